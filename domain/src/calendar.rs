@@ -1,0 +1,47 @@
+//! Reading days: a reading day is the reader's own day, from local midnight
+//! to local midnight, however long that is.
+
+use chrono::{NaiveDate, TimeDelta};
+use chrono_tz::Tz;
+
+use crate::Timestamp;
+
+/// The reader's day at a moment.
+#[must_use]
+pub fn reading_day(at: Timestamp, zone: Tz) -> NaiveDate {
+    at.with_timezone(&zone).date_naive()
+}
+
+/// Splits the `active_ms` milliseconds from `from` on over the reader's days,
+/// in order of time. Days without a millisecond are left out.
+///
+/// A local date changes only on a whole minute of UTC (every zone's offset has
+/// been whole minutes since 1972, as the IANA time zone database has it), so
+/// the walk goes from minute to minute and needs no arithmetic of midnights,
+/// which daylight saving time may skip or repeat. A date that comes twice, as
+/// where clocks went back from 00:01, is told twice.
+#[must_use]
+pub fn split_by_day(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<(NaiveDate, i64)> {
+    let until = from + TimeDelta::milliseconds(active_ms.max(0));
+    let mut days: Vec<(NaiveDate, i64)> = Vec::new();
+    let mut at = from;
+    while at < until {
+        let next = next_minute(at).min(until);
+        let day = reading_day(at, zone);
+        let ms = (next - at).num_milliseconds();
+        match days.last_mut() {
+            Some((last, sum)) if *last == day => *sum += ms,
+            _ => days.push((day, ms)),
+        }
+        at = next;
+    }
+    days
+}
+
+fn next_minute(at: Timestamp) -> Timestamp {
+    const MINUTE_MS: i64 = 60_000;
+    at + TimeDelta::milliseconds(MINUTE_MS - at.timestamp_millis().rem_euclid(MINUTE_MS))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! Days that are shorter, longer, begin at one o'clock, come twice or not at
+//! all, as places on Earth have had them.
+
+use chrono::Offset;
+use chrono_tz::{Africa, America, Asia, Australia, Europe, Pacific};
+use proptest::prelude::*;
+use proptest::sample::select;
+use rstest::rstest;
+
+use super::*;
+
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60 * SECOND;
+const HOUR: i64 = 60 * MINUTE;
+
+fn utc(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+#[rstest]
+#[case::before_midnight(Europe::Berlin, "2024-01-10T22:59:59.999Z", "2024-01-10")]
+#[case::at_midnight(Europe::Berlin, "2024-01-10T23:00:00Z", "2024-01-11")]
+#[case::in_summer(Europe::Berlin, "2024-07-10T22:00:00Z", "2024-07-11")]
+#[case::west(America::New_York, "2024-01-10T04:59:59.999Z", "2024-01-09")]
+#[case::far_east(Pacific::Kiritimati, "2024-01-10T10:00:00Z", "2024-01-11")]
+#[case::by_quarters_of_an_hour(Asia::Kathmandu, "2024-01-10T18:15:00Z", "2024-01-11")]
+#[case::before_1970(Tz::UTC, "1969-12-31T23:59:59.999Z", "1969-12-31")]
+fn a_reading_day_is_the_readers_day(#[case] zone: Tz, #[case] at: &str, #[case] day: NaiveDate) {
+    assert_eq!(reading_day(utc(at), zone), day);
+}
+
+#[rstest]
+#[case::nothing(Tz::UTC, "2024-05-01T12:00:00Z", 0, &[])]
+#[case::less_than_nothing(Tz::UTC, "2024-05-01T12:00:00Z", -1, &[])]
+#[case::a_millisecond(Tz::UTC, "2024-05-01T12:00:00.999Z", 1, &[("2024-05-01", 1)])]
+#[case::across_midnight(Tz::UTC, "2024-05-01T23:59:59.999Z", 2, &[("2024-05-01", 1), ("2024-05-02", 1)])]
+#[case::until_midnight(Tz::UTC, "2024-05-01T23:59:00Z", MINUTE, &[("2024-05-01", MINUTE)])]
+#[case::from_midnight(Tz::UTC, "2024-05-02T00:00:00Z", MINUTE, &[("2024-05-02", MINUTE)])]
+#[case::a_leap_day(Tz::UTC, "2024-02-28T23:00:00Z", 26 * HOUR,
+    &[("2024-02-28", HOUR), ("2024-02-29", 24 * HOUR), ("2024-03-01", HOUR)])]
+#[case::a_day_and_a_half(Tz::UTC, "2024-05-01T18:00:00Z", 36 * HOUR,
+    &[("2024-05-01", 6 * HOUR), ("2024-05-02", 24 * HOUR), ("2024-05-03", 6 * HOUR)])]
+#[case::kathmandu(Asia::Kathmandu, "2024-05-01T18:14:00Z", 2 * MINUTE,
+    &[("2024-05-01", MINUTE), ("2024-05-02", MINUTE)])]
+#[case::berlin_spring(Europe::Berlin, "2024-03-30T22:00:00Z", 25 * HOUR,
+    &[("2024-03-30", HOUR), ("2024-03-31", 23 * HOUR), ("2024-04-01", HOUR)])]
+#[case::berlin_autumn(Europe::Berlin, "2024-10-26T21:00:00Z", 27 * HOUR,
+    &[("2024-10-26", HOUR), ("2024-10-27", 25 * HOUR), ("2024-10-28", HOUR)])]
+#[case::new_york_spring(America::New_York, "2024-03-10T04:00:00Z", 25 * HOUR,
+    &[("2024-03-09", HOUR), ("2024-03-10", 23 * HOUR), ("2024-03-11", HOUR)])]
+#[case::new_york_autumn(America::New_York, "2024-11-03T03:00:00Z", 27 * HOUR,
+    &[("2024-11-02", HOUR), ("2024-11-03", 25 * HOUR), ("2024-11-04", HOUR)])]
+#[case::lord_howe_spring_by_half_an_hour(Australia::Lord_Howe, "2024-10-05T12:30:00Z", 25 * HOUR,
+    &[("2024-10-05", HOUR), ("2024-10-06", 23 * HOUR + 30 * MINUTE), ("2024-10-07", 30 * MINUTE)])]
+#[case::lord_howe_autumn_by_half_an_hour(Australia::Lord_Howe, "2024-04-06T12:00:00Z", 26 * HOUR,
+    &[("2024-04-06", HOUR), ("2024-04-07", 24 * HOUR + 30 * MINUTE), ("2024-04-08", 30 * MINUTE)])]
+#[case::sao_paulo_where_midnight_did_not_exist(America::Sao_Paulo, "2018-11-04T02:00:00Z", 25 * HOUR,
+    &[("2018-11-03", HOUR), ("2018-11-04", 23 * HOUR), ("2018-11-05", HOUR)])]
+#[case::sao_paulo_where_eleven_came_twice(America::Sao_Paulo, "2018-02-17T01:00:00Z", 27 * HOUR,
+    &[("2018-02-16", HOUR), ("2018-02-17", 25 * HOUR), ("2018-02-18", HOUR)])]
+#[case::cairo_where_midnight_did_not_exist(Africa::Cairo, "2023-04-27T21:59:59.999Z", 2,
+    &[("2023-04-27", 1), ("2023-04-28", 1)])]
+#[case::cairo_where_eleven_came_twice(Africa::Cairo, "2023-10-25T20:00:00Z", 27 * HOUR,
+    &[("2023-10-25", HOUR), ("2023-10-26", 25 * HOUR), ("2023-10-27", HOUR)])]
+#[case::beirut_where_midnight_did_not_exist(Asia::Beirut, "2022-03-26T21:00:00Z", 25 * HOUR,
+    &[("2022-03-26", HOUR), ("2022-03-27", 23 * HOUR), ("2022-03-28", HOUR)])]
+#[case::havana_where_midnight_did_not_exist(America::Havana, "2024-03-10T04:00:00Z", 25 * HOUR,
+    &[("2024-03-09", HOUR), ("2024-03-10", 23 * HOUR), ("2024-03-11", HOUR)])]
+#[case::havana_where_midnight_came_twice(America::Havana, "2024-11-03T03:00:00Z", 27 * HOUR,
+    &[("2024-11-02", HOUR), ("2024-11-03", 25 * HOUR), ("2024-11-04", HOUR)])]
+#[case::apia_which_skipped_a_day(Pacific::Apia, "2011-12-30T09:00:00Z", 26 * HOUR,
+    &[("2011-12-29", HOUR), ("2011-12-31", 24 * HOUR), ("2012-01-01", HOUR)])]
+#[case::st_johns_spring_at_one_past_midnight(America::St_Johns, "2010-03-14T03:29:00Z", 3 * MINUTE,
+    &[("2010-03-13", MINUTE), ("2010-03-14", 2 * MINUTE)])]
+#[case::st_johns_where_a_day_came_back(America::St_Johns, "2010-11-07T02:29:00Z", 62 * MINUTE,
+    &[("2010-11-06", MINUTE), ("2010-11-07", MINUTE), ("2010-11-06", 59 * MINUTE), ("2010-11-07", MINUTE)])]
+fn active_time_falls_on_the_readers_days(
+    #[case] zone: Tz,
+    #[case] from: &str,
+    #[case] active_ms: i64,
+    #[case] days: &[(&str, i64)],
+) {
+    let days: Vec<(NaiveDate, i64)> = days
+        .iter()
+        .map(|(day, ms)| (day.parse().unwrap(), *ms))
+        .collect();
+    assert_eq!(split_by_day(utc(from), active_ms, zone), days);
+}
+
+/// Zones where a date, once over, does not come back between 1975 and 2037.
+const ONWARD: [Tz; 12] = [
+    Tz::UTC,
+    Europe::Berlin,
+    Europe::London,
+    America::New_York,
+    America::Sao_Paulo,
+    America::Havana,
+    Africa::Cairo,
+    Asia::Beirut,
+    Asia::Kathmandu,
+    Australia::Lord_Howe,
+    Pacific::Apia,
+    Pacific::Chatham,
+];
+
+fn zones() -> impl Strategy<Value = Tz> {
+    select([&ONWARD[..], &[America::St_Johns]].concat())
+}
+
+fn instants() -> impl Strategy<Value = Timestamp> {
+    let years = utc("1975-01-01T00:00:00Z").timestamp_millis()
+        ..utc("2037-01-01T00:00:00Z").timestamp_millis();
+    years.prop_map(|ms| Timestamp::from_timestamp_millis(ms).unwrap())
+}
+
+/// The zone's next change of offset within a year or so, to the second.
+fn next_shift(at: Timestamp, zone: Tz) -> Option<Timestamp> {
+    let offset = |at: Timestamp| at.with_timezone(&zone).offset().fix();
+    let day = TimeDelta::days(1);
+    let mut before = (0..400)
+        .map(|days| at + TimeDelta::days(days))
+        .find(|at| offset(*at) != offset(*at + day))?;
+    let mut after = before + day;
+    while after - before > TimeDelta::seconds(1) {
+        let middle = before + (after - before) / 2;
+        if offset(middle) == offset(before) {
+            before = middle;
+        } else {
+            after = middle;
+        }
+    }
+    Some(after)
+}
+
+/// Spans of up to three hours: anywhere, or around a change of offset.
+fn spans() -> impl Strategy<Value = (Timestamp, i64, Tz)> {
+    (zones(), instants(), any::<bool>(), 0..2 * HOUR, 0..3 * HOUR).prop_map(
+        |(zone, at, around_a_shift, lead_ms, active_ms)| {
+            let shift = next_shift(at, zone).filter(|_| around_a_shift);
+            let from = shift.map_or(at, |shift| shift - TimeDelta::milliseconds(lead_ms));
+            (from, active_ms, zone)
+        },
+    )
+}
+
+/// The day of every single second, by the definition of a reading day.
+fn second_by_second(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<(NaiveDate, i64)> {
+    let start = from.timestamp_millis();
+    let end = start + active_ms;
+    let mut days: Vec<(NaiveDate, i64)> = Vec::new();
+    for second in start.div_euclid(SECOND)..=end.div_euclid(SECOND) {
+        let ms = end.min((second + 1) * SECOND) - start.max(second * SECOND);
+        if ms == 0 {
+            continue;
+        }
+        let day = reading_day(Timestamp::from_timestamp(second, 0).unwrap(), zone);
+        match days.last_mut() {
+            Some((last, sum)) if *last == day => *sum += ms,
+            _ => days.push((day, ms)),
+        }
+    }
+    days
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
+}
+
+proptest! {
+    #![proptest_config(config(256))]
+
+    #[test]
+    fn a_split_is_what_counting_every_second_gives((from, active_ms, zone) in spans()) {
+        prop_assert_eq!(
+            split_by_day(from, active_ms, zone),
+            second_by_second(from, active_ms, zone)
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(config(512))]
+
+    #[test]
+    fn the_parts_of_a_split_are_the_whole(
+        zone in zones(),
+        from in instants(),
+        active_ms in 0..80 * HOUR,
+    ) {
+        let days = split_by_day(from, active_ms, zone);
+        prop_assert_eq!(days.iter().map(|(_, ms)| ms).sum::<i64>(), active_ms);
+        prop_assert!(days.iter().all(|(_, ms)| (1..=25 * HOUR).contains(ms)));
+        prop_assert!(days.windows(2).all(|pair| pair[0].0 != pair[1].0));
+        if let Some((first, _)) = days.first() {
+            prop_assert_eq!(*first, reading_day(from, zone));
+        }
+    }
+
+    #[test]
+    fn days_come_in_order_where_no_date_comes_back(
+        zone in select(ONWARD.to_vec()),
+        from in instants(),
+        active_ms in 0..80 * HOUR,
+    ) {
+        let days = split_by_day(from, active_ms, zone);
+        prop_assert!(days.is_sorted_by(|earlier, later| earlier.0 < later.0));
+    }
+
+    #[test]
+    fn a_split_in_two_pieces_gives_the_same_days(
+        (from, active_ms, zone) in spans(),
+        cut in 0.0..1.0_f64,
+    ) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            reason = "any cut will do"
+        )]
+        let first_ms = (active_ms as f64 * cut) as i64;
+        let middle = from + TimeDelta::milliseconds(first_ms);
+        let mut days = split_by_day(from, first_ms, zone);
+        for (day, ms) in split_by_day(middle, active_ms - first_ms, zone) {
+            match days.last_mut() {
+                Some((last, sum)) if *last == day => *sum += ms,
+                _ => days.push((day, ms)),
+            }
+        }
+        prop_assert_eq!(days, split_by_day(from, active_ms, zone));
+    }
+}

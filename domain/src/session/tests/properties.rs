@@ -1,0 +1,303 @@
+//! What holds for every history of commands, in order or not.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::*;
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(256)
+    }
+}
+
+fn at_ms(ms: i64) -> Timestamp {
+    at(0) + TimeDelta::milliseconds(ms)
+}
+
+/// Near enough to each other that some coincide.
+fn instants() -> impl Strategy<Value = i64> {
+    prop_oneof![0..4_i64, -600_000..3_600_000_i64]
+}
+
+fn occurrences() -> impl Strategy<Value = Occurrence> {
+    let offsets = prop_oneof![Just(0), -600_000..600_000_i64];
+    (instants(), option::of(offsets)).prop_map(|(received, offset)| {
+        let client = offset.map(|offset| at_ms(received + offset));
+        Occurrence::new(client, at_ms(received)).unwrap()
+    })
+}
+
+fn positions() -> impl Strategy<Value = Position> {
+    prop_oneof![0..4_i32, 0..=1_000_000_i32].prop_map(|steps| Position::from_steps(steps).unwrap())
+}
+
+fn locators() -> impl Strategy<Value = Option<String>> {
+    option::of("[ab]|\\PC{0,8}")
+}
+
+fn books() -> impl Strategy<Value = Book> {
+    (
+        option::of("\\PC{0,8}"),
+        option::of("\\PC{0,8}"),
+        option::of(any::<u32>()),
+    )
+        .prop_map(|(title, author, total_pages)| Book {
+            title,
+            author,
+            total_pages,
+        })
+}
+
+fn starts() -> impl Strategy<Value = StartSession> {
+    let devices = [DeviceType::Mobile, DeviceType::Tablet, DeviceType::Desktop];
+    let who = (1..3_u128, positions(), occurrences());
+    let what = (
+        option::of(select(devices.to_vec())),
+        locators(),
+        select(vec![Tz::UTC, ZONE]),
+        option::of(books()),
+    );
+    (who, what, locators()).prop_map(
+        |((reader, position, occurred), (device_type, device_id, time_zone, book), locator)| {
+            StartSession {
+                reader_id: Uuid::from_u128(reader).into(),
+                book_id: self::book(),
+                position,
+                device_type,
+                device_id,
+                time_zone,
+                locator,
+                book,
+                occurred,
+            }
+        },
+    )
+}
+
+fn updates() -> impl Strategy<Value = UpdatePosition> {
+    (positions(), locators(), occurrences()).prop_map(|(position, locator, occurred)| {
+        UpdatePosition {
+            position,
+            locator,
+            occurred,
+        }
+    })
+}
+
+fn ends() -> impl Strategy<Value = EndSession> {
+    let reasons = vec![EndReason::Finished, EndReason::Superseded, EndReason::Idle];
+    (option::of(positions()), select(reasons), occurrences()).prop_map(
+        |(position, reason, occurred)| EndSession {
+            position,
+            reason,
+            occurred,
+        },
+    )
+}
+
+fn commands() -> impl Strategy<Value = SessionCommand> {
+    prop_oneof![
+        2 => starts().prop_map(SessionCommand::Start),
+        20 => updates().prop_map(SessionCommand::UpdatePosition),
+        1 => ends().prop_map(SessionCommand::End),
+    ]
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    prop_oneof![Just(120_000), 0..600_000_i64].prop_map(|ms| Rules {
+        active_gap: TimeDelta::milliseconds(ms),
+    })
+}
+
+/// What the commands led to, step by step.
+fn run(commands: &[SessionCommand], rules: Rules) -> (Vec<SessionEvent>, ReadingSession) {
+    let mut session = ReadingSession::default();
+    let mut log = Vec::new();
+    for command in commands {
+        for event in session.decide(command.clone(), rules).unwrap_or_default() {
+            session.apply(&event);
+            log.push(event);
+        }
+    }
+    (log, session)
+}
+
+fn histories() -> impl Strategy<Value = (Vec<SessionEvent>, ReadingSession)> {
+    (
+        vec(commands(), 0..2),
+        starts(),
+        vec(commands(), 0..40),
+        rules(),
+    )
+        .prop_map(|(mut before, start, after, rules)| {
+            before.push(SessionCommand::Start(start));
+            before.extend(after);
+            run(&before, rules)
+        })
+}
+
+/// What a projection does with a batch: many changes as one, laid over what
+/// it knows.
+fn coalesced(known: Option<Progress>, batch: &[SessionEvent]) -> Option<Progress> {
+    let change = batch
+        .iter()
+        .map(SessionEvent::progress)
+        .reduce(ProgressChange::then)?;
+    let mut progress = known.or_else(|| {
+        Some(Progress {
+            latest: change.latest.clone()?,
+            furthest_position: Position::START,
+            active_ms: 0,
+            ended: None,
+        })
+    })?;
+    progress.change(change);
+    Some(progress)
+}
+
+fn credit_of(event: &SessionEvent) -> Option<(Timestamp, i64, i64)> {
+    match event {
+        SessionEvent::SessionStarted(_) => None,
+        SessionEvent::PositionUpdated(event) => {
+            Some((event.previous_at, event.credited_ms, event.active_ms))
+        }
+        SessionEvent::SessionEnded(event) => {
+            Some((event.previous_at, event.credited_ms, event.active_ms))
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn folding_a_log_gives_the_state_that_its_commands_gave((log, session) in histories()) {
+        prop_assert_eq!(ReadingSession::fold(&log), session);
+    }
+
+    #[test]
+    fn batches_of_any_size_give_the_same_progress(
+        (log, session) in histories(),
+        sizes in vec(1..8_usize, 45),
+    ) {
+        let mut progress = None;
+        let mut rest = log.as_slice();
+        for size in sizes {
+            let (batch, later) = rest.split_at(size.min(rest.len()));
+            if !batch.is_empty() {
+                progress = coalesced(progress, batch);
+            }
+            rest = later;
+        }
+        prop_assert!(rest.is_empty());
+        prop_assert_eq!(progress.as_ref(), session.started().map(|session| &session.progress));
+    }
+
+    /// A grid of moments and places that coincide often, so that the order
+    /// among equals is tried as well.
+    #[test]
+    fn timed_observations_in_any_order_give_the_same_place(
+        start in starts(),
+        (observations, deliveries) in vec((0..6_i64, 0..3_i32, option::of("[ab]")), 1..10)
+            .prop_flat_map(|observations| {
+                let once = (0..observations.len()).collect::<Vec<_>>();
+                let deliveries = vec(any::<Index>(), 0..10).prop_flat_map(move |twice| {
+                    let twice = twice.iter().map(|index| index.index(once.len()));
+                    Just(once.iter().copied().chain(twice).collect::<Vec<_>>()).prop_shuffle()
+                });
+                (Just(observations), deliveries)
+            }),
+        delays in vec(0..100_000_i64, 20),
+    ) {
+        let observations: Vec<_> = observations
+            .into_iter()
+            .map(|(tenths, steps, locator)| Observation {
+                at: start.occurred.at() + TimeDelta::milliseconds(100 * (tenths - 1)),
+                position: Position::from_steps(start.position.steps().min(999_998) + steps).unwrap(),
+                locator,
+            })
+            .collect();
+        let first = Observation {
+            at: start.occurred.at(),
+            position: start.position,
+            locator: start.locator.clone(),
+        };
+        let mut commands = vec![SessionCommand::Start(start)];
+        commands.extend(deliveries.iter().zip(delays).map(|(delivered, delay)| {
+            let Observation { at, position, locator } = observations[*delivered].clone();
+            let occurred = Occurrence::new(Some(at), at + TimeDelta::milliseconds(delay)).unwrap();
+            SessionCommand::UpdatePosition(UpdatePosition { position, locator, occurred })
+        }));
+        let (_, session) = run(&commands, Rules::default());
+
+        let progress = &session.started().unwrap().progress;
+        let seen = || observations.iter().chain([&first]);
+        prop_assert_eq!(Some(&progress.latest), seen().max());
+        prop_assert_eq!(Some(progress.furthest_position), seen().map(|seen| seen.position).max());
+    }
+
+    #[test]
+    fn active_time_is_the_sum_of_intervals_that_never_overlap((log, session) in histories()) {
+        let session = session.started().unwrap();
+        let mut counted_until = session.start.started_at;
+        let mut sum = 0;
+        for (from, credited_ms, active_ms) in log.iter().filter_map(credit_of) {
+            prop_assert!(credited_ms >= 0);
+            sum += credited_ms;
+            prop_assert_eq!(sum, active_ms);
+            if credited_ms > 0 {
+                prop_assert!(from >= counted_until);
+                counted_until = from + TimeDelta::milliseconds(credited_ms);
+            }
+        }
+        prop_assert_eq!(sum, session.progress.active_ms);
+        prop_assert!(sum <= session.duration().num_milliseconds());
+        prop_assert!(counted_until <= session.progress.latest.at);
+    }
+
+    #[test]
+    fn time_and_the_furthest_position_never_go_back((log, _) in histories()) {
+        let states: Vec<Progress> = (1..=log.len())
+            .filter_map(|length| Some(ReadingSession::fold(&log[..length]).started()?.progress.clone()))
+            .collect();
+        for (before, after) in states.iter().zip(&states[1..]) {
+            prop_assert!(before.latest.at <= after.latest.at);
+            prop_assert!(before.furthest_position <= after.furthest_position);
+            prop_assert!(before.active_ms <= after.active_ms);
+            prop_assert!(after.latest.position <= after.furthest_position);
+            prop_assert!(before.ended.is_none(), "nothing follows the end");
+        }
+    }
+
+    #[test]
+    fn the_aggregate_answers_as_decided_and_a_refusal_leaves_nothing(
+        (log, session) in histories(),
+        command in commands(),
+    ) {
+        let before = session.clone();
+        let decided = session.decide(command.clone(), Rules::default());
+        prop_assert_eq!(&session, &before);
+        prop_assert_eq!(given(log).when(command.clone()).inspect_result(), decided.clone());
+        if decided.is_err() {
+            prop_assert_eq!(before.decide(command, Rules::default()), decided);
+        }
+    }
+
+    #[test]
+    fn events_and_sessions_survive_json((log, session) in histories()) {
+        for event in &log {
+            let json = serde_json::to_string(event).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<SessionEvent>(&json).unwrap(), event);
+            // The log keeps the name in a column, too.
+            let value = serde_json::to_value(event).unwrap();
+            prop_assert_eq!(value["type"].as_str(), Some(event.name()));
+            prop_assert_eq!(&serde_json::from_value::<SessionEvent>(value).unwrap(), event);
+        }
+        let json = serde_json::to_string(&session).unwrap();
+        prop_assert_eq!(serde_json::from_str::<ReadingSession>(&json).unwrap(), session);
+    }
+}

@@ -1,0 +1,275 @@
+//! Group commit: one task appends the commands of all requests, batch by
+//! batch. While one transaction is in flight the next batch gathers, so there
+//! is no timer: an idle service commits a lone command at once, a busy one
+//! commits hundreds together.
+
+use domain::{ReaderId, SessionEvent, SessionId};
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::AppendError;
+
+mod rows;
+use rows::{Columns, Rows};
+
+/// Commands that may wait for the next batch; more are refused at once.
+/// Enough for some seconds of a saturated log, so a short stall is not seen.
+const MAX_WAITING: usize = 8_192;
+
+/// Commands in one transaction. Beyond this a larger batch no longer makes a
+/// command cheaper, but its neighbours wait longer.
+const MAX_BATCH: usize = 512;
+
+/// The effect of one command: all of it is written, or nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Append {
+    /// The new events, in order.
+    pub events: Vec<NewEvent>,
+    /// How the reader's claim changes.
+    pub claim: Option<ClaimChange>,
+    /// The answer to keep for a repeat of the command.
+    pub answer: Option<KeyedAnswer>,
+}
+
+/// An event to be written.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Its session.
+    pub session_id: SessionId,
+    /// Its place in the session, from 1. Taken already: the command conflicts.
+    pub sequence: i64,
+    /// The event.
+    pub event: SessionEvent,
+    /// What came with the command, as a JSON object.
+    pub metadata: String,
+}
+
+/// A reader's active session changes.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimChange {
+    /// Whose.
+    pub reader_id: ReaderId,
+    /// The active session that the decision rests on. Another one by now: the
+    /// command conflicts.
+    pub expected: Option<SessionId>,
+    /// The active session after the command.
+    pub next: Option<SessionId>,
+}
+
+/// An answer to be kept under an idempotency key.
+#[derive(Clone, Debug)]
+pub struct KeyedAnswer {
+    /// Whose key it is.
+    pub reader_id: ReaderId,
+    /// The key. Used already: the command conflicts.
+    pub key: String,
+    /// Tells a repeat of the command from another command.
+    pub fingerprint: Vec<u8>,
+    /// The answer, as JSON.
+    pub answer: String,
+}
+
+/// A handle to the appending task; cheap to clone. The task ends when the last
+/// handle is gone and all that was waiting is written.
+#[derive(Clone, Debug)]
+pub struct Appender {
+    jobs: mpsc::Sender<Job>,
+}
+
+type Positions = Result<Vec<i64>, AppendError>;
+
+#[derive(Debug)]
+struct Job {
+    rows: Rows,
+    reply: oneshot::Sender<Positions>,
+}
+
+impl Appender {
+    /// The handle, and the task to spawn. The task takes a connection of its
+    /// own out of `pool`. `head` is told the global position of
+    /// the last event of each batch.
+    pub fn new(
+        pool: PgPool,
+        head: watch::Sender<i64>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (jobs, waiting) = mpsc::channel(MAX_WAITING);
+        (Self { jobs }, run(pool, waiting, head))
+    }
+
+    /// Appends the events of one command and returns their global positions.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; only [`AppendError::Unknown`] leaves open whether
+    /// the events were written.
+    pub async fn append(&self, append: Append) -> Positions {
+        let (reply, answer) = oneshot::channel();
+        let rows = Rows::of(append);
+        self.jobs
+            .try_send(Job { rows, reply })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => AppendError::Unavailable,
+            })?;
+        answer.await.unwrap_or(Err(AppendError::Unknown))
+    }
+}
+
+async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, head: watch::Sender<i64>) {
+    let mut connection = None;
+    let mut jobs = Vec::with_capacity(MAX_BATCH);
+    while waiting.recv_many(&mut jobs, MAX_BATCH).await > 0 {
+        let (batch, replies): (Vec<Rows>, Vec<_>) =
+            jobs.drain(..).map(|job| (job.rows, job.reply)).unzip();
+        let results = write_batch(&pool, &mut connection, batch, &head).await;
+        for (reply, result) in replies.into_iter().zip(results) {
+            // A caller that has gone away does not undo what was written.
+            let _ = reply.send(result);
+        }
+    }
+}
+
+/// Writes a batch; one that the database cannot take whole is written command
+/// by command, so that one bad command fails alone.
+async fn write_batch(
+    pool: &PgPool,
+    connection: &mut Option<PgConnection>,
+    batch: Vec<Rows>,
+    head: &watch::Sender<i64>,
+) -> Vec<Positions> {
+    match write(pool, connection, &batch, head).await {
+        Ok(results) => results,
+        Err(Failure::Bad) if batch.len() > 1 => {
+            let mut results = Vec::with_capacity(batch.len());
+            for rows in batch {
+                let result = match write(pool, connection, &[rows], head).await {
+                    Ok(mut results) => results.pop().expect("one result a command"),
+                    Err(failure) => Err(failure.into()),
+                };
+                results.push(result);
+            }
+            results
+        }
+        Err(failure) => {
+            let error = AppendError::from(failure);
+            batch.iter().map(|_| Err(error.clone())).collect()
+        }
+    }
+}
+
+enum Failure {
+    /// The database refuses the data; nothing was written.
+    Bad,
+    /// The database refuses for now; nothing was written.
+    Unavailable,
+    /// The connection broke; anything may be.
+    Unknown,
+}
+
+impl From<Failure> for AppendError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Bad | Failure::Unavailable => Self::Unavailable,
+            Failure::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// One round trip: the function is its own transaction, and its answer means
+/// that the transaction is on disk.
+async fn write(
+    pool: &PgPool,
+    connection: &mut Option<PgConnection>,
+    batch: &[Rows],
+    head: &watch::Sender<i64>,
+) -> Result<Vec<Positions>, Failure> {
+    let mut held = match connection.take() {
+        Some(held) => held,
+        // Out of the pool for good: a pool pings what comes back to it, which
+        // would be a second round trip for every batch.
+        None => pool
+            .acquire()
+            .await
+            .map_err(|error| {
+                tracing::warn!(%error, "no connection to append with");
+                Failure::Unavailable
+            })?
+            .detach(),
+    };
+    match call(&mut held, batch).await {
+        Ok(row) => {
+            *connection = Some(held);
+            if let Some(last) = row.positions.last() {
+                head.send_replace(*last);
+            }
+            Ok(share(batch, &row))
+        }
+        Err(sqlx::Error::Database(error)) => {
+            // An error message is the server's word that nothing was written.
+            // Class 22 and 23 are the data's fault (an unpaired surrogate in
+            // JSON, a key twice in one batch), as is a missing partition.
+            let code = error.code().unwrap_or_default().into_owned();
+            tracing::warn!(%error, code, commands = batch.len(), "a batch was not appended");
+            // Class 57P: the server goes down, or has closed this connection.
+            if !code.starts_with("57P") {
+                *connection = Some(held);
+            }
+            if code.starts_with("22") || code.starts_with("23") || code == "21000" {
+                Err(Failure::Bad)
+            } else {
+                Err(Failure::Unavailable)
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, commands = batch.len(), "the connection broke while appending");
+            Err(Failure::Unknown)
+        }
+    }
+}
+
+struct Written {
+    refused: Vec<i32>,
+    positions: Vec<i64>,
+}
+
+async fn call(connection: &mut PgConnection, batch: &[Rows]) -> sqlx::Result<Written> {
+    let columns = Columns::of(batch);
+    sqlx::query_file_as!(
+        Written,
+        "src/append/append.sql",
+        &columns.events.commands,
+        columns.events.session_ids as _,
+        &columns.events.sequences,
+        columns.events.aggregate_types as _,
+        columns.events.event_types as _,
+        columns.events.event_versions as _,
+        columns.events.payloads as _,
+        columns.events.metadatas as _,
+        &columns.claims.commands,
+        &columns.claims.readers,
+        columns.claims.expected as _,
+        columns.claims.next as _,
+        &columns.answers.commands,
+        &columns.answers.readers,
+        columns.answers.keys as _,
+        columns.answers.fingerprints as _,
+        columns.answers.answers as _,
+    )
+    .fetch_one(&mut *connection)
+    .await
+}
+
+/// Gives each command its share of the positions, which come in the order of
+/// the events of all that were not refused.
+fn share(batch: &[Rows], written: &Written) -> Vec<Positions> {
+    let mut positions = written.positions.iter().copied();
+    (0..)
+        .zip(batch)
+        .map(|(command, rows)| {
+            if written.refused.contains(&command) {
+                Err(AppendError::Conflict)
+            } else {
+                Ok(positions.by_ref().take(rows.events.len()).collect())
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,152 @@
+//! A command's effect as rows, and a batch's rows as columns: Postgres takes
+//! arrays. Rows are written out by the task of the command, columns borrow
+//! from them, so that the appending task copies nothing.
+
+use cqrs_es::Aggregate;
+use domain::ReadingSession;
+use domain::event::EVENT_VERSION;
+use uuid::Uuid;
+
+use super::{Append, ClaimChange, KeyedAnswer};
+
+/// The rows of one command.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) events: Vec<EventRow>,
+    claim: Option<ClaimRow>,
+    answer: Option<KeyedAnswer>,
+}
+
+#[derive(Debug)]
+pub(super) struct EventRow {
+    session_id: String,
+    sequence: i64,
+    event_type: &'static str,
+    payload: String,
+    metadata: String,
+}
+
+#[derive(Debug)]
+struct ClaimRow {
+    reader: Uuid,
+    expected: Option<String>,
+    next: Option<String>,
+}
+
+impl Rows {
+    pub(super) fn of(append: Append) -> Self {
+        let events = append
+            .events
+            .into_iter()
+            .map(|new| EventRow {
+                session_id: new.session_id.to_string(),
+                sequence: new.sequence,
+                event_type: new.event.name(),
+                payload: serde_json::to_string(&new.event).expect("events are plain JSON"),
+                metadata: new.metadata,
+            })
+            .collect();
+        Self {
+            events,
+            claim: append.claim.map(ClaimRow::of),
+            answer: append.answer,
+        }
+    }
+}
+
+impl ClaimRow {
+    fn of(change: ClaimChange) -> Self {
+        Self {
+            reader: change.reader_id.uuid(),
+            expected: change.expected.map(|id| id.to_string()),
+            next: change.next.map(|id| id.to_string()),
+        }
+    }
+}
+
+/// The columns of a batch.
+#[derive(Default)]
+pub(super) struct Columns<'a> {
+    pub(super) events: EventColumns<'a>,
+    pub(super) claims: ClaimColumns<'a>,
+    pub(super) answers: AnswerColumns<'a>,
+}
+
+#[derive(Default)]
+pub(super) struct EventColumns<'a> {
+    pub(super) commands: Vec<i32>,
+    pub(super) session_ids: Vec<&'a str>,
+    pub(super) sequences: Vec<i64>,
+    pub(super) aggregate_types: Vec<&'a str>,
+    pub(super) event_types: Vec<&'a str>,
+    pub(super) event_versions: Vec<&'a str>,
+    pub(super) payloads: Vec<&'a str>,
+    pub(super) metadatas: Vec<&'a str>,
+}
+
+#[derive(Default)]
+pub(super) struct ClaimColumns<'a> {
+    pub(super) commands: Vec<i32>,
+    pub(super) readers: Vec<Uuid>,
+    pub(super) expected: Vec<Option<&'a str>>,
+    pub(super) next: Vec<Option<&'a str>>,
+}
+
+#[derive(Default)]
+pub(super) struct AnswerColumns<'a> {
+    pub(super) commands: Vec<i32>,
+    pub(super) readers: Vec<Uuid>,
+    pub(super) keys: Vec<&'a str>,
+    pub(super) fingerprints: Vec<&'a [u8]>,
+    pub(super) answers: Vec<&'a str>,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(batch: &'a [Rows]) -> Self {
+        let mut columns = Self::default();
+        for (command, rows) in (0..).zip(batch) {
+            for event in &rows.events {
+                columns.events.push(command, event);
+            }
+            if let Some(claim) = &rows.claim {
+                columns.claims.push(command, claim);
+            }
+            if let Some(answer) = &rows.answer {
+                columns.answers.push(command, answer);
+            }
+        }
+        columns
+    }
+}
+
+impl<'a> EventColumns<'a> {
+    fn push(&mut self, command: i32, event: &'a EventRow) {
+        self.commands.push(command);
+        self.session_ids.push(&event.session_id);
+        self.sequences.push(event.sequence);
+        self.aggregate_types.push(ReadingSession::TYPE);
+        self.event_types.push(event.event_type);
+        self.event_versions.push(EVENT_VERSION);
+        self.payloads.push(&event.payload);
+        self.metadatas.push(&event.metadata);
+    }
+}
+
+impl<'a> ClaimColumns<'a> {
+    fn push(&mut self, command: i32, claim: &'a ClaimRow) {
+        self.commands.push(command);
+        self.readers.push(claim.reader);
+        self.expected.push(claim.expected.as_deref());
+        self.next.push(claim.next.as_deref());
+    }
+}
+
+impl<'a> AnswerColumns<'a> {
+    fn push(&mut self, command: i32, answer: &'a KeyedAnswer) {
+        self.commands.push(command);
+        self.readers.push(answer.reader_id.uuid());
+        self.keys.push(&answer.key);
+        self.fingerprints.push(&answer.fingerprint);
+        self.answers.push(&answer.answer);
+    }
+}

@@ -1,0 +1,178 @@
+//! The event on the wire: a CloudEvents 1.0 object in structured JSON, as its
+//! NATS binding wants it (<https://github.com/cloudevents/spec>). `data` is the
+//! payload as it was stored, byte for byte.
+
+use std::borrow::Cow;
+
+use domain::{ReaderId, SessionEvent, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::subject::short_name;
+use crate::upcast::{self, DecodeError};
+use crate::{LogError, Recorded, Stored};
+
+/// What produces the events.
+const SOURCE: &str = "/reading-sessions";
+
+/// A published event. Positions are strings, since `CloudEvents` integers have
+/// 32 bits.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CloudEvent<'a> {
+    specversion: Cow<'a, str>,
+    /// The event's id: the session's, a dot, the sequence.
+    pub id: Cow<'a, str>,
+    source: Cow<'a, str>,
+    /// `reading.session.<event>.v<version>`
+    #[serde(rename = "type")]
+    pub event_type: Cow<'a, str>,
+    /// The session's id.
+    pub subject: Cow<'a, str>,
+    /// When it happened.
+    pub time: Timestamp,
+    datacontenttype: Cow<'a, str>,
+    /// The event's place in the session, from 1.
+    #[serde(with = "decimal")]
+    pub sequence: i64,
+    /// The event's place in the log.
+    #[serde(with = "decimal")]
+    pub globalposition: i64,
+    /// The place in the log of the event before it in the stream; 0 for the
+    /// first. A consumer that has not seen that one has missed something.
+    #[serde(with = "decimal")]
+    pub previousposition: i64,
+    /// The reader's id.
+    pub partitionkey: ReaderId,
+    /// The W3C trace context of the request that led to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Cow<'a, str>>,
+    /// The event.
+    #[serde(borrow)]
+    pub data: &'a RawValue,
+}
+
+/// What routing needs of any event, of a version from the future too.
+#[derive(Deserialize)]
+struct Routing {
+    reader_id: ReaderId,
+    occurred_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    traceparent: Option<Cow<'a, str>>,
+}
+
+impl<'a> CloudEvent<'a> {
+    /// The event to publish for a stored one.
+    ///
+    /// # Errors
+    /// [`LogError::Undecodable`] when not even its reader can be told.
+    pub fn of(stored: &'a Stored, previousposition: i64) -> Result<Self, LogError> {
+        let undecodable = |source: serde_json::Error| LogError::Undecodable {
+            session_id: stored.session_id.clone(),
+            sequence: stored.sequence,
+            source: source.into(),
+        };
+        let routing: Routing = serde_json::from_str(&stored.payload).map_err(undecodable)?;
+        let metadata: Metadata = serde_json::from_str(&stored.metadata).map_err(undecodable)?;
+        Ok(Self {
+            specversion: "1.0".into(),
+            id: stored.id().into(),
+            source: SOURCE.into(),
+            event_type: wire_type(&stored.event_type, &stored.event_version).into(),
+            subject: stored.session_id.as_str().into(),
+            time: routing
+                .occurred_at
+                .or(routing.ended_at)
+                .or(routing.started_at)
+                .unwrap_or(stored.recorded_at),
+            datacontenttype: "application/json".into(),
+            sequence: stored.sequence,
+            globalposition: stored.global_position,
+            previousposition,
+            partitionkey: routing.reader_id,
+            traceparent: metadata.traceparent,
+            data: serde_json::from_str(&stored.payload).map_err(undecodable)?,
+        })
+    }
+
+    /// The event in today's version.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(&self) -> Result<Recorded, DecodeError> {
+        let (event_type, event_version) = SessionEvent::NAMES
+            .into_iter()
+            .find_map(|name| {
+                let version = self
+                    .event_type
+                    .strip_prefix("reading.session.")?
+                    .strip_prefix(&short_name(name))?
+                    .strip_prefix(".v")?;
+                Some((name, version))
+            })
+            .ok_or_else(|| DecodeError::UnknownEvent(self.event_type.to_string()))?;
+        Ok(Recorded {
+            global_position: self.globalposition,
+            session_id: self.subject.parse()?,
+            sequence: self.sequence,
+            event: upcast::decode(event_type, event_version, self.data.get())?,
+        })
+    }
+}
+
+fn wire_type(event_type: &str, event_version: &str) -> String {
+    format!("reading.session.{}.v{event_version}", short_name(event_type))
+}
+
+/// A number as a decimal string.
+mod decimal {
+    use std::borrow::Cow;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        Cow::<str>::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_event_reads_back_as_the_stored_one() {
+        let stored = Stored {
+            global_position: 7_000_000_000,
+            session_id: "019a0000-0000-7000-8000-000000000001".to_owned(),
+            sequence: 3,
+            event_type: "PositionUpdated".to_owned(),
+            event_version: "1".to_owned(),
+            payload: r#"{"type":"PositionUpdated","reader_id":"00000000-0000-0000-0000-000000000001","occurred_at":"2026-01-02T03:04:05Z","position":42.5,"applied":true,"previous_at":"2026-01-02T03:04:00Z","previous_position":42,"credited_ms":5000,"active_ms":5000,"furthest_position":42.5}"#.to_owned(),
+            metadata: r#"{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#.to_owned(),
+            recorded_at: Timestamp::UNIX_EPOCH,
+        };
+        let published = serde_json::to_string(&CloudEvent::of(&stored, 6_999_999_999).unwrap()).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&published).unwrap();
+        assert_eq!(value["type"], "reading.session.position_updated.v1");
+        assert_eq!(value["id"], "019a0000-0000-7000-8000-000000000001.3");
+        assert_eq!(value["time"], "2026-01-02T03:04:05Z");
+        assert_eq!(value["globalposition"], "7000000000");
+        assert_eq!(value["previousposition"], "6999999999");
+
+        let read: CloudEvent = serde_json::from_str(&published).unwrap();
+        assert_eq!(read.data.get(), stored.payload);
+        assert_eq!(read.decode().unwrap(), stored.decode().unwrap());
+    }
+}

@@ -1,0 +1,73 @@
+//! What can go wrong with the log, by what the caller does next.
+
+use domain::SessionError;
+use thiserror::Error;
+
+use crate::upcast::DecodeError;
+
+/// The log could not be read.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// Postgres did not answer, or not in time; try again later.
+    #[error("the event log is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An event in the log cannot be understood; trying again does not help.
+    #[error("event {sequence} of session {session_id} cannot be decoded")]
+    Undecodable {
+        /// Whose event it is.
+        session_id: String,
+        /// Which one.
+        sequence: i64,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+}
+
+impl From<sqlx::Error> for LogError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(Box::new(error))
+    }
+}
+
+/// Events could not be appended.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum AppendError {
+    /// Somebody else wrote first. Nothing was appended: load what is new and
+    /// decide again.
+    #[error("the session or the reader's claim has changed")]
+    Conflict,
+    /// As many commands wait as may wait. Nothing was appended.
+    #[error("too many commands are waiting")]
+    Overloaded,
+    /// Postgres refused or did not answer before anything was written.
+    #[error("the event log is unavailable")]
+    Unavailable,
+    /// The connection broke at a moment when the events may have been written.
+    #[error("it is not known whether the events were written")]
+    Unknown,
+}
+
+/// A command came to nothing.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The domain refuses it; no event was written.
+    #[error(transparent)]
+    Refused(#[from] SessionError),
+    /// Others kept changing the same session; no event was written.
+    #[error("the session is changed by others at the same time")]
+    Conflict,
+    /// As many commands wait as may wait; no event was written.
+    #[error("too many commands are waiting")]
+    Overloaded,
+    /// The log cannot be reached, or the outcome is unknown; safe to repeat
+    /// for observations with a time of their own.
+    #[error("the event log is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<LogError> for CommandError {
+    fn from(error: LogError) -> Self {
+        Self::Unavailable(Box::new(error))
+    }
+}

@@ -1,0 +1,477 @@
+//! Commands, from the session to the log: load, decide, append; when somebody
+//! else wrote first, load what is new and decide again.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use domain::event::EndReason;
+use domain::session::Rules;
+use domain::{
+    EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
+    UpdatePosition,
+};
+use tokio::sync::Mutex;
+
+use crate::append::{Append, ClaimChange, NewEvent};
+use crate::repository::{Repository, Versioned};
+use crate::{AppendError, CommandError, LogError, claims};
+
+/// How often a command is decided before its client is told to try later. In
+/// one process a reader's commands wait for each other, so each round is lost
+/// to another process.
+const MAX_ATTEMPTS: usize = 10;
+
+/// Locks that readers share by hash. Two readers behind one lock only wait a
+/// commit longer; this many keep that rare with hundreds of commands in flight.
+const READER_LOCKS: usize = 8_192;
+
+/// What comes with a command besides its content.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The W3C trace context of the request, to be carried along.
+    pub traceparent: Option<String>,
+}
+
+/// What a command led to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The session it was for.
+    pub session_id: SessionId,
+    /// The session afterwards.
+    pub versioned: Arc<Versioned>,
+    /// Whether the position it brought is the latest now.
+    pub applied: bool,
+    /// The global position of the command's last event; `None` when it
+    /// repeated what had happened already.
+    pub global_position: Option<i64>,
+}
+
+/// One observation of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchUpdate {
+    /// The session seen.
+    pub session_id: SessionId,
+    /// What was seen.
+    pub update: UpdatePosition,
+}
+
+/// What a batch led to.
+#[derive(Clone, Debug)]
+pub struct BatchOutcome {
+    /// For each update, in the order given: the session's version after it and
+    /// whether it was applied, or why it was refused.
+    pub results: Vec<Result<(i64, bool), SessionError>>,
+    /// The global position of the batch's last event; `None` when all was
+    /// refused.
+    pub global_position: Option<i64>,
+}
+
+/// All sessions: the command side. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions(Arc<Inner>);
+
+struct Inner {
+    repository: Repository,
+    rules: Rules,
+    readers: Box<[Mutex<()>]>,
+}
+
+impl Sessions {
+    /// Runs commands against a repository.
+    #[must_use]
+    pub fn new(repository: Repository, rules: Rules) -> Self {
+        Self(Arc::new(Inner {
+            repository,
+            rules,
+            readers: (0..READER_LOCKS).map(|_| Mutex::new(())).collect(),
+        }))
+    }
+
+    /// Starts a session; the reader's active one, if any, ends where it is.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn start(
+        &self,
+        session_id: SessionId,
+        command: StartSession,
+        context: Context,
+    ) -> Result<Outcome, CommandError> {
+        self.run(command.reader_id, context, move |mut draft| {
+            let command = command.clone();
+            async move {
+                draft.start(session_id, command).await?;
+                Ok((draft, session_id))
+            }
+        })
+        .await
+        .map(|(session_id, committed)| committed.outcome(session_id))
+    }
+
+    /// Moves a session's position.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn update_position(
+        &self,
+        reader_id: ReaderId,
+        session_id: SessionId,
+        update: UpdatePosition,
+        context: Context,
+    ) -> Result<Outcome, CommandError> {
+        self.run(reader_id, context, move |mut draft| {
+            let command = SessionCommand::UpdatePosition(update.clone());
+            async move {
+                draft.decide(session_id, command).await?;
+                Ok((draft, session_id))
+            }
+        })
+        .await
+        .map(|(session_id, committed)| committed.outcome(session_id))
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn end(
+        &self,
+        reader_id: ReaderId,
+        session_id: SessionId,
+        end: EndSession,
+        context: Context,
+    ) -> Result<Outcome, CommandError> {
+        self.run(reader_id, context, move |mut draft| {
+            let end = end.clone();
+            async move {
+                draft.decide(session_id, SessionCommand::End(end)).await?;
+                draft.claim(Some(session_id), None);
+                Ok((draft, session_id))
+            }
+        })
+        .await
+        .map(|(session_id, committed)| committed.outcome(session_id))
+    }
+
+    /// Moves the positions of many sessions in one transaction. Updates that
+    /// are refused leave the others alone; those of one session take effect in
+    /// the order of their time.
+    ///
+    /// # Errors
+    /// See [`CommandError`]; a refusal stands in the outcome.
+    pub async fn update_positions(
+        &self,
+        reader_id: ReaderId,
+        updates: Vec<BatchUpdate>,
+        context: Context,
+    ) -> Result<BatchOutcome, CommandError> {
+        let updates = Arc::new(updates);
+        self.run(reader_id, context, move |mut draft| {
+            let updates = Arc::clone(&updates);
+            async move {
+                let results = draft.update_positions(&updates).await?;
+                Ok((draft, results))
+            }
+        })
+        .await
+        .map(|(results, committed)| BatchOutcome {
+            results,
+            global_position: committed.positions.last().copied(),
+        })
+    }
+
+    /// The session with all that is committed; `None` when there is none or it
+    /// is another reader's.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn find(
+        &self,
+        reader_id: ReaderId,
+        session_id: SessionId,
+    ) -> Result<Option<Arc<Versioned>>, LogError> {
+        let found = self.0.repository.load_newest(session_id).await?;
+        Ok(Some(found).filter(|found| owned_by(found, reader_id)))
+    }
+
+    /// The reader's active session, from Postgres.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn active(
+        &self,
+        reader_id: ReaderId,
+    ) -> Result<Option<(SessionId, Arc<Versioned>)>, LogError> {
+        let Some(id) = claims::active_session(self.0.repository.pool(), reader_id).await? else {
+            return Ok(None);
+        };
+        let found = self.0.repository.load_newest(id).await?;
+        // Between the two reads it may have ended.
+        let active = found.session.started().is_some_and(domain::session::Session::is_active);
+        Ok(active.then_some((id, found)))
+    }
+
+    /// Runs a command in a task of its own: a client that hangs up, or a
+    /// deadline of its request, does not tear it in the middle.
+    async fn run<T, D, F>(
+        &self,
+        reader_id: ReaderId,
+        context: Context,
+        decide: D,
+    ) -> Result<(T, Committed), CommandError>
+    where
+        T: Send + 'static,
+        D: Fn(Draft) -> F + Send + 'static,
+        F: Future<Output = Result<(Draft, T), CommandError>> + Send,
+    {
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move { inner.run(reader_id, &context, decide).await })
+            .await
+            .map_err(|panic| CommandError::Unavailable(Box::new(panic)))?
+    }
+}
+
+impl Inner {
+    async fn run<T, D, F>(
+        self: &Arc<Self>,
+        reader_id: ReaderId,
+        context: &Context,
+        decide: D,
+    ) -> Result<(T, Committed), CommandError>
+    where
+        D: Fn(Draft) -> F,
+        F: Future<Output = Result<(Draft, T), CommandError>>,
+    {
+        // In one process a reader's commands wait for each other instead of
+        // conflicting; between processes the log decides.
+        let _turn = self.reader_lock(reader_id).lock().await;
+        let mut newest = false;
+        for _ in 0..MAX_ATTEMPTS {
+            let draft = Draft::new(Arc::clone(self), reader_id, newest);
+            let (draft, answer) = match decide(draft).await {
+                // A refusal that rests on what is only remembered is asked of
+                // the log once more.
+                Err(CommandError::Conflict) => {
+                    newest = true;
+                    continue;
+                }
+                decided => decided?,
+            };
+            match draft.commit(context).await {
+                Ok(committed) => return Ok((answer, committed)),
+                Err(AppendError::Conflict) => newest = true,
+                Err(AppendError::Overloaded) => return Err(CommandError::Overloaded),
+                Err(error @ (AppendError::Unavailable | AppendError::Unknown)) => {
+                    return Err(CommandError::Unavailable(Box::new(error)));
+                }
+            }
+        }
+        Err(CommandError::Conflict)
+    }
+
+    fn reader_lock(&self, reader_id: ReaderId) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        reader_id.hash(&mut hasher);
+        #[expect(clippy::cast_possible_truncation, reason = "only the remainder matters")]
+        let hash = hasher.finish() as usize;
+        &self.readers[hash % self.readers.len()]
+    }
+}
+
+fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
+    versioned
+        .session
+        .started()
+        .is_some_and(|session| session.start.reader_id == reader_id)
+}
+
+/// What a command would do, before it is committed.
+struct Draft {
+    inner: Arc<Inner>,
+    reader_id: ReaderId,
+    /// Whether to ask the log for what others wrote, after a conflict.
+    newest: bool,
+    touched: BTreeMap<SessionId, Arc<Versioned>>,
+    events: Vec<(SessionId, i64, SessionEvent)>,
+    claim: Option<ClaimChange>,
+}
+
+/// What a command did.
+struct Committed {
+    touched: BTreeMap<SessionId, Arc<Versioned>>,
+    positions: Vec<i64>,
+    applied: bool,
+}
+
+impl Draft {
+    fn new(inner: Arc<Inner>, reader_id: ReaderId, newest: bool) -> Self {
+        Self {
+            inner,
+            reader_id,
+            newest,
+            touched: BTreeMap::new(),
+            events: Vec::new(),
+            claim: None,
+        }
+    }
+
+    /// The session as this draft leaves it so far.
+    async fn session(&mut self, id: SessionId) -> Result<Arc<Versioned>, CommandError> {
+        if let Some(touched) = self.touched.get(&id) {
+            return Ok(Arc::clone(touched));
+        }
+        let repository = &self.inner.repository;
+        let loaded = if self.newest {
+            repository.load_newest(id).await?
+        } else {
+            repository.load(id).await?
+        };
+        Ok(loaded)
+    }
+
+    /// Adds what a command of the reader's own session leads to. Another
+    /// reader's session is as good as none.
+    async fn decide(
+        &mut self,
+        id: SessionId,
+        command: SessionCommand,
+    ) -> Result<(), CommandError> {
+        let before = self.session(id).await?;
+        if !owned_by(&before, self.reader_id) {
+            return Err(SessionError::NotFound.into());
+        }
+        self.add(id, &before, command)
+    }
+
+    fn add(
+        &mut self,
+        id: SessionId,
+        before: &Versioned,
+        command: SessionCommand,
+    ) -> Result<(), CommandError> {
+        let events = before.session.decide(command, self.inner.rules)?;
+        let after = before.then(&events);
+        self.events.extend(
+            (before.sequence + 1..)
+                .zip(events)
+                .map(|(sequence, event)| (id, sequence, event)),
+        );
+        self.touched.insert(id, Arc::new(after));
+        Ok(())
+    }
+
+    fn claim(&mut self, expected: Option<SessionId>, next: Option<SessionId>) {
+        self.claim = Some(ClaimChange {
+            reader_id: self.reader_id,
+            expected,
+            next,
+        });
+    }
+
+    async fn start(&mut self, id: SessionId, command: StartSession) -> Result<(), CommandError> {
+        let before = self.session(id).await?;
+        if before.sequence > 0 {
+            // A repeat, or an id that is taken; either way nothing is superseded.
+            return self.add(id, &before, SessionCommand::Start(command));
+        }
+        let active =
+            claims::active_session(self.inner.repository.pool(), self.reader_id).await?;
+        if let Some(active) = active {
+            let end = EndSession {
+                position: None,
+                reason: EndReason::Superseded,
+                occurred: command.occurred,
+            };
+            match self.decide(active, SessionCommand::End(end)).await {
+                // It ended since the claim was read.
+                Err(CommandError::Refused(SessionError::AlreadyEnded)) => {
+                    return Err(CommandError::Conflict);
+                }
+                decided => decided?,
+            }
+        }
+        self.claim(active, Some(id));
+        self.add(id, &before, SessionCommand::Start(command))
+    }
+
+    async fn update_positions(
+        &mut self,
+        updates: &[BatchUpdate],
+    ) -> Result<Vec<Result<(i64, bool), SessionError>>, CommandError> {
+        let mut in_time_order: Vec<usize> = (0..updates.len()).collect();
+        in_time_order.sort_by_key(|i| updates[*i].update.occurred.at());
+        let mut results = vec![Err(SessionError::NotFound); updates.len()];
+        for i in in_time_order {
+            let BatchUpdate { session_id, update } = &updates[i];
+            let command = SessionCommand::UpdatePosition(update.clone());
+            results[i] = match self.decide(*session_id, command).await {
+                Ok(()) => Ok((self.touched[session_id].sequence, self.applied())),
+                Err(CommandError::Refused(refusal)) => Err(refusal),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(results)
+    }
+
+    /// Whether the last event moved the latest position.
+    fn applied(&self) -> bool {
+        match self.events.last() {
+            Some((_, _, SessionEvent::PositionUpdated(event))) => event.applied,
+            _ => true,
+        }
+    }
+
+    async fn commit(self, context: &Context) -> Result<Committed, AppendError> {
+        let applied = self.applied();
+        let positions = if self.events.is_empty() {
+            Vec::new()
+        } else {
+            let metadata = context.metadata();
+            let events = self.events.into_iter().map(|(session_id, sequence, event)| NewEvent {
+                session_id,
+                sequence,
+                event,
+                metadata: metadata.clone(),
+            });
+            let append = Append {
+                events: events.collect(),
+                claim: self.claim,
+                answer: None,
+            };
+            self.inner.repository.append(append).await?
+        };
+        let repository = &self.inner.repository;
+        let touched = self
+            .touched
+            .into_iter()
+            .map(|(id, after)| (id, repository.keep(id, Arc::unwrap_or_clone(after))))
+            .collect();
+        Ok(Committed {
+            touched,
+            positions,
+            applied,
+        })
+    }
+}
+
+impl Committed {
+    fn outcome(mut self, session_id: SessionId) -> Outcome {
+        Outcome {
+            session_id,
+            versioned: self.touched.remove(&session_id).unwrap_or_default(),
+            applied: self.applied,
+            global_position: self.positions.last().copied(),
+        }
+    }
+}
+
+impl Context {
+    fn metadata(&self) -> String {
+        match &self.traceparent {
+            Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),
+            None => "{}".to_owned(),
+        }
+    }
+}

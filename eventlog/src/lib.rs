@@ -1,0 +1,27 @@
+//! The event log: Postgres holds it, JetStream carries it.
+//!
+//! Read the modules in this order; it is the path of a command. Nothing here
+//! knows HTTP or Redis, and nothing opens a connection: handles come ready.
+
+pub mod recorded;
+pub mod upcast;
+
+pub mod append;
+pub mod claims;
+pub mod repository;
+pub mod execute;
+
+pub mod read;
+pub mod subject;
+pub mod stream;
+pub mod cloud_event;
+pub mod relay;
+pub mod tail;
+
+pub mod error;
+
+pub use append::Appender;
+pub use error::{AppendError, CommandError, LogError};
+pub use execute::{Context, Outcome, Sessions};
+pub use recorded::{Recorded, Stored};
+pub use subject::Subjects;

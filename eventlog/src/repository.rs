@@ -1,0 +1,214 @@
+//! Sessions as they stand: loaded from the log, kept in memory. What is kept
+//! may be old, since other processes append too; an append then conflicts and
+//! only the tail is read. So the cache needs no invalidation to be safe.
+
+use std::sync::Arc;
+
+use cqrs_es::Aggregate;
+use cqrs_es::persist::{
+    PersistedEventRepository, PersistenceError, ReplayStream, SerializedEvent, SerializedSnapshot,
+};
+use domain::{ReadingSession, SessionEvent, SessionId};
+use moka::sync::Cache;
+use postgres_es::PostgresEventRepository;
+use serde_json::Value;
+use sqlx::PgPool;
+
+use crate::append::{Append, NewEvent};
+use crate::{AppendError, Appender, LogError, read, upcast};
+
+/// Sessions kept in memory; each takes about half a kilobyte.
+const CACHED_SESSIONS: u64 = 50_000;
+
+/// A session and how many events it has.
+#[derive(Clone, Debug, Default)]
+pub struct Versioned {
+    /// The session after its `sequence`-th event.
+    pub session: ReadingSession,
+    /// The sequence of its last event; 0 before the first.
+    pub sequence: i64,
+}
+
+impl Versioned {
+    /// The session after more events.
+    #[must_use]
+    pub fn then(&self, events: &[SessionEvent]) -> Self {
+        let mut next = self.clone();
+        for event in events {
+            next.session.apply(event);
+            next.sequence += 1;
+        }
+        next
+    }
+}
+
+/// Loads sessions, and keeps them.
+pub struct Repository {
+    pool: PgPool,
+    appender: Appender,
+    log: PostgresEventRepository,
+    cache: Cache<SessionId, Arc<Versioned>>,
+}
+
+impl Repository {
+    /// Reads by `pool`, appends by `appender`.
+    #[must_use]
+    pub fn new(pool: PgPool, appender: Appender) -> Self {
+        Self {
+            log: PostgresEventRepository::new(pool.clone()),
+            pool,
+            appender,
+            cache: Cache::new(CACHED_SESSIONS),
+        }
+    }
+
+    /// The session as far as it is known here: good to decide on, since the
+    /// append finds out when it is old. Empty when there is none.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn load(&self, id: SessionId) -> Result<Arc<Versioned>, LogError> {
+        if let Some(cached) = self.cache.get(&id) {
+            return Ok(cached);
+        }
+        let stored = self
+            .log
+            .get_events::<ReadingSession>(&id.to_string())
+            .await
+            .map_err(|error| LogError::Unavailable(Box::new(error)))?;
+        let mut loaded = Versioned::default();
+        for event in stored {
+            let decoded = upcast::decode(
+                &event.event_type,
+                &event.event_version,
+                &event.payload.to_string(),
+            )
+            .map_err(|source| LogError::Undecodable {
+                session_id: id.to_string(),
+                sequence: loaded.sequence + 1,
+                source,
+            })?;
+            loaded.session.apply(&decoded);
+            loaded.sequence += 1;
+        }
+        Ok(self.keep(id, loaded))
+    }
+
+    /// The session with all that is committed: what is known here and the
+    /// tail that others wrote.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn load_newest(&self, id: SessionId) -> Result<Arc<Versioned>, LogError> {
+        let Some(known) = self.cache.get(&id) else {
+            return self.load(id).await;
+        };
+        let tail = read::session(&self.pool, id, known.sequence).await?;
+        if tail.is_empty() {
+            return Ok(known);
+        }
+        let mut newest = Versioned::clone(&known);
+        for event in tail {
+            newest.session.apply(&event.decode()?.event);
+            newest.sequence = event.sequence;
+        }
+        Ok(self.keep(id, newest))
+    }
+
+    /// Keeps a session as it stands after an append, unless a newer one is
+    /// kept already. A session without events is not kept: anyone may ask for
+    /// any id.
+    pub fn keep(&self, id: SessionId, versioned: Versioned) -> Arc<Versioned> {
+        if versioned.sequence == 0 {
+            return Arc::new(versioned);
+        }
+        let offered = Arc::new(versioned);
+        self.cache
+            .entry(id)
+            .and_upsert_with(|kept| match kept {
+                Some(kept) if kept.value().sequence >= offered.sequence => kept.into_value(),
+                _ => Arc::clone(&offered),
+            })
+            .into_value()
+    }
+
+    /// Appends the effect of a command.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub async fn append(&self, append: Append) -> Result<Vec<i64>, AppendError> {
+        self.appender.append(append).await
+    }
+
+    /// For queries beside the command path.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+/// The log as the tools of cqrs-es see it. Reading is postgres-es's, appending
+/// is ours; there are no snapshots, since sessions are short.
+impl PersistedEventRepository for Repository {
+    async fn get_events<A: Aggregate>(
+        &self,
+        aggregate_id: &str,
+    ) -> Result<Vec<SerializedEvent>, PersistenceError> {
+        self.log.get_events::<A>(aggregate_id).await
+    }
+
+    async fn get_last_events<A: Aggregate>(
+        &self,
+        aggregate_id: &str,
+        last_sequence: usize,
+    ) -> Result<Vec<SerializedEvent>, PersistenceError> {
+        self.log.get_last_events::<A>(aggregate_id, last_sequence).await
+    }
+
+    async fn get_snapshot<A: Aggregate>(
+        &self,
+        _aggregate_id: &str,
+    ) -> Result<Option<SerializedSnapshot>, PersistenceError> {
+        Ok(None)
+    }
+
+    async fn persist<A: Aggregate>(
+        &self,
+        events: &[SerializedEvent],
+        _snapshot_update: Option<(String, Value, usize)>,
+    ) -> Result<(), PersistenceError> {
+        let unknown = |error| PersistenceError::UnknownError(Box::new(error));
+        let mut append = Append::default();
+        for event in events {
+            append.events.push(NewEvent {
+                session_id: event.aggregate_id.parse().map_err(|error| {
+                    PersistenceError::DeserializationError(Box::<uuid::Error>::new(error))
+                })?,
+                sequence: i64::try_from(event.sequence).expect("far below 2^63 events"),
+                event: upcast::decode(
+                    &event.event_type,
+                    &event.event_version,
+                    &event.payload.to_string(),
+                )
+                .map_err(|error| PersistenceError::DeserializationError(Box::new(error)))?,
+                metadata: event.metadata.to_string(),
+            });
+        }
+        match self.append(append).await {
+            Ok(_) => Ok(()),
+            Err(AppendError::Conflict) => Err(PersistenceError::OptimisticLockError),
+            Err(error) => Err(unknown(error)),
+        }
+    }
+
+    async fn stream_events<A: Aggregate>(
+        &self,
+        aggregate_id: &str,
+    ) -> Result<ReplayStream, PersistenceError> {
+        self.log.stream_events::<A>(aggregate_id).await
+    }
+
+    async fn stream_all_events<A: Aggregate>(&self) -> Result<ReplayStream, PersistenceError> {
+        self.log.stream_all_events::<A>().await
+    }
+}

@@ -1,0 +1,124 @@
+//! The stream: created as `nats/stream.json` wants it, then read back and
+//! compared, because a server that does not know a setting drops it silently.
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config, Stream};
+use async_nats::jetstream::{self, ErrorCode};
+use thiserror::Error;
+
+use crate::Subjects;
+
+/// The wanted configuration, under the names of the public contract.
+const WANTED: &str = include_str!("../../nats/stream.json");
+
+/// The stream is not as it must be.
+#[derive(Debug, Error)]
+pub enum StreamError {
+    /// JetStream did not answer, or refused; try again later.
+    #[error("JetStream is unavailable")]
+    Unavailable(#[source] async_nats::Error),
+    /// The server runs the stream with other settings than those asked for.
+    #[error("the stream {stream} has {setting} = {actual}, wanted {wanted}")]
+    Different {
+        /// The name of the stream.
+        stream: String,
+        /// The first setting that differs.
+        setting: &'static str,
+        /// What the server says.
+        actual: String,
+        /// What `nats/stream.json` says.
+        wanted: String,
+    },
+}
+
+/// The stream, created when there is none. Limits and replicas of one that
+/// exists are the operator's; what order and durability rest on is not.
+///
+/// # Errors
+/// See [`StreamError`].
+pub async fn ensure(
+    jetstream: &jetstream::Context,
+    subjects: &Subjects,
+) -> Result<Stream, StreamError> {
+    let wanted = wanted(subjects);
+    let stream = match jetstream.get_stream(&wanted.name).await {
+        Ok(stream) => stream,
+        Err(error) if missing(&error.kind()) => create(jetstream, &wanted).await?,
+        Err(error) => return Err(StreamError::Unavailable(error.into())),
+    };
+    compare(&wanted, &stream.cached_info().config)?;
+    Ok(stream)
+}
+
+fn missing(kind: &GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+async fn create(jetstream: &jetstream::Context, wanted: &Config) -> Result<Stream, StreamError> {
+    match jetstream.create_stream(wanted).await {
+        Ok(stream) => Ok(stream),
+        // Another process was faster; what it made is compared like any other.
+        Err(error)
+            if matches!(error.kind(), CreateStreamErrorKind::JetStream(e)
+                if e.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
+        {
+            jetstream
+                .get_stream(&wanted.name)
+                .await
+                .map_err(|error| StreamError::Unavailable(error.into()))
+        }
+        Err(error) => Err(StreamError::Unavailable(error.into())),
+    }
+}
+
+fn wanted(subjects: &Subjects) -> Config {
+    let mut config: Config =
+        serde_json::from_str(WANTED).expect("nats/stream.json is a stream's configuration");
+    subjects.stream().clone_into(&mut config.name);
+    config.subjects = vec![subjects.all()];
+    config
+}
+
+fn compare(wanted: &Config, actual: &Config) -> Result<(), StreamError> {
+    macro_rules! same {
+        ($($setting:ident),*) => {
+            $(if wanted.$setting != actual.$setting {
+                return Err(StreamError::Different {
+                    stream: wanted.name.clone(),
+                    setting: stringify!($setting),
+                    actual: format!("{:?}", actual.$setting),
+                    wanted: format!("{:?}", wanted.$setting),
+                });
+            })*
+        };
+    }
+    same!(
+        subjects, storage, retention, discard, no_ack, sealed, duplicate_window, allow_rollup,
+        allow_direct, max_messages_per_subject
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_public_stream_has_the_public_names() {
+        let config = wanted(&Subjects::new(""));
+        let file: serde_json::Value = serde_json::from_str(WANTED).unwrap();
+        assert_eq!(config.name, file["name"]);
+        assert_eq!(config.subjects[0], file["subjects"][0]);
+    }
+
+    #[test]
+    fn a_setting_that_the_server_dropped_is_an_error() {
+        let wanted = wanted(&Subjects::new(""));
+        let mut actual = wanted.clone();
+        assert!(compare(&wanted, &actual).is_ok());
+        actual.allow_direct = false;
+        let error = compare(&wanted, &actual).unwrap_err();
+        assert!(error.to_string().contains("allow_direct"), "{error}");
+    }
+}

@@ -1,0 +1,249 @@
+//! The end of the log as it grows, for projections: live events come from
+//! JetStream, and whatever is missing there comes from Postgres.
+//!
+//! One consumer a process feeds all its projections. Nothing here has to be
+//! reliable: every event says which one it follows, so a reader that missed
+//! something (at its start, when it was slow, when NATS lost or lacks an
+//! event) sees that itself and reads the log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use futures::{FutureExt, StreamExt};
+use sqlx::PgPool;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio_util::sync::CancellationToken;
+
+use crate::cloud_event::CloudEvent;
+use crate::{LogError, Recorded, Subjects, read};
+
+/// Events passed on together.
+const CHUNK: usize = 256;
+
+/// Chunks kept for slow projections; one that falls further behind reads the
+/// log instead.
+const KEPT_CHUNKS: usize = 64;
+
+/// How long a reader waits for live events before it asks the log. Also what
+/// keeps projections going when NATS is away.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// The pause before the stream is asked again.
+const ERROR_PAUSE: Duration = Duration::from_millis(500);
+
+/// A live event, and the position of the one before it.
+#[derive(Clone, Debug)]
+struct Live {
+    previous: i64,
+    event: Arc<Recorded>,
+}
+
+type Chunk = Arc<[Live]>;
+
+/// Hands live events to any number of readers.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    chunks: broadcast::Sender<Chunk>,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            chunks: broadcast::Sender::new(KEPT_CHUNKS),
+        }
+    }
+}
+
+impl Tail {
+    /// A reader; it starts wherever [`Reader::next`] is told to.
+    #[must_use]
+    pub fn reader(&self, pool: PgPool) -> Reader {
+        Reader {
+            pool,
+            chunks: self.chunks.subscribe(),
+            pending: VecDeque::new(),
+            complete: false,
+        }
+    }
+
+    /// Follows the stream until `shutdown`.
+    pub async fn run(
+        self,
+        jetstream: jetstream::Context,
+        subjects: Subjects,
+        shutdown: CancellationToken,
+    ) {
+        let follow = async {
+            loop {
+                if let Err(error) = self.follow(&jetstream, &subjects).await {
+                    tracing::warn!(error, "the stream is followed anew");
+                }
+                tokio::time::sleep(ERROR_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = follow => {}
+        }
+    }
+
+    async fn follow(
+        &self,
+        jetstream: &jetstream::Context,
+        subjects: &Subjects,
+    ) -> Result<(), async_nats::Error> {
+        let consumer = jetstream
+            .get_stream_no_info(subjects.stream())
+            .await?
+            .create_consumer(OrderedConfig {
+                deliver_policy: DeliverPolicy::New,
+                filter_subject: subjects.all(),
+                ..OrderedConfig::default()
+            })
+            .await?;
+        let mut messages = consumer.messages().await?;
+        while let Some(first) = messages.next().await {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            chunk.extend(live(&first?.payload));
+            while chunk.len() < CHUNK
+                && let Some(Some(message)) = messages.next().now_or_never()
+            {
+                chunk.extend(live(&message?.payload));
+            }
+            // Without a reader there is nobody to miss it.
+            let _ = self.chunks.send(chunk.into());
+        }
+        Ok(())
+    }
+}
+
+/// `None` for what cannot be decoded: its readers then see a hole, read the
+/// log, and meet the same event there, where it is dealt with.
+fn live(payload: &[u8]) -> Option<Live> {
+    let event: CloudEvent = serde_json::from_slice(payload).ok()?;
+    Some(Live {
+        previous: event.previousposition,
+        event: Arc::new(event.decode().ok()?),
+    })
+}
+
+/// Reads the log in order, from the stream as long as it has no hole.
+#[derive(Debug)]
+pub struct Reader {
+    pool: PgPool,
+    chunks: broadcast::Receiver<Chunk>,
+    pending: VecDeque<Live>,
+    /// Whether all before the next live event is known to have been read.
+    complete: bool,
+}
+
+impl Reader {
+    /// The events after a position, in order and without a hole: at least one,
+    /// at most about `limit`. Waits for them.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn next(&mut self, after: i64, limit: usize) -> Result<Vec<Arc<Recorded>>, LogError> {
+        loop {
+            if let Some(events) = self.next_or_quiet(after, limit).await? {
+                return Ok(events);
+            }
+        }
+    }
+
+    /// As [`Reader::next`], but `None` when the log holds nothing more.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn next_or_quiet(
+        &mut self,
+        after: i64,
+        limit: usize,
+    ) -> Result<Option<Vec<Arc<Recorded>>>, LogError> {
+        loop {
+            if !self.complete {
+                let events = self.from_log(after, limit).await?;
+                self.complete = events.len() < limit;
+                return Ok(Some(events).filter(|events| !events.is_empty()));
+            }
+            let events = self.from_stream(after, limit).await;
+            if !events.is_empty() {
+                return Ok(Some(events));
+            }
+        }
+    }
+
+    async fn from_log(&self, after: i64, limit: usize) -> Result<Vec<Arc<Recorded>>, LogError> {
+        let limit = i64::try_from(limit).expect("a batch is far below 2^63");
+        let stored = read::after(&self.pool, after, limit).await?;
+        let mut events = Vec::with_capacity(stored.len());
+        for event in stored {
+            match event.decode() {
+                Ok(event) => events.push(Arc::new(event)),
+                // What comes before it can still be applied.
+                Err(_) if !events.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(events)
+    }
+
+    /// What the stream has after a position; nothing when it is quiet or has a
+    /// hole, and then the log is to be asked.
+    async fn from_stream(&mut self, after: i64, limit: usize) -> Vec<Arc<Recorded>> {
+        let mut position = after;
+        let mut events = Vec::new();
+        while events.len() < limit {
+            let Some(live) = self.pending.pop_front() else {
+                let may_wait = events.is_empty();
+                match self.receive(may_wait).await {
+                    Some(chunk) => {
+                        self.pending.extend(chunk.iter().cloned());
+                        continue;
+                    }
+                    None => break,
+                }
+            };
+            if live.event.global_position <= position {
+                continue;
+            }
+            if live.previous > position {
+                self.complete = false;
+                break;
+            }
+            position = live.event.global_position;
+            events.push(live.event);
+        }
+        events
+    }
+
+    async fn receive(&mut self, may_wait: bool) -> Option<Chunk> {
+        match self.chunks.try_recv() {
+            Ok(chunk) => return Some(chunk),
+            Err(TryRecvError::Empty) if may_wait => {}
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => {
+                self.complete = false;
+                return None;
+            }
+        }
+        match tokio::time::timeout(QUIET, self.chunks.recv()).await {
+            Ok(Ok(chunk)) => Some(chunk),
+            Ok(Err(RecvError::Lagged(_))) | Err(_) => {
+                self.complete = false;
+                None
+            }
+            Ok(Err(RecvError::Closed)) => {
+                // Only at shutdown, and then this future is dropped.
+                tokio::time::sleep(QUIET).await;
+                self.complete = false;
+                None
+            }
+        }
+    }
+}

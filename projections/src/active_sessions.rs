@@ -1,0 +1,309 @@
+//! Each reader's active session, in Redis. Written and read here.
+//!
+//! Entries are guarded by version, the global position of the last event they
+//! hold: an older write never replaces a newer one, whoever makes it, and an
+//! ended session leaves a tombstone for as long as a slow fill could bring it
+//! back. The checkpoint stands in Redis too, so losing one is losing both.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use domain::session::{Observation, Progress, ProgressChange, Session};
+use domain::{Position, ReaderId, SessionEvent, SessionId, SessionStarted};
+use eventlog::Recorded;
+use eventlog::read;
+use redis::{AsyncCommands, RedisResult, Script};
+use sqlx::PgPool;
+
+use crate::cache::{Cache, CacheError};
+use crate::{CommitError, Projection, Step};
+
+/// How long an entry stays without being written.
+const TTL: Duration = Duration::from_secs(3_600);
+
+/// How long an ended session stays a tombstone. Far longer than
+/// [`FILL_DEADLINE`].
+const TOMBSTONE_TTL: Duration = Duration::from_mins(1);
+
+/// A fill that takes longer from its read of Postgres to its write here is
+/// not made.
+pub const FILL_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long a query waits for Redis before it asks Postgres.
+const READ_DEADLINE: Duration = Duration::from_millis(10);
+
+/// How long the projection waits for Redis.
+const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
+
+const CHECKPOINT: &str = "reading_session:checkpoint";
+
+fn key(reader_id: ReaderId) -> String {
+    format!("reading_session:active:{reader_id}")
+}
+
+/// The projection.
+pub struct ActiveSessions {
+    cache: Cache,
+    /// The log; to find its head when Redis is empty.
+    pool: PgPool,
+    commit: Script,
+    /// How far this worker came; `None` before its first step.
+    known: Option<i64>,
+}
+
+impl ActiveSessions {
+    /// Writes to `cache`.
+    #[must_use]
+    pub fn new(cache: Cache, pool: PgPool) -> Self {
+        Self {
+            cache,
+            pool,
+            commit: Script::new(include_str!("active_sessions/commit.lua")),
+            known: None,
+        }
+    }
+}
+
+/// What a batch does to a reader's entry.
+#[derive(Debug)]
+pub struct Write {
+    version: i64,
+    change: Change,
+}
+
+#[derive(Debug)]
+enum Change {
+    /// A session was started: the whole entry is known.
+    Put(SessionId, i64, Box<SessionStarted>, ProgressChange),
+    /// An entry that is there moves on; one that is not stays away.
+    Update(SessionId, i64, ProgressChange),
+    /// The session has ended.
+    Remove,
+}
+
+impl Projection for ActiveSessions {
+    const NAME: &'static str = "active_sessions";
+
+    type Batch = BTreeMap<ReaderId, Write>;
+
+    fn fold(batch: &mut Self::Batch, event: &Recorded) {
+        let reader_id = event.event.reader_id();
+        let id = event.session_id;
+        let sequence = event.sequence;
+        let progress = event.event.progress();
+        let before = batch.remove(&reader_id).map(|write| write.change);
+        let change = match (&event.event, before) {
+            (SessionEvent::SessionStarted(start), _) => {
+                Change::Put(id, sequence, Box::new(start.clone()), progress)
+            }
+            (SessionEvent::PositionUpdated(_), Some(Change::Put(of, _, start, before)))
+                if of == id =>
+            {
+                Change::Put(id, sequence, start, before.then(progress))
+            }
+            (SessionEvent::PositionUpdated(_), Some(Change::Update(of, _, before)))
+                if of == id =>
+            {
+                Change::Update(id, sequence, before.then(progress))
+            }
+            (SessionEvent::PositionUpdated(_), _) => Change::Update(id, sequence, progress),
+            (SessionEvent::SessionEnded(_), _) => Change::Remove,
+        };
+        let version = event.global_position;
+        batch.insert(reader_id, Write { version, change });
+    }
+
+    async fn checkpoint(&mut self) -> Result<i64, CommitError> {
+        let held: Option<i64> = self
+            .cache
+            .call(COMMIT_DEADLINE, async |mut redis| redis.get(CHECKPOINT).await)
+            .await
+            .map_err(unavailable)?;
+        let position = match (held, self.known) {
+            (Some(held), _) => held,
+            // Emptied under a running worker: what it writes next is right,
+            // and what is gone is a miss.
+            (None, Some(known)) => known,
+            (None, None) => self.begin().await?,
+        };
+        self.known = Some(position);
+        Ok(position)
+    }
+
+    async fn commit(&mut self, batch: Self::Batch, step: Step) -> Result<(), CommitError> {
+        let mut call = self.commit.prepare_invoke();
+        call.key(CHECKPOINT);
+        call.arg(step.from).arg(step.to);
+        call.arg(millis(TTL)).arg(millis(TOMBSTONE_TTL));
+        for (reader_id, write) in &batch {
+            call.key(key(*reader_id));
+            write.args(&mut call);
+        }
+        let moved: bool = self
+            .cache
+            .call(COMMIT_DEADLINE, async |mut redis| call.invoke_async(&mut redis).await)
+            .await
+            .map_err(unavailable)?;
+        if !moved {
+            return Err(CommitError::Moved);
+        }
+        self.known = Some(step.to);
+        Ok(())
+    }
+}
+
+impl ActiveSessions {
+    /// A cache without a checkpoint is nothing: it is emptied and begun at the
+    /// head of the log, and queries fill it. Fills that read the log before
+    /// its head was read are over by the time it is emptied.
+    async fn begin(&self) -> Result<i64, CommitError> {
+        let head = read::head(&self.pool)
+            .await
+            .map_err(|error| CommitError::Unavailable(Box::new(error)))?;
+        tokio::time::sleep(FILL_DEADLINE).await;
+        let emptied = async |mut redis: redis::aio::ConnectionManager| -> RedisResult<()> {
+            let mut keys: Vec<String> = Vec::new();
+            let mut scan = redis.scan_match::<_, String>("reading_session:active:*").await?;
+            while let Some(key) = scan.next_item().await {
+                keys.push(key?);
+            }
+            drop(scan);
+            for chunk in keys.chunks(1_000) {
+                let _: () = redis.unlink(chunk).await?;
+            }
+            redis.set(CHECKPOINT, head).await
+        };
+        self.cache
+            .call(Duration::from_secs(30), emptied)
+            .await
+            .map_err(unavailable)?;
+        Ok(head)
+    }
+}
+
+fn unavailable(error: CacheError) -> CommitError {
+    CommitError::Unavailable(Box::new(error))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("far below 2^64")
+}
+
+impl Write {
+    /// What the script takes for one key.
+    fn args(&self, call: &mut redis::ScriptInvocation<'_>) {
+        let json = |value: &SessionStarted| {
+            serde_json::to_string(value).expect("events are plain JSON")
+        };
+        let (kind, id, sequence, start, progress) = match &self.change {
+            Change::Put(id, sequence, start, progress) => {
+                ("put", id.to_string(), *sequence, json(start), Some(progress))
+            }
+            Change::Update(id, sequence, progress) => {
+                ("update", id.to_string(), *sequence, String::new(), Some(progress))
+            }
+            Change::Remove => ("remove", String::new(), 0, String::new(), None),
+        };
+        let latest = progress
+            .and_then(|progress| progress.latest.as_ref())
+            .map(|latest| serde_json::to_string(latest).expect("an observation is plain JSON"))
+            .unwrap_or_default();
+        call.arg(kind).arg(self.version).arg(id).arg(sequence).arg(start).arg(latest);
+        call.arg(progress.map_or(0, |progress| progress.furthest_position.steps()));
+        call.arg(progress.map_or(0, |progress| progress.active_ms));
+    }
+}
+
+/// A reader's active session as Redis has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id.
+    pub session_id: SessionId,
+    /// How many events it has.
+    pub sequence: i64,
+    /// The session.
+    pub session: Session,
+}
+
+type Fields = (
+    Option<String>,
+    Option<i64>,
+    Option<String>,
+    Option<String>,
+    Option<i32>,
+    Option<i64>,
+);
+
+/// A reader's active session; `None` when Redis does not have it, which says
+/// nothing of whether there is one.
+///
+/// # Errors
+/// See [`CacheError`].
+pub async fn get(cache: &Cache, reader_id: ReaderId) -> Result<Option<Entry>, CacheError> {
+    let fields: Fields = cache
+        .call(READ_DEADLINE, async |mut redis| {
+            redis
+                .hmget(
+                    key(reader_id),
+                    &["id", "sequence", "start", "latest", "furthest", "active_ms"],
+                )
+                .await
+        })
+        .await?;
+    Ok(entry(fields))
+}
+
+/// What cannot be read is a miss: the next write replaces it.
+fn entry(fields: Fields) -> Option<Entry> {
+    let (id, sequence, start, latest, furthest, active_ms) = fields;
+    let latest: Observation = serde_json::from_str(&latest?).ok()?;
+    Some(Entry {
+        session_id: id?.parse().ok()?,
+        sequence: sequence?,
+        session: Session {
+            start: serde_json::from_str(&start?).ok()?,
+            progress: Progress {
+                latest,
+                furthest_position: Position::from_steps(furthest?).ok()?,
+                active_ms: active_ms?,
+                ended: None,
+            },
+        },
+    })
+}
+
+/// Puts what a miss found in Postgres: `version` is the global position of the
+/// session's last event. An entry as new or newer stays, and so does a
+/// tombstone. The caller makes sure that no more than [`FILL_DEADLINE`] went
+/// by since it read Postgres.
+///
+/// # Errors
+/// See [`CacheError`].
+pub async fn fill(cache: &Cache, entry: &Entry, version: i64) -> Result<bool, CacheError> {
+    let Entry {
+        session_id,
+        sequence,
+        session,
+    } = entry;
+    let write = Write {
+        version,
+        change: Change::Put(
+            *session_id,
+            *sequence,
+            Box::new(session.start.clone()),
+            ProgressChange {
+                latest: Some(session.progress.latest.clone()),
+                furthest_position: session.progress.furthest_position,
+                active_ms: session.progress.active_ms,
+                ended: None,
+            },
+        ),
+    };
+    let script = Script::new(include_str!("active_sessions/fill.lua"));
+    let mut call = script.prepare_invoke();
+    call.key(key(session.start.reader_id)).arg(millis(TTL));
+    write.args(&mut call);
+    cache
+        .call(READ_DEADLINE, async |mut redis| call.invoke_async(&mut redis).await)
+        .await
+}

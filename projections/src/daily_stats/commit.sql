@@ -1,0 +1,42 @@
+-- One step of the projection, atomic because it is one statement: nothing is
+-- written unless the checkpoint was where the step begins.
+with moved as (
+    update checkpoints
+    set global_position = $3, moved_at = clock_timestamp()
+    where projection = $1 and global_position = $2
+    returning 1
+),
+added as (
+    select *
+    from unnest($4::uuid[], $5::date[], $6::bigint[], $7::bigint[], $8::bigint[])
+        as a (reader_id, day, sessions, active_ms, progress)
+    where exists (select from moved)
+),
+readers as (
+    insert into reader_days as d (reader_id, day, sessions, active_ms, progress)
+    select reader_id, day, sessions, active_ms, progress
+    from added
+    on conflict (reader_id, day) do update
+    set sessions = d.sessions + excluded.sessions,
+        active_ms = d.active_ms + excluded.active_ms,
+        progress = d.progress + excluded.progress
+    -- A row that was not there before has no transaction that locked it.
+    returning day, (xmax = 0)::int as new
+),
+counted as (
+    select day, sum(new) as readers from readers group by day
+),
+summed as (
+    insert into days as d (day, readers, sessions, active_ms, progress)
+    select day, counted.readers, sum(sessions), sum(active_ms), sum(progress)
+    from added
+    join counted using (day)
+    group by day, counted.readers
+    order by day
+    on conflict (day) do update
+    set readers = d.readers + excluded.readers,
+        sessions = d.sessions + excluded.sessions,
+        active_ms = d.active_ms + excluded.active_ms,
+        progress = d.progress + excluded.progress
+)
+select exists (select from moved) as "moved!"

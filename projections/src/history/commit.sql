@@ -1,0 +1,53 @@
+-- One step of the projection, atomic because it is one statement: nothing is
+-- written unless the checkpoint was where the step begins.
+with moved as (
+    update checkpoints
+    set global_position = $3, moved_at = clock_timestamp()
+    where projection = $1 and global_position = $2
+    returning 1
+),
+started as (
+    insert into history (
+        session_id, reader_id, book_id, version, started_at, ended_at, last_activity_at, active_ms,
+        start_position, position, furthest_position, device_type, device_id, end_reason, locator,
+        book_title, book_author, book_total_pages, time_zone
+    )
+    select *
+    from unnest(
+        $4::text[], $5::uuid[], $6::uuid[], $7::bigint[], $8::timestamptz[], $9::timestamptz[],
+        $10::timestamptz[], $11::bigint[], $12::int[], $13::int[], $14::int[], $15::text[],
+        $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::int[], $22::text[]
+    )
+    where exists (select from moved)
+    returning reader_id, book_id
+),
+counted as (
+    insert into history_totals as totals (reader_id, book_id, sessions)
+    select reader_id, book_id, count(*)
+    from started
+    group by reader_id, book_id
+    order by reader_id, book_id
+    on conflict (reader_id, book_id) do update
+    set sessions = totals.sessions + excluded.sessions
+),
+changed as (
+    update history
+    set version = c.version,
+        ended_at = c.ended_at,
+        last_activity_at = coalesce(c.last_activity_at, history.last_activity_at),
+        active_ms = c.active_ms,
+        position = coalesce(c.position, history.position),
+        furthest_position = c.furthest_position,
+        end_reason = c.end_reason,
+        -- A new observation brings its own locator, or none.
+        locator = case when c.position is null then history.locator else c.locator end
+    from unnest(
+        $23::text[], $24::bigint[], $25::timestamptz[], $26::timestamptz[], $27::bigint[],
+        $28::int[], $29::int[], $30::text[], $31::text[]
+    ) as c (
+        session_id, version, ended_at, last_activity_at, active_ms,
+        position, furthest_position, end_reason, locator
+    )
+    where history.session_id = c.session_id and exists (select from moved)
+)
+select exists (select from moved) as "moved!"

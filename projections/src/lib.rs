@@ -1,0 +1,19 @@
+//! Read models of the event log: the history of sessions, each reader's active
+//! session, and daily statistics. Read the modules in this order.
+//!
+//! The module that writes a read table also reads it. Nothing here knows HTTP.
+
+pub mod projection;
+pub mod checkpoint;
+pub mod runtime;
+
+pub mod history;
+pub mod daily_stats;
+
+pub mod cache;
+pub mod active_sessions;
+
+pub use active_sessions::ActiveSessions;
+pub use daily_stats::DailyStats;
+pub use history::History;
+pub use projection::{CommitError, Projection, Step};
