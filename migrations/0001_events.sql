@@ -90,6 +90,7 @@ declare
     partition text;
     created int := 0;
 begin
+    perform pg_advisory_xact_lock(7340003);
     for month in
         select generate_series(
             date_trunc('month', now() at time zone 'UTC') - interval '2 months',

@@ -74,7 +74,6 @@ impl EndReason {
 
 /// What the app knows about a book.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Book {
     /// Its title.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use domain::event::EndReason;
-use domain::session::Rules;
+use domain::session::{Rules, Session};
 use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
     UpdatePosition,
@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::append::{Append, ClaimChange, NewEvent};
 use crate::repository::{Repository, Versioned};
-use crate::{AppendError, CommandError, LogError, claims};
+use crate::{AppendError, CommandError, LogError, claims, read};
 
 /// How often a command is decided before its client is told to try later. In
 /// one process a reader's commands wait for each other, so each round is lost
@@ -66,6 +66,17 @@ pub struct BatchOutcome {
     /// The global position of the batch's last event; `None` when all was
     /// refused.
     pub global_position: Option<i64>,
+}
+
+/// A reader's active session.
+#[derive(Clone, Debug)]
+pub struct Active {
+    /// Its id.
+    pub session_id: SessionId,
+    /// The session.
+    pub versioned: Arc<Versioned>,
+    /// The global position of its last event.
+    pub global_position: i64,
 }
 
 /// All sessions: the command side. Cheap to clone.
@@ -196,21 +207,27 @@ impl Sessions {
         Ok(Some(found).filter(|found| owned_by(found, reader_id)))
     }
 
-    /// The reader's active session, from Postgres.
+    /// The reader's active session, from the log.
     ///
     /// # Errors
     /// See [`LogError`].
-    pub async fn active(
-        &self,
-        reader_id: ReaderId,
-    ) -> Result<Option<(SessionId, Arc<Versioned>)>, LogError> {
-        let Some(id) = claims::active_session(self.0.repository.pool(), reader_id).await? else {
+    pub async fn active(&self, reader_id: ReaderId) -> Result<Option<Active>, LogError> {
+        let repository = &self.0.repository;
+        let Some(session_id) = claims::active_session(repository.pool(), reader_id).await? else {
             return Ok(None);
         };
-        let found = self.0.repository.load_newest(id).await?;
+        let versioned = repository.load_newest(session_id).await?;
         // Between the two reads it may have ended.
-        let active = found.session.started().is_some_and(domain::session::Session::is_active);
-        Ok(active.then_some((id, found)))
+        if !versioned.session.started().is_some_and(Session::is_active) {
+            return Ok(None);
+        }
+        let global_position =
+            read::position(repository.pool(), session_id, versioned.sequence).await?;
+        Ok(Some(Active {
+            session_id,
+            versioned,
+            global_position,
+        }))
     }
 
     /// Runs a command in a task of its own: a client that hangs up, or a

@@ -37,6 +37,25 @@ pub async fn session(
     Ok(events)
 }
 
+/// The global position of a session's event.
+///
+/// # Errors
+/// [`LogError::Unavailable`], also when there is no such event.
+pub async fn position(
+    database: impl PgExecutor<'_>,
+    session_id: SessionId,
+    sequence: i64,
+) -> Result<i64, LogError> {
+    let position = sqlx::query_scalar!(
+        "select global_position from events where aggregate_id = $1 and sequence = $2",
+        session_id.to_string(),
+        sequence
+    )
+    .fetch_one(database)
+    .await?;
+    Ok(position)
+}
+
 /// The global position of the newest event; 0 when there is none.
 ///
 /// # Errors

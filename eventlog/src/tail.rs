@@ -20,7 +20,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud_event::CloudEvent;
-use crate::{LogError, Recorded, Subjects, read};
+use crate::{LogError, Recorded, Subjects, read, stream};
 
 /// Events passed on together.
 const CHUNK: usize = 256;
@@ -97,8 +97,7 @@ impl Tail {
         jetstream: &jetstream::Context,
         subjects: &Subjects,
     ) -> Result<(), async_nats::Error> {
-        let consumer = jetstream
-            .get_stream_no_info(subjects.stream())
+        let consumer = stream::ensure(jetstream, subjects)
             .await?
             .create_consumer(OrderedConfig {
                 deliver_policy: DeliverPolicy::New,

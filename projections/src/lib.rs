@@ -3,6 +3,8 @@
 //!
 //! The module that writes a read table also reads it. Nothing here knows HTTP.
 
+pub mod schema;
+
 pub mod projection;
 pub mod checkpoint;
 pub mod runtime;

@@ -1,1 +1,15 @@
-//! services
+//! The executable's parts: settings, connections, roles, the HTTP edge, the
+//! development servers. Only this crate reads the environment and opens
+//! connections; it writes no SQL.
+
+pub mod clock;
+pub mod config;
+pub mod connect;
+pub mod telemetry;
+
+pub mod api;
+pub mod maintenance;
+pub mod roles;
+
+//DEV
+pub mod operator;

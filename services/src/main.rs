@@ -1,2 +1,88 @@
-//! bin
-fn main() {}
+//! `reading-sessions`: one executable, a subcommand for each role or command.
+
+use std::io::Write;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use mimalloc::MiMalloc;
+use services::config::{DatabaseArgs, ServeArgs};
+use services::operator::config::Settings;
+use services::operator::token::TokenArgs;
+use services::telemetry::LogFormat;
+use services::{operator, roles, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Reading sessions for e-reader back ends: commands over HTTP, an event log in
+/// Postgres, events on NATS, projections in Postgres and Redis.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines look.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service: all roles in one process, or some.
+    #[command(after_help = "Examples:
+  reading-sessions serve
+  reading-sessions serve --role api --http-addr 0.0.0.0:8080
+  reading-sessions serve --role relay --role projections")]
+    Serve(Box<ServeArgs>),
+    /// Bring the database's schema up to date.
+    #[command(after_help = "Example:
+  DATABASE_URL=postgres://localhost/reading reading-sessions migrate")]
+    Migrate(DatabaseArgs),
+    /// Print a token for development (HS256).
+    #[command(after_help = "Examples:
+  reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001
+  reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001 --admin --ttl 10m")]
+    Token(TokenArgs),
+    /// Print the settings that take effect, without secrets.
+    #[command(after_help = "Examples:
+  reading-sessions config
+  reading-sessions config -o json")]
+    Config {
+        #[command(flatten)]
+        settings: Box<ServeArgs>,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    telemetry::start(arguments.log_format)?;
+    match arguments.command {
+        Command::Serve(args) => roles::serve(&args).await,
+        Command::Migrate(args) => operator::migrate::run(&args).await,
+        Command::Token(args) => print(&operator::token::run(&args)?),
+        Command::Config { settings, output } => {
+            let settings = Settings::of(&settings);
+            match output {
+                Output::Text => print(settings.text().trim_end()),
+                Output::Json => print(&format!("{:#}", settings.json())),
+            }
+        }
+    }
+}
+
+/// Prints a line; a reader that went away, as `head` does, is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,222 @@
+//! Requests to values, with a problem that names the field where they do not
+//! fit. Everything is parsed here, once.
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use domain::{Position, SessionId};
+use eventlog::Context;
+use serde::de::{self, DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::error::Category;
+use uuid::Uuid;
+
+use super::problem::Problem;
+
+/// A JSON body.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The body must be application/json",
+            ));
+        }
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| unreadable(&rejection))?;
+        parse(&body).map(Self)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn unreadable(rejection: &BytesRejection) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 64 KB")
+    } else {
+        Problem::bad_request("The body could not be read")
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { String::new() } else { path };
+        match error.inner().classify() {
+            Category::Data => Problem::invalid(field, message(error.inner())),
+            Category::Syntax | Category::Eof | Category::Io => {
+                Problem::bad_request(format!("The body is not JSON: {}", error.inner()))
+            }
+        }
+    })?;
+    json.end()
+        .map_err(|error| Problem::bad_request(format!("The body is not JSON: {error}")))?;
+    Ok(value)
+}
+
+/// Without the line and column, which say nothing of a body on one line.
+fn message(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// A query string.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|error| Problem::invalid("", error.body_text()))
+    }
+}
+
+/// The session in the path.
+#[derive(Debug)]
+pub struct SessionPath(pub SessionId);
+
+impl<S: Send + Sync> FromRequestParts<S> for SessionPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        path.ok()
+            .and_then(|path| Uuid::try_parse(&path).ok())
+            .map(|uuid| Self(SessionId::from_uuid(uuid)))
+            .ok_or_else(|| Problem::invalid("session_id", "not a UUID"))
+    }
+}
+
+/// What comes with a command besides its body.
+#[derive(Debug)]
+pub struct CommandContext(pub Context);
+
+impl<S: Sync> FromRequestParts<S> for CommandContext {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let traceparent = parts
+            .headers
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| is_traceparent(value))
+            .map(str::to_owned);
+        Ok(Self(Context { traceparent }))
+    }
+}
+
+/// Version 00 of a W3C trace context
+/// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
+fn is_traceparent(value: &str) -> bool {
+    let lengths = [2, 32, 16, 2];
+    let parts: Vec<&str> = value.split('-').collect();
+    parts.len() == lengths.len()
+        && parts.iter().zip(lengths).all(|(part, length)| {
+            part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
+}
+
+/// A position in a body: a number, or a number in a string as clients of the
+/// original service send it.
+#[derive(Clone, Copy, Debug)]
+pub struct Percent(pub Position);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PercentVisitor)
+    }
+}
+
+struct PercentVisitor;
+
+impl Visitor<'_> for PercentVisitor {
+    type Value = Percent;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a number from 0 to 100")
+    }
+
+    fn visit_f64<E: de::Error>(self, percent: f64) -> Result<Percent, E> {
+        Position::new(percent).map(Percent).map_err(E::custom)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "what is lost is far outside 0 to 100")]
+    fn visit_u64<E: de::Error>(self, percent: u64) -> Result<Percent, E> {
+        self.visit_f64(percent as f64)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "what is lost is far outside 0 to 100")]
+    fn visit_i64<E: de::Error>(self, percent: i64) -> Result<Percent, E> {
+        self.visit_f64(percent as f64)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Percent, E> {
+        match text.trim().parse() {
+            Ok(percent) => self.visit_f64(percent),
+            Err(_) => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
+        }
+    }
+}
+
+/// Checks a text that is kept as it is. Postgres has no text with a NUL.
+///
+/// # Errors
+/// 422 when it is longer than `max` characters or holds a NUL.
+pub fn text(field: &str, text: Option<String>, max: usize) -> Result<Option<String>, Problem> {
+    match &text {
+        Some(text) if text.chars().count() > max => {
+            Err(Problem::invalid(field, format!("longer than {max} characters")))
+        }
+        Some(text) if text.contains('\0') => {
+            Err(Problem::invalid(field, "holds a NUL character"))
+        }
+        _ => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn percent(json: &str) -> Option<f64> {
+        serde_json::from_str(json).ok().map(|Percent(position)| position.percent())
+    }
+
+    #[test]
+    fn a_position_is_a_number_or_a_number_in_a_string() {
+        assert_eq!(percent("42"), Some(42.0));
+        assert_eq!(percent("42.5"), Some(42.5));
+        assert_eq!(percent("\"42\""), Some(42.0));
+        for refused in ["-1", "101", "1e400", "\"NaN\"", "\"inf\"", "true", "null", "[]", "\"\"", "18446744073709551615"] {
+            assert_eq!(percent(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn only_a_well_formed_traceparent_is_carried_along() {
+        assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert!(!is_traceparent("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"));
+        assert!(!is_traceparent("\" , \"x\": \""));
+    }
+}

@@ -1,0 +1,207 @@
+//! Every error becomes an RFC 9457 problem here, and nowhere else. `detail` is
+//! a sentence for people; what went wrong inside goes to the log, not to the
+//! client.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use domain::SessionError;
+use eventlog::{CommandError, LogError};
+use serde::Serialize;
+
+/// How long a client that met an overloaded or broken service should wait, in
+/// seconds.
+const RETRY_AFTER: u32 = 1;
+
+/// An error on its way to the client.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+    errors: Vec<FieldError>,
+    header: Option<(HeaderName, HeaderValue)>,
+    cause: Option<String>,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, Serialize)]
+pub struct FieldError {
+    /// The field, as a path.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+impl Problem {
+    /// A problem with a sentence for people.
+    #[must_use]
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            header: None,
+            cause: None,
+        }
+    }
+
+    /// 400: what was sent cannot be understood, or is not possible now.
+    #[must_use]
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 401.
+    #[must_use]
+    pub fn unauthorized(detail: &str) -> Self {
+        let challenge = HeaderValue::from_static("Bearer");
+        Self::new(StatusCode::UNAUTHORIZED, detail).with(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// 404.
+    #[must_use]
+    pub fn not_found(detail: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 405; the router says which methods are allowed.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here")
+    }
+
+    /// 422: one field is not as it must be.
+    #[must_use]
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        let (field, message) = (field.into(), message.into());
+        let mut problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            if field.is_empty() { message.clone() } else { format!("{field}: {message}") },
+        );
+        problem.errors.push(FieldError { field, message });
+        problem
+    }
+
+    /// 500, without a word of what happened.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The service made a mistake")
+    }
+
+    /// 503; the client should try again.
+    #[must_use]
+    pub fn unavailable(detail: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            .with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    /// With the cause, for the log alone.
+    #[must_use]
+    fn because(mut self, cause: &dyn std::error::Error) -> Self {
+        let mut text = cause.to_string();
+        let mut next = cause.source();
+        while let Some(cause) = next {
+            text = format!("{text}: {cause}");
+            next = cause.source();
+        }
+        self.cause = Some(text);
+        self
+    }
+
+    /// What the log should say.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// Writes the problem into its response, where the request's id is known.
+    pub fn write(&self, response: &mut Response, request_id: &str) {
+        let body = Json {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            request_id,
+            errors: &self.errors,
+        };
+        let json = serde_json::to_vec(&body).expect("a problem is plain JSON");
+        *response.body_mut() = Body::from(json);
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+    }
+}
+
+/// The body comes later, from [`Problem::write`].
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        if let Some((name, value)) = &self.header {
+            response.headers_mut().insert(name, value.clone());
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<SessionError> for Problem {
+    fn from(refusal: SessionError) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            SessionError::NotFound => Self::not_found(&detail),
+            SessionError::AlreadyStarted => Self::new(StatusCode::CONFLICT, detail),
+            SessionError::Inactive | SessionError::AlreadyEnded => Self::bad_request(detail),
+            SessionError::Position => Self::invalid("position", detail),
+            SessionError::SessionId => Self::invalid("session_id", detail),
+            SessionError::OccurredAt => Self::invalid("occurred_at", detail),
+        }
+    }
+}
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Refused(refusal) => refusal.into(),
+            CommandError::Conflict => Self::new(
+                StatusCode::CONFLICT,
+                "The session is being changed by others; try again",
+            ),
+            CommandError::Overloaded => {
+                Self::unavailable("The service is overloaded; try again shortly")
+            }
+            CommandError::Unavailable(cause) => {
+                Self::unavailable("The service cannot take commands now; try again shortly")
+                    .because(cause.as_ref())
+            }
+        }
+    }
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        Self::unavailable("The service cannot answer now; try again shortly").because(&error)
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        Self::unavailable("The service cannot answer now; try again shortly").because(&error)
+    }
+}

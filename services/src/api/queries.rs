@@ -1,0 +1,6 @@
+//! Queries of client apps, one a file.
+
+pub mod active;
+pub mod daily;
+pub mod history;
+pub mod session;

@@ -1,0 +1,289 @@
+//! Settings: environment variables, each also a flag. Each role flattens only
+//! what it uses.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+
+/// A value that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        Ok(Self(value.to_owned()))
+    }
+}
+
+/// Shows only that there is one; of an address, all but its password.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return f.write_str("(hidden)");
+        };
+        match rest.rsplit_once('@') {
+            Some((user, host)) => {
+                let user = user.split_once(':').map_or(user, |(user, _)| user);
+                write!(f, "{scheme}://{user}:(hidden)@{host}")
+            }
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+/// Where Postgres is.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseArgs {
+    /// Postgres, for example `postgres://user:password@host:5432/database`.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<Secret>,
+    /// A file with the address of Postgres.
+    #[arg(long, env = "DATABASE_URL_FILE", conflicts_with = "database_url")]
+    pub database_url_file: Option<PathBuf>,
+    /// Connections that the API may hold.
+    #[arg(long, env = "DATABASE_POOL_SIZE", default_value_t = 20)]
+    pub database_pool_size: u32,
+    /// How long a statement may take, in seconds.
+    #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", default_value = "30", value_parser = seconds)]
+    pub database_statement_timeout: Duration,
+    /// How long connecting may take, in seconds.
+    #[arg(long, env = "DATABASE_CONNECT_TIMEOUT", default_value = "10", value_parser = seconds)]
+    pub database_connect_timeout: Duration,
+    /// How long a request may wait for a connection, in seconds.
+    #[arg(long, env = "DATABASE_POOL_TIMEOUT", default_value = "30", value_parser = seconds)]
+    pub database_pool_timeout: Duration,
+}
+
+/// Where NATS is.
+#[derive(Args, Clone, Debug)]
+pub struct NatsArgs {
+    /// NATS with JetStream, for example `nats://user:password@host:4222`.
+    #[arg(long, env = "NATS_URL", hide_env_values = true)]
+    pub nats_url: Option<Secret>,
+    /// A file with the address of NATS.
+    #[arg(long, env = "NATS_URL_FILE", conflicts_with = "nats_url")]
+    pub nats_url_file: Option<PathBuf>,
+    /// What the names of the stream and its subjects begin with, so that
+    /// several installations can share a server.
+    #[arg(long, env = "NATS_PREFIX", default_value = "", value_parser = prefix)]
+    pub nats_prefix: String,
+}
+
+/// Where Redis is.
+#[derive(Args, Clone, Debug)]
+pub struct RedisArgs {
+    /// Redis or Valkey, for example `redis://:password@host:6379/0`.
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<Secret>,
+    /// A file with the address of Redis.
+    #[arg(long, env = "REDIS_URL_FILE", conflicts_with = "redis_url")]
+    pub redis_url_file: Option<PathBuf>,
+}
+
+/// Who may call.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AuthArgs {
+    /// The HS256 secret of the tokens, at least 32 bytes. Only by environment
+    /// variable or file: arguments are visible to every user of the machine.
+    #[arg(skip)]
+    pub jwt_secret: Option<Secret>,
+    /// A file with the HS256 secret of the tokens.
+    #[arg(long, env = "JWT_SECRET_FILE")]
+    pub jwt_secret_file: Option<PathBuf>,
+    /// The issuer that tokens must name.
+    #[arg(long, env = "JWT_ISSUER")]
+    pub jwt_issuer: Option<String>,
+    /// The audience that tokens must name.
+    #[arg(long, env = "JWT_AUDIENCE")]
+    pub jwt_audience: Option<String>,
+}
+
+/// Where the service listens.
+#[derive(Args, Clone, Debug)]
+pub struct HttpArgs {
+    /// Where client apps call.
+    #[arg(long, env = "HTTP_ADDR", default_value = "127.0.0.1:8080")]
+    pub http_addr: SocketAddr,
+    /// Where operators and probes call.
+    #[arg(long, env = "ADMIN_ADDR", default_value = "127.0.0.1:8081")]
+    pub admin_addr: SocketAddr,
+}
+
+/// Rules of the domain.
+#[derive(Args, Clone, Debug)]
+pub struct RuleArgs {
+    /// The longest gap between two observations that counts as reading, in
+    /// seconds.
+    #[arg(long, env = "ACTIVE_GAP", default_value = "120", value_parser = seconds)]
+    pub active_gap: Duration,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Takes commands and answers queries over HTTP.
+    Api,
+    /// Carries the log to NATS.
+    Relay,
+    /// Keeps the read tables and the cache.
+    Projections,
+    /// Creates partitions ahead of time.
+    Maintenance,
+}
+
+impl Role {
+    /// All roles: the default of one process.
+    pub const ALL: [Self; 4] = [Self::Api, Self::Relay, Self::Projections, Self::Maintenance];
+}
+
+/// All that `serve` takes.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// What this process does; may be given several times. All, by default.
+    #[arg(long = "role", env = "ROLES", value_enum, value_delimiter = ',')]
+    pub roles: Vec<Role>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
+    pub http: HttpArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
+    pub nats: NatsArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
+    pub redis: RedisArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
+    pub auth: AuthArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
+    pub rules: RuleArgs,
+}
+
+impl ServeArgs {
+    /// Whether the process has a role.
+    #[must_use]
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.is_empty() || self.roles.contains(&role)
+    }
+}
+
+impl DatabaseArgs {
+    /// The address of Postgres.
+    ///
+    /// # Errors
+    /// When it is not set, or its file cannot be read.
+    pub fn url(&self) -> anyhow::Result<Secret> {
+        required("DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_ref())
+    }
+}
+
+impl NatsArgs {
+    /// The address of NATS.
+    ///
+    /// # Errors
+    /// When it is not set, or its file cannot be read.
+    pub fn url(&self) -> anyhow::Result<Secret> {
+        required("NATS_URL", self.nats_url.as_ref(), self.nats_url_file.as_ref())
+    }
+}
+
+impl RedisArgs {
+    /// The address of Redis.
+    ///
+    /// # Errors
+    /// When it is not set, or its file cannot be read.
+    pub fn url(&self) -> anyhow::Result<Secret> {
+        required("REDIS_URL", self.redis_url.as_ref(), self.redis_url_file.as_ref())
+    }
+}
+
+/// HS256 secrets shorter than the hash are guessable (RFC 7518, section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+impl AuthArgs {
+    /// The HS256 secret.
+    ///
+    /// # Errors
+    /// When it is not set, its file cannot be read, or it is too short.
+    pub fn secret(&self) -> anyhow::Result<Secret> {
+        let from_environment = || std::env::var("JWT_SECRET").ok().map(Secret);
+        let given = self.jwt_secret.clone().or_else(from_environment);
+        let secret = required("JWT_SECRET", given.as_ref(), self.jwt_secret_file.as_ref())?;
+        if secret.expose().len() < MIN_SECRET_BYTES {
+            bail!("JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one");
+        }
+        Ok(secret)
+    }
+}
+
+fn required(
+    name: &str,
+    value: Option<&Secret>,
+    file: Option<&PathBuf>,
+) -> anyhow::Result<Secret> {
+    match (value, file) {
+        (Some(value), _) => Ok(value.clone()),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("{name}_FILE: cannot read {}", file.display()))?;
+            Ok(Secret(text.trim().to_owned()))
+        }
+        (None, None) => bail!("{name} is not set, nor is {name}_FILE"),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a whole number of seconds from 1 to 86400".to_owned()),
+    }
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if text.chars().all(valid) {
+        Ok(text.to_owned())
+    } else {
+        Err("lower-case letters, digits and underscores".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let shown = |text: &str| format!("{:?}", Secret(text.to_owned()));
+        assert_eq!(shown("correct horse battery staple"), "(hidden)");
+        assert_eq!(
+            shown("postgres://app:s3cr3t@db:5432/reading"),
+            "postgres://app:(hidden)@db:5432/reading"
+        );
+        assert_eq!(shown("redis://cache:6379"), "redis://cache:6379");
+    }
+}

@@ -1,0 +1,159 @@
+//! Settings to handles: pools and clients, each with its timeouts.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_nats::jetstream;
+use projections::cache::Cache;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
+
+/// How long a writer waits for the log's order lock, and how long anyone may
+/// sit in a transaction: a holder that hangs must not stop all others.
+const LOCK_TIMEOUT: &str = "2s";
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "5s";
+
+/// How long an append may take. Shorter than an API statement: all commands
+/// wait behind it.
+const APPEND_TIMEOUT: &str = "5s";
+
+/// Connections of the relay's and the appender's pools; each takes one for
+/// good and reconnects now and then.
+const SINGLE: u32 = 2;
+
+/// Connections of the projections: one each, and one to spare.
+const PROJECTIONS: u32 = 4;
+
+/// How soon a NATS connection that is dead is noticed: two missed pings.
+const NATS_PING: Duration = Duration::from_secs(5);
+
+/// How long JetStream may take to answer.
+const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A pool for the API's queries.
+///
+/// # Errors
+/// When the address is not valid. Postgres itself need not be there yet.
+pub fn api_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let statement_timeout = format!("{}ms", args.database_statement_timeout.as_millis());
+    let options = options(args, "api")?.options([("statement_timeout", statement_timeout)]);
+    Ok(pool(args, args.database_pool_size).connect_lazy_with(options))
+}
+
+/// A pool for the appending task.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn append_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let options = options(args, "append")?.options([("statement_timeout", APPEND_TIMEOUT)]);
+    Ok(pool(args, SINGLE).connect_lazy_with(options))
+}
+
+/// A pool for the relay.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn relay_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let options = options(args, "relay")?.options([("statement_timeout", "10s")]);
+    Ok(pool(args, SINGLE).connect_lazy_with(options))
+}
+
+/// A pool for the projections. Their commits need not be on disk at once: the
+/// checkpoint stands in the same commit, so after a crash both are where they
+/// were and the log is applied again. Their statements look rows up by key; a
+/// table that is new, and has no statistics, must not be scanned for that.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn projections_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let options = options(args, "projections")?.options([
+        ("statement_timeout", "30s"),
+        ("synchronous_commit", "off"),
+        ("enable_seqscan", "off"),
+    ]);
+    Ok(pool(args, PROJECTIONS).connect_lazy_with(options))
+}
+
+/// A pool for migrations and upkeep, which take the time they take and name
+/// the schemas they mean.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn maintenance_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let options = options(args, "maintenance")?.options([("search_path", "public")]);
+    Ok(pool(args, 1).connect_lazy_with(options))
+}
+
+fn options(args: &DatabaseArgs, role: &str) -> anyhow::Result<PgConnectOptions> {
+    let url = args.url()?;
+    let options = PgConnectOptions::from_str(url.expose())
+        .map_err(|_| anyhow::anyhow!("DATABASE_URL is not an address of Postgres: {url:?}"))?;
+    Ok(options
+        .application_name(&format!("reading-sessions-{role}"))
+        .options([
+            // Read tables are found by name, so that a replay can swap them.
+            ("search_path", "read,public"),
+            ("lock_timeout", LOCK_TIMEOUT),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+        ]))
+}
+
+fn pool(args: &DatabaseArgs, size: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(args.database_pool_timeout)
+        // A connection that broke is found out by the statement it breaks; a
+        // round trip before each one is too dear for that.
+        .test_before_acquire(false)
+        .max_lifetime(Duration::from_hours(1))
+}
+
+/// JetStream. NATS itself need not be there yet: it is connected to in the
+/// background, again and again.
+///
+/// # Errors
+/// When the address is not valid.
+pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
+    let url = args.url()?;
+    let address = async_nats::ServerAddr::from_str(url.expose())
+        .map_err(|_| anyhow::anyhow!("NATS_URL is not an address of NATS: {url:?}"))?;
+    let client = async_nats::ConnectOptions::new()
+        .name("reading-sessions")
+        .ping_interval(NATS_PING)
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempt| {
+            Duration::from_millis(100 * u64::try_from(attempt.min(10)).unwrap_or(10))
+        })
+        .connect(address)
+        .await
+        .context("cannot use NATS")?;
+    Ok(jetstream::ContextBuilder::new()
+        .timeout(JETSTREAM_TIMEOUT)
+        .ack_timeout(JETSTREAM_TIMEOUT)
+        .max_ack_inflight(1_024)
+        .build(client))
+}
+
+/// Redis. It need not be there yet.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn cache(args: &RedisArgs) -> anyhow::Result<Cache> {
+    let url = args.url()?;
+    let client = redis::Client::open(url.expose())
+        .map_err(|_| anyhow::anyhow!("REDIS_URL is not an address of Redis: {url:?}"))?;
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_max_delay(Duration::from_millis(500))
+        .set_connection_timeout(Some(Duration::from_secs(1)))
+        .set_response_timeout(Some(Duration::from_secs(2)))
+        .set_pipeline_buffer_size(1_024);
+    let connection = ConnectionManager::new_lazy_with_config(client, config)
+        .context("cannot use Redis")?;
+    Ok(Cache::new(connection))
+}

@@ -1,0 +1,5 @@
+//! Commands of operators and developers, one a file.
+
+pub mod config;
+pub mod migrate;
+pub mod token;

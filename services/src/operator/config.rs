@@ -1,0 +1,57 @@
+//! `reading-sessions config`: the settings as they take effect, without their
+//! secrets.
+
+use crate::config::{Role, Secret, ServeArgs};
+
+/// The settings of `serve`, named as their environment variables.
+#[derive(Debug)]
+pub struct Settings(Vec<(&'static str, String)>);
+
+impl Settings {
+    /// The settings that take effect.
+    #[must_use]
+    pub fn of(args: &ServeArgs) -> Self {
+        let hidden = |secret: anyhow::Result<Secret>| match secret {
+            Ok(secret) => format!("{secret:?}"),
+            Err(error) => format!("({error})"),
+        };
+        let roles = if args.roles.is_empty() { &Role::ALL[..] } else { &args.roles };
+        let roles: Vec<String> =
+            roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
+        let seconds = |duration: std::time::Duration| duration.as_secs().to_string();
+        let optional = |value: &Option<String>| value.clone().unwrap_or_default();
+        Self(vec![
+            ("ROLES", roles.join(",")),
+            ("HTTP_ADDR", args.http.http_addr.to_string()),
+            ("ADMIN_ADDR", args.http.admin_addr.to_string()),
+            ("DATABASE_URL", hidden(args.database.url())),
+            ("DATABASE_POOL_SIZE", args.database.database_pool_size.to_string()),
+            ("DATABASE_STATEMENT_TIMEOUT", seconds(args.database.database_statement_timeout)),
+            ("DATABASE_CONNECT_TIMEOUT", seconds(args.database.database_connect_timeout)),
+            ("DATABASE_POOL_TIMEOUT", seconds(args.database.database_pool_timeout)),
+            ("NATS_URL", hidden(args.nats.url())),
+            ("NATS_PREFIX", args.nats.nats_prefix.clone()),
+            ("REDIS_URL", hidden(args.redis.url())),
+            ("JWT_SECRET", hidden(args.auth.secret())),
+            ("JWT_ISSUER", optional(&args.auth.jwt_issuer)),
+            ("JWT_AUDIENCE", optional(&args.auth.jwt_audience)),
+            ("ACTIVE_GAP", seconds(args.rules.active_gap)),
+        ])
+    }
+
+    /// One setting a line, as a shell reads it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.0.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+    }
+
+    /// A JSON object.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        self.0
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone().into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+}

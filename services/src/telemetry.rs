@@ -1,0 +1,34 @@
+//! Logs: text for people, JSON for machines.
+
+use anyhow::Context;
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Begins to log to standard error, filtered by `RUST_LOG`.
+///
+/// # Errors
+/// When `RUST_LOG` is not a filter, or logging has begun already.
+pub fn start(format: LogFormat) -> anyhow::Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(filter) => EnvFilter::try_new(filter).context("RUST_LOG is not a filter")?,
+        // The NATS client tells of every reconnect attempt; the roles do too.
+        Err(_) => EnvFilter::new("info,async_nats=error,sqlx=warn"),
+    };
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!(error))
+}
