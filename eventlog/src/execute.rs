@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::event::EndReason;
 use domain::session::{Rules, Session};
@@ -20,8 +21,15 @@ use crate::{AppendError, CommandError, LogError, claims, read};
 
 /// How often a command is decided before its client is told to try later. In
 /// one process a reader's commands wait for each other, so each round is lost
-/// to another process.
-const MAX_ATTEMPTS: usize = 10;
+/// to another process; with the pauses this is some seconds.
+const MAX_ATTEMPTS: u32 = 100;
+
+/// The pause after a lost round grows by this much, so that the process that
+/// is ahead finishes what it has instead of being outrun in turn.
+const PAUSE_STEP: Duration = Duration::from_millis(1);
+
+/// The longest pause after a lost round.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 /// Locks that readers share by hash. Two readers behind one lock only wait a
 /// commit longer; this many keep that rare with hundreds of commands in flight.
@@ -265,7 +273,10 @@ impl Inner {
         // conflicting; between processes the log decides.
         let _turn = self.reader_lock(reader_id).lock().await;
         let mut newest = false;
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 0..MAX_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep((PAUSE_STEP * attempt).min(MAX_PAUSE)).await;
+            }
             let draft = Draft::new(Arc::clone(self), reader_id, newest);
             let (draft, answer) = match decide(draft).await {
                 // A refusal that rests on what is only remembered is asked of

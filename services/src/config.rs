@@ -225,19 +225,28 @@ impl RedisArgs {
 const MIN_SECRET_BYTES: usize = 32;
 
 impl AuthArgs {
+    /// Whether there is a secret at all.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.jwt_secret.is_some() || self.jwt_secret_file.is_some() || secret_variable().is_some()
+    }
+
     /// The HS256 secret.
     ///
     /// # Errors
     /// When it is not set, its file cannot be read, or it is too short.
     pub fn secret(&self) -> anyhow::Result<Secret> {
-        let from_environment = || std::env::var("JWT_SECRET").ok().map(Secret);
-        let given = self.jwt_secret.clone().or_else(from_environment);
+        let given = self.jwt_secret.clone().or_else(secret_variable);
         let secret = required("JWT_SECRET", given.as_ref(), self.jwt_secret_file.as_ref())?;
         if secret.expose().len() < MIN_SECRET_BYTES {
             bail!("JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one");
         }
         Ok(secret)
     }
+}
+
+fn secret_variable() -> Option<Secret> {
+    std::env::var("JWT_SECRET").ok().map(Secret)
 }
 
 fn required(

@@ -121,15 +121,27 @@ pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
     let url = args.url()?;
     let address = async_nats::ServerAddr::from_str(url.expose())
         .map_err(|_| anyhow::anyhow!("NATS_URL is not an address of NATS: {url:?}"))?;
-    let client = async_nats::ConnectOptions::new()
+    // The client does not take credentials from the address by itself.
+    let options = match (address.username(), address.password()) {
+        (Some(user), Some(password)) => async_nats::ConnectOptions::with_user_and_password(
+            user.to_owned(),
+            password.to_owned(),
+        ),
+        _ => async_nats::ConnectOptions::new(),
+    };
+    let client = options
         .name("reading-sessions")
+        .event_callback(async |event| match event {
+            async_nats::Event::Connected => tracing::info!("NATS is connected"),
+            event => tracing::warn!(%event, "NATS"),
+        })
         .ping_interval(NATS_PING)
         .retry_on_initial_connect()
         .max_reconnects(None)
         .reconnect_delay_callback(|attempt| {
             Duration::from_millis(100 * u64::try_from(attempt.min(10)).unwrap_or(10))
         })
-        .connect(address)
+        .connect(address.clone())
         .await
         .context("cannot use NATS")?;
     Ok(jetstream::ContextBuilder::new()

@@ -11,5 +11,5 @@ pub mod api;
 pub mod maintenance;
 pub mod roles;
 
-//DEV
+pub mod dev;
 pub mod operator;

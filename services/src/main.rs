@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use mimalloc::MiMalloc;
 use services::config::{DatabaseArgs, ServeArgs};
 use services::operator::config::Settings;
+use services::operator::dev::DevArgs;
 use services::operator::token::TokenArgs;
 use services::telemetry::LogFormat;
 use services::{operator, roles, telemetry};
@@ -33,6 +34,12 @@ enum Command {
   reading-sessions serve --role api --http-addr 0.0.0.0:8080
   reading-sessions serve --role relay --role projections")]
     Serve(Box<ServeArgs>),
+    /// Run the service with servers of its own, for development.
+    #[command(after_help = "Examples:
+  reading-sessions dev
+  reading-sessions dev --data /tmp/reading --offline
+  DATABASE_URL=postgres://localhost/reading reading-sessions dev")]
+    Dev(Box<DevArgs>),
     /// Bring the database's schema up to date.
     #[command(after_help = "Example:
   DATABASE_URL=postgres://localhost/reading reading-sessions migrate")]
@@ -67,6 +74,7 @@ async fn main() -> anyhow::Result<()> {
     telemetry::start(arguments.log_format)?;
     match arguments.command {
         Command::Serve(args) => roles::serve(&args).await,
+        Command::Dev(args) => operator::dev::run(&args).await,
         Command::Migrate(args) => operator::migrate::run(&args).await,
         Command::Token(args) => print(&operator::token::run(&args)?),
         Command::Config { settings, output } => {

@@ -1,5 +1,6 @@
 //! Commands of operators and developers, one a file.
 
 pub mod config;
+pub mod dev;
 pub mod migrate;
 pub mod token;

@@ -1,1 +1,14 @@
-//! tests
+//! What the tests stand on: real servers, a service of their own for each
+//! test, readers who speak the domain, and the checks of the promises.
+#![expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+pub mod app;
+pub mod check;
+pub mod process;
+pub mod reader;
+pub mod stack;
+pub mod stream;
+
+pub use app::App;
+pub use reader::{Answer, Reader};
+pub use stack::Stack;

@@ -1,0 +1,125 @@
+//! `reading-sessions dev`: the whole service with servers of its own, on a
+//! machine that has neither docker nor root.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use uuid::Uuid;
+
+use crate::api::auth;
+use crate::clock;
+use crate::config::{Secret, ServeArgs};
+use crate::dev::{self, Options, Servers};
+use crate::operator::migrate;
+use crate::roles;
+
+/// How long the printed token is valid, in seconds.
+const TOKEN_LIFE: i64 = 12 * 3_600;
+
+/// What `dev` takes besides the settings of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct DevArgs {
+    /// The folder of the servers' data; it survives restarts.
+    #[arg(long, env = "DEV_DATA")]
+    pub data: Option<PathBuf>,
+    /// Never fetch a server that is not on the machine.
+    #[arg(long)]
+    pub offline: bool,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "its type says what it is")]
+    pub serve: ServeArgs,
+}
+
+/// Runs servers and service until Ctrl-C, then stops all of it in order.
+///
+/// # Errors
+/// When a server cannot be found, fetched or started, or the service not.
+pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => dev::default_data()?,
+    };
+    let mut settings = args.serve.clone();
+    let given = |secret: &Option<Secret>| secret.as_ref().map(|url| url.expose().to_owned());
+    let mut servers = Servers::start(Options {
+        data: data.clone(),
+        fsync: true,
+        offline: args.offline,
+        postgres: given(&settings.database.database_url),
+        nats: given(&settings.nats.nats_url),
+        redis: given(&settings.redis.redis_url),
+    })
+    .await?;
+    settings.database.database_url = Some(Secret::from(servers.database_url().to_owned()));
+    settings.nats.nats_url = Some(Secret::from(servers.nats_url().to_owned()));
+    settings.redis.redis_url = Some(Secret::from(servers.redis_url().to_owned()));
+    settings.auth.jwt_secret = Some(secret(&settings, &data)?);
+
+    // Whatever ends the service, the servers are stopped in order.
+    let served = serve(&settings, &mut servers, &data).await;
+    let stopped = servers.stop().await;
+    served.and(stopped)
+}
+
+async fn serve(
+    settings: &ServeArgs,
+    servers: &mut Servers,
+    data: &std::path::Path,
+) -> anyhow::Result<()> {
+    migrate::run(&settings.database).await?;
+    let service = roles::start(settings).await?;
+    let banner = banner(settings, servers, &service, data)?;
+    writeln!(std::io::stdout(), "{banner}").context("the addresses were not printed")?;
+    let ended = tokio::select! {
+        signal = roles::stop_signal() => signal.context("signals cannot be received"),
+        death = servers.watch() => Err(death),
+    };
+    tracing::info!("stopping");
+    service.stop().await;
+    tracing::info!("stopped");
+    ended
+}
+
+/// The secret that is set, else one kept with the data, so that tokens stay
+/// good over restarts.
+fn secret(settings: &ServeArgs, data: &std::path::Path) -> anyhow::Result<Secret> {
+    if settings.auth.is_set() {
+        return settings.auth.secret();
+    }
+    dev::secret(&data.join("jwt-secret"), None).map(Secret::from)
+}
+
+fn banner(
+    settings: &ServeArgs,
+    servers: &Servers,
+    service: &roles::Service,
+    data: &std::path::Path,
+) -> anyhow::Result<String> {
+    let auth = &settings.auth;
+    let expires_at = clock::now().timestamp() + TOKEN_LIFE;
+    let user = Uuid::new_v4();
+    let token = auth::token(&auth.secret()?, &user.to_string(), true, auth, expires_at)?;
+    let origins = [&servers.postgres, &servers.nats, &servers.redis]
+        .map(|server| format!("  {}", server.origin()))
+        .join("\n");
+    let mut banner = format!(
+        "\nReading Sessions, for development only.\n\n{origins}\n  data in {}\n\n\
+         operators:   http://{}/readyz\n",
+        data.display(),
+        service.admin
+    );
+    if let Some(http) = service.http {
+        banner.push_str(&format!(
+            "client apps: http://{http}/api/v1/reading-sessions\n\n\
+             A token for 12 hours, in your shell:\n\n  export TOKEN={token}\n\n\
+             Start a session:\n\n  \
+             curl -s http://{http}/api/v1/reading-sessions/start -H \"Authorization: Bearer $TOKEN\" \
+             -H 'Content-Type: application/json' -d '{{\"book_id\": \"{}\"}}'\n\n",
+            Uuid::new_v4()
+        ));
+    }
+    banner.push_str("Ctrl-C stops all of it.");
+    Ok(banner)
+}

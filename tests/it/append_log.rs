@@ -1,0 +1,265 @@
+//! The log itself: append-only, in one order, and fair to the neighbours in a
+//! batch.
+
+use std::sync::Arc;
+
+use cqrs_es::persist::PersistedEventStore;
+use cqrs_es::{AggregateError, CqrsFramework};
+use domain::command::Occurrence;
+use domain::event::SessionStarted;
+use domain::{
+    Position, ReaderId, ReadingSession, SessionCommand, SessionEvent, SessionId, StartSession,
+    UpdatePosition,
+};
+use eventlog::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
+use eventlog::repository::Repository;
+use eventlog::{AppendError, Appender, read};
+use futures::future::join_all;
+use sqlx::PgPool;
+use tests::{Stack, app, check};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+async fn log() -> (PgPool, Appender) {
+    let corner = Stack::shared().await.corner().await;
+    let pool = app::pool(&corner).await;
+    let (appender, task) = Appender::new(pool.clone(), watch::Sender::new(0));
+    tokio::spawn(task);
+    (pool, appender)
+}
+
+fn started(id: SessionId, sequence: i64, title: &str) -> NewEvent {
+    let event = SessionEvent::SessionStarted(SessionStarted {
+        reader_id: ReaderId::from(Uuid::new_v4()),
+        book_id: Uuid::new_v4().into(),
+        started_at: services::clock::now(),
+        position: Position::START,
+        device_type: None,
+        device_id: None,
+        time_zone: chrono_tz::Tz::UTC,
+        locator: Some(title.to_owned()),
+        book: None,
+    });
+    NewEvent {
+        session_id: id,
+        sequence,
+        event,
+        metadata: "{}".to_owned(),
+    }
+}
+
+fn new_id() -> SessionId {
+    SessionId::at(services::clock::now())
+}
+
+fn events(events: Vec<NewEvent>) -> Append {
+    Append {
+        events,
+        ..Append::default()
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_is_its_own_commands_alone() {
+    let (pool, appender) = log().await;
+    let taken = new_id();
+    appender.append(events(vec![started(taken, 1, "first")])).await.unwrap();
+
+    // All at once, so that they share batches.
+    let appends = (0..50).map(|n| {
+        let appender = appender.clone();
+        let events = if n % 5 == 0 {
+            // Two events, of which the second conflicts: neither is written.
+            events(vec![started(new_id(), 1, "torn"), started(taken, 1, "torn")])
+        } else {
+            events(vec![started(new_id(), 1, "good")])
+        };
+        async move { (n, appender.append(events).await) }
+    });
+    for (n, result) in join_all(appends).await {
+        if n % 5 == 0 {
+            assert_eq!(result, Err(AppendError::Conflict), "{n}");
+        } else {
+            assert_eq!(result.unwrap().len(), 1, "{n}");
+        }
+    }
+    let log = check::log(&pool).await;
+    check::sequences_have_no_holes(&log);
+    assert_eq!(log.len(), 41);
+    assert!(log.iter().all(|event| !event.payload.contains("torn")));
+}
+
+#[tokio::test]
+async fn data_that_the_database_cannot_take_fails_alone() {
+    let (pool, appender) = log().await;
+    // No partition holds an id of the year 2100.
+    let no_partition: SessionId = "03bb2cc3-d800-7000-8000-000000000000".parse().unwrap();
+    let appends = (0..20).map(|n| {
+        let appender = appender.clone();
+        let id = if n == 7 { no_partition } else { new_id() };
+        async move { appender.append(events(vec![started(id, 1, "x")])).await }
+    });
+    let results = join_all(appends).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 19);
+    assert_eq!(results[7], Err(AppendError::Unavailable));
+    assert_eq!(check::log(&pool).await.len(), 19);
+}
+
+#[tokio::test]
+async fn a_claim_that_has_changed_is_a_conflict() {
+    let (pool, appender) = log().await;
+    let reader_id = ReaderId::from(Uuid::new_v4());
+    let claim = async |expected, next| {
+        let append = Append {
+            events: vec![started(new_id(), 1, "x")],
+            claim: Some(ClaimChange { reader_id, expected, next }),
+            answer: None,
+        };
+        appender.append(append).await.map(|_| ())
+    };
+    let (a, b) = (new_id(), new_id());
+    assert_eq!(claim(Some(a), Some(b)).await, Err(AppendError::Conflict));
+    assert_eq!(claim(None, Some(a)).await, Ok(()));
+    assert_eq!(claim(None, Some(b)).await, Err(AppendError::Conflict));
+    assert_eq!(claim(Some(a), Some(b)).await, Ok(()));
+    let active = eventlog::claims::active_session(&pool, reader_id).await.unwrap();
+    assert_eq!(active, Some(b));
+    assert_eq!(claim(Some(b), None).await, Ok(()));
+    assert_eq!(eventlog::claims::active_session(&pool, reader_id).await.unwrap(), None);
+    assert_eq!(check::log(&pool).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_one_command() {
+    let (pool, appender) = log().await;
+    let reader_id = ReaderId::from(Uuid::new_v4());
+    let appends = (0..20).map(|n| {
+        let append = Append {
+            events: vec![started(new_id(), 1, "x")],
+            claim: None,
+            answer: Some(KeyedAnswer {
+                reader_id,
+                key: "same".to_owned(),
+                fingerprint: vec![1, 2, 3],
+                answer: format!("{{\"n\": {n}}}"),
+            }),
+        };
+        let appender = appender.clone();
+        async move { appender.append(append).await }
+    });
+    let results = join_all(appends).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    assert_eq!(check::log(&pool).await.len(), 1);
+}
+
+#[tokio::test]
+async fn events_cannot_be_changed_or_taken_back() {
+    let (pool, appender) = log().await;
+    appender.append(events(vec![started(new_id(), 1, "kept")])).await.unwrap();
+    let partition: String =
+        sqlx::query_scalar("select tableoid::regclass::text from events").fetch_one(&pool).await.unwrap();
+    for table in ["events", &partition] {
+        for statement in [
+            format!("update {table} set payload = '{{}}'"),
+            format!("delete from {table}"),
+            format!("truncate {table}"),
+        ] {
+            let error = sqlx::query(&statement).execute(&pool).await.unwrap_err();
+            assert!(error.to_string().contains("append-only"), "{statement}: {error}");
+        }
+    }
+    assert_eq!(check::log(&pool).await.len(), 1);
+}
+
+/// Writers that know nothing of the appender, as postgres-es, take the order
+/// lock by the table's trigger before they draw a position; so whoever reads
+/// up to a position has read all below it.
+#[tokio::test]
+async fn whoever_reads_a_position_has_read_all_below_it() {
+    let (pool, _) = log().await;
+    let insert = "insert into events (aggregate_id, sequence, aggregate_type, event_type,
+        event_version, payload, metadata)
+        values ($1, 1, 'reading_session', 'X', '1', '{}', '{}') returning global_position";
+    let mut slow = pool.begin().await.unwrap();
+    let first: i64 = sqlx::query_scalar(insert)
+        .bind(new_id().to_string())
+        .fetch_one(&mut *slow)
+        .await
+        .unwrap();
+    let second = tokio::spawn({
+        let pool = pool.clone();
+        async move {
+            sqlx::query_scalar::<_, i64>(insert)
+                .bind(new_id().to_string())
+                .fetch_one(&pool)
+                .await
+                .unwrap()
+        }
+    });
+    // The second writer waits for the lock, and has drawn no position yet.
+    let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database())";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let drawn: i64 = sqlx::query_scalar("select last_value from events_global_position")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(drawn, first);
+    assert_eq!(read::head(&pool).await.unwrap(), 0);
+    slow.commit().await.unwrap();
+    assert_eq!(second.await.unwrap(), first + 1);
+}
+
+/// cqrs-es's own framework runs on the log: it loads by postgres-es and
+/// appends by group commit, and a conflict is its conflict.
+#[tokio::test]
+async fn the_tools_of_cqrs_es_work_on_the_log() {
+    let (pool, appender) = log().await;
+    let framework = || {
+        let repository = Repository::new(pool.clone(), appender.clone());
+        let store = PersistedEventStore::<_, ReadingSession>::new_event_store(repository);
+        CqrsFramework::new(store, vec![], ())
+    };
+    let now = services::clock::now();
+    let occurred = Occurrence::new(None, now).unwrap();
+    let id = new_id().to_string();
+    let start = SessionCommand::Start(StartSession {
+        reader_id: Uuid::new_v4().into(),
+        book_id: Uuid::new_v4().into(),
+        position: Position::START,
+        device_type: None,
+        device_id: None,
+        time_zone: chrono_tz::Tz::UTC,
+        locator: None,
+        book: None,
+        occurred,
+    });
+    let update = SessionCommand::UpdatePosition(UpdatePosition {
+        position: Position::new(7.0).unwrap(),
+        locator: None,
+        occurred,
+    });
+    framework().execute(&id, start).await.unwrap();
+    let both = Arc::new(tokio::sync::Barrier::new(2));
+    let updates = (0..2).map(|_| {
+        let (framework, both, id, update) = (framework(), Arc::clone(&both), &id, update.clone());
+        async move {
+            both.wait().await;
+            framework.execute(id, update).await
+        }
+    });
+    let mut accepted = 0;
+    for result in join_all(updates).await {
+        match result {
+            Ok(()) => accepted += 1,
+            Err(AggregateError::AggregateConflict) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(accepted >= 1);
+    let log = check::log(&pool).await;
+    check::sequences_have_no_holes(&log);
+    assert_eq!(log.len(), 1 + accepted);
+}

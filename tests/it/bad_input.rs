@@ -1,0 +1,218 @@
+//! I8: bad input gets a 4xx that says why, and leaves no event.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::app::{SECRET, token_until};
+use tests::reader::id;
+use tests::{App, check};
+use uuid::Uuid;
+
+/// Sends a body as it is.
+async fn raw(app: &App, token: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
+    let method = if path.contains("start") || path.contains("batch") { Method::POST } else { Method::PUT };
+    let response = app
+        .client
+        .request(method, format!("{}{path}", app.url))
+        .bearer_auth(token)
+        .header("content-type", content_type)
+        .body(body.to_vec())
+        .send()
+        .await
+        .unwrap();
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    (status, response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_fit_is_refused_and_leaves_nothing() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    let update = format!("/{session}/update");
+    let end = format!("/{session}/end");
+    let book = Uuid::new_v4();
+    let deep = format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000));
+    let cases: &[(&str, &str, u16)] = &[
+        (&update, "", 400),
+        (&update, "{", 400),
+        (&update, "{\"current_position\": NaN}", 400),
+        (&update, "{\"current_position\": 1} x", 400),
+        (&update, &deep, 422),
+        (&update, "{}", 422),
+        (&update, "[]", 422),
+        (&update, "null", 422),
+        (&update, "{\"current_position\": null}", 422),
+        (&update, "{\"current_position\": true}", 422),
+        (&update, "{\"current_position\": \"NaN\"}", 422),
+        (&update, "{\"current_position\": \"inf\"}", 422),
+        (&update, "{\"current_position\": -0.1}", 422),
+        (&update, "{\"current_position\": 100.1}", 422),
+        (&update, "{\"current_position\": 1e999}", 400),
+        (&update, "{\"current_position\": 18446744073709551615}", 422),
+        (&update, "{\"current_position\": 1, \"current_position\": 2}", 422),
+        (&update, "{\"current_position\": 1, \"occurred_at\": \"yesterday\"}", 422),
+        (&update, "{\"current_position\": 1, \"occurred_at\": \"1999-01-01T00:00:00Z\"}", 422),
+        (&update, "{\"current_position\": 1, \"occurred_at\": \"9999-01-01T00:00:00Z\"}", 422),
+        (&update, "{\"current_position\": 1, \"locator\": \"a\\u0000b\"}", 422),
+        (&end, "{\"end_position\": 101}", 422),
+        (&end, "{\"end_position\": []}", 422),
+        ("/start", "{}", 422),
+        ("/start", "{\"book_id\": 7}", 422),
+        ("/start", "{\"book_id\": \"seven\"}", 400),
+        ("/batch-update", "{}", 422),
+        ("/batch-update", "{\"updates\": {}}", 422),
+        ("/batch-update", "{\"updates\": []}", 422),
+    ];
+    for (path, body, expected) in cases {
+        let (status, problem) =
+            raw(&app, &reader.token, path, "application/json", body.as_bytes()).await;
+        assert_eq!(status, *expected, "{path} {body}: {problem}");
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+    }
+    let starts = [
+        json!({ "start_position": 200 }),
+        json!({ "device_type": "toaster" }),
+        json!({ "time_zone": "Mars/Olympus_Mons" }),
+        json!({ "session_id": Uuid::new_v4() }),
+        json!({ "session_id": "018f4c2e-7c1a-7000-8000-000000000001" }),
+        json!({ "device_id": "x".repeat(256) }),
+        json!({ "locator": "x".repeat(2_049) }),
+        json!({ "book": { "title": "a\u{0}b" } }),
+        json!({ "book": { "total_pages": -1 } }),
+        json!({ "book": { "total_pages": 4_000_000_000_u32 } }),
+        json!({ "book": { "isbn": "unknown field" } }),
+    ];
+    for extra in starts {
+        let mut body = json!({ "book_id": book });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let problem = reader.start_with(body.clone()).await;
+        let errors = problem.body["errors"].clone();
+        let _ = problem.problem(422);
+        let field = extra.as_object().unwrap().keys().next().unwrap();
+        let named = errors[0]["field"].as_str().unwrap();
+        assert!(named.contains(field.as_str()) || field == "start_position", "{errors} for {body}");
+    }
+    // Not UTF-8, not JSON by its type, too large.
+    let (status, _) = raw(&app, &reader.token, &update, "application/json", b"{\"current_position\": \"\xff\"}").await;
+    assert_eq!(status, 400);
+    let (status, _) = raw(&app, &reader.token, &update, "text/plain", b"{}").await;
+    assert_eq!(status, 415);
+    let large = vec![b' '; 64 * 1024 + 1];
+    let (status, _) = raw(&app, &reader.token, &update, "application/json", &large).await;
+    assert_eq!(status, 413);
+
+    assert_eq!(check::log(&app.pool).await.len(), 1, "only the start");
+}
+
+#[tokio::test]
+async fn fields_that_the_original_service_ignored_are_ignored() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let start = json!({ "book_id": Uuid::new_v4(), "start_position": "5", "unknown": true });
+    let session = id(&reader.start_with(start).await.ok());
+    let update = json!({ "current_position": "42", "unknown": true });
+    let updated = reader.update_with(session, update).await.ok();
+    assert_eq!(updated["end_position"], 42);
+}
+
+#[tokio::test]
+async fn unknown_addresses_methods_and_ids_are_refused() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let unknown = Uuid::now_v7();
+    assert_eq!(reader.session(unknown).await.problem(404), "Reading session not found");
+    assert_eq!(reader.update(unknown, 1.0).await.problem(404), "Reading session not found");
+    assert_eq!(reader.end(unknown, json!({})).await.problem(404), "Reading session not found");
+    let _ = reader.call(Method::GET, "/not-a-uuid", None).await.problem(422);
+    let _ = reader.call(Method::PUT, "/not-a-uuid/end", Some(json!({}))).await.problem(422);
+    let _ = reader.call(Method::GET, "/a/b/c", None).await.problem(404);
+    let answer = reader.call(Method::DELETE, "/active", None).await;
+    assert!(answer.headers.contains_key("allow"));
+    let _ = answer.problem(405);
+    for query in ["?page_size=0", "?page_size=101", "?page_size=x", "?limit=-1"] {
+        let _ = reader.history(query).await.problem(422);
+    }
+    assert_eq!(
+        reader.history("?book_id=x").await.problem(400),
+        "Invalid book_id format: x"
+    );
+    for cursor in ["x", "AAAA", "%00", "e30"] {
+        let answer = reader.history(&format!("?cursor={cursor}")).await;
+        assert_eq!(answer.problem(400), "Invalid cursor");
+    }
+    for query in ["?days=0", "?days=367", "?days=all"] {
+        let path = format!("/stats/daily{query}");
+        let _ = reader.call(Method::GET, &path, None).await.problem(422);
+    }
+    assert!(check::log(&app.pool).await.is_empty());
+}
+
+#[tokio::test]
+async fn another_readers_session_is_as_good_as_none() {
+    let app = App::start().await;
+    let owner = app.reader();
+    let session = id(&owner.start(Uuid::new_v4()).await.ok());
+    app.settled().await;
+    let thief = app.reader();
+    let body = |answer: tests::Answer| {
+        let mut body = answer.body.clone();
+        let _ = answer.problem(404);
+        body["request_id"] = Value::Null;
+        body
+    };
+    let none = body(thief.session(Uuid::now_v7()).await);
+    assert_eq!(body(thief.session(session).await), none);
+    assert_eq!(body(thief.update(session, 1.0).await), none);
+    assert_eq!(body(thief.end(session, json!({})).await), none);
+    assert_eq!(thief.active().await.ok(), Value::Null);
+    assert_eq!(thief.history("").await.ok()["sessions"], json!([]));
+    assert_eq!(thief.days().await.ok()["days"], json!([]));
+    assert_eq!(check::log(&app.pool).await.len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_good_token_nothing_is_looked_at() {
+    let app = App::start().await;
+    let user = Uuid::new_v4();
+    let now = services::clock::now();
+    let good = token_until(user, now + chrono::TimeDelta::minutes(1));
+    let expired = token_until(user, now - chrono::TimeDelta::hours(1));
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let (header, claims) = signed.split_once('.').unwrap();
+    let forged = format!("{signed}.{}", signature.chars().rev().collect::<String>());
+    // {"alg":"none","typ":"JWT"}
+    let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{claims}.");
+    // {"alg":"HS512","typ":"JWT"}
+    let other_algorithm = format!("eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9.{claims}.{signature}");
+    let truncated = format!("{header}.{claims}");
+    let other_secret = {
+        let mut auth = tests::app::auth();
+        auth.jwt_secret = Some(SECRET.to_uppercase().into());
+        let expires = now.timestamp() + 60;
+        services::api::auth::token(&auth.secret().unwrap(), &user.to_string(), false, &auth, expires).unwrap()
+    };
+    let call = async |authorization: Option<String>| {
+        let mut request = app.client.get(format!("{}/active", app.url));
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let response = request.send().await.unwrap();
+        if response.status() == 401 {
+            assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        }
+        let status = response.status().as_u16();
+        let body: Value = response.json().await.unwrap();
+        (status, body["detail"].clone())
+    };
+    assert_eq!(call(Some(format!("Bearer {good}"))).await.0, 200);
+    assert_eq!(call(Some(format!("bearer {good}"))).await.0, 200);
+    for missing in [None, Some(String::new()), Some(good.clone()), Some(format!("Basic {good}"))] {
+        assert_eq!(call(missing).await, (401, json!("Not authenticated")));
+    }
+    for bad in [expired, forged, unsigned, other_algorithm, truncated, other_secret, "x".to_owned()] {
+        let answer = call(Some(format!("Bearer {bad}"))).await;
+        assert_eq!(answer, (401, json!("Could not validate credentials")), "{bad}");
+    }
+    assert!(check::log(&app.pool).await.is_empty());
+}

@@ -1,0 +1,90 @@
+//! The command line: help with examples, clear errors, no secrets shown.
+
+use std::process::Output;
+
+use tests::process::{command, executable};
+use tests::{App, Stack};
+use tokio::process::Command;
+
+async fn run(command: &mut Command, arguments: &[&str]) -> Output {
+    command.args(arguments).output().await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn every_command_has_help_with_an_example() {
+    let help = text(&run(&mut Command::new(executable()), &["--help"]).await.stdout);
+    for name in ["serve", "dev", "migrate", "token", "config"] {
+        assert!(help.contains(name), "{help}");
+        let output = run(&mut Command::new(executable()), &[name, "--help"]).await;
+        assert!(output.status.success());
+        let help = text(&output.stdout);
+        assert!(help.contains("Example") && help.contains("reading-sessions "), "{name}: {help}");
+    }
+}
+
+#[tokio::test]
+async fn settings_are_shown_without_their_secrets() {
+    let corner = Stack::shared().await.corner().await;
+    for format in ["text", "json"] {
+        let output = run(&mut command(&corner), &["config", "-o", format]).await;
+        assert!(output.status.success());
+        let shown = text(&output.stdout);
+        assert!(shown.contains("(hidden)"), "{shown}");
+        assert!(!shown.contains(tests::app::SECRET), "{shown}");
+        let (_, password) = corner.database_url.rsplit_once('@').unwrap().0.rsplit_once(':').unwrap();
+        assert!(!shown.contains(password), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_printed_token_opens_the_door() {
+    let app = App::start().await;
+    let user = uuid::Uuid::new_v4().to_string();
+    let output = run(&mut command(&app.corner), &["token", "--user", &user, "--ttl", "5m"]).await;
+    let token = text(&output.stdout);
+    let answer = app
+        .client
+        .get(format!("{}/active", app.url))
+        .bearer_auth(token.trim())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn a_missing_setting_is_named() {
+    let mut bare = Command::new(executable());
+    bare.env_remove("DATABASE_URL").env("JWT_SECRET", "too short");
+    let output = run(&mut bare, &["migrate"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("DATABASE_URL is not set"));
+
+    let mut short = Command::new(executable());
+    short.env("JWT_SECRET", "too short");
+    let user = uuid::Uuid::new_v4().to_string();
+    let output = run(&mut short, &["token", "--user", &user]).await;
+    assert!(text(&output.stderr).contains("JWT_SECRET is shorter than 32 bytes"));
+
+    let output = run(&mut Command::new(executable()), &["serve", "--role", "cook"]).await;
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_database_that_was_not_migrated_is_an_error_that_says_what_to_do() {
+    let stack = Stack::shared().await;
+    let corner = stack.empty_corner().await;
+    let output = run(&mut command(&corner), &["serve", "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("run `reading-sessions migrate`"));
+
+    // Migrating is safe to do twice, and at the same time.
+    let (mut one, mut two) = (command(&corner), command(&corner));
+    let (one, two) = tokio::join!(run(&mut one, &["migrate"]), run(&mut two, &["migrate"]));
+    assert!(one.status.success(), "{}", text(&one.stderr));
+    assert!(two.status.success(), "{}", text(&two.stderr));
+}

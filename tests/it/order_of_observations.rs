@@ -1,0 +1,91 @@
+//! The client's time orders a session, not the order of arrival.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+use tests::reader::id;
+use tests::{App, check};
+use uuid::Uuid;
+
+#[tokio::test]
+async fn a_late_observation_is_kept_but_does_not_move_the_position_back() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let begin = services::clock::now() - TimeDelta::hours(1);
+    let at = |minutes| begin + TimeDelta::minutes(minutes);
+    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at(0) });
+    let session = id(&reader.start_with(start).await.ok());
+    let seen = async |position: u32, when: DateTime<Utc>| {
+        let body = json!({ "current_position": position, "occurred_at": when });
+        reader.update_with(session, body).await.ok()
+    };
+    let newest = seen(30, at(10)).await;
+    assert_eq!(newest["applied"], true);
+
+    let late = seen(80, at(5)).await;
+    assert_eq!(late["applied"], false);
+    assert_eq!(late["end_position"], 30);
+    assert_eq!(late["furthest_position"], 80);
+    assert_eq!(late["version"], 3);
+
+    let duplicate = seen(30, at(10)).await;
+    assert_eq!(duplicate["applied"], false);
+    assert_eq!(duplicate["active_seconds"], newest["active_seconds"]);
+    assert_eq!(check::log(&app.pool).await.len(), 4);
+    check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn the_same_observations_in_any_order_end_at_the_same_position() {
+    let app = App::start().await;
+    let begin = services::clock::now() - TimeDelta::hours(1);
+    let observations: Vec<(i64, u32)> = (1..=8).map(|n| (n, (n as u32 * 37) % 100)).collect();
+    let mut orders = vec![observations.clone(), observations.clone(), observations];
+    orders[1].reverse();
+    orders[2].rotate_left(3);
+    let repeated = orders[2].clone();
+    orders[2].extend(repeated);
+    for order in orders {
+        let reader = app.reader();
+        let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": begin });
+        let session = id(&reader.start_with(start).await.ok());
+        for (minutes, position) in order {
+            let occurred_at = begin + TimeDelta::minutes(minutes);
+            let body = json!({ "current_position": position, "occurred_at": occurred_at });
+            let _ = reader.update_with(session, body).await.ok();
+        }
+        let session = reader.session(session).await.ok();
+        assert_eq!(session["end_position"], 96);
+        assert_eq!(session["furthest_position"], 96);
+    }
+    check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn active_time_leaves_out_the_night() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let begin = services::clock::now() - TimeDelta::hours(10);
+    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": begin });
+    let session = id(&reader.start_with(start).await.ok());
+    for (seconds, position) in [(30, 1), (60, 2), (30_000, 3)] {
+        let occurred_at = begin + TimeDelta::seconds(seconds);
+        let body = json!({ "current_position": position, "occurred_at": occurred_at });
+        let _ = reader.update_with(session, body).await.ok();
+    }
+    let session = reader.session(session).await.ok();
+    assert_eq!(session["active_seconds"], 30 + 30 + 120);
+    assert_eq!(session["duration_minutes"], 500);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_does_not_outdate_what_comes_after() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    let ahead = services::clock::now() + TimeDelta::hours(3);
+    let body = json!({ "current_position": 10, "occurred_at": ahead });
+    let _ = reader.update_with(session, body).await.ok();
+    let next = reader.update(session, 11.0).await.ok();
+    assert_eq!(next["applied"], true);
+    assert_eq!(next["end_position"], 11);
+}

@@ -1,0 +1,196 @@
+//! A service in its own corner of a stack, with every role, in this process.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use services::config::{
+    AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RedisArgs, Role, RuleArgs, Secret, ServeArgs,
+};
+use services::roles::{self, Service};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::reader::Reader;
+use crate::stack::{Corner, Stack};
+
+/// The secret of all test tokens.
+pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
+
+/// How long anything may take to settle after it is healed (promise I5).
+pub const SETTLE: Duration = Duration::from_secs(10);
+
+/// A service and its corner.
+pub struct App {
+    /// The servers.
+    pub stack: Arc<Stack>,
+    /// Its corner of them.
+    pub corner: Corner,
+    /// Its database.
+    pub pool: PgPool,
+    /// For requests; keeps connections.
+    pub client: reqwest::Client,
+    /// Where it listens.
+    pub url: String,
+    /// Where probes call.
+    pub admin_url: String,
+    service: Option<Service>,
+}
+
+impl App {
+    /// A service with all roles on the shared servers.
+    pub async fn start() -> Self {
+        Self::on(Stack::shared().await).await
+    }
+
+    /// A service with all roles on these servers.
+    pub async fn on(stack: Arc<Stack>) -> Self {
+        let corner = stack.corner().await;
+        Self::at(stack, corner, &Role::ALL).await
+    }
+
+    /// Another process's worth of service in the same corner.
+    pub async fn beside(&self, roles: &[Role]) -> Self {
+        Self::at(Arc::clone(&self.stack), self.corner.clone(), roles).await
+    }
+
+    async fn at(stack: Arc<Stack>, corner: Corner, roles: &[Role]) -> Self {
+        let service = roles::start(&settings(&corner, roles)).await.unwrap();
+        let pool = pool(&corner).await;
+        Self {
+            url: service
+                .http
+                .map_or_else(String::new, |http| format!("http://{http}/api/v1/reading-sessions")),
+            admin_url: format!("http://{}", service.admin),
+            client: reqwest::Client::new(),
+            service: Some(service),
+            stack,
+            corner,
+            pool,
+        }
+    }
+
+    /// A new reader with a valid token.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.reader_with_id(Uuid::new_v4())
+    }
+
+    /// A reader with a valid token.
+    #[must_use]
+    pub fn reader_with_id(&self, id: Uuid) -> Reader {
+        Reader::new(self.client.clone(), self.url.clone(), id, token(id))
+    }
+
+    /// Stops the service in order.
+    pub async fn stop(mut self) {
+        self.service.take().expect("it runs").stop().await;
+    }
+
+    /// Waits until every projection has come to the end of the log.
+    pub async fn settled(&self) {
+        settled(&self.pool, &self.corner).await;
+    }
+}
+
+/// The settings of a service in a corner.
+#[must_use]
+pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
+    let local = "127.0.0.1:0".parse().unwrap();
+    let secret = |url: &str| Some(Secret::from(url.to_owned()));
+    ServeArgs {
+        roles: roles.to_vec(),
+        http: HttpArgs {
+            http_addr: local,
+            admin_addr: local,
+        },
+        database: DatabaseArgs {
+            database_url: secret(&corner.database_url),
+            database_url_file: None,
+            // Tests run in parallel on one server.
+            database_pool_size: 8,
+            database_statement_timeout: Duration::from_secs(30),
+            database_connect_timeout: Duration::from_secs(10),
+            database_pool_timeout: Duration::from_secs(30),
+        },
+        nats: NatsArgs {
+            nats_url: secret(&corner.nats_url),
+            nats_url_file: None,
+            nats_prefix: corner.nats_prefix.clone(),
+        },
+        redis: RedisArgs {
+            redis_url: secret(&corner.redis_url),
+            redis_url_file: None,
+        },
+        auth: auth(),
+        rules: RuleArgs {
+            active_gap: Duration::from_mins(2),
+        },
+    }
+}
+
+/// The settings of test tokens.
+#[must_use]
+pub fn auth() -> AuthArgs {
+    AuthArgs {
+        jwt_secret: Some(Secret::from(SECRET.to_owned())),
+        ..AuthArgs::default()
+    }
+}
+
+/// A token that is valid for an hour.
+#[must_use]
+pub fn token(user: Uuid) -> String {
+    token_until(user, services::clock::now() + chrono::TimeDelta::hours(1))
+}
+
+/// A token that is valid until a moment.
+#[must_use]
+pub fn token_until(user: Uuid, expires_at: DateTime<Utc>) -> String {
+    let auth = auth();
+    services::api::auth::token(
+        &auth.secret().unwrap(),
+        &user.to_string(),
+        false,
+        &auth,
+        expires_at.timestamp(),
+    )
+    .unwrap()
+}
+
+/// A pool that finds the read tables by name, as the service's do.
+pub async fn pool(corner: &Corner) -> PgPool {
+    let options: sqlx::postgres::PgConnectOptions = corner.database_url.parse().unwrap();
+    sqlx::postgres::PgPoolOptions::new()
+        .max_connections(4)
+        .connect_with(options.options([("search_path", "read,public")]))
+        .await
+        .unwrap()
+}
+
+/// Waits until every projection has come to the end of the log.
+pub async fn settled(pool: &PgPool, corner: &Corner) {
+    let started = Instant::now();
+    while let Err(behind) = caught_up(pool, corner).await {
+        assert!(started.elapsed() < SETTLE, "not settled within {SETTLE:?}: {behind}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Whether every projection has come to the end of the log.
+///
+/// # Errors
+/// When one is behind, or a server does not answer.
+pub async fn caught_up(pool: &PgPool, corner: &Corner) -> anyhow::Result<()> {
+    let head = eventlog::read::head(pool).await?;
+    for projection in ["history", "daily_stats"] {
+        let position = projections::checkpoint::read(pool, projection).await?;
+        anyhow::ensure!(position >= head, "{projection} is at {position} of {head}");
+    }
+    let redis = redis::Client::open(corner.redis_url.as_str())?;
+    let mut redis = redis.get_multiplexed_async_connection().await?;
+    let position: Option<i64> =
+        redis::AsyncCommands::get(&mut redis, "reading_session:checkpoint").await?;
+    anyhow::ensure!(position >= Some(head), "active_sessions is at {position:?} of {head}");
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! The promises, checked after the fact: everything that can be read is
+//! compared with a plain fold of the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{NaiveDate, TimeDelta};
+use domain::event::EndReason;
+use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
+use eventlog::subject::partition;
+use eventlog::{Stored, Subjects, read};
+use projections::{active_sessions, history};
+use redis::aio::ConnectionManager;
+use services::connect;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::app::{self, App};
+use crate::stack::Corner;
+use crate::stream;
+
+/// Everything that the log, the stream, the tables and Redis promise of each
+/// other, once they have settled.
+pub async fn everything(app: &App) {
+    app.settled().await;
+    all(&app.pool, &app.corner).await;
+}
+
+/// As [`everything`], when the service runs elsewhere.
+pub async fn all(pool: &PgPool, corner: &Corner) {
+    let log = log(pool).await;
+    sequences_have_no_holes(&log);
+    let sessions = fold(&log);
+    claims_are_the_active_sessions(pool, &sessions).await;
+    stream_is_the_log(corner, &log).await;
+    history_is_the_fold(pool, &sessions).await;
+    statistics_are_the_recomputed(pool, &log).await;
+    cache_is_not_newer(corner, &sessions).await;
+}
+
+/// A session as the log has it.
+#[derive(Clone, Debug, Default)]
+pub struct Folded {
+    /// The session.
+    pub session: ReadingSession,
+    /// How many events it has.
+    pub version: i64,
+}
+
+/// The whole log, in order.
+pub async fn log(pool: &PgPool) -> Vec<Stored> {
+    let mut log: Vec<Stored> = Vec::new();
+    loop {
+        let after = log.last().map_or(0, |event| event.global_position);
+        let events = read::after(pool, after, 10_000).await.unwrap();
+        if events.is_empty() {
+            return log;
+        }
+        log.extend(events);
+    }
+}
+
+/// The sessions of the log.
+#[must_use]
+pub fn fold(log: &[Stored]) -> BTreeMap<SessionId, Folded> {
+    let mut sessions: BTreeMap<SessionId, Folded> = BTreeMap::new();
+    for stored in log {
+        let recorded = stored.decode().unwrap();
+        let folded = sessions.entry(recorded.session_id).or_default();
+        folded.session.apply(&recorded.event);
+        folded.version = recorded.sequence;
+    }
+    sessions
+}
+
+/// I3: a session's sequences are 1 to n.
+pub fn sequences_have_no_holes(log: &[Stored]) {
+    let mut last: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut position = 0;
+    for event in log {
+        assert!(event.global_position > position, "positions ascend");
+        position = event.global_position;
+        let sequence = last.entry(&event.session_id).or_default();
+        *sequence += 1;
+        assert_eq!(event.sequence, *sequence, "of session {}", event.session_id);
+    }
+}
+
+/// I3: a reader has at most one active session, and the claim says which.
+pub async fn claims_are_the_active_sessions(
+    pool: &PgPool,
+    sessions: &BTreeMap<SessionId, Folded>,
+) {
+    let mut active: BTreeMap<Uuid, String> = BTreeMap::new();
+    for (id, folded) in sessions {
+        let session = folded.session.started().expect("a start is the first event");
+        if session.is_active() {
+            let other = active.insert(session.start.reader_id.uuid(), id.to_string());
+            assert_eq!(other, None, "a reader with two active sessions");
+        }
+    }
+    let claims: Vec<(Uuid, String)> =
+        sqlx::query_as("select reader_id, session_id from claims order by reader_id")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    assert_eq!(claims, active.into_iter().collect::<Vec<_>>());
+}
+
+/// I4: the stream is the log, in its order, without a hole or a duplicate.
+pub async fn stream_is_the_log(corner: &Corner, log: &[Stored]) {
+    // The relay may be a moment behind what the projections read themselves.
+    let started = std::time::Instant::now();
+    let mut published = stream::read_all(corner).await;
+    while published.len() < log.len() && started.elapsed() < app::SETTLE {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        published = stream::read_all(corner).await;
+    }
+    assert_eq!(published.len(), log.len(), "events in the stream and in the log");
+    let subjects = Subjects::new(&corner.nats_prefix);
+    let mut previous = 0;
+    for (published, stored) in published.iter().zip(log) {
+        let event = &published.event;
+        let reader: Uuid = event["partitionkey"].as_str().unwrap().parse().unwrap();
+        let data: serde_json::Value = serde_json::from_str(&stored.payload).unwrap();
+        assert_eq!(published.message_id, stored.id());
+        assert_eq!(event["id"], stored.id());
+        assert_eq!(event["globalposition"], stored.global_position.to_string());
+        assert_eq!(event["previousposition"], previous.to_string());
+        assert_eq!(event["data"], data);
+        assert_eq!(
+            published.subject,
+            subjects.event(&stored.event_type, ReaderId::from(reader))
+        );
+        assert!(published.subject.ends_with(&partition(ReaderId::from(reader)).to_string()));
+        previous = stored.global_position;
+    }
+}
+
+/// I5: the history is the fold of the log.
+pub async fn history_is_the_fold(pool: &PgPool, sessions: &BTreeMap<SessionId, Folded>) {
+    let mut by_reader: BTreeMap<ReaderId, Vec<(SessionId, &Folded)>> = BTreeMap::new();
+    for (id, folded) in sessions {
+        let session = folded.session.started().unwrap();
+        by_reader
+            .entry(session.start.reader_id)
+            .or_default()
+            .push((*id, folded));
+    }
+    let rows: i64 = sqlx::query_scalar("select count(*) from history")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    assert_eq!(usize::try_from(rows).unwrap(), sessions.len(), "rows of the history");
+    for (reader, mut expected) in by_reader {
+        expected.sort_by_key(|(id, folded)| {
+            std::cmp::Reverse((folded.session.started().unwrap().start.started_at, *id))
+        });
+        let limit = i64::try_from(expected.len()).unwrap() + 1;
+        let shown = history::page(pool, reader, None, None, limit).await.unwrap();
+        assert_eq!(shown.len(), expected.len(), "sessions of reader {reader}");
+        for (shown, (id, folded)) in shown.iter().zip(&expected) {
+            let mut session = folded.session.started().unwrap().clone();
+            // The history keeps the latest locator, not the first.
+            session.start.locator = None;
+            assert_eq!(shown.session_id, *id);
+            assert_eq!(shown.version, folded.version, "version of {id}");
+            assert_eq!(shown.session, session, "of {id}");
+        }
+        let total = history::total(pool, reader, None).await.unwrap();
+        assert_eq!(usize::try_from(total).unwrap(), expected.len(), "total of {reader}");
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Day {
+    sessions: i64,
+    active_ms: i64,
+    progress: i64,
+}
+
+/// I5: the statistics are what a slow count, second by second, makes of the
+/// log.
+pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
+    let mut days: BTreeMap<(Uuid, NaiveDate), Day> = BTreeMap::new();
+    let mut seen: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
+    for stored in log {
+        let event = stored.decode().unwrap().event;
+        let reader = event.reader_id().uuid();
+        let (zone, from, credited, observed, progress) = match &event {
+            SessionEvent::SessionStarted(e) => {
+                (e.time_zone, e.started_at, 0, Some(e.started_at), 0)
+            }
+            SessionEvent::PositionUpdated(e) if !e.applied => continue,
+            SessionEvent::PositionUpdated(e) => (
+                e.time_zone,
+                e.previous_at,
+                e.credited_ms,
+                Some(e.occurred_at),
+                e.position.steps() - e.previous_position.steps(),
+            ),
+            SessionEvent::SessionEnded(e) => (
+                e.time_zone,
+                e.previous_at,
+                e.credited_ms,
+                (e.reason == EndReason::Finished).then_some(e.ended_at),
+                e.position.steps() - e.previous_position.steps(),
+            ),
+        };
+        let mut touch = |day: NaiveDate, ms: i64, progress: i32| {
+            let entry = days.entry((reader, day)).or_default();
+            entry.active_ms += ms;
+            entry.progress += i64::from(progress);
+            entry.sessions += i64::from(seen.insert((stored.session_id.clone(), day)));
+        };
+        let mut at = from;
+        let until = from + TimeDelta::milliseconds(credited);
+        while at < until {
+            // To the next whole second, so that no step goes over midnight.
+            let step = (1_000 - at.timestamp_millis().rem_euclid(1_000))
+                .min((until - at).num_milliseconds());
+            touch(at.with_timezone(&zone).date_naive(), step, 0);
+            at += TimeDelta::milliseconds(step);
+        }
+        if let Some(observed) = observed {
+            touch(observed.with_timezone(&zone).date_naive(), 0, progress);
+        }
+    }
+
+    let rows: Vec<(Uuid, NaiveDate, i64, i64, i64)> = sqlx::query_as(
+        "select reader_id, day, sessions, active_ms, progress from reader_days",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let shown: BTreeMap<_, _> = rows
+        .into_iter()
+        .map(|(reader, day, sessions, active_ms, progress)| {
+            ((reader, day), Day { sessions, active_ms, progress })
+        })
+        .collect();
+    assert_eq!(shown, days, "days of readers");
+
+    let mut sums: BTreeMap<NaiveDate, (i64, Day)> = BTreeMap::new();
+    for ((_, day), counted) in &days {
+        let (readers, sum) = sums.entry(*day).or_default();
+        *readers += 1;
+        sum.sessions += counted.sessions;
+        sum.active_ms += counted.active_ms;
+        sum.progress += counted.progress;
+    }
+    let rows: Vec<(NaiveDate, i64, i64, i64, i64)> =
+        sqlx::query_as("select day, readers, sessions, active_ms, progress from days")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    let shown: BTreeMap<_, _> = rows
+        .into_iter()
+        .map(|(day, readers, sessions, active_ms, progress)| {
+            (day, (readers, Day { sessions, active_ms, progress }))
+        })
+        .collect();
+    assert_eq!(shown, sums, "days of all readers");
+}
+
+/// I6: what Redis has is what the log says; what it does not have is a miss.
+pub async fn cache_is_not_newer(corner: &Corner, sessions: &BTreeMap<SessionId, Folded>) {
+    let cache = connect::cache(&app::settings(corner, &[]).redis).unwrap();
+    let redis = redis::Client::open(corner.redis_url.as_str()).unwrap();
+    let mut redis = ConnectionManager::new(redis).await.unwrap();
+    let keys: Vec<String> =
+        redis::AsyncCommands::keys(&mut redis, "reading_session:active:*").await.unwrap();
+    for key in keys {
+        let reader: Uuid = key.rsplit(':').next().unwrap().parse().unwrap();
+        let entry = cached(&cache, reader.into()).await;
+        let Some(entry) = entry else { continue };
+        let folded = &sessions[&entry.session_id];
+        assert_eq!(entry.sequence, folded.version, "version of {key}");
+        assert_eq!(Some(&entry.session), folded.session.started(), "of {key}");
+    }
+}
+
+/// An entry of the cache; busy machines get more than one deadline's time.
+async fn cached(
+    cache: &projections::cache::Cache,
+    reader: ReaderId,
+) -> Option<active_sessions::Entry> {
+    for _ in 0..100 {
+        if let Ok(entry) = active_sessions::get(cache, reader).await {
+            return entry;
+        }
+    }
+    panic!("Redis does not answer");
+}

@@ -1,0 +1,116 @@
+//! The service as a process of its own, to be killed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::process::{Child, Command};
+
+use crate::app::SECRET;
+use crate::stack::Corner;
+
+/// How long the service may take to start on a busy machine.
+const START: Duration = Duration::from_secs(20);
+
+/// A running `reading-sessions serve`.
+pub struct Process {
+    child: Child,
+    /// Where it listens.
+    pub http: SocketAddr,
+    /// Where client apps call.
+    pub url: String,
+}
+
+/// The executable beside the tests; `make` builds it first.
+#[must_use]
+pub fn executable() -> PathBuf {
+    let tests = std::env::current_exe().expect("a test is a file");
+    let target = tests.ancestors().nth(2).expect("in target/<profile>/deps");
+    let executable = target.join("reading-sessions");
+    assert!(
+        executable.exists(),
+        "{} is not built; run `cargo build` first",
+        executable.display()
+    );
+    executable
+}
+
+/// The executable, with the settings of a corner.
+#[must_use]
+pub fn command(corner: &Corner) -> Command {
+    command_of(&executable(), corner)
+}
+
+/// An executable, with the settings of a corner.
+#[must_use]
+pub fn command_of(executable: &Path, corner: &Corner) -> Command {
+    let mut command = Command::new(executable);
+    command
+        .env("DATABASE_URL", &corner.database_url)
+        .env("NATS_URL", &corner.nats_url)
+        .env("NATS_PREFIX", &corner.nats_prefix)
+        .env("REDIS_URL", &corner.redis_url)
+        .env("JWT_SECRET", SECRET)
+        .env("RUST_LOG", "warn,async_nats=off")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// A loopback address that was free a moment ago.
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    listener.local_addr().expect("it is bound")
+}
+
+impl Process {
+    /// Starts all roles and waits until it is ready.
+    pub async fn start(corner: &Corner) -> Self {
+        Self::start_of(&executable(), corner).await
+    }
+
+    /// As [`Process::start`], of another executable.
+    pub async fn start_of(executable: &Path, corner: &Corner) -> Self {
+        let (http, admin) = (free_address(), free_address());
+        let child = command_of(executable, corner)
+            .arg("serve")
+            .env("HTTP_ADDR", http.to_string())
+            .env("ADMIN_ADDR", admin.to_string())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        loop {
+            let ready = reqwest::get(format!("http://{admin}/readyz")).await;
+            if ready.is_ok_and(|answer| answer.status().is_success()) {
+                break;
+            }
+            assert!(started.elapsed() < START, "the service does not get ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Self {
+            child,
+            http,
+            url: format!("http://{http}/api/v1/reading-sessions"),
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// kill -9.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// SIGTERM; returns how it ended.
+    pub async fn terminate(mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+        assert!(sent.success());
+        self.child.wait().await.unwrap()
+    }
+}

@@ -1,0 +1,49 @@
+//! The stream as an analytics consumer reads it.
+
+use async_nats::jetstream::consumer::AckPolicy;
+use async_nats::jetstream::consumer::pull::Config;
+use eventlog::Subjects;
+use futures::StreamExt;
+use serde_json::Value;
+use services::connect;
+
+use crate::app;
+use crate::stack::Corner;
+
+/// An event as it came from the stream.
+#[derive(Debug)]
+pub struct Published {
+    /// The subject it was published on.
+    pub subject: String,
+    /// The `Nats-Msg-Id` header.
+    pub message_id: String,
+    /// The payload.
+    pub event: Value,
+}
+
+/// All events of the stream, in its order.
+pub async fn read_all(corner: &Corner) -> Vec<Published> {
+    let jetstream = connect::jetstream(&app::settings(corner, &[]).nats).await.unwrap();
+    let name = Subjects::new(&corner.nats_prefix).stream().to_owned();
+    let mut stream = jetstream.get_stream(name).await.unwrap();
+    let mut left = stream.info().await.unwrap().state.messages;
+    let consumer = stream
+        .create_consumer(Config {
+            ack_policy: AckPolicy::None,
+            ..Config::default()
+        })
+        .await
+        .unwrap();
+    let mut messages = consumer.messages().await.unwrap();
+    let mut published = Vec::new();
+    while left > 0 {
+        let message = messages.next().await.expect("more events").unwrap();
+        published.push(Published {
+            subject: message.subject.to_string(),
+            message_id: message.headers.as_ref().unwrap().get("Nats-Msg-Id").unwrap().to_string(),
+            event: serde_json::from_slice(&message.payload).unwrap(),
+        });
+        left -= 1;
+    }
+    published
+}
