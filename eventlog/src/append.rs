@@ -182,8 +182,8 @@ async fn write(
     batch: &[Rows],
     head: &watch::Sender<i64>,
 ) -> Result<Vec<Positions>, Failure> {
-    let mut held = match connection.take() {
-        Some(held) => held,
+    let mut link = match connection.take() {
+        Some(link) => link,
         // Out of the pool for good: a pool pings what comes back to it, which
         // would be a second round trip for every batch.
         None => pool
@@ -195,9 +195,9 @@ async fn write(
             })?
             .detach(),
     };
-    match call(&mut held, batch).await {
+    match call(&mut link, batch).await {
         Ok(row) => {
-            *connection = Some(held);
+            *connection = Some(link);
             if let Some(last) = row.positions.last() {
                 head.send_replace(*last);
             }
@@ -211,7 +211,7 @@ async fn write(
             tracing::warn!(%error, code, commands = batch.len(), "a batch was not appended");
             // Class 57P: the server goes down, or has closed this connection.
             if !code.starts_with("57P") {
-                *connection = Some(held);
+                *connection = Some(link);
             }
             if code.starts_with("22") || code.starts_with("23") || code == "21000" {
                 Err(Failure::Bad)

@@ -126,7 +126,10 @@ impl<'a> CloudEvent<'a> {
 }
 
 fn wire_type(event_type: &str, event_version: &str) -> String {
-    format!("reading.session.{}.v{event_version}", short_name(event_type))
+    format!(
+        "reading.session.{}.v{event_version}",
+        short_name(event_type)
+    )
 }
 
 /// A number as a decimal string.
@@ -135,7 +138,10 @@ mod decimal {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
     pub fn serialize<S: Serializer>(number: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(number)
     }
@@ -163,7 +169,8 @@ mod tests {
             metadata: r#"{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#.to_owned(),
             recorded_at: Timestamp::UNIX_EPOCH,
         };
-        let published = serde_json::to_string(&CloudEvent::of(&stored, 6_999_999_999).unwrap()).unwrap();
+        let published =
+            serde_json::to_string(&CloudEvent::of(&stored, 6_999_999_999).unwrap()).unwrap();
         let value: serde_json::Value = serde_json::from_str(&published).unwrap();
         assert_eq!(value["type"], "reading.session.position_updated.v1");
         assert_eq!(value["id"], "019a0000-0000-7000-8000-000000000001.3");

@@ -302,7 +302,10 @@ impl Inner {
     fn reader_lock(&self, reader_id: ReaderId) -> &Mutex<()> {
         let mut hasher = DefaultHasher::new();
         reader_id.hash(&mut hasher);
-        #[expect(clippy::cast_possible_truncation, reason = "only the remainder matters")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "only the remainder matters"
+        )]
         let hash = hasher.finish() as usize;
         &self.readers[hash % self.readers.len()]
     }
@@ -361,11 +364,7 @@ impl Draft {
 
     /// Adds what a command of the reader's own session leads to. Another
     /// reader's session is as good as none.
-    async fn decide(
-        &mut self,
-        id: SessionId,
-        command: SessionCommand,
-    ) -> Result<(), CommandError> {
+    async fn decide(&mut self, id: SessionId, command: SessionCommand) -> Result<(), CommandError> {
         let before = self.session(id).await?;
         if !owned_by(&before, self.reader_id) {
             return Err(SessionError::NotFound.into());
@@ -404,8 +403,7 @@ impl Draft {
             // A repeat, or an id that is taken; either way nothing is superseded.
             return self.add(id, &before, SessionCommand::Start(command));
         }
-        let active =
-            claims::active_session(self.inner.repository.pool(), self.reader_id).await?;
+        let active = claims::active_session(self.inner.repository.pool(), self.reader_id).await?;
         if let Some(active) = active {
             let end = EndSession {
                 position: None,
@@ -457,12 +455,15 @@ impl Draft {
             Vec::new()
         } else {
             let metadata = context.metadata();
-            let events = self.events.into_iter().map(|(session_id, sequence, event)| NewEvent {
-                session_id,
-                sequence,
-                event,
-                metadata: metadata.clone(),
-            });
+            let events = self
+                .events
+                .into_iter()
+                .map(|(session_id, sequence, event)| NewEvent {
+                    session_id,
+                    sequence,
+                    event,
+                    metadata: metadata.clone(),
+                });
             let append = Append {
                 events: events.collect(),
                 claim: self.claim,

@@ -8,14 +8,14 @@ pub mod upcast;
 
 pub mod append;
 pub mod claims;
-pub mod repository;
 pub mod execute;
+pub mod repository;
 
-pub mod read;
-pub mod subject;
-pub mod stream;
 pub mod cloud_event;
+pub mod read;
 pub mod relay;
+pub mod stream;
+pub mod subject;
 pub mod tail;
 
 pub mod error;

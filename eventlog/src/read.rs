@@ -30,10 +30,14 @@ pub async fn session(
     session_id: SessionId,
     after: i64,
 ) -> Result<Vec<Stored>, LogError> {
-    let events =
-        sqlx::query_file_as!(Stored, "src/read/session.sql", session_id.to_string(), after)
-            .fetch_all(database)
-            .await?;
+    let events = sqlx::query_file_as!(
+        Stored,
+        "src/read/session.sql",
+        session_id.to_string(),
+        after
+    )
+    .fetch_all(database)
+    .await?;
     Ok(events)
 }
 

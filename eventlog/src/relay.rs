@@ -67,8 +67,10 @@ enum RelayError {
     /// The stream holds an event that the log does not: the log was restored
     /// from an older copy. Going on would publish other events under the same
     /// positions.
-    #[error("the stream ends with event {id} at {global_position}, which the log does not hold; \
-             the log has lost its end. Restore it, or delete the stream to have it made again")]
+    #[error(
+        "the stream ends with event {id} at {global_position}, which the log does not hold; \
+             the log has lost its end. Restore it, or delete the stream to have it made again"
+    )]
     LogLostItsEnd { id: String, global_position: i64 },
 }
 
@@ -114,10 +116,7 @@ impl Relay {
         self.relay(&mut connection).await
     }
 
-    async fn relay(
-        &mut self,
-        connection: &mut PgConnection,
-    ) -> Result<(), RelayError> {
+    async fn relay(&mut self, connection: &mut PgConnection) -> Result<(), RelayError> {
         let mut wakeups = self
             .jetstream
             .client()
@@ -155,7 +154,9 @@ impl Relay {
                 .message_id(event.id())
                 .expected_last_sequence(cursor.stream_sequence)
                 .payload(payload.into());
-            let subject = self.subjects.event(&event.event_type, cloud_event.partitionkey);
+            let subject = self
+                .subjects
+                .event(&event.event_type, cloud_event.partitionkey);
             let acknowledgement = self
                 .jetstream
                 .send_publish(subject, message)
@@ -204,7 +205,10 @@ async fn resume(
         .map_err(|error| unavailable(error.into()))?
         .state
         .last_sequence;
-    let last = match stream.get_last_raw_message_by_subject(&subjects.all()).await {
+    let last = match stream
+        .get_last_raw_message_by_subject(&subjects.all())
+        .await
+    {
         Ok(last) => last,
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
             return Ok(Cursor {

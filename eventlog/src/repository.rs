@@ -118,6 +118,7 @@ impl Repository {
     /// Keeps a session as it stands after an append, unless a newer one is
     /// kept already. A session without events is not kept: anyone may ask for
     /// any id.
+    #[must_use]
     pub fn keep(&self, id: SessionId, versioned: Versioned) -> Arc<Versioned> {
         if versioned.sequence == 0 {
             return Arc::new(versioned);
@@ -162,7 +163,9 @@ impl PersistedEventRepository for Repository {
         aggregate_id: &str,
         last_sequence: usize,
     ) -> Result<Vec<SerializedEvent>, PersistenceError> {
-        self.log.get_last_events::<A>(aggregate_id, last_sequence).await
+        self.log
+            .get_last_events::<A>(aggregate_id, last_sequence)
+            .await
     }
 
     async fn get_snapshot<A: Aggregate>(

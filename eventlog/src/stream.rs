@@ -94,8 +94,16 @@ fn compare(wanted: &Config, actual: &Config) -> Result<(), StreamError> {
         };
     }
     same!(
-        subjects, storage, retention, discard, no_ack, sealed, duplicate_window, allow_rollup,
-        allow_direct, max_messages_per_subject
+        subjects,
+        storage,
+        retention,
+        discard,
+        no_ack,
+        sealed,
+        duplicate_window,
+        allow_rollup,
+        allow_direct,
+        max_messages_per_subject
     );
     Ok(())
 }

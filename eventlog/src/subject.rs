@@ -120,6 +120,9 @@ mod tests {
         for n in 0..8_000_u128 {
             seen[partition(ReaderId::from(uuid::Uuid::from_u128(n * 7_919))) as usize] += 1;
         }
-        assert!(seen.iter().all(|count| (700..1_300).contains(count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|count| (700..1_300).contains(count)),
+            "{seen:?}"
+        );
     }
 }

@@ -166,18 +166,18 @@ impl Reader {
     ) -> Result<Option<Vec<Arc<Recorded>>>, LogError> {
         loop {
             if !self.complete {
-                let events = self.from_log(after, limit).await?;
+                let events = self.read_log(after, limit).await?;
                 self.complete = events.len() < limit;
                 return Ok(Some(events).filter(|events| !events.is_empty()));
             }
-            let events = self.from_stream(after, limit).await;
+            let events = self.read_stream(after, limit).await;
             if !events.is_empty() {
                 return Ok(Some(events));
             }
         }
     }
 
-    async fn from_log(&self, after: i64, limit: usize) -> Result<Vec<Arc<Recorded>>, LogError> {
+    async fn read_log(&self, after: i64, limit: usize) -> Result<Vec<Arc<Recorded>>, LogError> {
         let limit = i64::try_from(limit).expect("a batch is far below 2^63");
         let stored = read::after(&self.pool, after, limit).await?;
         let mut events = Vec::with_capacity(stored.len());
@@ -194,7 +194,7 @@ impl Reader {
 
     /// What the stream has after a position; nothing when it is quiet or has a
     /// hole, and then the log is to be asked.
-    async fn from_stream(&mut self, after: i64, limit: usize) -> Vec<Arc<Recorded>> {
+    async fn read_stream(&mut self, after: i64, limit: usize) -> Vec<Arc<Recorded>> {
         let mut position = after;
         let mut events = Vec::new();
         while events.len() < limit {

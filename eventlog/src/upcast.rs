@@ -47,7 +47,12 @@ pub fn decode(
     if event_version == EVENT_VERSION {
         return current(event_type, payload);
     }
-    let event = upcast(event_type, event_version, serde_json::from_str(payload)?, &upcasters());
+    let event = upcast(
+        event_type,
+        event_version,
+        serde_json::from_str(payload)?,
+        &upcasters(),
+    );
     if event.event_version == EVENT_VERSION {
         current(&event.event_type, &event.payload.to_string())
     } else {
@@ -120,7 +125,10 @@ mod tests {
     #[test]
     fn a_version_from_the_future_is_refused_not_guessed() {
         let error = decode("PositionUpdated", "99", "{}").unwrap_err();
-        assert!(matches!(error, DecodeError::UnknownVersion { .. }), "{error}");
+        assert!(
+            matches!(error, DecodeError::UnknownVersion { .. }),
+            "{error}"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::cache::{Cache, CacheError};
 use crate::{CommitError, Projection, Step};
 
 /// How long an entry stays without being written.
-const TTL: Duration = Duration::from_secs(3_600);
+const TTL: Duration = Duration::from_hours(1);
 
 /// How long an ended session stays a tombstone. Far longer than
 /// [`FILL_DEADLINE`].
@@ -101,9 +101,7 @@ impl Projection for ActiveSessions {
             {
                 Change::Put(id, sequence, start, before.then(progress))
             }
-            (SessionEvent::PositionUpdated(_), Some(Change::Update(of, _, before)))
-                if of == id =>
-            {
+            (SessionEvent::PositionUpdated(_), Some(Change::Update(of, _, before))) if of == id => {
                 Change::Update(id, sequence, before.then(progress))
             }
             (SessionEvent::PositionUpdated(_), _) => Change::Update(id, sequence, progress),
@@ -116,7 +114,9 @@ impl Projection for ActiveSessions {
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
         let held: Option<i64> = self
             .cache
-            .call(COMMIT_DEADLINE, async |mut redis| redis.get(CHECKPOINT).await)
+            .call(COMMIT_DEADLINE, async |mut redis| {
+                redis.get(CHECKPOINT).await
+            })
             .await
             .map_err(unavailable)?;
         let position = match (held, self.known) {
@@ -141,7 +141,9 @@ impl Projection for ActiveSessions {
         }
         let moved: bool = self
             .cache
-            .call(COMMIT_DEADLINE, async |mut redis| call.invoke_async(&mut redis).await)
+            .call(COMMIT_DEADLINE, async |mut redis| {
+                call.invoke_async(&mut redis).await
+            })
             .await
             .map_err(unavailable)?;
         if !moved {
@@ -163,7 +165,9 @@ impl ActiveSessions {
         tokio::time::sleep(FILL_DEADLINE).await;
         let emptied = async |mut redis: redis::aio::ConnectionManager| -> RedisResult<()> {
             let mut keys: Vec<String> = Vec::new();
-            let mut scan = redis.scan_match::<_, String>("reading_session:active:*").await?;
+            let mut scan = redis
+                .scan_match::<_, String>("reading_session:active:*")
+                .await?;
             while let Some(key) = scan.next_item().await {
                 keys.push(key?);
             }
@@ -192,23 +196,35 @@ fn millis(duration: Duration) -> u64 {
 impl Write {
     /// What the script takes for one key.
     fn args(&self, call: &mut redis::ScriptInvocation<'_>) {
-        let json = |value: &SessionStarted| {
-            serde_json::to_string(value).expect("events are plain JSON")
-        };
+        let json =
+            |value: &SessionStarted| serde_json::to_string(value).expect("events are plain JSON");
         let (kind, id, sequence, start, progress) = match &self.change {
-            Change::Put(id, sequence, start, progress) => {
-                ("put", id.to_string(), *sequence, json(start), Some(progress))
-            }
-            Change::Update(id, sequence, progress) => {
-                ("update", id.to_string(), *sequence, String::new(), Some(progress))
-            }
+            Change::Put(id, sequence, start, progress) => (
+                "put",
+                id.to_string(),
+                *sequence,
+                json(start),
+                Some(progress),
+            ),
+            Change::Update(id, sequence, progress) => (
+                "update",
+                id.to_string(),
+                *sequence,
+                String::new(),
+                Some(progress),
+            ),
             Change::Remove => ("remove", String::new(), 0, String::new(), None),
         };
         let latest = progress
             .and_then(|progress| progress.latest.as_ref())
             .map(|latest| serde_json::to_string(latest).expect("an observation is plain JSON"))
             .unwrap_or_default();
-        call.arg(kind).arg(self.version).arg(id).arg(sequence).arg(start).arg(latest);
+        call.arg(kind)
+            .arg(self.version)
+            .arg(id)
+            .arg(sequence)
+            .arg(start)
+            .arg(latest);
         call.arg(progress.map_or(0, |progress| progress.furthest_position.steps()));
         call.arg(progress.map_or(0, |progress| progress.active_ms));
     }
@@ -304,6 +320,8 @@ pub async fn fill(cache: &Cache, entry: &Entry, version: i64) -> Result<bool, Ca
     call.key(key(session.start.reader_id)).arg(millis(TTL));
     write.args(&mut call);
     cache
-        .call(READ_DEADLINE, async |mut redis| call.invoke_async(&mut redis).await)
+        .call(READ_DEADLINE, async |mut redis| {
+            call.invoke_async(&mut redis).await
+        })
         .await
 }

@@ -60,7 +60,7 @@ impl Projection for DailyStats {
                 days,
                 event.reader_id,
                 event.time_zone,
-                Span {
+                &Span {
                     from: event.previous_at,
                     credited_ms: event.credited_ms,
                     seen: Some(event.occurred_at),
@@ -71,7 +71,7 @@ impl Projection for DailyStats {
                 days,
                 event.reader_id,
                 event.time_zone,
-                Span {
+                &Span {
                     from: event.previous_at,
                     credited_ms: event.credited_ms,
                     // Only a reader who ends a session is seen ending it.
@@ -112,7 +112,11 @@ impl Projection for DailyStats {
         )
         .fetch_one(&self.pool)
         .await?;
-        if moved { Ok(()) } else { Err(CommitError::Moved) }
+        if moved {
+            Ok(())
+        } else {
+            Err(CommitError::Moved)
+        }
     }
 }
 
@@ -126,7 +130,7 @@ struct Span {
     seen: Option<Timestamp>,
 }
 
-fn add(days: &mut Days, reader_id: ReaderId, zone: Tz, span: Span, progress: i64) {
+fn add(days: &mut Days, reader_id: ReaderId, zone: Tz, span: &Span, progress: i64) {
     let counted = reading_day(span.from, zone);
     let mut new_days = BTreeSet::new();
     for (day, active_ms) in split_by_day(span.from, span.credited_ms, zone) {

@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use chrono_tz::Tz;
 use domain::event::{Book, DeviceType, EndReason};
 use domain::session::{Ending, Observation, Progress, ProgressChange, Session};
-use domain::{
-    BookId, Position, ReaderId, SessionEvent, SessionId, SessionStarted, Timestamp,
-};
+use domain::{BookId, Position, ReaderId, SessionEvent, SessionId, SessionStarted, Timestamp};
 use eventlog::Recorded;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -118,7 +116,11 @@ impl Projection for History {
         )
         .fetch_one(&self.pool)
         .await?;
-        if moved { Ok(()) } else { Err(CommitError::Moved) }
+        if moved {
+            Ok(())
+        } else {
+            Err(CommitError::Moved)
+        }
     }
 }
 
@@ -240,7 +242,9 @@ impl EntryRow {
         let book = Book {
             title: self.book_title,
             author: self.book_author,
-            total_pages: self.book_total_pages.and_then(|pages| pages.try_into().ok()),
+            total_pages: self
+                .book_total_pages
+                .and_then(|pages| pages.try_into().ok()),
         };
         let start = SessionStarted {
             reader_id: ReaderId::from(self.reader_id),

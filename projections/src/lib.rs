@@ -5,15 +5,15 @@
 
 pub mod schema;
 
-pub mod projection;
 pub mod checkpoint;
+pub mod projection;
 pub mod runtime;
 
-pub mod history;
 pub mod daily_stats;
+pub mod history;
 
-pub mod cache;
 pub mod active_sessions;
+pub mod cache;
 
 pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;

@@ -1,8 +1,8 @@
 //! The database's schema: migrations, and the monthly partitions that they
 //! only begin.
 
-use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::PgPool;
+use sqlx::migrate::{MigrateError, Migrator};
 use thiserror::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
@@ -14,7 +14,9 @@ const MONTHS_AHEAD: i32 = 3;
 #[derive(Debug, Error)]
 pub enum SchemaError {
     /// `reading-sessions migrate` has not been run.
-    #[error("the database is at migration {actual}, this build needs {wanted}: run `reading-sessions migrate`")]
+    #[error(
+        "the database is at migration {actual}, this build needs {wanted}: run `reading-sessions migrate`"
+    )]
     Older {
         /// The newest migration applied; 0 when there is none.
         actual: i64,
@@ -22,7 +24,9 @@ pub enum SchemaError {
         wanted: i64,
     },
     /// A newer build has migrated the database.
-    #[error("the database is at migration {actual}, this build only knows {wanted}: run a newer build")]
+    #[error(
+        "the database is at migration {actual}, this build only knows {wanted}: run a newer build"
+    )]
     Newer {
         /// The newest migration applied.
         actual: i64,
@@ -49,7 +53,11 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
 /// # Errors
 /// See [`SchemaError`].
 pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
-    let wanted = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let wanted = MIGRATIONS
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
     let applied: Option<bool> =
         sqlx::query_scalar("select to_regclass('public._sqlx_migrations') is not null")
             .fetch_one(pool)

@@ -9,15 +9,15 @@ use eventlog::Sessions;
 use projections::cache::Cache;
 use sqlx::PgPool;
 
-pub mod serve;
-pub mod edge;
-pub mod problem;
 pub mod auth;
-pub mod extract;
-pub mod session;
 pub mod commands;
-pub mod queries;
+pub mod edge;
+pub mod extract;
 pub mod health;
+pub mod problem;
+pub mod queries;
+pub mod serve;
+pub mod session;
 
 use problem::Problem;
 

@@ -197,7 +197,11 @@ impl DatabaseArgs {
     /// # Errors
     /// When it is not set, or its file cannot be read.
     pub fn url(&self) -> anyhow::Result<Secret> {
-        required("DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_ref())
+        required(
+            "DATABASE_URL",
+            self.database_url.as_ref(),
+            self.database_url_file.as_ref(),
+        )
     }
 }
 
@@ -207,7 +211,11 @@ impl NatsArgs {
     /// # Errors
     /// When it is not set, or its file cannot be read.
     pub fn url(&self) -> anyhow::Result<Secret> {
-        required("NATS_URL", self.nats_url.as_ref(), self.nats_url_file.as_ref())
+        required(
+            "NATS_URL",
+            self.nats_url.as_ref(),
+            self.nats_url_file.as_ref(),
+        )
     }
 }
 
@@ -217,7 +225,11 @@ impl RedisArgs {
     /// # Errors
     /// When it is not set, or its file cannot be read.
     pub fn url(&self) -> anyhow::Result<Secret> {
-        required("REDIS_URL", self.redis_url.as_ref(), self.redis_url_file.as_ref())
+        required(
+            "REDIS_URL",
+            self.redis_url.as_ref(),
+            self.redis_url_file.as_ref(),
+        )
     }
 }
 
@@ -239,7 +251,9 @@ impl AuthArgs {
         let given = self.jwt_secret.clone().or_else(secret_variable);
         let secret = required("JWT_SECRET", given.as_ref(), self.jwt_secret_file.as_ref())?;
         if secret.expose().len() < MIN_SECRET_BYTES {
-            bail!("JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one");
+            bail!(
+                "JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
+            );
         }
         Ok(secret)
     }
@@ -249,11 +263,7 @@ fn secret_variable() -> Option<Secret> {
     std::env::var("JWT_SECRET").ok().map(Secret)
 }
 
-fn required(
-    name: &str,
-    value: Option<&Secret>,
-    file: Option<&PathBuf>,
-) -> anyhow::Result<Secret> {
+fn required(name: &str, value: Option<&Secret>, file: Option<&PathBuf>) -> anyhow::Result<Secret> {
     match (value, file) {
         (Some(value), _) => Ok(value.clone()),
         (None, Some(file)) => {

@@ -98,7 +98,10 @@ fn options(args: &DatabaseArgs, role: &str) -> anyhow::Result<PgConnectOptions> 
             // Read tables are found by name, so that a replay can swap them.
             ("search_path", "read,public"),
             ("lock_timeout", LOCK_TIMEOUT),
-            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT),
+            (
+                "idle_in_transaction_session_timeout",
+                IDLE_IN_TRANSACTION_TIMEOUT,
+            ),
         ]))
 }
 
@@ -123,10 +126,9 @@ pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
         .map_err(|_| anyhow::anyhow!("NATS_URL is not an address of NATS: {url:?}"))?;
     // The client does not take credentials from the address by itself.
     let options = match (address.username(), address.password()) {
-        (Some(user), Some(password)) => async_nats::ConnectOptions::with_user_and_password(
-            user.to_owned(),
-            password.to_owned(),
-        ),
+        (Some(user), Some(password)) => {
+            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        }
         _ => async_nats::ConnectOptions::new(),
     };
     let client = options
@@ -165,7 +167,7 @@ pub fn cache(args: &RedisArgs) -> anyhow::Result<Cache> {
         .set_connection_timeout(Some(Duration::from_secs(1)))
         .set_response_timeout(Some(Duration::from_secs(2)))
         .set_pipeline_buffer_size(1_024);
-    let connection = ConnectionManager::new_lazy_with_config(client, config)
-        .context("cannot use Redis")?;
+    let connection =
+        ConnectionManager::new_lazy_with_config(client, config).context("cannot use Redis")?;
     Ok(Cache::new(connection))
 }

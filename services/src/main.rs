@@ -22,7 +22,13 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// How log lines look.
-    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
+    #[arg(
+        long,
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        global = true
+    )]
     log_format: LogFormat,
 }
 
@@ -80,7 +86,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Config { settings, output } => {
             let settings = Settings::of(&settings);
             match output {
-                Output::Text => print(settings.text().trim_end()),
+                Output::Text => print(&settings.text()),
                 Output::Json => print(&format!("{:#}", settings.json())),
             }
         }

@@ -113,7 +113,9 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             subjects: subjects.clone(),
             head: head_seen,
         };
-        service.workers.spawn(relay.run(service.workers.stop.clone()));
+        service
+            .workers
+            .spawn(relay.run(service.workers.stop.clone()));
     }
     if args.has(Role::Projections) {
         service.project(args, jetstream, subjects)?;
@@ -135,8 +137,12 @@ async fn bind(address: std::net::SocketAddr, name: &str) -> anyhow::Result<TcpLi
 
 impl Service {
     fn serve(&self, listener: TcpListener, router: axum::Router) {
-        self.edge
-            .spawn(api::serve::run(listener, router, self.edge.stop.clone(), DRAIN));
+        self.edge.spawn(api::serve::run(
+            listener,
+            router,
+            self.edge.stop.clone(),
+            DRAIN,
+        ));
     }
 
     fn project(

@@ -63,14 +63,20 @@ fn events(events: Vec<NewEvent>) -> Append {
 async fn a_conflict_is_its_own_commands_alone() {
     let (pool, appender) = log().await;
     let taken = new_id();
-    appender.append(events(vec![started(taken, 1, "first")])).await.unwrap();
+    appender
+        .append(events(vec![started(taken, 1, "first")]))
+        .await
+        .unwrap();
 
     // All at once, so that they share batches.
     let appends = (0..50).map(|n| {
         let appender = appender.clone();
         let events = if n % 5 == 0 {
             // Two events, of which the second conflicts: neither is written.
-            events(vec![started(new_id(), 1, "torn"), started(taken, 1, "torn")])
+            events(vec![
+                started(new_id(), 1, "torn"),
+                started(taken, 1, "torn"),
+            ])
         } else {
             events(vec![started(new_id(), 1, "good")])
         };
@@ -112,7 +118,11 @@ async fn a_claim_that_has_changed_is_a_conflict() {
     let claim = async |expected, next| {
         let append = Append {
             events: vec![started(new_id(), 1, "x")],
-            claim: Some(ClaimChange { reader_id, expected, next }),
+            claim: Some(ClaimChange {
+                reader_id,
+                expected,
+                next,
+            }),
             answer: None,
         };
         appender.append(append).await.map(|_| ())
@@ -122,10 +132,17 @@ async fn a_claim_that_has_changed_is_a_conflict() {
     assert_eq!(claim(None, Some(a)).await, Ok(()));
     assert_eq!(claim(None, Some(b)).await, Err(AppendError::Conflict));
     assert_eq!(claim(Some(a), Some(b)).await, Ok(()));
-    let active = eventlog::claims::active_session(&pool, reader_id).await.unwrap();
+    let active = eventlog::claims::active_session(&pool, reader_id)
+        .await
+        .unwrap();
     assert_eq!(active, Some(b));
     assert_eq!(claim(Some(b), None).await, Ok(()));
-    assert_eq!(eventlog::claims::active_session(&pool, reader_id).await.unwrap(), None);
+    assert_eq!(
+        eventlog::claims::active_session(&pool, reader_id)
+            .await
+            .unwrap(),
+        None
+    );
     assert_eq!(check::log(&pool).await.len(), 3);
 }
 
@@ -155,9 +172,14 @@ async fn a_key_is_good_for_one_command() {
 #[tokio::test]
 async fn events_cannot_be_changed_or_taken_back() {
     let (pool, appender) = log().await;
-    appender.append(events(vec![started(new_id(), 1, "kept")])).await.unwrap();
-    let partition: String =
-        sqlx::query_scalar("select tableoid::regclass::text from events").fetch_one(&pool).await.unwrap();
+    appender
+        .append(events(vec![started(new_id(), 1, "kept")]))
+        .await
+        .unwrap();
+    let partition: String = sqlx::query_scalar("select tableoid::regclass::text from events")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
     for table in ["events", &partition] {
         for statement in [
             format!("update {table} set payload = '{{}}'"),
@@ -165,7 +187,10 @@ async fn events_cannot_be_changed_or_taken_back() {
             format!("truncate {table}"),
         ] {
             let error = sqlx::query(&statement).execute(&pool).await.unwrap_err();
-            assert!(error.to_string().contains("append-only"), "{statement}: {error}");
+            assert!(
+                error.to_string().contains("append-only"),
+                "{statement}: {error}"
+            );
         }
     }
     assert_eq!(check::log(&pool).await.len(), 1);
@@ -199,7 +224,12 @@ async fn whoever_reads_a_position_has_read_all_below_it() {
     // The second writer waits for the lock, and has drawn no position yet.
     let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
         and database = (select oid from pg_database where datname = current_database())";
-    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool).await.unwrap() == 0 {
+    while sqlx::query_scalar::<_, i64>(waiting)
+        .fetch_one(&pool)
+        .await
+        .unwrap()
+        == 0
+    {
         tokio::task::yield_now().await;
     }
     let drawn: i64 = sqlx::query_scalar("select last_value from events_global_position")

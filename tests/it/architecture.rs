@@ -10,17 +10,48 @@ use serde_json::Value;
 const FORBIDDEN: [(&str, &[&str]); 4] = [
     (
         "domain",
-        &["eventlog", "projections", "services", "tests", "tokio", "sqlx", "async-nats", "redis", "axum", "reqwest"],
+        &[
+            "eventlog",
+            "projections",
+            "services",
+            "tests",
+            "tokio",
+            "sqlx",
+            "async-nats",
+            "redis",
+            "axum",
+            "reqwest",
+        ],
     ),
-    ("eventlog", &["projections", "services", "tests", "redis", "axum", "hyper", "reqwest"]),
-    ("projections", &["services", "tests", "axum", "hyper", "reqwest"]),
+    (
+        "eventlog",
+        &[
+            "projections",
+            "services",
+            "tests",
+            "redis",
+            "axum",
+            "hyper",
+            "reqwest",
+        ],
+    ),
+    (
+        "projections",
+        &["services", "tests", "axum", "hyper", "reqwest"],
+    ),
     ("services", &["tests", "reqwest"]),
 ];
 
 #[test]
 fn each_crate_imports_only_leftward() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
@@ -42,7 +73,10 @@ fn each_crate_imports_only_leftward() {
         .collect();
     for (name, forbidden) in FORBIDDEN {
         for dependency in &dependencies[name] {
-            assert!(!forbidden.contains(dependency), "{name} depends on {dependency}");
+            assert!(
+                !forbidden.contains(dependency),
+                "{name} depends on {dependency}"
+            );
         }
     }
 }

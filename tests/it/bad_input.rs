@@ -9,7 +9,11 @@ use uuid::Uuid;
 
 /// Sends a body as it is.
 async fn raw(app: &App, token: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
-    let method = if path.contains("start") || path.contains("batch") { Method::POST } else { Method::PUT };
+    let method = if path.contains("start") || path.contains("batch") {
+        Method::POST
+    } else {
+        Method::PUT
+    };
     let response = app
         .client
         .request(method, format!("{}{path}", app.url))
@@ -20,7 +24,10 @@ async fn raw(app: &App, token: &str, path: &str, content_type: &str, body: &[u8]
         .await
         .unwrap();
     let status = response.status().as_u16();
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
     (status, response.json().await.unwrap())
 }
 
@@ -50,11 +57,31 @@ async fn a_body_that_does_not_fit_is_refused_and_leaves_nothing() {
         (&update, "{\"current_position\": 100.1}", 422),
         (&update, "{\"current_position\": 1e999}", 400),
         (&update, "{\"current_position\": 18446744073709551615}", 422),
-        (&update, "{\"current_position\": 1, \"current_position\": 2}", 422),
-        (&update, "{\"current_position\": 1, \"occurred_at\": \"yesterday\"}", 422),
-        (&update, "{\"current_position\": 1, \"occurred_at\": \"1999-01-01T00:00:00Z\"}", 422),
-        (&update, "{\"current_position\": 1, \"occurred_at\": \"9999-01-01T00:00:00Z\"}", 422),
-        (&update, "{\"current_position\": 1, \"locator\": \"a\\u0000b\"}", 422),
+        (
+            &update,
+            "{\"current_position\": 1, \"current_position\": 2}",
+            422,
+        ),
+        (
+            &update,
+            "{\"current_position\": 1, \"occurred_at\": \"yesterday\"}",
+            422,
+        ),
+        (
+            &update,
+            "{\"current_position\": 1, \"occurred_at\": \"1999-01-01T00:00:00Z\"}",
+            422,
+        ),
+        (
+            &update,
+            "{\"current_position\": 1, \"occurred_at\": \"9999-01-01T00:00:00Z\"}",
+            422,
+        ),
+        (
+            &update,
+            "{\"current_position\": 1, \"locator\": \"a\\u0000b\"}",
+            422,
+        ),
         (&end, "{\"end_position\": 101}", 422),
         (&end, "{\"end_position\": []}", 422),
         ("/start", "{}", 422),
@@ -65,8 +92,14 @@ async fn a_body_that_does_not_fit_is_refused_and_leaves_nothing() {
         ("/batch-update", "{\"updates\": []}", 422),
     ];
     for (path, body, expected) in cases {
-        let (status, problem) =
-            raw(&app, &reader.token, path, "application/json", body.as_bytes()).await;
+        let (status, problem) = raw(
+            &app,
+            &reader.token,
+            path,
+            "application/json",
+            body.as_bytes(),
+        )
+        .await;
         assert_eq!(status, *expected, "{path} {body}: {problem}");
         assert!(!problem["detail"].as_str().unwrap().is_empty());
     }
@@ -85,16 +118,28 @@ async fn a_body_that_does_not_fit_is_refused_and_leaves_nothing() {
     ];
     for extra in starts {
         let mut body = json!({ "book_id": book });
-        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
         let problem = reader.start_with(body.clone()).await;
         let errors = problem.body["errors"].clone();
         let _ = problem.problem(422);
         let field = extra.as_object().unwrap().keys().next().unwrap();
         let named = errors[0]["field"].as_str().unwrap();
-        assert!(named.contains(field.as_str()) || field == "start_position", "{errors} for {body}");
+        assert!(
+            named.contains(field.as_str()) || field == "start_position",
+            "{errors} for {body}"
+        );
     }
     // Not UTF-8, not JSON by its type, too large.
-    let (status, _) = raw(&app, &reader.token, &update, "application/json", b"{\"current_position\": \"\xff\"}").await;
+    let (status, _) = raw(
+        &app,
+        &reader.token,
+        &update,
+        "application/json",
+        b"{\"current_position\": \"\xff\"}",
+    )
+    .await;
     assert_eq!(status, 400);
     let (status, _) = raw(&app, &reader.token, &update, "text/plain", b"{}").await;
     assert_eq!(status, 415);
@@ -121,16 +166,36 @@ async fn unknown_addresses_methods_and_ids_are_refused() {
     let app = App::start().await;
     let reader = app.reader();
     let unknown = Uuid::now_v7();
-    assert_eq!(reader.session(unknown).await.problem(404), "Reading session not found");
-    assert_eq!(reader.update(unknown, 1.0).await.problem(404), "Reading session not found");
-    assert_eq!(reader.end(unknown, json!({})).await.problem(404), "Reading session not found");
-    let _ = reader.call(Method::GET, "/not-a-uuid", None).await.problem(422);
-    let _ = reader.call(Method::PUT, "/not-a-uuid/end", Some(json!({}))).await.problem(422);
+    assert_eq!(
+        reader.session(unknown).await.problem(404),
+        "Reading session not found"
+    );
+    assert_eq!(
+        reader.update(unknown, 1.0).await.problem(404),
+        "Reading session not found"
+    );
+    assert_eq!(
+        reader.end(unknown, json!({})).await.problem(404),
+        "Reading session not found"
+    );
+    let _ = reader
+        .call(Method::GET, "/not-a-uuid", None)
+        .await
+        .problem(422);
+    let _ = reader
+        .call(Method::PUT, "/not-a-uuid/end", Some(json!({})))
+        .await
+        .problem(422);
     let _ = reader.call(Method::GET, "/a/b/c", None).await.problem(404);
     let answer = reader.call(Method::DELETE, "/active", None).await;
     assert!(answer.headers.contains_key("allow"));
     let _ = answer.problem(405);
-    for query in ["?page_size=0", "?page_size=101", "?page_size=x", "?limit=-1"] {
+    for query in [
+        "?page_size=0",
+        "?page_size=101",
+        "?page_size=x",
+        "?limit=-1",
+    ] {
         let _ = reader.history(query).await.problem(422);
     }
     assert_eq!(
@@ -189,8 +254,15 @@ async fn without_a_good_token_nothing_is_looked_at() {
     let other_secret = {
         let mut auth = tests::app::auth();
         auth.jwt_secret = Some(SECRET.to_uppercase().into());
-        let expires = now.timestamp() + 60;
-        services::api::auth::token(&auth.secret().unwrap(), &user.to_string(), false, &auth, expires).unwrap()
+        let until = now.timestamp() + 60;
+        services::api::auth::token(
+            &auth.secret().unwrap(),
+            &user.to_string(),
+            false,
+            &auth,
+            until,
+        )
+        .unwrap()
     };
     let call = async |authorization: Option<String>| {
         let mut request = app.client.get(format!("{}/active", app.url));
@@ -207,12 +279,29 @@ async fn without_a_good_token_nothing_is_looked_at() {
     };
     assert_eq!(call(Some(format!("Bearer {good}"))).await.0, 200);
     assert_eq!(call(Some(format!("bearer {good}"))).await.0, 200);
-    for missing in [None, Some(String::new()), Some(good.clone()), Some(format!("Basic {good}"))] {
+    for missing in [
+        None,
+        Some(String::new()),
+        Some(good.clone()),
+        Some(format!("Basic {good}")),
+    ] {
         assert_eq!(call(missing).await, (401, json!("Not authenticated")));
     }
-    for bad in [expired, forged, unsigned, other_algorithm, truncated, other_secret, "x".to_owned()] {
+    for bad in [
+        expired,
+        forged,
+        unsigned,
+        other_algorithm,
+        truncated,
+        other_secret,
+        "x".to_owned(),
+    ] {
         let answer = call(Some(format!("Bearer {bad}"))).await;
-        assert_eq!(answer, (401, json!("Could not validate credentials")), "{bad}");
+        assert_eq!(
+            answer,
+            (401, json!("Could not validate credentials")),
+            "{bad}"
+        );
     }
     assert!(check::log(&app.pool).await.is_empty());
 }

@@ -34,13 +34,22 @@ async fn good_updates_are_taken_and_bad_ones_named() {
     let body = answer.ok();
     assert_eq!(body["success_count"], 2);
     assert_eq!(body["failed_count"], 8);
-    let errors: Vec<&str> =
-        body["errors"].as_array().unwrap().iter().map(|e| e.as_str().unwrap()).collect();
+    let errors: Vec<&str> = body["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e.as_str().unwrap())
+        .collect();
     assert_eq!(errors[0], "Invalid UUID format: not-a-uuid");
     for (error, session) in errors[1..4].iter().zip([ended, foreign, unknown]) {
         assert_eq!(*error, format!("Session {session} not found or not active"));
     }
-    assert!(errors[4..].iter().all(|error| error.starts_with("Invalid update: ")), "{errors:?}");
+    assert!(
+        errors[4..]
+            .iter()
+            .all(|error| error.starts_with("Invalid update: ")),
+        "{errors:?}"
+    );
     let results = body["results"].as_array().unwrap();
     let versions: Vec<&Value> = results.iter().map(|result| &result["version"]).collect();
     assert_eq!(versions[0], 2);
@@ -64,10 +73,17 @@ async fn updates_of_one_session_take_effect_in_the_order_of_their_time() {
             "occurred_at": now - TimeDelta::minutes(minutes_ago),
         })
     };
-    let body = reader.batch(json!([update(5, 50), update(20, 20), update(10, 40)])).await.ok();
+    let body = reader
+        .batch(json!([update(5, 50), update(20, 20), update(10, 40)]))
+        .await
+        .ok();
     assert_eq!(body["success_count"], 3);
-    let applied: Vec<&Value> =
-        body["results"].as_array().unwrap().iter().map(|result| &result["applied"]).collect();
+    let applied: Vec<&Value> = body["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| &result["applied"])
+        .collect();
     assert_eq!(applied, [true, true, true]);
     let session = reader.session(session).await.ok();
     assert_eq!(session["end_position"], 50);
@@ -76,7 +92,10 @@ async fn updates_of_one_session_take_effect_in_the_order_of_their_time() {
     // Without a time, the last one sent holds.
     let session = id(&session);
     let untimed = |position: u32| json!({ "session_id": session, "current_position": position });
-    let _ = reader.batch(json!([untimed(70), untimed(60), untimed(65)])).await.ok();
+    let _ = reader
+        .batch(json!([untimed(70), untimed(60), untimed(65)]))
+        .await
+        .ok();
     assert_eq!(reader.session(session).await.ok()["end_position"], 65);
     check::everything(&app).await;
 }

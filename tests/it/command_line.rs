@@ -16,13 +16,20 @@ fn text(bytes: &[u8]) -> String {
 
 #[tokio::test]
 async fn every_command_has_help_with_an_example() {
-    let help = text(&run(&mut Command::new(executable()), &["--help"]).await.stdout);
+    let help = text(
+        &run(&mut Command::new(executable()), &["--help"])
+            .await
+            .stdout,
+    );
     for name in ["serve", "dev", "migrate", "token", "config"] {
         assert!(help.contains(name), "{help}");
         let output = run(&mut Command::new(executable()), &[name, "--help"]).await;
         assert!(output.status.success());
         let help = text(&output.stdout);
-        assert!(help.contains("Example") && help.contains("reading-sessions "), "{name}: {help}");
+        assert!(
+            help.contains("Example") && help.contains("reading-sessions "),
+            "{name}: {help}"
+        );
     }
 }
 
@@ -35,7 +42,13 @@ async fn settings_are_shown_without_their_secrets() {
         let shown = text(&output.stdout);
         assert!(shown.contains("(hidden)"), "{shown}");
         assert!(!shown.contains(tests::app::SECRET), "{shown}");
-        let (_, password) = corner.database_url.rsplit_once('@').unwrap().0.rsplit_once(':').unwrap();
+        let (_, password) = corner
+            .database_url
+            .rsplit_once('@')
+            .unwrap()
+            .0
+            .rsplit_once(':')
+            .unwrap();
         assert!(!shown.contains(password), "{shown}");
     }
 }
@@ -44,7 +57,11 @@ async fn settings_are_shown_without_their_secrets() {
 async fn a_printed_token_opens_the_door() {
     let app = App::start().await;
     let user = uuid::Uuid::new_v4().to_string();
-    let output = run(&mut command(&app.corner), &["token", "--user", &user, "--ttl", "5m"]).await;
+    let output = run(
+        &mut command(&app.corner),
+        &["token", "--user", &user, "--ttl", "5m"],
+    )
+    .await;
     let token = text(&output.stdout);
     let answer = app
         .client
@@ -59,7 +76,8 @@ async fn a_printed_token_opens_the_door() {
 #[tokio::test]
 async fn a_missing_setting_is_named() {
     let mut bare = Command::new(executable());
-    bare.env_remove("DATABASE_URL").env("JWT_SECRET", "too short");
+    bare.env_remove("DATABASE_URL")
+        .env("JWT_SECRET", "too short");
     let output = run(&mut bare, &["migrate"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("DATABASE_URL is not set"));
@@ -70,7 +88,11 @@ async fn a_missing_setting_is_named() {
     let output = run(&mut short, &["token", "--user", &user]).await;
     assert!(text(&output.stderr).contains("JWT_SECRET is shorter than 32 bytes"));
 
-    let output = run(&mut Command::new(executable()), &["serve", "--role", "cook"]).await;
+    let output = run(
+        &mut Command::new(executable()),
+        &["serve", "--role", "cook"],
+    )
+    .await;
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -78,7 +100,17 @@ async fn a_missing_setting_is_named() {
 async fn a_database_that_was_not_migrated_is_an_error_that_says_what_to_do() {
     let stack = Stack::shared().await;
     let corner = stack.empty_corner().await;
-    let output = run(&mut command(&corner), &["serve", "--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]).await;
+    let output = run(
+        &mut command(&corner),
+        &[
+            "serve",
+            "--http-addr",
+            "127.0.0.1:0",
+            "--admin-addr",
+            "127.0.0.1:0",
+        ],
+    )
+    .await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("run `reading-sessions migrate`"));
 

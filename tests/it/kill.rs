@@ -35,7 +35,10 @@ async fn update_until_gone(
 ) -> History {
     let mut history = History::new();
     let start = json!({ "book_id": Uuid::new_v4() });
-    let Ok(answer) = reader.try_call(reqwest::Method::POST, "/start", Some(start)).await else {
+    let Ok(answer) = reader
+        .try_call(reqwest::Method::POST, "/start", Some(start))
+        .await
+    else {
         return history;
     };
     let session = id(&answer.ok());
@@ -43,7 +46,9 @@ async fn update_until_gone(
         let name = format!("{}/{round}/{n}", reader.id);
         let update = json!({ "current_position": n % 100, "locator": name });
         let path = format!("/{session}/update");
-        let answer = reader.try_call(reqwest::Method::PUT, &path, Some(update)).await;
+        let answer = reader
+            .try_call(reqwest::Method::PUT, &path, Some(update))
+            .await;
         match answer {
             Ok(answer) if answer.status == 200 => {
                 history.insert(name, Outcome::Acknowledged);

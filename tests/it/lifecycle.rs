@@ -64,8 +64,10 @@ async fn a_reader_starts_reads_and_ends() {
     assert_eq!(days["days"][0]["progress"], -5);
 
     let events = stream::read_all(&app.corner).await;
-    let types: Vec<&str> =
-        events.iter().map(|event| event.event["type"].as_str().unwrap()).collect();
+    let types: Vec<&str> = events
+        .iter()
+        .map(|event| event.event["type"].as_str().unwrap())
+        .collect();
     assert_eq!(
         types,
         [
@@ -123,7 +125,10 @@ async fn a_session_over_midnight_counts_on_both_of_the_readers_days() {
     let reader = app.reader();
     // Midnight of the day before yesterday in Kathmandu, +05:45.
     let today = services::clock::now().date_naive();
-    let midnight = (today - chrono::Days::new(2)).and_hms_opt(18, 15, 0).unwrap().and_utc();
+    let midnight = (today - chrono::Days::new(2))
+        .and_hms_opt(18, 15, 0)
+        .unwrap()
+        .and_utc();
     let at = |seconds: i64| midnight + chrono::TimeDelta::seconds(seconds);
     let session = id(&reader
         .start_with(json!({
@@ -135,7 +140,10 @@ async fn a_session_over_midnight_counts_on_both_of_the_readers_days() {
         let update = json!({ "current_position": position, "occurred_at": at(seconds) });
         let _ = reader.update_with(session, update).await.ok();
     }
-    let _ = reader.end(session, json!({ "occurred_at": at(170) })).await.ok();
+    let _ = reader
+        .end(session, json!({ "occurred_at": at(170) }))
+        .await
+        .ok();
 
     check::everything(&app).await;
     let days = reader.days().await.ok();
@@ -184,7 +192,10 @@ async fn the_history_goes_page_by_page_newest_first() {
     let newest_first: Vec<Uuid> = started.iter().rev().copied().collect();
     assert_eq!(pages("").await, (newest_first.clone(), json!(7)));
     let of_book: Vec<Uuid> = newest_first.iter().copied().step_by(2).collect();
-    assert_eq!(pages(&format!("&book_id={}", books[0])).await, (of_book, json!(4)));
+    assert_eq!(
+        pages(&format!("&book_id={}", books[0])).await,
+        (of_book, json!(4))
+    );
 
     // A cursor of one list is no cursor of another.
     let page = reader.history("?page_size=3").await.ok();

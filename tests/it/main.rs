@@ -2,15 +2,15 @@
 //! sentence.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod append_log;
+mod architecture;
+mod bad_input;
+mod batch_update;
+mod command_line;
+mod kill;
 mod lifecycle;
 mod one_active_session;
 mod order_of_observations;
-mod batch_update;
-mod bad_input;
-mod append_log;
-mod projections_equal_the_log;
-mod kill;
 mod outages;
+mod projections_equal_the_log;
 mod shutdown;
-mod command_line;
-mod architecture;

@@ -34,7 +34,11 @@ async fn of_200_simultaneous_starts_exactly_one_stays_active() {
     let reader = app.reader();
     // Half of them through another process: the log decides, not a lock.
     let starts = (0..200).map(|n| {
-        let reader = if n % 2 == 0 { reader.clone() } else { reader.at(&other.url) };
+        let reader = if n % 2 == 0 {
+            reader.clone()
+        } else {
+            reader.at(&other.url)
+        };
         async move { reader.start(Uuid::new_v4()).await }
     });
     for answer in join_all(starts).await {
@@ -59,7 +63,11 @@ async fn two_processes_write_one_session_without_losing_an_update() {
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let updates = (0..60).map(|n| {
-        let reader = if n % 2 == 0 { reader.clone() } else { reader.at(&other.url) };
+        let reader = if n % 2 == 0 {
+            reader.clone()
+        } else {
+            reader.at(&other.url)
+        };
         async move { reader.update(session, f64::from(n)).await }
     });
     for answer in join_all(updates).await {
@@ -79,11 +87,19 @@ async fn an_end_in_one_process_is_an_end_in_the_other() {
     let _ = reader.at(&other.url).update(session, 1.0).await.ok();
     let _ = reader.end(session, json!({})).await.ok();
     assert_eq!(
-        reader.at(&other.url).update(session, 2.0).await.problem(400),
+        reader
+            .at(&other.url)
+            .update(session, 2.0)
+            .await
+            .problem(400),
         "Cannot update inactive session"
     );
     assert_eq!(
-        reader.at(&other.url).end(session, json!({})).await.problem(400),
+        reader
+            .at(&other.url)
+            .end(session, json!({}))
+            .await
+            .problem(400),
         "Session already ended"
     );
     check::everything(&app).await;

@@ -38,7 +38,7 @@ async fn a_late_observation_is_kept_but_does_not_move_the_position_back() {
 async fn the_same_observations_in_any_order_end_at_the_same_position() {
     let app = App::start().await;
     let begin = services::clock::now() - TimeDelta::hours(1);
-    let observations: Vec<(i64, u32)> = (1..=8).map(|n| (n, (n as u32 * 37) % 100)).collect();
+    let observations: Vec<(i64, i64)> = (1..=8).map(|n| (n, (n * 37) % 100)).collect();
     let mut orders = vec![observations.clone(), observations.clone(), observations];
     orders[1].reverse();
     orders[2].rotate_left(3);

@@ -105,7 +105,10 @@ async fn without_redis_an_active_session_is_read_from_the_log() {
     check::everything(&app).await;
     for (reader, session) in &readers {
         let active = reader.active().await.ok();
-        assert_eq!((id(&active), &active["end_position"]), (*session, &json!(8)));
+        assert_eq!(
+            (id(&active), &active["end_position"]),
+            (*session, &json!(8))
+        );
     }
 }
 
@@ -119,7 +122,14 @@ async fn while_postgres_is_away_clients_are_told_so_and_afterwards_all_goes_on()
     let answer = reader.update(*session, 50.0).await;
     assert!(answer.headers.contains_key("retry-after"));
     let _ = answer.problem(503);
-    app.stack.servers.lock().await.postgres.start().await.unwrap();
+    app.stack
+        .servers
+        .lock()
+        .await
+        .postgres
+        .start()
+        .await
+        .unwrap();
     // The first command may meet the connection that broke.
     while reader.update(*session, 51.0).await.status == 503 {
         tokio::task::yield_now().await;

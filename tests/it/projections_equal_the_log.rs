@@ -71,11 +71,16 @@ async fn live_a_little(reader: Reader, seed: u64) {
                     .await;
             }
             (2, Some(id)) => {
-                let update = |n: f64| json!({
-                    "session_id": id, "current_position": (position + n) % 100.0,
-                    "occurred_at": when + TimeDelta::seconds(10),
-                });
-                let _ = reader.batch(json!([update(0.0), update(1.0), update(0.0)])).await.ok();
+                let update = |n: f64| {
+                    json!({
+                        "session_id": id, "current_position": (position + n) % 100.0,
+                        "occurred_at": when + TimeDelta::seconds(10),
+                    })
+                };
+                let _ = reader
+                    .batch(json!([update(0.0), update(1.0), update(0.0)]))
+                    .await
+                    .ok();
             }
             (3, Some(id)) => {
                 let _ = reader.update(id, position).await;
@@ -86,7 +91,11 @@ async fn live_a_little(reader: Reader, seed: u64) {
                     update["locator"] = json!(format!("epubcfi(/6/{})", random.below(40)));
                 }
                 let answer = reader.update_with(id, update).await;
-                assert!(matches!(answer.status.as_u16(), 200 | 400), "{}", answer.body);
+                assert!(
+                    matches!(answer.status.as_u16(), 200 | 400),
+                    "{}",
+                    answer.body
+                );
             }
         }
     }
@@ -100,10 +109,17 @@ async fn after_random_traffic_through_two_processes_everything_equals_the_log() 
     let other = app.beside(&Role::ALL).await;
     let readers = (0..40).map(|n| {
         let reader = app.reader();
-        let reader = if n % 2 == 0 { reader } else { reader.at(&other.url) };
+        let reader = if n % 2 == 0 {
+            reader
+        } else {
+            reader.at(&other.url)
+        };
         live_a_little(reader, seed ^ u64::wrapping_mul(n, 0x9e37_79b9_7f4a_7c15))
     });
-    stream::iter(readers).buffer_unordered(20).collect::<Vec<()>>().await;
+    stream::iter(readers)
+        .buffer_unordered(20)
+        .collect::<Vec<()>>()
+        .await;
     check::everything(&app).await;
     other.stop().await;
 }
@@ -111,8 +127,17 @@ async fn after_random_traffic_through_two_processes_everything_equals_the_log() 
 /// Applies the whole log from its beginning, by the code that runs live.
 async fn replay(pool: &PgPool) {
     let tail = eventlog::tail::Tail::default();
-    for table in ["checkpoints", "history", "history_totals", "reader_days", "days"] {
-        sqlx::query(&format!("truncate {table}")).execute(pool).await.unwrap();
+    for table in [
+        "checkpoints",
+        "history",
+        "history_totals",
+        "reader_days",
+        "days",
+    ] {
+        sqlx::query(&format!("truncate {table}"))
+            .execute(pool)
+            .await
+            .unwrap();
     }
     let stop = CancellationToken::new();
     tokio::join!(
@@ -137,7 +162,10 @@ async fn replay(pool: &PgPool) {
 async fn a_replay_from_nothing_gives_the_same_tables_as_live() {
     let app = App::start().await;
     let traffic = (1..10).map(|n| live_a_little(app.reader(), n));
-    stream::iter(traffic).buffer_unordered(10).collect::<Vec<()>>().await;
+    stream::iter(traffic)
+        .buffer_unordered(10)
+        .collect::<Vec<()>>()
+        .await;
     check::everything(&app).await;
     let (corner, pool) = (app.corner.clone(), app.pool.clone());
     app.stop().await;
@@ -154,9 +182,11 @@ async fn many_updates_of_one_session_are_few_row_writes() {
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
-    let updates = json!((0..50)
-        .map(|n| json!({ "session_id": session, "current_position": n }))
-        .collect::<Vec<_>>());
+    let updates = json!(
+        (0..50)
+            .map(|n| json!({ "session_id": session, "current_position": n }))
+            .collect::<Vec<_>>()
+    );
     for _ in 0..10 {
         let _ = reader.batch(updates.clone()).await.ok();
     }
@@ -214,7 +244,10 @@ async fn two_workers_of_one_projection_apply_nothing_twice() {
         app.beside(&[Role::Projections]).await,
     ];
     let traffic = (1..20).map(|n| live_a_little(app.reader(), n * 7));
-    stream::iter(traffic).buffer_unordered(20).collect::<Vec<()>>().await;
+    stream::iter(traffic)
+        .buffer_unordered(20)
+        .collect::<Vec<()>>()
+        .await;
     check::everything(&app).await;
     for worker in workers {
         worker.stop().await;

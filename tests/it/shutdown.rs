@@ -22,7 +22,10 @@ async fn sigterm_under_load_answers_what_it_took_and_loses_nothing() {
                 loop {
                     let path = format!("/{session}/update");
                     let update = serde_json::json!({ "current_position": acknowledged % 100 });
-                    match reader.try_call(reqwest::Method::PUT, &path, Some(update)).await {
+                    match reader
+                        .try_call(reqwest::Method::PUT, &path, Some(update))
+                        .await
+                    {
                         Ok(answer) if answer.status == 200 => acknowledged += 1,
                         Ok(answer) => panic!("{}: {}", answer.status, answer.body),
                         Err(_) => return acknowledged,
@@ -36,12 +39,22 @@ async fn sigterm_under_load_answers_what_it_took_and_loses_nothing() {
     }
     let status = process.terminate().await;
     assert!(status.success(), "{status}");
-    let acknowledged: usize = join_all(clients).await.into_iter().map(Result::unwrap).sum();
+    let acknowledged: usize = join_all(clients)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .sum();
     let written = check::log(&pool).await.len();
     // A connection that closes between two requests may have swallowed one;
     // but nothing that was answered is missing, and nothing is half done.
-    assert!(written >= acknowledged, "{written} written, {acknowledged} acknowledged");
-    assert!(written - acknowledged <= 20, "{written} written, {acknowledged} acknowledged");
+    assert!(
+        written >= acknowledged,
+        "{written} written, {acknowledged} acknowledged"
+    );
+    assert!(
+        written - acknowledged <= 20,
+        "{written} written, {acknowledged} acknowledged"
+    );
 
     let process = Process::start(&corner).await;
     app::settled(&pool, &corner).await;

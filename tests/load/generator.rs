@@ -107,7 +107,10 @@ async fn start_share(address: SocketAddr, readers: usize) -> anyhow::Result<Vec<
                  authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
             )
         };
-        let body = format!("{{\"book_id\":\"{}\",\"time_zone\":\"Europe/Berlin\"}}", Uuid::new_v4());
+        let body = format!(
+            "{{\"book_id\":\"{}\",\"time_zone\":\"Europe/Berlin\"}}",
+            Uuid::new_v4()
+        );
         let request = with_body(&head("POST", "start"), &body);
         let status = connection.call(request.as_bytes()).await?;
         ensure!(status == 201, "a start was answered {status}");
@@ -129,7 +132,11 @@ async fn update_share(
     let mut load = Load::default();
     for (n, member) in share.iter().cycle().enumerate() {
         let position = n % 1_000;
-        let body = format!("{{\"current_position\":{}.{}}}", position / 10, position % 10);
+        let body = format!(
+            "{{\"current_position\":{}.{}}}",
+            position / 10,
+            position % 10
+        );
         let request = with_body(&member.head, &body);
         let sent = Instant::now();
         if sent >= until {
@@ -178,7 +185,9 @@ impl Connection {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 bail!("the connection was closed");
             }
-            let Some(head) = find(&self.buffer, b"\r\n\r\n") else { continue };
+            let Some(head) = find(&self.buffer, b"\r\n\r\n") else {
+                continue;
+            };
             self.body = head + 4;
             let text = std::str::from_utf8(&self.buffer[..head])?;
             let length: usize = text
@@ -200,5 +209,7 @@ impl Connection {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }

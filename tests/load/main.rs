@@ -81,7 +81,10 @@ async fn measure(
     for n in 1..=rounds {
         println!("round {n} of {rounds}: pgbench, {} s", length.as_secs());
         let one_row = reference.rows_per_second(length).await?;
-        println!("round {n} of {rounds}: single updates, {} s", length.as_secs());
+        println!(
+            "round {n} of {rounds}: single updates, {} s",
+            length.as_secs()
+        );
         let before = service.usage(servers)?;
         let events = service.events().await?;
         let load = crowd.update(length).await?;
@@ -118,7 +121,10 @@ async fn check(service: &Running, before: i64, load: &Load) -> anyhow::Result<()
 /// The executable of the service, built beside this one.
 fn executable() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let executable = own.parent().unwrap_or(Path::new(".")).join("reading-sessions");
+    let executable = own
+        .parent()
+        .unwrap_or(Path::new("."))
+        .join("reading-sessions");
     ensure!(executable.exists(), "{} is not built", executable.display());
     Ok(executable)
 }

@@ -28,13 +28,18 @@ impl Table {
     pub async fn create(servers: &Servers) -> anyhow::Result<Self> {
         let url = servers.database_url();
         let mut admin = PgConnection::connect(url).await?;
-        admin.execute(format!("create database {DATABASE}").as_str()).await?;
+        admin
+            .execute(format!("create database {DATABASE}").as_str())
+            .await?;
         admin.close().await?;
-        let (server, _) = url.rsplit_once('/').context("an address names its database")?;
+        let (server, _) = url
+            .rsplit_once('/')
+            .context("an address names its database")?;
         let url = format!("{server}/{DATABASE}");
         let pool = sqlx::PgPool::connect(&url).await?;
         projections::schema::migrate(&pool).await?;
-        pool.execute("alter table events disable trigger events_order").await?;
+        pool.execute("alter table events disable trigger events_order")
+            .await?;
         pool.close().await;
 
         // Ids of this month, whose first two groups are its time.
@@ -62,7 +67,9 @@ impl Table {
     pub async fn rows_per_second(&self, length: Duration) -> anyhow::Result<f64> {
         let seconds = length.as_secs().to_string();
         let output = Command::new(&self.program)
-            .args(["-n", "-M", "prepared", "-c", "32", "-j", "2", "-T", &seconds, "-f"])
+            .args([
+                "-n", "-M", "prepared", "-c", "32", "-j", "2", "-T", &seconds, "-f",
+            ])
             .arg(&self.script)
             .arg(&self.url)
             .output()

@@ -80,7 +80,10 @@ impl Report {
         );
         let [p50, p95, p99] =
             [50, 95, 99].map(|percent| self.median(|round| round.load.percentile(percent)));
-        let _ = writeln!(table, "\nLatency of an update: p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms; no errors.");
+        let _ = writeln!(
+            table,
+            "\nLatency of an update: p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms; no errors."
+        );
         let _ = writeln!(table, "\nCPU per update:");
         for name in ["service", "Postgres", "NATS", "Redis", "generator"] {
             let micros = self.median(|round| {
@@ -102,7 +105,10 @@ impl Report {
         );
         text.push_str(&self.table());
         let _ = writeln!(text, "\n## Rounds\n");
-        let _ = writeln!(text, "| round | updates/s | pgbench one row/s | ratio | p50 | p99 | caught up |");
+        let _ = writeln!(
+            text,
+            "| round | updates/s | pgbench one row/s | ratio | p50 | p99 | caught up |"
+        );
         let _ = writeln!(text, "|---|---|---|---|---|---|---|");
         for (n, round) in (1..).zip(&self.rounds) {
             let _ = writeln!(
@@ -130,7 +136,9 @@ impl Report {
              with the same payload, without the order lock.\n\
              - After each round: as many events in the log, in the stream and in the history as \
              updates were acknowledged, or the run fails.",
-            cpu_model().map(|model| format!(" ({model})")).unwrap_or_default(),
+            cpu_model()
+                .map(|model| format!(" ({model})"))
+                .unwrap_or_default(),
             self.versions,
         );
         std::fs::write(path, text).with_context(|| format!("{} was not written", path.display()))
@@ -139,11 +147,16 @@ impl Report {
 
 fn cpu_model() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("model name"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))?;
     Some(line.trim_start_matches([':', ' ', '\t']).to_owned())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "memory stays far below 2^52 bytes")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "memory stays far below 2^52 bytes"
+)]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1_048_576.0
 }

@@ -16,7 +16,7 @@ use tests::stack::Corner;
 use crate::usage::{self, Usage};
 
 /// How long the projections may take to catch up before the run is void.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_mins(1);
 
 /// The running service.
 pub struct Running {
@@ -37,7 +37,10 @@ impl Running {
             nats_prefix: String::new(),
             redis_url: servers.redis_url().to_owned(),
         };
-        let migrated = process::command_of(&executable, &corner).arg("migrate").status().await?;
+        let migrated = process::command_of(&executable, &corner)
+            .arg("migrate")
+            .status()
+            .await?;
         ensure!(migrated.success(), "the database was not migrated");
         let process = Process::start_of(&executable, &corner).await;
         Ok(Self {
@@ -50,14 +53,19 @@ impl Running {
 
     /// How many events the log holds.
     pub async fn events(&self) -> anyhow::Result<i64> {
-        Ok(sqlx::query_scalar("select count(*) from events").fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar("select count(*) from events")
+            .fetch_one(&self.pool)
+            .await?)
     }
 
     /// Waits for the projections; returns how long they took.
     pub async fn caught_up(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
         while let Err(behind) = app::caught_up(&self.pool, &self.corner).await {
-            ensure!(started.elapsed() < CATCH_UP, "the projections are behind: {behind}");
+            ensure!(
+                started.elapsed() < CATCH_UP,
+                "the projections are behind: {behind}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(started.elapsed())
@@ -70,7 +78,10 @@ impl Running {
             sqlx::query_scalar("select coalesce(sum(version), 0)::bigint from history")
                 .fetch_one(&self.pool)
                 .await?;
-        ensure!(versions == events, "the history has {versions} of {events} events");
+        ensure!(
+            versions == events,
+            "the history has {versions} of {events} events"
+        );
         let jetstream = connect::jetstream(&app::settings(&self.corner, &[]).nats).await?;
         let name = Subjects::new(&self.corner.nats_prefix).stream().to_owned();
         let stream = jetstream.get_stream(name).await?;
@@ -86,7 +97,8 @@ impl Running {
 
     /// CPU time used so far, by process.
     pub fn usage(&self, servers: &Servers) -> anyhow::Result<Usage> {
-        let pid = |name: &str, pid: Option<u32>| pid.with_context(|| format!("{name} does not run"));
+        let pid =
+            |name: &str, pid: Option<u32>| pid.with_context(|| format!("{name} does not run"));
         let of = [
             ("service", pid("the service", self.process.pid())?),
             ("Postgres", pid("Postgres", servers.postgres.pid())?),
@@ -94,10 +106,16 @@ impl Running {
             ("Redis", pid("Redis", servers.redis.pid())?),
             ("generator", std::process::id()),
         ];
-        let mut usage: std::collections::BTreeMap<_, _> =
-            of.into_iter().map(|(name, pid)| (name, usage::cpu(pid))).collect();
+        let mut usage: std::collections::BTreeMap<_, _> = of
+            .into_iter()
+            .map(|(name, pid)| (name, usage::cpu(pid)))
+            .collect();
         // The generator is the parent of all the others.
-        let others: Duration = usage.iter().filter(|(name, _)| **name != "generator").map(|(_, cpu)| *cpu).sum();
+        let others: Duration = usage
+            .iter()
+            .filter(|(name, _)| **name != "generator")
+            .map(|(_, cpu)| *cpu)
+            .sum();
         if let Some(own) = usage.get_mut("generator") {
             *own = own.saturating_sub(others);
         }

@@ -55,7 +55,10 @@ fn stat(pid: u32) -> Option<Stat> {
     let (_, fields) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
     // utime, stime, and those of children that have ended.
-    let ticks = fields[11..15].iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    let ticks = fields[11..15]
+        .iter()
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum();
     Some(Stat {
         pid,
         parent: fields[1].parse().ok()?,
@@ -66,7 +69,9 @@ fn stat(pid: u32) -> Option<Stat> {
 /// The most memory that a process has had resident, in bytes.
 pub fn peak_resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kilobytes * 1_024)
 }

@@ -58,9 +58,9 @@ impl App {
         let service = roles::start(&settings(&corner, roles)).await.unwrap();
         let pool = pool(&corner).await;
         Self {
-            url: service
-                .http
-                .map_or_else(String::new, |http| format!("http://{http}/api/v1/reading-sessions")),
+            url: service.http.map_or_else(String::new, |http| {
+                format!("http://{http}/api/v1/reading-sessions")
+            }),
             admin_url: format!("http://{}", service.admin),
             client: reqwest::Client::new(),
             service: Some(service),
@@ -172,7 +172,10 @@ pub async fn pool(corner: &Corner) -> PgPool {
 pub async fn settled(pool: &PgPool, corner: &Corner) {
     let started = Instant::now();
     while let Err(behind) = caught_up(pool, corner).await {
-        assert!(started.elapsed() < SETTLE, "not settled within {SETTLE:?}: {behind}");
+        assert!(
+            started.elapsed() < SETTLE,
+            "not settled within {SETTLE:?}: {behind}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -191,6 +194,9 @@ pub async fn caught_up(pool: &PgPool, corner: &Corner) -> anyhow::Result<()> {
     let mut redis = redis.get_multiplexed_async_connection().await?;
     let position: Option<i64> =
         redis::AsyncCommands::get(&mut redis, "reading_session:checkpoint").await?;
-    anyhow::ensure!(position >= Some(head), "active_sessions is at {position:?} of {head}");
+    anyhow::ensure!(
+        position >= Some(head),
+        "active_sessions is at {position:?} of {head}"
+    );
     Ok(())
 }

@@ -86,13 +86,13 @@ pub fn sequences_have_no_holes(log: &[Stored]) {
 }
 
 /// I3: a reader has at most one active session, and the claim says which.
-pub async fn claims_are_the_active_sessions(
-    pool: &PgPool,
-    sessions: &BTreeMap<SessionId, Folded>,
-) {
+pub async fn claims_are_the_active_sessions(pool: &PgPool, sessions: &BTreeMap<SessionId, Folded>) {
     let mut active: BTreeMap<Uuid, String> = BTreeMap::new();
     for (id, folded) in sessions {
-        let session = folded.session.started().expect("a start is the first event");
+        let session = folded
+            .session
+            .started()
+            .expect("a start is the first event");
         if session.is_active() {
             let other = active.insert(session.start.reader_id.uuid(), id.to_string());
             assert_eq!(other, None, "a reader with two active sessions");
@@ -115,7 +115,11 @@ pub async fn stream_is_the_log(corner: &Corner, log: &[Stored]) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         published = stream::read_all(corner).await;
     }
-    assert_eq!(published.len(), log.len(), "events in the stream and in the log");
+    assert_eq!(
+        published.len(),
+        log.len(),
+        "events in the stream and in the log"
+    );
     let subjects = Subjects::new(&corner.nats_prefix);
     let mut previous = 0;
     for (published, stored) in published.iter().zip(log) {
@@ -131,7 +135,11 @@ pub async fn stream_is_the_log(corner: &Corner, log: &[Stored]) {
             published.subject,
             subjects.event(&stored.event_type, ReaderId::from(reader))
         );
-        assert!(published.subject.ends_with(&partition(ReaderId::from(reader)).to_string()));
+        assert!(
+            published
+                .subject
+                .ends_with(&partition(ReaderId::from(reader)).to_string())
+        );
         previous = stored.global_position;
     }
 }
@@ -150,13 +158,19 @@ pub async fn history_is_the_fold(pool: &PgPool, sessions: &BTreeMap<SessionId, F
         .fetch_one(pool)
         .await
         .unwrap();
-    assert_eq!(usize::try_from(rows).unwrap(), sessions.len(), "rows of the history");
+    assert_eq!(
+        usize::try_from(rows).unwrap(),
+        sessions.len(),
+        "rows of the history"
+    );
     for (reader, mut expected) in by_reader {
         expected.sort_by_key(|(id, folded)| {
             std::cmp::Reverse((folded.session.started().unwrap().start.started_at, *id))
         });
         let limit = i64::try_from(expected.len()).unwrap() + 1;
-        let shown = history::page(pool, reader, None, None, limit).await.unwrap();
+        let shown = history::page(pool, reader, None, None, limit)
+            .await
+            .unwrap();
         assert_eq!(shown.len(), expected.len(), "sessions of reader {reader}");
         for (shown, (id, folded)) in shown.iter().zip(&expected) {
             let mut session = folded.session.started().unwrap().clone();
@@ -167,7 +181,11 @@ pub async fn history_is_the_fold(pool: &PgPool, sessions: &BTreeMap<SessionId, F
             assert_eq!(shown.session, session, "of {id}");
         }
         let total = history::total(pool, reader, None).await.unwrap();
-        assert_eq!(usize::try_from(total).unwrap(), expected.len(), "total of {reader}");
+        assert_eq!(
+            usize::try_from(total).unwrap(),
+            expected.len(),
+            "total of {reader}"
+        );
     }
 }
 
@@ -226,16 +244,22 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
         }
     }
 
-    let rows: Vec<(Uuid, NaiveDate, i64, i64, i64)> = sqlx::query_as(
-        "select reader_id, day, sessions, active_ms, progress from reader_days",
-    )
-    .fetch_all(pool)
-    .await
-    .unwrap();
+    let rows: Vec<(Uuid, NaiveDate, i64, i64, i64)> =
+        sqlx::query_as("select reader_id, day, sessions, active_ms, progress from reader_days")
+            .fetch_all(pool)
+            .await
+            .unwrap();
     let shown: BTreeMap<_, _> = rows
         .into_iter()
         .map(|(reader, day, sessions, active_ms, progress)| {
-            ((reader, day), Day { sessions, active_ms, progress })
+            (
+                (reader, day),
+                Day {
+                    sessions,
+                    active_ms,
+                    progress,
+                },
+            )
         })
         .collect();
     assert_eq!(shown, days, "days of readers");
@@ -256,7 +280,17 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
     let shown: BTreeMap<_, _> = rows
         .into_iter()
         .map(|(day, readers, sessions, active_ms, progress)| {
-            (day, (readers, Day { sessions, active_ms, progress }))
+            (
+                day,
+                (
+                    readers,
+                    Day {
+                        sessions,
+                        active_ms,
+                        progress,
+                    },
+                ),
+            )
         })
         .collect();
     assert_eq!(shown, sums, "days of all readers");
@@ -267,8 +301,9 @@ pub async fn cache_is_not_newer(corner: &Corner, sessions: &BTreeMap<SessionId, 
     let cache = connect::cache(&app::settings(corner, &[]).redis).unwrap();
     let redis = redis::Client::open(corner.redis_url.as_str()).unwrap();
     let mut redis = ConnectionManager::new(redis).await.unwrap();
-    let keys: Vec<String> =
-        redis::AsyncCommands::keys(&mut redis, "reading_session:active:*").await.unwrap();
+    let keys: Vec<String> = redis::AsyncCommands::keys(&mut redis, "reading_session:active:*")
+        .await
+        .unwrap();
     for key in keys {
         let reader: Uuid = key.rsplit(':').next().unwrap().parse().unwrap();
         let entry = cached(&cache, reader.into()).await;

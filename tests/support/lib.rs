@@ -1,6 +1,6 @@
 //! What the tests stand on: real servers, a service of their own for each
 //! test, readers who speak the domain, and the checks of the promises.
-#![expect(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod app;
 pub mod check;

@@ -109,7 +109,11 @@ impl Process {
     /// SIGTERM; returns how it ended.
     pub async fn terminate(mut self) -> std::process::ExitStatus {
         let pid = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .await
+            .unwrap();
         assert!(sent.success());
         self.child.wait().await.unwrap()
     }

@@ -46,7 +46,10 @@ impl Answer {
             self.body["request_id"],
             self.headers["x-request-id"].to_str().unwrap()
         );
-        self.body["detail"].as_str().expect("a problem has a detail").to_owned()
+        self.body["detail"]
+            .as_str()
+            .expect("a problem has a detail")
+            .to_owned()
     }
 }
 
@@ -54,7 +57,11 @@ impl Answer {
 #[track_caller]
 #[must_use]
 pub fn id(session: &Value) -> Uuid {
-    session["id"].as_str().expect("a session has an id").parse().unwrap()
+    session["id"]
+        .as_str()
+        .expect("a session has an id")
+        .parse()
+        .unwrap()
 }
 
 impl Reader {
@@ -70,7 +77,12 @@ impl Reader {
     /// A reader with a valid token and no service to call yet.
     #[must_use]
     pub fn of(id: Uuid) -> Self {
-        Self::new(reqwest::Client::new(), String::new(), id, crate::app::token(id))
+        Self::new(
+            reqwest::Client::new(),
+            String::new(),
+            id,
+            crate::app::token(id),
+        )
     }
 
     /// The same reader, calling another process.
@@ -127,17 +139,20 @@ impl Reader {
 
     /// Moves the position.
     pub async fn update(&self, session: Uuid, position: f64) -> Answer {
-        self.update_with(session, json!({ "current_position": position })).await
+        self.update_with(session, json!({ "current_position": position }))
+            .await
     }
 
     /// Moves the position as the body says.
     pub async fn update_with(&self, session: Uuid, body: Value) -> Answer {
-        self.call(Method::PUT, &format!("/{session}/update"), Some(body)).await
+        self.call(Method::PUT, &format!("/{session}/update"), Some(body))
+            .await
     }
 
     /// Ends where the body says.
     pub async fn end(&self, session: Uuid, body: Value) -> Answer {
-        self.call(Method::PUT, &format!("/{session}/end"), Some(body)).await
+        self.call(Method::PUT, &format!("/{session}/end"), Some(body))
+            .await
     }
 
     /// Sends updates as one batch.
@@ -158,7 +173,8 @@ impl Reader {
 
     /// A page of the history; `query` with its question mark.
     pub async fn history(&self, query: &str) -> Answer {
-        self.call(Method::GET, &format!("/history{query}"), None).await
+        self.call(Method::GET, &format!("/history{query}"), None)
+            .await
     }
 
     /// The days with reading.

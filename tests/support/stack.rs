@@ -109,12 +109,16 @@ impl Stack {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         assert!(n < REDIS_DATABASES, "more tests than Redis databases");
         let name = format!("test_{n}");
-        self.execute(&format!("create database {name} {like}")).await;
+        self.execute(&format!("create database {name} {like}"))
+            .await;
         Corner {
             database_url: connection_to(&self.database_url, &name),
             nats_url: self.nats_url.clone(),
             nats_prefix: name,
-            redis_url: format!("{}/{n}", self.redis_url.trim_end_matches("/0").trim_end_matches('/')),
+            redis_url: format!(
+                "{}/{n}",
+                self.redis_url.trim_end_matches("/0").trim_end_matches('/')
+            ),
         }
     }
 

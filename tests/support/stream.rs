@@ -23,7 +23,9 @@ pub struct Published {
 
 /// All events of the stream, in its order.
 pub async fn read_all(corner: &Corner) -> Vec<Published> {
-    let jetstream = connect::jetstream(&app::settings(corner, &[]).nats).await.unwrap();
+    let jetstream = connect::jetstream(&app::settings(corner, &[]).nats)
+        .await
+        .unwrap();
     let name = Subjects::new(&corner.nats_prefix).stream().to_owned();
     let mut stream = jetstream.get_stream(name).await.unwrap();
     let mut left = stream.info().await.unwrap().state.messages;
@@ -40,7 +42,13 @@ pub async fn read_all(corner: &Corner) -> Vec<Published> {
         let message = messages.next().await.expect("more events").unwrap();
         published.push(Published {
             subject: message.subject.to_string(),
-            message_id: message.headers.as_ref().unwrap().get("Nats-Msg-Id").unwrap().to_string(),
+            message_id: message
+                .headers
+                .as_ref()
+                .unwrap()
+                .get("Nats-Msg-Id")
+                .unwrap()
+                .to_string(),
             event: serde_json::from_slice(&message.payload).unwrap(),
         });
         left -= 1;

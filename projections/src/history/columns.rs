@@ -1,5 +1,6 @@
 //! A batch's rows as columns: Postgres takes arrays.
 
+use domain::event::DeviceType;
 use domain::{SessionId, SessionStarted, Timestamp};
 use uuid::Uuid;
 
@@ -7,6 +8,7 @@ use super::Row;
 
 /// Sessions whose start is in the batch.
 #[derive(Default)]
+#[expect(clippy::struct_field_names, reason = "the columns of the table")]
 pub(super) struct Started<'a> {
     pub(super) session_ids: Vec<String>,
     pub(super) reader_ids: Vec<Uuid>,
@@ -40,17 +42,28 @@ impl<'a> Started<'a> {
         self.versions.push(row.version);
         self.started_at.push(start.started_at);
         self.ended_at.push(change.ended.map(|ending| ending.at));
-        self.last_activity_at.push(latest.map_or(start.started_at, |latest| latest.at));
+        self.last_activity_at
+            .push(latest.map_or(start.started_at, |latest| latest.at));
         self.active_ms.push(change.active_ms);
         self.start_positions.push(start.position.steps());
-        self.positions.push(latest.map_or(start.position, |latest| latest.position).steps());
-        self.furthest_positions.push(change.furthest_position.steps());
-        self.device_types.push(start.device_type.map(|device| device.as_str()));
+        self.positions.push(
+            latest
+                .map_or(start.position, |latest| latest.position)
+                .steps(),
+        );
+        self.furthest_positions
+            .push(change.furthest_position.steps());
+        self.device_types
+            .push(start.device_type.map(DeviceType::as_str));
         self.device_ids.push(start.device_id.as_deref());
-        self.end_reasons.push(change.ended.map(|ending| ending.reason.as_str()));
-        self.locators.push(latest.and_then(|latest| latest.locator.as_deref()));
-        self.book_titles.push(book.and_then(|book| book.title.as_deref()));
-        self.book_authors.push(book.and_then(|book| book.author.as_deref()));
+        self.end_reasons
+            .push(change.ended.map(|ending| ending.reason.as_str()));
+        self.locators
+            .push(latest.and_then(|latest| latest.locator.as_deref()));
+        self.book_titles
+            .push(book.and_then(|book| book.title.as_deref()));
+        self.book_authors
+            .push(book.and_then(|book| book.author.as_deref()));
         self.book_total_pages
             .push(book.and_then(|book| book.total_pages?.try_into().ok()));
         self.time_zones.push(start.time_zone.name());
@@ -81,9 +94,13 @@ impl<'a> Changed<'a> {
         self.ended_at.push(change.ended.map(|ending| ending.at));
         self.last_activity_at.push(latest.map(|latest| latest.at));
         self.active_ms.push(change.active_ms);
-        self.positions.push(latest.map(|latest| latest.position.steps()));
-        self.furthest_positions.push(change.furthest_position.steps());
-        self.end_reasons.push(change.ended.map(|ending| ending.reason.as_str()));
-        self.locators.push(latest.and_then(|latest| latest.locator.as_deref()));
+        self.positions
+            .push(latest.map(|latest| latest.position.steps()));
+        self.furthest_positions
+            .push(change.furthest_position.steps());
+        self.end_reasons
+            .push(change.ended.map(|ending| ending.reason.as_str()));
+        self.locators
+            .push(latest.and_then(|latest| latest.locator.as_deref()));
     }
 }

@@ -46,7 +46,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 fn unreadable(rejection: &BytesRejection) -> Problem {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is larger than 64 KB")
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "The body is larger than 64 KB",
+        )
     } else {
         Problem::bad_request("The body could not be read")
     }
@@ -161,12 +164,18 @@ impl Visitor<'_> for PercentVisitor {
         Position::new(percent).map(Percent).map_err(E::custom)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "what is lost is far outside 0 to 100")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "what is lost is far outside 0 to 100"
+    )]
     fn visit_u64<E: de::Error>(self, percent: u64) -> Result<Percent, E> {
         self.visit_f64(percent as f64)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "what is lost is far outside 0 to 100")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "what is lost is far outside 0 to 100"
+    )]
     fn visit_i64<E: de::Error>(self, percent: i64) -> Result<Percent, E> {
         self.visit_f64(percent as f64)
     }
@@ -185,12 +194,11 @@ impl Visitor<'_> for PercentVisitor {
 /// 422 when it is longer than `max` characters or holds a NUL.
 pub fn text(field: &str, text: Option<String>, max: usize) -> Result<Option<String>, Problem> {
     match &text {
-        Some(text) if text.chars().count() > max => {
-            Err(Problem::invalid(field, format!("longer than {max} characters")))
-        }
-        Some(text) if text.contains('\0') => {
-            Err(Problem::invalid(field, "holds a NUL character"))
-        }
+        Some(text) if text.chars().count() > max => Err(Problem::invalid(
+            field,
+            format!("longer than {max} characters"),
+        )),
+        Some(text) if text.contains('\0') => Err(Problem::invalid(field, "holds a NUL character")),
         _ => Ok(text),
     }
 }
@@ -200,7 +208,9 @@ mod tests {
     use super::*;
 
     fn percent(json: &str) -> Option<f64> {
-        serde_json::from_str(json).ok().map(|Percent(position)| position.percent())
+        serde_json::from_str(json)
+            .ok()
+            .map(|Percent(position)| position.percent())
     }
 
     #[test]
@@ -208,15 +218,30 @@ mod tests {
         assert_eq!(percent("42"), Some(42.0));
         assert_eq!(percent("42.5"), Some(42.5));
         assert_eq!(percent("\"42\""), Some(42.0));
-        for refused in ["-1", "101", "1e400", "\"NaN\"", "\"inf\"", "true", "null", "[]", "\"\"", "18446744073709551615"] {
+        for refused in [
+            "-1",
+            "101",
+            "1e400",
+            "\"NaN\"",
+            "\"inf\"",
+            "true",
+            "null",
+            "[]",
+            "\"\"",
+            "18446744073709551615",
+        ] {
             assert_eq!(percent(refused), None, "{refused}");
         }
     }
 
     #[test]
     fn only_a_well_formed_traceparent_is_carried_along() {
-        assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        assert!(!is_traceparent("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"));
+        assert!(is_traceparent(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        ));
+        assert!(!is_traceparent(
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"
+        ));
         assert!(!is_traceparent("\" , \"x\": \""));
     }
 }

@@ -15,7 +15,10 @@ const RETRY_AFTER: u32 = 1;
 
 /// An error on its way to the client.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
     status: StatusCode,
     detail: String,
     errors: Vec<FieldError>,
@@ -47,13 +50,13 @@ impl Problem {
     /// A problem with a sentence for people.
     #[must_use]
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             status,
             detail: detail.into(),
             errors: Vec::new(),
             header: None,
             cause: None,
-        }
+        }))
     }
 
     /// 400: what was sent cannot be understood, or is not possible now.
@@ -78,7 +81,10 @@ impl Problem {
     /// 405; the router says which methods are allowed.
     #[must_use]
     pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed here")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "This method is not allowed here",
+        )
     }
 
     /// 422: one field is not as it must be.
@@ -87,16 +93,23 @@ impl Problem {
         let (field, message) = (field.into(), message.into());
         let mut problem = Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            if field.is_empty() { message.clone() } else { format!("{field}: {message}") },
+            if field.is_empty() {
+                message.clone()
+            } else {
+                format!("{field}: {message}")
+            },
         );
-        problem.errors.push(FieldError { field, message });
+        problem.0.errors.push(FieldError { field, message });
         problem
     }
 
     /// 500, without a word of what happened.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "The service made a mistake")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The service made a mistake",
+        )
     }
 
     /// 503; the client should try again.
@@ -107,7 +120,7 @@ impl Problem {
     }
 
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.0.header = Some((name, value));
         self
     }
 
@@ -120,25 +133,25 @@ impl Problem {
             text = format!("{text}: {cause}");
             next = cause.source();
         }
-        self.cause = Some(text);
+        self.0.cause = Some(text);
         self
     }
 
     /// What the log should say.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
-        self.cause.as_deref()
+        self.0.cause.as_deref()
     }
 
     /// Writes the problem into its response, where the request's id is known.
     pub fn write(&self, response: &mut Response, request_id: &str) {
         let body = Json {
             r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: &self.detail,
+            title: self.0.status.canonical_reason().unwrap_or("Error"),
+            status: self.0.status.as_u16(),
+            detail: &self.0.detail,
             request_id,
-            errors: &self.errors,
+            errors: &self.0.errors,
         };
         let json = serde_json::to_vec(&body).expect("a problem is plain JSON");
         *response.body_mut() = Body::from(json);
@@ -152,8 +165,8 @@ impl Problem {
 /// The body comes later, from [`Problem::write`].
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
-        if let Some((name, value)) = &self.header {
+        let mut response = self.0.status.into_response();
+        if let Some((name, value)) = &self.0.header {
             response.headers_mut().insert(name, value.clone());
         }
         response.extensions_mut().insert(self);

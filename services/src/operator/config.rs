@@ -15,9 +15,15 @@ impl Settings {
             Ok(secret) => format!("{secret:?}"),
             Err(error) => format!("({error})"),
         };
-        let roles = if args.roles.is_empty() { &Role::ALL[..] } else { &args.roles };
-        let roles: Vec<String> =
-            roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
+        let roles = if args.roles.is_empty() {
+            &Role::ALL[..]
+        } else {
+            &args.roles
+        };
+        let roles: Vec<String> = roles
+            .iter()
+            .map(|role| format!("{role:?}").to_lowercase())
+            .collect();
         let seconds = |duration: std::time::Duration| duration.as_secs().to_string();
         let optional = |value: &Option<String>| value.clone().unwrap_or_default();
         Self(vec![
@@ -25,10 +31,22 @@ impl Settings {
             ("HTTP_ADDR", args.http.http_addr.to_string()),
             ("ADMIN_ADDR", args.http.admin_addr.to_string()),
             ("DATABASE_URL", hidden(args.database.url())),
-            ("DATABASE_POOL_SIZE", args.database.database_pool_size.to_string()),
-            ("DATABASE_STATEMENT_TIMEOUT", seconds(args.database.database_statement_timeout)),
-            ("DATABASE_CONNECT_TIMEOUT", seconds(args.database.database_connect_timeout)),
-            ("DATABASE_POOL_TIMEOUT", seconds(args.database.database_pool_timeout)),
+            (
+                "DATABASE_POOL_SIZE",
+                args.database.database_pool_size.to_string(),
+            ),
+            (
+                "DATABASE_STATEMENT_TIMEOUT",
+                seconds(args.database.database_statement_timeout),
+            ),
+            (
+                "DATABASE_CONNECT_TIMEOUT",
+                seconds(args.database.database_connect_timeout),
+            ),
+            (
+                "DATABASE_POOL_TIMEOUT",
+                seconds(args.database.database_pool_timeout),
+            ),
             ("NATS_URL", hidden(args.nats.url())),
             ("NATS_PREFIX", args.nats.nats_prefix.clone()),
             ("REDIS_URL", hidden(args.redis.url())),
@@ -42,7 +60,12 @@ impl Settings {
     /// One setting a line, as a shell reads it.
     #[must_use]
     pub fn text(&self) -> String {
-        self.0.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+        let lines: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        lines.join("\n")
     }
 
     /// A JSON object.

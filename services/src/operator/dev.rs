@@ -1,7 +1,8 @@
 //! `reading-sessions dev`: the whole service with servers of its own, on a
 //! machine that has neither docker nor root.
 
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -111,14 +112,15 @@ fn banner(
         service.admin
     );
     if let Some(http) = service.http {
-        banner.push_str(&format!(
+        let _ = write!(
+            banner,
             "client apps: http://{http}/api/v1/reading-sessions\n\n\
              A token for 12 hours, in your shell:\n\n  export TOKEN={token}\n\n\
              Start a session:\n\n  \
              curl -s http://{http}/api/v1/reading-sessions/start -H \"Authorization: Bearer $TOKEN\" \
              -H 'Content-Type: application/json' -d '{{\"book_id\": \"{}\"}}'\n\n",
             Uuid::new_v4()
-        ));
+        );
     }
     banner.push_str("Ctrl-C stops all of it.");
     Ok(banner)

@@ -12,7 +12,9 @@ use crate::connect;
 /// When Postgres does not answer or a migration fails; it is rolled back.
 pub async fn run(args: &DatabaseArgs) -> anyhow::Result<()> {
     let pool = connect::maintenance_pool(args)?;
-    schema::migrate(&pool).await.context("the database was not migrated")?;
+    schema::migrate(&pool)
+        .await
+        .context("the database was not migrated")?;
     schema::create_partitions(&pool)
         .await
         .context("partitions were not created ahead")?;

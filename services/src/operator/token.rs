@@ -67,7 +67,17 @@ mod tests {
     fn a_lifetime_has_a_unit_and_an_end() {
         assert_eq!(lifetime("90m"), Ok(Duration::from_mins(90)));
         assert_eq!(lifetime("2d"), Ok(Duration::from_hours(48)));
-        for refused in ["", "h", "1", "0s", "-1h", "1w", "366d", "99999999999999999999d", "1é"] {
+        for refused in [
+            "",
+            "h",
+            "1",
+            "0s",
+            "-1h",
+            "1w",
+            "366d",
+            "99999999999999999999d",
+            "1é",
+        ] {
             assert!(lifetime(refused).is_err(), "{refused}");
         }
     }

@@ -57,10 +57,7 @@ pub async fn handle(
     let (session_id, command) = body.command(reader_id, clock::now())?;
     let outcome = state.sessions.start(session_id, command, context).await?;
     let versioned = &outcome.versioned;
-    let session = versioned
-        .session
-        .started()
-        .ok_or_else(Problem::internal)?;
+    let session = versioned.session.started().ok_or_else(Problem::internal)?;
     let body = Session::new(session_id, versioned.sequence, session);
     Ok(answer(
         StatusCode::CREATED,
@@ -93,7 +90,9 @@ impl Body {
         let command = StartSession {
             reader_id,
             book_id,
-            position: self.start_position.map_or(Position::START, |Percent(position)| position),
+            position: self
+                .start_position
+                .map_or(Position::START, |Percent(position)| position),
             device_type: self.device_type,
             device_id: text("device_id", self.device_id, MAX_DEVICE_ID)?,
             time_zone,
@@ -107,7 +106,10 @@ impl Body {
 
 fn book(book: BookBody) -> Result<Book, Problem> {
     if book.total_pages.is_some_and(|pages| pages > MAX_PAGES) {
-        return Err(Problem::invalid("book.total_pages", format!("more than {MAX_PAGES}")));
+        return Err(Problem::invalid(
+            "book.total_pages",
+            format!("more than {MAX_PAGES}"),
+        ));
     }
     Ok(Book {
         title: text("book.title", book.title, MAX_TITLE)?,

@@ -55,8 +55,7 @@ async fn from_log(state: &api::State, reader_id: ReaderId) -> Result<Option<Entr
         let cache = state.cache.clone();
         let filled = entry.clone();
         tokio::spawn(async move {
-            if let Err(error) =
-                active_sessions::fill(&cache, &filled, active.global_position).await
+            if let Err(error) = active_sessions::fill(&cache, &filled, active.global_position).await
             {
                 tracing::debug!(%error, "a miss was not filled");
             }

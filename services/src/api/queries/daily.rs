@@ -40,7 +40,10 @@ struct Day {
     progress: i64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 fn percent<S: serde::Serializer>(steps: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     domain::position::serialize_percent(*steps, serializer)
 }

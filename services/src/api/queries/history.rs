@@ -1,5 +1,7 @@
 //! `GET /reading-sessions/history`
 
+use std::fmt::Write as _;
+
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -48,7 +50,10 @@ pub async fn handle(
 ) -> Result<Response, Problem> {
     let page_size = params.page_size.unwrap_or(DEFAULT_PAGE);
     if !(1..=MAX_PAGE).contains(&page_size) {
-        return Err(Problem::invalid("page_size", format!("from 1 to {MAX_PAGE}")));
+        return Err(Problem::invalid(
+            "page_size",
+            format!("from 1 to {MAX_PAGE}"),
+        ));
     }
     let book_id = params.book_id.as_deref().map(book_id).transpose()?;
     let after = params
@@ -90,7 +95,7 @@ pub async fn handle(
     if let Some(cursor) = &body.next_cursor {
         let mut link = format!("<{}?cursor={cursor}&page_size={page_size}", uri.path());
         if let Some(book_id) = book_id {
-            link.push_str(&format!("&book_id={book_id}"));
+            let _ = write!(link, "&book_id={book_id}");
         }
         link.push_str(">; rel=\"next\"");
         let link = HeaderValue::try_from(link).expect("a path, digits and base64");
@@ -118,15 +123,13 @@ fn encode(bound: Bound, reader_id: ReaderId, book_id: Option<BookId>) -> String 
 
 const CURSOR_VERSION: u8 = 1;
 
-fn decode(
-    cursor: &str,
-    reader_id: ReaderId,
-    book_id: Option<BookId>,
-) -> Result<Bound, Problem> {
+fn decode(cursor: &str, reader_id: ReaderId, book_id: Option<BookId>) -> Result<Bound, Problem> {
     let bound = || {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (content, sum) = bytes.split_last_chunk::<8>()?;
-        let (started_at, session_id) = content.strip_prefix(&[CURSOR_VERSION])?.split_first_chunk()?;
+        let (started_at, session_id) = content
+            .strip_prefix(&[CURSOR_VERSION])?
+            .split_first_chunk()?;
         if *sum != checksum(content, reader_id, book_id) {
             return None;
         }
@@ -143,7 +146,10 @@ fn checksum(content: &[u8], reader_id: ReaderId, book_id: Option<BookId>) -> [u8
     let mut name = content.to_vec();
     name.extend(book_id.iter().flat_map(|id| *id.uuid().as_bytes()));
     let hash = Uuid::new_v5(&reader_id.uuid(), &name);
-    let (half, _) = hash.as_bytes().split_first_chunk().expect("a UUID has 16 bytes");
+    let (half, _) = hash
+        .as_bytes()
+        .split_first_chunk()
+        .expect("a UUID has 16 bytes");
     *half
 }
 

@@ -22,5 +22,10 @@ pub async fn handle(
         .and_then(|found| Some((found, found.session.started()?)))
         .ok_or(domain::SessionError::NotFound)?;
     let body = Session::new(session_id, versioned.sequence, session);
-    Ok(answer(StatusCode::OK, &body, Some(versioned.sequence), None))
+    Ok(answer(
+        StatusCode::OK,
+        &body,
+        Some(versioned.sequence),
+        None,
+    ))
 }

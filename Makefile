@@ -1,0 +1,31 @@
+# The only list of commands; `make help` shows it.
+.DEFAULT_GOAL := help
+.PHONY: run test bench bench-quick lint fmt sqlx help
+
+run: ## Build and run the service with servers of its own
+	cargo run --release --locked -- dev
+
+test: ## Everything that proves the project; needs nothing running
+	cargo build --locked --bin reading-sessions
+	cargo test --locked --workspace
+
+bench: ## Measure beside references, and write docs/benchmarks.md
+	cargo build --release --locked --workspace --bins
+	target/release/bench --report docs/benchmarks.md
+
+bench-quick: ## A short look at the same figures
+	cargo build --release --locked --workspace --bins
+	target/release/bench --quick
+
+lint: ## What CI denies
+	cargo fmt --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format the sources
+	cargo fmt
+
+sqlx: ## Check the queries against a database of their own and write .sqlx
+	dev/sqlx
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
