@@ -13,8 +13,9 @@ use tokio::process::Command;
 
 const DATABASE: &str = "pgbench";
 
-/// As long as the payload of a position update.
-const PAYLOAD: &str = r#"{"type":"PositionUpdated","reader_id":"018f4c2e-7c1a-7000-8000-000000000001","occurred_at":"2026-11-22T23:55:44.494Z","position":12.5,"applied":true,"previous_at":"2026-11-22T23:55:44.294Z","previous_position":10.4,"credited_ms":200,"active_ms":20000,"furthest_position":12.5,"time_zone":"Europe/Berlin"}"#;
+/// As long as the payload of a position update. A space before `true`: pgbench
+/// takes `:true` for a variable.
+const PAYLOAD: &str = r#"{"type":"PositionUpdated","reader_id":"018f4c2e-7c1a-7000-8000-000000000001","occurred_at":"2026-11-22T23:55:44.494Z","position":12.5,"applied": true,"previous_at":"2026-11-22T23:55:44.294Z","previous_position":10.4,"credited_ms":200,"active_ms":20000,"furthest_position":12.5,"time_zone":"Europe/Berlin"}"#;
 
 /// A table of its own, beside the service's database.
 pub struct Table {
@@ -51,7 +52,7 @@ impl Table {
                 "\\set n random(1, 200000000000000)\n\
                  insert into events (aggregate_id, sequence, aggregate_type, event_type, \
                  event_version, payload, metadata) values ('{}-7000-8000-' || \
-                 lpad(to_hex(:n), 12, '0'), 1, 'reading_session', 'PositionUpdated', '1', \
+                 lpad(to_hex(cast(:n as bigint)), 12, '0'), 1, 'reading_session', 'PositionUpdated', '1', \
                  '{PAYLOAD}', '{{}}');\n",
                 &time[..13],
             ),
