@@ -30,6 +30,14 @@ pub struct Round {
     pub resident: u64,
 }
 
+impl Round {
+    /// CPU time of a process for each update, in microseconds.
+    fn cpu(&self, name: &str) -> f64 {
+        let used = self.used.0.get(name).copied().unwrap_or_default();
+        used.as_secs_f64() * 1e6 / (self.load.rate() * self.load.took.as_secs_f64())
+    }
+}
+
 /// All rounds.
 pub struct Report {
     /// What it was measured with.
@@ -41,7 +49,7 @@ pub struct Report {
 /// The versions of the servers.
 pub fn versions(servers: &Servers) -> String {
     [&servers.postgres, &servers.nats, &servers.redis]
-        .map(services::dev::Server::origin)
+        .map(services::dev::Server::title)
         .join(", ")
 }
 
@@ -86,10 +94,7 @@ impl Report {
         );
         let _ = writeln!(table, "\nCPU per update:");
         for name in ["service", "Postgres", "NATS", "Redis", "generator"] {
-            let micros = self.median(|round| {
-                let used = round.used.0.get(name).copied().unwrap_or_default();
-                used.as_secs_f64() * 1e6 / (round.load.rate() * round.load.took.as_secs_f64())
-            });
+            let micros = self.median(|round| round.cpu(name));
             let _ = writeln!(table, "- {name}: {micros:.0} µs");
         }
         table
@@ -107,19 +112,21 @@ impl Report {
         let _ = writeln!(text, "\n## Rounds\n");
         let _ = writeln!(
             text,
-            "| round | updates/s | pgbench one row/s | ratio | p50 | p99 | caught up |"
+            "| round | updates/s | pgbench one row/s | ratio | p50 | p99 | caught up | CPU per update: service | Postgres |"
         );
-        let _ = writeln!(text, "|---|---|---|---|---|---|---|");
+        let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|");
         for (n, round) in (1..).zip(&self.rounds) {
             let _ = writeln!(
                 text,
-                "| {n} | {:.0} | {:.0} | {:.2} | {:.1} ms | {:.1} ms | {:.2} s |",
+                "| {n} | {:.0} | {:.0} | {:.2} | {:.1} ms | {:.1} ms | {:.2} s | {:.0} µs | {:.0} µs |",
                 round.load.rate(),
                 round.one_row,
                 round.load.rate() / round.one_row,
                 round.load.percentile(50),
                 round.load.percentile(99),
                 round.caught_up.as_secs_f64(),
+                round.cpu("service"),
+                round.cpu("Postgres"),
             );
         }
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);

@@ -118,6 +118,15 @@ impl Server {
         }
     }
 
+    /// Product and version, as far as they are known.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match &self.own {
+            Some(own) => own.binary.title(),
+            None => self.kind.name().to_owned(),
+        }
+    }
+
     /// Its executable, when it is ours.
     #[must_use]
     pub fn executable(&self) -> Option<&Path> {
