@@ -1,23 +1,22 @@
 //! Commands, from the session to the log: load, decide, append; when somebody
 //! else wrote first, load what is new and decide again.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::event::EndReason;
 use domain::session::{Rules, Session};
 use domain::{
-    EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
-    UpdatePosition,
+    EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, UpdatePosition,
 };
 use tokio::sync::Mutex;
 
-use crate::append::{Append, ClaimChange, NewEvent};
 use crate::repository::{Repository, Versioned};
 use crate::{AppendError, CommandError, LogError, claims, read};
+
+mod draft;
+use draft::{Committed, Draft, owned_by};
 
 /// How often a command is decided before its client is told to try later. In
 /// one process a reader's commands wait for each other, so each round is lost
@@ -308,199 +307,5 @@ impl Inner {
         )]
         let hash = hasher.finish() as usize;
         &self.readers[hash % self.readers.len()]
-    }
-}
-
-fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
-    versioned
-        .session
-        .started()
-        .is_some_and(|session| session.start.reader_id == reader_id)
-}
-
-/// What a command would do, before it is committed.
-struct Draft {
-    inner: Arc<Inner>,
-    reader_id: ReaderId,
-    /// Whether to ask the log for what others wrote, after a conflict.
-    newest: bool,
-    touched: BTreeMap<SessionId, Arc<Versioned>>,
-    events: Vec<(SessionId, i64, SessionEvent)>,
-    claim: Option<ClaimChange>,
-}
-
-/// What a command did.
-struct Committed {
-    touched: BTreeMap<SessionId, Arc<Versioned>>,
-    positions: Vec<i64>,
-    applied: bool,
-}
-
-impl Draft {
-    fn new(inner: Arc<Inner>, reader_id: ReaderId, newest: bool) -> Self {
-        Self {
-            inner,
-            reader_id,
-            newest,
-            touched: BTreeMap::new(),
-            events: Vec::new(),
-            claim: None,
-        }
-    }
-
-    /// The session as this draft leaves it so far.
-    async fn session(&mut self, id: SessionId) -> Result<Arc<Versioned>, CommandError> {
-        if let Some(touched) = self.touched.get(&id) {
-            return Ok(Arc::clone(touched));
-        }
-        let repository = &self.inner.repository;
-        let loaded = if self.newest {
-            repository.load_newest(id).await?
-        } else {
-            repository.load(id).await?
-        };
-        Ok(loaded)
-    }
-
-    /// Adds what a command of the reader's own session leads to. Another
-    /// reader's session is as good as none.
-    async fn decide(&mut self, id: SessionId, command: SessionCommand) -> Result<(), CommandError> {
-        let before = self.session(id).await?;
-        if !owned_by(&before, self.reader_id) {
-            return Err(SessionError::NotFound.into());
-        }
-        self.add(id, &before, command)
-    }
-
-    fn add(
-        &mut self,
-        id: SessionId,
-        before: &Versioned,
-        command: SessionCommand,
-    ) -> Result<(), CommandError> {
-        let events = before.session.decide(command, self.inner.rules)?;
-        let after = before.then(&events);
-        self.events.extend(
-            (before.sequence + 1..)
-                .zip(events)
-                .map(|(sequence, event)| (id, sequence, event)),
-        );
-        self.touched.insert(id, Arc::new(after));
-        Ok(())
-    }
-
-    fn claim(&mut self, expected: Option<SessionId>, next: Option<SessionId>) {
-        self.claim = Some(ClaimChange {
-            reader_id: self.reader_id,
-            expected,
-            next,
-        });
-    }
-
-    async fn start(&mut self, id: SessionId, command: StartSession) -> Result<(), CommandError> {
-        let before = self.session(id).await?;
-        if before.sequence > 0 {
-            // A repeat, or an id that is taken; either way nothing is superseded.
-            return self.add(id, &before, SessionCommand::Start(command));
-        }
-        let active = claims::active_session(self.inner.repository.pool(), self.reader_id).await?;
-        if let Some(active) = active {
-            let end = EndSession {
-                position: None,
-                reason: EndReason::Superseded,
-                occurred: command.occurred,
-            };
-            match self.decide(active, SessionCommand::End(end)).await {
-                // It ended since the claim was read.
-                Err(CommandError::Refused(SessionError::AlreadyEnded)) => {
-                    return Err(CommandError::Conflict);
-                }
-                decided => decided?,
-            }
-        }
-        self.claim(active, Some(id));
-        self.add(id, &before, SessionCommand::Start(command))
-    }
-
-    async fn update_positions(
-        &mut self,
-        updates: &[BatchUpdate],
-    ) -> Result<Vec<Result<(i64, bool), SessionError>>, CommandError> {
-        let mut in_time_order: Vec<usize> = (0..updates.len()).collect();
-        in_time_order.sort_by_key(|i| updates[*i].update.occurred.at());
-        let mut results = vec![Err(SessionError::NotFound); updates.len()];
-        for i in in_time_order {
-            let BatchUpdate { session_id, update } = &updates[i];
-            let command = SessionCommand::UpdatePosition(update.clone());
-            results[i] = match self.decide(*session_id, command).await {
-                Ok(()) => Ok((self.touched[session_id].sequence, self.applied())),
-                Err(CommandError::Refused(refusal)) => Err(refusal),
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(results)
-    }
-
-    /// Whether the last event moved the latest position.
-    fn applied(&self) -> bool {
-        match self.events.last() {
-            Some((_, _, SessionEvent::PositionUpdated(event))) => event.applied,
-            _ => true,
-        }
-    }
-
-    async fn commit(self, context: &Context) -> Result<Committed, AppendError> {
-        let applied = self.applied();
-        let positions = if self.events.is_empty() {
-            Vec::new()
-        } else {
-            let metadata = context.metadata();
-            let events = self
-                .events
-                .into_iter()
-                .map(|(session_id, sequence, event)| NewEvent {
-                    session_id,
-                    sequence,
-                    event,
-                    metadata: metadata.clone(),
-                });
-            let append = Append {
-                events: events.collect(),
-                claim: self.claim,
-                answer: None,
-            };
-            self.inner.repository.append(append).await?
-        };
-        let repository = &self.inner.repository;
-        let touched = self
-            .touched
-            .into_iter()
-            .map(|(id, after)| (id, repository.keep(id, Arc::unwrap_or_clone(after))))
-            .collect();
-        Ok(Committed {
-            touched,
-            positions,
-            applied,
-        })
-    }
-}
-
-impl Committed {
-    fn outcome(mut self, session_id: SessionId) -> Outcome {
-        Outcome {
-            session_id,
-            versioned: self.touched.remove(&session_id).unwrap_or_default(),
-            applied: self.applied,
-            global_position: self.positions.last().copied(),
-        }
-    }
-}
-
-impl Context {
-    fn metadata(&self) -> String {
-        match &self.traceparent {
-            Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),
-            None => "{}".to_owned(),
-        }
     }
 }

@@ -325,3 +325,62 @@ pub async fn fill(cache: &Cache, entry: &Entry, version: i64) -> Result<bool, Ca
         })
         .await
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono_tz::Tz;
+    use domain::event::EndReason;
+
+    use super::*;
+    use crate::testing::{Story, folded, reader, session};
+
+    fn change(events: &[Recorded]) -> (i64, Change) {
+        let mut batch = folded::<ActiveSessions>(events);
+        let write = batch.remove(&reader()).expect("the only reader");
+        assert!(batch.is_empty());
+        (write.version, write.change)
+    }
+
+    #[test]
+    fn a_start_in_the_batch_makes_the_whole_entry() {
+        let (version, change) = change(&Story::starts(1, Tz::UTC, 0).seen(10, 1).events());
+        assert_eq!(version, 102);
+        let Change::Put(id, sequence, _, progress) = change else {
+            panic!("{change:?}")
+        };
+        assert_eq!((id, sequence), (session(1), 2));
+        assert_eq!(progress.latest.unwrap().position.steps(), 10_000);
+    }
+
+    #[test]
+    fn updates_alone_only_move_an_entry_that_is_there() {
+        let events = Story::starts(1, Tz::UTC, 0)
+            .seen(10, 1)
+            .seen(20, 2)
+            .seen_late(15, 9)
+            .events();
+        let (version, change) = change(&events[1..]);
+        assert_eq!(version, 104);
+        let Change::Update(id, sequence, progress) = change else {
+            panic!("{change:?}")
+        };
+        assert_eq!((id, sequence), (session(1), 4));
+        assert_eq!(progress.latest.unwrap().position.steps(), 20_000);
+        assert_eq!(progress.furthest_position.steps(), 90_000);
+    }
+
+    #[test]
+    fn an_end_removes_and_a_next_start_replaces() {
+        let mut events = Story::starts(1, Tz::UTC, 0)
+            .ends(10, EndReason::Superseded)
+            .events();
+        let (version, removed) = change(&events);
+        assert_eq!(version, 102);
+        assert!(matches!(removed, Change::Remove));
+
+        events.extend(Story::starts(2, Tz::UTC, 10).events());
+        let (version, replaced) = change(&events);
+        assert_eq!(version, 201);
+        assert!(matches!(replaced, Change::Put(id, 1, ..) if id == session(2)));
+    }
+}

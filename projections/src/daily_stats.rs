@@ -185,3 +185,60 @@ pub async fn reader_days(
     .fetch_all(pool)
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Story, folded, reader};
+    use rstest::rstest;
+
+    const HOUR: i64 = 3_600;
+
+    /// Each case: a session, and (day of March, sessions, active seconds,
+    /// progress in percent) of each day it counts on.
+    #[rstest]
+    #[case::one_day(
+        Story::starts(1, Tz::UTC, HOUR).seen(HOUR + 60, 2).seen(HOUR + 90, 3),
+        &[(1, 1, 90, 3)]
+    )]
+    #[case::over_midnight(
+        Story::starts(1, Tz::UTC, 24 * HOUR - 90).seen(24 * HOUR + 30, 2).seen(24 * HOUR + 60, 3),
+        &[(1, 1, 90, 0), (2, 1, 60, 3)]
+    )]
+    #[case::midnight_is_the_readers_own(
+        Story::starts(1, Tz::Asia__Kathmandu, 18 * HOUR + 900 - 30).seen(18 * HOUR + 900 + 30, 1),
+        &[(1, 1, 30, 0), (2, 1, 30, 1)]
+    )]
+    #[case::a_late_observation_adds_nothing(
+        Story::starts(1, Tz::UTC, HOUR).seen(HOUR + 60, 2).seen_late(HOUR + 30, 50),
+        &[(1, 1, 60, 2)]
+    )]
+    #[case::left_open_overnight_and_ended_by_the_reader(
+        Story::starts(1, Tz::UTC, 20 * HOUR).ends(32 * HOUR, EndReason::Finished),
+        &[(1, 1, 120, 0), (2, 1, 0, 0)]
+    )]
+    #[case::left_open_overnight_and_superseded(
+        Story::starts(1, Tz::UTC, 20 * HOUR).ends(32 * HOUR, EndReason::Superseded),
+        &[(1, 1, 120, 0)]
+    )]
+    #[case::reading_back_is_negative_progress(
+        Story::starts(1, Tz::UTC, HOUR).seen(HOUR + 10, 50).seen(HOUR + 20, 20).seen(25 * HOUR, 10),
+        &[(1, 1, 140, 20), (2, 1, 0, -10)]
+    )]
+    fn events_add_up_by_day(#[case] story: Story, #[case] expected: &[(u32, i64, i64, i64)]) {
+        let days = folded::<DailyStats>(&story.events());
+        let expected: Days = expected
+            .iter()
+            .map(|(day, sessions, seconds, percent)| {
+                let day = NaiveDate::from_ymd_opt(2026, 3, *day).unwrap();
+                let added = Added {
+                    sessions: *sessions,
+                    active_ms: seconds * 1_000,
+                    progress: percent * 10_000,
+                };
+                ((reader(), day), added)
+            })
+            .collect();
+        assert_eq!(days, expected);
+    }
+}

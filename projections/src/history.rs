@@ -286,3 +286,54 @@ impl EntryRow {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Story, at, folded, session};
+
+    #[test]
+    fn many_events_of_a_session_are_one_row() {
+        let events = Story::starts(1, Tz::UTC, 0)
+            .seen(10, 1)
+            .seen(20, 2)
+            .seen_late(15, 9)
+            .events();
+        let rows = folded::<History>(&events);
+        assert_eq!(rows.len(), 1);
+        let row = &rows[&session(1)];
+        assert!(row.start.is_some());
+        assert_eq!(row.version, 4);
+        let latest = row.change.latest.as_ref().unwrap();
+        assert_eq!((latest.at, latest.position.steps()), (at(20), 20_000));
+        assert_eq!(row.change.furthest_position.steps(), 90_000);
+        assert_eq!(row.change.active_ms, 20_000);
+    }
+
+    #[test]
+    fn late_observations_alone_leave_the_latest_position_to_the_row() {
+        let events = Story::starts(1, Tz::UTC, 0)
+            .seen(10, 1)
+            .seen_late(5, 9)
+            .events();
+        let rows = folded::<History>(&events[2..]);
+        let row = &rows[&session(1)];
+        assert!(row.start.is_none());
+        assert_eq!(row.change.latest, None);
+        assert_eq!(row.change.furthest_position.steps(), 90_000);
+    }
+
+    #[test]
+    fn sessions_do_not_mix() {
+        let mut events = Story::starts(1, Tz::UTC, 0).seen(10, 1).events();
+        events.extend(
+            Story::starts(2, Tz::UTC, 20)
+                .ends(30, EndReason::Finished)
+                .events(),
+        );
+        let rows = folded::<History>(&events);
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[&session(1)].change.ended, None);
+        assert_eq!(rows[&session(2)].change.ended.unwrap().at, at(30));
+    }
+}

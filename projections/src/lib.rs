@@ -19,3 +19,6 @@ pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;
 pub use history::History;
 pub use projection::{CommitError, Projection, Step};
+
+#[cfg(test)]
+mod testing;
