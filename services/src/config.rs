@@ -67,10 +67,8 @@ pub struct DatabaseArgs {
     /// How long a statement may take, in seconds.
     #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", default_value = "30", value_parser = seconds)]
     pub database_statement_timeout: Duration,
-    /// How long connecting may take, in seconds.
-    #[arg(long, env = "DATABASE_CONNECT_TIMEOUT", default_value = "10", value_parser = seconds)]
-    pub database_connect_timeout: Duration,
-    /// How long a request may wait for a connection, in seconds.
+    /// How long a request may wait for a connection, connecting included, in
+    /// seconds.
     #[arg(long, env = "DATABASE_POOL_TIMEOUT", default_value = "30", value_parser = seconds)]
     pub database_pool_timeout: Duration,
 }

@@ -110,7 +110,6 @@ pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
             // Tests run in parallel on one server.
             database_pool_size: 8,
             database_statement_timeout: Duration::from_secs(30),
-            database_connect_timeout: Duration::from_secs(10),
             database_pool_timeout: Duration::from_secs(30),
         },
         nats: NatsArgs {

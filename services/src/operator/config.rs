@@ -40,10 +40,6 @@ impl Settings {
                 seconds(args.database.database_statement_timeout),
             ),
             (
-                "DATABASE_CONNECT_TIMEOUT",
-                seconds(args.database.database_connect_timeout),
-            ),
-            (
                 "DATABASE_POOL_TIMEOUT",
                 seconds(args.database.database_pool_timeout),
             ),
