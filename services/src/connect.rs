@@ -135,6 +135,7 @@ pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
         .name("reading-sessions")
         .event_callback(async |event| match event {
             async_nats::Event::Connected => tracing::info!("NATS is connected"),
+            async_nats::Event::Closed => tracing::debug!("NATS is closed"),
             event => tracing::warn!(%event, "NATS"),
         })
         .ping_interval(NATS_PING)

@@ -55,6 +55,9 @@ async fn good_updates_are_taken_and_bad_ones_named() {
     assert_eq!(versions[0], 2);
     assert_eq!(versions[9], 3);
     assert_eq!(results[9]["applied"], true);
+    // A bad update is named by its session, as far as it says one.
+    assert_eq!(results[5]["session_id"], session.to_string());
+    assert_eq!(results[8]["session_id"], Value::Null);
 
     assert_eq!(reader.session(session).await.ok()["end_position"], 20.5);
     check::everything(&app).await;

@@ -117,9 +117,12 @@ fn read(
     item: serde_json::Value,
     arrived: Timestamp,
 ) -> (Option<String>, Result<BatchUpdate, String>) {
+    let named = item
+        .get("session_id")
+        .and_then(|id| Some(id.as_str()?.to_owned()));
     let item: Item = match serde_path_to_error::deserialize(item) {
         Ok(item) => item,
-        Err(error) => return (None, Err(format!("Invalid update: {error}"))),
+        Err(error) => return (named, Err(format!("Invalid update: {error}"))),
     };
     let update = (|| {
         let session_id = Uuid::try_parse(&item.session_id)
@@ -137,7 +140,7 @@ fn read(
             },
         })
     })();
-    (Some(item.session_id), update)
+    (named, update)
 }
 
 fn sentence(refusal: SessionError, session_id: SessionId) -> String {
