@@ -1,7 +1,7 @@
 //! Reading days: a reading day is the reader's own day, from local midnight
 //! to local midnight, however long that is.
 
-use chrono::{NaiveDate, TimeDelta};
+use chrono::{NaiveDate, TimeDelta, Timelike};
 use chrono_tz::Tz;
 
 use crate::Timestamp;
@@ -12,30 +12,51 @@ pub fn reading_day(at: Timestamp, zone: Tz) -> NaiveDate {
     at.with_timezone(&zone).date_naive()
 }
 
+/// The reader's day and hour (0 to 23) at a moment. An hour that daylight
+/// saving time repeats is one hour.
+#[must_use]
+pub fn reading_hour(at: Timestamp, zone: Tz) -> (NaiveDate, u32) {
+    let local = at.with_timezone(&zone);
+    (local.date_naive(), local.hour())
+}
+
 /// Splits the `active_ms` milliseconds from `from` on over the reader's days,
-/// in order of time. Days without a millisecond are left out.
-///
-/// A local date changes only on a whole minute of UTC (every zone's offset has
-/// been whole minutes since 1972, as the IANA time zone database has it), so
-/// the walk goes from minute to minute and needs no arithmetic of midnights,
-/// which daylight saving time may skip or repeat. A date that comes twice, as
-/// where clocks went back from 00:01, is told twice.
+/// in order of time. Days without a millisecond are left out. A date that
+/// comes twice, as where clocks went back from 00:01, is told twice.
 #[must_use]
 pub fn split_by_day(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<(NaiveDate, i64)> {
+    split(from, active_ms, |at| reading_day(at, zone))
+}
+
+/// As [`split_by_day`], over the reader's hours.
+#[must_use]
+pub fn split_by_hour(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<((NaiveDate, u32), i64)> {
+    split(from, active_ms, |at| reading_hour(at, zone))
+}
+
+/// A local date or hour changes only on a whole minute of UTC (every zone's
+/// offset has been whole minutes since 1972, as the IANA time zone database
+/// has it), so the walk goes from minute to minute and needs no arithmetic of
+/// midnights, which daylight saving time may skip or repeat.
+fn split<K: PartialEq>(
+    from: Timestamp,
+    active_ms: i64,
+    part: impl Fn(Timestamp) -> K,
+) -> Vec<(K, i64)> {
     let until = from + TimeDelta::milliseconds(active_ms.max(0));
-    let mut days: Vec<(NaiveDate, i64)> = Vec::new();
+    let mut parts: Vec<(K, i64)> = Vec::new();
     let mut at = from;
     while at < until {
         let next = next_minute(at).min(until);
-        let day = reading_day(at, zone);
         let ms = (next - at).num_milliseconds();
-        match days.last_mut() {
-            Some((last, sum)) if *last == day => *sum += ms,
-            _ => days.push((day, ms)),
+        let here = part(at);
+        match parts.last_mut() {
+            Some((last, sum)) if *last == here => *sum += ms,
+            _ => parts.push((here, ms)),
         }
         at = next;
     }
-    days
+    parts
 }
 
 fn next_minute(at: Timestamp) -> Timestamp {

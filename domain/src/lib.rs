@@ -11,6 +11,8 @@ pub mod event;
 pub mod session;
 
 pub mod calendar;
+pub mod streak;
+
 pub mod error;
 
 pub use command::{EndSession, SessionCommand, StartSession, UpdatePosition};

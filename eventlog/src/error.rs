@@ -57,6 +57,10 @@ pub enum CommandError {
     /// Others kept changing the same session; no event was written.
     #[error("the session is changed by others at the same time")]
     Conflict,
+    /// Its idempotency key is in use: the command was done before, or at the
+    /// same time by another process, or the key is another command's.
+    #[error("a command with this idempotency key was done before")]
+    Repeated,
     /// As many commands wait as may wait; no event was written.
     #[error("too many commands are waiting")]
     Overloaded,
@@ -64,6 +68,17 @@ pub enum CommandError {
     /// for observations with a time of their own.
     #[error("the event log is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl CommandError {
+    /// An observation fits any state, so a conflict only means that the
+    /// session is very busy.
+    pub(crate) fn of_an_observation(self) -> Self {
+        match self {
+            Self::Conflict => Self::Overloaded,
+            other => other,
+        }
+    }
 }
 
 impl From<LogError> for CommandError {

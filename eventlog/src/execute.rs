@@ -10,13 +10,15 @@ use domain::session::{Rules, Session};
 use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, UpdatePosition,
 };
+use serde::Serialize;
 use tokio::sync::Mutex;
 
+use crate::idempotency::{self, Key};
 use crate::repository::{Repository, Versioned};
 use crate::{AppendError, CommandError, LogError, claims, read};
 
 mod draft;
-use draft::{Committed, Draft, owned_by};
+use draft::{Draft, owned_by};
 
 /// How often a command is decided before its client is told to try later. In
 /// one process a reader's commands wait for each other, so each round is lost
@@ -39,9 +41,11 @@ const READER_LOCKS: usize = 8_192;
 pub struct Context {
     /// The W3C trace context of the request, to be carried along.
     pub traceparent: Option<String>,
+    /// Makes the command repeatable: its answer is kept under this key.
+    pub key: Option<Key>,
 }
 
-/// What a command led to.
+/// What a command on one session leads to.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The session it was for.
@@ -50,9 +54,6 @@ pub struct Outcome {
     pub versioned: Arc<Versioned>,
     /// Whether the position it brought is the latest now.
     pub applied: bool,
-    /// The global position of the command's last event; `None` when it
-    /// repeated what had happened already.
-    pub global_position: Option<i64>,
 }
 
 /// One observation of a batch.
@@ -64,14 +65,23 @@ pub struct BatchUpdate {
     pub update: UpdatePosition,
 }
 
-/// What a batch led to.
+/// What a batch leads to.
 #[derive(Clone, Debug)]
 pub struct BatchOutcome {
     /// For each update, in the order given: the session's version after it and
     /// whether it was applied, or why it was refused.
     pub results: Vec<Result<(i64, bool), SessionError>>,
-    /// The global position of the batch's last event; `None` when all was
-    /// refused.
+    /// The last event; `None` when all was refused.
+    pub last_event: Option<(SessionId, i64)>,
+}
+
+/// A command that is in the log.
+#[derive(Clone, Debug)]
+pub struct Done<A> {
+    /// What its client is told.
+    pub answer: A,
+    /// The global position of its last event; `None` when it led to none,
+    /// because it repeats what had happened already or all was refused.
     pub global_position: Option<i64>,
 }
 
@@ -109,68 +119,79 @@ impl Sessions {
 
     /// Starts a session; the reader's active one, if any, ends where it is.
     ///
+    /// As with every command, `answer` says what the client is told. It is
+    /// asked before the command is committed, so that the answer can be kept
+    /// with it; when somebody else wrote first it is asked again.
+    ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn start(
+    pub async fn start<A: Serialize + Send + 'static>(
         &self,
         session_id: SessionId,
         command: StartSession,
         context: Context,
-    ) -> Result<Outcome, CommandError> {
-        self.run(command.reader_id, context, move |mut draft| {
+        answer: impl Fn(Outcome) -> A + Send + 'static,
+    ) -> Result<Done<A>, CommandError> {
+        let reader_id = command.reader_id;
+        let decide = move |mut draft: Draft| {
             let command = command.clone();
             async move {
                 draft.start(session_id, command).await?;
-                Ok((draft, session_id))
+                Ok(draft)
             }
-        })
-        .await
-        .map(|(session_id, committed)| committed.outcome(session_id))
+        };
+        let answer = move |draft: &Draft| answer(draft.outcome(session_id));
+        self.run(reader_id, context, decide, answer).await
     }
 
     /// Moves a session's position.
     ///
     /// # Errors
-    /// See [`CommandError`].
-    pub async fn update_position(
+    /// See [`CommandError`]; never a conflict, since an observation can be
+    /// decided on any state: one that lost every round is told to come again.
+    pub async fn update_position<A: Serialize + Send + 'static>(
         &self,
         reader_id: ReaderId,
         session_id: SessionId,
         update: UpdatePosition,
         context: Context,
-    ) -> Result<Outcome, CommandError> {
-        self.run(reader_id, context, move |mut draft| {
+        answer: impl Fn(Outcome) -> A + Send + 'static,
+    ) -> Result<Done<A>, CommandError> {
+        let decide = move |mut draft: Draft| {
             let command = SessionCommand::UpdatePosition(update.clone());
             async move {
                 draft.decide(session_id, command).await?;
-                Ok((draft, session_id))
+                Ok(draft)
             }
-        })
-        .await
-        .map(|(session_id, committed)| committed.outcome(session_id))
+        };
+        let answer = move |draft: &Draft| answer(draft.outcome(session_id));
+        self.run(reader_id, context, decide, answer)
+            .await
+            .map_err(CommandError::of_an_observation)
     }
 
     /// Ends a session.
     ///
     /// # Errors
     /// See [`CommandError`].
-    pub async fn end(
+    pub async fn end<A: Serialize + Send + 'static>(
         &self,
         reader_id: ReaderId,
         session_id: SessionId,
         end: EndSession,
         context: Context,
-    ) -> Result<Outcome, CommandError> {
-        self.run(reader_id, context, move |mut draft| {
+        answer: impl Fn(Outcome) -> A + Send + 'static,
+    ) -> Result<Done<A>, CommandError> {
+        let decide = move |mut draft: Draft| {
             let end = end.clone();
             async move {
                 draft.decide(session_id, SessionCommand::End(end)).await?;
                 draft.claim(Some(session_id), None);
-                Ok((draft, session_id))
+                Ok(draft)
             }
-        })
-        .await
-        .map(|(session_id, committed)| committed.outcome(session_id))
+        };
+        let answer = move |draft: &Draft| answer(draft.outcome(session_id));
+        self.run(reader_id, context, decide, answer).await
     }
 
     /// Moves the positions of many sessions in one transaction. Updates that
@@ -178,26 +199,27 @@ impl Sessions {
     /// the order of their time.
     ///
     /// # Errors
-    /// See [`CommandError`]; a refusal stands in the outcome.
-    pub async fn update_positions(
+    /// See [`CommandError`]; a refusal stands in the outcome, and there are no
+    /// conflicts.
+    pub async fn update_positions<A: Serialize + Send + 'static>(
         &self,
         reader_id: ReaderId,
         updates: Vec<BatchUpdate>,
         context: Context,
-    ) -> Result<BatchOutcome, CommandError> {
+        answer: impl Fn(BatchOutcome) -> A + Send + 'static,
+    ) -> Result<Done<A>, CommandError> {
         let updates = Arc::new(updates);
-        self.run(reader_id, context, move |mut draft| {
+        let decide = move |mut draft: Draft| {
             let updates = Arc::clone(&updates);
             async move {
-                let results = draft.update_positions(&updates).await?;
-                Ok((draft, results))
+                draft.update_positions(&updates).await?;
+                Ok(draft)
             }
-        })
-        .await
-        .map(|(results, committed)| BatchOutcome {
-            results,
-            global_position: committed.positions.last().copied(),
-        })
+        };
+        let answer = move |draft: &Draft| answer(draft.batch_outcome());
+        self.run(reader_id, context, decide, answer)
+            .await
+            .map_err(CommandError::of_an_observation)
     }
 
     /// The session with all that is committed; `None` when there is none or it
@@ -239,34 +261,35 @@ impl Sessions {
 
     /// Runs a command in a task of its own: a client that hangs up, or a
     /// deadline of its request, does not tear it in the middle.
-    async fn run<T, D, F>(
+    async fn run<A, F>(
         &self,
         reader_id: ReaderId,
         context: Context,
-        decide: D,
-    ) -> Result<(T, Committed), CommandError>
+        decide: impl Fn(Draft) -> F + Send + 'static,
+        answer: impl Fn(&Draft) -> A + Send + 'static,
+    ) -> Result<Done<A>, CommandError>
     where
-        T: Send + 'static,
-        D: Fn(Draft) -> F + Send + 'static,
-        F: Future<Output = Result<(Draft, T), CommandError>> + Send,
+        A: Serialize + Send + 'static,
+        F: Future<Output = Result<Draft, CommandError>> + Send,
     {
         let inner = Arc::clone(&self.0);
-        tokio::spawn(async move { inner.run(reader_id, &context, decide).await })
+        tokio::spawn(async move { inner.run(reader_id, &context, decide, answer).await })
             .await
             .map_err(|panic| CommandError::Unavailable(Box::new(panic)))?
     }
 }
 
 impl Inner {
-    async fn run<T, D, F>(
+    async fn run<A, F>(
         self: &Arc<Self>,
         reader_id: ReaderId,
         context: &Context,
-        decide: D,
-    ) -> Result<(T, Committed), CommandError>
+        decide: impl Fn(Draft) -> F,
+        answer: impl Fn(&Draft) -> A,
+    ) -> Result<Done<A>, CommandError>
     where
-        D: Fn(Draft) -> F,
-        F: Future<Output = Result<(Draft, T), CommandError>>,
+        A: Serialize,
+        F: Future<Output = Result<Draft, CommandError>>,
     {
         // In one process a reader's commands wait for each other instead of
         // conflicting; between processes the log decides.
@@ -277,7 +300,7 @@ impl Inner {
                 tokio::time::sleep((PAUSE_STEP * attempt).min(MAX_PAUSE)).await;
             }
             let draft = Draft::new(Arc::clone(self), reader_id, newest);
-            let (draft, answer) = match decide(draft).await {
+            let draft = match decide(draft).await {
                 // A refusal that rests on what is only remembered is asked of
                 // the log once more.
                 Err(CommandError::Conflict) => {
@@ -286,9 +309,19 @@ impl Inner {
                 }
                 decided => decided?,
             };
-            match draft.commit(context).await {
-                Ok(committed) => return Ok((answer, committed)),
-                Err(AppendError::Conflict) => newest = true,
+            let answer = answer(&draft);
+            let kept = context.key.as_ref().map(|key| key.keeps(reader_id, &answer));
+            match draft.commit(context, kept).await {
+                Ok(global_position) => {
+                    return Ok(Done {
+                        answer,
+                        global_position,
+                    });
+                }
+                Err(AppendError::Conflict) => {
+                    self.not_repeated(reader_id, context).await?;
+                    newest = true;
+                }
                 Err(AppendError::Overloaded) => return Err(CommandError::Overloaded),
                 Err(error @ (AppendError::Unavailable | AppendError::Unknown)) => {
                     return Err(CommandError::Unavailable(Box::new(error)));
@@ -296,6 +329,22 @@ impl Inner {
             }
         }
         Err(CommandError::Conflict)
+    }
+
+    /// A conflict may mean that the same command was done by another process.
+    async fn not_repeated(
+        &self,
+        reader_id: ReaderId,
+        context: &Context,
+    ) -> Result<(), CommandError> {
+        if let Some(key) = &context.key
+            && idempotency::find(self.repository.pool(), reader_id, key.name())
+                .await?
+                .is_some()
+        {
+            return Err(CommandError::Repeated);
+        }
+        Ok(())
     }
 
     fn reader_lock(&self, reader_id: ReaderId) -> &Mutex<()> {

@@ -9,6 +9,7 @@ pub mod upcast;
 pub mod append;
 pub mod claims;
 pub mod execute;
+pub mod idempotency;
 pub mod repository;
 
 pub mod cloud_event;
@@ -22,6 +23,6 @@ pub mod error;
 
 pub use append::Appender;
 pub use error::{AppendError, CommandError, LogError};
-pub use execute::{Context, Outcome, Sessions};
+pub use execute::{Context, Done, Outcome, Sessions};
 pub use recorded::{Recorded, Stored};
 pub use subject::Subjects;

@@ -91,7 +91,7 @@ impl Repository {
             loaded.session.apply(&decoded);
             loaded.sequence += 1;
         }
-        Ok(self.keep(id, loaded))
+        Ok(self.keep(id, Arc::new(loaded)))
     }
 
     /// The session with all that is committed: what is known here and the
@@ -112,18 +112,16 @@ impl Repository {
             newest.session.apply(&event.decode()?.event);
             newest.sequence = event.sequence;
         }
-        Ok(self.keep(id, newest))
+        Ok(self.keep(id, Arc::new(newest)))
     }
 
     /// Keeps a session as it stands after an append, unless a newer one is
     /// kept already. A session without events is not kept: anyone may ask for
     /// any id.
-    #[must_use]
-    pub fn keep(&self, id: SessionId, versioned: Versioned) -> Arc<Versioned> {
-        if versioned.sequence == 0 {
-            return Arc::new(versioned);
+    pub fn keep(&self, id: SessionId, offered: Arc<Versioned>) -> Arc<Versioned> {
+        if offered.sequence == 0 {
+            return offered;
         }
-        let offered = Arc::new(versioned);
         self.cache
             .entry(id)
             .and_upsert_with(|kept| match kept {

@@ -1,7 +1,17 @@
 //! How far projections in Postgres have read. They move their checkpoint in
-//! the statement that writes their rows; here it is only read, and begun.
+//! the statement that writes their rows; here it is only read, awaited, and
+//! begun.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::sync::watch;
+
+/// How often a checkpoint is asked for while somebody waits for it. A
+/// projection is usually some milliseconds behind.
+const POLL: Duration = Duration::from_millis(10);
 
 /// The checkpoint of a projection; 0 when it has not begun.
 ///
@@ -30,4 +40,69 @@ pub async fn begin(pool: &PgPool, projection: &str) -> sqlx::Result<i64> {
     .execute(pool)
     .await?;
     read(pool, projection).await
+}
+
+/// A checkpoint that queries wait for. However many wait, one task asks for
+/// it, and none when nobody waits. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Awaited(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    projection: &'static str,
+    position: watch::Sender<i64>,
+    asking: AtomicBool,
+}
+
+impl Awaited {
+    /// The checkpoint of a projection, by its name.
+    #[must_use]
+    pub fn new(pool: PgPool, projection: &'static str) -> Self {
+        Self(Arc::new(Inner {
+            pool,
+            projection,
+            position: watch::Sender::new(0),
+            asking: AtomicBool::new(false),
+        }))
+    }
+
+    /// Waits until the projection has come to `position`; tells whether it has
+    /// within `patience`.
+    ///
+    /// # Errors
+    /// Those of Postgres.
+    pub async fn reaches(&self, position: i64, patience: Duration) -> sqlx::Result<bool> {
+        let inner = &self.0;
+        if read(&inner.pool, inner.projection).await? >= position {
+            return Ok(true);
+        }
+        let mut reached = inner.position.subscribe();
+        if !inner.asking.swap(true, Ordering::SeqCst) {
+            tokio::spawn(Arc::clone(inner).ask());
+        }
+        let reached = reached.wait_for(|reached| *reached >= position);
+        Ok(tokio::time::timeout(patience, reached).await.is_ok())
+    }
+}
+
+impl Inner {
+    async fn ask(self: Arc<Self>) {
+        loop {
+            match read(&self.pool, self.projection).await {
+                Ok(position) => drop(self.position.send_replace(position)),
+                Err(error) => tracing::debug!(%error, "a checkpoint was not read"),
+            }
+            tokio::time::sleep(POLL).await;
+            if self.position.receiver_count() == 0 {
+                // What is known now says nothing of later: a replay starts over.
+                self.position.send_replace(0);
+                self.asking.store(false, Ordering::SeqCst);
+                // One who came in between saw that it is asked for already.
+                if self.position.receiver_count() == 0 || self.asking.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+            }
+        }
+    }
 }

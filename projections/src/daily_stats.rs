@@ -1,20 +1,26 @@
-//! Daily statistics: what each reader read on each reading day, and what all
-//! readers did. Written and read here.
+//! Daily statistics: what each reader read on each reading day and in each of
+//! its hours, and what all readers did. Written and read here.
 //!
 //! A day is the reader's own (see [`domain::calendar`]); a session that goes
-//! over midnight counts on both days, with the active time of each.
+//! over midnight counts on both days, with the active time of each, and so it
+//! is with hours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 use chrono_tz::Tz;
-use domain::calendar::{reading_day, split_by_day};
+use domain::calendar::{reading_hour, split_by_hour};
 use domain::event::EndReason;
 use domain::{ReaderId, SessionEvent, Timestamp};
 use eventlog::Recorded;
 use sqlx::PgPool;
 
 use crate::{CommitError, Projection, Step, checkpoint};
+
+mod columns;
+mod queries;
+
+pub use queries::{Day, Hour, days, hours};
 
 /// The projection.
 pub struct DailyStats {
@@ -30,7 +36,7 @@ impl DailyStats {
 }
 
 /// What a batch adds to a reader's day.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Added {
     /// Sessions that were first seen on the day.
     pub sessions: i64,
@@ -38,47 +44,129 @@ pub struct Added {
     pub active_ms: i64,
     /// Net progress, in ten-thousandths of a percent of a book.
     pub progress: i64,
+    /// The time zone that the day is of.
+    pub zone: Tz,
 }
 
-/// What a batch adds, by reader and day.
-pub type Days = BTreeMap<(ReaderId, NaiveDate), Added>;
+/// What a batch adds to one of a day's hours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddedHour {
+    /// Sessions that were first seen in the hour.
+    pub sessions: i64,
+    /// Active time, in milliseconds.
+    pub active_ms: i64,
+}
+
+/// What a batch adds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// By reader and day.
+    pub days: BTreeMap<(ReaderId, NaiveDate), Added>,
+    /// By reader, day and hour.
+    pub hours: BTreeMap<(ReaderId, NaiveDate, u32), AddedHour>,
+}
+
+/// What an event says of a session's time.
+struct Span {
+    reader_id: ReaderId,
+    zone: Tz,
+    /// When the session was seen before; that day and hour count it already.
+    /// `None` at its start.
+    from: Option<Timestamp>,
+    /// Active time from then on, in milliseconds.
+    credited_ms: i64,
+    /// When the reader was seen now.
+    seen: Option<Timestamp>,
+    /// Net progress since, in ten-thousandths of a percent of a book.
+    progress: i64,
+}
+
+impl Span {
+    fn of(event: &SessionEvent) -> Option<Self> {
+        match event {
+            SessionEvent::SessionStarted(event) => Some(Self {
+                reader_id: event.reader_id,
+                zone: event.time_zone,
+                from: None,
+                credited_ms: 0,
+                seen: Some(event.started_at),
+                progress: 0,
+            }),
+            // A late observation tells nothing of when somebody read.
+            SessionEvent::PositionUpdated(event) if !event.applied => None,
+            SessionEvent::PositionUpdated(event) => Some(Self {
+                reader_id: event.reader_id,
+                zone: event.time_zone,
+                from: Some(event.previous_at),
+                credited_ms: event.credited_ms,
+                seen: Some(event.occurred_at),
+                progress: i64::from(event.position.steps() - event.previous_position.steps()),
+            }),
+            SessionEvent::SessionEnded(event) => Some(Self {
+                reader_id: event.reader_id,
+                zone: event.time_zone,
+                from: Some(event.previous_at),
+                credited_ms: event.credited_ms,
+                // Only a reader who ends a session is seen ending it.
+                seen: (event.reason == EndReason::Finished).then_some(event.ended_at),
+                progress: i64::from(event.position.steps() - event.previous_position.steps()),
+            }),
+        }
+    }
+}
+
+impl Stats {
+    fn day(&mut self, span: &Span, day: NaiveDate) -> &mut Added {
+        let added = self.days.entry((span.reader_id, day)).or_insert(Added {
+            sessions: 0,
+            active_ms: 0,
+            progress: 0,
+            zone: span.zone,
+        });
+        added.zone = span.zone;
+        added
+    }
+
+    fn hour(&mut self, span: &Span, (day, hour): (NaiveDate, u32)) -> &mut AddedHour {
+        self.hours.entry((span.reader_id, day, hour)).or_default()
+    }
+
+    fn add(&mut self, span: &Span) {
+        let mut touched = BTreeSet::new();
+        if let Some(from) = span.from {
+            for (hour, active_ms) in split_by_hour(from, span.credited_ms, span.zone) {
+                self.day(span, hour.0).active_ms += active_ms;
+                self.hour(span, hour).active_ms += active_ms;
+                touched.insert(hour);
+            }
+        }
+        if let Some(seen) = span.seen {
+            let hour = reading_hour(seen, span.zone);
+            self.day(span, hour.0).progress += span.progress;
+            touched.insert(hour);
+        }
+        let counted = span.from.map(|from| reading_hour(from, span.zone));
+        let mut counted_day = counted.map(|(day, _)| day);
+        for hour in touched {
+            if Some(hour) != counted {
+                self.hour(span, hour).sessions += 1;
+            }
+            if Some(hour.0) != counted_day {
+                self.day(span, hour.0).sessions += 1;
+                counted_day = Some(hour.0);
+            }
+        }
+    }
+}
 
 impl Projection for DailyStats {
     const NAME: &'static str = "daily_stats";
 
-    type Batch = Days;
+    type Batch = Stats;
 
-    fn fold(days: &mut Days, event: &Recorded) {
-        match &event.event {
-            SessionEvent::SessionStarted(event) => {
-                let day = reading_day(event.started_at, event.time_zone);
-                days.entry((event.reader_id, day)).or_default().sessions += 1;
-            }
-            // A late observation tells nothing of when somebody read.
-            SessionEvent::PositionUpdated(event) if !event.applied => {}
-            SessionEvent::PositionUpdated(event) => add(
-                days,
-                event.reader_id,
-                event.time_zone,
-                &Span {
-                    from: event.previous_at,
-                    credited_ms: event.credited_ms,
-                    seen: Some(event.occurred_at),
-                },
-                i64::from(event.position.steps() - event.previous_position.steps()),
-            ),
-            SessionEvent::SessionEnded(event) => add(
-                days,
-                event.reader_id,
-                event.time_zone,
-                &Span {
-                    from: event.previous_at,
-                    credited_ms: event.credited_ms,
-                    // Only a reader who ends a session is seen ending it.
-                    seen: (event.reason == EndReason::Finished).then_some(event.ended_at),
-                },
-                i64::from(event.position.steps() - event.previous_position.steps()),
-            ),
+    fn fold(stats: &mut Stats, event: &Recorded) {
+        if let Some(span) = Span::of(&event.event) {
+            stats.add(&span);
         }
     }
 
@@ -86,29 +174,25 @@ impl Projection for DailyStats {
         Ok(checkpoint::begin(&self.pool, Self::NAME).await?)
     }
 
-    async fn commit(&mut self, days: Days, step: Step) -> Result<(), CommitError> {
-        let mut readers = Vec::with_capacity(days.len());
-        let mut dates = Vec::with_capacity(days.len());
-        let mut sessions = Vec::with_capacity(days.len());
-        let mut active_ms = Vec::with_capacity(days.len());
-        let mut progress = Vec::with_capacity(days.len());
-        for ((reader_id, day), added) in days {
-            readers.push(reader_id.uuid());
-            dates.push(day);
-            sessions.push(added.sessions);
-            active_ms.push(added.active_ms);
-            progress.push(added.progress);
-        }
+    async fn commit(&mut self, stats: Stats, step: Step) -> Result<(), CommitError> {
+        let days = columns::Days::of(&stats);
+        let hours = columns::Hours::of(&stats);
         let moved = sqlx::query_file_scalar!(
             "src/daily_stats/commit.sql",
             Self::NAME,
             step.from,
             step.to,
-            &readers,
-            &dates,
-            &sessions,
-            &active_ms,
-            &progress,
+            &days.readers,
+            &days.days,
+            &days.sessions,
+            &days.active_ms,
+            &days.progress,
+            days.zones as _,
+            &hours.readers,
+            &hours.days,
+            &hours.hours,
+            &hours.sessions,
+            &hours.active_ms,
         )
         .fetch_one(&self.pool)
         .await?;
@@ -118,72 +202,6 @@ impl Projection for DailyStats {
             Err(CommitError::Moved)
         }
     }
-}
-
-/// What an event adds to a session's time.
-struct Span {
-    /// When the session was seen before; that day counts it already.
-    from: Timestamp,
-    /// Active time from then on, in milliseconds.
-    credited_ms: i64,
-    /// When the reader was seen now.
-    seen: Option<Timestamp>,
-}
-
-fn add(days: &mut Days, reader_id: ReaderId, zone: Tz, span: &Span, progress: i64) {
-    let counted = reading_day(span.from, zone);
-    let mut new_days = BTreeSet::new();
-    for (day, active_ms) in split_by_day(span.from, span.credited_ms, zone) {
-        days.entry((reader_id, day)).or_default().active_ms += active_ms;
-        new_days.insert(day);
-    }
-    if let Some(seen) = span.seen {
-        let day = reading_day(seen, zone);
-        days.entry((reader_id, day)).or_default().progress += progress;
-        new_days.insert(day);
-    }
-    new_days.remove(&counted);
-    for day in new_days {
-        days.entry((reader_id, day)).or_default().sessions += 1;
-    }
-}
-
-/// A day of statistics.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Day {
-    /// The reading day.
-    pub day: NaiveDate,
-    /// Sessions in which something was read or seen.
-    pub sessions: i64,
-    /// Active time, in milliseconds.
-    pub active_ms: i64,
-    /// Net progress, in ten-thousandths of a percent of a book.
-    pub progress: i64,
-}
-
-/// A reader's days from `from` on, newest first; days without reading are not
-/// among them.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn reader_days(
-    pool: &PgPool,
-    reader_id: ReaderId,
-    from: NaiveDate,
-    limit: i64,
-) -> sqlx::Result<Vec<Day>> {
-    sqlx::query_as!(
-        Day,
-        "select day, sessions, active_ms, progress from reader_days
-        where reader_id = $1 and day >= $2
-        order by day desc
-        limit $3",
-        reader_id.uuid(),
-        from,
-        limit
-    )
-    .fetch_all(pool)
-    .await
 }
 
 #[cfg(test)]
@@ -225,20 +243,39 @@ mod tests {
         Story::starts(1, Tz::UTC, HOUR).seen(HOUR + 10, 50).seen(HOUR + 20, 20).seen(25 * HOUR, 10),
         &[(1, 1, 140, 20), (2, 1, 0, -10)]
     )]
-    fn events_add_up_by_day(#[case] story: Story, #[case] expected: &[(u32, i64, i64, i64)]) {
-        let days = folded::<DailyStats>(&story.events());
-        let expected: Days = expected
+    fn events_add_up_by_day(#[case] story: Story, #[case] expected: &[(i64, i64, i64, i64)]) {
+        let stats = folded::<DailyStats>(&story.events());
+        let days: Vec<_> = stats
+            .days
+            .into_iter()
+            .map(|((of, day), added)| {
+                assert_eq!(of, reader());
+                let first = NaiveDate::from_ymd_opt(2026, 3, 1).unwrap();
+                let nth = (day - first).num_days() + 1;
+                (nth, added.sessions, added.active_ms, added.progress)
+            })
+            .collect();
+        let expected: Vec<_> = expected
             .iter()
             .map(|(day, sessions, seconds, percent)| {
-                let day = NaiveDate::from_ymd_opt(2026, 3, *day).unwrap();
-                let added = Added {
-                    sessions: *sessions,
-                    active_ms: seconds * 1_000,
-                    progress: percent * 10_000,
-                };
-                ((reader(), day), added)
+                (*day, *sessions, seconds * 1_000, percent * 10_000)
             })
             .collect();
         assert_eq!(days, expected);
+    }
+
+    #[test]
+    fn a_session_counts_in_each_hour_in_which_it_is_seen() {
+        let story = Story::starts(1, Tz::UTC, 2 * HOUR - 90)
+            .seen(2 * HOUR + 30, 2)
+            .seen(2 * HOUR + 60, 3)
+            .seen(5 * HOUR, 4);
+        let stats = folded::<DailyStats>(&story.events());
+        let hours: Vec<_> = stats
+            .hours
+            .into_iter()
+            .map(|((_, _, hour), added)| (hour, added.sessions, added.active_ms / 1_000))
+            .collect();
+        assert_eq!(hours, [(1, 1, 90), (2, 1, 30 + 30 + 120), (5, 1, 0)]);
     }
 }

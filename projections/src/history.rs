@@ -144,7 +144,18 @@ pub struct Bound {
     pub session_id: SessionId,
 }
 
-/// A reader's sessions, newest first, of one book or of all, after a bound.
+/// Which part of the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// What comes after here: costs the same at any depth.
+    pub after: Option<Bound>,
+    /// Sessions to leave out first: costs what reading them would.
+    pub skip: i64,
+    /// Sessions to return at most.
+    pub limit: i64,
+}
+
+/// A reader's sessions, newest first, of one book or of all.
 ///
 /// # Errors
 /// Those of Postgres.
@@ -152,16 +163,15 @@ pub async fn page(
     pool: &PgPool,
     reader_id: ReaderId,
     book_id: Option<BookId>,
-    after: Option<Bound>,
-    limit: i64,
+    page: Page,
 ) -> sqlx::Result<Vec<Entry>> {
-    // One statement for each index, so that neither plan is a compromise.
-    let (started_at, session_id) = match after {
+    let (started_at, session_id) = match page.after {
         Some(bound) => (bound.started_at, bound.session_id.to_string()),
         // Sorts after every session.
         None => (Timestamp::MAX_UTC, "g".to_owned()),
     };
     let started_at = started_at.min(LATEST);
+    // One statement for each index, so that neither plan is a compromise.
     let rows = match book_id {
         None => {
             sqlx::query_file_as!(
@@ -170,7 +180,8 @@ pub async fn page(
                 reader_id.uuid(),
                 started_at,
                 session_id,
-                limit
+                page.limit,
+                page.skip
             )
             .fetch_all(pool)
             .await?
@@ -183,7 +194,8 @@ pub async fn page(
                 book_id.uuid(),
                 started_at,
                 session_id,
-                limit
+                page.limit,
+                page.skip
             )
             .fetch_all(pool)
             .await?

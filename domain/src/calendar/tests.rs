@@ -231,3 +231,25 @@ proptest! {
         prop_assert_eq!(days, split_by_day(from, active_ms, zone));
     }
 }
+
+#[rstest]
+#[case::over_the_hour(Tz::UTC, "2024-05-01T09:59:00Z", 3 * MINUTE,
+    &[("2024-05-01", 9, MINUTE), ("2024-05-01", 10, 2 * MINUTE)])]
+#[case::by_quarters_of_an_hour(Asia::Kathmandu, "2024-05-01T18:14:00Z", 2 * MINUTE,
+    &[("2024-05-01", 23, MINUTE), ("2024-05-02", 0, MINUTE)])]
+#[case::an_hour_that_is_skipped(Europe::Berlin, "2024-03-31T00:59:00Z", 2 * MINUTE,
+    &[("2024-03-31", 1, MINUTE), ("2024-03-31", 3, MINUTE)])]
+#[case::an_hour_that_comes_twice(Europe::Berlin, "2024-10-27T00:30:00Z", HOUR,
+    &[("2024-10-27", 2, HOUR)])]
+fn active_time_is_split_by_the_readers_hours(
+    #[case] zone: Tz,
+    #[case] from: &str,
+    #[case] active_ms: i64,
+    #[case] expected: &[(&str, u32, i64)],
+) {
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(day, hour, ms)| ((day.parse().unwrap(), *hour), *ms))
+        .collect();
+    assert_eq!(split_by_hour(utc(from), active_ms, zone), expected);
+}

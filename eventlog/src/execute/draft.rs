@@ -9,8 +9,8 @@ use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
 };
 
-use super::{BatchUpdate, Context, Inner, Outcome};
-use crate::append::{Append, ClaimChange, NewEvent};
+use super::{BatchOutcome, BatchUpdate, Context, Inner, Outcome};
+use crate::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
 use crate::repository::Versioned;
 use crate::{AppendError, CommandError, claims};
 
@@ -30,13 +30,8 @@ pub(super) struct Draft {
     touched: BTreeMap<SessionId, Arc<Versioned>>,
     events: Vec<(SessionId, i64, SessionEvent)>,
     claim: Option<ClaimChange>,
-}
-
-/// What a command did.
-pub(super) struct Committed {
-    touched: BTreeMap<SessionId, Arc<Versioned>>,
-    pub(super) positions: Vec<i64>,
-    applied: bool,
+    /// Of a batch: what becomes of each update.
+    results: Vec<Result<(i64, bool), SessionError>>,
 }
 
 impl Draft {
@@ -48,6 +43,7 @@ impl Draft {
             touched: BTreeMap::new(),
             events: Vec::new(),
             claim: None,
+            results: Vec::new(),
         }
     }
 
@@ -136,20 +132,20 @@ impl Draft {
     pub(super) async fn update_positions(
         &mut self,
         updates: &[BatchUpdate],
-    ) -> Result<Vec<Result<(i64, bool), SessionError>>, CommandError> {
+    ) -> Result<(), CommandError> {
         let mut in_time_order: Vec<usize> = (0..updates.len()).collect();
         in_time_order.sort_by_key(|i| updates[*i].update.occurred.at());
-        let mut results = vec![Err(SessionError::NotFound); updates.len()];
+        self.results = vec![Err(SessionError::NotFound); updates.len()];
         for i in in_time_order {
             let BatchUpdate { session_id, update } = &updates[i];
             let command = SessionCommand::UpdatePosition(update.clone());
-            results[i] = match self.decide(*session_id, command).await {
+            self.results[i] = match self.decide(*session_id, command).await {
                 Ok(()) => Ok((self.touched[session_id].sequence, self.applied())),
                 Err(CommandError::Refused(refusal)) => Err(refusal),
                 Err(error) => return Err(error),
             };
         }
-        Ok(results)
+        Ok(())
     }
 
     /// Whether the last event moved the latest position.
@@ -160,50 +156,57 @@ impl Draft {
         }
     }
 
-    pub(super) async fn commit(self, context: &Context) -> Result<Committed, AppendError> {
-        let applied = self.applied();
-        let positions = if self.events.is_empty() {
-            Vec::new()
-        } else {
-            let metadata = context.metadata();
-            let events = self
-                .events
-                .into_iter()
-                .map(|(session_id, sequence, event)| NewEvent {
-                    session_id,
-                    sequence,
-                    event,
-                    metadata: metadata.clone(),
-                });
-            let append = Append {
-                events: events.collect(),
-                claim: self.claim,
-                answer: None,
-            };
-            self.inner.repository.append(append).await?
-        };
-        let repository = &self.inner.repository;
-        let touched = self
-            .touched
-            .into_iter()
-            .map(|(id, after)| (id, repository.keep(id, Arc::unwrap_or_clone(after))))
-            .collect();
-        Ok(Committed {
-            touched,
-            positions,
-            applied,
-        })
-    }
-}
-
-impl Committed {
-    pub(super) fn outcome(mut self, session_id: SessionId) -> Outcome {
+    /// What a command on one session leads to.
+    pub(super) fn outcome(&self, session_id: SessionId) -> Outcome {
         Outcome {
             session_id,
-            versioned: self.touched.remove(&session_id).unwrap_or_default(),
-            applied: self.applied,
-            global_position: self.positions.last().copied(),
+            versioned: self.touched.get(&session_id).cloned().unwrap_or_default(),
+            applied: self.applied(),
         }
+    }
+
+    /// What a batch leads to.
+    pub(super) fn batch_outcome(&self) -> BatchOutcome {
+        BatchOutcome {
+            results: self.results.clone(),
+            last_event: self
+                .events
+                .last()
+                .map(|(session_id, sequence, _)| (*session_id, *sequence)),
+        }
+    }
+
+    /// Writes the events, the claim and the answer to be kept, or nothing.
+    /// Returns the global position of the last event.
+    pub(super) async fn commit(
+        self,
+        context: &Context,
+        answer: Option<KeyedAnswer>,
+    ) -> Result<Option<i64>, AppendError> {
+        if self.events.is_empty() && answer.is_none() {
+            return Ok(None);
+        }
+        let metadata = context.metadata();
+        let events = self
+            .events
+            .into_iter()
+            .map(|(session_id, sequence, event)| NewEvent {
+                session_id,
+                sequence,
+                event,
+                metadata: metadata.clone(),
+            });
+        let append = Append {
+            events: events.collect(),
+            claim: self.claim,
+            answer,
+        };
+        let repository = &self.inner.repository;
+        let positions = repository.append(append).await?;
+        for (id, after) in self.touched {
+            repository.keep(id, after);
+        }
+        Ok(positions.last().copied())
     }
 }
 

@@ -8,18 +8,29 @@ with moved as (
 ),
 added as (
     select *
-    from unnest($4::uuid[], $5::date[], $6::bigint[], $7::bigint[], $8::bigint[])
-        as a (reader_id, day, sessions, active_ms, progress)
+    from unnest($4::uuid[], $5::date[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[])
+        as a (reader_id, day, sessions, active_ms, progress, time_zone)
     where exists (select from moved)
 ),
+hours as (
+    insert into reader_hours as h (reader_id, day, hour, sessions, active_ms)
+    select reader_id, day, hour, sessions, active_ms
+    from unnest($10::uuid[], $11::date[], $12::smallint[], $13::bigint[], $14::bigint[])
+        as a (reader_id, day, hour, sessions, active_ms)
+    where exists (select from moved)
+    on conflict (reader_id, day, hour) do update
+    set sessions = h.sessions + excluded.sessions,
+        active_ms = h.active_ms + excluded.active_ms
+),
 readers as (
-    insert into reader_days as d (reader_id, day, sessions, active_ms, progress)
-    select reader_id, day, sessions, active_ms, progress
+    insert into reader_days as d (reader_id, day, sessions, active_ms, progress, time_zone)
+    select reader_id, day, sessions, active_ms, progress, time_zone
     from added
     on conflict (reader_id, day) do update
     set sessions = d.sessions + excluded.sessions,
         active_ms = d.active_ms + excluded.active_ms,
-        progress = d.progress + excluded.progress
+        progress = d.progress + excluded.progress,
+        time_zone = excluded.time_zone
     -- A row that was not there before has no transaction that locked it.
     returning day, (xmax = 0)::int as new
 ),

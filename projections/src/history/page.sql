@@ -4,4 +4,4 @@ select session_id, reader_id, book_id, version, started_at, ended_at, last_activ
 from history
 where reader_id = $1 and (started_at, session_id) < ($2, $3)
 order by started_at desc, session_id desc
-limit $4
+limit $4 offset $5

@@ -4,4 +4,4 @@ select session_id, reader_id, book_id, version, started_at, ended_at, last_activ
 from history
 where reader_id = $1 and book_id = $2 and (started_at, session_id) < ($3, $4)
 order by started_at desc, session_id desc
-limit $5
+limit $5 offset $6

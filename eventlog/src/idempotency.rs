@@ -1,0 +1,73 @@
+//! Idempotency keys: a command that carries one takes effect once, however
+//! often it is sent, and every repeat gets the first answer. The answer stands
+//! in the transaction of the command's events (see [`crate::append`]); here it
+//! is made and looked up.
+
+use domain::ReaderId;
+use serde::Serialize;
+use sqlx::PgPool;
+
+use crate::LogError;
+use crate::append::KeyedAnswer;
+
+/// A client's name for one command. Each reader has names of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    name: String,
+    fingerprint: Vec<u8>,
+}
+
+/// What is kept under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Of the command that was done under it.
+    pub fingerprint: Vec<u8>,
+    /// What its client was told, as JSON.
+    pub answer: String,
+}
+
+impl Key {
+    /// A key of a command; the fingerprint tells commands apart.
+    #[must_use]
+    pub const fn new(name: String, fingerprint: Vec<u8>) -> Self {
+        Self { name, fingerprint }
+    }
+
+    /// The client's name for the command.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Of the command.
+    #[must_use]
+    pub fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
+    }
+
+    pub(crate) fn keeps(&self, reader_id: ReaderId, answer: &impl Serialize) -> KeyedAnswer {
+        KeyedAnswer {
+            reader_id,
+            key: self.name.clone(),
+            fingerprint: self.fingerprint.clone(),
+            answer: serde_json::to_string(answer).expect("answers are plain JSON"),
+        }
+    }
+}
+
+/// What is kept under a reader's key.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn find(pool: &PgPool, reader_id: ReaderId, name: &str) -> Result<Option<Kept>, LogError> {
+    let kept = sqlx::query_as!(
+        Kept,
+        r#"select fingerprint, answer::text as "answer!" from idempotency_keys
+        where reader_id = $1 and key = $2"#,
+        reader_id.uuid(),
+        name
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(kept)
+}

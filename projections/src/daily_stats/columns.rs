@@ -1,0 +1,54 @@
+//! A batch of statistics as columns: Postgres takes arrays.
+
+use chrono::NaiveDate;
+use uuid::Uuid;
+
+use super::Stats;
+
+#[derive(Default)]
+pub(super) struct Days {
+    pub(super) readers: Vec<Uuid>,
+    pub(super) days: Vec<NaiveDate>,
+    pub(super) sessions: Vec<i64>,
+    pub(super) active_ms: Vec<i64>,
+    pub(super) progress: Vec<i64>,
+    pub(super) zones: Vec<&'static str>,
+}
+
+#[derive(Default)]
+pub(super) struct Hours {
+    pub(super) readers: Vec<Uuid>,
+    pub(super) days: Vec<NaiveDate>,
+    pub(super) hours: Vec<i16>,
+    pub(super) sessions: Vec<i64>,
+    pub(super) active_ms: Vec<i64>,
+}
+
+impl Days {
+    pub(super) fn of(stats: &Stats) -> Self {
+        let mut columns = Self::default();
+        for ((reader_id, day), added) in &stats.days {
+            columns.readers.push(reader_id.uuid());
+            columns.days.push(*day);
+            columns.sessions.push(added.sessions);
+            columns.active_ms.push(added.active_ms);
+            columns.progress.push(added.progress);
+            columns.zones.push(added.zone.name());
+        }
+        columns
+    }
+}
+
+impl Hours {
+    pub(super) fn of(stats: &Stats) -> Self {
+        let mut columns = Self::default();
+        for ((reader_id, day, hour), added) in &stats.hours {
+            columns.readers.push(reader_id.uuid());
+            columns.days.push(*day);
+            columns.hours.push(i16::try_from(*hour).expect("an hour is below 24"));
+            columns.sessions.push(added.sessions);
+            columns.active_ms.push(added.active_ms);
+        }
+        columns
+    }
+}
