@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run test bench bench-quick lint fmt sqlx help
+.PHONY: run test bench bench-quick lint fmt sqlx openapi help
 
 run: ## Build and run the service with servers of its own
 	cargo run --release --locked -- dev
@@ -26,6 +26,9 @@ fmt: ## Format the sources
 
 sqlx: ## Check the queries against a database of their own and write .sqlx
 	dev/sqlx
+
+openapi: ## Write docs/openapi.json, the description of the HTTP API
+	cargo run --locked -- openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -307,10 +307,18 @@ impl Inner {
                     newest = true;
                     continue;
                 }
+                // An end that is repeated finds its session ended by itself.
+                Err(refused @ CommandError::Refused(_)) => {
+                    self.not_repeated(reader_id, context).await?;
+                    return Err(refused);
+                }
                 decided => decided?,
             };
             let answer = answer(&draft);
-            let kept = context.key.as_ref().map(|key| key.keeps(reader_id, &answer));
+            let kept = context
+                .key
+                .as_ref()
+                .map(|key| key.keeps(reader_id, &answer));
             match draft.commit(context, kept).await {
                 Ok(global_position) => {
                     return Ok(Done {
@@ -331,7 +339,8 @@ impl Inner {
         Err(CommandError::Conflict)
     }
 
-    /// A conflict may mean that the same command was done by another process.
+    /// A conflict or a refusal may mean that the same command was done before:
+    /// by another process, or for a request that has gone away since.
     async fn not_repeated(
         &self,
         reader_id: ReaderId,

@@ -59,7 +59,11 @@ impl Key {
 ///
 /// # Errors
 /// [`LogError::Unavailable`].
-pub async fn find(pool: &PgPool, reader_id: ReaderId, name: &str) -> Result<Option<Kept>, LogError> {
+pub async fn find(
+    pool: &PgPool,
+    reader_id: ReaderId,
+    name: &str,
+) -> Result<Option<Kept>, LogError> {
     let kept = sqlx::query_as!(
         Kept,
         r#"select fingerprint, answer::text as "answer!" from idempotency_keys

@@ -118,6 +118,7 @@ impl Repository {
     /// Keeps a session as it stands after an append, unless a newer one is
     /// kept already. A session without events is not kept: anyone may ask for
     /// any id.
+    #[must_use]
     pub fn keep(&self, id: SessionId, offered: Arc<Versioned>) -> Arc<Versioned> {
         if offered.sequence == 0 {
             return offered;

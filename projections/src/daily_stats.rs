@@ -175,8 +175,8 @@ impl Projection for DailyStats {
     }
 
     async fn commit(&mut self, stats: Stats, step: Step) -> Result<(), CommitError> {
-        let days = columns::Days::of(&stats);
-        let hours = columns::Hours::of(&stats);
+        let days = columns::DayColumns::of(&stats);
+        let hours = columns::HourColumns::of(&stats);
         let moved = sqlx::query_file_scalar!(
             "src/daily_stats/commit.sql",
             Self::NAME,

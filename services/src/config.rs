@@ -3,12 +3,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use axum::http::HeaderValue;
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -126,6 +129,53 @@ pub struct HttpArgs {
     /// Where operators and probes call.
     #[arg(long, env = "ADMIN_ADDR", default_value = "127.0.0.1:8081")]
     pub admin_addr: SocketAddr,
+    /// Proxies whose word on a client's address is taken
+    /// (`X-Forwarded-For`), as networks separated by commas, for example
+    /// `10.0.0.0/8,::1/128`.
+    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins of web pages that may call, separated by commas, for example
+    /// `https://app.example`. Any, by default: a page has no more power than
+    /// the token it has.
+    #[arg(long, env = "CORS_ORIGINS", value_delimiter = ',', value_parser = origin)]
+    pub cors_origins: Vec<HeaderValue>,
+}
+
+/// How often somebody may call, in a sliding window. By reader, and by address
+/// without a good token.
+#[derive(Args, Clone, Debug)]
+pub struct RateLimitArgs {
+    /// Position updates, also in batches.
+    #[arg(
+        long = "rate-limit-high-frequency",
+        env = "RATE_LIMIT_HIGH_FREQUENCY",
+        default_value = "60"
+    )]
+    pub high_frequency: NonZeroU32,
+    /// Other calls.
+    #[arg(
+        long = "rate-limit-normal",
+        env = "RATE_LIMIT_NORMAL",
+        default_value = "30"
+    )]
+    pub normal: NonZeroU32,
+    /// Operators' calls.
+    #[arg(
+        long = "rate-limit-low-frequency",
+        env = "RATE_LIMIT_LOW_FREQUENCY",
+        default_value = "10"
+    )]
+    pub low_frequency: NonZeroU32,
+    /// Calls without a good token.
+    #[arg(long = "rate-limit-auth", env = "RATE_LIMIT_AUTH", default_value = "5")]
+    pub auth: NonZeroU32,
+    /// The window, in seconds.
+    #[arg(long = "rate-limit-window", env = "RATE_LIMIT_WINDOW", default_value = "60", value_parser = seconds)]
+    pub window: Duration,
+    /// How long a request waits for Redis to count it, in milliseconds; then
+    /// this process counts by itself.
+    #[arg(long = "rate-limit-deadline", env = "RATE_LIMIT_DEADLINE", default_value = "10", value_parser = milliseconds)]
+    pub deadline: Duration,
 }
 
 /// Rules of the domain.
@@ -176,6 +226,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "their types say what they are")]
     pub auth: AuthArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
+    pub rate_limit: RateLimitArgs,
     #[command(flatten)]
     #[expect(missing_docs, reason = "their types say what they are")]
     pub rules: RuleArgs,
@@ -277,6 +330,23 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
         _ => Err("a whole number of seconds from 1 to 86400".to_owned()),
+    }
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(milliseconds @ 1..=10_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("a whole number of milliseconds from 1 to 10000".to_owned()),
+    }
+}
+
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty() && !host.is_empty() && !host.contains('/')
+    });
+    match HeaderValue::try_from(text) {
+        Ok(origin) if is_origin => Ok(origin),
+        _ => Err("a scheme and a host, as `https://app.example`".to_owned()),
     }
 }
 

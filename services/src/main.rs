@@ -66,6 +66,10 @@ enum Command {
         #[arg(short, long, value_enum, default_value = "text")]
         output: Output,
     },
+    /// Print the description of the HTTP API (OpenAPI 3.1).
+    #[command(after_help = "Example:
+  reading-sessions openapi > openapi.json")]
+    Openapi,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -90,6 +94,7 @@ async fn main() -> anyhow::Result<()> {
                 Output::Json => print(&format!("{:#}", settings.json())),
             }
         }
+        Command::Openapi => print(services::api::openapi::json().trim_end()),
     }
 }
 

@@ -11,6 +11,7 @@ use eventlog::relay::{self, Relay};
 use eventlog::repository::Repository;
 use eventlog::tail::Tail;
 use eventlog::{Appender, Sessions, Subjects};
+use projections::checkpoint::Awaited;
 use projections::runtime::{self, Until};
 use projections::{ActiveSessions, DailyStats, History, Projection, schema};
 use sqlx::PgPool;
@@ -19,6 +20,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::admission::Admission;
+use crate::api::auth::Keys;
+use crate::api::rate_limit::Limiter;
 use crate::config::{Role, ServeArgs};
 use crate::{api, connect, maintenance};
 
@@ -87,12 +91,21 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             active_gap: TimeDelta::from_std(args.rules.active_gap)?,
         };
         let sessions = Sessions::new(Repository::new(pool.clone(), appender), rules);
+        let cache = connect::cache(&args.redis)?;
         let state = api::State {
             sessions,
             pool: pool.clone(),
-            cache: connect::cache(&args.redis)?,
+            history: Awaited::new(pool.clone(), History::NAME),
+            daily_stats: Awaited::new(pool.clone(), DailyStats::NAME),
+            cache: cache.clone(),
         };
-        let router = api::router(state, api::auth::Keys::new(&args.auth)?);
+        let admission = Admission::new(
+            Keys::new(&args.auth)?,
+            Limiter::new(&args.rate_limit, cache),
+            &args.http.trusted_proxies,
+        );
+        let cors = api::cors::layer(&args.http.cors_origins);
+        let router = api::router(state, admission, cors);
         service.serve(listener, router);
         if !relays {
             let stop = service.workers.stop.clone();

@@ -1,11 +1,13 @@
 //! A service in its own corner of a stack, with every role, in this process.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use services::config::{
-    AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RedisArgs, Role, RuleArgs, Secret, ServeArgs,
+    AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, Role, RuleArgs, Secret,
+    ServeArgs,
 };
 use services::roles::{self, Service};
 use sqlx::PgPool;
@@ -54,8 +56,23 @@ impl App {
         Self::at(Arc::clone(&self.stack), self.corner.clone(), roles).await
     }
 
+    /// A service with all roles and some settings of its own.
+    pub async fn with(change: impl FnOnce(&mut ServeArgs)) -> Self {
+        let stack = Stack::shared().await;
+        let corner = stack.corner().await;
+        let mut settings = settings(&corner, &Role::ALL);
+        change(&mut settings);
+        Self::run(stack, corner, &settings).await
+    }
+
     async fn at(stack: Arc<Stack>, corner: Corner, roles: &[Role]) -> Self {
-        let service = roles::start(&settings(&corner, roles)).await.unwrap();
+        let settings = settings(&corner, roles);
+        Self::run(stack, corner, &settings).await
+    }
+
+    /// A service with these settings, in a corner.
+    pub async fn run(stack: Arc<Stack>, corner: Corner, settings: &ServeArgs) -> Self {
+        let service = roles::start(settings).await.unwrap();
         let pool = pool(&corner).await;
         Self {
             url: service.http.map_or_else(String::new, |http| {
@@ -103,6 +120,8 @@ pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
         http: HttpArgs {
             http_addr: local,
             admin_addr: local,
+            trusted_proxies: Vec::new(),
+            cors_origins: Vec::new(),
         },
         database: DatabaseArgs {
             database_url: secret(&corner.database_url),
@@ -122,9 +141,25 @@ pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
             redis_url_file: None,
         },
         auth: auth(),
+        rate_limit: plenty(),
         rules: RuleArgs {
             active_gap: Duration::from_mins(2),
         },
+    }
+}
+
+/// Limits that no test meets by chance.
+#[must_use]
+pub fn plenty() -> RateLimitArgs {
+    let plenty = NonZeroU32::new(1_000_000).unwrap();
+    RateLimitArgs {
+        high_frequency: plenty,
+        normal: plenty,
+        low_frequency: plenty,
+        auth: plenty,
+        window: Duration::from_mins(1),
+        // The machine is busy with other tests.
+        deadline: Duration::from_secs(5),
     }
 }
 

@@ -167,10 +167,12 @@ pub async fn history_is_the_fold(pool: &PgPool, sessions: &BTreeMap<SessionId, F
         expected.sort_by_key(|(id, folded)| {
             std::cmp::Reverse((folded.session.started().unwrap().start.started_at, *id))
         });
-        let limit = i64::try_from(expected.len()).unwrap() + 1;
-        let shown = history::page(pool, reader, None, None, limit)
-            .await
-            .unwrap();
+        let page = history::Page {
+            after: None,
+            skip: 0,
+            limit: i64::try_from(expected.len()).unwrap() + 1,
+        };
+        let shown = history::page(pool, reader, None, page).await.unwrap();
         assert_eq!(shown.len(), expected.len(), "sessions of reader {reader}");
         for (shown, (id, folded)) in shown.iter().zip(&expected) {
             let mut session = folded.session.started().unwrap().clone();

@@ -204,7 +204,7 @@ impl Draft {
         let repository = &self.inner.repository;
         let positions = repository.append(append).await?;
         for (id, after) in self.touched {
-            repository.keep(id, after);
+            drop(repository.keep(id, after));
         }
         Ok(positions.last().copied())
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::Stats;
 
 #[derive(Default)]
-pub(super) struct Days {
+pub(super) struct DayColumns {
     pub(super) readers: Vec<Uuid>,
     pub(super) days: Vec<NaiveDate>,
     pub(super) sessions: Vec<i64>,
@@ -16,7 +16,7 @@ pub(super) struct Days {
 }
 
 #[derive(Default)]
-pub(super) struct Hours {
+pub(super) struct HourColumns {
     pub(super) readers: Vec<Uuid>,
     pub(super) days: Vec<NaiveDate>,
     pub(super) hours: Vec<i16>,
@@ -24,7 +24,7 @@ pub(super) struct Hours {
     pub(super) active_ms: Vec<i64>,
 }
 
-impl Days {
+impl DayColumns {
     pub(super) fn of(stats: &Stats) -> Self {
         let mut columns = Self::default();
         for ((reader_id, day), added) in &stats.days {
@@ -39,13 +39,15 @@ impl Days {
     }
 }
 
-impl Hours {
+impl HourColumns {
     pub(super) fn of(stats: &Stats) -> Self {
         let mut columns = Self::default();
         for ((reader_id, day, hour), added) in &stats.hours {
             columns.readers.push(reader_id.uuid());
             columns.days.push(*day);
-            columns.hours.push(i16::try_from(*hour).expect("an hour is below 24"));
+            columns
+                .hours
+                .push(i16::try_from(*hour).expect("an hour is below 24"));
             columns.sessions.push(added.sessions);
             columns.active_ms.push(added.active_ms);
         }

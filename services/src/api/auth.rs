@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header;
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::Response;
 use domain::ReaderId;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -70,14 +67,21 @@ impl Keys {
         })))
     }
 
-    fn reader(&self, token: &str) -> Option<ReaderId> {
+    /// Who a token says is calling.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn verify(&self, token: &str) -> Result<Caller, Refusal> {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.0.key, &self.0.validation)
-            .ok()?
+            .map_err(|_| Refusal::Invalid)?
             .claims;
         if claims.kind.is_some_and(|kind| kind != "access") {
-            return None;
+            return Err(Refusal::Invalid);
         }
-        Some(reader_id(claims.iss.as_deref(), &claims.sub))
+        Ok(Caller {
+            reader_id: reader_id(claims.iss.as_deref(), &claims.sub),
+            admin: claims.is_admin,
+        })
     }
 }
 
@@ -92,32 +96,25 @@ fn reader_id(issuer: Option<&str>, subject: &str) -> ReaderId {
         .into()
 }
 
-/// The middleware: without a good token nothing further is looked at.
-pub async fn authenticate(
-    State(keys): State<Keys>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let token = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or_else(|| Problem::unauthorized("Not authenticated"))?;
-    let reader_id = keys
-        .reader(token)
-        .ok_or_else(|| Problem::unauthorized("Could not validate credentials"))?;
-    request.extensions_mut().insert(Reader(reader_id));
-    Ok(next.run(request).await)
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The reader.
+    pub reader_id: ReaderId,
+    /// Whether operator calls are allowed.
+    pub admin: bool,
 }
 
-/// The reader who calls.
-#[derive(Clone, Copy, Debug)]
-pub struct Reader(pub ReaderId);
+/// Why a token is not good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not valid.
+    Invalid,
+    /// The keys are not known yet.
+    KeysUnavailable,
+}
 
-impl<S: Sync> FromRequestParts<S> for Reader {
+impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {

@@ -1,14 +1,17 @@
-//! Around every request: its id, its deadline, its line in the log, and the
-//! body of a problem. A panic is a problem like any other.
+//! Around every request: its id, its place among those in flight, its
+//! deadline, its line in the log, the body of a problem, and the headers that
+//! every answer has. A panic is a problem like any other.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::problem::Problem;
@@ -17,13 +20,29 @@ use super::problem::Problem;
 /// when its answer comes too late.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Requests at work at the same time; more are refused at once. Far more than
+/// a saturated service needs to be busy, few enough that those taken are
+/// answered within their deadline.
+const MAX_IN_FLIGHT: usize = 4_096;
+
+/// Names a request in its answer, in a problem and in the log.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest request id taken from a client.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The middleware; the outermost one.
-pub async fn edge(request: Request, next: Next) -> Response {
+/// The places for requests in flight; cheap to clone.
+#[derive(Clone)]
+pub struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_IN_FLIGHT)))
+    }
+}
+
+/// The middleware.
+pub async fn edge(State(places): State<Places>, request: Request, next: Next) -> Response {
     let request_id = request_id(&request);
     let method = request.method().clone();
     let route = request
@@ -32,7 +51,15 @@ pub async fn edge(request: Request, next: Next) -> Response {
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let started = Instant::now();
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = AssertUnwindSafe(async {
+        match places.0.try_acquire() {
+            Ok(_place) => next.run(request).await,
+            Err(_full) => {
+                Problem::unavailable("The service is overloaded; try again shortly").into_response()
+            }
+        }
+    })
+    .catch_unwind();
     let mut response = match tokio::time::timeout(DEADLINE, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => {
@@ -56,16 +83,34 @@ pub async fn edge(request: Request, next: Next) -> Response {
         duration_us = started.elapsed().as_micros(),
         "answered"
     );
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, request_id);
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    response.headers_mut().insert(REQUEST_ID, request_id);
+    harden(&method, &mut response);
     response
+}
+
+/// What browsers and caches between here and the app must not do with an
+/// answer, unless it says something else itself.
+fn harden(method: &Method, response: &mut Response) {
+    let caching = if matches!(*method, Method::GET | Method::HEAD) {
+        "private, no-cache, must-revalidate"
+    } else {
+        "no-store, no-cache, must-revalidate"
+    };
+    for (name, value) in [
+        (header::CACHE_CONTROL, caching),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+    ] {
+        response
+            .headers_mut()
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    }
 }
 
 /// The client's id when it is short and readable, else a new one.

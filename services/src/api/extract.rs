@@ -11,6 +11,7 @@ use eventlog::Context;
 use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::problem::Problem;
@@ -44,7 +45,9 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn unreadable(rejection: &BytesRejection) -> Problem {
+/// The problem with a body that did not come whole.
+#[must_use]
+pub fn unreadable(rejection: &BytesRejection) -> Problem {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -89,10 +92,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        axum::extract::Query::try_from_uri(&parts.uri)
-            .map(|axum::extract::Query(query)| Self(query))
-            .map_err(|error| Problem::invalid("", error.body_text()))
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs))
+            .map(Self)
+            .map_err(|error| {
+                let path = error.path().to_string();
+                let field = if path == "." { String::new() } else { path };
+                Problem::invalid(field, error.inner().to_string())
+            })
     }
+}
+
+/// A query that only says what it must see.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Fresh {
+    /// An `X-Global-Position` that the answer must include.
+    #[param(minimum = 0)]
+    pub min_position: Option<i64>,
 }
 
 /// The session in the path.
@@ -125,7 +142,8 @@ impl<S: Sync> FromRequestParts<S> for CommandContext {
             .and_then(|value| value.to_str().ok())
             .filter(|value| is_traceparent(value))
             .map(str::to_owned);
-        Ok(Self(Context { traceparent }))
+        let key = parts.extensions.get().cloned();
+        Ok(Self(Context { traceparent, key }))
     }
 }
 
@@ -181,9 +199,10 @@ impl Visitor<'_> for PercentVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Percent, E> {
-        match text.trim().parse() {
-            Ok(percent) => self.visit_f64(percent),
-            Err(_) => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
+        let is_decimal = |c: char| c.is_ascii_digit() || c == '.';
+        match text.parse() {
+            Ok(percent) if text.chars().all(is_decimal) => self.visit_f64(percent),
+            _ => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
         }
     }
 }

@@ -24,7 +24,10 @@ pub fn router(pool: PgPool) -> Router {
         .with_state(pool)
         .fallback(async || Problem::not_found("There is nothing at this address"))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(middleware::from_fn(edge::edge))
+        .layer(middleware::from_fn_with_state(
+            edge::Places::default(),
+            edge::edge,
+        ))
 }
 
 /// Ready when Postgres answers. NATS and Redis are not asked: without them the

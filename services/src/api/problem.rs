@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use domain::SessionError;
 use eventlog::{CommandError, LogError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How long a client that met an overloaded or broken service should wait, in
 /// seconds.
@@ -27,7 +28,7 @@ struct Parts {
 }
 
 /// What is wrong with one field.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FieldError {
     /// The field, as a path.
     pub field: String,
@@ -35,15 +36,22 @@ pub struct FieldError {
     pub message: String,
 }
 
-#[derive(Serialize)]
-struct Json<'a> {
-    r#type: &'a str,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    request_id: &'a str,
+/// An error (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Json<'a> {
+    /// Always `about:blank`: the status says what kind of problem it is.
+    pub(super) r#type: &'a str,
+    /// The status in words.
+    pub(super) title: &'a str,
+    pub(super) status: u16,
+    /// A sentence for people.
+    pub(super) detail: &'a str,
+    /// Also in the header `X-Request-Id`; the service's log has it too.
+    pub(super) request_id: &'a str,
+    /// What is wrong with which field.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
+    pub(super) errors: &'a [FieldError],
 }
 
 impl Problem {
@@ -78,6 +86,16 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// 409: the same command is being done.
+    #[must_use]
+    pub fn in_flight() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "A command with this Idempotency-Key is being done; ask again for its answer",
+        )
+        .with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
+    }
+
     /// 405; the router says which methods are allowed.
     #[must_use]
     pub fn method_not_allowed() -> Self {
@@ -101,6 +119,32 @@ impl Problem {
         );
         problem.0.errors.push(FieldError { field, message });
         problem
+    }
+
+    /// 429; the wait is told in seconds, in the text and by the caller's
+    /// headers.
+    #[must_use]
+    pub fn too_many_requests(seconds: u64) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("Rate limit exceeded. Try again in {seconds} seconds."),
+        )
+    }
+
+    /// 504: what the query should wait for did not come in time.
+    #[must_use]
+    pub fn not_yet() -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "The answer does not hold that position yet; try again shortly",
+        )
+        .with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
+    }
+
+    /// 500, for what must not be, with the cause for the log.
+    #[must_use]
+    pub fn broken(cause: &dyn std::error::Error) -> Self {
+        Self::internal().because(cause)
     }
 
     /// 500, without a word of what happened.
@@ -196,6 +240,7 @@ impl From<CommandError> for Problem {
                 StatusCode::CONFLICT,
                 "The session is being changed by others; try again",
             ),
+            CommandError::Repeated => Self::in_flight(),
             CommandError::Overloaded => {
                 Self::unavailable("The service is overloaded; try again shortly")
             }

@@ -1,57 +1,86 @@
 //! A session as client apps see it; the shape of every answer that holds one.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
 use domain::event::{Book, DeviceType, EndReason};
 use domain::session;
 use domain::{BookId, Position, ReaderId, SessionId, Timestamp};
-use serde::Serialize;
+use eventlog::Outcome;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
-/// The position of a command's last event in the log; queries can wait for it.
-pub const GLOBAL_POSITION: HeaderName = HeaderName::from_static("x-global-position");
+use super::commands::start::BookBody;
+use super::openapi::schema;
 
-/// A reading session. Positions are percent of the book.
-#[derive(Clone, Debug, Serialize)]
+/// A reading session. Positions are percent of the book, with up to four
+/// decimals; times are UTC.
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Session {
+    #[schema(value_type = Uuid)]
     id: SessionId,
+    #[schema(value_type = Uuid)]
     user_id: ReaderId,
+    #[schema(value_type = Uuid)]
     book_id: BookId,
+    #[schema(value_type = DateTime)]
     started_at: Timestamp,
+    #[schema(required, value_type = Option<DateTime>)]
     ended_at: Option<Timestamp>,
     /// Wall-clock time from the start to the end or the latest observation, in
     /// whole minutes.
     duration_minutes: i64,
+    #[schema(schema_with = schema::percent)]
     start_position: Position,
     /// The latest position, also while the session is active.
+    #[schema(schema_with = schema::percent)]
     end_position: Position,
     /// Whole pages of progress, when the book's length is known; else 0.
     pages_read: i64,
+    #[schema(required, schema_with = schema::device_type)]
     device_type: Option<DeviceType>,
     is_active: bool,
     /// From the start to the latest position; negative after reading back.
-    #[serde(serialize_with = "percent")]
-    progress_delta: i64,
+    #[schema(schema_with = schema::progress)]
+    progress_delta: Progress,
     duration_seconds: i64,
     /// Time in which something was read, in whole seconds.
     active_seconds: i64,
+    #[schema(schema_with = schema::percent)]
     furthest_position: Position,
+    /// `finished` by the reader, `superseded` by the start of another session,
+    /// or `idle`; null while the session is active.
+    #[schema(required, schema_with = schema::end_reason)]
     end_reason: Option<EndReason>,
+    #[schema(value_type = DateTime)]
     last_activity_at: Timestamp,
     /// How many events the session has.
     version: i64,
+    /// Where exactly, in the app's own words, for example an EPUB CFI.
+    #[schema(required)]
     locator: Option<String>,
+    #[schema(required, value_type = Option<BookBody>)]
     book: Option<Book>,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn percent<S: serde::Serializer>(steps: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    domain::position::serialize_percent(*steps, serializer)
+/// A way from one position to another, in ten-thousandths of a percent.
+/// Clients see percent.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress(pub i64);
+
+impl Serialize for Progress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        domain::position::serialize_percent(self.0, serializer)
+    }
 }
 
 impl Session {
+    /// The session that a command leaves.
+    #[must_use]
+    pub fn after(outcome: &Outcome) -> Self {
+        let versioned = &outcome.versioned;
+        let session = versioned.session.started();
+        let session = session.expect("no command is taken before the start");
+        Self::new(outcome.session_id, versioned.sequence, session)
+    }
+
     /// How a session looks to client apps.
     #[must_use]
     pub fn new(id: SessionId, version: i64, session: &session::Session) -> Self {
@@ -71,7 +100,7 @@ impl Session {
             pages_read: pages(progress_delta, start.book.as_ref()),
             device_type: start.device_type,
             is_active: session.is_active(),
-            progress_delta,
+            progress_delta: Progress(progress_delta),
             duration_seconds: duration.num_seconds(),
             active_seconds: progress.active_ms / 1_000,
             furthest_position: progress.furthest_position,
@@ -89,23 +118,4 @@ fn pages(progress: i64, book: Option<&Book>) -> i64 {
     const STEPS_PER_BOOK: i64 = 1_000_000;
     let total = book.and_then(|book| book.total_pages).unwrap_or(0);
     progress.max(0) * i64::from(total) / STEPS_PER_BOOK
-}
-
-/// The answer to a command: JSON, with the session's version as its `ETag` and
-/// the command's place in the log.
-pub fn answer(
-    status: axum::http::StatusCode,
-    body: &impl Serialize,
-    version: Option<i64>,
-    global_position: Option<i64>,
-) -> Response {
-    let mut headers = HeaderMap::new();
-    if let Some(version) = version {
-        let tag = HeaderValue::try_from(format!("\"{version}\"")).expect("digits in quotes");
-        headers.insert(header::ETAG, tag);
-    }
-    if let Some(position) = global_position {
-        headers.insert(GLOBAL_POSITION, HeaderValue::from(position));
-    }
-    (status, headers, axum::Json(body)).into_response()
 }

@@ -30,6 +30,16 @@ impl Settings {
             ("ROLES", roles.join(",")),
             ("HTTP_ADDR", args.http.http_addr.to_string()),
             ("ADMIN_ADDR", args.http.admin_addr.to_string()),
+            ("TRUSTED_PROXIES", list(&args.http.trusted_proxies)),
+            (
+                "CORS_ORIGINS",
+                list(
+                    args.http
+                        .cors_origins
+                        .iter()
+                        .filter_map(|o| o.to_str().ok()),
+                ),
+            ),
             ("DATABASE_URL", hidden(args.database.url())),
             (
                 "DATABASE_POOL_SIZE",
@@ -49,6 +59,21 @@ impl Settings {
             ("JWT_SECRET", hidden(args.auth.secret())),
             ("JWT_ISSUER", optional(&args.auth.jwt_issuer)),
             ("JWT_AUDIENCE", optional(&args.auth.jwt_audience)),
+            (
+                "RATE_LIMIT_HIGH_FREQUENCY",
+                args.rate_limit.high_frequency.to_string(),
+            ),
+            ("RATE_LIMIT_NORMAL", args.rate_limit.normal.to_string()),
+            (
+                "RATE_LIMIT_LOW_FREQUENCY",
+                args.rate_limit.low_frequency.to_string(),
+            ),
+            ("RATE_LIMIT_AUTH", args.rate_limit.auth.to_string()),
+            ("RATE_LIMIT_WINDOW", seconds(args.rate_limit.window)),
+            (
+                "RATE_LIMIT_DEADLINE",
+                args.rate_limit.deadline.as_millis().to_string(),
+            ),
             ("ACTIVE_GAP", seconds(args.rules.active_gap)),
         ])
     }
@@ -73,4 +98,9 @@ impl Settings {
             .collect::<serde_json::Map<_, _>>()
             .into()
     }
+}
+
+fn list(values: impl IntoIterator<Item: ToString>) -> String {
+    let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+    values.join(",")
 }

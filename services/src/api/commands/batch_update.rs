@@ -1,43 +1,55 @@
 //! `POST /reading-sessions/batch-update`
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::TimeDelta;
 use domain::command::Occurrence;
 use domain::{SessionError, SessionId, Timestamp, UpdatePosition};
-use eventlog::execute::BatchUpdate;
+use eventlog::execute::{BatchOutcome, BatchUpdate};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::MAX_LOCATOR;
 use crate::api;
-use crate::api::auth::Reader;
+use crate::api::answer::Answer;
+use crate::api::auth::Caller;
 use crate::api::extract::{CommandContext, Json, Percent, text};
+use crate::api::openapi::schema;
 use crate::api::problem::Problem;
-use crate::api::session::answer;
 use crate::clock;
 
 /// Updates in one batch.
 const MAX_UPDATES: usize = 50;
 
 /// Up to 50 observations.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = BatchUpdate)]
 pub struct Body {
     /// Parsed one by one: a bad one is not the others' fault.
+    #[schema(value_type = Vec<Item>, min_items = 1, max_items = 50)]
     updates: Vec<serde_json::Value>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Item {
+/// One observation.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = BatchItem)]
+pub struct Item {
+    #[schema(format = Uuid)]
     session_id: String,
+    #[schema(schema_with = schema::percent_sent)]
     current_position: Percent,
+    /// Where exactly, in the app's own words, for example an EPUB CFI.
+    #[schema(max_length = 2048)]
     locator: Option<String>,
+    /// When it was, if not now: at most 30 days ago.
+    #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct Answer {
+/// What became of a batch.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct BatchResult {
     success_count: usize,
     failed_count: usize,
     /// A sentence for each update that was refused.
@@ -46,22 +58,38 @@ struct Answer {
     results: Vec<ItemResult>,
 }
 
-#[derive(Debug, Serialize)]
-struct ItemResult {
+/// What became of one update.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ItemResult {
+    /// As it was sent; null when it was none.
+    #[schema(required)]
     session_id: Option<String>,
     /// Whether the update was taken.
     success: bool,
     /// Whether its position became the latest.
     applied: bool,
     /// The session's version after it.
+    #[schema(required)]
     version: Option<i64>,
+    #[schema(required)]
     error: Option<String>,
 }
 
-/// Moves many positions in one transaction.
+/// Move many positions
+///
+/// In one transaction. A bad update never blocks another; several for one
+/// session are applied in the order of their time.
+#[utoipa::path(
+    post,
+    path = "/api/v1/reading-sessions/batch-update",
+    operation_id = "batchUpdate",
+    tag = "commands",
+    request_body = Body,
+    responses((status = 200, description = "What became of each", body = BatchResult))
+)]
 pub async fn handle(
     State(state): State<api::State>,
-    Reader(reader_id): Reader,
+    caller: Caller,
     CommandContext(context): CommandContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
@@ -83,40 +111,25 @@ pub async fn handle(
         .enumerate()
         .map(|(index, item)| read(item, arrival(index)))
         .collect();
-
-    let good: Vec<BatchUpdate> = items
+    let good = items
         .iter()
         .filter_map(|(_, update)| update.as_ref().ok().cloned())
         .collect();
-    let (mut outcomes, global_position) = if good.is_empty() {
-        (Vec::new().into_iter(), None)
-    } else {
-        let outcome = state
-            .sessions
-            .update_positions(reader_id, good, context)
-            .await?;
-        (outcome.results.into_iter(), outcome.global_position)
-    };
-
-    let mut answered = Answer::default();
-    for (session_id, update) in items {
-        let outcome = match update {
-            Ok(update) => outcomes
-                .next()
-                .ok_or_else(Problem::internal)?
-                .map_err(|refusal| sentence(refusal, update.session_id)),
-            Err(error) => Err(error),
-        };
-        answered.add(session_id, outcome);
-    }
-    Ok(answer(StatusCode::OK, &answered, None, global_position))
+    let done = state
+        .sessions
+        .update_positions(caller.reader_id, good, context, move |outcome| {
+            let last_event = outcome.last_event;
+            Answer::of_batch(last_event, &BatchResult::of(&items, outcome))
+        })
+        .await?;
+    Ok(done.answer.response(done.global_position))
 }
 
-/// An update, or the sentence that says what is wrong with it.
-fn read(
-    item: serde_json::Value,
-    arrived: Timestamp,
-) -> (Option<String>, Result<BatchUpdate, String>) {
+/// The session id as it was sent, and the update, or the sentence that says
+/// what is wrong with it.
+type ReadItem = (Option<String>, Result<BatchUpdate, String>);
+
+fn read(item: serde_json::Value, arrived: Timestamp) -> ReadItem {
     let named = item
         .get("session_id")
         .and_then(|id| Some(id.as_str()?.to_owned()));
@@ -152,31 +165,35 @@ fn sentence(refusal: SessionError, session_id: SessionId) -> String {
     }
 }
 
-impl Answer {
+impl BatchResult {
+    /// The outcome has a result for each good item, in their order.
+    fn of(items: &[ReadItem], outcome: BatchOutcome) -> Self {
+        let mut outcomes = outcome.results.into_iter();
+        let mut result = Self::default();
+        for (session_id, update) in items {
+            let outcome = match update {
+                Ok(update) => outcomes
+                    .next()
+                    .expect("one for each good item")
+                    .map_err(|refusal| sentence(refusal, update.session_id)),
+                Err(error) => Err(error.clone()),
+            };
+            result.add(session_id.clone(), outcome);
+        }
+        result
+    }
+
     fn add(&mut self, session_id: Option<String>, outcome: Result<(i64, bool), String>) {
-        let result = match outcome {
-            Ok((version, applied)) => {
-                self.success_count += 1;
-                ItemResult {
-                    session_id,
-                    success: true,
-                    applied,
-                    version: Some(version),
-                    error: None,
-                }
-            }
-            Err(error) => {
-                self.failed_count += 1;
-                self.errors.push(error.clone());
-                ItemResult {
-                    session_id,
-                    success: false,
-                    applied: false,
-                    version: None,
-                    error: Some(error),
-                }
-            }
-        };
-        self.results.push(result);
+        let taken = outcome.as_ref().ok().copied();
+        self.success_count += usize::from(taken.is_some());
+        self.failed_count += usize::from(taken.is_none());
+        self.errors.extend(outcome.as_ref().err().cloned());
+        self.results.push(ItemResult {
+            session_id,
+            success: taken.is_some(),
+            applied: taken.is_some_and(|(_, applied)| applied),
+            version: taken.map(|(version, _)| version),
+            error: outcome.err(),
+        });
     }
 }

@@ -7,25 +7,44 @@ use domain::command::Occurrence;
 use domain::event::EndReason;
 use domain::{EndSession, Timestamp};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::api;
-use crate::api::auth::Reader;
+use crate::api::answer::Answer;
+use crate::api::auth::Caller;
 use crate::api::extract::{CommandContext, Json, Percent, SessionPath};
+use crate::api::openapi::schema;
 use crate::api::problem::Problem;
-use crate::api::session::{Session, answer};
+use crate::api::session::Session;
 use crate::clock;
 
 /// Where reading ends.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = End)]
 pub struct Body {
+    /// The last position by default.
+    #[schema(schema_with = schema::percent_sent_or_null)]
     end_position: Option<Percent>,
+    /// When it was, if not now: at most 30 days ago.
+    #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
 }
 
-/// Ends a session.
+/// End a session
+///
+/// Also before where it started: reading back is reading.
+#[utoipa::path(
+    put,
+    path = "/api/v1/reading-sessions/{id}/end",
+    operation_id = "end",
+    tag = "commands",
+    params(("id" = Uuid, Path, description = "The session")),
+    request_body = Body,
+    responses((status = 200, description = "The ended session", body = Session))
+)]
 pub async fn handle(
     State(state): State<api::State>,
-    Reader(reader_id): Reader,
+    caller: Caller,
     SessionPath(session_id): SessionPath,
     CommandContext(context): CommandContext,
     Json(body): Json<Body>,
@@ -35,17 +54,11 @@ pub async fn handle(
         reason: EndReason::Finished,
         occurred: Occurrence::new(body.occurred_at, clock::now())?,
     };
-    let outcome = state
+    let done = state
         .sessions
-        .end(reader_id, session_id, end, context)
+        .end(caller.reader_id, session_id, end, context, |outcome| {
+            Answer::of_session(StatusCode::OK, &outcome, &Session::after(&outcome))
+        })
         .await?;
-    let versioned = &outcome.versioned;
-    let session = versioned.session.started().ok_or_else(Problem::internal)?;
-    let body = Session::new(session_id, versioned.sequence, session);
-    Ok(answer(
-        StatusCode::OK,
-        &body,
-        Some(versioned.sequence),
-        outcome.global_position,
-    ))
+    Ok(done.answer.response(done.global_position))
 }

@@ -8,14 +8,17 @@ use domain::command::Occurrence;
 use domain::event::{Book, DeviceType};
 use domain::{BookId, Position, ReaderId, SessionId, StartSession, Timestamp};
 use serde::Deserialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::MAX_LOCATOR;
 use crate::api;
-use crate::api::auth::Reader;
+use crate::api::answer::Answer;
+use crate::api::auth::Caller;
 use crate::api::extract::{CommandContext, Json, Percent, text};
+use crate::api::openapi::schema;
 use crate::api::problem::Problem;
-use crate::api::session::{Session, answer};
+use crate::api::session::Session;
 use crate::clock;
 
 const MAX_DEVICE_ID: usize = 255;
@@ -23,48 +26,72 @@ const MAX_TITLE: usize = 500;
 const MAX_PAGES: u32 = 100_000;
 
 /// Where and how reading starts.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Start)]
 pub struct Body {
+    #[schema(format = Uuid)]
     book_id: String,
+    /// The beginning of the book by default.
+    #[schema(schema_with = schema::percent_sent_or_null)]
     start_position: Option<Percent>,
+    #[schema(schema_with = schema::device_type)]
     device_type: Option<DeviceType>,
-    /// A UUIDv7 made by the app; the start can then be repeated.
+    /// A UUIDv7 made by the app, at most 30 days old; the start can then be
+    /// repeated.
     session_id: Option<Uuid>,
+    #[schema(max_length = 255)]
     device_id: Option<String>,
-    /// An IANA name, as `Europe/Berlin`.
+    /// An IANA name; decides what is a day. UTC by default.
+    #[schema(schema_with = schema::time_zone)]
     time_zone: Option<String>,
+    /// Where exactly, in the app's own words, for example an EPUB CFI.
+    #[schema(max_length = 2048)]
     locator: Option<String>,
     book: Option<BookBody>,
+    /// When it was, if not now: at most 30 days ago.
+    #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
 }
 
 /// What the app knows about the book.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct BookBody {
+#[schema(as = Book)]
+pub struct BookBody {
+    #[schema(max_length = 500)]
     title: Option<String>,
+    #[schema(max_length = 500)]
     author: Option<String>,
+    #[schema(maximum = 100_000)]
     total_pages: Option<u32>,
 }
 
-/// Starts a session and ends the reader's active one.
+/// Start a session
+///
+/// The reader's active session, if any, ends where it is. With a `session_id`
+/// of its own an app can start offline, and repeat the start.
+#[utoipa::path(
+    post,
+    path = "/api/v1/reading-sessions/start",
+    operation_id = "start",
+    tag = "commands",
+    request_body = Body,
+    responses((status = 201, description = "The new session", body = Session))
+)]
 pub async fn handle(
     State(state): State<api::State>,
-    Reader(reader_id): Reader,
+    caller: Caller,
     CommandContext(context): CommandContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
-    let (session_id, command) = body.command(reader_id, clock::now())?;
-    let outcome = state.sessions.start(session_id, command, context).await?;
-    let versioned = &outcome.versioned;
-    let session = versioned.session.started().ok_or_else(Problem::internal)?;
-    let body = Session::new(session_id, versioned.sequence, session);
-    Ok(answer(
-        StatusCode::CREATED,
-        &body,
-        Some(versioned.sequence),
-        outcome.global_position,
-    ))
+    let (session_id, command) = body.command(caller.reader_id, clock::now())?;
+    let done = state
+        .sessions
+        .start(session_id, command, context, |outcome| {
+            Answer::of_session(StatusCode::CREATED, &outcome, &Session::after(&outcome))
+        })
+        .await?;
+    Ok(done.answer.response(done.global_position))
 }
 
 impl Body {

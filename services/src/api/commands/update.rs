@@ -6,35 +6,57 @@ use axum::response::Response;
 use domain::command::Occurrence;
 use domain::{Timestamp, UpdatePosition};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::MAX_LOCATOR;
 use crate::api;
-use crate::api::auth::Reader;
+use crate::api::answer::Answer;
+use crate::api::auth::Caller;
 use crate::api::extract::{CommandContext, Json, Percent, SessionPath, text};
+use crate::api::openapi::schema;
 use crate::api::problem::Problem;
-use crate::api::session::{Session, answer};
+use crate::api::session::Session;
 use crate::clock;
 
 /// Where the reader is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Update)]
 pub struct Body {
+    #[schema(schema_with = schema::percent_sent)]
     current_position: Percent,
+    /// Where exactly, in the app's own words, for example an EPUB CFI.
+    #[schema(max_length = 2048)]
     locator: Option<String>,
+    /// When it was, if not now: at most 30 days ago.
+    #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
 }
 
 /// The session, and whether the position became its latest.
-#[derive(Debug, Serialize)]
-struct Answer {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Updated {
     #[serde(flatten)]
     session: Session,
+    /// False for an observation that is older than the latest one: it is
+    /// recorded, and the position stays.
     applied: bool,
 }
 
-/// Moves a session's position.
+/// Move the position
+///
+/// Observations are ordered by their time, not by their arrival.
+#[utoipa::path(
+    put,
+    path = "/api/v1/reading-sessions/{id}/update",
+    operation_id = "update",
+    tag = "commands",
+    params(("id" = Uuid, Path, description = "The session")),
+    request_body = Body,
+    responses((status = 200, description = "The session", body = Updated))
+)]
 pub async fn handle(
     State(state): State<api::State>,
-    Reader(reader_id): Reader,
+    caller: Caller,
     SessionPath(session_id): SessionPath,
     CommandContext(context): CommandContext,
     Json(body): Json<Body>,
@@ -44,20 +66,15 @@ pub async fn handle(
         locator: text("locator", body.locator, MAX_LOCATOR)?,
         occurred: Occurrence::new(body.occurred_at, clock::now())?,
     };
-    let outcome = state
+    let done = state
         .sessions
-        .update_position(reader_id, session_id, update, context)
+        .update_position(caller.reader_id, session_id, update, context, |outcome| {
+            let updated = Updated {
+                session: Session::after(&outcome),
+                applied: outcome.applied,
+            };
+            Answer::of_session(StatusCode::OK, &outcome, &updated)
+        })
         .await?;
-    let versioned = &outcome.versioned;
-    let session = versioned.session.started().ok_or_else(Problem::internal)?;
-    let body = Answer {
-        session: Session::new(session_id, versioned.sequence, session),
-        applied: outcome.applied,
-    };
-    Ok(answer(
-        StatusCode::OK,
-        &body,
-        Some(versioned.sequence),
-        outcome.global_position,
-    ))
+    Ok(done.answer.response(done.global_position))
 }

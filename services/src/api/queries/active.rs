@@ -2,39 +2,67 @@
 
 use std::time::Instant;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse, Response};
 use domain::ReaderId;
 use projections::active_sessions::{self, Entry, FILL_DEADLINE};
 
 use crate::api;
-use crate::api::auth::Reader;
+use crate::api::answer::versioned;
+use crate::api::auth::Caller;
+use crate::api::extract::{Fresh, Query};
+use crate::api::freshness;
 use crate::api::problem::Problem;
-use crate::api::session::{Session, answer};
+use crate::api::session::Session;
 
-/// The reader's active session, or `null`: from Redis, and from the log when
-/// Redis does not have it.
+/// The active session
+///
+/// Or `null`. From Redis, and from the log when Redis does not have it, or
+/// when the answer must include a position.
+#[utoipa::path(
+    get,
+    path = "/api/v1/reading-sessions/active",
+    operation_id = "active",
+    tag = "queries",
+    params(Fresh),
+    responses((status = 200, description = "The session, or null", body = Option<Session>))
+)]
 pub async fn handle(
     State(state): State<api::State>,
-    Reader(reader_id): Reader,
+    caller: Caller,
+    Query(fresh): Query<Fresh>,
+    method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let cached = match active_sessions::get(&state.cache, reader_id).await {
+    freshness::in_log(&state.pool, fresh.min_position).await?;
+    let cached = if fresh.min_position.is_none() {
+        from_redis(&state, caller.reader_id).await
+    } else {
+        None
+    };
+    let entry = match cached {
+        Some(entry) => Some(entry),
+        None => from_log(&state, caller.reader_id).await?,
+    };
+    let Some(entry) = entry else {
+        return Ok(Json(()).into_response());
+    };
+    let body = Session::new(entry.session_id, entry.sequence, &entry.session);
+    // Another session may be here next time, with a version like this one's.
+    let version = format!("{}.{}", entry.session_id, entry.sequence);
+    Ok(versioned(&method, &headers, &version, &body))
+}
+
+async fn from_redis(state: &api::State, reader_id: ReaderId) -> Option<Entry> {
+    match active_sessions::get(&state.cache, reader_id).await {
         Ok(cached) => cached,
         Err(error) => {
             tracing::debug!(%error, "an active session is read from the log");
             None
         }
-    };
-    let entry = match cached {
-        Some(entry) => Some(entry),
-        None => from_log(&state, reader_id).await?,
-    };
-    let body = entry
-        .as_ref()
-        .map(|entry| Session::new(entry.session_id, entry.sequence, &entry.session));
-    let version = entry.as_ref().map(|entry| entry.sequence);
-    Ok(answer(StatusCode::OK, &body, version, None))
+    }
 }
 
 async fn from_log(state: &api::State, reader_id: ReaderId) -> Result<Option<Entry>, Problem> {

@@ -1,78 +1,86 @@
 //! `GET /reading-sessions/stats/daily`
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
 use chrono::{Days, NaiveDate};
-use projections::daily_stats;
+use projections::daily_stats::{self, Day};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
+use super::days_back;
 use crate::api;
-use crate::api::auth::Reader;
+use crate::api::auth::Caller;
 use crate::api::extract::Query;
+use crate::api::freshness;
+use crate::api::openapi::schema;
 use crate::api::problem::Problem;
-use crate::api::session::answer;
+use crate::api::session::Progress;
 use crate::clock;
 
-const DEFAULT_DAYS: u64 = 30;
-const MAX_DAYS: u64 = 366;
-
 /// How far back.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Params {
-    days: Option<u64>,
+    /// Days, today among them.
+    #[param(minimum = 1, maximum = 366, default = 30)]
+    pub days: Option<u64>,
+    /// An `X-Global-Position` that the answer must include.
+    #[param(minimum = 0)]
+    pub min_position: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
-struct Answer {
-    days: Vec<Day>,
+/// The reader's days with reading, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Daily {
+    days: Vec<ReadingDay>,
 }
 
-#[derive(Debug, Serialize)]
-struct Day {
+/// A day with reading.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReadingDay {
     /// The reader's own day.
     date: NaiveDate,
+    /// Sessions in which something was read or seen.
     sessions: i64,
     /// Active reading time, in whole minutes.
     active_minutes: i64,
     /// Net progress, in percent of a book.
-    #[serde(serialize_with = "percent")]
-    progress: i64,
+    #[schema(schema_with = schema::progress)]
+    progress: Progress,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
+/// Statistics by day
+///
+/// The reader's own days, from midnight to midnight where they were.
+#[utoipa::path(
+    get,
+    path = "/api/v1/reading-sessions/stats/daily",
+    operation_id = "dailyStats",
+    tag = "statistics",
+    params(Params),
+    responses((status = 200, description = "Days with reading, newest first", body = Daily))
 )]
-fn percent<S: serde::Serializer>(steps: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    domain::position::serialize_percent(*steps, serializer)
-}
-
-/// The reader's days with reading, newest first.
 pub async fn handle(
     State(state): State<api::State>,
-    Reader(reader_id): Reader,
+    caller: Caller,
     Query(params): Query<Params>,
-) -> Result<Response, Problem> {
-    let days = params.days.unwrap_or(DEFAULT_DAYS);
-    if !(1..=MAX_DAYS).contains(&days) {
-        return Err(Problem::invalid("days", format!("from 1 to {MAX_DAYS}")));
-    }
-    // A day more on each side: the reader's today may be UTC's yesterday or
-    // tomorrow, and the limit keeps the count.
-    let from = clock::now().date_naive() - Days::new(days);
-    let limit = i64::try_from(days).expect("at most 366");
-    let days = daily_stats::reader_days(&state.pool, reader_id, from, limit).await?;
-    let body = Answer {
-        days: days
-            .into_iter()
-            .map(|day| Day {
-                date: day.day,
-                sessions: day.sessions,
-                active_minutes: day.active_ms / 60_000,
-                progress: day.progress,
-            })
-            .collect(),
-    };
-    Ok(answer(StatusCode::OK, &body, None, None))
+) -> Result<Json<Daily>, Problem> {
+    let days = days_back(params.days)?;
+    freshness::reached(&state.daily_stats, params.min_position).await?;
+    let now = clock::now();
+    // Where the reader is, today may be a day earlier than in UTC.
+    let from = now.date_naive() - Days::new(days);
+    let rows = daily_stats::days(&state.pool, caller.reader_id, from).await?;
+    let first = Day::today(rows.first(), now) - Days::new(days - 1);
+    let days = rows
+        .into_iter()
+        .take_while(|row| row.day >= first)
+        .map(|row| ReadingDay {
+            date: row.day,
+            sessions: row.sessions,
+            active_minutes: row.active_ms / 60_000,
+            progress: Progress(row.progress),
+        })
+        .collect();
+    Ok(Json(Daily { days }))
 }

@@ -2,72 +2,99 @@
 
 use std::fmt::Write as _;
 
+use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use domain::{BookId, ReaderId, SessionId, Timestamp};
-use projections::history::{self, Bound};
+use projections::history::{self, Bound, Page};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::api;
-use crate::api::auth::Reader;
+use crate::api::auth::Caller;
 use crate::api::extract::Query;
+use crate::api::freshness;
 use crate::api::problem::Problem;
-use crate::api::session::{Session, answer};
+use crate::api::session::Session;
 
-const DEFAULT_PAGE: i64 = 20;
-const MAX_PAGE: i64 = 100;
+const DEFAULT_SIZE: i64 = 20;
+const MAX_SIZE: i64 = 100;
+
+/// The last numbered page: finding one costs what all before it would.
+const MAX_PAGE: i64 = 1_000;
 
 /// Which page.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Params {
+    /// `next_cursor` of the page before.
     cursor: Option<String>,
+    /// Sessions a page; `limit` is another name for it.
     #[serde(alias = "limit")]
+    #[param(minimum = 1, maximum = 100, default = 20)]
     page_size: Option<i64>,
+    /// A page by its number, for old clients; a cursor goes before it.
+    #[param(minimum = 1, maximum = 1000)]
+    page: Option<i64>,
+    /// Only the sessions of one book.
+    #[param(format = Uuid)]
     book_id: Option<String>,
+    /// An `X-Global-Position` that the answer must include.
+    #[param(minimum = 0)]
+    min_position: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
-struct Answer {
+/// A page of the history.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct History {
     sessions: Vec<Session>,
+    /// On all pages together.
     total: i64,
-    /// Always null: pages are not numbered.
+    /// As asked for; null when it was not.
+    #[schema(required)]
     page: Option<i64>,
     page_size: i64,
     has_next: bool,
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 
-/// A page of the reader's sessions, newest first, the active one among them.
+/// Reading history
+///
+/// The reader's sessions, newest first, the active one among them. A cursor
+/// finds the next page at the same cost at any depth, and no session twice
+/// when new ones come.
+#[utoipa::path(
+    get,
+    path = "/api/v1/reading-sessions/history",
+    operation_id = "history",
+    tag = "queries",
+    params(Params),
+    responses((status = 200, description = "A page", body = History))
+)]
 pub async fn handle(
     State(state): State<api::State>,
-    Reader(reader_id): Reader,
+    caller: Caller,
     OriginalUri(uri): OriginalUri,
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
-    let page_size = params.page_size.unwrap_or(DEFAULT_PAGE);
-    if !(1..=MAX_PAGE).contains(&page_size) {
-        return Err(Problem::invalid(
-            "page_size",
-            format!("from 1 to {MAX_PAGE}"),
-        ));
-    }
-    let book_id = params.book_id.as_deref().map(book_id).transpose()?;
-    let after = params
-        .cursor
-        .as_deref()
-        .map(|cursor| decode(cursor, reader_id, book_id))
-        .transpose()?;
-
-    // One more than asked for tells whether there is a next page.
+    let asked = Asked::new(&params, caller.reader_id)?;
+    freshness::reached(&state.history, params.min_position).await?;
+    let Asked {
+        page,
+        size,
+        book_id,
+        ..
+    } = asked;
     let (entries, total) = tokio::try_join!(
-        history::page(&state.pool, reader_id, book_id, after, page_size + 1),
-        history::total(&state.pool, reader_id, book_id),
+        history::page(&state.pool, caller.reader_id, book_id, asked.part()),
+        history::total(&state.pool, caller.reader_id, book_id),
     )?;
-    let shown = usize::try_from(page_size).expect("at most 100");
+    let shown = usize::try_from(size).expect("at most 100");
     let has_next = entries.len() > shown;
     let next_cursor = entries[..entries.len().min(shown)]
         .last()
@@ -77,31 +104,90 @@ pub async fn handle(
                 started_at: last.session.start.started_at,
                 session_id: last.session_id,
             };
-            encode(bound, reader_id, book_id)
+            encode(bound, caller.reader_id, book_id)
         });
-    let body = Answer {
+    let body = History {
         sessions: entries
             .iter()
             .take(shown)
             .map(|entry| Session::new(entry.session_id, entry.version, &entry.session))
             .collect(),
         total,
-        page: None,
-        page_size,
+        page,
+        page_size: size,
         has_next,
         next_cursor,
     };
-    let mut response = answer(StatusCode::OK, &body, None, None);
-    if let Some(cursor) = &body.next_cursor {
-        let mut link = format!("<{}?cursor={cursor}&page_size={page_size}", uri.path());
-        if let Some(book_id) = book_id {
-            let _ = write!(link, "&book_id={book_id}");
-        }
-        link.push_str(">; rel=\"next\"");
-        let link = HeaderValue::try_from(link).expect("a path, digits and base64");
+    let link = asked.link(uri.path(), &body);
+    let mut response = Json(body).into_response();
+    if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)
+}
+
+/// What was asked for, checked.
+#[derive(Clone, Copy)]
+struct Asked {
+    after: Option<Bound>,
+    page: Option<i64>,
+    size: i64,
+    book_id: Option<BookId>,
+}
+
+impl Asked {
+    fn new(params: &Params, reader_id: ReaderId) -> Result<Self, Problem> {
+        let book_id = params.book_id.as_deref().map(book_id).transpose()?;
+        let after = params
+            .cursor
+            .as_deref()
+            .map(|cursor| decode(cursor, reader_id, book_id))
+            .transpose()?;
+        let size = params.page_size.unwrap_or(DEFAULT_SIZE);
+        let page = params.page.filter(|_| after.is_none());
+        if !(1..=MAX_SIZE).contains(&size) {
+            let message = format!("from 1 to {MAX_SIZE}");
+            return Err(Problem::invalid("page_size", message));
+        }
+        if params
+            .page
+            .is_some_and(|page| !(1..=MAX_PAGE).contains(&page))
+        {
+            let message = format!("from 1 to {MAX_PAGE}; a cursor goes further");
+            return Err(Problem::invalid("page", message));
+        }
+        Ok(Self {
+            after,
+            page,
+            size,
+            book_id,
+        })
+    }
+
+    /// One session more than asked for tells whether there is a next page.
+    fn part(&self) -> Page {
+        Page {
+            after: self.after,
+            skip: self.page.map_or(0, |page| (page - 1) * self.size),
+            limit: self.size + 1,
+        }
+    }
+
+    /// Where the next page is (RFC 8288), in the way in which this one was
+    /// asked for.
+    fn link(&self, path: &str, body: &History) -> Option<HeaderValue> {
+        let cursor = body.next_cursor.as_deref()?;
+        let mut link = match self.page {
+            Some(page) if page < MAX_PAGE => format!("<{path}?page={}", page + 1),
+            _ => format!("<{path}?cursor={cursor}"),
+        };
+        let _ = write!(link, "&page_size={}", self.size);
+        if let Some(book_id) = self.book_id {
+            let _ = write!(link, "&book_id={book_id}");
+        }
+        link.push_str(">; rel=\"next\"");
+        Some(HeaderValue::try_from(link).expect("a path, digits and base64"))
+    }
 }
 
 fn book_id(text: &str) -> Result<BookId, Problem> {

@@ -1,31 +1,42 @@
 //! `GET /reading-sessions/{id}`
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 
 use crate::api;
-use crate::api::auth::Reader;
-use crate::api::extract::SessionPath;
+use crate::api::answer::versioned;
+use crate::api::auth::Caller;
+use crate::api::extract::{Fresh, Query, SessionPath};
+use crate::api::freshness;
 use crate::api::problem::Problem;
-use crate::api::session::{Session, answer};
+use crate::api::session::Session;
 
-/// A session as it stands in the log, so that an app finds what it just wrote.
+/// A session
+///
+/// As it stands in the log, so that an app finds what it just wrote.
+#[utoipa::path(
+    get,
+    path = "/api/v1/reading-sessions/{id}",
+    operation_id = "session",
+    tag = "queries",
+    params(("id" = Uuid, Path, description = "The session"), Fresh),
+    responses((status = 200, description = "The session", body = Session))
+)]
 pub async fn handle(
     State(state): State<api::State>,
-    Reader(reader_id): Reader,
+    caller: Caller,
     SessionPath(session_id): SessionPath,
+    Query(fresh): Query<Fresh>,
+    method: Method,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let found = state.sessions.find(reader_id, session_id).await?;
-    let (versioned, session) = found
+    freshness::in_log(&state.pool, fresh.min_position).await?;
+    let found = state.sessions.find(caller.reader_id, session_id).await?;
+    let (version, session) = found
         .as_ref()
-        .and_then(|found| Some((found, found.session.started()?)))
+        .and_then(|found| Some((found.sequence, found.session.started()?)))
         .ok_or(domain::SessionError::NotFound)?;
-    let body = Session::new(session_id, versioned.sequence, session);
-    Ok(answer(
-        StatusCode::OK,
-        &body,
-        Some(versioned.sequence),
-        None,
-    ))
+    let body = Session::new(session_id, version, session);
+    Ok(versioned(&method, &headers, &version, &body))
 }

@@ -1,0 +1,166 @@
+//! Who comes in: a caller with a good token, as often as the limits allow.
+//! Nothing behind this is reached by anyone else.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
+
+use super::auth::{Caller, Keys, Refusal};
+use super::problem::Problem;
+use super::rate_limit::{Client, Limiter, Preset};
+
+/// What admission needs to know; cheap to clone.
+#[derive(Clone)]
+pub struct Admission {
+    keys: Keys,
+    limiter: Arc<Limiter>,
+    trusted_proxies: Arc<[IpNet]>,
+}
+
+impl Admission {
+    /// Admits callers with a token by these keys.
+    #[must_use]
+    pub fn new(keys: Keys, limiter: Limiter, trusted_proxies: &[IpNet]) -> Self {
+        Self {
+            keys,
+            limiter: Arc::new(limiter),
+            trusted_proxies: trusted_proxies.into(),
+        }
+    }
+
+    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let token = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim())
+            .ok_or_else(|| Problem::unauthorized("Not authenticated"))?;
+        self.keys
+            .verify(token)
+            .await
+            .map_err(|refusal| match refusal {
+                Refusal::Invalid => Problem::unauthorized("Could not validate credentials"),
+                Refusal::KeysUnavailable => {
+                    Problem::unavailable("The keys of the tokens are not available yet")
+                }
+            })
+    }
+}
+
+/// The middleware for client apps' calls that share a preset: a good token,
+/// and a place under the reader's limit. Failures are counted by address.
+pub async fn readers(
+    State((admission, preset)): State<(Admission, Preset)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // What may be called is no secret, and a browser asks without a token.
+    if request.method() == Method::OPTIONS {
+        return anyone(State(admission), request, next).await;
+    }
+    let caller = admission.caller(request.headers()).await;
+    let (preset, client) = match &caller {
+        Ok(caller) => (preset, Client::Reader(caller.reader_id)),
+        Err(_) => (
+            Preset::Auth,
+            Client::at(address(&request, &admission.trusted_proxies)),
+        ),
+    };
+    let permit = admission.limiter.check(preset, client).await;
+    let mut response = if permit.retry_after.is_some() {
+        Problem::too_many_requests(permit.retry_after_seconds()).into_response()
+    } else {
+        match caller {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(problem) => problem.into_response(),
+        }
+    };
+    permit.write(response.headers_mut());
+    response
+}
+
+/// The middleware for what needs no token.
+pub async fn anyone(State(admission): State<Admission>, request: Request, next: Next) -> Response {
+    let client = Client::at(address(&request, &admission.trusted_proxies));
+    let permit = admission.limiter.check(Preset::Normal, client).await;
+    let mut response = if permit.retry_after.is_some() {
+        Problem::too_many_requests(permit.retry_after_seconds()).into_response()
+    } else {
+        next.run(request).await
+    };
+    permit.write(response.headers_mut());
+    response
+}
+
+/// Where the request comes from: the peer, or who a trusted proxy says. Of
+/// `X-Forwarded-For` only the part is believed that trusted proxies wrote:
+/// from the right, up to the first address that is not one of theirs.
+fn address(request: &Request, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
+    let mut address = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| {
+            peer.0.ip().to_canonical()
+        });
+    let forwarded = request.headers().get_all("x-forwarded-for");
+    let mut hops: Vec<&str> = forwarded
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    while is_trusted(address)
+        && let Some(hop) = hops.pop()
+        && let Ok(hop) = hop.trim().parse::<IpAddr>()
+    {
+        address = hop.to_canonical();
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::nobody_is_trusted("9.9.9.9", "1.1.1.1", "", "9.9.9.9")]
+    #[case::by_one_proxy("10.0.0.1", "1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
+    #[case::what_the_client_forged_is_left("10.0.0.1", "6.6.6.6, 1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
+    #[case::by_two_proxies("10.0.0.1", "1.1.1.1, 10.0.0.2", "10.0.0.0/8", "1.1.1.1")]
+    #[case::an_untrusted_peer_says_nothing("8.8.8.8", "1.1.1.1", "10.0.0.0/8", "8.8.8.8")]
+    #[case::nonsense("10.0.0.1", "unknown", "10.0.0.0/8", "10.0.0.1")]
+    #[case::nothing("10.0.0.1", "", "10.0.0.0/8", "10.0.0.1")]
+    fn the_address_is_what_trusted_proxies_saw(
+        #[case] peer: &str,
+        #[case] forwarded: &str,
+        #[case] trusted: &str,
+        #[case] expected: &str,
+    ) {
+        let trusted: Vec<IpNet> = trusted
+            .split_terminator(',')
+            .map(|n| n.parse().unwrap())
+            .collect();
+        let mut request = Request::new(Body::empty());
+        let peer = SocketAddr::new(peer.parse().unwrap(), 1);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        if !forwarded.is_empty() {
+            let value = forwarded.parse().unwrap();
+            request.headers_mut().insert("x-forwarded-for", value);
+        }
+        assert_eq!(
+            address(&request, &trusted),
+            expected.parse::<IpAddr>().unwrap()
+        );
+    }
+}

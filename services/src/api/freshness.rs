@@ -1,0 +1,36 @@
+//! `min_position`: a query that must see what a command did waits for it.
+
+use std::time::Duration;
+
+use projections::checkpoint::Awaited;
+use sqlx::PgPool;
+
+use super::problem::Problem;
+
+/// How long a query waits. A projection that is further behind is in trouble,
+/// and its readers should know.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits until a projection has come to a position of the log.
+///
+/// # Errors
+/// 504 when it does not come in time, 503 when Postgres does not answer.
+pub async fn reached(projection: &Awaited, min_position: Option<i64>) -> Result<(), Problem> {
+    match min_position {
+        Some(position) if !projection.reaches(position, PATIENCE).await? => Err(Problem::not_yet()),
+        _ => Ok(()),
+    }
+}
+
+/// For a query that reads the log itself: there is nothing to wait for, since
+/// a position that a command was told is in the log.
+///
+/// # Errors
+/// 504 for a position that is not in the log, 503 when Postgres does not
+/// answer.
+pub async fn in_log(pool: &PgPool, min_position: Option<i64>) -> Result<(), Problem> {
+    match min_position {
+        Some(position) if eventlog::read::head(pool).await? < position => Err(Problem::not_yet()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,215 @@
+//! Commands with an `Idempotency-Key`: a repeat gets the first answer. The
+//! answer is kept by the log, with the command's events; here a repeat is
+//! recognized before anything of it is looked at, since a command that was
+//! good then may be too old to be good now.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
+use axum::middleware::Next;
+use axum::response::Response;
+use domain::ReaderId;
+use eventlog::idempotency::{self, Kept, Key};
+use eventlog::read;
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+
+use super::answer::Answer;
+use super::auth::Caller;
+use super::extract::unreadable;
+use super::problem::Problem;
+
+/// The client's name for a command.
+pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that an answer is the first one's.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The longest key, in characters.
+const MAX_KEY: usize = 255;
+
+/// Looks up answers, and knows the commands in flight; cheap to clone.
+#[derive(Clone)]
+pub struct Idempotency {
+    pool: PgPool,
+    in_flight: InFlight,
+}
+
+impl Idempotency {
+    /// Looks answers up by `pool`.
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            in_flight: InFlight::default(),
+        }
+    }
+
+    /// The first answer, when there is one.
+    async fn replay(&self, caller: Caller, key: &Key) -> Result<Option<Response>, Problem> {
+        match idempotency::find(&self.pool, caller.reader_id, key.name()).await? {
+            None => Ok(None),
+            Some(kept) if kept.fingerprint != key.fingerprint() => Err(Problem::invalid(
+                KEY.as_str(),
+                "used for another command before",
+            )),
+            Some(kept) => self.first_answer(&kept).await.map(Some),
+        }
+    }
+
+    async fn first_answer(&self, kept: &Kept) -> Result<Response, Problem> {
+        let answer: Answer =
+            serde_json::from_str(&kept.answer).map_err(|error| Problem::broken(&error))?;
+        let global_position = match answer.last_event() {
+            Some((session_id, sequence)) => {
+                Some(read::position(&self.pool, session_id, sequence).await?)
+            }
+            None => None,
+        };
+        let mut response = answer.response(global_position);
+        response
+            .headers_mut()
+            .insert(REPLAYED, HeaderValue::from_static("true"));
+        Ok(response)
+    }
+}
+
+/// The middleware around commands.
+pub async fn once(
+    State(idempotency): State<Idempotency>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let Some(name) = name(request.headers())? else {
+        return Ok(next.run(request).await);
+    };
+    let caller = *request
+        .extensions()
+        .get::<Caller>()
+        .ok_or_else(|| Problem::unauthorized("Not authenticated"))?;
+    let (mut parts, body) = request.into_parts();
+    let body = Bytes::from_request(Request::from_parts(parts.clone(), body), &())
+        .await
+        .map_err(|rejection| unreadable(&rejection))?;
+    let key = Key::new(name, fingerprint(&parts, &body));
+
+    // Before the look-up: what is not in flight any more can be found.
+    let _place = idempotency.in_flight.enter(caller.reader_id, key.name())?;
+    if let Some(response) = idempotency.replay(caller, &key).await? {
+        return Ok(response);
+    }
+    parts.extensions.insert(key.clone());
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    // It may have been done in the meantime, elsewhere or for a client that
+    // hung up.
+    if response.status() == StatusCode::CONFLICT
+        && let Some(response) = idempotency.replay(caller, &key).await?
+    {
+        return Ok(response);
+    }
+    Ok(response)
+}
+
+/// The key, as it is or in the quotes of a structured field (the IETF's draft
+/// of the header has them).
+fn name(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(KEY).iter();
+    let (value, more) = (values.next(), values.next());
+    let Some(value) = value else { return Ok(None) };
+    let bad = || {
+        Problem::invalid(
+            KEY.as_str(),
+            format!("one header of 1 to {MAX_KEY} visible ASCII characters"),
+        )
+    };
+    let text = value.to_str().map_err(|_| bad())?;
+    let text = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text);
+    if more.is_some() || text.is_empty() || text.len() > MAX_KEY {
+        return Err(bad());
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// Tells a command from others: a hash of its method, path and body.
+fn fingerprint(parts: &request::Parts, body: &[u8]) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    for part in [parts.method.as_str(), parts.uri.path()] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    hash.update(body);
+    hash.finalize().to_vec()
+}
+
+/// The keyed commands that this process is at. A repeat that comes meanwhile
+/// is told so; one that comes to another process loses to the first in the
+/// log, and gets its answer.
+#[derive(Clone, Default)]
+struct InFlight(Arc<Mutex<HashSet<(ReaderId, String)>>>);
+
+impl InFlight {
+    fn enter(&self, reader_id: ReaderId, name: &str) -> Result<Place, Problem> {
+        let command = (reader_id, name.to_owned());
+        let mut commands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !commands.insert(command.clone()) {
+            return Err(Problem::in_flight());
+        }
+        Ok(Place {
+            commands: self.clone(),
+            command,
+        })
+    }
+}
+
+/// Given back when the answer is there, or the client has gone.
+struct Place {
+    commands: InFlight,
+    command: (ReaderId, String),
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut commands = self
+            .commands
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        commands.remove(&self.command);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::plain("a-key", Some("a-key"))]
+    #[case::quoted("\"a-key\"", Some("a-key"))]
+    #[case::empty("", None)]
+    #[case::only_quotes("\"\"", None)]
+    #[case::not_ascii("ключ", None)]
+    fn a_key_is_short_and_visible(#[case] value: &str, #[case] expected: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(KEY, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        assert_eq!(name(&headers).ok().flatten().as_deref(), expected);
+    }
+
+    #[test]
+    fn a_key_has_a_longest_length_and_comes_once() {
+        let mut headers = HeaderMap::new();
+        assert!(name(&headers).unwrap().is_none());
+        headers.insert(KEY, "k".repeat(MAX_KEY).parse().unwrap());
+        assert!(name(&headers).is_ok());
+        headers.insert(KEY, "k".repeat(MAX_KEY + 1).parse().unwrap());
+        assert!(name(&headers).is_err());
+        headers.insert(KEY, HeaderValue::from_static("a"));
+        headers.append(KEY, HeaderValue::from_static("b"));
+        assert!(name(&headers).is_err());
+    }
+}

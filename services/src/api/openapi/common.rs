@@ -1,0 +1,217 @@
+//! What operations have in common: who may call, headers, and what can go
+//! wrong. Written here once instead of at each handler.
+
+use serde_json::{Map, Value, json};
+
+use crate::api::{answer, edge, idempotency, rate_limit};
+
+/// A problem that operations answer with: its status, name and an example of
+/// its detail.
+const PROBLEMS: [(u16, &str, &str); 11] = [
+    (400, "BadRequest", "Cannot update inactive session"),
+    (401, "Unauthorized", "Could not validate credentials"),
+    (404, "NotFound", "Reading session not found"),
+    (
+        409,
+        "Conflict",
+        "A command with this Idempotency-Key is being done; ask again for its answer",
+    ),
+    (413, "TooLarge", "The body is larger than 64 KB"),
+    (
+        415,
+        "UnsupportedMediaType",
+        "The body must be application/json",
+    ),
+    (
+        422,
+        "Invalid",
+        "current_position: a position is from 0 to 100",
+    ),
+    (
+        429,
+        "TooManyRequests",
+        "Rate limit exceeded. Try again in 12 seconds.",
+    ),
+    (500, "Broken", "The service made a mistake"),
+    (
+        503,
+        "Unavailable",
+        "The service cannot take commands now; try again shortly",
+    ),
+    (
+        504,
+        "NotYet",
+        "The answer does not hold that position yet; try again shortly",
+    ),
+];
+
+/// What can go wrong, by operation.
+fn failures(operation: &str) -> &'static [u16] {
+    match operation {
+        "start" | "batchUpdate" => &[400, 401, 409, 413, 415, 422, 429, 500, 503],
+        "update" | "end" => &[400, 401, 404, 409, 413, 415, 422, 429, 500, 503],
+        "session" => &[401, 404, 422, 429, 500, 503, 504],
+        "history" => &[400, 401, 422, 429, 500, 503, 504],
+        _ => &[401, 422, 429, 500, 503, 504],
+    }
+}
+
+/// Completes the description.
+pub fn complete(document: &mut Value) {
+    document["security"] = json!([{ "token": [] }]);
+    let components = &mut document["components"];
+    components["securitySchemes"] = json!({
+        "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" }
+    });
+    components["headers"] = headers();
+    components["responses"] = PROBLEMS
+        .iter()
+        .map(|(status, name, detail)| ((*name).to_owned(), problem(*status, detail)))
+        .collect::<Map<_, _>>()
+        .into();
+    for operation in operations(document) {
+        complete_operation(operation);
+    }
+}
+
+/// The operations, one after the other.
+pub fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    document["paths"]
+        .as_object_mut()
+        .into_iter()
+        .flat_map(Map::values_mut)
+        .filter_map(Value::as_object_mut)
+        .flat_map(Map::values_mut)
+}
+
+fn complete_operation(operation: &mut Value) {
+    let id = operation["operationId"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let is_command = operation["tags"][0] == "commands";
+    let is_versioned = matches!(id.as_str(), "session" | "active");
+
+    let mut answered = with_common_headers(json!({}));
+    if (is_command && id != "batchUpdate") || is_versioned {
+        answered[axum::http::header::ETAG.as_str()] = header_of("ETag");
+    }
+    if is_command {
+        answered[answer::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
+        answered[idempotency::REPLAYED.as_str()] = header_of("Replayed");
+        parameter(operation, &key());
+    }
+    if id == "history" {
+        answered[axum::http::header::LINK.as_str()] = header_of("Link");
+    }
+    let responses = &mut operation["responses"];
+    for success in ["200", "201"] {
+        if let Some(response) = responses.get_mut(success) {
+            response["headers"] = answered.clone();
+        }
+    }
+    if is_versioned {
+        responses["304"] = json!({
+            "description": "As the client knows it already",
+            "headers": answered,
+        });
+        parameter(
+            operation,
+            &json!({
+                "name": "If-None-Match",
+                "in": "header",
+                "description": "The `ETag` of what the client has",
+                "schema": { "type": "string" },
+            }),
+        );
+    }
+    let responses = &mut operation["responses"];
+    for status in failures(&id) {
+        let (_, name, _) = PROBLEMS
+            .iter()
+            .find(|(known, _, _)| known == status)
+            .expect("every failure is described");
+        responses[status.to_string()] = json!({ "$ref": format!("#/components/responses/{name}") });
+    }
+}
+
+fn parameter(operation: &mut Value, parameter: &Value) {
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.push(parameter.clone()),
+        None => operation["parameters"] = json!([parameter]),
+    }
+}
+
+fn key() -> Value {
+    json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Makes the command repeatable: a repeat with the same key gets the first \
+            answer, for at least a day. The same key with another command is refused.",
+        "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" },
+        "example": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11",
+    })
+}
+
+fn with_common_headers(mut headers: Value) -> Value {
+    headers[edge::REQUEST_ID.as_str()] = header_of("RequestId");
+    headers[rate_limit::LIMIT.as_str()] = header_of("RateLimitLimit");
+    headers[rate_limit::REMAINING.as_str()] = header_of("RateLimitRemaining");
+    headers[rate_limit::RESET.as_str()] = header_of("RateLimitReset");
+    headers
+}
+
+fn header_of(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/headers/{name}") })
+}
+
+fn headers() -> Value {
+    let header = |description: &str, kind: &str| json!({ "description": description, "schema": { "type": kind } });
+    json!({
+        "RequestId": header("Names the request in the service's log", "string"),
+        "RateLimitLimit": header("Calls that may be made in a window", "integer"),
+        "RateLimitRemaining": header("Calls that are left", "integer"),
+        "RateLimitReset": header("Seconds until more are left", "integer"),
+        "RetryAfter": header("Seconds to wait before trying again", "integer"),
+        "ETag": header("The version of what is answered", "string"),
+        "GlobalPosition": header(
+            "The position of the command's last event in the log, for `min_position`; \
+                absent when it led to none",
+            "integer"
+        ),
+        "Replayed": header("`true` for the first answer to a repeated command", "string"),
+        "Link": header("Where the next page is (RFC 8288)", "string"),
+    })
+}
+
+fn problem(status: u16, detail: &str) -> Value {
+    let title = axum::http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or_default();
+    let mut example = json!({
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+    });
+    if status == 422 {
+        let (field, message) = detail.split_once(": ").unwrap_or(("", detail));
+        example["errors"] = json!([{ "field": field, "message": message }]);
+    }
+    let mut headers = with_common_headers(json!({}));
+    if matches!(status, 429 | 503 | 504) {
+        headers["retry-after"] = header_of("RetryAfter");
+    }
+    json!({
+        "description": title,
+        "headers": headers,
+        "content": {
+            "application/problem+json": {
+                "schema": { "$ref": "#/components/schemas/Problem" },
+                "example": example,
+            }
+        }
+    })
+}

@@ -1,0 +1,172 @@
+//! An example of every request and every answer.
+
+use serde_json::{Value, json};
+
+use super::common::operations;
+
+/// Adds them to the description.
+pub fn add(document: &mut Value) {
+    for operation in operations(document) {
+        let id = operation["operationId"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        if let Some(request) = request(&id) {
+            operation["requestBody"]["content"]["application/json"]["example"] = request;
+        }
+        for status in ["200", "201"] {
+            if let Some(content) = operation["responses"].get_mut(status)
+                && let Some(answer) = answer(&id)
+            {
+                content["content"]["application/json"]["example"] = answer;
+            }
+        }
+    }
+}
+
+/// Of the week before a Saturday.
+const NAMES: [&str; 7] = ["Sat", "Fri", "Thu", "Wed", "Tue", "Mon", "Sun"];
+
+const SESSION: &str = "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10";
+
+fn request(operation: &str) -> Option<Value> {
+    let request = match operation {
+        "start" => json!({
+            "book_id": "0193e5a0-0000-7000-8000-000000000042",
+            "start_position": 10,
+            "device_type": "tablet",
+            "time_zone": "Europe/Berlin",
+            "book": { "title": "Middlemarch", "author": "George Eliot", "total_pages": 800 },
+        }),
+        "update" => json!({ "current_position": 12.5, "locator": "epubcfi(/6/14!/4/2/8:0)" }),
+        "end" => json!({ "end_position": 25 }),
+        "batchUpdate" => json!({
+            "updates": [
+                { "session_id": SESSION, "current_position": 20 },
+                { "session_id": SESSION, "current_position": 200 },
+            ]
+        }),
+        _ => return None,
+    };
+    Some(request)
+}
+
+fn answer(operation: &str) -> Option<Value> {
+    let answer = match operation {
+        "start" => {
+            let mut session = session(10.0);
+            for field in [
+                "duration_minutes",
+                "duration_seconds",
+                "active_seconds",
+                "pages_read",
+            ] {
+                session[field] = json!(0);
+            }
+            session["last_activity_at"] = session["started_at"].clone();
+            session["version"] = json!(1);
+            session["locator"] = Value::Null;
+            session
+        }
+        "update" => {
+            let mut session = session(12.5);
+            session["applied"] = json!(true);
+            session
+        }
+        "session" | "active" => session(12.5),
+        "end" => ended(),
+        "batchUpdate" => json!({
+            "success_count": 1,
+            "failed_count": 1,
+            "errors": ["Invalid update: current_position: a position is from 0 to 100"],
+            "results": [
+                { "session_id": SESSION, "success": true, "applied": true, "version": 3, "error": null },
+                {
+                    "session_id": SESSION,
+                    "success": false,
+                    "applied": false,
+                    "version": null,
+                    "error": "Invalid update: current_position: a position is from 0 to 100",
+                },
+            ],
+        }),
+        "history" => json!({
+            "sessions": [ended()],
+            "total": 1,
+            "page": null,
+            "page_size": 20,
+            "has_next": false,
+            "next_cursor": null,
+        }),
+        "dailyStats" => json!({
+            "days": [{ "date": "2026-03-01", "sessions": 2, "active_minutes": 34, "progress": 15 }]
+        }),
+        "weeklyStats" => json!({
+            "days": (0..7)
+                .map(|ago| {
+                    let read = i64::from(ago == 0);
+                    json!({
+                        "date": format!("2026-03-{:02}", 7 - ago),
+                        "day": NAMES[ago],
+                        "minutes": 34 * read,
+                        "sessions": 2 * read,
+                        "progress": 15 * read,
+                    })
+                })
+                .collect::<Vec<_>>()
+        }),
+        "streak" => json!({
+            "current": 3, "longest": 12, "total_reading_days": 21, "days_without_reading": 9
+        }),
+        "patterns" => json!({
+            "weekdays": (1..=7)
+                .map(|weekday| {
+                    let read = i64::from(weekday == 7);
+                    json!({ "weekday": weekday, "active_minutes": 34 * read, "sessions": 2 * read })
+                })
+                .collect::<Vec<_>>(),
+            "hours": [
+                { "weekday": 7, "hour": 8, "active_minutes": 12, "sessions": 1 },
+                { "weekday": 7, "hour": 22, "active_minutes": 22, "sessions": 1 },
+            ],
+        }),
+        _ => return None,
+    };
+    Some(answer)
+}
+
+fn ended() -> Value {
+    let mut session = session(25.0);
+    session["ended_at"] = session["last_activity_at"].clone();
+    session["is_active"] = json!(false);
+    session["end_reason"] = json!("finished");
+    session["version"] = json!(4);
+    session
+}
+
+fn session(position: f64) -> Value {
+    // Of 800, a percent has 8.
+    let pages = if position > 20.0 { 120 } else { 20 };
+    json!({
+        "id": SESSION,
+        "user_id": "0193e5a0-0000-7000-8000-000000000001",
+        "book_id": "0193e5a0-0000-7000-8000-000000000042",
+        "started_at": "2026-03-07T20:00:00Z",
+        "ended_at": null,
+        "duration_minutes": 34,
+        "start_position": 10,
+        "end_position": position,
+        "pages_read": pages,
+        "device_type": "tablet",
+        "is_active": true,
+        "progress_delta": position - 10.0,
+        "duration_seconds": 2_040,
+        "active_seconds": 1_980,
+        "furthest_position": position,
+        "end_reason": null,
+        "last_activity_at": "2026-03-07T20:34:00Z",
+        "version": 2,
+        "locator": "epubcfi(/6/14!/4/2/8:0)",
+        "book": { "title": "Middlemarch", "author": "George Eliot", "total_pages": 800 },
+    })
+}

@@ -1,0 +1,74 @@
+//! `GET /reading-sessions/stats/streak`
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{Days, NaiveDate};
+use domain::streak;
+use projections::daily_stats::{self, Day};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::daily::Params;
+use super::days_back;
+use crate::api;
+use crate::api::auth::Caller;
+use crate::api::extract::Query;
+use crate::api::freshness;
+use crate::api::problem::Problem;
+use crate::clock;
+
+/// A day counts from this much active time on: opening a book is not reading.
+const MIN_ACTIVE_MS: i64 = 60_000;
+
+/// How many days in a row were reading days: days with at least a minute of
+/// active reading.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Streak {
+    /// Up to today; yesterday keeps it alive.
+    current: u32,
+    /// Ever.
+    longest: u32,
+    /// Reading days among the last `days`.
+    total_reading_days: u64,
+    /// The others among them.
+    days_without_reading: u64,
+}
+
+/// Reading streak
+///
+/// `current` and `longest` look at all days there are; `days` bounds the two
+/// counts.
+#[utoipa::path(
+    get,
+    path = "/api/v1/reading-sessions/stats/streak",
+    operation_id = "streak",
+    tag = "statistics",
+    params(Params),
+    responses((status = 200, description = "Days in a row", body = Streak))
+)]
+pub async fn handle(
+    State(state): State<api::State>,
+    caller: Caller,
+    Query(params): Query<Params>,
+) -> Result<Json<Streak>, Problem> {
+    let days = days_back(params.days)?;
+    freshness::reached(&state.daily_stats, params.min_position).await?;
+    let rows = daily_stats::days(&state.pool, caller.reader_id, NaiveDate::MIN).await?;
+    let today = Day::today(rows.first(), clock::now());
+    let first = today - Days::new(days - 1);
+    let reading_days = rows
+        .iter()
+        .filter(|row| row.active_ms >= MIN_ACTIVE_MS)
+        .map(|row| row.day);
+    let streak = streak::Streak::of(reading_days.clone(), today);
+    let total = reading_days
+        .filter(|day| (first..=today).contains(day))
+        .count();
+    let total_reading_days = u64::try_from(total).expect("at most `days`");
+    Ok(Json(Streak {
+        current: streak.current,
+        longest: streak.longest,
+        total_reading_days,
+        days_without_reading: days - total_reading_days,
+    }))
+}

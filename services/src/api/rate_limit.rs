@@ -1,0 +1,275 @@
+//! How often somebody may call. Redis counts, so that all API processes share
+//! one count; when Redis is away each process counts by itself, and nobody
+//! waits for that or gets an error.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, HeaderName, header};
+use domain::ReaderId;
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use projections::cache::{Cache, CacheError};
+use redis::Script;
+
+use crate::config::RateLimitArgs;
+
+/// Calls that may be made in a window.
+pub const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+/// Calls that are left.
+pub const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+/// Seconds until more are left.
+pub const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// How long Redis is not asked after it failed, so that an outage costs one
+/// request in a while its deadline, not every one.
+const AWAY: Duration = Duration::from_millis(500);
+
+/// Local counts are tidied up after this many checks: who has not called for a
+/// window is forgotten.
+const TIDY_EVERY: u64 = 10_000;
+
+/// A class of calls that share a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// Position updates.
+    HighFrequency,
+    /// Everything else that client apps do.
+    Normal,
+    /// What operators do.
+    LowFrequency,
+    /// Calls with no or a bad token.
+    Auth,
+}
+
+impl Preset {
+    const ALL: [Self; 4] = [
+        Self::HighFrequency,
+        Self::Normal,
+        Self::LowFrequency,
+        Self::Auth,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::HighFrequency => "high_frequency",
+            Self::Normal => "normal",
+            Self::LowFrequency => "low_frequency",
+            Self::Auth => "auth",
+        }
+    }
+
+    fn limit(self, args: &RateLimitArgs) -> NonZeroU32 {
+        match self {
+            Self::HighFrequency => args.high_frequency,
+            Self::Normal => args.normal,
+            Self::LowFrequency => args.low_frequency,
+            Self::Auth => args.auth,
+        }
+    }
+}
+
+/// Who is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// A reader, by a good token.
+    Reader(ReaderId),
+    /// Whoever calls from an address.
+    Address(IpAddr),
+}
+
+impl Client {
+    /// By address: of IPv6 the network, since one client has all of it
+    /// (RFC 6177).
+    #[must_use]
+    pub fn at(address: IpAddr) -> Self {
+        Self::Address(match address {
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => IpAddr::V4(v4),
+                None => IpAddr::V6((u128::from(v6) & (u128::MAX << 64)).into()),
+            },
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
+}
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// Calls that may be made in a window.
+    pub limit: u32,
+    /// Calls that are left.
+    pub remaining: u32,
+    /// When more are left.
+    pub reset: Duration,
+    /// When the call may be made again, if it may not be made now.
+    pub retry_after: Option<Duration>,
+}
+
+impl Permit {
+    /// Tells the client.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(LIMIT, self.limit.into());
+        headers.insert(REMAINING, self.remaining.into());
+        headers.insert(RESET, whole_seconds(self.reset).into());
+        if let Some(retry_after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, whole_seconds(retry_after).into());
+        }
+    }
+
+    /// Whole seconds until the call may be made again.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> u64 {
+        whole_seconds(self.retry_after.unwrap_or_default())
+    }
+}
+
+/// Rounded up: who comes back then is not refused again.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+type Local =
+    RateLimiter<Client, DashMapStateStore<Client>, DefaultClock, StateInformationMiddleware>;
+
+/// Counts calls.
+pub struct Limiter {
+    cache: Cache,
+    script: Script,
+    window: Duration,
+    deadline: Duration,
+    limits: [NonZeroU32; 4],
+    local: [Local; 4],
+    clock: DefaultClock,
+    checks: AtomicU64,
+    started: Instant,
+    /// Until when Redis is not asked, in milliseconds since `started`.
+    away_until_ms: AtomicU64,
+}
+
+impl Limiter {
+    /// Counts in `cache`.
+    #[must_use]
+    pub fn new(args: &RateLimitArgs, cache: Cache) -> Self {
+        let limits = Preset::ALL.map(|preset| preset.limit(args));
+        let local = limits.map(|limit| {
+            let every = args.window / limit.get();
+            let quota = Quota::with_period(every)
+                .expect("a window is at least a second")
+                .allow_burst(limit);
+            RateLimiter::dashmap(quota).with_middleware()
+        });
+        Self {
+            cache,
+            script: Script::new(include_str!("rate_limit/sliding_window.lua")),
+            window: args.window,
+            deadline: args.deadline,
+            limits,
+            local,
+            clock: DefaultClock::default(),
+            checks: AtomicU64::new(0),
+            started: Instant::now(),
+            away_until_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a call, if it may be made.
+    pub async fn check(&self, preset: Preset, client: Client) -> Permit {
+        let now_ms = millis(self.started.elapsed());
+        if now_ms < self.away_until_ms.load(Ordering::Relaxed) {
+            return self.check_here(preset, client);
+        }
+        match self.check_in_redis(preset, client).await {
+            Ok(permit) => permit,
+            Err(error) => {
+                let until = now_ms + millis(AWAY);
+                if self.away_until_ms.swap(until, Ordering::Relaxed) < now_ms {
+                    tracing::warn!(%error, "calls are counted by this process alone");
+                }
+                self.check_here(preset, client)
+            }
+        }
+    }
+
+    async fn check_in_redis(&self, preset: Preset, client: Client) -> Result<Permit, CacheError> {
+        let limit = self.limits[preset as usize].get();
+        let key = match client {
+            Client::Reader(id) => format!("rate_limit:{}:user:{id}", preset.name()),
+            Client::Address(ip) => format!("rate_limit:{}:ip:{ip}", preset.name()),
+        };
+        let mut call = self.script.key(key);
+        call.arg(limit).arg(millis(self.window));
+        let (allowed, remaining, reset_ms): (bool, u32, u64) = self
+            .cache
+            .call(self.deadline, async |mut redis| {
+                call.invoke_async(&mut redis).await
+            })
+            .await?;
+        let reset = Duration::from_millis(reset_ms);
+        Ok(Permit {
+            limit,
+            remaining,
+            reset,
+            retry_after: (!allowed).then_some(reset),
+        })
+    }
+
+    /// A leaky bucket (GCRA), which is what can be had in one process without
+    /// remembering each call.
+    fn check_here(&self, preset: Preset, client: Client) -> Permit {
+        let local = &self.local[preset as usize];
+        if self.checks.fetch_add(1, Ordering::Relaxed) % TIDY_EVERY == TIDY_EVERY - 1 {
+            self.local.iter().for_each(Local::retain_recent);
+        }
+        let limit = self.limits[preset as usize].get();
+        match local.check_key(&client) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                Permit {
+                    limit,
+                    remaining,
+                    reset: self.window / limit * (limit - remaining.min(limit)),
+                    retry_after: None,
+                }
+            }
+            Err(not_yet) => {
+                let wait = not_yet.wait_time_from(self.clock.now());
+                Permit {
+                    limit,
+                    remaining: 0,
+                    reset: wait,
+                    retry_after: Some(wait),
+                }
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_client_is_its_network() {
+        let at = |text: &str| Client::at(text.parse().unwrap());
+        assert_eq!(at("2001:db8::1"), at("2001:db8::2:3"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_eq!(at("::ffff:10.0.0.1"), at("10.0.0.1"));
+        assert_ne!(at("10.0.0.2"), at("10.0.0.1"));
+    }
+
+    #[test]
+    fn seconds_are_rounded_up() {
+        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(2)), 2);
+        assert_eq!(whole_seconds(Duration::ZERO), 0);
+    }
+}
