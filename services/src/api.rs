@@ -2,7 +2,7 @@
 //! the layers around them, in the order a request meets them.
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Router, middleware};
@@ -12,7 +12,6 @@ use projections::checkpoint::Awaited;
 use sqlx::PgPool;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
-use tower_http::cors::CorsLayer;
 
 pub mod admission;
 pub mod answer;
@@ -58,7 +57,7 @@ pub struct State {
 }
 
 /// All that client apps may call.
-pub fn router(state: State, admission: Admission, cors: CorsLayer) -> Router {
+pub fn router(state: State, admission: Admission, origins: &[HeaderValue]) -> Router {
     let admitted =
         |preset| middleware::from_fn_with_state((admission.clone(), preset), admission::readers);
     let once =
@@ -88,7 +87,7 @@ pub fn router(state: State, admission: Admission, cors: CorsLayer) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(state);
 
-    openapi::router()
+    let router = openapi::router()
         .fallback(async || Problem::not_found("There is nothing at this address"))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(admission, admission::anyone))
@@ -97,9 +96,9 @@ pub fn router(state: State, admission: Admission, cors: CorsLayer) -> Router {
         .layer(middleware::from_fn_with_state(
             edge::Places::default(),
             edge::edge,
-        ))
-        // Outside, so that a browser can read every problem.
-        .layer(cors)
+        ));
+    // Outside, so that a browser can read every problem.
+    cors::apply(router, origins)
 }
 
 /// The router adds which methods are allowed; to who only asks, that is the

@@ -104,8 +104,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             Limiter::new(&args.rate_limit, cache),
             &args.http.trusted_proxies,
         );
-        let cors = api::cors::layer(&args.http.cors_origins);
-        let router = api::router(state, admission, cors);
+        let router = api::router(state, admission, &args.http.cors_origins);
         service.serve(listener, router);
         if !relays {
             let stop = service.workers.stop.clone();

@@ -132,6 +132,7 @@ async fn replay(pool: &PgPool) {
         "history",
         "history_totals",
         "reader_days",
+        "reader_hours",
         "days",
     ] {
         sqlx::query(&format!("truncate {table}"))

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{NaiveDate, TimeDelta};
+use chrono::{NaiveDate, TimeDelta, Timelike};
 use domain::event::EndReason;
-use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
+use domain::{ReaderId, ReadingSession, SessionEvent, SessionId, Timestamp};
 use eventlog::subject::partition;
 use eventlog::{Stored, Subjects, read};
 use projections::{active_sessions, history};
@@ -203,6 +203,8 @@ struct Day {
 pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
     let mut days: BTreeMap<(Uuid, NaiveDate), Day> = BTreeMap::new();
     let mut seen: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
+    let mut hours: BTreeMap<(Uuid, NaiveDate, i16), (i64, i64)> = BTreeMap::new();
+    let mut seen_hours: BTreeSet<(String, NaiveDate, i16)> = BTreeSet::new();
     for stored in log {
         let event = stored.decode().unwrap().event;
         let reader = event.reader_id().uuid();
@@ -226,7 +228,13 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
                 e.position.steps() - e.previous_position.steps(),
             ),
         };
-        let mut touch = |day: NaiveDate, ms: i64, progress: i32| {
+        let mut touch = |at: Timestamp, ms: i64, progress: i32| {
+            let local = at.with_timezone(&zone);
+            let day = local.date_naive();
+            let hour = i16::try_from(local.hour()).unwrap();
+            let (sessions, active_ms) = hours.entry((reader, day, hour)).or_default();
+            *sessions += i64::from(seen_hours.insert((stored.session_id.clone(), day, hour)));
+            *active_ms += ms;
             let entry = days.entry((reader, day)).or_default();
             entry.active_ms += ms;
             entry.progress += i64::from(progress);
@@ -238,11 +246,11 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
             // To the next whole second, so that no step goes over midnight.
             let step = (1_000 - at.timestamp_millis().rem_euclid(1_000))
                 .min((until - at).num_milliseconds());
-            touch(at.with_timezone(&zone).date_naive(), step, 0);
+            touch(at, step, 0);
             at += TimeDelta::milliseconds(step);
         }
         if let Some(observed) = observed {
-            touch(observed.with_timezone(&zone).date_naive(), 0, progress);
+            touch(observed, 0, progress);
         }
     }
 
@@ -265,6 +273,17 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
         })
         .collect();
     assert_eq!(shown, days, "days of readers");
+
+    let rows: Vec<(Uuid, NaiveDate, i16, i64, i64)> =
+        sqlx::query_as("select reader_id, day, hour, sessions, active_ms from reader_hours")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    let shown: BTreeMap<_, _> = rows
+        .into_iter()
+        .map(|(reader, day, hour, sessions, ms)| ((reader, day, hour), (sessions, ms)))
+        .collect();
+    assert_eq!(shown, hours, "hours of readers");
 
     let mut sums: BTreeMap<NaiveDate, (i64, Day)> = BTreeMap::new();
     for ((_, day), counted) in &days {

@@ -1,6 +1,7 @@
 //! A reader with an e-reader app.
 
-use reqwest::{Method, StatusCode, header::HeaderMap};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -27,6 +28,28 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What came back.
+    ///
+    /// # Errors
+    /// When it did not come whole.
+    pub async fn read(response: Response) -> reqwest::Result<Self> {
+        let status = response.status();
+        let headers = response.headers().clone();
+        let bytes = response.bytes().await?;
+        Ok(Self {
+            status,
+            headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        })
+    }
+
+    /// A header's value; empty when it is not there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+
     /// The body of a success.
     #[track_caller]
     #[must_use]
@@ -109,22 +132,33 @@ impl Reader {
         path: &str,
         body: Option<Value>,
     ) -> reqwest::Result<Answer> {
-        let mut request = self
+        Answer::read(self.request(method, path, body).send().await?).await
+    }
+
+    /// As [`Reader::call`], with more headers.
+    pub async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        let mut request = self.request(method, path, body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::read(request.send().await.unwrap()).await.unwrap()
+    }
+
+    fn request(&self, method: Method, path: &str, body: Option<Value>) -> RequestBuilder {
+        let request = self
             .client
             .request(method, format!("{}{path}", self.url))
             .bearer_auth(&self.token);
-        if let Some(body) = body {
-            request = request.json(&body);
+        match body {
+            Some(body) => request.json(&body),
+            None => request,
         }
-        let response = request.send().await?;
-        let status = response.status();
-        let headers = response.headers().clone();
-        let bytes = response.bytes().await?;
-        Ok(Answer {
-            status,
-            headers,
-            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-        })
     }
 
     /// Starts a book from its beginning.

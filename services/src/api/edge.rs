@@ -35,9 +35,17 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Clone)]
 pub struct Places(Arc<Semaphore>);
 
+impl Places {
+    /// So many.
+    #[must_use]
+    pub fn of(count: usize) -> Self {
+        Self(Arc::new(Semaphore::new(count)))
+    }
+}
+
 impl Default for Places {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_IN_FLIGHT)))
+        Self::of(MAX_IN_FLIGHT)
     }
 }
 

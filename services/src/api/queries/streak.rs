@@ -53,7 +53,7 @@ pub async fn handle(
 ) -> Result<Json<Streak>, Problem> {
     let days = days_back(params.days)?;
     freshness::reached(&state.daily_stats, params.min_position).await?;
-    let rows = daily_stats::days(&state.pool, caller.reader_id, NaiveDate::MIN).await?;
+    let rows = daily_stats::days(&state.pool, caller.reader_id, NaiveDate::default()).await?;
     let today = Day::today(rows.first(), clock::now());
     let first = today - Days::new(days - 1);
     let reading_days = rows
