@@ -7,6 +7,7 @@ mod architecture;
 mod bad_input;
 mod batch_update;
 mod command_line;
+mod contract;
 mod edge;
 mod idempotency;
 mod kill;

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod check;
+pub mod contract;
 pub mod process;
 pub mod reader;
 pub mod stack;

@@ -28,6 +28,7 @@ pub fn add(document: &mut Value) {
 const NAMES: [&str; 7] = ["Sat", "Fri", "Thu", "Wed", "Tue", "Mon", "Sun"];
 
 const SESSION: &str = "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10";
+const ENDED: &str = "0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e";
 
 fn request(operation: &str) -> Option<Value> {
     let request = match operation {
@@ -43,7 +44,7 @@ fn request(operation: &str) -> Option<Value> {
         "batchUpdate" => json!({
             "updates": [
                 { "session_id": SESSION, "current_position": 20 },
-                { "session_id": SESSION, "current_position": 200 },
+                { "session_id": ENDED, "current_position": 40 },
             ]
         }),
         _ => return None,
@@ -75,21 +76,7 @@ fn answer(operation: &str) -> Option<Value> {
         }
         "session" | "active" => session(12.5),
         "end" => ended(),
-        "batchUpdate" => json!({
-            "success_count": 1,
-            "failed_count": 1,
-            "errors": ["Invalid update: current_position: a position is from 0 to 100"],
-            "results": [
-                { "session_id": SESSION, "success": true, "applied": true, "version": 3, "error": null },
-                {
-                    "session_id": SESSION,
-                    "success": false,
-                    "applied": false,
-                    "version": null,
-                    "error": "Invalid update: current_position: a position is from 0 to 100",
-                },
-            ],
-        }),
+        "batchUpdate" => batch_result(),
         "history" => json!({
             "sessions": [ended()],
             "total": 1,
@@ -133,6 +120,25 @@ fn answer(operation: &str) -> Option<Value> {
         _ => return None,
     };
     Some(answer)
+}
+
+fn batch_result() -> Value {
+    let refusal = format!("Session {ENDED} not found or not active");
+    json!({
+        "success_count": 1,
+        "failed_count": 1,
+        "errors": [refusal],
+        "results": [
+            { "session_id": SESSION, "success": true, "applied": true, "version": 3, "error": null },
+            {
+                "session_id": ENDED,
+                "success": false,
+                "applied": false,
+                "version": null,
+                "error": refusal,
+            },
+        ],
+    })
 }
 
 fn ended() -> Value {
