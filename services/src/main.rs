@@ -50,7 +50,7 @@ enum Command {
     #[command(after_help = "Example:
   DATABASE_URL=postgres://localhost/reading reading-sessions migrate")]
     Migrate(DatabaseArgs),
-    /// Print a token for development (HS256).
+    /// Print a token for development; with HS256 only.
     #[command(after_help = "Examples:
   reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001
   reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001 --admin --ttl 10m")]

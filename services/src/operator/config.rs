@@ -1,7 +1,7 @@
 //! `reading-sessions config`: the settings as they take effect, without their
 //! secrets.
 
-use crate::config::{Role, Secret, ServeArgs};
+use crate::config::{KeySource, Role, Secret, ServeArgs};
 
 /// The settings of `serve`, named as their environment variables.
 #[derive(Debug)]
@@ -56,7 +56,30 @@ impl Settings {
             ("NATS_URL", hidden(args.nats.url())),
             ("NATS_PREFIX", args.nats.nats_prefix.clone()),
             ("REDIS_URL", hidden(args.redis.url())),
-            ("JWT_SECRET", hidden(args.auth.secret())),
+            (
+                "JWT_SECRET",
+                match args.auth.source() {
+                    Ok(KeySource::Secret(secret)) => hidden(Ok(secret)),
+                    Ok(KeySource::File(_) | KeySource::Url(_)) => String::new(),
+                    Err(error) => hidden(Err(error)),
+                },
+            ),
+            (
+                "JWKS_FILE",
+                args.auth
+                    .jwks_file
+                    .as_ref()
+                    .map(|file| file.display().to_string())
+                    .unwrap_or_default(),
+            ),
+            (
+                "JWKS_URL",
+                args.auth
+                    .jwks_url
+                    .as_ref()
+                    .map(|url| format!("{url:?}"))
+                    .unwrap_or_default(),
+            ),
             ("JWT_ISSUER", optional(&args.auth.jwt_issuer)),
             ("JWT_AUDIENCE", optional(&args.auth.jwt_audience)),
             (

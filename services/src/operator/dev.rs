@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::api::auth;
 use crate::clock;
-use crate::config::{Secret, ServeArgs};
+use crate::config::{KeySource, Secret, ServeArgs};
 use crate::dev::{self, Options, Servers};
 use crate::operator::migrate;
 use crate::roles;
@@ -56,7 +56,11 @@ pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     settings.database.database_url = Some(Secret::from(servers.database_url().to_owned()));
     settings.nats.nats_url = Some(Secret::from(servers.nats_url().to_owned()));
     settings.redis.redis_url = Some(Secret::from(servers.redis_url().to_owned()));
-    settings.auth.jwt_secret = Some(secret(&settings, &data)?);
+    if !settings.auth.is_set() {
+        // Kept with the data, so that tokens stay good over restarts.
+        let secret = dev::secret(&data.join("jwt-secret"), None)?;
+        settings.auth.jwt_secret = Some(Secret::from(secret));
+    }
 
     // Whatever ends the service, the servers are stopped in order.
     let served = serve(&settings, &mut servers, &data).await;
@@ -83,25 +87,23 @@ async fn serve(
     ended
 }
 
-/// The secret that is set, else one kept with the data, so that tokens stay
-/// good over restarts.
-fn secret(settings: &ServeArgs, data: &std::path::Path) -> anyhow::Result<Secret> {
-    if settings.auth.is_set() {
-        return settings.auth.secret();
-    }
-    dev::secret(&data.join("jwt-secret"), None).map(Secret::from)
-}
-
 fn banner(
     settings: &ServeArgs,
     servers: &Servers,
     service: &roles::Service,
     data: &std::path::Path,
 ) -> anyhow::Result<String> {
-    let auth = &settings.auth;
-    let expires_at = clock::now().timestamp() + TOKEN_LIFE;
-    let user = Uuid::new_v4();
-    let token = auth::token(&auth.secret()?, &user.to_string(), true, auth, expires_at)?;
+    let token = match settings.auth.source()? {
+        KeySource::Secret(secret) => {
+            let expires_at = clock::now().timestamp() + TOKEN_LIFE;
+            let user = Uuid::new_v4().to_string();
+            let token = auth::token(&secret, &user, true, &settings.auth, expires_at)?;
+            format!("A token for 12 hours, in your shell:\n\n  export TOKEN={token}")
+        }
+        KeySource::File(_) | KeySource::Url(_) => {
+            "Tokens come from your issuer; put one into TOKEN.".to_owned()
+        }
+    };
     let origins = [&servers.postgres, &servers.nats, &servers.redis]
         .map(|server| format!("  {}", server.origin()))
         .join("\n");
@@ -115,7 +117,7 @@ fn banner(
         let _ = write!(
             banner,
             "client apps: http://{http}/api/v1/reading-sessions\n\n\
-             A token for 12 hours, in your shell:\n\n  export TOKEN={token}\n\n\
+             {token}\n\n\
              Start a session:\n\n  \
              curl -s http://{http}/api/v1/reading-sessions/start -H \"Authorization: Bearer $TOKEN\" \
              -H 'Content-Type: application/json' -d '{{\"book_id\": \"{}\"}}'\n\n",

@@ -1,4 +1,6 @@
-//! `reading-sessions token`: a token for development and tests.
+//! `reading-sessions token`: a token for development and tests, signed with
+//! HS256. Tokens of public keys come from whoever has the private ones; this
+//! service never does.
 
 use std::time::Duration;
 
@@ -30,7 +32,8 @@ pub struct TokenArgs {
 /// The token, as it goes behind `Bearer`.
 ///
 /// # Errors
-/// When there is no secret, or it is too short.
+/// When there is no secret, it is too short, or tokens are verified with public
+/// keys.
 pub fn run(args: &TokenArgs) -> anyhow::Result<String> {
     let expires_at = clock::now() + TimeDelta::from_std(args.ttl)?;
     auth::token(
