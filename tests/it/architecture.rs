@@ -39,7 +39,7 @@ const FORBIDDEN: [(&str, &[&str]); 4] = [
         "projections",
         &["services", "tests", "axum", "hyper", "reqwest"],
     ),
-    ("services", &["tests", "reqwest"]),
+    ("services", &["tests"]),
 ];
 
 #[test]

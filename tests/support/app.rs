@@ -13,7 +13,7 @@ use services::roles::{self, Service};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::reader::Reader;
+use crate::reader::{self, Reader};
 use crate::stack::{Corner, Stack};
 
 /// The secret of all test tokens.
@@ -51,6 +51,17 @@ impl App {
         Self::at(stack, corner, &Role::ALL).await
     }
 
+    /// A service that verifies tokens as these settings say.
+    pub async fn trusting(auth: AuthArgs) -> Self {
+        let stack = Stack::shared().await;
+        let corner = stack.corner().await;
+        let settings = ServeArgs {
+            auth,
+            ..settings(&corner, &Role::ALL)
+        };
+        Self::run(stack, corner, &settings).await
+    }
+
     /// Another process's worth of service in the same corner.
     pub async fn beside(&self, roles: &[Role]) -> Self {
         Self::at(Arc::clone(&self.stack), self.corner.clone(), roles).await
@@ -79,7 +90,7 @@ impl App {
                 format!("http://{http}/api/v1/reading-sessions")
             }),
             admin_url: format!("http://{}", service.admin),
-            client: reqwest::Client::new(),
+            client: reader::client(),
             service: Some(service),
             stack,
             corner,
@@ -96,7 +107,13 @@ impl App {
     /// A reader with a valid token.
     #[must_use]
     pub fn reader_with_id(&self, id: Uuid) -> Reader {
-        Reader::new(self.client.clone(), self.url.clone(), id, token(id))
+        self.reader_with_token(id, token(id))
+    }
+
+    /// A reader with any token.
+    #[must_use]
+    pub fn reader_with_token(&self, id: Uuid, token: String) -> Reader {
+        Reader::new(self.client.clone(), self.url.clone(), id, token)
     }
 
     /// Stops the service in order.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 use crate::app::SECRET;
+use crate::reader::client;
 use crate::stack::Corner;
 
 /// How long the service may take to start on a busy machine.
@@ -83,9 +84,10 @@ impl Process {
             .env("ADMIN_ADDR", admin.to_string())
             .spawn()
             .unwrap();
+        let client = client();
         let started = Instant::now();
         loop {
-            let ready = reqwest::get(format!("http://{admin}/readyz")).await;
+            let ready = client.get(format!("http://{admin}/readyz")).send().await;
             if ready.is_ok_and(|answer| answer.status().is_success()) {
                 break;
             }

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
-use super::auth::{Caller, Keys, Refusal};
+use super::auth::{Caller, Keys};
 use super::problem::Problem;
 use super::rate_limit::{Client, Limiter, Preset};
 
@@ -41,15 +41,7 @@ impl Admission {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim())
             .ok_or_else(|| Problem::unauthorized("Not authenticated"))?;
-        self.keys
-            .verify(token)
-            .await
-            .map_err(|refusal| match refusal {
-                Refusal::Invalid => Problem::unauthorized("Could not validate credentials"),
-                Refusal::KeysUnavailable => {
-                    Problem::unavailable("The keys of the tokens are not available yet")
-                }
-            })
+        Ok(self.keys.verify(token).await?)
     }
 }
 
@@ -67,10 +59,13 @@ pub async fn readers(
     let caller = admission.caller(request.headers()).await;
     let (preset, client) = match &caller {
         Ok(caller) => (preset, Client::Reader(caller.reader_id)),
-        Err(_) => (
-            Preset::Auth,
-            Client::at(address(&request, &admission.trusted_proxies)),
-        ),
+        Err(problem) => {
+            // That the keys are not there yet is not the caller's failure.
+            let failed = problem.status() == StatusCode::UNAUTHORIZED;
+            let preset = if failed { Preset::Auth } else { preset };
+            let address = address(&request, &admission.trusted_proxies);
+            (preset, Client::at(address))
+        }
     };
     let permit = admission.limiter.check(preset, client).await;
     let mut response = if permit.retry_after.is_some() {

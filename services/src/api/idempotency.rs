@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_lc_rs::digest;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
@@ -14,7 +15,6 @@ use axum::response::Response;
 use domain::ReaderId;
 use eventlog::idempotency::{self, Kept, Key};
 use eventlog::read;
-use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use super::answer::Answer;
@@ -137,13 +137,13 @@ fn name(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 /// Tells a command from others: a hash of its method, path and body.
 fn fingerprint(parts: &request::Parts, body: &[u8]) -> Vec<u8> {
-    let mut hash = Sha256::new();
+    let mut hash = digest::Context::new(&digest::SHA256);
     for part in [parts.method.as_str(), parts.uri.path()] {
-        hash.update(part);
-        hash.update([0]);
+        hash.update(part.as_bytes());
+        hash.update(&[0]);
     }
     hash.update(body);
-    hash.finalize().to_vec()
+    hash.finish().as_ref().to_vec()
 }
 
 /// The keyed commands that this process is at. A repeat that comes meanwhile

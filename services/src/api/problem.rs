@@ -168,6 +168,12 @@ impl Problem {
         self
     }
 
+    /// Its status.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
     /// With the cause, for the log alone.
     #[must_use]
     fn because(mut self, cause: &dyn std::error::Error) -> Self {
