@@ -4,6 +4,7 @@
 
 mod append_log;
 mod architecture;
+mod authentication;
 mod bad_input;
 mod batch_update;
 mod command_line;

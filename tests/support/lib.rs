@@ -5,6 +5,7 @@
 pub mod app;
 pub mod check;
 pub mod contract;
+pub mod issuer;
 pub mod process;
 pub mod reader;
 pub mod stack;
