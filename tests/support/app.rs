@@ -53,13 +53,7 @@ impl App {
 
     /// A service that verifies tokens as these settings say.
     pub async fn trusting(auth: AuthArgs) -> Self {
-        let stack = Stack::shared().await;
-        let corner = stack.corner().await;
-        let settings = ServeArgs {
-            auth,
-            ..settings(&corner, &Role::ALL)
-        };
-        Self::run(stack, corner, &settings).await
+        Self::with(|settings| settings.auth = auth).await
     }
 
     /// Another process's worth of service in the same corner.
