@@ -110,6 +110,9 @@ fn complete_operation(operation: &mut Value) {
             response["headers"] = answered.clone();
         }
     }
+    if id == "start" {
+        responses["201"]["links"] = links();
+    }
     if is_versioned {
         responses["304"] = json!({
             "description": "As the client knows it already",
@@ -133,6 +136,21 @@ fn complete_operation(operation: &mut Value) {
             .expect("every failure is described");
         responses[status.to_string()] = json!({ "$ref": format!("#/components/responses/{name}") });
     }
+}
+
+/// What can be done with the session that was started.
+fn links() -> Value {
+    ["session", "update", "end"]
+        .map(|operation| {
+            let link = json!({
+                "operationId": operation,
+                "parameters": { "id": "$response.body#/id" },
+            });
+            (operation.to_owned(), link)
+        })
+        .into_iter()
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn parameter(operation: &mut Value, parameter: &Value) {
