@@ -1,6 +1,8 @@
 //! Requests to values, with a problem that names the field where they do not
 //! fit. Everything is parsed here, once.
 
+use std::marker::PhantomData;
+
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -8,7 +10,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use domain::{Position, SessionId};
 use eventlog::Context;
-use serde::de::{self, DeserializeOwned, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use utoipa::IntoParams;
@@ -60,7 +63,7 @@ pub fn unreadable(rejection: &BytesRejection) -> Problem {
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { String::new() } else { path };
         match error.inner().classify() {
@@ -73,6 +76,31 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     json.end()
         .map_err(|error| Problem::bad_request(format!("The body is not JSON: {error}")))?;
     Ok(value)
+}
+
+/// An object and nothing else: serde would take a list for a struct, its items
+/// for the fields in their order.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
 }
 
 /// Without the line and column, which say nothing of a body on one line.
@@ -250,6 +278,18 @@ mod tests {
             "18446744073709551615",
         ] {
             assert_eq!(percent(refused), None, "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_an_object() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Body {
+            first: Option<u8>,
+        }
+        assert_eq!(parse::<Body>(b"{}").unwrap(), Body { first: None });
+        for refused in ["[null]", "[1]", "null", "1", "\"first\""] {
+            assert!(parse::<Body>(refused.as_bytes()).is_err(), "{refused}");
         }
     }
 
