@@ -14,9 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Waits until a projection has come to a position of the log.
 ///
 /// # Errors
-/// 504 when it does not come in time, 503 when Postgres does not answer.
+/// 422 for what is no position, 504 when it does not come in time, 503 when Postgres does not answer.
 pub async fn reached(projection: &Awaited, min_position: Option<i64>) -> Result<(), Problem> {
     match min_position {
+        Some(..0) => Err(negative()),
         Some(position) if !projection.reaches(position, PATIENCE).await? => Err(Problem::not_yet()),
         _ => Ok(()),
     }
@@ -26,11 +27,16 @@ pub async fn reached(projection: &Awaited, min_position: Option<i64>) -> Result<
 /// a position that a command was told is in the log.
 ///
 /// # Errors
-/// 504 for a position that is not in the log, 503 when Postgres does not
-/// answer.
+/// 422 for what is no position, 504 for one that is not in the log, 503 when
+/// Postgres does not answer.
 pub async fn in_log(pool: &PgPool, min_position: Option<i64>) -> Result<(), Problem> {
     match min_position {
+        Some(..0) => Err(negative()),
         Some(position) if eventlog::read::head(pool).await? < position => Err(Problem::not_yet()),
         _ => Ok(()),
     }
+}
+
+fn negative() -> Problem {
+    Problem::invalid("min_position", "a position is not negative")
 }
