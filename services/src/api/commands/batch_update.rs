@@ -14,7 +14,7 @@ use super::MAX_LOCATOR;
 use crate::api;
 use crate::api::answer::Answer;
 use crate::api::auth::Caller;
-use crate::api::extract::{CommandContext, Json, Percent, text};
+use crate::api::extract::{CommandContext, Json, Object, Percent, text};
 use crate::api::openapi::schema;
 use crate::api::problem::Problem;
 use crate::clock;
@@ -134,7 +134,7 @@ fn read(item: serde_json::Value, arrived: Timestamp) -> ReadItem {
         .get("session_id")
         .and_then(|id| Some(id.as_str()?.to_owned()));
     let item: Item = match serde_path_to_error::deserialize(item) {
-        Ok(item) => item,
+        Ok(Object(item)) => item,
         Err(error) => return (named, Err(format!("Invalid update: {error}"))),
     };
     let update = (|| {

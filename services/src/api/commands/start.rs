@@ -15,7 +15,7 @@ use super::MAX_LOCATOR;
 use crate::api;
 use crate::api::answer::Answer;
 use crate::api::auth::Caller;
-use crate::api::extract::{CommandContext, Json, Percent, text};
+use crate::api::extract::{CommandContext, Json, Object, Percent, text};
 use crate::api::openapi::schema;
 use crate::api::problem::Problem;
 use crate::api::session::Session;
@@ -47,7 +47,8 @@ pub struct Body {
     /// Where exactly, in the app's own words, for example an EPUB CFI.
     #[schema(max_length = 2048)]
     locator: Option<String>,
-    book: Option<BookBody>,
+    #[schema(value_type = Option<BookBody>)]
+    book: Option<Object<BookBody>>,
     /// When it was, if not now: at most 30 days ago.
     #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
@@ -124,7 +125,7 @@ impl Body {
             device_id: text("device_id", self.device_id, MAX_DEVICE_ID)?,
             time_zone,
             locator: text("locator", self.locator, MAX_LOCATOR)?,
-            book: self.book.map(book).transpose()?,
+            book: self.book.map(|Object(sent)| book(sent)).transpose()?,
             occurred,
         };
         Ok((session_id, command))
