@@ -235,6 +235,23 @@ impl Visitor<'_> for PercentVisitor {
     }
 }
 
+/// A whole number that may be written with a fraction of zero, as `300.0`: to
+/// JSON it is the same, and some clients know no other way.
+///
+/// # Errors
+/// Those of the deserializer, and for a number that is not whole or does not fit.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let number = Option::<serde_json::Number>::deserialize(deserializer)?;
+    let whole = |number: serde_json::Number| {
+        let written = number.to_string();
+        let digits = written.strip_suffix(".0").unwrap_or(&written);
+        digits
+            .parse()
+            .map_err(|_| de::Error::custom(format!("{number} is not a whole number from 0 on")))
+    };
+    number.map(whole).transpose()
+}
+
 /// Checks a text that is kept as it is. Postgres has no text with a NUL.
 ///
 /// # Errors
@@ -290,6 +307,18 @@ mod tests {
         assert_eq!(parse::<Body>(b"{}").unwrap(), Body { first: None });
         for refused in ["[null]", "[1]", "null", "1", "\"first\""] {
             assert!(parse::<Body>(refused.as_bytes()).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
+        let whole = |json: &str| whole(&mut serde_json::Deserializer::from_str(json)).ok();
+        assert_eq!(whole("300"), Some(Some(300)));
+        assert_eq!(whole("300.0"), Some(Some(300)));
+        assert_eq!(whole("3e2"), Some(Some(300)));
+        assert_eq!(whole("null"), Some(None));
+        for refused in ["-1", "0.5", "1e12", "\"300\"", "[]"] {
+            assert_eq!(whole(refused), None, "{refused}");
         }
     }
 

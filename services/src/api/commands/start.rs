@@ -15,7 +15,7 @@ use super::MAX_LOCATOR;
 use crate::api;
 use crate::api::answer::Answer;
 use crate::api::auth::Caller;
-use crate::api::extract::{CommandContext, Json, Object, Percent, text};
+use crate::api::extract::{CommandContext, Json, Object, Percent, text, whole};
 use crate::api::openapi::schema;
 use crate::api::problem::Problem;
 use crate::api::session::Session;
@@ -63,6 +63,7 @@ pub struct BookBody {
     title: Option<String>,
     #[schema(max_length = 500)]
     author: Option<String>,
+    #[serde(default, deserialize_with = "whole")]
     #[schema(maximum = 100_000)]
     total_pages: Option<u32>,
 }
