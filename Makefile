@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run test bench bench-quick lint fmt sqlx openapi help
+.PHONY: run test test-api test-examples bench bench-quick lint fmt sqlx openapi help
 
 run: ## Build and run the service with servers of its own
 	cargo run --release --locked -- dev
@@ -8,6 +8,15 @@ run: ## Build and run the service with servers of its own
 test: ## Everything that proves the project; needs nothing running
 	cargo build --locked --bin reading-sessions
 	cargo test --locked --workspace
+	$(MAKE) --no-print-directory test-api test-examples
+
+test-api: ## Ask a service of its own what docs/openapi.json promises; SEED repeats
+	cargo build --locked --bin reading-sessions
+	tests/with-service tests/schemathesis/run
+
+test-examples: ## Run the example clients against a service of its own
+	cargo build --locked --bin reading-sessions
+	tests/with-service examples/run
 
 bench: ## Measure beside references, and write docs/benchmarks.md
 	cargo build --release --locked --workspace --bins
@@ -31,4 +40,4 @@ openapi: ## Write docs/openapi.json, the description of the HTTP API
 	cargo run --locked -- openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
