@@ -13,6 +13,8 @@ use axum::http::HeaderValue;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use crate::api::serve::Limits;
+
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -159,6 +161,10 @@ pub struct HttpArgs {
     /// the token it has.
     #[arg(long, env = "CORS_ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
+    /// How long clients may keep the service waiting; no setting, but tests do
+    /// not want to wait that long.
+    #[arg(skip)]
+    pub limits: Limits,
 }
 
 /// How often somebody may call, in a sliding window. By reader, and by address

@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::admission::Admission;
 use crate::api::auth::Keys;
 use crate::api::rate_limit::Limiter;
+use crate::api::serve::Limits;
 use crate::config::{Role, ServeArgs};
 use crate::{api, connect, maintenance};
 
@@ -105,7 +106,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             &args.http.trusted_proxies,
         );
         let router = api::router(state, admission, &args.http.cors_origins);
-        service.serve(listener, router);
+        service.serve(listener, router, args.http.limits);
         if !relays {
             let stop = service.workers.stop.clone();
             service.workers.spawn(relay::announce(
@@ -116,7 +117,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             ));
         }
     }
-    service.serve(admin, api::health::router(pool.clone()));
+    let probes = api::health::router(pool.clone());
+    service.serve(admin, probes, args.http.limits);
 
     if relays {
         let relay = Relay {
@@ -148,10 +150,11 @@ async fn bind(address: std::net::SocketAddr, name: &str) -> anyhow::Result<TcpLi
 }
 
 impl Service {
-    fn serve(&self, listener: TcpListener, router: axum::Router) {
+    fn serve(&self, listener: TcpListener, router: axum::Router, limits: Limits) {
         self.edge.spawn(api::serve::run(
             listener,
             router,
+            limits,
             self.edge.stop.clone(),
             DRAIN,
         ));

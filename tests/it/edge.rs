@@ -23,7 +23,13 @@ async fn behind_the_edge(router: Router, places: edge::Places) -> String {
     let address = listener.local_addr().unwrap();
     let router = router.layer(middleware::from_fn_with_state(places, edge::edge));
     let stop = CancellationToken::new();
-    tokio::spawn(serve::run(listener, router, stop, Duration::ZERO));
+    tokio::spawn(serve::run(
+        listener,
+        router,
+        serve::Limits::default(),
+        stop,
+        Duration::ZERO,
+    ));
     format!("http://{address}")
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use services::api::serve::Limits;
 use services::config::{
     AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, Role, RuleArgs, Secret,
     ServeArgs,
@@ -133,6 +134,7 @@ pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
             admin_addr: local,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
+            limits: Limits::default(),
         },
         database: DatabaseArgs {
             database_url: secret(&corner.database_url),

@@ -1,6 +1,7 @@
 //! Requests to values, with a problem that names the field where they do not
 //! fit. Everything is parsed here, once.
 
+use std::error::Error;
 use std::marker::PhantomData;
 
 use axum::extract::rejection::BytesRejection;
@@ -18,6 +19,7 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::problem::Problem;
+use super::serve::Slow;
 
 /// A JSON body.
 #[derive(Debug)]
@@ -56,9 +58,19 @@ pub fn unreadable(rejection: &BytesRejection) -> Problem {
             StatusCode::PAYLOAD_TOO_LARGE,
             "The body is larger than 64 KB",
         )
+    } else if is_slow(rejection) {
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "The body took too long to arrive",
+        )
     } else {
         Problem::bad_request("The body could not be read")
     }
+}
+
+/// Whether the client took too long to send the body.
+fn is_slow(rejection: &BytesRejection) -> bool {
+    std::iter::successors(rejection.source(), |&error| error.source()).any(<dyn Error>::is::<Slow>)
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {

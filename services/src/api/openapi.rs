@@ -1,7 +1,8 @@
 //! The API's description, made from the code: `OpenAPI` 3.1 at `/openapi.json`,
 //! and its page at `/docs`, which asks nothing of any other server.
 
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
 use serde_json::Value;
@@ -9,7 +10,7 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::commands::{batch_update, end, start, update};
-use super::problem;
+use super::problem::{self, Problem};
 use super::queries::{active, daily, history, patterns, session, streak, weekly};
 
 mod common;
@@ -79,15 +80,17 @@ pub fn router() -> Router {
             .try_it_out_enabled(true)
             .persist_authorization(true),
     );
-    let page = Router::from(page).layer(middleware::map_response(
-        async |mut response: axum::response::Response| {
+    let page =
+        Router::from(page).layer(middleware::map_response(async |mut response: Response| {
+            if response.status() == StatusCode::NOT_FOUND {
+                return Problem::not_found("There is nothing at this address").into_response();
+            }
             response.headers_mut().insert(
                 header::CONTENT_SECURITY_POLICY,
                 HeaderValue::from_static(PAGE_POLICY),
             );
             response
-        },
-    ));
+        }));
     page.route(
         "/openapi.json",
         get(async || ([(header::CONTENT_TYPE, "application/json")], json)),

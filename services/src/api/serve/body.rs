@@ -1,0 +1,69 @@
+//! A request's body that must come in time, whoever reads it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::BoxError;
+use axum::body::{Body, Bytes};
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+/// Why reading a body failed: the client took too long to send it.
+#[derive(Debug)]
+pub struct Slow;
+
+impl std::fmt::Display for Slow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the body came too slowly")
+    }
+}
+
+impl std::error::Error for Slow {}
+
+/// The body, or [`Slow`] when it has not come whole after `limit`.
+pub fn within(limit: Duration, body: Incoming) -> Body {
+    if hyper::body::Body::is_end_stream(&body) {
+        return Body::empty();
+    }
+    Body::new(Timed {
+        body,
+        deadline: Instant::now() + limit,
+        timer: None,
+    })
+}
+
+struct Timed {
+    body: Incoming,
+    deadline: Instant,
+    /// Set only when there is something to wait for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl hyper::body::Body for Timed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(this.deadline)));
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(Some(Err(Slow.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
