@@ -10,6 +10,7 @@ mod batch_update;
 mod command_line;
 mod contract;
 mod edge;
+mod hostile;
 mod idempotency;
 mod kill;
 mod lifecycle;
