@@ -1,9 +1,11 @@
 //! Each reader's active session, in Redis. Written and read here.
 //!
 //! Entries are guarded by version, the global position of the last event they
-//! hold: an older write never replaces a newer one, whoever makes it, and an
-//! ended session leaves a tombstone for as long as a slow fill could bring it
-//! back. The checkpoint stands in Redis too, so losing one is losing both.
+//! hold: an older write never replaces a newer one, whoever makes it. A write
+//! with nothing to show (an end, or an update of a session that is not here)
+//! leaves a tombstone, its version alone, for as long as a slow fill could
+//! bring back what was before. The checkpoint stands in Redis too, so losing
+//! one is losing both.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,8 +23,7 @@ use crate::{CommitError, Projection, Step};
 /// How long an entry stays without being written.
 const TTL: Duration = Duration::from_hours(1);
 
-/// How long an ended session stays a tombstone. Far longer than
-/// [`FILL_DEADLINE`].
+/// How long a tombstone stays. Far longer than [`FILL_DEADLINE`].
 const TOMBSTONE_TTL: Duration = Duration::from_mins(1);
 
 /// A fill that takes longer from its read of Postgres to its write here is
@@ -75,7 +76,8 @@ pub struct Write {
 enum Change {
     /// A session was started: the whole entry is known.
     Put(SessionId, i64, Box<SessionStarted>, ProgressChange),
-    /// An entry that is there moves on; one that is not stays away.
+    /// An entry that is there moves on; one that is not stays away, and so
+    /// does what a query read before.
     Update(SessionId, i64, ProgressChange),
     /// The session has ended.
     Remove,
@@ -289,8 +291,7 @@ fn entry(fields: Fields) -> Option<Entry> {
 }
 
 /// Puts what a miss found in Postgres: `version` is the global position of the
-/// session's last event. An entry as new or newer stays, and so does a
-/// tombstone. The caller makes sure that no more than [`FILL_DEADLINE`] went
+/// session's last event. What is newer stays, an entry or a tombstone. The caller makes sure that no more than [`FILL_DEADLINE`] went
 /// by since it read Postgres.
 ///
 /// # Errors

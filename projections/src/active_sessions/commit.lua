@@ -2,29 +2,30 @@
 -- ARGV: from, to, TTL and tombstone TTL in milliseconds, then eight a reader:
 -- kind, version, session id, sequence, start, latest, furthest, active_ms.
 local held = redis.call('GET', KEYS[1])
--- No checkpoint: Redis was emptied under the worker, which knows where it is.
 if held and held ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
     local key, a = KEYS[i], 5 + (i - 2) * 8
     local kind, version = ARGV[a], tonumber(ARGV[a + 1])
     local known = tonumber(redis.call('HGET', key, 'version') or -1)
     if version > known then
-        if kind == 'remove' then
-            redis.call('DEL', key)
-            redis.call('HSET', key, 'version', ARGV[a + 1])
-            redis.call('PEXPIRE', key, ARGV[4])
-        elseif kind == 'put' then
+        if kind == 'put' then
             redis.call('DEL', key)
             redis.call('HSET', key, 'version', ARGV[a + 1], 'id', ARGV[a + 2],
                 'sequence', ARGV[a + 3], 'start', ARGV[a + 4], 'latest', ARGV[a + 5],
                 'furthest', ARGV[a + 6], 'active_ms', ARGV[a + 7])
             redis.call('PEXPIRE', key, ARGV[3])
-        elseif redis.call('HGET', key, 'id') == ARGV[a + 2] then
+        elseif kind == 'update' and redis.call('HGET', key, 'id') == ARGV[a + 2] then
             redis.call('HSET', key, 'version', ARGV[a + 1], 'sequence', ARGV[a + 3],
                 'furthest', ARGV[a + 6], 'active_ms', ARGV[a + 7])
             -- Empty when the latest observation stays what it was.
             if ARGV[a + 5] ~= '' then redis.call('HSET', key, 'latest', ARGV[a + 5]) end
             redis.call('PEXPIRE', key, ARGV[3])
+        else
+            -- An end, or an update of a session that is not here: nothing to
+            -- show, but a fill that read the log before must come too late.
+            redis.call('DEL', key)
+            redis.call('HSET', key, 'version', ARGV[a + 1])
+            redis.call('PEXPIRE', key, ARGV[4])
         end
     end
 end
