@@ -3,6 +3,7 @@
 //! Read the modules in this order; it is the path of a command. Nothing here
 //! knows HTTP or Redis, and nothing opens a connection: handles come ready.
 
+pub mod deadline;
 pub mod recorded;
 pub mod upcast;
 

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud_event::CloudEvent;
+use crate::deadline::within;
 use crate::stream::{self, StreamError};
 use crate::{LogError, Stored, Subjects, read};
 
@@ -31,6 +32,10 @@ const LEAD_RETRY: Duration = Duration::from_secs(1);
 
 /// The pause after an error; errors here are other servers' outages.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long Postgres may take to answer; somewhat longer than a statement may
+/// take there.
+const DEADLINE: Duration = Duration::from_secs(12);
 
 /// The advisory lock of the relay that leads.
 const LEADER_LOCK: i64 = 7_340_002;
@@ -127,7 +132,11 @@ impl Relay {
         let mut cursor = resume(&stream, &self.subjects, connection).await?;
         loop {
             self.head.mark_unchanged();
-            let events = read::after(&mut *connection, cursor.global_position, WINDOW).await?;
+            let events = within(
+                DEADLINE,
+                read::after(&mut *connection, cursor.global_position, WINDOW),
+            )
+            .await?;
             if events.is_empty() {
                 tokio::select! {
                     // The sender is gone when this process appends nothing.
@@ -187,9 +196,8 @@ async fn try_lock(connection: &mut PgConnection) -> Result<bool, RelayError> {
         r#"select pg_try_advisory_lock($1) as "locked!""#,
         LEADER_LOCK
     )
-    .fetch_one(&mut *connection)
-    .await?;
-    Ok(locked)
+    .fetch_one(&mut *connection);
+    Ok(within(DEADLINE, locked).await?)
 }
 
 /// Where the stream ends, and that the log knows that event.
@@ -229,9 +237,8 @@ async fn resume(
         event.sequence,
         event.globalposition,
     )
-    .fetch_one(&mut *connection)
-    .await?;
-    if !known {
+    .fetch_one(&mut *connection);
+    if !within(DEADLINE, known).await? {
         return Err(RelayError::LogLostItsEnd {
             id: event.id.into_owned(),
             global_position: event.globalposition,

@@ -20,6 +20,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud_event::CloudEvent;
+use crate::deadline::within;
 use crate::{LogError, Recorded, Subjects, read, stream};
 
 /// Events passed on together.
@@ -32,6 +33,9 @@ const KEPT_CHUNKS: usize = 64;
 /// How long a reader waits for live events before it asks the log. Also what
 /// keeps projections going when NATS is away.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long Postgres may take to answer a reader.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The pause before the stream is asked again.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
@@ -179,7 +183,7 @@ impl Reader {
 
     async fn read_log(&self, after: i64, limit: usize) -> Result<Vec<Arc<Recorded>>, LogError> {
         let limit = i64::try_from(limit).expect("a batch is far below 2^63");
-        let stored = read::after(&self.pool, after, limit).await?;
+        let stored = within(DEADLINE, read::after(&self.pool, after, limit)).await?;
         let mut events = Vec::with_capacity(stored.len());
         for event in stored {
             match event.decode() {

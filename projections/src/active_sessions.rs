@@ -13,11 +13,13 @@ use std::time::Duration;
 use domain::session::{Observation, Progress, ProgressChange, Session};
 use domain::{Position, ReaderId, SessionEvent, SessionId, SessionStarted};
 use eventlog::Recorded;
+use eventlog::deadline::within;
 use eventlog::read;
 use redis::{AsyncCommands, RedisResult, Script};
 use sqlx::PgPool;
 
 use crate::cache::{Cache, CacheError};
+use crate::projection::DEADLINE;
 use crate::{CommitError, Projection, Step};
 
 /// How long an entry stays without being written.
@@ -161,7 +163,7 @@ impl ActiveSessions {
     /// head of the log, and queries fill it. Fills that read the log before
     /// its head was read are over by the time it is emptied.
     async fn begin(&self) -> Result<i64, CommitError> {
-        let head = read::head(&self.pool)
+        let head = within(DEADLINE, read::head(&self.pool))
             .await
             .map_err(|error| CommitError::Unavailable(Box::new(error)))?;
         tokio::time::sleep(FILL_DEADLINE).await;

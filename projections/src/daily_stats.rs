@@ -13,8 +13,10 @@ use domain::calendar::{reading_hour, split_by_hour};
 use domain::event::EndReason;
 use domain::{ReaderId, SessionEvent, Timestamp};
 use eventlog::Recorded;
+use eventlog::deadline::within;
 use sqlx::PgPool;
 
+use crate::projection::DEADLINE;
 use crate::{CommitError, Projection, Step, checkpoint};
 
 mod columns;
@@ -171,7 +173,7 @@ impl Projection for DailyStats {
     }
 
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
-        Ok(checkpoint::begin(&self.pool, Self::NAME).await?)
+        Ok(within(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
     }
 
     async fn commit(&mut self, stats: Stats, step: Step) -> Result<(), CommitError> {
@@ -194,9 +196,8 @@ impl Projection for DailyStats {
             &hours.sessions,
             &hours.active_ms,
         )
-        .fetch_one(&self.pool)
-        .await?;
-        if moved {
+        .fetch_one(&self.pool);
+        if within(DEADLINE, moved).await? {
             Ok(())
         } else {
             Err(CommitError::Moved)

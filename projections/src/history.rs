@@ -10,9 +10,11 @@ use domain::event::{Book, DeviceType, EndReason};
 use domain::session::{Ending, Observation, Progress, ProgressChange, Session};
 use domain::{BookId, Position, ReaderId, SessionEvent, SessionId, SessionStarted, Timestamp};
 use eventlog::Recorded;
+use eventlog::deadline::within;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::projection::DEADLINE;
 use crate::{CommitError, Projection, Step, checkpoint};
 
 mod columns;
@@ -68,7 +70,7 @@ impl Projection for History {
     }
 
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
-        Ok(checkpoint::begin(&self.pool, Self::NAME).await?)
+        Ok(within(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
     }
 
     async fn commit(&mut self, batch: Self::Batch, step: Step) -> Result<(), CommitError> {
@@ -114,9 +116,8 @@ impl Projection for History {
             changed.end_reasons as _,
             changed.locators as _,
         )
-        .fetch_one(&self.pool)
-        .await?;
-        if moved {
+        .fetch_one(&self.pool);
+        if within(DEADLINE, moved).await? {
             Ok(())
         } else {
             Err(CommitError::Moved)

@@ -1,8 +1,14 @@
 //! What a projection is: a pure fold of events into a batch, and one atomic
 //! step that writes the batch and moves the checkpoint.
 
+use std::time::Duration;
+
 use eventlog::Recorded;
 use thiserror::Error;
+
+/// How long Postgres may take over a step; somewhat longer than a statement
+/// may take there.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(35);
 
 /// A read model of the log.
 pub trait Projection: Send {
