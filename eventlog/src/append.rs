@@ -3,11 +3,14 @@
 //! is no timer: an idle service commits a lone command at once, a busy one
 //! commits hundreds together.
 
+use std::time::Duration;
+
 use domain::{ReaderId, SessionEvent, SessionId};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::AppendError;
+use crate::deadline::within;
 
 mod rows;
 use rows::{Columns, Rows};
@@ -19,6 +22,11 @@ const MAX_WAITING: usize = 8_192;
 /// Commands in one transaction. Beyond this a larger batch no longer makes a
 /// command cheaper, but its neighbours wait longer.
 const MAX_BATCH: usize = 512;
+
+/// How long Postgres may take to answer an append: somewhat longer than the
+/// statement may take there, so that it is the server that gives up if it can,
+/// and then the outcome is known.
+const DEADLINE: Duration = Duration::from_secs(7);
 
 /// The effect of one command: all of it is written, or nothing.
 #[derive(Clone, Debug, Default)]
@@ -118,9 +126,20 @@ async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, head: watch::Sender
     let mut connection = None;
     let mut jobs = Vec::with_capacity(MAX_BATCH);
     while waiting.recv_many(&mut jobs, MAX_BATCH).await > 0 {
+        let Some(mut link) = connected(&pool, connection.take()).await else {
+            // Those that came meanwhile would wait as long again, and so on.
+            while let Ok(job) = waiting.try_recv() {
+                jobs.push(job);
+            }
+            for job in jobs.drain(..) {
+                let _ = job.reply.send(Err(AppendError::Unavailable));
+            }
+            continue;
+        };
         let (batch, replies): (Vec<Rows>, Vec<_>) =
             jobs.drain(..).map(|job| (job.rows, job.reply)).unzip();
-        let results = write_batch(&pool, &mut connection, batch, &head).await;
+        let (results, link_is_good) = write_batch(&mut link, batch, &head).await;
+        connection = link_is_good.then_some(link);
         for (reply, result) in replies.into_iter().zip(results) {
             // A caller that has gone away does not undo what was written.
             let _ = reply.send(result);
@@ -128,47 +147,102 @@ async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, head: watch::Sender
     }
 }
 
-/// Writes a batch; one that the database cannot take whole is written command
-/// by command, so that one bad command fails alone.
-async fn write_batch(
-    pool: &PgPool,
-    connection: &mut Option<PgConnection>,
-    batch: Vec<Rows>,
-    head: &watch::Sender<i64>,
-) -> Vec<Positions> {
-    match write(pool, connection, &batch, head).await {
-        Ok(results) => results,
-        Err(Failure::Bad) if batch.len() > 1 => {
-            let mut results = Vec::with_capacity(batch.len());
-            for rows in batch {
-                let result = match write(pool, connection, &[rows], head).await {
-                    Ok(mut results) => results.pop().expect("one result a command"),
-                    Err(failure) => Err(failure.into()),
-                };
-                results.push(result);
-            }
-            results
-        }
-        Err(failure) => {
-            let error = AppendError::from(failure);
-            batch.iter().map(|_| Err(error.clone())).collect()
+/// The connection there is, else a new one, out of the pool for good: a pool
+/// pings what comes back to it, which would be a second round trip for every
+/// batch.
+async fn connected(pool: &PgPool, connection: Option<PgConnection>) -> Option<PgConnection> {
+    if connection.is_some() {
+        return connection;
+    }
+    match pool.acquire().await {
+        Ok(acquired) => Some(acquired.detach()),
+        Err(error) => {
+            tracing::warn!(%error, "no connection to append with");
+            None
         }
     }
 }
 
+/// Writes a batch; one that the database cannot take whole is written command
+/// by command, so that one bad command fails alone. Also tells whether the
+/// connection is good for the next one.
+async fn write_batch(
+    link: &mut PgConnection,
+    batch: Vec<Rows>,
+    head: &watch::Sender<i64>,
+) -> (Vec<Positions>, bool) {
+    let count = batch.len();
+    let failure = match write(link, &batch, head).await {
+        Ok(results) => return (results, true),
+        Err(failure) => failure,
+    };
+    let mut results = Vec::with_capacity(count);
+    let mut last = failure;
+    if last == Failure::Bad && count > 1 {
+        for rows in batch {
+            match write(link, &[rows], head).await {
+                Ok(result) => results.extend(result),
+                Err(failure) => {
+                    results.push(Err(failure.into()));
+                    last = failure;
+                    // Nor would it take the others.
+                    if last != Failure::Bad {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    // What was not tried is not written, whatever became of the one before.
+    let rest = if results.is_empty() {
+        last.into()
+    } else {
+        AppendError::Unavailable
+    };
+    results.resize(count, Err(rest));
+    (results, last.leaves_a_good_connection())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Failure {
     /// The database refuses the data; nothing was written.
     Bad,
-    /// The database refuses for now; nothing was written.
+    /// The database is too busy; nothing was written.
+    Busy,
+    /// The database refuses for now, or this connection; nothing was written.
     Unavailable,
     /// The connection broke; anything may be.
     Unknown,
 }
 
+impl Failure {
+    /// By the server's word that nothing was written.
+    fn of(code: &str) -> Self {
+        match code {
+            // A command more than once among rows to be changed.
+            "21000" => Self::Bad,
+            // A lock or the statement took too long.
+            "55P03" | "57014" => Self::Busy,
+            // The data's fault (an unpaired surrogate in JSON), as is a
+            // missing partition.
+            _ if code.starts_with("22") || code.starts_with("23") => Self::Bad,
+            // A deadlock, say.
+            _ if code.starts_with("40") => Self::Busy,
+            // The server goes down, is read-only, out of something, or of
+            // another version: whoever answers a new connection may know better.
+            _ => Self::Unavailable,
+        }
+    }
+
+    fn leaves_a_good_connection(self) -> bool {
+        matches!(self, Self::Bad | Self::Busy)
+    }
+}
+
 impl From<Failure> for AppendError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Bad | Failure::Unavailable => Self::Unavailable,
+            Failure::Bad | Failure::Busy | Failure::Unavailable => Self::Unavailable,
             Failure::Unknown => Self::Unknown,
         }
     }
@@ -177,47 +251,21 @@ impl From<Failure> for AppendError {
 /// One round trip: the function is its own transaction, and its answer means
 /// that the transaction is on disk.
 async fn write(
-    pool: &PgPool,
-    connection: &mut Option<PgConnection>,
+    link: &mut PgConnection,
     batch: &[Rows],
     head: &watch::Sender<i64>,
 ) -> Result<Vec<Positions>, Failure> {
-    let mut link = match connection.take() {
-        Some(link) => link,
-        // Out of the pool for good: a pool pings what comes back to it, which
-        // would be a second round trip for every batch.
-        None => pool
-            .acquire()
-            .await
-            .map_err(|error| {
-                tracing::warn!(%error, "no connection to append with");
-                Failure::Unavailable
-            })?
-            .detach(),
-    };
-    match call(&mut link, batch).await {
+    match within(DEADLINE, call(link, batch)).await {
         Ok(row) => {
-            *connection = Some(link);
             if let Some(last) = row.positions.last() {
                 head.send_replace(*last);
             }
             Ok(share(batch, &row))
         }
         Err(sqlx::Error::Database(error)) => {
-            // An error message is the server's word that nothing was written.
-            // Class 22 and 23 are the data's fault (an unpaired surrogate in
-            // JSON, a key twice in one batch), as is a missing partition.
             let code = error.code().unwrap_or_default().into_owned();
             tracing::warn!(%error, code, commands = batch.len(), "a batch was not appended");
-            // Class 57P: the server goes down, or has closed this connection.
-            if !code.starts_with("57P") {
-                *connection = Some(link);
-            }
-            if code.starts_with("22") || code.starts_with("23") || code == "21000" {
-                Err(Failure::Bad)
-            } else {
-                Err(Failure::Unavailable)
-            }
+            Err(Failure::of(&code))
         }
         Err(error) => {
             tracing::warn!(%error, commands = batch.len(), "the connection broke while appending");

@@ -2,6 +2,7 @@
 //! batch.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cqrs_es::persist::PersistedEventStore;
 use cqrs_es::{AggregateError, CqrsFramework};
@@ -16,6 +17,7 @@ use eventlog::repository::Repository;
 use eventlog::{AppendError, Appender, read};
 use futures::future::join_all;
 use sqlx::PgPool;
+use tests::wire::Wire;
 use tests::{Stack, app, check};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -109,6 +111,56 @@ async fn data_that_the_database_cannot_take_fails_alone() {
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 19);
     assert_eq!(results[7], Err(AppendError::Unavailable));
     assert_eq!(check::log(&pool).await.len(), 19);
+}
+
+#[tokio::test]
+async fn while_nobody_answers_all_who_wait_are_told_together() {
+    let connect_timeout = Duration::from_secs(1);
+    // A port that was free a moment ago.
+    let port = tests::wire::nobody().await.port();
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .acquire_timeout(connect_timeout)
+        .connect_lazy(&format!("postgres://nobody@127.0.0.1:{port}/none"))
+        .unwrap();
+    let (appender, task) = Appender::new(pool, watch::Sender::new(0));
+    tokio::spawn(task);
+    let asked = Instant::now();
+    // Far more than a batch holds.
+    let appends = (0..3_000).map(|_| {
+        let appender = appender.clone();
+        async move {
+            appender
+                .append(events(vec![started(new_id(), 1, "x")]))
+                .await
+        }
+    });
+    for result in join_all(appends).await {
+        assert_eq!(result, Err(AppendError::Unavailable));
+    }
+    assert!(
+        asked.elapsed() < 2 * connect_timeout,
+        "{:?}",
+        asked.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_silent_stops_the_appender_for_seconds_only() {
+    let corner = Stack::shared().await.corner().await;
+    let pool = app::pool(&corner).await;
+    let wire = Wire::to(&corner.database_url).await;
+    let through = sqlx::PgPool::connect(&wire.url).await.unwrap();
+    let (appender, task) = Appender::new(through, watch::Sender::new(0));
+    tokio::spawn(task);
+    let append = || appender.append(events(vec![started(new_id(), 1, "x")]));
+    assert!(append().await.is_ok());
+
+    wire.cut();
+    let answer = tokio::time::timeout(app::SETTLE, append()).await;
+    assert_eq!(answer, Ok(Err(AppendError::Unknown)));
+    wire.mend();
+    assert!(append().await.is_ok());
+    assert_eq!(check::log(&pool).await.len(), 2);
 }
 
 #[tokio::test]
