@@ -11,7 +11,7 @@ use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, UpdatePosition,
 };
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::idempotency::{self, Key};
 use crate::repository::{Repository, Versioned};
@@ -35,6 +35,15 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// Locks that readers share by hash. Two readers behind one lock only wait a
 /// commit longer; this many keep that rare with hundreds of commands in flight.
 const READER_LOCKS: usize = 8_192;
+
+/// Commands at work at the same time, waiting ones included; more are refused
+/// at once. A client may go away, its command stays: without a bound a slow log
+/// would fill the memory. As many as may wait to be appended.
+const MAX_COMMANDS: usize = 8_192;
+
+/// Commands behind one lock: far more than a reader's devices send in the time
+/// of a commit, and few enough that one reader cannot take the others' places.
+const MAX_OF_A_LOCK: usize = 128;
 
 /// What comes with a command besides its content.
 #[derive(Clone, Debug, Default)]
@@ -103,7 +112,23 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     repository: Repository,
     rules: Rules,
-    readers: Box<[Mutex<()>]>,
+    places: Arc<Semaphore>,
+    readers: Box<[Turns]>,
+}
+
+/// The commands of some readers, one after the other.
+struct Turns {
+    places: Semaphore,
+    lock: Mutex<()>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            places: Semaphore::new(MAX_OF_A_LOCK),
+            lock: Mutex::default(),
+        }
+    }
 }
 
 impl Sessions {
@@ -113,7 +138,8 @@ impl Sessions {
         Self(Arc::new(Inner {
             repository,
             rules,
-            readers: (0..READER_LOCKS).map(|_| Mutex::new(())).collect(),
+            places: Arc::new(Semaphore::new(MAX_COMMANDS)),
+            readers: (0..READER_LOCKS).map(|_| Turns::default()).collect(),
         }))
     }
 
@@ -273,7 +299,15 @@ impl Sessions {
         F: Future<Output = Result<Draft, CommandError>> + Send,
     {
         let inner = Arc::clone(&self.0);
-        tokio::spawn(async move { inner.run(reader_id, &context, decide, answer).await })
+        // Given back when the command is over, not when its client is.
+        let place = Arc::clone(&inner.places)
+            .try_acquire_owned()
+            .map_err(|_| CommandError::Overloaded)?;
+        let command = async move {
+            let _place = place;
+            inner.run(reader_id, &context, decide, answer).await
+        };
+        tokio::spawn(command)
             .await
             .map_err(|panic| CommandError::Unavailable(Box::new(panic)))?
     }
@@ -293,7 +327,12 @@ impl Inner {
     {
         // In one process a reader's commands wait for each other instead of
         // conflicting; between processes the log decides.
-        let _turn = self.reader_lock(reader_id).lock().await;
+        let turns = self.turns(reader_id);
+        let _place = turns
+            .places
+            .try_acquire()
+            .map_err(|_| CommandError::Overloaded)?;
+        let _turn = turns.lock.lock().await;
         let mut newest = false;
         for attempt in 0..MAX_ATTEMPTS {
             if attempt > 0 {
@@ -356,7 +395,7 @@ impl Inner {
         Ok(())
     }
 
-    fn reader_lock(&self, reader_id: ReaderId) -> &Mutex<()> {
+    fn turns(&self, reader_id: ReaderId) -> &Turns {
         let mut hasher = DefaultHasher::new();
         reader_id.hash(&mut hasher);
         #[expect(
