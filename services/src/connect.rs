@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::jetstream;
+use eventlog::deadline::within;
 use projections::cache::Cache;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Executor, PgPool};
 
 use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 
@@ -16,6 +17,24 @@ use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 /// sit in a transaction: a holder that hangs must not stop all others.
 const LOCK_TIMEOUT: &str = "2s";
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "5s";
+
+/// When Postgres gives up a client whose machine is gone, and with it the
+/// client's locks: after three probes without an answer, or when it does not
+/// take what it is sent. Without these, the kernel's hours.
+const KEEPALIVE: [(&str, &str); 4] = [
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "10s"),
+];
+
+/// How long the appender waits for a connection: all commands wait with it,
+/// and a server that is there accepts at once.
+const APPEND_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a connection that comes back to a pool may take to answer; one
+/// that is half open never does.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long an append may take. Shorter than an API statement: all commands
 /// wait behind it.
@@ -50,7 +69,9 @@ pub fn api_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
 /// When the address is not valid.
 pub fn append_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     let options = options(args, "append")?.options([("statement_timeout", APPEND_TIMEOUT)]);
-    Ok(pool(args, SINGLE).connect_lazy_with(options))
+    Ok(pool(args, SINGLE)
+        .acquire_timeout(APPEND_CONNECT_TIMEOUT)
+        .connect_lazy_with(options))
 }
 
 /// A pool for the relay.
@@ -102,7 +123,10 @@ fn options(args: &DatabaseArgs, role: &str) -> anyhow::Result<PgConnectOptions> 
                 "idle_in_transaction_session_timeout",
                 IDLE_IN_TRANSACTION_TIMEOUT,
             ),
-        ]))
+            // A `rollback` that has nothing to do (see `pool`) is no news.
+            ("client_min_messages", "error"),
+        ])
+        .options(KEEPALIVE))
 }
 
 fn pool(args: &DatabaseArgs, size: u32) -> PgPoolOptions {
@@ -112,6 +136,14 @@ fn pool(args: &DatabaseArgs, size: u32) -> PgPoolOptions {
         // A connection that broke is found out by the statement it breaks; a
         // round trip before each one is too dear for that.
         .test_before_acquire(false)
+        // A `begin` that was cancelled leaves a transaction open that sqlx does
+        // not know of, and what is written there later would vanish.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                within(RELEASE_DEADLINE, connection.execute("rollback")).await?;
+                Ok(true)
+            })
+        })
         .max_lifetime(Duration::from_hours(1))
 }
 
