@@ -78,6 +78,7 @@ impl Repository {
             .map_err(|error| LogError::Unavailable(Box::new(error)))?;
         let mut loaded = Versioned::default();
         for event in stored {
+            let sequence = i64::try_from(event.sequence).expect("a bigint in the table");
             let decoded = upcast::decode(
                 &event.event_type,
                 &event.event_version,
@@ -85,11 +86,11 @@ impl Repository {
             )
             .map_err(|source| LogError::Undecodable {
                 session_id: id.to_string(),
-                sequence: loaded.sequence + 1,
+                sequence,
                 source,
             })?;
             loaded.session.apply(&decoded);
-            loaded.sequence += 1;
+            loaded.sequence = sequence;
         }
         Ok(self.keep(id, Arc::new(loaded)))
     }

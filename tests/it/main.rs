@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod active_session_cache;
+mod append_batch;
 mod append_log;
 mod architecture;
 mod authentication;
@@ -18,6 +19,7 @@ mod lifecycle;
 mod one_active_session;
 mod order_of_observations;
 mod outages;
+mod partitions;
 mod projections_equal_the_log;
 mod queries;
 mod rate_limits;
