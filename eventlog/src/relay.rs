@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use futures::{FutureExt, StreamExt};
 use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -77,6 +78,17 @@ enum RelayError {
              the log has lost its end. Restore it, or delete the stream to have it made again"
     )]
     LogLostItsEnd { id: String, global_position: i64 },
+    /// The stream held events and holds none: it does not say any more how far
+    /// the log was carried. Beginning at the start of the log would publish all
+    /// of it again to consumers that have seen it.
+    #[error(
+        "the stream {stream} is empty after {stream_sequence} messages: it was purged, or its \
+             limits took all of it. Delete the stream to have the whole log published again"
+    )]
+    StreamLostItsEnd {
+        stream: String,
+        stream_sequence: u64,
+    },
 }
 
 impl From<sqlx::Error> for RelayError {
@@ -115,7 +127,9 @@ impl Relay {
         // end with this connection, however this future ends.
         let mut connection = self.pool.acquire().await?.detach();
         while !try_lock(&mut connection).await? {
-            tokio::time::sleep(LEAD_RETRY).await;
+            // Who leads does not see this process's commits.
+            let tell = tell(self.jetstream.client(), &self.subjects, &mut self.head);
+            let _ = tokio::time::timeout(LEAD_RETRY, tell).await;
         }
         tracing::info!(stream = self.subjects.stream(), "the relay leads");
         self.relay(&mut connection).await
@@ -131,7 +145,9 @@ impl Relay {
         let stream = stream::ensure(&self.jetstream, &self.subjects).await?;
         let mut cursor = resume(&stream, &self.subjects, connection).await?;
         loop {
+            // What came before this read needs no other.
             self.head.mark_unchanged();
+            while let Some(Some(_)) = wakeups.next().now_or_never() {}
             let events = within(
                 DEADLINE,
                 read::after(&mut *connection, cursor.global_position, WINDOW),
@@ -141,7 +157,7 @@ impl Relay {
                 tokio::select! {
                     // The sender is gone when this process appends nothing.
                     Ok(()) = self.head.changed() => {}
-                    Some(_) = futures::StreamExt::next(&mut wakeups) => {}
+                    Some(_) = wakeups.next() => {}
                     () = tokio::time::sleep(POLL) => {}
                 }
                 continue;
@@ -218,10 +234,19 @@ async fn resume(
         .await
     {
         Ok(last) => last,
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+        // A stream that is new.
+        Err(error)
+            if error.kind() == LastRawMessageErrorKind::NoMessageFound && stream_sequence == 0 =>
+        {
             return Ok(Cursor {
                 stream_sequence,
                 global_position: 0,
+            });
+        }
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+            return Err(RelayError::StreamLostItsEnd {
+                stream: subjects.stream().to_owned(),
+                stream_sequence,
             });
         }
         Err(error) => return Err(unavailable(error.into()).into()),
@@ -250,26 +275,30 @@ async fn resume(
     })
 }
 
-/// Tells relays in other processes of this one's commits, until `shutdown`. A
-/// lost wake-up costs a poll's time, no more.
+/// Tells relays in other processes of this one's commits, until `shutdown`; for
+/// a process that has no relay. A lost wake-up costs a poll's time, no more.
 pub async fn announce(
     client: async_nats::Client,
     subjects: Subjects,
     mut head: watch::Receiver<i64>,
     shutdown: CancellationToken,
 ) {
-    let announce = async {
-        while head.changed().await.is_ok() {
-            if let Err(error) = client
-                .publish(subjects.wake().to_owned(), bytes::Bytes::new())
-                .await
-            {
-                tracing::debug!(%error, "a wake-up was not sent");
-            }
-        }
-    };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = announce => {}
+        () = tell(client, &subjects, &mut head) => {}
     }
+}
+
+/// Tells of commits for as long as it is let.
+async fn tell(client: async_nats::Client, subjects: &Subjects, head: &mut watch::Receiver<i64>) {
+    while head.changed().await.is_ok() {
+        if let Err(error) = client
+            .publish(subjects.wake().to_owned(), bytes::Bytes::new())
+            .await
+        {
+            tracing::debug!(%error, "a wake-up was not sent");
+        }
+    }
+    // Nothing more is appended here.
+    std::future::pending::<()>().await;
 }

@@ -17,8 +17,12 @@ use sqlx::PgPool;
 use crate::append::{Append, NewEvent};
 use crate::{AppendError, Appender, LogError, read, upcast};
 
-/// Sessions kept in memory; each takes about half a kilobyte.
-const CACHED_SESSIONS: u64 = 50_000;
+/// The memory that kept sessions may take, in bytes; room for some 100,000 of
+/// the usual size.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// What a session takes besides its texts.
+const SESSION_BYTES: usize = 512;
 
 /// A session and how many events it has.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +44,25 @@ impl Versioned {
         }
         next
     }
+
+    /// About how much memory it takes.
+    fn bytes(&self) -> u32 {
+        let texts = self.session.started().map_or(0, |session| {
+            let book = session.start.book.as_ref();
+            [
+                session.start.device_id.as_ref(),
+                session.start.locator.as_ref(),
+                session.progress.latest.locator.as_ref(),
+                book.and_then(|book| book.title.as_ref()),
+                book.and_then(|book| book.author.as_ref()),
+            ]
+            .into_iter()
+            .flatten()
+            .map(String::len)
+            .sum()
+        });
+        u32::try_from(SESSION_BYTES + texts).unwrap_or(u32::MAX)
+    }
 }
 
 /// Loads sessions, and keeps them.
@@ -58,7 +81,10 @@ impl Repository {
             log: PostgresEventRepository::new(pool.clone()),
             pool,
             appender,
-            cache: Cache::new(CACHED_SESSIONS),
+            cache: Cache::builder()
+                .max_capacity(CACHE_BYTES)
+                .weigher(|_, kept: &Arc<Versioned>| kept.bytes())
+                .build(),
         }
     }
 

@@ -126,7 +126,8 @@ impl Tail {
 }
 
 /// `None` for what cannot be decoded: its readers then see a hole, read the
-/// log, and meet the same event there, where it is dealt with.
+/// log, and meet the same event there. Today nothing gets past it: projections
+/// stop before it, say so, and try again until a build that knows it runs.
 fn live(payload: &[u8]) -> Option<Live> {
     let event: CloudEvent = serde_json::from_slice(payload).ok()?;
     Some(Live {

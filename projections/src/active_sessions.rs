@@ -50,8 +50,6 @@ pub struct ActiveSessions {
     /// The log; to find its head when Redis is empty.
     pool: PgPool,
     commit: Script,
-    /// How far this worker came; `None` before its first step.
-    known: Option<i64>,
 }
 
 impl ActiveSessions {
@@ -62,7 +60,6 @@ impl ActiveSessions {
             cache,
             pool,
             commit: Script::new(include_str!("active_sessions/commit.lua")),
-            known: None,
         }
     }
 }
@@ -116,22 +113,19 @@ impl Projection for ActiveSessions {
     }
 
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
-        let held: Option<i64> = self
+        let position: Option<i64> = self
             .cache
             .call(COMMIT_DEADLINE, async |mut redis| {
                 redis.get(CHECKPOINT).await
             })
             .await
             .map_err(unavailable)?;
-        let position = match (held, self.known) {
-            (Some(held), _) => held,
-            // Emptied under a running worker: what it writes next is right,
-            // and what is gone is a miss.
-            (None, Some(known)) => known,
-            (None, None) => self.begin().await?,
-        };
-        self.known = Some(position);
-        Ok(position)
+        // Read after it: what is ahead of the log is of another log.
+        let head = self.head().await?;
+        match position {
+            Some(position) if position <= head => Ok(position),
+            Some(_) | None => self.begin().await,
+        }
     }
 
     async fn commit(&mut self, batch: Self::Batch, step: Step) -> Result<(), CommitError> {
@@ -150,22 +144,26 @@ impl Projection for ActiveSessions {
             })
             .await
             .map_err(unavailable)?;
-        if !moved {
-            return Err(CommitError::Moved);
+        if moved {
+            Ok(())
+        } else {
+            Err(CommitError::Moved)
         }
-        self.known = Some(step.to);
-        Ok(())
     }
 }
 
 impl ActiveSessions {
+    async fn head(&self) -> Result<i64, CommitError> {
+        within(DEADLINE, read::head(&self.pool))
+            .await
+            .map_err(|error| CommitError::Unavailable(Box::new(error)))
+    }
+
     /// A cache without a checkpoint is nothing: it is emptied and begun at the
     /// head of the log, and queries fill it. Fills that read the log before
     /// its head was read are over by the time it is emptied.
     async fn begin(&self) -> Result<i64, CommitError> {
-        let head = within(DEADLINE, read::head(&self.pool))
-            .await
-            .map_err(|error| CommitError::Unavailable(Box::new(error)))?;
+        let head = self.head().await?;
         tokio::time::sleep(FILL_DEADLINE).await;
         let emptied = async |mut redis: redis::aio::ConnectionManager| -> RedisResult<()> {
             let mut keys: Vec<String> = Vec::new();

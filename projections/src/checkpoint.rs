@@ -74,15 +74,20 @@ impl Awaited {
     /// Those of Postgres.
     pub async fn reaches(&self, position: i64, patience: Duration) -> sqlx::Result<bool> {
         let inner = &self.0;
-        if read(&inner.pool, inner.projection).await? >= position {
-            return Ok(true);
-        }
-        let mut reached = inner.position.subscribe();
-        if !inner.asking.swap(true, Ordering::SeqCst) {
-            tokio::spawn(Arc::clone(inner).ask());
-        }
-        let reached = reached.wait_for(|reached| *reached >= position);
-        Ok(tokio::time::timeout(patience, reached).await.is_ok())
+        let reaches = async {
+            if read(&inner.pool, inner.projection).await? >= position {
+                return Ok(true);
+            }
+            let mut reached = inner.position.subscribe();
+            if !inner.asking.swap(true, Ordering::SeqCst) {
+                tokio::spawn(Arc::clone(inner).ask());
+            }
+            let reached = reached.wait_for(|reached| *reached >= position);
+            Ok(reached.await.is_ok())
+        };
+        tokio::time::timeout(patience, reaches)
+            .await
+            .unwrap_or(Ok(false))
     }
 }
 

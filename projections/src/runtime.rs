@@ -64,11 +64,19 @@ pub async fn run<P: Projection>(
                 if *position.borrow() > before {
                     failures = 0;
                 }
-                tracing::warn!(
-                    projection = P::NAME,
-                    error = &error as &dyn std::error::Error,
-                    "the projection starts over from its checkpoint"
-                );
+                if let RunError::Log(LogError::Undecodable { .. }) = error {
+                    tracing::error!(
+                        projection = P::NAME,
+                        error = &error as &dyn std::error::Error,
+                        "the projection is stopped by an event that this build does not know"
+                    );
+                } else {
+                    tracing::warn!(
+                        projection = P::NAME,
+                        error = &error as &dyn std::error::Error,
+                        "the projection starts over from its checkpoint"
+                    );
+                }
                 let pause = PAUSES[failures.min(PAUSES.len() - 1)];
                 failures += 1;
                 let _ = tokio::time::timeout(pause, shutdown.cancelled()).await;

@@ -44,7 +44,9 @@ impl FromStr for Secret {
 /// Shows only that there is one; of an address, all but its password.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some((scheme, rest)) = self.0.split_once("://") else {
+        // Parameters may be secrets too.
+        let shown = self.0.split(['?', '#']).next().unwrap_or_default();
+        let Some((scheme, rest)) = shown.split_once("://") else {
             return f.write_str("(hidden)");
         };
         match rest.rsplit_once('@') {
@@ -52,7 +54,7 @@ impl fmt::Debug for Secret {
                 let user = user.split_once(':').map_or(user, |(user, _)| user);
                 write!(f, "{scheme}://{user}:(hidden)@{host}")
             }
-            None => f.write_str(&self.0),
+            None => f.write_str(shown),
         }
     }
 }
@@ -67,7 +69,7 @@ pub struct DatabaseArgs {
     #[arg(long, env = "DATABASE_URL_FILE", conflicts_with = "database_url")]
     pub database_url_file: Option<PathBuf>,
     /// Connections that the API may hold.
-    #[arg(long, env = "DATABASE_POOL_SIZE", default_value_t = 20)]
+    #[arg(long, env = "DATABASE_POOL_SIZE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub database_pool_size: u32,
     /// How long a statement may take, in seconds.
     #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", default_value = "30", value_parser = seconds)]
@@ -450,6 +452,10 @@ mod tests {
             "postgres://app:(hidden)@db:5432/reading"
         );
         assert_eq!(shown("redis://cache:6379"), "redis://cache:6379");
+        assert_eq!(
+            shown("postgres://db/reading?password=s3cr3t"),
+            "postgres://db/reading"
+        );
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::jetstream;
-use eventlog::deadline::within;
 use projections::cache::Cache;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Executor, PgPool};
 
 use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 
@@ -32,13 +31,13 @@ const KEEPALIVE: [(&str, &str); 4] = [
 /// and a server that is there accepts at once.
 const APPEND_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a connection that comes back to a pool may take to answer; one
-/// that is half open never does.
-const RELEASE_DEADLINE: Duration = Duration::from_secs(1);
-
 /// How long an append may take. Shorter than an API statement: all commands
 /// wait behind it.
 const APPEND_TIMEOUT: &str = "5s";
+
+/// How long the relay that leads may be silent. Shorter than it takes NATS to
+/// be called unavailable a few times over: then the relay starts over anyway.
+const RELAY_SILENCE: &str = "10s";
 
 /// Connections of the relay's and the appender's pools; each takes one for
 /// good and reconnects now and then.
@@ -74,12 +73,16 @@ pub fn append_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
         .connect_lazy_with(options))
 }
 
-/// A pool for the relay.
+/// A pool for the relay. A session that leads asks for events twice a second;
+/// one that is silent has lost its relay, and must not keep the lead.
 ///
 /// # Errors
 /// When the address is not valid.
 pub fn relay_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    let options = options(args, "relay")?.options([("statement_timeout", "10s")]);
+    let options = options(args, "relay")?.options([
+        ("statement_timeout", "10s"),
+        ("idle_session_timeout", RELAY_SILENCE),
+    ]);
     Ok(pool(args, SINGLE).connect_lazy_with(options))
 }
 
@@ -123,8 +126,6 @@ fn options(args: &DatabaseArgs, role: &str) -> anyhow::Result<PgConnectOptions> 
                 "idle_in_transaction_session_timeout",
                 IDLE_IN_TRANSACTION_TIMEOUT,
             ),
-            // A `rollback` that has nothing to do (see `pool`) is no news.
-            ("client_min_messages", "error"),
         ])
         .options(KEEPALIVE))
 }
@@ -136,14 +137,6 @@ fn pool(args: &DatabaseArgs, size: u32) -> PgPoolOptions {
         // A connection that broke is found out by the statement it breaks; a
         // round trip before each one is too dear for that.
         .test_before_acquire(false)
-        // A `begin` that was cancelled leaves a transaction open that sqlx does
-        // not know of, and what is written there later would vanish.
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                within(RELEASE_DEADLINE, connection.execute("rollback")).await?;
-                Ok(true)
-            })
-        })
         .max_lifetime(Duration::from_hours(1))
 }
 

@@ -17,8 +17,8 @@ use projections::{ActiveSessions, DailyStats, History, Projection, schema};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::api::admission::Admission;
 use crate::api::auth::Keys;
@@ -30,6 +30,11 @@ use crate::{api, connect, maintenance};
 /// How long open requests may take to finish at a shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long what was taken may take to be written, and how long the relay and
+/// the projections may take to let go: somewhat longer than an append. A server
+/// that hangs must not keep the process; nothing is torn by being cut off.
+const LET_GO: Duration = Duration::from_secs(10);
+
 /// A running service.
 pub struct Service {
     /// Where client apps call; `None` without the API role.
@@ -37,7 +42,7 @@ pub struct Service {
     /// Where operators and probes call.
     pub admin: std::net::SocketAddr,
     edge: Stage,
-    writers: TaskTracker,
+    writers: Stage,
     workers: Stage,
 }
 
@@ -45,18 +50,32 @@ pub struct Service {
 #[derive(Default)]
 struct Stage {
     stop: CancellationToken,
-    tasks: TaskTracker,
+    tasks: JoinSet<()>,
 }
 
 impl Stage {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    async fn end(self) {
+    /// The end of a task that was not told to stop. Does not return while
+    /// there is none.
+    async fn broken(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Err(panic)) => anyhow::Error::new(panic).context("a task of the service broke"),
+            Some(Ok(())) => anyhow::anyhow!("a task of the service ended by itself"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells the tasks to stop, and cuts off those that do not.
+    async fn end(mut self, deadline: Duration) {
         self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(deadline, ended).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "tasks were cut off");
+            self.tasks.shutdown().await;
+        }
     }
 }
 
@@ -75,7 +94,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         http: None,
         admin: admin.local_addr()?,
         edge: Stage::default(),
-        writers: TaskTracker::new(),
+        writers: Stage::default(),
         workers: Stage::default(),
     };
     let (head, head_seen) = watch::channel(0);
@@ -127,18 +146,16 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             subjects: subjects.clone(),
             head: head_seen,
         };
-        service
-            .workers
-            .spawn(relay.run(service.workers.stop.clone()));
+        let stop = service.workers.stop.clone();
+        service.workers.spawn(relay.run(stop));
     }
     if args.has(Role::Projections) {
         service.project(args, jetstream, subjects)?;
     }
     if args.has(Role::Maintenance) {
         let pool = connect::maintenance_pool(&args.database)?;
-        service
-            .workers
-            .spawn(maintenance::run(pool, service.workers.stop.clone()));
+        let stop = service.workers.stop.clone();
+        service.workers.spawn(maintenance::run(pool, stop));
     }
     Ok(service)
 }
@@ -150,18 +167,14 @@ async fn bind(address: std::net::SocketAddr, name: &str) -> anyhow::Result<TcpLi
 }
 
 impl Service {
-    fn serve(&self, listener: TcpListener, router: axum::Router, limits: Limits) {
-        self.edge.spawn(api::serve::run(
-            listener,
-            router,
-            limits,
-            self.edge.stop.clone(),
-            DRAIN,
-        ));
+    fn serve(&mut self, listener: TcpListener, router: axum::Router, limits: Limits) {
+        let stop = self.edge.stop.clone();
+        self.edge
+            .spawn(api::serve::run(listener, router, limits, stop, DRAIN));
     }
 
     fn project(
-        &self,
+        &mut self,
         args: &ServeArgs,
         jetstream: jetstream::Context,
         subjects: Subjects,
@@ -172,19 +185,30 @@ impl Service {
         self.apply(History::new(pool.clone()), &tail, &pool);
         self.apply(DailyStats::new(pool.clone()), &tail, &pool);
         self.apply(ActiveSessions::new(cache, pool.clone()), &tail, &pool);
-        self.workers
-            .spawn(tail.run(jetstream, subjects, self.workers.stop.clone()));
+        let stop = self.workers.stop.clone();
+        self.workers.spawn(tail.run(jetstream, subjects, stop));
         Ok(())
     }
 
-    fn apply<P: Projection + 'static>(&self, projection: P, tail: &Tail, pool: &PgPool) {
+    fn apply<P: Projection + 'static>(&mut self, projection: P, tail: &Tail, pool: &PgPool) {
+        let stop = self.workers.stop.clone();
         self.workers.spawn(runtime::run(
             projection,
             tail.reader(pool.clone()),
             Until::Stopped,
             watch::Sender::new(0),
-            self.workers.stop.clone(),
+            stop,
         ));
+    }
+
+    /// Waits for a task that ends though nobody told it to, and says how: the
+    /// process does not do its work any more, and whoever runs it must know.
+    pub async fn broken(&mut self) -> anyhow::Error {
+        tokio::select! {
+            error = self.edge.broken() => error,
+            error = self.writers.broken() => error,
+            error = self.workers.broken() => error,
+        }
     }
 
     /// Stops in the order in which nothing is lost and nobody waits in vain:
@@ -192,29 +216,32 @@ impl Service {
     /// and then the relay and the projections stop wherever they are. They go
     /// on from there at the next start.
     pub async fn stop(self) {
-        self.edge.end().await;
+        // The edge has a deadline for each connection; this one is for itself.
+        self.edge.end(DRAIN + LET_GO).await;
         // The last request has taken the last handle of the appender with it.
-        self.writers.close();
-        self.writers.wait().await;
-        self.workers.end().await;
+        self.writers.end(LET_GO).await;
+        self.workers.end(LET_GO).await;
     }
 }
 
 /// Runs the roles of this process until it is told to stop.
 ///
 /// # Errors
-/// Those of [`start`].
+/// Those of [`start`], and when a task breaks; the others are stopped in order.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    let service = start(args).await?;
+    let mut service = start(args).await?;
     if let Some(http) = service.http {
         tracing::info!(address = %http, "client apps are served");
     }
     tracing::info!(address = %service.admin, "operators are served");
-    stop_signal().await?;
+    let ended = tokio::select! {
+        signal = stop_signal() => signal.context("signals cannot be received"),
+        error = service.broken() => Err(error),
+    };
     tracing::info!("stopping");
     service.stop().await;
     tracing::info!("stopped");
-    Ok(())
+    ended
 }
 
 /// Waits for Ctrl-C or SIGTERM.
@@ -230,4 +257,46 @@ pub async fn stop_signal() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service() -> Service {
+        let admin = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut service = Service {
+            http: None,
+            admin,
+            edge: Stage::default(),
+            writers: Stage::default(),
+            workers: Stage::default(),
+        };
+        service.edge.spawn(std::future::pending());
+        service
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_ends_by_itself_is_noticed() {
+        let mut service = service();
+        service.workers.spawn(async { panic!("out of luck") });
+        let error = format!("{:#}", service.broken().await);
+        assert!(error.contains("out of luck"), "{error}");
+
+        service.writers.spawn(async {});
+        let error = service.broken().await.to_string();
+        assert!(error.contains("ended by itself"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn tasks_that_do_not_stop_are_cut_off() {
+        let mut stage = Stage::default();
+        let (held, released) = tokio::sync::oneshot::channel::<()>();
+        stage.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        });
+        stage.end(Duration::from_millis(1)).await;
+        assert!(released.await.is_err());
+    }
 }

@@ -2,6 +2,8 @@
 //! end, and never left behind, however queries and the projection interleave.
 //! Here the two take their steps one by one, in the orders that go wrong.
 
+use std::collections::BTreeMap;
+
 use domain::command::Occurrence;
 use domain::session::Rules;
 use domain::{
@@ -12,6 +14,7 @@ use eventlog::Recorded;
 use projections::active_sessions::{self, Entry};
 use projections::cache::Cache;
 use projections::{ActiveSessions, CommitError, Projection, Step};
+use redis::AsyncCommands;
 use services::connect;
 use tests::{Stack, app, stack};
 use uuid::Uuid;
@@ -40,7 +43,7 @@ impl Steps {
     }
 
     async fn apply(&mut self, event: &Recorded) -> Result<(), CommitError> {
-        let mut batch = Default::default();
+        let mut batch = BTreeMap::default();
         ActiveSessions::fold(&mut batch, event);
         let (from, to) = (self.reached, event.global_position);
         self.projection.commit(batch, Step { from, to }).await?;
@@ -178,4 +181,31 @@ async fn a_fill_that_read_as_far_as_the_projection_changes_nothing() {
     assert!(!steps.fill(&story[..2]).await);
     let _ = steps.fill(&story[..3]).await;
     assert_eq!(steps.find(reader).await, Some(before));
+}
+
+#[tokio::test]
+async fn an_emptied_redis_is_begun_anew_and_not_gone_on_with() {
+    let mut steps = Steps::begin().await;
+    let reader = reader();
+    let story = story(reader);
+    steps.apply(&story[0]).await.unwrap();
+    let mut redis = steps.redis().await;
+    let keys: Vec<String> = redis.keys("*").await.unwrap();
+    let _: () = redis.del(keys).await.unwrap();
+
+    let refused = steps.apply(&story[1]).await.unwrap_err();
+    assert!(matches!(refused, CommitError::Moved), "{refused}");
+    // The log of this test is empty.
+    assert_eq!(steps.projection.checkpoint().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_checkpoint_ahead_of_the_log_is_another_logs_and_begun_anew() {
+    let mut steps = Steps::begin().await;
+    let reader = reader();
+    let story = story(reader);
+    steps.apply(&story[0]).await.unwrap();
+    assert!(steps.find(reader).await.is_some());
+    assert_eq!(steps.projection.checkpoint().await.unwrap(), 0);
+    assert_eq!(steps.find(reader).await, None);
 }

@@ -23,4 +23,5 @@ mod partitions;
 mod projections_equal_the_log;
 mod queries;
 mod rate_limits;
+mod relay;
 mod shutdown;

@@ -1,11 +1,16 @@
 //! SIGTERM: open requests are answered, what was acknowledged is written, and
 //! the process ends by itself.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use tests::process::Process;
 use tests::reader::id;
 use tests::{Reader, Stack, app, check};
 use uuid::Uuid;
+
+/// The deadlines of a stop, one after the other, and some for a busy machine.
+const LONGEST_STOP: Duration = Duration::from_secs(50);
 
 #[tokio::test]
 async fn sigterm_under_load_answers_what_it_took_and_loses_nothing() {
@@ -60,4 +65,19 @@ async fn sigterm_under_load_answers_what_it_took_and_loses_nothing() {
     app::settled(&pool, &corner).await;
     check::all(&pool, &corner).await;
     assert!(process.terminate().await.success());
+}
+
+#[tokio::test]
+async fn sigterm_ends_the_process_also_while_postgres_hangs() {
+    let stack = Stack::own().await;
+    let process = Process::start(&stack.corner().await).await;
+    let reader = Reader::of(Uuid::new_v4()).at(&process.url);
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+
+    stack.servers.lock().await.postgres.pause().unwrap();
+    let open = tokio::spawn(async move { reader.update(session, 1.0).await.status });
+    let status = tokio::time::timeout(LONGEST_STOP, process.terminate()).await;
+    assert!(status.expect("it ends").success());
+    assert_eq!(open.await.unwrap(), 503);
+    stack.servers.lock().await.postgres.resume().unwrap();
 }

@@ -116,13 +116,14 @@ impl Process {
 
     /// SIGTERM; returns how it ended.
     pub async fn terminate(mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .await
-            .unwrap();
-        assert!(sent.success());
+        self.signal("-TERM").await;
         self.child.wait().await.unwrap()
+    }
+
+    /// Sends it a signal, as `-STOP`.
+    pub async fn signal(&self, signal: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.await.unwrap().success());
     }
 }

@@ -1,8 +1,8 @@
 -- One step of the projection. KEYS: the checkpoint, then one key a reader.
 -- ARGV: from, to, TTL and tombstone TTL in milliseconds, then eight a reader:
 -- kind, version, session id, sequence, start, latest, furthest, active_ms.
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then return 0 end
+-- Without a checkpoint Redis was emptied; then all of it begins anew.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
     local key, a = KEYS[i], 5 + (i - 2) * 8
     local kind, version = ARGV[a], tonumber(ARGV[a + 1])

@@ -74,12 +74,13 @@ async fn serve(
     data: &std::path::Path,
 ) -> anyhow::Result<()> {
     migrate::run(&settings.database).await?;
-    let service = roles::start(settings).await?;
+    let mut service = roles::start(settings).await?;
     let banner = banner(settings, servers, &service, data)?;
     writeln!(std::io::stdout(), "{banner}").context("the addresses were not printed")?;
     let ended = tokio::select! {
         signal = roles::stop_signal() => signal.context("signals cannot be received"),
         death = servers.watch() => Err(death),
+        error = service.broken() => Err(error),
     };
     tracing::info!("stopping");
     service.stop().await;

@@ -91,7 +91,7 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), sends: &Sends) {
             }
         }
     }
-    std::future::pending().await;
+    std::future::pending::<()>().await;
 }
 
 /// An HTTP/1.1 answer.
