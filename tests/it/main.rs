@@ -18,6 +18,7 @@ mod kill;
 mod lifecycle;
 mod one_active_session;
 mod order_of_observations;
+mod original;
 mod outages;
 mod partitions;
 mod projections_equal_the_log;
