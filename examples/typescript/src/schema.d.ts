@@ -944,8 +944,8 @@ export interface operations {
                  *           "session_id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10"
                  *         },
                  *         {
-                 *           "current_position": 200,
-                 *           "session_id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10"
+                 *           "current_position": 40,
+                 *           "session_id": "0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e"
                  *         }
                  *       ]
                  *     }
@@ -969,7 +969,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "errors": [
-                     *         "Invalid update: current_position: a position is from 0 to 100"
+                     *         "Session 0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e not found or not active"
                      *       ],
                      *       "failed_count": 1,
                      *       "results": [
@@ -982,8 +982,8 @@ export interface operations {
                      *         },
                      *         {
                      *           "applied": false,
-                     *           "error": "Invalid update: current_position: a position is from 0 to 100",
-                     *           "session_id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
+                     *           "error": "Session 0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e not found or not active",
+                     *           "session_id": "0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e",
                      *           "success": false,
                      *           "version": null
                      *         }
