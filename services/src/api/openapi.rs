@@ -85,9 +85,15 @@ pub fn router() -> Router {
             if response.status() == StatusCode::NOT_FOUND {
                 return Problem::not_found("There is nothing at this address").into_response();
             }
-            response.headers_mut().insert(
+            let headers = response.headers_mut();
+            headers.insert(
                 header::CONTENT_SECURITY_POLICY,
                 HeaderValue::from_static(PAGE_POLICY),
+            );
+            // The page is some ten requests, and they count.
+            headers.insert(
+                header::CACHE_CONTROL,
+                HeaderValue::from_static("public, max-age=3600"),
             );
             response
         }));

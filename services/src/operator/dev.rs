@@ -117,7 +117,8 @@ fn banner(
     if let Some(http) = service.http {
         let _ = write!(
             banner,
-            "client apps: http://{http}/api/v1/reading-sessions\n\n\
+            "client apps: http://{http}/api/v1/reading-sessions\n\
+             API docs:    http://{http}/docs\n\n\
              {token}\n\n\
              Start a session:\n\n  \
              curl -s http://{http}/api/v1/reading-sessions/start -H \"Authorization: Bearer $TOKEN\" \
