@@ -1,63 +1,23 @@
 //! Settings: environment variables, each also a flag. Each role flattens only
 //! what it uses.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use axum::http::HeaderValue;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 use crate::api::serve::Limits;
 
-/// A value that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+mod auth;
+mod secret;
 
-impl Secret {
-    /// The value.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value)
-    }
-}
-
-impl FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(value: &str) -> Result<Self, Self::Err> {
-        Ok(Self(value.to_owned()))
-    }
-}
-
-/// Shows only that there is one; of an address, all but its password.
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Parameters may be secrets too.
-        let shown = self.0.split(['?', '#']).next().unwrap_or_default();
-        let Some((scheme, rest)) = shown.split_once("://") else {
-            return f.write_str("(hidden)");
-        };
-        match rest.rsplit_once('@') {
-            Some((user, host)) => {
-                let user = user.split_once(':').map_or(user, |(user, _)| user);
-                write!(f, "{scheme}://{user}:(hidden)@{host}")
-            }
-            None => f.write_str(shown),
-        }
-    }
-}
+pub use auth::{AuthArgs, KeySource};
+pub use secret::Secret;
+use secret::required;
 
 /// Where Postgres is.
 #[derive(Args, Clone, Debug)]
@@ -104,44 +64,6 @@ pub struct RedisArgs {
     /// A file with the address of Redis.
     #[arg(long, env = "REDIS_URL_FILE", conflicts_with = "redis_url")]
     pub redis_url_file: Option<PathBuf>,
-}
-
-/// Who may call: tokens are verified with one secret, or with the public keys
-/// of an issuer.
-#[derive(Args, Clone, Debug, Default)]
-pub struct AuthArgs {
-    /// The HS256 secret of the tokens, at least 32 bytes. Only by environment
-    /// variable or file: arguments are visible to every user of the machine.
-    #[arg(skip = secret_variable())]
-    pub jwt_secret: Option<Secret>,
-    /// A file with the HS256 secret of the tokens.
-    #[arg(long, env = "JWT_SECRET_FILE")]
-    pub jwt_secret_file: Option<PathBuf>,
-    /// A file with the public keys of the issuer, a JSON Web Key Set (RS256,
-    /// ES256, Ed25519). It is read again when it has changed.
-    #[arg(long, env = "JWKS_FILE")]
-    pub jwks_file: Option<PathBuf>,
-    /// Where the issuer publishes its public keys, for example
-    /// `https://issuer.example/.well-known/jwks.json`.
-    #[arg(long, env = "JWKS_URL", hide_env_values = true)]
-    pub jwks_url: Option<Secret>,
-    /// The issuer that tokens must name.
-    #[arg(long, env = "JWT_ISSUER")]
-    pub jwt_issuer: Option<String>,
-    /// The audience that tokens must name.
-    #[arg(long, env = "JWT_AUDIENCE")]
-    pub jwt_audience: Option<String>,
-}
-
-/// What tokens are verified with.
-#[derive(Clone, Debug)]
-pub enum KeySource {
-    /// One secret, for HS256.
-    Secret(Secret),
-    /// A file with a JSON Web Key Set.
-    File(PathBuf),
-    /// The address of a JSON Web Key Set.
-    Url(Secret),
 }
 
 /// Where the service listens.
@@ -312,100 +234,6 @@ impl RedisArgs {
     }
 }
 
-/// HS256 secrets shorter than the hash are guessable (RFC 7518, section 3.2).
-const MIN_SECRET_BYTES: usize = 32;
-
-impl AuthArgs {
-    /// Whether there is anything to verify tokens with.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        !self.given().is_empty()
-    }
-
-    /// What tokens are verified with.
-    ///
-    /// # Errors
-    /// When it is not set, set more than once, its file cannot be read, or the
-    /// secret is too short.
-    pub fn source(&self) -> anyhow::Result<KeySource> {
-        let (file, url) = (&self.jwks_file, &self.jwks_url);
-        let secret = || {
-            required(
-                "JWT_SECRET",
-                self.jwt_secret.as_ref(),
-                self.jwt_secret_file.as_ref(),
-            )
-        };
-        match (self.given().len(), file, url) {
-            (0, ..) => {
-                bail!("one of JWT_SECRET, JWT_SECRET_FILE, JWKS_FILE and JWKS_URL must be set")
-            }
-            (1, Some(file), _) => Ok(KeySource::File(file.clone())),
-            (1, _, Some(url)) => Ok(KeySource::Url(url.clone())),
-            (1, None, None) => long_enough(secret()?).map(KeySource::Secret),
-            // Which of them would win is nothing to guess about.
-            _ => bail!(
-                "{} are set, but tokens are verified with one of them only",
-                self.given().join(" and ")
-            ),
-        }
-    }
-
-    /// The HS256 secret.
-    ///
-    /// # Errors
-    /// Those of [`AuthArgs::source`], and when tokens are verified with public
-    /// keys: then only the issuer can sign.
-    pub fn secret(&self) -> anyhow::Result<Secret> {
-        match self.source()? {
-            KeySource::Secret(secret) => Ok(secret),
-            KeySource::File(_) | KeySource::Url(_) => bail!(
-                "tokens are signed here with HS256 only, which needs JWT_SECRET or \
-                 JWT_SECRET_FILE; with {} they come from the issuer",
-                self.given().join("")
-            ),
-        }
-    }
-
-    /// The names of the settings that are given.
-    fn given(&self) -> Vec<&'static str> {
-        [
-            ("JWT_SECRET", self.jwt_secret.is_some()),
-            ("JWT_SECRET_FILE", self.jwt_secret_file.is_some()),
-            ("JWKS_FILE", self.jwks_file.is_some()),
-            ("JWKS_URL", self.jwks_url.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
-        .collect()
-    }
-}
-
-fn long_enough(secret: Secret) -> anyhow::Result<Secret> {
-    if secret.expose().len() < MIN_SECRET_BYTES {
-        bail!(
-            "JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
-        );
-    }
-    Ok(secret)
-}
-
-fn secret_variable() -> Option<Secret> {
-    std::env::var("JWT_SECRET").ok().map(Secret)
-}
-
-fn required(name: &str, value: Option<&Secret>, file: Option<&PathBuf>) -> anyhow::Result<Secret> {
-    match (value, file) {
-        (Some(value), _) => Ok(value.clone()),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("{name}_FILE: cannot read {}", file.display()))?;
-            Ok(Secret(text.trim().to_owned()))
-        }
-        (None, None) => bail!("{name} is not set, nor is {name}_FILE"),
-    }
-}
-
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
@@ -436,49 +264,5 @@ fn prefix(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("lower-case letters, digits and underscores".to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_never_shown() {
-        let shown = |text: &str| format!("{:?}", Secret(text.to_owned()));
-        assert_eq!(shown("correct horse battery staple"), "(hidden)");
-        assert_eq!(
-            shown("postgres://app:s3cr3t@db:5432/reading"),
-            "postgres://app:(hidden)@db:5432/reading"
-        );
-        assert_eq!(shown("redis://cache:6379"), "redis://cache:6379");
-        assert_eq!(
-            shown("postgres://db/reading?password=s3cr3t"),
-            "postgres://db/reading"
-        );
-    }
-
-    #[test]
-    fn tokens_are_verified_with_exactly_one_thing() {
-        let secret = || Some(Secret("0123456789abcdef0123456789abcdef".to_owned()));
-        let url = || Some(Secret("https://issuer.example/jwks".to_owned()));
-        let error = |args: &AuthArgs| args.source().unwrap_err().to_string();
-
-        let mut args = AuthArgs::default();
-        assert!(error(&args).contains("must be set"));
-        args.jwt_secret = secret();
-        assert!(matches!(args.source(), Ok(KeySource::Secret(_))));
-        args.jwks_url = url();
-        assert!(error(&args).starts_with("JWT_SECRET and JWKS_URL are set"));
-        args.jwt_secret = None;
-        assert!(matches!(args.source(), Ok(KeySource::Url(_))));
-        let unsigned = args.secret().unwrap_err().to_string();
-        assert!(unsigned.contains("HS256 only"), "{unsigned}");
-        args.jwks_file = Some("keys.json".into());
-        assert!(error(&args).starts_with("JWKS_FILE and JWKS_URL are set"));
-        args.jwks_url = None;
-        assert!(matches!(args.source(), Ok(KeySource::File(_))));
-        args.jwt_secret_file = Some("secret".into());
-        assert!(error(&args).starts_with("JWT_SECRET_FILE and JWKS_FILE are set"));
     }
 }
