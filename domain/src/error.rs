@@ -1,9 +1,11 @@
 //! Why a command is refused. A refused command leaves no event.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a command is refused.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SessionError {
     /// There is no such session, or it is another reader's.
     #[error("Reading session not found")]

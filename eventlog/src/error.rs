@@ -22,11 +22,37 @@ pub enum LogError {
         #[source]
         source: DecodeError,
     },
+    /// Postgres understood the question otherwise than it was meant; trying
+    /// again does not help.
+    #[error("the event log is not as this build knows it")]
+    Broken(#[source] sqlx::Error),
 }
 
 impl From<sqlx::Error> for LogError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(Box::new(error))
+        if may_pass(&error) {
+            Self::Unavailable(Box::new(error))
+        } else {
+            Self::Broken(error)
+        }
+    }
+}
+
+/// Whether the same question may be answered later.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        // Wrong data (22), a wrong statement or a missing table or right (42).
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            !code.starts_with("22") && !code.starts_with("42")
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
     }
 }
 
@@ -68,6 +94,9 @@ pub enum CommandError {
     /// for observations with a time of their own.
     #[error("the event log is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is in the log cannot be understood; trying again does not help.
+    #[error(transparent)]
+    Broken(LogError),
 }
 
 impl CommandError {
@@ -81,8 +110,21 @@ impl CommandError {
     }
 }
 
+impl From<AppendError> for CommandError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict => Self::Conflict,
+            AppendError::Overloaded => Self::Overloaded,
+            AppendError::Unavailable | AppendError::Unknown => Self::Unavailable(Box::new(error)),
+        }
+    }
+}
+
 impl From<LogError> for CommandError {
     fn from(error: LogError) -> Self {
-        Self::Unavailable(Box::new(error))
+        match error {
+            LogError::Unavailable(cause) => Self::Unavailable(cause),
+            LogError::Undecodable { .. } | LogError::Broken(_) => Self::Broken(error),
+        }
     }
 }

@@ -13,7 +13,8 @@ use domain::{
 use serde::Serialize;
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::idempotency::{self, Key};
+use crate::append::Append;
+use crate::idempotency::{self, Decided, Key};
 use crate::repository::{Repository, Versioned};
 use crate::{AppendError, CommandError, LogError, claims, read};
 
@@ -89,8 +90,8 @@ pub struct BatchOutcome {
 pub struct Done<A> {
     /// What its client is told.
     pub answer: A,
-    /// The global position of its last event; `None` when it led to none,
-    /// because it repeats what had happened already or all was refused.
+    /// The global position of the last event that the answer rests on; `None`
+    /// when there is none, because all of a batch was refused.
     pub global_position: Option<i64>,
 }
 
@@ -285,6 +286,14 @@ impl Sessions {
         }))
     }
 
+    /// The position of the last event.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn head(&self) -> Result<i64, LogError> {
+        read::head(self.0.repository.pool()).await
+    }
+
     /// Runs a command in a task of its own: a client that hangs up, or a
     /// deadline of its request, does not tear it in the middle.
     async fn run<A, F>(
@@ -307,9 +316,14 @@ impl Sessions {
             let _place = place;
             inner.run(reader_id, &context, decide, answer).await
         };
-        tokio::spawn(command)
-            .await
-            .map_err(|panic| CommandError::Unavailable(Box::new(panic)))?
+        match tokio::spawn(command).await {
+            Ok(done) => done,
+            Err(end) => match end.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime stops.
+                Err(cancelled) => Err(CommandError::Unavailable(Box::new(cancelled))),
+            },
+        }
     }
 }
 
@@ -346,10 +360,9 @@ impl Inner {
                     newest = true;
                     continue;
                 }
-                // An end that is repeated finds its session ended by itself.
-                Err(refused @ CommandError::Refused(_)) => {
-                    self.not_repeated(reader_id, context).await?;
-                    return Err(refused);
+                Err(CommandError::Refused(refusal)) => {
+                    self.keep_refusal(reader_id, context, refusal).await?;
+                    return Err(refusal.into());
                 }
                 decided => decided?,
             };
@@ -357,7 +370,7 @@ impl Inner {
             let kept = context
                 .key
                 .as_ref()
-                .map(|key| key.keeps(reader_id, &answer));
+                .map(|key| key.keeps(reader_id, &Decided::Taken(&answer)));
             match draft.commit(context, kept).await {
                 Ok(global_position) => {
                     return Ok(Done {
@@ -365,21 +378,42 @@ impl Inner {
                         global_position,
                     });
                 }
-                Err(AppendError::Conflict) => {
+                Err(CommandError::Conflict) => {
                     self.not_repeated(reader_id, context).await?;
                     newest = true;
                 }
-                Err(AppendError::Overloaded) => return Err(CommandError::Overloaded),
-                Err(error @ (AppendError::Unavailable | AppendError::Unknown)) => {
-                    return Err(CommandError::Unavailable(Box::new(error)));
-                }
+                Err(error) => return Err(error),
             }
         }
         Err(CommandError::Conflict)
     }
 
-    /// A conflict or a refusal may mean that the same command was done before:
-    /// by another process, or for a request that has gone away since.
+    /// A refusal is an answer too: with a key, a repeat is not decided again.
+    /// It may rest on a state that is remembered, since what has ended stays so
+    /// and what is not there is not remembered. But an end that is repeated
+    /// finds its session ended by itself; then the key is taken.
+    async fn keep_refusal(
+        &self,
+        reader_id: ReaderId,
+        context: &Context,
+        refusal: SessionError,
+    ) -> Result<(), CommandError> {
+        let Some(key) = &context.key else {
+            return Ok(());
+        };
+        let append = Append {
+            answer: Some(key.keeps::<()>(reader_id, &Decided::Refused(refusal))),
+            ..Append::default()
+        };
+        match self.repository.append(append).await {
+            Ok(_) => Ok(()),
+            Err(AppendError::Conflict) => Err(CommandError::Repeated),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A conflict may mean that the same command was decided before: by another
+    /// process, or for a request that has gone away since.
     async fn not_repeated(
         &self,
         reader_id: ReaderId,

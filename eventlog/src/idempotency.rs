@@ -1,10 +1,11 @@
-//! Idempotency keys: a command that carries one takes effect once, however
-//! often it is sent, and every repeat gets the first answer. The answer stands
-//! in the transaction of the command's events (see [`crate::append`]); here it
-//! is made and looked up.
+//! Idempotency keys: a command that carries one is decided once, however often
+//! it is sent, and every repeat gets the first answer. The answer stands in the
+//! transaction of the command's events (see [`crate::append`]); here it is made
+//! and looked up.
 
-use domain::ReaderId;
-use serde::Serialize;
+use domain::{ReaderId, SessionError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 
 use crate::LogError;
@@ -20,10 +21,29 @@ pub struct Key {
 /// What is kept under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Of the command that was done under it.
+    /// Of the command that was decided under it.
     pub fingerprint: Vec<u8>,
-    /// What its client was told, as JSON.
-    pub answer: String,
+    answer: String,
+}
+
+/// What became of a command.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decided<A> {
+    /// It was taken, and its client was told so.
+    Taken(A),
+    /// It was refused.
+    Refused(SessionError),
+}
+
+impl Kept {
+    /// What became of the command.
+    ///
+    /// # Errors
+    /// When it was kept by a build that knew more.
+    pub fn decided<A: DeserializeOwned>(&self) -> serde_json::Result<Decided<A>> {
+        serde_json::from_str(&self.answer)
+    }
 }
 
 impl Key {
@@ -45,12 +65,16 @@ impl Key {
         &self.fingerprint
     }
 
-    pub(crate) fn keeps(&self, reader_id: ReaderId, answer: &impl Serialize) -> KeyedAnswer {
+    pub(crate) fn keeps<A: Serialize>(
+        &self,
+        reader_id: ReaderId,
+        decided: &Decided<A>,
+    ) -> KeyedAnswer {
         KeyedAnswer {
             reader_id,
             key: self.name.clone(),
             fingerprint: self.fingerprint.clone(),
-            answer: serde_json::to_string(answer).expect("answers are plain JSON"),
+            answer: serde_json::to_string(decided).expect("answers are plain JSON"),
         }
     }
 }

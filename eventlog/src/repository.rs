@@ -230,14 +230,18 @@ impl PersistedEventRepository for Repository {
         }
     }
 
+    /// Refused: the stream of postgres-es ends at an error as at the end of the
+    /// log. [`crate::read`] reads in order, and says when it cannot.
     async fn stream_events<A: Aggregate>(
         &self,
-        aggregate_id: &str,
+        _aggregate_id: &str,
     ) -> Result<ReplayStream, PersistenceError> {
-        self.log.stream_events::<A>(aggregate_id).await
+        Err(PersistenceError::UnknownError(STREAMED.into()))
     }
 
     async fn stream_all_events<A: Aggregate>(&self) -> Result<ReplayStream, PersistenceError> {
-        self.log.stream_all_events::<A>().await
+        Err(PersistenceError::UnknownError(STREAMED.into()))
     }
 }
+
+const STREAMED: &str = "events are read in order by eventlog::read, not streamed";

@@ -8,8 +8,7 @@ use axum::routing::{get, post, put};
 use axum::{Router, middleware};
 use eventlog::Sessions;
 use projections::cache::Cache;
-use projections::checkpoint::Awaited;
-use sqlx::PgPool;
+use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
@@ -29,11 +28,14 @@ pub mod queries;
 pub mod rate_limit;
 pub mod serve;
 pub mod session;
+pub mod work;
 
 use admission::Admission;
 use idempotency::Idempotency;
 use problem::Problem;
+use queries::ReadTable;
 use rate_limit::Preset;
+use work::Places;
 
 /// The largest body taken, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -42,63 +44,72 @@ const MAX_BODY: usize = 64 * 1024;
 const COMPRESS_ABOVE: u16 = 1_000;
 
 /// What the handlers work with; all of it is cheap to clone.
-#[derive(Clone)]
-pub struct State {
+pub struct Handles {
     /// The command side, and sessions as they stand in the log.
     pub sessions: Sessions,
-    /// The read tables.
-    pub pool: PgPool,
-    /// How far the history is.
-    pub history: Awaited,
-    /// How far the statistics are.
-    pub daily_stats: Awaited,
     /// The active sessions.
     pub cache: Cache,
+    /// All sessions.
+    pub history: ReadTable,
+    /// Days and hours.
+    pub daily_stats: ReadTable,
 }
 
 /// All that client apps may call.
-pub fn router(state: State, admission: Admission, origins: &[HeaderValue]) -> Router {
+pub fn router(handles: Handles, admission: Admission, origins: &[HeaderValue]) -> Router {
+    let Handles {
+        sessions,
+        cache,
+        history,
+        daily_stats,
+    } = handles;
+    let work = middleware::from_fn_with_state(Places::default(), work::work);
     let admitted =
         |preset| middleware::from_fn_with_state((admission.clone(), preset), admission::readers);
-    let once =
-        middleware::from_fn_with_state(Idempotency::new(state.pool.clone()), idempotency::once);
+    let once = Idempotency::new(history.pool.clone());
+    let once = middleware::from_fn_with_state(once, idempotency::once);
+
     let updates = Router::new()
         .route("/{id}/update", put(commands::update::handle))
         .route("/batch-update", post(commands::batch_update::handle))
         .route_layer(once.clone())
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(admitted(Preset::HighFrequency));
+        .with_state(sessions.clone());
     let commands = Router::new()
         .route("/start", post(commands::start::handle))
         .route("/{id}/end", put(commands::end::handle))
-        .route_layer(once);
-    let calls = commands
+        .route_layer(once)
+        .with_state(sessions.clone());
+    let queries = Router::new()
         .route("/active", get(queries::active::handle))
+        .with_state((sessions.clone(), cache))
         .route("/history", get(queries::history::handle))
+        .with_state(history)
         .route("/stats/daily", get(queries::daily::handle))
         .route("/stats/weekly", get(queries::weekly::handle))
         .route("/stats/streak", get(queries::streak::handle))
         .route("/stats/patterns", get(queries::patterns::handle))
+        .with_state(daily_stats)
         .route("/{id}", get(queries::session::handle))
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(admitted(Preset::Normal));
-    let sessions = updates
-        .merge(calls)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(state);
+        .with_state(sessions);
+    let behind = |calls: Router, preset| {
+        calls
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(CatchPanicLayer::custom(edge::panicked))
+            .layer(work.clone())
+            .layer(admitted(preset))
+    };
+    let sessions = behind(updates, Preset::HighFrequency)
+        .merge(behind(commands.merge(queries), Preset::Normal))
+        .layer(DefaultBodyLimit::max(MAX_BODY));
 
     let router = openapi::router()
         .fallback(async || Problem::not_found("There is nothing at this address"))
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(work)
         .layer(middleware::from_fn_with_state(admission, admission::anyone))
         .nest("/api/v1/reading-sessions", sessions)
-        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)))
-        .layer(middleware::from_fn_with_state(
-            edge::Places::default(),
-            edge::edge,
-        ));
-    // Outside, so that a browser can read every problem.
-    cors::apply(router, origins)
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)));
+    edge::around(cors::apply(router, origins))
 }
 
 /// The router adds which methods are allowed; to who only asks, that is the

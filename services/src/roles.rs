@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::admission::Admission;
 use crate::api::auth::Keys;
+use crate::api::queries::ReadTable;
 use crate::api::rate_limit::Limiter;
 use crate::api::serve::Limits;
 use crate::config::{Role, ServeArgs};
@@ -112,19 +113,22 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         };
         let sessions = Sessions::new(Repository::new(pool.clone(), appender), rules);
         let cache = connect::cache(&args.redis)?;
-        let state = api::State {
-            sessions,
+        let table = |projection| ReadTable {
             pool: pool.clone(),
-            history: Awaited::new(pool.clone(), History::NAME),
-            daily_stats: Awaited::new(pool.clone(), DailyStats::NAME),
+            checkpoint: Awaited::new(pool.clone(), projection),
+        };
+        let handles = api::Handles {
+            sessions,
             cache: cache.clone(),
+            history: table(History::NAME),
+            daily_stats: table(DailyStats::NAME),
         };
         let admission = Admission::new(
             Keys::new(&args.auth)?,
             Limiter::new(&args.rate_limit, cache),
             &args.http.trusted_proxies,
         );
-        let router = api::router(state, admission, &args.http.cors_origins);
+        let router = api::router(handles, admission, &args.http.cors_origins);
         service.serve(listener, router, args.http.limits);
         if !relays {
             let stop = service.workers.stop.clone();

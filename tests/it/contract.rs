@@ -299,6 +299,26 @@ async fn in_flight(contract: &Contract) {
     }
 }
 
+/// Who begins a body and never goes on is told so.
+async fn too_slow(contract: &Contract) {
+    let app = App::with(|settings| settings.http.limits.body = Duration::from_millis(100)).await;
+    for (operation, method, path) in OPERATIONS {
+        if method == Method::GET {
+            continue;
+        }
+        let path = path.replace("{id}", &Uuid::now_v7().to_string());
+        let nothing = futures::stream::pending::<std::io::Result<Vec<u8>>>();
+        let request = app
+            .client
+            .request(method, format!("{}{path}", app.url))
+            .bearer_auth(app.reader().token)
+            .header("content-type", "application/json")
+            .body(reqwest::Body::wrap_stream(nothing));
+        let answer = Answer::read(request.send().await.unwrap()).await.unwrap();
+        contract.holds(operation, 408, &answer);
+    }
+}
+
 async fn too_many(contract: &Contract) {
     let once = NonZeroU32::MIN;
     let app = App::with(|settings| {
@@ -353,6 +373,7 @@ async fn every_answer_that_is_described_is_given_and_is_as_described() {
         success(&contract),
         refusals(&contract),
         in_flight(&contract),
+        too_slow(&contract),
         too_many(&contract),
         not_yet(&contract),
         postgres_away(&contract),

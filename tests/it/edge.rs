@@ -9,19 +9,20 @@ use axum::middleware;
 use axum::routing::get;
 use reqwest::{Method, Response};
 use serde_json::json;
-use services::api::{edge, serve};
+use services::api::{edge, serve, work};
+use services::config::Role;
 use tests::reader::id;
-use tests::{Answer, App, Reader};
+use tests::{Answer, App, Reader, Stack, app};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// A router behind the edge alone.
-async fn behind_the_edge(router: Router, places: edge::Places) -> String {
+async fn behind_the_edge(router: Router, places: work::Places) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = router.layer(middleware::from_fn_with_state(places, edge::edge));
+    let router = edge::around(router.layer(middleware::from_fn_with_state(places, work::work)));
     let stop = CancellationToken::new();
     tokio::spawn(serve::run(
         listener,
@@ -47,7 +48,7 @@ async fn a_panic_is_a_problem_without_details_and_the_service_goes_on() {
             get(async || -> &'static str { panic!("a secret") }),
         )
         .route("/fine", get(async || "fine"));
-    let url = behind_the_edge(router, edge::Places::default()).await;
+    let url = behind_the_edge(router, work::Places::default()).await;
     for _ in 0..3 {
         let detail = answer(&format!("{url}/panic")).await.problem(500);
         assert_eq!(detail, "The service made a mistake");
@@ -67,7 +68,7 @@ async fn more_requests_than_there_are_places_for_are_refused_at_once() {
         }
     };
     let router = Router::new().route("/", get(handler));
-    let url = behind_the_edge(router, edge::Places::of(1)).await;
+    let url = behind_the_edge(router, work::Places::of(1)).await;
     let first = tokio::spawn({
         let url = url.clone();
         async move { answer(&url).await }
@@ -81,6 +82,27 @@ async fn more_requests_than_there_are_places_for_are_refused_at_once() {
     assert_eq!(first.await.unwrap().status, 200);
     leave.notify_one();
     assert_eq!(answer(&url).await.status, 200);
+}
+
+#[tokio::test]
+async fn while_postgres_hangs_who_calls_is_told_so_and_what_is_left() {
+    let stack = Stack::own().await;
+    let corner = stack.corner().await;
+    let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    app.stack.servers.lock().await.postgres.pause().unwrap();
+    let (history, update, start) = tokio::join!(
+        reader.history(""),
+        reader.update(session, 1.0),
+        reader.start(Uuid::new_v4()),
+    );
+    for answer in [history, update, start] {
+        assert_eq!(answer.header("retry-after"), "1");
+        assert!(!answer.header("x-ratelimit-remaining").is_empty());
+        let _ = answer.problem(503);
+    }
+    app.stack.servers.lock().await.postgres.resume().unwrap();
 }
 
 #[tokio::test]

@@ -149,18 +149,60 @@ async fn a_key_is_good_for_one_command_of_one_reader() {
 }
 
 #[tokio::test]
-async fn a_refused_command_leaves_its_key_free() {
+async fn a_refused_command_stays_refused() {
     let app = App::start().await;
     let reader = app.reader();
     let own = domain::SessionId::at(services::clock::now()).uuid();
     let path = format!("/{own}/update");
     let update = json!({ "current_position": 5 });
-    let answer = keyed(&reader, Method::PUT, &path, "k", &update).await;
-    let _ = answer.problem(404);
+    let send = async |key: &str, body: &Value| keyed(&reader, Method::PUT, &path, key, body).await;
+    let first = send("k", &update).await;
+    let detail = first.body["detail"].clone();
+    assert_eq!(first.header("idempotent-replayed"), "");
+    let _ = first.problem(404);
+
+    // Now it could be taken; but it was decided.
     let start = json!({ "book_id": Uuid::new_v4(), "session_id": own });
     let _ = reader.start_with(start).await.ok();
-    let answer = keyed(&reader, Method::PUT, &path, "k", &update).await;
-    assert_eq!(answer.ok()["applied"], true);
+    let again = send("k", &update).await;
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(again.body["detail"], detail);
+    let _ = again.problem(404);
+    let other = send("k", &json!({ "current_position": 6 })).await;
+    let _ = other.problem(422);
+    assert_eq!(check::log(&app.pool).await.len(), 1);
+    // Another key is another command.
+    assert_eq!(send("other", &update).await.ok()["applied"], true);
+}
+
+#[tokio::test]
+async fn bad_input_leaves_its_key_free() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let bad = json!({ "book_id": Uuid::new_v4(), "start_position": 101 });
+    let _ = keyed(&reader, Method::POST, "/start", "k", &bad)
+        .await
+        .problem(422);
+    let good = json!({ "book_id": Uuid::new_v4(), "start_position": 100 });
+    let _ = keyed(&reader, Method::POST, "/start", "k", &good)
+        .await
+        .ok();
+}
+
+#[tokio::test]
+async fn a_start_that_is_repeated_by_its_id_tells_where_the_first_one_is() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let own = domain::SessionId::at(services::clock::now()).uuid();
+    let start = json!({ "book_id": Uuid::new_v4(), "session_id": own });
+    let first = reader.start_with(start.clone()).await;
+    let again = reader.start_with(start.clone()).await;
+    assert_eq!(seen(&again), seen(&first));
+    for _ in 0..2 {
+        let keyed = keyed(&reader, Method::POST, "/start", "k", &start).await;
+        assert_eq!(seen(&keyed), seen(&first));
+    }
+    assert_eq!(check::log(&app.pool).await.len(), 1);
 }
 
 #[tokio::test]
@@ -168,7 +210,12 @@ async fn a_key_has_1_to_255_visible_characters() {
     let app = App::start().await;
     let reader = app.reader();
     let start = json!({ "book_id": Uuid::new_v4() });
-    for bad in [String::new(), "\"\"".to_owned(), "k".repeat(256)] {
+    for bad in [
+        String::new(),
+        "\"\"".to_owned(),
+        "a key".to_owned(),
+        "k".repeat(256),
+    ] {
         let answer = keyed(&reader, Method::POST, "/start", &bad, &start).await;
         let _ = answer.problem(422);
     }

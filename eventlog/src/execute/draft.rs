@@ -12,7 +12,7 @@ use domain::{
 use super::{BatchOutcome, BatchUpdate, Context, Inner, Outcome};
 use crate::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
 use crate::repository::Versioned;
-use crate::{AppendError, CommandError, claims};
+use crate::{CommandError, claims, read};
 
 pub(super) fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
     versioned
@@ -177,15 +177,13 @@ impl Draft {
     }
 
     /// Writes the events, the claim and the answer to be kept, or nothing.
-    /// Returns the global position of the last event.
+    /// Returns the global position of the last event: its own, or of what it
+    /// repeats.
     pub(super) async fn commit(
         self,
         context: &Context,
         answer: Option<KeyedAnswer>,
-    ) -> Result<Option<i64>, AppendError> {
-        if self.events.is_empty() && answer.is_none() {
-            return Ok(None);
-        }
+    ) -> Result<Option<i64>, CommandError> {
         let metadata = context.metadata();
         let events = self
             .events
@@ -202,7 +200,16 @@ impl Draft {
             answer,
         };
         let repository = &self.inner.repository;
-        let positions = repository.append(append).await?;
+        let repeats = append.events.is_empty();
+        let positions = if repeats && append.answer.is_none() {
+            Vec::new()
+        } else {
+            repository.append(append).await?
+        };
+        if repeats && let Some((id, known)) = self.touched.first_key_value() {
+            let position = read::position(repository.pool(), *id, known.sequence).await?;
+            return Ok(Some(position));
+        }
         for (id, after) in self.touched {
             drop(repository.keep(id, after));
         }

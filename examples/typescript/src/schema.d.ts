@@ -359,7 +359,7 @@ export interface components {
             detail: string;
             /** @description What is wrong with which field. */
             errors?: components["schemas"]["FieldError"][];
-            /** @description Also in the header `X-Request-Id`; the service's log has it too. */
+            /** @description Also in the header `X-Request-Id`, and in the service's log. */
             request_id: string;
             /** Format: int32 */
             status: number;
@@ -750,6 +750,28 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description Request Timeout */
+        TooSlow: {
+            headers: {
+                "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                "x-request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "detail": "The body took too long to arrive",
+                 *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "status": 408,
+                 *       "title": "Request Timeout",
+                 *       "type": "about:blank"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description Unauthorized */
         Unauthorized: {
             headers: {
@@ -926,7 +948,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, for at least a day. The same key with another command is refused.
+                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422.
                  * @example 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11
                  */
                 "Idempotency-Key"?: string;
@@ -996,6 +1018,7 @@ export interface operations {
             };
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
+            408: components["responses"]["TooSlow"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
@@ -1090,7 +1113,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, for at least a day. The same key with another command is refused.
+                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422.
                  * @example 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11
                  */
                 "Idempotency-Key"?: string;
@@ -1163,6 +1186,7 @@ export interface operations {
             };
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
+            408: components["responses"]["TooSlow"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
@@ -1529,7 +1553,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, for at least a day. The same key with another command is refused.
+                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422.
                  * @example 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11
                  */
                 "Idempotency-Key"?: string;
@@ -1598,6 +1622,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NotFound"];
+            408: components["responses"]["TooSlow"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
@@ -1612,7 +1637,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, for at least a day. The same key with another command is refused.
+                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422.
                  * @example 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11
                  */
                 "Idempotency-Key"?: string;
@@ -1683,6 +1708,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NotFound"];
+            408: components["responses"]["TooSlow"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];

@@ -108,24 +108,32 @@ fn address(request: &Request, trusted: &[IpNet]) -> IpAddr {
             peer.0.ip().to_canonical()
         });
     let forwarded = request.headers().get_all("x-forwarded-for");
-    let mut hops: Vec<&str> = forwarded
+    let mut hops: Vec<&[u8]> = forwarded
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .collect();
     while is_trusted(address)
-        && let Some(hop) = hops.pop()
-        && let Ok(hop) = hop.trim().parse::<IpAddr>()
+        && let Some(before) = hops.pop().and_then(hop)
     {
-        address = hop.to_canonical();
+        address = before;
     }
     address
+}
+
+/// An address, as proxies write it; some add the port.
+fn hop(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let address = text
+        .parse::<IpAddr>()
+        .or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    Some(address.ok()?.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::body::Body;
+    use axum::http::HeaderValue;
     use rstest::rstest;
 
     #[rstest]
@@ -135,6 +143,9 @@ mod tests {
     #[case::by_two_proxies("10.0.0.1", "1.1.1.1, 10.0.0.2", "10.0.0.0/8", "1.1.1.1")]
     #[case::an_untrusted_peer_says_nothing("8.8.8.8", "1.1.1.1", "10.0.0.0/8", "8.8.8.8")]
     #[case::nonsense("10.0.0.1", "unknown", "10.0.0.0/8", "10.0.0.1")]
+    #[case::after_nonsense("10.0.0.1", "é, 1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
+    #[case::with_a_port("10.0.0.1", "1.1.1.1:5678", "10.0.0.0/8", "1.1.1.1")]
+    #[case::ipv6_with_a_port("10.0.0.1", "[2001:db8::1]:443", "10.0.0.0/8", "2001:db8::1")]
     #[case::nothing("10.0.0.1", "", "10.0.0.0/8", "10.0.0.1")]
     fn the_address_is_what_trusted_proxies_saw(
         #[case] peer: &str,
@@ -150,7 +161,7 @@ mod tests {
         let peer = SocketAddr::new(peer.parse().unwrap(), 1);
         request.extensions_mut().insert(ConnectInfo(peer));
         if !forwarded.is_empty() {
-            let value = forwarded.parse().unwrap();
+            let value = HeaderValue::from_bytes(forwarded.as_bytes()).unwrap();
             request.headers_mut().insert("x-forwarded-for", value);
         }
         assert_eq!(

@@ -1,29 +1,18 @@
-//! Around every request: its id, its place among those in flight, its
-//! deadline, its line in the log, the body of a problem, and the headers that
-//! every answer has. A panic is a problem like any other.
+//! Around every request: its id, its line in the log, the body of a problem,
+//! and the headers that every answer has.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::any::Any;
+use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::Next;
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use futures::FutureExt;
-use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
 use super::problem::Problem;
-
-/// How long a request may take. A command goes on in a task of its own even
-/// when its answer comes too late.
-const DEADLINE: Duration = Duration::from_secs(15);
-
-/// Requests at work at the same time; more are refused at once. Far more than
-/// a saturated service needs to be busy, few enough that those taken are
-/// answered within their deadline.
-const MAX_IN_FLIGHT: usize = 4_096;
 
 /// Names a request in its answer, in a problem and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -31,26 +20,20 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id taken from a client.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The places for requests in flight; cheap to clone.
-#[derive(Clone)]
-pub struct Places(Arc<Semaphore>);
-
-impl Places {
-    /// So many.
-    #[must_use]
-    pub fn of(count: usize) -> Self {
-        Self(Arc::new(Semaphore::new(count)))
-    }
+/// All that is around every request.
+pub fn around(router: Router) -> Router {
+    router
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(edge))
 }
 
-impl Default for Places {
-    fn default() -> Self {
-        Self::of(MAX_IN_FLIGHT)
-    }
+/// The answer to a panic. What was said at it stands in the log already.
+#[must_use]
+pub fn panicked(_said: Box<dyn Any + Send>) -> Response {
+    Problem::internal().into_response()
 }
 
-/// The middleware.
-pub async fn edge(State(places): State<Places>, request: Request, next: Next) -> Response {
+async fn edge(request: Request, next: Next) -> Response {
     let request_id = request_id(&request);
     let method = request.method().clone();
     let route = request
@@ -59,41 +42,47 @@ pub async fn edge(State(places): State<Places>, request: Request, next: Next) ->
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let started = Instant::now();
 
-    let answer = AssertUnwindSafe(async {
-        match places.0.try_acquire() {
-            Ok(_place) => next.run(request).await,
-            Err(_full) => {
-                Problem::unavailable("The service is overloaded; try again shortly").into_response()
-            }
-        }
-    })
-    .catch_unwind();
-    let mut response = match tokio::time::timeout(DEADLINE, answer).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_panic)) => {
-            tracing::error!(request.id = ?request_id, %method, route, "a handler panicked");
-            Problem::internal().into_response()
-        }
-        Err(_late) => Problem::unavailable("The answer took too long").into_response(),
-    };
+    let mut response = next.run(request).await;
 
+    let status = response.status();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if let Some(cause) = problem.cause() {
             tracing::error!(request.id = ?request_id, %method, route, cause, "a request failed");
         }
         problem.write(&mut response, request_id.to_str().unwrap_or_default());
     }
-    tracing::debug!(
-        request.id = ?request_id,
-        %method,
-        route,
-        status = response.status().as_u16(),
-        duration_us = started.elapsed().as_micros(),
-        "answered"
-    );
+    let duration_us = started.elapsed().as_micros();
+    if is_news(status) {
+        tracing::info!(request.id = ?request_id, %method, route, status = status.as_u16(), duration_us, "refused");
+    } else {
+        tracing::debug!(request.id = ?request_id, %method, route, status = status.as_u16(), duration_us, "answered");
+    }
     response.headers_mut().insert(REQUEST_ID, request_id);
+    weaken_tag(&mut response);
     harden(&method, &mut response);
     response
+}
+
+/// Whether the log tells of an answer by default: of what an app's developer
+/// may ask about, but not of what comes in floods.
+fn is_news(status: StatusCode) -> bool {
+    status.is_client_error()
+        && status != StatusCode::UNAUTHORIZED
+        && status != StatusCode::TOO_MANY_REQUESTS
+}
+
+/// A compressed body is another one than the plain one, of the same version
+/// (RFC 9110, section 8.8.3.3).
+fn weaken_tag(response: &mut Response) {
+    let headers = response.headers_mut();
+    if headers.contains_key(header::CONTENT_ENCODING)
+        && let Some(tag) = headers.get_mut(header::ETAG)
+        && let Ok(text) = tag.to_str()
+        && !text.starts_with("W/")
+        && let Ok(weak) = HeaderValue::try_from(format!("W/{text}"))
+    {
+        *tag = weak;
+    }
 }
 
 /// What browsers and caches between here and the app must not do with an

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use eventlog::Sessions;
 use projections::checkpoint::Awaited;
-use sqlx::PgPool;
 
 use super::problem::Problem;
 
@@ -29,10 +29,10 @@ pub async fn reached(projection: &Awaited, min_position: Option<i64>) -> Result<
 /// # Errors
 /// 422 for what is no position, 504 for one that is not in the log, 503 when
 /// Postgres does not answer.
-pub async fn in_log(pool: &PgPool, min_position: Option<i64>) -> Result<(), Problem> {
+pub async fn in_log(sessions: &Sessions, min_position: Option<i64>) -> Result<(), Problem> {
     match min_position {
         Some(..0) => Err(negative()),
-        Some(position) if eventlog::read::head(pool).await? < position => Err(Problem::not_yet()),
+        Some(position) if sessions.head().await? < position => Err(Problem::not_yet()),
         _ => Ok(()),
     }
 }

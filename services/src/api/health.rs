@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgPool};
 
@@ -18,16 +18,13 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 /// All that probes may call.
 pub fn router(pool: PgPool) -> Router {
-    Router::new()
+    let probes = Router::new()
         .route("/livez", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
         .with_state(pool)
         .fallback(async || Problem::not_found("There is nothing at this address"))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(middleware::from_fn_with_state(
-            edge::Places::default(),
-            edge::edge,
-        ))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed());
+    edge::around(probes)
 }
 
 /// Ready when Postgres answers. NATS and Redis are not asked: without them the

@@ -1,7 +1,7 @@
-//! Commands with an `Idempotency-Key`: a repeat gets the first answer. The
-//! answer is kept by the log, with the command's events; here a repeat is
-//! recognized before anything of it is looked at, since a command that was
-//! good then may be too old to be good now.
+//! Commands with an `Idempotency-Key`: a repeat gets the first answer, also
+//! when that was a refusal. The answer is kept by the log, with the command's
+//! events; here a repeat is recognized before anything of it is looked at,
+//! since a command that was good then may be too old to be good now.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +11,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use domain::ReaderId;
-use eventlog::idempotency::{self, Kept, Key};
+use eventlog::idempotency::{self, Decided, Kept, Key};
 use eventlog::read;
 use sqlx::PgPool;
 
@@ -60,19 +60,25 @@ impl Idempotency {
     }
 
     async fn first_answer(&self, kept: &Kept) -> Result<Response, Problem> {
-        let answer: Answer =
-            serde_json::from_str(&kept.answer).map_err(|error| Problem::broken(&error))?;
+        let decided = kept.decided().map_err(|error| Problem::broken(&error))?;
+        let mut response = match decided {
+            Decided::Taken(answer) => self.taken(answer).await?,
+            Decided::Refused(refusal) => Problem::from(refusal).into_response(),
+        };
+        response
+            .headers_mut()
+            .insert(REPLAYED, HeaderValue::from_static("true"));
+        Ok(response)
+    }
+
+    async fn taken(&self, answer: Answer) -> Result<Response, Problem> {
         let global_position = match answer.last_event() {
             Some((session_id, sequence)) => {
                 Some(read::position(&self.pool, session_id, sequence).await?)
             }
             None => None,
         };
-        let mut response = answer.response(global_position);
-        response
-            .headers_mut()
-            .insert(REPLAYED, HeaderValue::from_static("true"));
-        Ok(response)
+        Ok(answer.response(global_position))
     }
 }
 
@@ -129,7 +135,8 @@ fn name(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))
         .unwrap_or(text);
-    if more.is_some() || text.is_empty() || text.len() > MAX_KEY {
+    let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if more.is_some() || text.is_empty() || text.len() > MAX_KEY || !is_visible {
         return Err(bad());
     }
     Ok(Some(text.to_owned()))
@@ -194,6 +201,7 @@ mod tests {
     #[case::empty("", None)]
     #[case::only_quotes("\"\"", None)]
     #[case::not_ascii("ключ", None)]
+    #[case::with_a_space("a key", None)]
     fn a_key_is_short_and_visible(#[case] value: &str, #[case] expected: Option<&str>) {
         let mut headers = HeaderMap::new();
         headers.insert(KEY, HeaderValue::from_bytes(value.as_bytes()).unwrap());

@@ -47,7 +47,7 @@ pub(super) struct Json<'a> {
     pub(super) status: u16,
     /// A sentence for people.
     pub(super) detail: &'a str,
-    /// Also in the header `X-Request-Id`; the service's log has it too.
+    /// Also in the header `X-Request-Id`, and in the service's log.
     pub(super) request_id: &'a str,
     /// What is wrong with which field.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -176,7 +176,7 @@ impl Problem {
 
     /// With the cause, for the log alone.
     #[must_use]
-    fn because(mut self, cause: &dyn std::error::Error) -> Self {
+    pub fn because(mut self, cause: &dyn std::error::Error) -> Self {
         let mut text = cause.to_string();
         let mut next = cause.source();
         while let Some(cause) = next {
@@ -254,18 +254,25 @@ impl From<CommandError> for Problem {
                 Self::unavailable("The service cannot take commands now; try again shortly")
                     .because(cause.as_ref())
             }
+            CommandError::Broken(error) => Self::broken(&error),
         }
     }
 }
 
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
-        Self::unavailable("The service cannot answer now; try again shortly").because(&error)
+        match error {
+            LogError::Unavailable(_) => {
+                Self::unavailable("The service cannot answer now; try again shortly")
+                    .because(&error)
+            }
+            LogError::Undecodable { .. } | LogError::Broken(_) => Self::broken(&error),
+        }
     }
 }
 
 impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
-        Self::unavailable("The service cannot answer now; try again shortly").because(&error)
+        LogError::from(error).into()
     }
 }

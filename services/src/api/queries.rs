@@ -8,7 +8,19 @@ pub mod session;
 pub mod streak;
 pub mod weekly;
 
+use projections::checkpoint::Awaited;
+use sqlx::PgPool;
+
 use super::problem::Problem;
+
+/// Where a projection's rows are, and how far they are.
+#[derive(Clone, Debug)]
+pub struct ReadTable {
+    /// Where.
+    pub pool: PgPool,
+    /// How far.
+    pub checkpoint: Awaited,
+}
 
 /// How many days back statistics go when nothing else is asked for, and at
 /// most.

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderName, header};
@@ -149,6 +149,8 @@ pub struct Limiter {
     started: Instant,
     /// Until when Redis is not asked, in milliseconds since `started`.
     away_until_ms: AtomicU64,
+    /// Whether Redis did not answer when it was last asked.
+    away: AtomicBool,
 }
 
 impl Limiter {
@@ -157,9 +159,9 @@ impl Limiter {
     pub fn new(args: &RateLimitArgs, cache: Cache) -> Self {
         let limits = Preset::ALL.map(|preset| preset.limit(args));
         let local = limits.map(|limit| {
-            let every = args.window / limit.get();
+            let every = (args.window / limit.get()).max(Duration::from_nanos(1));
             let quota = Quota::with_period(every)
-                .expect("a window is at least a second")
+                .expect("it is not zero")
                 .allow_burst(limit);
             RateLimiter::dashmap(quota).with_middleware()
         });
@@ -174,6 +176,7 @@ impl Limiter {
             checks: AtomicU64::new(0),
             started: Instant::now(),
             away_until_ms: AtomicU64::new(0),
+            away: AtomicBool::new(false),
         }
     }
 
@@ -184,10 +187,16 @@ impl Limiter {
             return self.check_here(preset, client);
         }
         match self.check_in_redis(preset, client).await {
-            Ok(permit) => permit,
+            Ok(permit) => {
+                if self.away.swap(false, Ordering::Relaxed) {
+                    tracing::info!("calls are counted for all processes again");
+                }
+                permit
+            }
             Err(error) => {
-                let until = now_ms + millis(AWAY);
-                if self.away_until_ms.swap(until, Ordering::Relaxed) < now_ms {
+                self.away_until_ms
+                    .store(now_ms + millis(AWAY), Ordering::Relaxed);
+                if !self.away.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "calls are counted by this process alone");
                 }
                 self.check_here(preset, client)

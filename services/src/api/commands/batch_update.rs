@@ -5,13 +5,13 @@ use axum::response::Response;
 use chrono::TimeDelta;
 use domain::command::Occurrence;
 use domain::{SessionError, SessionId, Timestamp, UpdatePosition};
+use eventlog::Sessions;
 use eventlog::execute::{BatchOutcome, BatchUpdate};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::MAX_LOCATOR;
-use crate::api;
 use crate::api::answer::Answer;
 use crate::api::auth::Caller;
 use crate::api::extract::{CommandContext, Json, Object, Percent, text};
@@ -88,7 +88,7 @@ pub struct ItemResult {
     responses((status = 200, description = "What became of each", body = BatchResult))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(sessions): State<Sessions>,
     caller: Caller,
     CommandContext(context): CommandContext,
     Json(body): Json<Body>,
@@ -115,8 +115,7 @@ pub async fn handle(
         .iter()
         .filter_map(|(_, update)| update.as_ref().ok().cloned())
         .collect();
-    let done = state
-        .sessions
+    let done = sessions
         .update_positions(caller.reader_id, good, context, move |outcome| {
             let last_event = outcome.last_event;
             Answer::of_batch(last_event, &BatchResult::of(&items, outcome))

@@ -6,10 +6,10 @@ use axum::response::Response;
 use domain::command::Occurrence;
 use domain::event::EndReason;
 use domain::{EndSession, Timestamp};
+use eventlog::Sessions;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::api;
 use crate::api::answer::Answer;
 use crate::api::auth::Caller;
 use crate::api::extract::{CommandContext, Json, Percent, SessionPath};
@@ -43,7 +43,7 @@ pub struct Body {
     responses((status = 200, description = "The ended session", body = Session))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(sessions): State<Sessions>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
     CommandContext(context): CommandContext,
@@ -54,8 +54,7 @@ pub async fn handle(
         reason: EndReason::Finished,
         occurred: Occurrence::new(body.occurred_at, clock::now())?,
     };
-    let done = state
-        .sessions
+    let done = sessions
         .end(caller.reader_id, session_id, end, context, |outcome| {
             Answer::of_session(StatusCode::OK, &outcome, &Session::after(&outcome))
         })

@@ -7,12 +7,12 @@ use chrono_tz::Tz;
 use domain::command::Occurrence;
 use domain::event::{Book, DeviceType};
 use domain::{BookId, Position, ReaderId, SessionId, StartSession, Timestamp};
+use eventlog::Sessions;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::MAX_LOCATOR;
-use crate::api;
 use crate::api::answer::Answer;
 use crate::api::auth::Caller;
 use crate::api::extract::{CommandContext, Json, Object, Percent, text, whole};
@@ -81,14 +81,13 @@ pub struct BookBody {
     responses((status = 201, description = "The new session", body = Session))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(sessions): State<Sessions>,
     caller: Caller,
     CommandContext(context): CommandContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let (session_id, command) = body.command(caller.reader_id, clock::now())?;
-    let done = state
-        .sessions
+    let done = sessions
         .start(session_id, command, context, |outcome| {
             Answer::of_session(StatusCode::CREATED, &outcome, &Session::after(&outcome))
         })

@@ -5,11 +5,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use domain::command::Occurrence;
 use domain::{Timestamp, UpdatePosition};
+use eventlog::Sessions;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::MAX_LOCATOR;
-use crate::api;
 use crate::api::answer::Answer;
 use crate::api::auth::Caller;
 use crate::api::extract::{CommandContext, Json, Percent, SessionPath, text};
@@ -55,7 +55,7 @@ pub struct Updated {
     responses((status = 200, description = "The session", body = Updated))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(sessions): State<Sessions>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
     CommandContext(context): CommandContext,
@@ -66,8 +66,7 @@ pub async fn handle(
         locator: text("locator", body.locator, MAX_LOCATOR)?,
         occurred: Occurrence::new(body.occurred_at, clock::now())?,
     };
-    let done = state
-        .sessions
+    let done = sessions
         .update_position(caller.reader_id, session_id, update, context, |outcome| {
             let updated = Updated {
                 session: Session::after(&outcome),

@@ -7,10 +7,11 @@ use crate::api::{answer, edge, idempotency, rate_limit};
 
 /// A problem that operations answer with: its status, name and an example of
 /// its detail.
-const PROBLEMS: [(u16, &str, &str); 11] = [
+const PROBLEMS: [(u16, &str, &str); 12] = [
     (400, "BadRequest", "Cannot update inactive session"),
     (401, "Unauthorized", "Could not validate credentials"),
     (404, "NotFound", "Reading session not found"),
+    (408, "TooSlow", "The body took too long to arrive"),
     (
         409,
         "Conflict",
@@ -48,8 +49,8 @@ const PROBLEMS: [(u16, &str, &str); 11] = [
 /// What can go wrong, by operation.
 fn failures(operation: &str) -> &'static [u16] {
     match operation {
-        "start" | "batchUpdate" => &[400, 401, 409, 413, 415, 422, 429, 500, 503],
-        "update" | "end" => &[400, 401, 404, 409, 413, 415, 422, 429, 500, 503],
+        "start" | "batchUpdate" => &[400, 401, 408, 409, 413, 415, 422, 429, 500, 503],
+        "update" | "end" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
         "session" => &[401, 404, 422, 429, 500, 503, 504],
         "history" => &[400, 401, 422, 429, 500, 503, 504],
         _ => &[401, 422, 429, 500, 503, 504],
@@ -165,7 +166,8 @@ fn key() -> Value {
         "name": "Idempotency-Key",
         "in": "header",
         "description": "Makes the command repeatable: a repeat with the same key gets the first \
-            answer, for at least a day. The same key with another command is refused.",
+            answer, also when that was a refusal, for at least a day. The same key with another \
+            command is 422.",
         "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" },
         "example": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11",
     })

@@ -7,9 +7,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use domain::ReaderId;
+use eventlog::Sessions;
 use projections::active_sessions::{self, Entry, FILL_DEADLINE};
+use projections::cache::Cache;
 
-use crate::api;
 use crate::api::answer::versioned;
 use crate::api::auth::Caller;
 use crate::api::extract::{Fresh, Query};
@@ -30,21 +31,21 @@ use crate::api::session::Session;
     responses((status = 200, description = "The session, or null", body = Option<Session>))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State((sessions, cache)): State<(Sessions, Cache)>,
     caller: Caller,
     Query(fresh): Query<Fresh>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    freshness::in_log(&state.pool, fresh.min_position).await?;
+    freshness::in_log(&sessions, fresh.min_position).await?;
     let cached = if fresh.min_position.is_none() {
-        from_redis(&state, caller.reader_id).await
+        from_redis(&cache, caller.reader_id).await
     } else {
         None
     };
     let entry = match cached {
         Some(entry) => Some(entry),
-        None => from_log(&state, caller.reader_id).await?,
+        None => from_log(&sessions, cache, caller.reader_id).await?,
     };
     let Some(entry) = entry else {
         return Ok(Json(()).into_response());
@@ -55,8 +56,8 @@ pub async fn handle(
     Ok(versioned(&method, &headers, &version, &body))
 }
 
-async fn from_redis(state: &api::State, reader_id: ReaderId) -> Option<Entry> {
-    match active_sessions::get(&state.cache, reader_id).await {
+async fn from_redis(cache: &Cache, reader_id: ReaderId) -> Option<Entry> {
+    match active_sessions::get(cache, reader_id).await {
         Ok(cached) => cached,
         Err(error) => {
             tracing::debug!(%error, "an active session is read from the log");
@@ -65,9 +66,13 @@ async fn from_redis(state: &api::State, reader_id: ReaderId) -> Option<Entry> {
     }
 }
 
-async fn from_log(state: &api::State, reader_id: ReaderId) -> Result<Option<Entry>, Problem> {
+async fn from_log(
+    sessions: &Sessions,
+    cache: Cache,
+    reader_id: ReaderId,
+) -> Result<Option<Entry>, Problem> {
     let started = Instant::now();
-    let Some(active) = state.sessions.active(reader_id).await? else {
+    let Some(active) = sessions.active(reader_id).await? else {
         return Ok(None);
     };
     let Some(session) = active.versioned.session.started() else {
@@ -80,7 +85,6 @@ async fn from_log(state: &api::State, reader_id: ReaderId) -> Result<Option<Entr
     };
     // A fill that took long could bring back what has ended meanwhile.
     if started.elapsed() < FILL_DEADLINE {
-        let cache = state.cache.clone();
         let filled = entry.clone();
         tokio::spawn(async move {
             if let Err(error) = active_sessions::fill(&cache, &filled, active.global_position).await

@@ -7,8 +7,8 @@ use projections::daily_stats::{self, Day};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::ReadTable;
 use super::days_back;
-use crate::api;
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
 use crate::api::freshness;
@@ -61,16 +61,16 @@ pub struct ReadingDay {
     responses((status = 200, description = "Days with reading, newest first", body = Daily))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(table): State<ReadTable>,
     caller: Caller,
     Query(params): Query<Params>,
 ) -> Result<Json<Daily>, Problem> {
     let days = days_back(params.days)?;
-    freshness::reached(&state.daily_stats, params.min_position).await?;
+    freshness::reached(&table.checkpoint, params.min_position).await?;
     let now = clock::now();
     // Where the reader is, today may be a day earlier than in UTC.
     let from = now.date_naive() - Days::new(days);
-    let rows = daily_stats::days(&state.pool, caller.reader_id, from).await?;
+    let rows = daily_stats::days(&table.pool, caller.reader_id, from).await?;
     let first = Day::today(rows.first(), now) - Days::new(days - 1);
     let days = rows
         .into_iter()

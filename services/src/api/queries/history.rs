@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::api;
+use super::ReadTable;
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
 use crate::api::freshness;
@@ -77,13 +77,13 @@ pub struct History {
     responses((status = 200, description = "A page", body = History))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(table): State<ReadTable>,
     caller: Caller,
     OriginalUri(uri): OriginalUri,
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
     let asked = Asked::new(&params, caller.reader_id)?;
-    freshness::reached(&state.history, params.min_position).await?;
+    freshness::reached(&table.checkpoint, params.min_position).await?;
     let Asked {
         page,
         size,
@@ -91,8 +91,8 @@ pub async fn handle(
         ..
     } = asked;
     let (entries, total) = tokio::try_join!(
-        history::page(&state.pool, caller.reader_id, book_id, asked.part()),
-        history::total(&state.pool, caller.reader_id, book_id),
+        history::page(&table.pool, caller.reader_id, book_id, asked.part()),
+        history::total(&table.pool, caller.reader_id, book_id),
     )?;
     let shown = usize::try_from(size).expect("at most 100");
     let has_next = entries.len() > shown;

@@ -7,9 +7,9 @@ use projections::daily_stats::{self, Day};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::ReadTable;
 use super::daily::Params;
 use super::days_back;
-use crate::api;
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
 use crate::api::freshness;
@@ -66,18 +66,18 @@ pub struct HourPattern {
     responses((status = 200, description = "By weekday and hour", body = Patterns))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(table): State<ReadTable>,
     caller: Caller,
     Query(params): Query<Params>,
 ) -> Result<Json<Patterns>, Problem> {
     let days = days_back(params.days)?;
-    freshness::reached(&state.daily_stats, params.min_position).await?;
+    freshness::reached(&table.checkpoint, params.min_position).await?;
     let now = clock::now();
     // Where the reader is, today may be a day earlier than in UTC.
     let from = now.date_naive() - Days::new(days);
-    let rows = daily_stats::days(&state.pool, caller.reader_id, from).await?;
+    let rows = daily_stats::days(&table.pool, caller.reader_id, from).await?;
     let first = Day::today(rows.first(), now) - Days::new(days - 1);
-    let hours = daily_stats::hours(&state.pool, caller.reader_id, first).await?;
+    let hours = daily_stats::hours(&table.pool, caller.reader_id, first).await?;
     let rows = rows.iter().filter(|row| row.day >= first);
     let weekdays = (1..=7)
         .map(|weekday| {

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
+use eventlog::Sessions;
 
-use crate::api;
 use crate::api::answer::versioned;
 use crate::api::auth::Caller;
 use crate::api::extract::{Fresh, Query, SessionPath};
@@ -24,15 +24,15 @@ use crate::api::session::Session;
     responses((status = 200, description = "The session", body = Session))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(sessions): State<Sessions>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
     Query(fresh): Query<Fresh>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    freshness::in_log(&state.pool, fresh.min_position).await?;
-    let found = state.sessions.find(caller.reader_id, session_id).await?;
+    freshness::in_log(&sessions, fresh.min_position).await?;
+    let found = sessions.find(caller.reader_id, session_id).await?;
     let (version, session) = found
         .as_ref()
         .and_then(|found| Some((found.sequence, found.session.started()?)))

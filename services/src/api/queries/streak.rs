@@ -8,9 +8,9 @@ use projections::daily_stats::{self, Day};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::ReadTable;
 use super::daily::Params;
 use super::days_back;
-use crate::api;
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
 use crate::api::freshness;
@@ -47,13 +47,13 @@ pub struct Streak {
     responses((status = 200, description = "Days in a row", body = Streak))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(table): State<ReadTable>,
     caller: Caller,
     Query(params): Query<Params>,
 ) -> Result<Json<Streak>, Problem> {
     let days = days_back(params.days)?;
-    freshness::reached(&state.daily_stats, params.min_position).await?;
-    let rows = daily_stats::days(&state.pool, caller.reader_id, NaiveDate::default()).await?;
+    freshness::reached(&table.checkpoint, params.min_position).await?;
+    let rows = daily_stats::days(&table.pool, caller.reader_id, NaiveDate::default()).await?;
     let today = Day::today(rows.first(), clock::now());
     let first = today - Days::new(days - 1);
     let reading_days = rows

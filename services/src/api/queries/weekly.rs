@@ -9,7 +9,7 @@ use projections::daily_stats::{self, Day};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api;
+use super::ReadTable;
 use crate::api::auth::Caller;
 use crate::api::extract::{Fresh, Query};
 use crate::api::freshness;
@@ -58,16 +58,16 @@ pub struct WeekDay {
     responses((status = 200, description = "Seven days, today first", body = Weekly))
 )]
 pub async fn handle(
-    State(state): State<api::State>,
+    State(table): State<ReadTable>,
     caller: Caller,
     Query(fresh): Query<Fresh>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    freshness::reached(&state.daily_stats, fresh.min_position).await?;
+    freshness::reached(&table.checkpoint, fresh.min_position).await?;
     let now = clock::now();
     // Where the reader is, today may be a day earlier than in UTC.
     let from = now.date_naive() - Days::new(WEEK);
-    let rows = daily_stats::days(&state.pool, caller.reader_id, from).await?;
+    let rows = daily_stats::days(&table.pool, caller.reader_id, from).await?;
     let today = Day::today(rows.first(), now);
     let names = names(&headers);
     let days = (0..WEEK)

@@ -1,49 +1,59 @@
 -- Counts a call in a sliding window, if it may be made.
 --
--- Two counters, of this window and of the one before, which weighs as much as
--- the sliding window still covers of it: as if its calls had been spread
--- evenly. (Cloudflare, "How we built rate limiting capable of scaling to
--- millions of domains", 2017.) One string a client: "window:before:now".
+-- The window slides in steps of a sixtieth: a step's calls count until all of
+-- them are older than the window. So there are never more than the limit in
+-- any window, wherever it begins. One string a client, "step:calls" for each
+-- step with calls, oldest first.
 --
 -- KEYS[1] the client; ARGV[1] calls in a window; ARGV[2] the window in ms.
 -- Returns whether the call may be made, how many are left, and in how many
 -- milliseconds more are left.
+local STEPS = 60
 local limit = tonumber(ARGV[1])
 local width = tonumber(ARGV[2])
+local length = width / STEPS
 
 -- The server's clock: those of the callers differ.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local window = math.floor(now / width)
-local elapsed = now - window * width
+local step = math.floor(now / length)
 
-local before, count = 0, 0
-local held = redis.call('GET', KEYS[1])
-if held then
-    local of, b, c = string.match(held, '^(%d+):(%d+):(%d+)$')
-    of = tonumber(of)
-    if of == window then
-        before, count = tonumber(b), tonumber(c)
-    elseif of == window - 1 then
-        before = tonumber(c)
+local steps, calls, used = {}, {}, 0
+for s, c in string.gmatch(redis.call('GET', KEYS[1]) or '', '(%d+):(%d+)') do
+    s, c = tonumber(s), tonumber(c)
+    if s >= step - STEPS then
+        steps[#steps + 1], calls[#calls + 1] = s, c
+        used = used + c
     end
 end
 
-local used = before * (width - elapsed) / width + count
-if used + 1 <= limit then
-    redis.call(
-        'SET', KEYS[1], string.format('%d:%d:%d', window, before, count + 1),
-        'PX', 2 * width
-    )
-    return { 1, math.floor(limit - used - 1), width - elapsed }
+-- When the oldest step that counts does not any more.
+local function gone(s)
+    return math.max(1, math.ceil((s + STEPS + 1) * length - now))
 end
 
--- The moment at which `used` is one below the limit: in this window, while the
--- one before fades, or in the next, while this one does.
-local wait
-if count <= limit - 1 then
-    wait = width * (1 - (limit - 1 - count) / before) - elapsed
-else
-    wait = width - elapsed + width * (1 - (limit - 1) / count)
+if used < limit then
+    if steps[#steps] and steps[#steps] >= step then
+        calls[#calls] = calls[#calls] + 1
+    else
+        steps[#steps + 1], calls[#calls + 1] = step, 1
+    end
+    local held = {}
+    for i = 1, #steps do
+        held[i] = string.format('%d:%d', steps[i], calls[i])
+    end
+    redis.call('SET', KEYS[1], table.concat(held, ' '), 'PX', width + math.ceil(length))
+    return { 1, limit - used - 1, gone(steps[1]) }
 end
-return { 0, 0, math.max(1, math.ceil(wait)) }
+
+-- When so many are gone that one more may come; more than one must go where
+-- the limit was lowered.
+local wait = 1
+for i = 1, #steps do
+    used = used - calls[i]
+    wait = gone(steps[i])
+    if used < limit then
+        break
+    end
+end
+return { 0, 0, wait }

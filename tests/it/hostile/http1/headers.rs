@@ -46,7 +46,7 @@ pub fn cases(target: &Target) -> Vec<Case> {
         case("an upgrade to HTTP/2", get_with(target, "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"), Good(1)),
         case("an upgrade to a WebSocket", get_with(target, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), Good(1)),
         case("bytes out of range", get_with(target, "Range: bytes=-99999999999999999999,0-0,0-0\r\n"), Good(1)),
-        case("a compression bomb", put_with(target, "Content-Encoding: gzip\r\nContent-Length: 10\r\n", b"\x1f\x8b\x08\0\0\0\0\0\0\0"), Problem(400)),
+        case("a compression bomb", put_with(target, "Content-Encoding: gzip\r\nContent-Length: 10\r\n", b"\x1f\x8b\x08\0\0\0\0\0\0\0"), Problem(415)),
         case("no type", format!("{}Content-Length: 2\r\n\r\n{{}}", head(target, &update_line(target))).into_bytes(), Problem(415)),
         case("a type that is not ASCII", [head(target, &update_line(target)).as_bytes(), b"Content-Type: application/json\xff\r\nContent-Length: 2\r\n\r\n{}"].concat(), Problem(415)),
     ]

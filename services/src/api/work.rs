@@ -1,0 +1,53 @@
+//! A request at work: its place among those in flight and its deadline. Inside
+//! of admission, so that whoever is turned away here knows what is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Semaphore;
+
+use super::problem::Problem;
+
+/// How long a request may take. A command goes on in a task of its own even
+/// when its answer comes too late.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Requests at work at the same time; more are refused at once. Far more than
+/// a saturated service needs to be busy, few enough that those taken are
+/// answered within their deadline.
+const MAX_IN_FLIGHT: usize = 4_096;
+
+/// The places for requests at work; cheap to clone.
+#[derive(Clone)]
+pub struct Places(Arc<Semaphore>);
+
+impl Places {
+    /// So many.
+    #[must_use]
+    pub fn of(count: usize) -> Self {
+        Self(Arc::new(Semaphore::new(count)))
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::of(MAX_IN_FLIGHT)
+    }
+}
+
+/// The middleware.
+pub async fn work(State(places): State<Places>, request: Request, next: Next) -> Response {
+    let Ok(_place) = places.0.try_acquire() else {
+        return Problem::unavailable("The service is overloaded; try again shortly")
+            .into_response();
+    };
+    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(late) => Problem::unavailable("The answer took too long")
+            .because(&late)
+            .into_response(),
+    }
+}
