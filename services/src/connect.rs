@@ -114,8 +114,12 @@ pub fn maintenance_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
 
 fn options(args: &DatabaseArgs, role: &str) -> anyhow::Result<PgConnectOptions> {
     let url = args.url()?;
-    let options = PgConnectOptions::from_str(url.expose())
-        .map_err(|_| anyhow::anyhow!("DATABASE_URL is not an address of Postgres: {url:?}"))?;
+    let options = PgConnectOptions::from_str(url.expose()).map_err(|_| {
+        anyhow::anyhow!(
+            "DATABASE_URL is not an address of Postgres: {}",
+            url.as_address()
+        )
+    })?;
     Ok(options
         .application_name(&format!("reading-sessions-{role}"))
         .options([
@@ -148,7 +152,7 @@ fn pool(args: &DatabaseArgs, size: u32) -> PgPoolOptions {
 pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
     let url = args.url()?;
     let address = async_nats::ServerAddr::from_str(url.expose())
-        .map_err(|_| anyhow::anyhow!("NATS_URL is not an address of NATS: {url:?}"))?;
+        .map_err(|_| anyhow::anyhow!("NATS_URL is not an address of NATS: {}", url.as_address()))?;
     // The client does not take credentials from the address by itself.
     let options = match (address.username(), address.password()) {
         (Some(user), Some(password)) => {
@@ -185,8 +189,9 @@ pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
 /// When the address is not valid.
 pub fn cache(args: &RedisArgs) -> anyhow::Result<Cache> {
     let url = args.url()?;
-    let client = redis::Client::open(url.expose())
-        .map_err(|_| anyhow::anyhow!("REDIS_URL is not an address of Redis: {url:?}"))?;
+    let client = redis::Client::open(url.expose()).map_err(|_| {
+        anyhow::anyhow!("REDIS_URL is not an address of Redis: {}", url.as_address())
+    })?;
     let config = ConnectionManagerConfig::new()
         .set_number_of_retries(1)
         .set_max_delay(Duration::from_millis(500))

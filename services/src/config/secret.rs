@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
+use reqwest::Url;
+
+/// What is shown in its place.
+const HIDDEN: &str = "(hidden)";
 
 /// A value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,6 +19,21 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// For a value that is an address: all of it but the password and the
+    /// parameters, which may be secrets too.
+    #[must_use]
+    pub fn as_address(&self) -> String {
+        let Ok(mut url) = Url::parse(&self.0) else {
+            return HIDDEN.to_owned();
+        };
+        if url.password().is_some() && url.set_password(Some(HIDDEN)).is_err() {
+            return HIDDEN.to_owned();
+        }
+        url.set_query(None);
+        url.set_fragment(None);
+        url.into()
     }
 }
 
@@ -32,21 +51,9 @@ impl FromStr for Secret {
     }
 }
 
-/// Shows only that there is one; of an address, all but its password.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Parameters may be secrets too.
-        let shown = self.0.split(['?', '#']).next().unwrap_or_default();
-        let Some((scheme, rest)) = shown.split_once("://") else {
-            return f.write_str("(hidden)");
-        };
-        match rest.rsplit_once('@') {
-            Some((user, host)) => {
-                let user = user.split_once(':').map_or(user, |(user, _)| user);
-                write!(f, "{scheme}://{user}:(hidden)@{host}")
-            }
-            None => f.write_str(shown),
-        }
+        f.write_str(HIDDEN)
     }
 }
 
@@ -73,16 +80,25 @@ mod tests {
 
     #[test]
     fn a_secret_is_never_shown() {
-        let shown = |text: &str| format!("{:?}", Secret(text.to_owned()));
-        assert_eq!(shown("correct horse battery staple"), "(hidden)");
+        for text in ["correct horse", "a://b:c@d", ""] {
+            assert_eq!(format!("{:?}", Secret(text.to_owned())), "(hidden)");
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_what_is_secret_in_it() {
+        let shown = |text: &str| Secret(text.to_owned()).as_address();
         assert_eq!(
             shown("postgres://app:s3cr3t@db:5432/reading"),
             "postgres://app:(hidden)@db:5432/reading"
         );
-        assert_eq!(shown("redis://cache:6379"), "redis://cache:6379");
         assert_eq!(
             shown("postgres://db/reading?password=s3cr3t"),
             "postgres://db/reading"
         );
+        assert_eq!(shown("redis://cache:6379"), "redis://cache:6379");
+        // A password that ought to have been encoded.
+        assert!(!shown("postgres://app:pa?ss@db/x").contains("pa"));
+        assert_eq!(shown("not an address"), "(hidden)");
     }
 }

@@ -11,8 +11,8 @@ impl Settings {
     /// The settings that take effect.
     #[must_use]
     pub fn of(args: &ServeArgs) -> Self {
-        let hidden = |secret: anyhow::Result<Secret>| match secret {
-            Ok(secret) => format!("{secret:?}"),
+        let address = |secret: anyhow::Result<Secret>| match secret {
+            Ok(secret) => secret.as_address(),
             Err(error) => format!("({error})"),
         };
         let roles = if args.roles.is_empty() {
@@ -40,7 +40,7 @@ impl Settings {
                         .filter_map(|o| o.to_str().ok()),
                 ),
             ),
-            ("DATABASE_URL", hidden(args.database.url())),
+            ("DATABASE_URL", address(args.database.url())),
             (
                 "DATABASE_POOL_SIZE",
                 args.database.database_pool_size.to_string(),
@@ -53,15 +53,15 @@ impl Settings {
                 "DATABASE_POOL_TIMEOUT",
                 seconds(args.database.database_pool_timeout),
             ),
-            ("NATS_URL", hidden(args.nats.url())),
+            ("NATS_URL", address(args.nats.url())),
             ("NATS_PREFIX", args.nats.nats_prefix.clone()),
-            ("REDIS_URL", hidden(args.redis.url())),
+            ("REDIS_URL", address(args.redis.url())),
             (
                 "JWT_SECRET",
                 match args.auth.source() {
-                    Ok(KeySource::Secret(secret)) => hidden(Ok(secret)),
+                    Ok(KeySource::Secret(secret)) => format!("{secret:?}"),
                     Ok(KeySource::File(_) | KeySource::Url(_)) => String::new(),
-                    Err(error) => hidden(Err(error)),
+                    Err(error) => format!("({error})"),
                 },
             ),
             (
@@ -77,7 +77,7 @@ impl Settings {
                 args.auth
                     .jwks_url
                     .as_ref()
-                    .map(|url| format!("{url:?}"))
+                    .map(Secret::as_address)
                     .unwrap_or_default(),
             ),
             ("JWT_ISSUER", optional(&args.auth.jwt_issuer)),

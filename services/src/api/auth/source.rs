@@ -103,7 +103,7 @@ impl Source {
             Self::Url(client, url, shown) => fetch(client, url)
                 .await
                 .map(Some)
-                .with_context(|| format!("JWKS_URL {shown:?}")),
+                .with_context(|| format!("JWKS_URL {}", shown.as_address())),
         }
     }
 }
