@@ -20,15 +20,8 @@ pub fn reading_hour(at: Timestamp, zone: Tz) -> (NaiveDate, u32) {
     (local.date_naive(), local.hour())
 }
 
-/// Splits the `active_ms` milliseconds from `from` on over the reader's days,
-/// in order of time. Days without a millisecond are left out. A date that
-/// comes twice, as where clocks went back from 00:01, is told twice.
-#[must_use]
-pub fn split_by_day(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<(NaiveDate, i64)> {
-    split(from, active_ms, |at| reading_day(at, zone))
-}
-
-/// As [`split_by_day`], over the reader's hours.
+/// Splits the `active_ms` milliseconds from `from` on over the reader's days
+/// and hours, in order of time. Hours without a millisecond are left out.
 #[must_use]
 pub fn split_by_hour(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<((NaiveDate, u32), i64)> {
     split(from, active_ms, |at| reading_hour(at, zone))

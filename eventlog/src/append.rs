@@ -127,23 +127,31 @@ async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, head: watch::Sender
     let mut jobs = Vec::with_capacity(MAX_BATCH);
     while waiting.recv_many(&mut jobs, MAX_BATCH).await > 0 {
         let Some(mut link) = connected(&pool, connection.take()).await else {
-            // Those that came meanwhile would wait as long again, and so on.
-            while let Ok(job) = waiting.try_recv() {
-                jobs.push(job);
-            }
-            for job in jobs.drain(..) {
-                let _ = job.reply.send(Err(AppendError::Unavailable));
-            }
+            refuse(jobs.drain(..));
+            refuse(std::iter::from_fn(|| waiting.try_recv().ok()));
             continue;
         };
         let (batch, replies): (Vec<Rows>, Vec<_>) =
             jobs.drain(..).map(|job| (job.rows, job.reply)).unzip();
-        let (results, link_is_good) = write_batch(&mut link, batch, &head).await;
-        connection = link_is_good.then_some(link);
+        let (results, trouble) = write_batch(&mut link, batch, &head).await;
+        connection = trouble
+            .is_none_or(Failure::leaves_a_good_connection)
+            .then_some(link);
         for (reply, result) in replies.into_iter().zip(results) {
             // A caller that has gone away does not undo what was written.
             let _ = reply.send(result);
         }
+        if trouble.is_some_and(|failure| failure != Failure::Bad) {
+            refuse(std::iter::from_fn(|| waiting.try_recv().ok()));
+        }
+    }
+}
+
+/// Refuses what came while Postgres did not answer: it would wait as long
+/// again, and what comes behind it longer.
+fn refuse(jobs: impl Iterator<Item = Job>) {
+    for job in jobs {
+        let _ = job.reply.send(Err(AppendError::Unavailable));
     }
 }
 
@@ -164,16 +172,16 @@ async fn connected(pool: &PgPool, connection: Option<PgConnection>) -> Option<Pg
 }
 
 /// Writes a batch; one that the database cannot take whole is written command
-/// by command, so that one bad command fails alone. Also tells whether the
-/// connection is good for the next one.
+/// by command, so that one bad command fails alone. Also tells what went wrong
+/// last.
 async fn write_batch(
     link: &mut PgConnection,
     batch: Vec<Rows>,
     head: &watch::Sender<i64>,
-) -> (Vec<Positions>, bool) {
+) -> (Vec<Positions>, Option<Failure>) {
     let count = batch.len();
     let failure = match write(link, &batch, head).await {
-        Ok(results) => return (results, true),
+        Ok(results) => return (results, None),
         Err(failure) => failure,
     };
     let mut results = Vec::with_capacity(count);
@@ -200,7 +208,7 @@ async fn write_batch(
         AppendError::Unavailable
     };
     results.resize(count, Err(rest));
-    (results, last.leaves_a_good_connection())
+    (results, Some(last))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -219,8 +227,6 @@ impl Failure {
     /// By the server's word that nothing was written.
     fn of(code: &str) -> Self {
         match code {
-            // A command more than once among rows to be changed.
-            "21000" => Self::Bad,
             // A lock or the statement took too long.
             "55P03" | "57014" => Self::Busy,
             // The data's fault (an unpaired surrogate in JSON), as is a

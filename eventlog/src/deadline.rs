@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// A call's answer, or [`sqlx::Error::Io`] when it does not come in time.
 /// Whether the statement takes effect is then unknown, and its connection is
-/// of no more use: one of our own is to be dropped, one of a pool is closed by
-/// the pool when it does not answer there either.
+/// of no more use: one of our own is to be dropped, one of a pool is asked
+/// when it comes back there, within a deadline too, and closed.
 ///
 /// # Errors
 /// Those of the call.

@@ -110,6 +110,12 @@ impl CommandError {
     }
 }
 
+impl From<sqlx::Error> for CommandError {
+    fn from(error: sqlx::Error) -> Self {
+        LogError::from(error).into()
+    }
+}
+
 impl From<AppendError> for CommandError {
     fn from(error: AppendError) -> Self {
         match error {

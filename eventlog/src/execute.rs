@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::append::Append;
+use crate::deadline::within;
 use crate::idempotency::{self, Decided, Key};
 use crate::repository::{Repository, Versioned};
 use crate::{AppendError, CommandError, LogError, claims, read};
@@ -45,6 +46,16 @@ const MAX_COMMANDS: usize = 8_192;
 /// Commands behind one lock: far more than a reader's devices send in the time
 /// of a commit, and few enough that one reader cannot take the others' places.
 const MAX_OF_A_LOCK: usize = 128;
+
+/// How long a command waits for its turn. Shorter than its client does, so that
+/// no command takes effect long after its client was told that it did not.
+const TURN: Duration = Duration::from_secs(5);
+
+/// How long the log may take to be read for a decision.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often a reader's active session is looked for while it changes.
+const ACTIVE_ATTEMPTS: u32 = 3;
 
 /// What comes with a command besides its content.
 #[derive(Clone, Debug, Default)]
@@ -269,21 +280,25 @@ impl Sessions {
     /// See [`LogError`].
     pub async fn active(&self, reader_id: ReaderId) -> Result<Option<Active>, LogError> {
         let repository = &self.0.repository;
-        let Some(session_id) = claims::active_session(repository.pool(), reader_id).await? else {
-            return Ok(None);
-        };
-        let versioned = repository.load_newest(session_id).await?;
-        // Between the two reads it may have ended.
-        if !versioned.session.started().is_some_and(Session::is_active) {
-            return Ok(None);
+        // Between the two reads it may have ended, and another begun: the claim
+        // changes with the events.
+        for _ in 0..ACTIVE_ATTEMPTS {
+            let claimed = claims::active_session(repository.pool(), reader_id).await?;
+            let Some(session_id) = claimed else {
+                return Ok(None);
+            };
+            let versioned = repository.load_newest(session_id).await?;
+            if versioned.session.started().is_some_and(Session::is_active) {
+                let global_position =
+                    read::position(repository.pool(), session_id, versioned.sequence).await?;
+                return Ok(Some(Active {
+                    session_id,
+                    versioned,
+                    global_position,
+                }));
+            }
         }
-        let global_position =
-            read::position(repository.pool(), session_id, versioned.sequence).await?;
-        Ok(Some(Active {
-            session_id,
-            versioned,
-            global_position,
-        }))
+        Ok(None)
     }
 
     /// The position of the last event.
@@ -346,14 +361,16 @@ impl Inner {
             .places
             .try_acquire()
             .map_err(|_| CommandError::Overloaded)?;
-        let _turn = turns.lock.lock().await;
+        let _turn = tokio::time::timeout(TURN, turns.lock.lock())
+            .await
+            .map_err(|_| CommandError::Overloaded)?;
         let mut newest = false;
         for attempt in 0..MAX_ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep((PAUSE_STEP * attempt).min(MAX_PAUSE)).await;
             }
             let draft = Draft::new(Arc::clone(self), reader_id, newest);
-            let draft = match decide(draft).await {
+            let draft = match within(READ_DEADLINE, decide(draft)).await {
                 // A refusal that rests on what is only remembered is asked of
                 // the log once more.
                 Err(CommandError::Conflict) => {
@@ -419,14 +436,14 @@ impl Inner {
         reader_id: ReaderId,
         context: &Context,
     ) -> Result<(), CommandError> {
-        if let Some(key) = &context.key
-            && idempotency::find(self.repository.pool(), reader_id, key.name())
-                .await?
-                .is_some()
-        {
-            return Err(CommandError::Repeated);
+        let Some(key) = &context.key else {
+            return Ok(());
+        };
+        let find = idempotency::find(self.repository.pool(), reader_id, key.name());
+        match within(READ_DEADLINE, find).await? {
+            Some(_) => Err(CommandError::Repeated),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn turns(&self, reader_id: ReaderId) -> &Turns {

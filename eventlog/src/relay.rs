@@ -34,6 +34,9 @@ const LEAD_RETRY: Duration = Duration::from_secs(1);
 /// The pause after an error; errors here are other servers' outages.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
 
+/// The pause after an error that somebody must do something about.
+const STOPPED_PAUSE: Duration = Duration::from_secs(2);
+
 /// How long Postgres may take to answer; somewhat longer than a statement may
 /// take there.
 const DEADLINE: Duration = Duration::from_secs(12);
@@ -91,6 +94,19 @@ enum RelayError {
     },
 }
 
+impl RelayError {
+    /// Whether trying again does not help.
+    fn needs_somebody(&self) -> bool {
+        matches!(
+            self,
+            Self::LogLostItsEnd { .. }
+                | Self::StreamLostItsEnd { .. }
+                | Self::Stream(StreamError::Different { .. })
+                | Self::Log(LogError::Undecodable { .. } | LogError::Broken(_))
+        )
+    }
+}
+
 impl From<sqlx::Error> for RelayError {
     fn from(error: sqlx::Error) -> Self {
         Self::Log(error.into())
@@ -114,10 +130,18 @@ impl Relay {
         tokio::select! {
             () = stopped => {}
             () = async { loop {
-                if let Err(error) = self.lead().await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the relay starts over");
-                }
-                tokio::time::sleep(ERROR_PAUSE).await;
+                let pause = match self.lead().await {
+                    Ok(()) => ERROR_PAUSE,
+                    Err(error) if error.needs_somebody() => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "the relay is stopped");
+                        STOPPED_PAUSE
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the relay starts over");
+                        ERROR_PAUSE
+                    }
+                };
+                tokio::time::sleep(pause).await;
             } } => {}
         }
     }

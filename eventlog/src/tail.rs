@@ -35,7 +35,7 @@ const KEPT_CHUNKS: usize = 64;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// How long Postgres may take to answer a reader.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(35);
 
 /// The pause before the stream is asked again.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);

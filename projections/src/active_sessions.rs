@@ -32,6 +32,13 @@ const TOMBSTONE_TTL: Duration = Duration::from_mins(1);
 /// not made.
 pub const FILL_DEADLINE: Duration = Duration::from_millis(500);
 
+/// After this a fill has arrived in Redis: its deadline, and as long again for
+/// a call that nobody waits for any more.
+const FILL_OVER: Duration = Duration::from_secs(1);
+
+/// Keys looked at in one call when all entries are removed.
+const SCANNED: usize = 1_000;
+
 /// How long a query waits for Redis before it asks Postgres.
 const READ_DEADLINE: Duration = Duration::from_millis(10);
 
@@ -164,26 +171,44 @@ impl ActiveSessions {
     /// its head was read are over by the time it is emptied.
     async fn begin(&self) -> Result<i64, CommitError> {
         let head = self.head().await?;
-        tokio::time::sleep(FILL_DEADLINE).await;
-        let emptied = async |mut redis: redis::aio::ConnectionManager| -> RedisResult<()> {
-            let mut keys: Vec<String> = Vec::new();
-            let mut scan = redis
-                .scan_match::<_, String>("reading_session:active:*")
-                .await?;
-            while let Some(key) = scan.next_item().await {
-                keys.push(key?);
+        tokio::time::sleep(FILL_OVER).await;
+        let mut cursor = 0_u64;
+        loop {
+            cursor = self.empty_some(cursor).await?;
+            if cursor == 0 {
+                break;
             }
-            drop(scan);
-            for chunk in keys.chunks(1_000) {
-                let _: () = redis.unlink(chunk).await?;
-            }
-            redis.set(CHECKPOINT, head).await
-        };
+        }
         self.cache
-            .call(Duration::from_secs(30), emptied)
+            .call(COMMIT_DEADLINE, async |mut redis| -> RedisResult<()> {
+                redis.set(CHECKPOINT, head).await
+            })
             .await
             .map_err(unavailable)?;
         Ok(head)
+    }
+
+    /// Removes the entries among some keys; returns where to go on, 0 at the
+    /// end.
+    async fn empty_some(&self, cursor: u64) -> Result<u64, CommitError> {
+        let emptied = async |mut redis: redis::aio::ConnectionManager| -> RedisResult<u64> {
+            let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg("MATCH")
+                .arg("reading_session:active:*")
+                .arg("COUNT")
+                .arg(SCANNED)
+                .query_async(&mut redis)
+                .await?;
+            if !keys.is_empty() {
+                let _: () = redis.unlink(keys).await?;
+            }
+            Ok(next)
+        };
+        self.cache
+            .call(COMMIT_DEADLINE, emptied)
+            .await
+            .map_err(unavailable)
     }
 }
 
@@ -291,8 +316,9 @@ fn entry(fields: Fields) -> Option<Entry> {
 }
 
 /// Puts what a miss found in Postgres: `version` is the global position of the
-/// session's last event. What is newer stays, an entry or a tombstone. The caller makes sure that no more than [`FILL_DEADLINE`] went
-/// by since it read Postgres.
+/// session's last event. What is newer stays, an entry or a tombstone. The
+/// caller makes sure that no more than [`FILL_DEADLINE`] went by since it read
+/// Postgres.
 ///
 /// # Errors
 /// See [`CacheError`].

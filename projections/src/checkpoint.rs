@@ -6,12 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use eventlog::deadline::within;
 use sqlx::PgPool;
 use tokio::sync::watch;
 
 /// How often a checkpoint is asked for while somebody waits for it. A
 /// projection is usually some milliseconds behind.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How long Postgres may take to tell it to those who wait.
+const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The checkpoint of a projection; 0 when it has not begun.
 ///
@@ -94,7 +98,7 @@ impl Awaited {
 impl Inner {
     async fn ask(self: Arc<Self>) {
         loop {
-            match read(&self.pool, self.projection).await {
+            match within(DEADLINE, read(&self.pool, self.projection)).await {
                 Ok(position) => drop(self.position.send_replace(position)),
                 Err(error) => tracing::debug!(%error, "a checkpoint was not read"),
             }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::jetstream;
+use eventlog::deadline::within;
 use projections::cache::Cache;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Executor, PgPool};
 
 use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 
@@ -31,12 +32,16 @@ const KEEPALIVE: [(&str, &str); 4] = [
 /// and a server that is there accepts at once.
 const APPEND_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a connection that comes back to a pool may take to answer.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(1);
+
 /// How long an append may take. Shorter than an API statement: all commands
 /// wait behind it.
 const APPEND_TIMEOUT: &str = "5s";
 
-/// How long the relay that leads may be silent. Shorter than it takes NATS to
-/// be called unavailable a few times over: then the relay starts over anyway.
+/// How long the relay that leads may be silent. One that waits for a slow NATS
+/// for so long loses its session too, and starts over; that is harmless, since
+/// whoever leads begins at the stream's end.
 const RELAY_SILENCE: &str = "10s";
 
 /// Connections of the relay's and the appender's pools; each takes one for
@@ -130,6 +135,8 @@ fn options(args: &DatabaseArgs, role: &str) -> anyhow::Result<PgConnectOptions> 
                 "idle_in_transaction_session_timeout",
                 IDLE_IN_TRANSACTION_TIMEOUT,
             ),
+            // A `rollback` that has nothing to do (see `pool`) is no news.
+            ("client_min_messages", "error"),
         ])
         .options(KEEPALIVE))
 }
@@ -141,6 +148,14 @@ fn pool(args: &DatabaseArgs, size: u32) -> PgPoolOptions {
         // A connection that broke is found out by the statement it breaks; a
         // round trip before each one is too dear for that.
         .test_before_acquire(false)
+        // What comes back in the middle of a statement, or half open, is
+        // closed: the pool asks it too, but waits for the answer without end.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                within(RELEASE_DEADLINE, connection.execute("rollback")).await?;
+                Ok(true)
+            })
+        })
         .max_lifetime(Duration::from_hours(1))
 }
 

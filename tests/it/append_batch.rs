@@ -1,6 +1,8 @@
 //! A batch is judged command by command, in order: one that comes too late is
 //! refused whole, its neighbours are written, and nothing is tried twice.
 
+use std::sync::OnceLock;
+
 use sqlx::PgPool;
 use tests::{Stack, app, check};
 use uuid::Uuid;
@@ -18,9 +20,10 @@ const A: &str = "-7000-8000-00000000000a";
 const B: &str = "-7000-8000-00000000000b";
 
 fn this_month(id: &str) -> String {
-    let millis = services::clock::now().timestamp_millis();
-    // To the minute, so that a session has one id throughout a test.
-    let hex = format!("{:012x}", millis & !0xffff);
+    // Read once, so that a session has one id throughout a test.
+    static MILLIS: OnceLock<i64> = OnceLock::new();
+    let millis = MILLIS.get_or_init(|| services::clock::now().timestamp_millis());
+    let hex = format!("{millis:012x}");
     format!("{}-{}{id}", &hex[..8], &hex[8..])
 }
 

@@ -13,6 +13,11 @@ const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
+/// Days alone.
+fn split_by_day(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<(NaiveDate, i64)> {
+    split(from, active_ms, |at| reading_day(at, zone))
+}
+
 fn utc(text: &str) -> Timestamp {
     text.parse().unwrap()
 }

@@ -9,8 +9,9 @@ use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
 };
 
-use super::{BatchOutcome, BatchUpdate, Context, Inner, Outcome};
+use super::{BatchOutcome, BatchUpdate, Context, Inner, Outcome, READ_DEADLINE};
 use crate::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
+use crate::deadline::within;
 use crate::repository::Versioned;
 use crate::{CommandError, claims, read};
 
@@ -207,8 +208,8 @@ impl Draft {
             repository.append(append).await?
         };
         if repeats && let Some((id, known)) = self.touched.first_key_value() {
-            let position = read::position(repository.pool(), *id, known.sequence).await?;
-            return Ok(Some(position));
+            let position = read::position(repository.pool(), *id, known.sequence);
+            return Ok(Some(within(READ_DEADLINE, position).await?));
         }
         for (id, after) in self.touched {
             drop(repository.keep(id, after));

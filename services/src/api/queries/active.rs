@@ -83,15 +83,14 @@ async fn from_log(
         sequence: active.versioned.sequence,
         session: session.clone(),
     };
-    // A fill that took long could bring back what has ended meanwhile.
-    if started.elapsed() < FILL_DEADLINE {
-        let filled = entry.clone();
-        tokio::spawn(async move {
-            if let Err(error) = active_sessions::fill(&cache, &filled, active.global_position).await
-            {
-                tracing::debug!(%error, "a miss was not filled");
-            }
-        });
-    }
+    let filled = entry.clone();
+    tokio::spawn(async move {
+        // One that took long could bring back what has ended meanwhile.
+        if started.elapsed() < FILL_DEADLINE
+            && let Err(error) = active_sessions::fill(&cache, &filled, active.global_position).await
+        {
+            tracing::debug!(%error, "a miss was not filled");
+        }
+    });
     Ok(Some(entry))
 }
