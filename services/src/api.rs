@@ -103,7 +103,9 @@ pub fn router(handles: Handles, admission: Admission, origins: &[HeaderValue]) -
         .layer(DefaultBodyLimit::max(MAX_BODY));
 
     let router = openapi::router()
-        .fallback(async || Problem::not_found("There is nothing at this address"))
+        .fallback(async || {
+            Problem::not_found("There is nothing at this address; /docs describes what there is")
+        })
         .method_not_allowed_fallback(method_not_allowed)
         .layer(work)
         .layer(middleware::from_fn_with_state(admission, admission::anyone))

@@ -95,7 +95,7 @@ pub struct HttpArgs {
 /// without a good token.
 #[derive(Args, Clone, Debug)]
 pub struct RateLimitArgs {
-    /// Position updates, also in batches.
+    /// Position updates; a batch is one.
     #[arg(
         long = "rate-limit-high-frequency",
         env = "RATE_LIMIT_HIGH_FREQUENCY",
@@ -131,7 +131,7 @@ pub struct RateLimitArgs {
 /// Rules of the domain.
 #[derive(Args, Clone, Debug)]
 pub struct RuleArgs {
-    /// The longest gap between two observations that counts as reading, in
+    /// How much of a gap between two observations counts as reading at most, in
     /// seconds.
     #[arg(long, env = "ACTIVE_GAP", default_value = "120", value_parser = seconds)]
     pub active_gap: Duration,

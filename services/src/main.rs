@@ -1,6 +1,7 @@
 //! `reading-sessions`: one executable, a subcommand for each role or command.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use mimalloc::MiMalloc;
@@ -17,7 +18,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// Reading sessions for e-reader back ends: commands over HTTP, an event log in
 /// Postgres, events on NATS, projections in Postgres and Redis.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "reading-sessions", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -43,17 +44,24 @@ enum Command {
     /// Run the service with servers of its own, for development.
     #[command(after_help = "Examples:
   reading-sessions dev
-  reading-sessions dev --data /tmp/reading --offline
-  DATABASE_URL=postgres://localhost/reading reading-sessions dev")]
+  reading-sessions dev --data /tmp/reading --http-addr 127.0.0.1:9080 --admin-addr 127.0.0.1:9081
+  DATABASE_URL=postgres://localhost/reading reading-sessions dev
+
+Of DATABASE_URL, NATS_URL and REDIS_URL each takes the place of that server alone.")]
     Dev(Box<DevArgs>),
     /// Bring the database's schema up to date.
     #[command(after_help = "Example:
   DATABASE_URL=postgres://localhost/reading reading-sessions migrate")]
     Migrate(DatabaseArgs),
     /// Print a token for development; with HS256 only.
-    #[command(after_help = "Examples:
+    #[command(
+        after_help = "The secret comes from JWT_SECRET or JWT_SECRET_FILE; that of `dev` is in \
+the file jwt-secret of its data folder.
+
+Examples:
   reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001
-  reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001 --admin --ttl 10m")]
+  reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001 --admin --ttl 10m"
+    )]
     Token(TokenArgs),
     /// Print the settings that take effect, without secrets.
     #[command(after_help = "Examples:
@@ -79,8 +87,18 @@ enum Output {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // The causes, and never a backtrace: most are settings.
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     telemetry::start(arguments.log_format)?;
     match arguments.command {
         Command::Serve(args) => roles::serve(&args).await,

@@ -167,7 +167,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
 async fn bind(address: std::net::SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("{name}: cannot listen on {address}"))
+        .with_context(|| format!("cannot listen on {address}, as {name} says"))
 }
 
 impl Service {

@@ -1,5 +1,7 @@
 //! Logs: text for people, JSON for machines.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
@@ -25,6 +27,7 @@ pub fn start(format: LogFormat) -> anyhow::Result<()> {
     };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.try_init(),

@@ -204,7 +204,7 @@ async fn unknown_addresses_methods_and_ids_are_refused() {
     );
     for cursor in ["x", "AAAA", "%00", "e30"] {
         let answer = reader.history(&format!("?cursor={cursor}")).await;
-        assert_eq!(answer.problem(400), "Invalid cursor");
+        assert!(answer.problem(400).starts_with("Invalid cursor"));
     }
     for query in ["?days=0", "?days=367", "?days=all"] {
         let path = format!("/stats/daily{query}");

@@ -201,5 +201,5 @@ async fn the_history_goes_page_by_page_newest_first() {
     let page = reader.history("?page_size=3").await.ok();
     let cursor = page["next_cursor"].as_str().unwrap();
     let foreign = app.reader().history(&format!("?cursor={cursor}")).await;
-    assert_eq!(foreign.problem(400), "Invalid cursor");
+    assert!(foreign.problem(400).starts_with("Invalid cursor"));
 }

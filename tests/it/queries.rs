@@ -105,10 +105,10 @@ async fn a_cursor_goes_before_a_page_and_is_good_for_its_own_list_alone() {
 
     let book = Uuid::new_v4();
     let foreign = app.reader().history(&format!("?cursor={cursor}")).await;
-    assert_eq!(foreign.problem(400), "Invalid cursor");
+    assert!(foreign.problem(400).starts_with("Invalid cursor"));
     let query = format!("?cursor={cursor}&book_id={book}");
     let filtered = reader.history(&query).await;
-    assert_eq!(filtered.problem(400), "Invalid cursor");
+    assert!(filtered.problem(400).starts_with("Invalid cursor"));
 }
 
 #[tokio::test]

@@ -97,6 +97,8 @@ impl Contract {
         for name in response["headers"].as_object().unwrap().keys() {
             let at_times = match name.as_str() {
                 "idempotent-replayed" | "link" => true,
+                // Trying again does not help when an id is taken.
+                "retry-after" => status == 409,
                 // Nothing has no version, and nothing done no position.
                 "etag" => operation == "active",
                 "x-global-position" => operation == "batchUpdate",

@@ -9,7 +9,7 @@ export type Session = components["schemas"]["Session"];
 export type Problem = components["schemas"]["Problem"];
 
 const ATTEMPTS = 5;
-const LONGEST_WAIT_MS = 10_000;
+const LONGEST_WAIT_MS = 60_000;
 
 /** A client for one reader. */
 export function client(baseUrl: string, token: string) {
@@ -50,8 +50,8 @@ export function good<T>(answer: { data?: T; error?: Problem }): T {
 }
 
 /**
- * As fetch, and tries again after network errors, 429 and 503: all requests
- * here are queries or have a key.
+ * As fetch, and tries again after network errors and whenever the answer says
+ * when: all requests here are queries or have a key.
  */
 async function patientFetch(request: Request): Promise<Response> {
   for (let attempt = 1; ; attempt++) {
@@ -59,10 +59,10 @@ async function patientFetch(request: Request): Promise<Response> {
     let wait: number | undefined;
     try {
       const response = await fetch(request.clone());
-      if (isLast || (response.status !== 429 && response.status !== 503)) {
+      wait = retryAfter(response);
+      if (isLast || wait === undefined) {
         return response;
       }
-      wait = retryAfter(response);
       await response.body?.cancel();
     } catch (error) {
       if (isLast) {
@@ -70,7 +70,8 @@ async function patientFetch(request: Request): Promise<Response> {
       }
     }
     // Apart from each other, or all who were turned away come back at once.
-    wait ??= 100 * 2 ** attempt * (0.5 + Math.random());
+    wait ??= 100 * 2 ** attempt;
+    wait *= 1 + Math.random() / 2;
     await new Promise((resolve) => setTimeout(resolve, Math.min(wait, LONGEST_WAIT_MS)));
   }
 }

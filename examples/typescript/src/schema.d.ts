@@ -242,7 +242,8 @@ export interface components {
             locator?: string | null;
             /**
              * Format: date-time
-             * @description When it was, if not now: at most 30 days ago.
+             * @description When it was, if not now: at most 30 days ago. A time ahead of the service's
+             *     clock, by up to a day, is taken as now.
              */
             occurred_at?: string | null;
             /** Format: uuid */
@@ -279,7 +280,8 @@ export interface components {
             end_position?: number | string | null;
             /**
              * Format: date-time
-             * @description When it was, if not now: at most 30 days ago.
+             * @description When it was, if not now: at most 30 days ago. A time ahead of the service's
+             *     clock, by up to a day, is taken as now.
              */
             occurred_at?: string | null;
         };
@@ -395,7 +397,9 @@ export interface components {
         Session: {
             /**
              * Format: int64
-             * @description Time in which something was read, in whole seconds.
+             * @description Reading time, in whole seconds: from one latest observation to the next,
+             *     as they arrived, at most two minutes of each gap. One that comes late, by
+             *     itself, adds none; a batch is put in order first.
              */
             active_seconds: number;
             book: components["schemas"]["Book"] | null;
@@ -409,7 +413,10 @@ export interface components {
              *     whole minutes.
              */
             duration_minutes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description As `duration_minutes`, in whole seconds.
+             */
             duration_seconds: number;
             /** @description Percent of the book */
             end_position: number;
@@ -422,13 +429,20 @@ export interface components {
             /** Format: uuid */
             id: string;
             is_active: boolean;
-            /** Format: date-time */
+            /**
+             * Format: date-time
+             * @description When the latest observation was.
+             */
             last_activity_at: string;
-            /** @description Where exactly, in the app's own words, for example an EPUB CFI. */
+            /**
+             * @description Where exactly, in the app's own words, for example an EPUB CFI. Of the
+             *     latest position; null when that came without one.
+             */
             locator: string | null;
             /**
              * Format: int64
-             * @description Whole pages of progress, when the book's length is known; else 0.
+             * @description Whole pages of progress, when the book's length is known; else 0, as
+             *     after reading back.
              */
             pages_read: number;
             /** @description Percent of the book; negative for reading back */
@@ -450,6 +464,7 @@ export interface components {
             book?: components["schemas"]["Book"] | null;
             /** Format: uuid */
             book_id: string;
+            /** @description The device, as the app names it; kept in the log. */
             device_id?: string | null;
             /** @enum {string|null} */
             device_type?: "mobile" | "tablet" | "desktop" | null;
@@ -457,13 +472,15 @@ export interface components {
             locator?: string | null;
             /**
              * Format: date-time
-             * @description When it was, if not now: at most 30 days ago.
+             * @description When it was, if not now: at most 30 days ago. A time ahead of the service's
+             *     clock, by up to a day, is taken as now.
              */
             occurred_at?: string | null;
             /**
              * Format: uuid
-             * @description A UUIDv7 made by the app, at most 30 days old; the start can then be
-             *     repeated.
+             * @description A UUIDv7 made by the app, at most 30 days old and at most a day ahead.
+             *     The start can then be repeated: with the same book and position it is
+             *     answered with the session as it stands, with others it is 409.
              */
             session_id?: string | null;
             /** @description Percent of the book, rounded to four decimals; old clients may send it as a string */
@@ -508,7 +525,8 @@ export interface components {
             locator?: string | null;
             /**
              * Format: date-time
-             * @description When it was, if not now: at most 30 days ago.
+             * @description When it was, if not now: at most 30 days ago. A time ahead of the service's
+             *     clock, by up to a day, is taken as now.
              */
             occurred_at?: string | null;
         };
@@ -613,6 +631,7 @@ export interface components {
         /** @description Conflict */
         Conflict: {
             headers: {
+                "retry-after": components["headers"]["RetryAfter"];
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
                 "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
                 "x-ratelimit-reset": components["headers"]["RateLimitReset"];
@@ -644,11 +663,11 @@ export interface components {
             content: {
                 /**
                  * @example {
-                 *       "detail": "current_position: a position is from 0 to 100",
+                 *       "detail": "current_position: A position is a number from 0 to 100",
                  *       "errors": [
                  *         {
                  *           "field": "current_position",
-                 *           "message": "a position is from 0 to 100"
+                 *           "message": "A position is a number from 0 to 100"
                  *         }
                  *       ],
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
@@ -845,7 +864,7 @@ export interface components {
     headers: {
         /** @description The version of what is answered */
         ETag: string;
-        /** @description The position of the command's last event in the log, for `min_position`; absent when it led to none */
+        /** @description The position in the log of the last event that the answer holds, for `min_position`; absent when all of a batch was refused */
         GlobalPosition: number;
         /** @description Where the next page is (RFC 8288) */
         Link: string;
@@ -859,7 +878,7 @@ export interface components {
         Replayed: string;
         /** @description Names the request in the service's log */
         RequestId: string;
-        /** @description Seconds to wait before trying again */
+        /** @description Seconds to wait before trying again; absent when that would not help */
         RetryAfter: number;
     };
     pathItems: never;
@@ -917,7 +936,7 @@ export interface operations {
                      *       "start_position": 10,
                      *       "started_at": "2026-03-07T20:00:00Z",
                      *       "user_id": "0193e5a0-0000-7000-8000-000000000001",
-                     *       "version": 2
+                     *       "version": 34
                      *     }
                      */
                     "application/json": components["schemas"]["Session"] | null;
@@ -947,10 +966,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /**
-                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422.
-                 * @example 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11
-                 */
+                /** @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -1000,7 +1016,7 @@ export interface operations {
                      *           "error": null,
                      *           "session_id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
                      *           "success": true,
-                     *           "version": 3
+                     *           "version": 35
                      *         },
                      *         {
                      *           "applied": false,
@@ -1084,13 +1100,13 @@ export interface operations {
                      *           "id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
                      *           "is_active": false,
                      *           "last_activity_at": "2026-03-07T20:34:00Z",
-                     *           "locator": "epubcfi(/6/14!/4/2/8:0)",
+                     *           "locator": null,
                      *           "pages_read": 120,
                      *           "progress_delta": 15,
                      *           "start_position": 10,
                      *           "started_at": "2026-03-07T20:00:00Z",
                      *           "user_id": "0193e5a0-0000-7000-8000-000000000001",
-                     *           "version": 4
+                     *           "version": 36
                      *         }
                      *       ],
                      *       "total": 1
@@ -1112,10 +1128,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /**
-                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422.
-                 * @example 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11
-                 */
+                /** @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -1521,7 +1534,7 @@ export interface operations {
                      *       "start_position": 10,
                      *       "started_at": "2026-03-07T20:00:00Z",
                      *       "user_id": "0193e5a0-0000-7000-8000-000000000001",
-                     *       "version": 2
+                     *       "version": 34
                      *     }
                      */
                     "application/json": components["schemas"]["Session"];
@@ -1552,10 +1565,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /**
-                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422.
-                 * @example 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11
-                 */
+                /** @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -1607,13 +1617,13 @@ export interface operations {
                      *       "id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
                      *       "is_active": false,
                      *       "last_activity_at": "2026-03-07T20:34:00Z",
-                     *       "locator": "epubcfi(/6/14!/4/2/8:0)",
+                     *       "locator": null,
                      *       "pages_read": 120,
                      *       "progress_delta": 15,
                      *       "start_position": 10,
                      *       "started_at": "2026-03-07T20:00:00Z",
                      *       "user_id": "0193e5a0-0000-7000-8000-000000000001",
-                     *       "version": 4
+                     *       "version": 36
                      *     }
                      */
                     "application/json": components["schemas"]["Session"];
@@ -1636,10 +1646,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /**
-                 * @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422.
-                 * @example 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11
-                 */
+                /** @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -1699,7 +1706,7 @@ export interface operations {
                      *       "start_position": 10,
                      *       "started_at": "2026-03-07T20:00:00Z",
                      *       "user_id": "0193e5a0-0000-7000-8000-000000000001",
-                     *       "version": 2
+                     *       "version": 34
                      *     }
                      */
                     "application/json": components["schemas"]["Updated"];

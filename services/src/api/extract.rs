@@ -21,6 +21,10 @@ use uuid::Uuid;
 use super::problem::Problem;
 use super::serve::Slow;
 
+mod fault;
+
+pub use fault::Fault;
+
 /// A JSON body.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
@@ -87,14 +91,14 @@ fn is_slow(rejection: &BytesRejection) -> bool {
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." { String::new() } else { path };
-        match error.inner().classify() {
-            Category::Data => Problem::invalid(field, message(error.inner())),
-            Category::Syntax | Category::Eof | Category::Io => {
-                Problem::bad_request(format!("The body is not JSON: {}", error.inner()))
-            }
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| match error
+        .inner()
+        .classify()
+    {
+        Category::Data => Fault::new(error.path(), &error.inner().to_string()).into(),
+        Category::Eof if body.is_empty() => Problem::bad_request("The body is empty"),
+        Category::Syntax | Category::Eof | Category::Io => {
+            Problem::bad_request(format!("The body is not JSON: {}", error.inner()))
         }
     })?;
     json.end()
@@ -127,15 +131,6 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// Without the line and column, which say nothing of a body on one line.
-fn message(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
-}
-
 /// A query string.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
@@ -147,11 +142,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
         let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs))
             .map(Self)
-            .map_err(|error| {
-                let path = error.path().to_string();
-                let field = if path == "." { String::new() } else { path };
-                Problem::invalid(field, error.inner().to_string())
-            })
+            .map_err(|error| Fault::new(error.path(), &error.inner().to_string()).into())
     }
 }
 
@@ -176,7 +167,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionPath {
         path.ok()
             .and_then(|path| Uuid::try_parse(&path).ok())
             .map(|uuid| Self(SessionId::from_uuid(uuid)))
-            .ok_or_else(|| Problem::invalid("session_id", "not a UUID"))
+            .ok_or_else(|| Problem::invalid("id", "not a UUID"))
     }
 }
 

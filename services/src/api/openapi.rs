@@ -21,11 +21,7 @@ pub mod schema;
 #[openapi(
     info(
         title = "Reading Sessions",
-        description = "What a reader does with a book, as sessions: start, move the position, end, \
-            and look back.\n\n\
-            Errors are problems (RFC 9457). Commands can be repeated safely with an \
-            `Idempotency-Key`. Queries of what projections hold are usually some milliseconds \
-            behind; `min_position` makes one wait for what a command did.",
+        description = "",
         license(name = "MIT OR Apache-2.0"),
     ),
     paths(
@@ -54,6 +50,7 @@ struct Api;
 #[must_use]
 pub fn document() -> Value {
     let mut document = serde_json::to_value(Api::openapi()).expect("it is plain JSON");
+    document["info"]["description"] = include_str!("openapi/guide.md").into();
     common::complete(&mut document);
     examples::add(&mut document);
     document

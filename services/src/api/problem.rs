@@ -205,6 +205,8 @@ impl Problem {
         };
         let json = serde_json::to_vec(&body).expect("a problem is plain JSON");
         *response.body_mut() = Body::from(json);
+        // That of the empty body before.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),

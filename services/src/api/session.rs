@@ -29,10 +29,12 @@ pub struct Session {
     duration_minutes: i64,
     #[schema(schema_with = schema::percent)]
     start_position: Position,
-    /// The latest position, also while the session is active.
+    /// The latest position by the time of its observation, also while the session
+    /// is active.
     #[schema(schema_with = schema::percent)]
     end_position: Position,
-    /// Whole pages of progress, when the book's length is known; else 0.
+    /// Whole pages of progress, when the book's length is known; else 0, as
+    /// after reading back.
     pages_read: i64,
     #[schema(required, schema_with = schema::device_type)]
     device_type: Option<DeviceType>,
@@ -40,20 +42,27 @@ pub struct Session {
     /// From the start to the latest position; negative after reading back.
     #[schema(schema_with = schema::progress)]
     progress_delta: Progress,
+    /// As `duration_minutes`, in whole seconds.
     duration_seconds: i64,
-    /// Time in which something was read, in whole seconds.
+    /// Reading time, in whole seconds: from one latest observation to the next,
+    /// as they arrived, at most two minutes of each gap. One that comes late, by
+    /// itself, adds none; a batch is put in order first.
     active_seconds: i64,
+    /// Of all observations, late ones too.
     #[schema(schema_with = schema::percent)]
     furthest_position: Position,
     /// `finished` by the reader, `superseded` by the start of another session,
-    /// or `idle`; null while the session is active.
+    /// or `idle`, by the service, when nothing came for long; null while the
+    /// session is active.
     #[schema(required, schema_with = schema::end_reason)]
     end_reason: Option<EndReason>,
+    /// When the latest observation was.
     #[schema(value_type = DateTime)]
     last_activity_at: Timestamp,
     /// How many events the session has.
     version: i64,
-    /// Where exactly, in the app's own words, for example an EPUB CFI.
+    /// Where exactly, in the app's own words, for example an EPUB CFI. Of the
+    /// latest position; null when that came without one.
     #[schema(required)]
     locator: Option<String>,
     #[schema(required, value_type = Option<BookBody>)]

@@ -19,10 +19,15 @@ use crate::roles;
 /// How long the printed token is valid, in seconds.
 const TOKEN_LIFE: i64 = 12 * 3_600;
 
+/// Whose token that is: the same at each start, so that the data are theirs.
+const DEVELOPER: Uuid = Uuid::from_u128(0x0193_e5a0_0000_7000_8000_0000_0000_0001);
+
 /// What `dev` takes besides the settings of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct DevArgs {
-    /// The folder of the servers' data; it survives restarts.
+    /// The folder of the servers' data; it survives restarts. By default
+    /// ~/.local/state/reading-sessions or, for root,
+    /// /var/tmp/reading-sessions/data. Removing it begins anew.
     #[arg(long, env = "DEV_DATA")]
     pub data: Option<PathBuf>,
     /// Never fetch a server that is not on the machine.
@@ -97,7 +102,7 @@ fn banner(
     let token = match settings.auth.source()? {
         KeySource::Secret(secret) => {
             let expires_at = clock::now().timestamp() + TOKEN_LIFE;
-            let user = Uuid::new_v4().to_string();
+            let user = DEVELOPER.to_string();
             let token = auth::token(&secret, &user, true, &settings.auth, expires_at)?;
             format!("A token for 12 hours, in your shell:\n\n  export TOKEN={token}")
         }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::MAX_LOCATOR;
 use crate::api::answer::Answer;
 use crate::api::auth::Caller;
-use crate::api::extract::{CommandContext, Json, Object, Percent, text};
+use crate::api::extract::{CommandContext, Fault, Json, Object, Percent, text};
 use crate::api::openapi::schema;
 use crate::api::problem::Problem;
 use crate::clock;
@@ -42,7 +42,8 @@ pub struct Item {
     /// Where exactly, in the app's own words, for example an EPUB CFI.
     #[schema(max_length = 2048)]
     locator: Option<String>,
-    /// When it was, if not now: at most 30 days ago.
+    /// When it was, if not now: at most 30 days ago. A time ahead of the service's
+    /// clock, by up to a day, is taken as now.
     #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
 }
@@ -134,7 +135,10 @@ fn read(item: serde_json::Value, arrived: Timestamp) -> ReadItem {
         .and_then(|id| Some(id.as_str()?.to_owned()));
     let item: Item = match serde_path_to_error::deserialize(item) {
         Ok(Object(item)) => item,
-        Err(error) => return (named, Err(format!("Invalid update: {error}"))),
+        Err(error) => {
+            let fault = Fault::new(error.path(), &error.inner().to_string());
+            return (named, Err(format!("Invalid update: {fault}")));
+        }
     };
     let update = (|| {
         let session_id = Uuid::try_parse(&item.session_id)

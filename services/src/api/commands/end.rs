@@ -22,10 +22,12 @@ use crate::clock;
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = End)]
 pub struct Body {
-    /// The last position by default.
+    /// The last position by default. An end that is older than the last
+    /// observation ends there, and this counts for `furthest_position` alone.
     #[schema(schema_with = schema::percent_sent_or_null)]
     end_position: Option<Percent>,
-    /// When it was, if not now: at most 30 days ago.
+    /// When it was, if not now: at most 30 days ago. A time ahead of the service's
+    /// clock, by up to a day, is taken as now.
     #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
 }

@@ -36,9 +36,11 @@ pub struct Body {
     start_position: Option<Percent>,
     #[schema(schema_with = schema::device_type)]
     device_type: Option<DeviceType>,
-    /// A UUIDv7 made by the app, at most 30 days old; the start can then be
-    /// repeated.
+    /// A UUIDv7 made by the app, at most 30 days old and at most a day ahead.
+    /// The start can then be repeated: with the same book and position it is
+    /// answered with the session as it stands, with others it is 409.
     session_id: Option<Uuid>,
+    /// The device, as the app names it; kept in the log.
     #[schema(max_length = 255)]
     device_id: Option<String>,
     /// An IANA name; decides what is a day. UTC by default.
@@ -49,7 +51,8 @@ pub struct Body {
     locator: Option<String>,
     #[schema(value_type = Option<BookBody>)]
     book: Option<Object<BookBody>>,
-    /// When it was, if not now: at most 30 days ago.
+    /// When it was, if not now: at most 30 days ago. A time ahead of the service's
+    /// clock, by up to a day, is taken as now.
     #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
 }

@@ -27,7 +27,8 @@ pub struct Body {
     /// Where exactly, in the app's own words, for example an EPUB CFI.
     #[schema(max_length = 2048)]
     locator: Option<String>,
-    /// When it was, if not now: at most 30 days ago.
+    /// When it was, if not now: at most 30 days ago. A time ahead of the service's
+    /// clock, by up to a day, is taken as now.
     #[schema(value_type = Option<DateTime>)]
     occurred_at: Option<Timestamp>,
 }

@@ -26,7 +26,7 @@ const PROBLEMS: [(u16, &str, &str); 12] = [
     (
         422,
         "Invalid",
-        "current_position: a position is from 0 to 100",
+        "current_position: A position is a number from 0 to 100",
     ),
     (
         429,
@@ -62,7 +62,14 @@ pub fn complete(document: &mut Value) {
     document["security"] = json!([{ "token": [] }]);
     let components = &mut document["components"];
     components["securitySchemes"] = json!({
-        "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" }
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A JSON Web Token of the issuer that the service trusts. `sub` is the \
+                reader (a UUID, or any other text, from which one is made), `exp` must be there, \
+                and `type`, if it is, must be `access`.",
+        }
     });
     components["headers"] = headers();
     components["responses"] = PROBLEMS
@@ -169,7 +176,6 @@ fn key() -> Value {
             answer, also when that was a refusal, for at least a day. The same key with another \
             command is 422.",
         "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" },
-        "example": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a11",
     })
 }
 
@@ -192,11 +198,14 @@ fn headers() -> Value {
         "RateLimitLimit": header("Calls that may be made in a window", "integer"),
         "RateLimitRemaining": header("Calls that are left", "integer"),
         "RateLimitReset": header("Seconds until more are left", "integer"),
-        "RetryAfter": header("Seconds to wait before trying again", "integer"),
+        "RetryAfter": header(
+            "Seconds to wait before trying again; absent when that would not help",
+            "integer"
+        ),
         "ETag": header("The version of what is answered", "string"),
         "GlobalPosition": header(
-            "The position of the command's last event in the log, for `min_position`; \
-                absent when it led to none",
+            "The position in the log of the last event that the answer holds, for `min_position`; \
+                absent when all of a batch was refused",
             "integer"
         ),
         "Replayed": header("`true` for the first answer to a repeated command", "string"),
@@ -221,7 +230,7 @@ fn problem(status: u16, detail: &str) -> Value {
         example["errors"] = json!([{ "field": field, "message": message }]);
     }
     let mut headers = with_common_headers(json!({}));
-    if matches!(status, 429 | 503 | 504) {
+    if matches!(status, 409 | 429 | 503 | 504) {
         headers["retry-after"] = header_of("RetryAfter");
     }
     json!({

@@ -129,7 +129,7 @@ fn batch_result() -> Value {
         "failed_count": 1,
         "errors": [refusal],
         "results": [
-            { "session_id": SESSION, "success": true, "applied": true, "version": 3, "error": null },
+            { "session_id": SESSION, "success": true, "applied": true, "version": 35, "error": null },
             {
                 "session_id": ENDED,
                 "success": false,
@@ -146,7 +146,8 @@ fn ended() -> Value {
     session["ended_at"] = session["last_activity_at"].clone();
     session["is_active"] = json!(false);
     session["end_reason"] = json!("finished");
-    session["version"] = json!(4);
+    session["version"] = json!(36);
+    session["locator"] = Value::Null;
     session
 }
 
@@ -171,7 +172,7 @@ fn session(position: f64) -> Value {
         "furthest_position": position,
         "end_reason": null,
         "last_activity_at": "2026-03-07T20:34:00Z",
-        "version": 2,
+        "version": 34,
         "locator": "epubcfi(/6/14!/4/2/8:0)",
         "book": { "title": "Middlemarch", "author": "George Eliot", "total_pages": 800 },
     })

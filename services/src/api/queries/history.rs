@@ -224,7 +224,11 @@ fn decode(cursor: &str, reader_id: ReaderId, book_id: Option<BookId>) -> Result<
             session_id: SessionId::from_uuid(Uuid::from_slice(session_id).ok()?),
         })
     };
-    bound().ok_or_else(|| Problem::bad_request("Invalid cursor"))
+    bound().ok_or_else(|| {
+        Problem::bad_request(
+            "Invalid cursor: it is good for the reader and the filter that it was given for",
+        )
+    })
 }
 
 /// The first half of a name-based UUID (RFC 9562, version 5).
