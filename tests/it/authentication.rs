@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderValue, StatusCode};
+use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
 use services::api::auth::{Keys, Refusal};
@@ -480,8 +481,12 @@ async fn what_belongs_to_another_reader_is_not_there() {
     let app = App::start().await;
     let (owner, thief) = (app.reader(), app.reader());
     let book = Uuid::new_v4();
-    let foreign = id(&owner.start(book).await.ok());
-    let _ = owner.update(foreign, 10.0).await.ok();
+    // Long enough to count in every number.
+    let ago = |minutes| services::clock::now() - TimeDelta::minutes(minutes);
+    let start = json!({ "book_id": book, "occurred_at": ago(2) });
+    let foreign = id(&owner.start_with(start).await.ok());
+    let update = json!({ "current_position": 10, "occurred_at": ago(0) });
+    let _ = owner.update_with(foreign, update).await.ok();
     app.settled().await;
 
     // The same answer as for a session that nobody has.
@@ -533,7 +538,15 @@ async fn what_belongs_to_another_reader_is_not_there() {
             (&json!([]), &json!(0))
         );
     }
-    assert_eq!(thief.days().await.ok()["days"], json!([]));
+    let nobody = app.reader();
+    for path in ["daily", "weekly", "streak", "patterns"] {
+        let numbers = async |reader: &Reader| {
+            let path = format!("/stats/{path}");
+            reader.call(Method::GET, &path, None).await.ok()
+        };
+        assert_eq!(numbers(&thief).await, numbers(&nobody).await, "{path}");
+        assert_ne!(numbers(&thief).await, numbers(&owner).await, "{path}");
+    }
 
     // Nothing of it has touched the owner's session.
     let session = owner.session(foreign).await.ok();
