@@ -134,6 +134,7 @@ fn name(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let text = text
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))
+        .filter(|text| !text.is_empty())
         .unwrap_or(text);
     let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     if more.is_some() || text.is_empty() || text.len() > MAX_KEY || !is_visible {
@@ -199,7 +200,7 @@ mod tests {
     #[case::plain("a-key", Some("a-key"))]
     #[case::quoted("\"a-key\"", Some("a-key"))]
     #[case::empty("", None)]
-    #[case::only_quotes("\"\"", None)]
+    #[case::only_quotes("\"\"", Some("\"\""))]
     #[case::not_ascii("ключ", None)]
     #[case::with_a_space("a key", None)]
     fn a_key_is_short_and_visible(#[case] value: &str, #[case] expected: Option<&str>) {
