@@ -210,12 +210,7 @@ async fn a_key_has_1_to_255_visible_characters() {
     let app = App::start().await;
     let reader = app.reader();
     let start = json!({ "book_id": Uuid::new_v4() });
-    for bad in [
-        String::new(),
-        "\"\"".to_owned(),
-        "a key".to_owned(),
-        "k".repeat(256),
-    ] {
+    for bad in [String::new(), "a key".to_owned(), "k".repeat(256)] {
         let answer = keyed(&reader, Method::POST, "/start", &bad, &start).await;
         let _ = answer.problem(422);
     }
