@@ -2,7 +2,6 @@
 //! else wrote first, load what is new and decide again.
 
 use std::future::Future;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +10,21 @@ use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, UpdatePosition,
 };
 use serde::Serialize;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::append::Append;
 use crate::deadline::within;
-use crate::idempotency::{self, Decided, Key};
+use crate::idempotency::{self, Decided};
 use crate::repository::{Repository, Versioned};
 use crate::{AppendError, CommandError, LogError, claims, read};
 
 mod draft;
+mod outcome;
+mod turns;
+
 use draft::{Draft, owned_by};
+pub use outcome::{Active, BatchOutcome, BatchUpdate, Context, Done, Outcome};
+use turns::Turns;
 
 /// How often a command is decided before its client is told to try later. In
 /// one process a reader's commands wait for each other, so each round is lost
@@ -34,88 +38,16 @@ const PAUSE_STEP: Duration = Duration::from_millis(1);
 /// The longest pause after a lost round.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 
-/// Locks that readers share by hash. Two readers behind one lock only wait a
-/// commit longer; this many keep that rare with hundreds of commands in flight.
-const READER_LOCKS: usize = 8_192;
-
 /// Commands at work at the same time, waiting ones included; more are refused
 /// at once. A client may go away, its command stays: without a bound a slow log
 /// would fill the memory. As many as may wait to be appended.
 const MAX_COMMANDS: usize = 8_192;
-
-/// Commands behind one lock: far more than a reader's devices send in the time
-/// of a commit, and few enough that one reader cannot take the others' places.
-const MAX_OF_A_LOCK: usize = 128;
-
-/// How long a command waits for its turn. Shorter than its client does, so that
-/// no command takes effect long after its client was told that it did not.
-const TURN: Duration = Duration::from_secs(5);
 
 /// How long the log may take to be read for a decision.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often a reader's active session is looked for while it changes.
 const ACTIVE_ATTEMPTS: u32 = 3;
-
-/// What comes with a command besides its content.
-#[derive(Clone, Debug, Default)]
-pub struct Context {
-    /// The W3C trace context of the request, to be carried along.
-    pub traceparent: Option<String>,
-    /// Makes the command repeatable: its answer is kept under this key.
-    pub key: Option<Key>,
-}
-
-/// What a command on one session leads to.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The session it was for.
-    pub session_id: SessionId,
-    /// The session afterwards.
-    pub versioned: Arc<Versioned>,
-    /// Whether the position it brought is the latest now.
-    pub applied: bool,
-}
-
-/// One observation of a batch.
-#[derive(Clone, Debug)]
-pub struct BatchUpdate {
-    /// The session seen.
-    pub session_id: SessionId,
-    /// What was seen.
-    pub update: UpdatePosition,
-}
-
-/// What a batch leads to.
-#[derive(Clone, Debug)]
-pub struct BatchOutcome {
-    /// For each update, in the order given: the session's version after it and
-    /// whether it was applied, or why it was refused.
-    pub results: Vec<Result<(i64, bool), SessionError>>,
-    /// The last event; `None` when all was refused.
-    pub last_event: Option<(SessionId, i64)>,
-}
-
-/// A command that is in the log.
-#[derive(Clone, Debug)]
-pub struct Done<A> {
-    /// What its client is told.
-    pub answer: A,
-    /// The global position of the last event that the answer rests on; `None`
-    /// when there is none, because all of a batch was refused.
-    pub global_position: Option<i64>,
-}
-
-/// A reader's active session.
-#[derive(Clone, Debug)]
-pub struct Active {
-    /// Its id.
-    pub session_id: SessionId,
-    /// The session.
-    pub versioned: Arc<Versioned>,
-    /// The global position of its last event.
-    pub global_position: i64,
-}
 
 /// All sessions: the command side. Cheap to clone.
 #[derive(Clone)]
@@ -125,22 +57,7 @@ struct Inner {
     repository: Repository,
     rules: Rules,
     places: Arc<Semaphore>,
-    readers: Box<[Turns]>,
-}
-
-/// The commands of some readers, one after the other.
-struct Turns {
-    places: Semaphore,
-    lock: Mutex<()>,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self {
-            places: Semaphore::new(MAX_OF_A_LOCK),
-            lock: Mutex::default(),
-        }
-    }
+    turns: Turns,
 }
 
 impl Sessions {
@@ -151,7 +68,7 @@ impl Sessions {
             repository,
             rules,
             places: Arc::new(Semaphore::new(MAX_COMMANDS)),
-            readers: (0..READER_LOCKS).map(|_| Turns::default()).collect(),
+            turns: Turns::default(),
         }))
     }
 
@@ -354,16 +271,7 @@ impl Inner {
         A: Serialize,
         F: Future<Output = Result<Draft, CommandError>>,
     {
-        // In one process a reader's commands wait for each other instead of
-        // conflicting; between processes the log decides.
-        let turns = self.turns(reader_id);
-        let _place = turns
-            .places
-            .try_acquire()
-            .map_err(|_| CommandError::Overloaded)?;
-        let _turn = tokio::time::timeout(TURN, turns.lock.lock())
-            .await
-            .map_err(|_| CommandError::Overloaded)?;
+        let _turn = self.turns.of(reader_id).await?;
         let mut newest = false;
         for attempt in 0..MAX_ATTEMPTS {
             if attempt > 0 {
@@ -444,16 +352,5 @@ impl Inner {
             Some(_) => Err(CommandError::Repeated),
             None => Ok(()),
         }
-    }
-
-    fn turns(&self, reader_id: ReaderId) -> &Turns {
-        let mut hasher = DefaultHasher::new();
-        reader_id.hash(&mut hasher);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "only the remainder matters"
-        )]
-        let hash = hasher.finish() as usize;
-        &self.readers[hash % self.readers.len()]
     }
 }

@@ -217,12 +217,3 @@ impl Draft {
         Ok(positions.last().copied())
     }
 }
-
-impl Context {
-    fn metadata(&self) -> String {
-        match &self.traceparent {
-            Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),
-            None => "{}".to_owned(),
-        }
-    }
-}

@@ -108,7 +108,7 @@ impl KeySet {
                 Some(key) => key,
                 None => return Opened::UnknownKey,
             },
-            None => match self.only() {
+            None => match self.lone() {
                 Some(key) => key,
                 None => return Opened::Refused,
             },
@@ -132,7 +132,7 @@ impl KeySet {
     }
 
     /// The key of a set that has just one: a token need not name it.
-    fn only(&self) -> Option<&Key> {
+    fn lone(&self) -> Option<&Key> {
         let mut keys = self.by_kid.values().chain(&self.unnamed);
         keys.next().filter(|_| keys.next().is_none())
     }
@@ -175,11 +175,11 @@ mod tests {
         };
         let (ec, ed) = (examples::ec(), examples::ed());
         let one = parse(&json!({ "keys": [ec, { "kty": "oct", "k": "AAAA" }] })).unwrap();
-        assert!(one.len() == 1 && one.only().is_some());
+        assert!(one.len() == 1 && one.lone().is_some());
         let one = parse(&json!({ "keys": [named(ec.clone(), "a")] })).unwrap();
-        assert!(one.only().is_some() && one.by_kid.contains_key("a"));
+        assert!(one.lone().is_some() && one.by_kid.contains_key("a"));
         let two = parse(&json!({ "keys": [named(ec.clone(), "a"), ed] })).unwrap();
-        assert!(two.len() == 2 && two.only().is_none());
+        assert!(two.len() == 2 && two.lone().is_none());
         let same = parse(&json!({ "keys": [named(ec, "a"), named(ed, "a")] })).unwrap();
         assert_eq!(same.len(), 1, "the first of a name is taken");
     }

@@ -1,0 +1,77 @@
+//! What goes into a command besides its content, and what comes out.
+
+use std::sync::Arc;
+
+use domain::{SessionError, SessionId, UpdatePosition};
+
+use crate::idempotency::Key;
+use crate::repository::Versioned;
+
+/// What comes with a command besides its content.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The W3C trace context of the request, to be carried along.
+    pub traceparent: Option<String>,
+    /// Makes the command repeatable: its answer is kept under this key.
+    pub key: Option<Key>,
+}
+
+/// What a command on one session leads to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The session it was for.
+    pub session_id: SessionId,
+    /// The session afterwards.
+    pub versioned: Arc<Versioned>,
+    /// Whether the position it brought is the latest now.
+    pub applied: bool,
+}
+
+/// One observation of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchUpdate {
+    /// The session seen.
+    pub session_id: SessionId,
+    /// What was seen.
+    pub update: UpdatePosition,
+}
+
+/// What a batch leads to.
+#[derive(Clone, Debug)]
+pub struct BatchOutcome {
+    /// For each update, in the order given: the session's version after it and
+    /// whether it was applied, or why it was refused.
+    pub results: Vec<Result<(i64, bool), SessionError>>,
+    /// The last event; `None` when all was refused.
+    pub last_event: Option<(SessionId, i64)>,
+}
+
+/// A command that is in the log.
+#[derive(Clone, Debug)]
+pub struct Done<A> {
+    /// What its client is told.
+    pub answer: A,
+    /// The global position of the last event that the answer rests on; `None`
+    /// when there is none, because all of a batch was refused.
+    pub global_position: Option<i64>,
+}
+
+/// A reader's active session.
+#[derive(Clone, Debug)]
+pub struct Active {
+    /// Its id.
+    pub session_id: SessionId,
+    /// The session.
+    pub versioned: Arc<Versioned>,
+    /// The global position of its last event.
+    pub global_position: i64,
+}
+
+impl Context {
+    pub(super) fn metadata(&self) -> String {
+        match &self.traceparent {
+            Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),
+            None => "{}".to_owned(),
+        }
+    }
+}
