@@ -2,6 +2,8 @@
 //! and every answer given is as it says. The tables below have a row for each
 //! operation and status.
 
+mod refusals;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use tests::contract::Contract;
 use tests::reader::id;
 use tests::{Answer, App, Reader, Stack};
 use uuid::Uuid;
+
+use refusals::refusals;
 
 /// Operations and a good request for each, `{id}` being a session that is
 /// active.
@@ -81,195 +85,6 @@ async fn success(contract: &Contract) {
             "session"
         };
         contract.holds(operation, 304, &again);
-    }
-}
-
-/// What is wrong with a request: operation, path, body, status.
-async fn refusals(contract: &Contract) {
-    let app = App::start().await;
-    let (reader, active) = reading(&app).await;
-    let (other, theirs) = reading(&app).await;
-    let ended = id(&reader.end(active, json!({})).await.ok());
-    let taken = domain::SessionId::at(services::clock::now()).uuid();
-    let start_taken = json!({ "book_id": Uuid::new_v4(), "session_id": taken });
-    let _ = other.start_with(start_taken.clone()).await.ok();
-
-    let position = json!({ "current_position": 1 });
-    let cases: [(&str, Method, String, Option<Value>, u16); 23] = [
-        (
-            "start",
-            Method::POST,
-            "/start".into(),
-            Some(json!({ "book_id": "x" })),
-            400,
-        ),
-        (
-            "start",
-            Method::POST,
-            "/start".into(),
-            Some(start_taken),
-            409,
-        ),
-        ("start", Method::POST, "/start".into(), Some(json!({})), 422),
-        (
-            "update",
-            Method::PUT,
-            format!("/{ended}/update"),
-            Some(position.clone()),
-            400,
-        ),
-        (
-            "update",
-            Method::PUT,
-            format!("/{theirs}/update"),
-            Some(position.clone()),
-            404,
-        ),
-        (
-            "update",
-            Method::PUT,
-            format!("/{}/update", Uuid::now_v7()),
-            Some(position),
-            404,
-        ),
-        (
-            "update",
-            Method::PUT,
-            format!("/{ended}/update"),
-            Some(json!({})),
-            422,
-        ),
-        (
-            "update",
-            Method::PUT,
-            "/x/update".into(),
-            Some(json!({})),
-            422,
-        ),
-        (
-            "end",
-            Method::PUT,
-            format!("/{ended}/end"),
-            Some(json!({})),
-            400,
-        ),
-        (
-            "end",
-            Method::PUT,
-            format!("/{theirs}/end"),
-            Some(json!({})),
-            404,
-        ),
-        (
-            "end",
-            Method::PUT,
-            format!("/{ended}/end"),
-            Some(json!({ "end_position": 101 })),
-            422,
-        ),
-        (
-            "batchUpdate",
-            Method::POST,
-            "/batch-update".into(),
-            Some(json!({ "updates": [] })),
-            422,
-        ),
-        ("session", Method::GET, format!("/{theirs}"), None, 404),
-        ("session", Method::GET, "/x".into(), None, 422),
-        (
-            "active",
-            Method::GET,
-            "/active?min_position=x".into(),
-            None,
-            422,
-        ),
-        (
-            "history",
-            Method::GET,
-            "/history?cursor=x".into(),
-            None,
-            400,
-        ),
-        (
-            "history",
-            Method::GET,
-            "/history?book_id=x".into(),
-            None,
-            400,
-        ),
-        (
-            "history",
-            Method::GET,
-            "/history?page_size=0".into(),
-            None,
-            422,
-        ),
-        (
-            "dailyStats",
-            Method::GET,
-            "/stats/daily?days=0".into(),
-            None,
-            422,
-        ),
-        (
-            "weeklyStats",
-            Method::GET,
-            "/stats/weekly?min_position=x".into(),
-            None,
-            422,
-        ),
-        (
-            "streak",
-            Method::GET,
-            "/stats/streak?days=367".into(),
-            None,
-            422,
-        ),
-        (
-            "patterns",
-            Method::GET,
-            "/stats/patterns?days=x".into(),
-            None,
-            422,
-        ),
-        (
-            "session",
-            Method::GET,
-            format!("/{ended}?min_position=999999999"),
-            None,
-            504,
-        ),
-    ];
-    for (operation, method, path, body, status) in cases {
-        let answer = reader.call(method, &path, body).await;
-        contract.holds(operation, status, &answer);
-    }
-    for (operation, method, path) in OPERATIONS {
-        let path = path.replace("{id}", &ended.to_string());
-        let mut nobody = reader.clone();
-        nobody.token = "x".into();
-        let answer = nobody
-            .call(method.clone(), &path, good_body(operation, ended))
-            .await;
-        contract.holds(operation, 401, &answer);
-        if method == Method::GET {
-            continue;
-        }
-        for (kind, body, status) in [
-            ("application/json", "{".to_owned(), 400),
-            ("application/json", " ".repeat(65 * 1_024), 413),
-            ("text/plain", "{}".to_owned(), 415),
-        ] {
-            let request = app
-                .client
-                .request(method.clone(), format!("{}{path}", app.url));
-            let request = request
-                .bearer_auth(&reader.token)
-                .header("content-type", kind);
-            let response = request.body(body).send().await.unwrap();
-            let answer = Answer::read(response).await.unwrap();
-            contract.holds(operation, status, &answer);
-        }
     }
 }
 

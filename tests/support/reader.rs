@@ -148,11 +148,27 @@ impl Reader {
         headers: &[(&'static str, &str)],
         body: Option<Value>,
     ) -> Answer {
+        self.try_call_with(method, path, headers, body)
+            .await
+            .unwrap()
+    }
+
+    /// As [`Reader::call_with`], when the service may be gone.
+    ///
+    /// # Errors
+    /// When there was no answer.
+    pub async fn try_call_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Option<Value>,
+    ) -> reqwest::Result<Answer> {
         let mut request = self.request(method, path, body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::read(request.send().await.unwrap()).await.unwrap()
+        Answer::read(request.send().await?).await
     }
 
     fn request(&self, method: Method, path: &str, body: Option<Value>) -> RequestBuilder {

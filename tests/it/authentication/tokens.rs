@@ -1,0 +1,325 @@
+//! Every kind of key, and every way to pretend.
+
+use axum::http::HeaderValue;
+use serde_json::{Value, json};
+use services::api::auth::Keys;
+use services::config::{AuthArgs, Secret};
+use tests::issuer::{Issuer, SigningKey, hs256, message};
+use tests::process::{command, executable};
+use tests::reader::id;
+use tests::{App, Stack};
+use uuid::Uuid;
+
+use super::{by_file, by_url, call, claims, claims_with, now, refused};
+
+#[tokio::test]
+async fn each_kind_of_key_opens_the_door() {
+    let keys = [
+        SigningKey::rsa("one"),
+        SigningKey::ec("two"),
+        SigningKey::ed("three"),
+    ];
+    let issuer = Issuer::start(&keys.each_ref()).await;
+    let app = App::trusting(by_url(&issuer)).await;
+    for key in &keys {
+        let user = Uuid::new_v4();
+        let token = key.token(&claims_with(&json!({ "sub": user })));
+        let reader = app.reader_with_token(user, token);
+        let session = reader.start(Uuid::new_v4()).await.ok();
+        assert_eq!(session["user_id"], json!(user), "{}", key.algorithm());
+        // The second time it is known.
+        assert_eq!(reader.session(id(&session)).await.ok()["id"], session["id"]);
+    }
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[tokio::test]
+async fn a_public_key_is_no_secret_and_no_token_chooses_its_algorithm() {
+    let (rsa, ec, ed) = (
+        SigningKey::rsa("rsa"),
+        SigningKey::ec("ec"),
+        SigningKey::ed("ed"),
+    );
+    let stranger = SigningKey::rsa("rsa");
+    let (args, _file) = by_file(&[&rsa, &ec, &ed]);
+    let keys = Keys::new(&args).unwrap();
+    let claims = claims();
+    assert!(keys.verify(&rsa.token(&claims)).await.is_ok());
+
+    let mut bad = Vec::new();
+    for key in [&rsa, &ec, &ed] {
+        let header = json!({ "alg": "HS256", "typ": "JWT", "kid": key.kid });
+        for secret in [
+            key.public_pem().into_bytes(),
+            key.public_pem().trim().as_bytes().to_vec(),
+            key.public_der(),
+            key.jwk().to_string().into_bytes(),
+            Vec::new(),
+        ] {
+            bad.push(hs256(&header, &claims, &secret));
+        }
+        for none in ["none", "None", "NONE", "nOnE", ""] {
+            let header = json!({ "alg": none, "kid": key.kid });
+            bad.push(format!("{}.", message(&header, &claims)));
+            bad.push(key.token_with(&header, &claims));
+        }
+        // A good signature under another key's name, algorithm, or both.
+        for other in [&rsa, &ec, &ed] {
+            if other.kid != key.kid {
+                bad.push(key.token_with(
+                    &json!({ "alg": key.algorithm(), "kid": other.kid }),
+                    &claims,
+                ));
+                bad.push(key.token_with(
+                    &json!({ "alg": other.algorithm(), "kid": key.kid }),
+                    &claims,
+                ));
+                bad.push(key.token_with(&other.header(), &claims));
+            }
+        }
+        for algorithm in [
+            "RS384", "RS512", "PS256", "ES384", "HS512", "ES256K", "rs256",
+        ] {
+            bad.push(key.token_with(&json!({ "alg": algorithm, "kid": key.kid }), &claims));
+        }
+    }
+    // Names are looked up as they are; several keys need one.
+    for kid in ["", "RSA", "rsa ", "../rsa", "rsa\0", "' or 1=1 --"] {
+        bad.push(rsa.token_with(&json!({ "alg": "RS256", "kid": kid }), &claims));
+    }
+    bad.push(rsa.token_with(&json!({ "alg": "RS256" }), &claims));
+    bad.push(rsa.token_with(&json!({ "alg": "RS256", "kid": ["rsa"] }), &claims));
+    // A key that the token brings along, or says where to find.
+    bad.push(stranger.token(&claims));
+    for extra in [
+        json!({ "jwk": stranger.jwk() }),
+        json!({ "jku": "http://127.0.0.1:9/jwks.json" }),
+        json!({ "x5u": "http://127.0.0.1:9/key.pem" }),
+    ] {
+        let mut header = stranger.header();
+        let extra = extra.as_object().unwrap().clone();
+        header.as_object_mut().unwrap().extend(extra);
+        bad.push(stranger.token_with(&header, &claims));
+    }
+    // Extensions that would have to be understood.
+    for critical in [json!(["exp"]), json!(["b64"]), json!([]), json!(null)] {
+        let header = json!({ "alg": "RS256", "kid": "rsa", "crit": critical, "b64": true });
+        bad.push(rsa.token_with(&header, &claims));
+    }
+    for token in bad {
+        assert!(refused(&keys, &token).await, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_alone_needs_no_name() {
+    let (one, two) = (SigningKey::ed("one"), SigningKey::ed("two"));
+    let nameless = one.token_with(&json!({ "alg": "EdDSA" }), &claims());
+    let (args, _file) = by_file(&[&one]);
+    assert!(Keys::new(&args).unwrap().verify(&nameless).await.is_ok());
+    let (args, _file) = by_file(&[&one, &two]);
+    assert!(refused(&Keys::new(&args).unwrap(), &nameless).await);
+}
+
+#[tokio::test]
+async fn claims_that_do_not_hold_are_refused() {
+    let key = SigningKey::ec("a");
+    let (args, _file) = by_file(&[&key]);
+    let secret = "of the tests, and 32 bytes or more";
+    let shared = AuthArgs {
+        jwt_secret: Some(Secret::from(secret.to_owned())),
+        ..AuthArgs::default()
+    };
+    let named = |args: AuthArgs| AuthArgs {
+        jwt_issuer: Some("https://issuer".to_owned()),
+        jwt_audience: Some("reading".to_owned()),
+        ..args
+    };
+    let both = json!({ "iss": "https://issuer", "aud": "reading" });
+    let with = |changes: Value| {
+        let mut all = both.clone();
+        let changes = changes.as_object().unwrap().clone();
+        all.as_object_mut().unwrap().extend(changes);
+        claims_with(&all)
+    };
+    for (args, public) in [(named(args), true), (named(shared), false)] {
+        let keys = Keys::new(&args).unwrap();
+        let sign = |claims: &Value| {
+            if public {
+                key.token(claims)
+            } else {
+                hs256(&json!({ "alg": "HS256" }), claims, secret.as_bytes())
+            }
+        };
+        for good in [
+            json!({}),
+            json!({ "type": null }),
+            json!({ "aud": ["other", "reading"] }),
+            json!({ "exp": now() - 5 }),
+            json!({ "nbf": now() + 5 }),
+            json!({ "nbf": now() - 5 }),
+        ] {
+            assert!(
+                keys.verify(&sign(&with(good.clone()))).await.is_ok(),
+                "{good}"
+            );
+        }
+        for bad in [
+            json!({ "exp": null }),
+            json!({ "exp": now() - 15 }),
+            json!({ "exp": 0 }),
+            json!({ "exp": -1 }),
+            json!({ "exp": "tomorrow" }),
+            json!({ "exp": (now() + 600).to_string() }),
+            json!({ "nbf": now() + 60 }),
+            json!({ "nbf": "today" }),
+            json!({ "iss": null }),
+            json!({ "iss": "https://issuer/" }),
+            json!({ "iss": ["https://issuer"] }),
+            json!({ "aud": null }),
+            json!({ "aud": "writing" }),
+            json!({ "aud": [] }),
+            json!({ "aud": 7 }),
+            json!({ "type": "refresh" }),
+            json!({ "type": "Access" }),
+            json!({ "type": 1 }),
+            json!({ "sub": null }),
+            json!({ "sub": "" }),
+            json!({ "sub": "x".repeat(256) }),
+            json!({ "sub": 7 }),
+        ] {
+            assert!(refused(&keys, &sign(&with(bad.clone()))).await, "{bad}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_subject_is_one_reader_and_a_scope_makes_an_operator() {
+    let key = SigningKey::rsa("a");
+    let (args, _file) = by_file(&[&key]);
+    let keys = Keys::new(&args).unwrap();
+    let caller = async |changes: Value| {
+        let token = key.token(&claims_with(&changes));
+        keys.verify(&token).await.unwrap()
+    };
+    let user = Uuid::new_v4();
+    let reader = caller(json!({ "sub": user })).await;
+    assert_eq!(reader.reader_id.to_string(), user.to_string());
+    assert!(!reader.admin);
+    let jo = caller(json!({ "sub": "auth0|jo", "iss": "a" })).await;
+    let again = caller(json!({ "sub": "auth0|jo", "iss": "a", "scope": "reading:admin" })).await;
+    let other = caller(json!({ "sub": "auth0|jo", "iss": "b", "scp": ["x"] })).await;
+    assert_eq!(jo.reader_id, again.reader_id);
+    assert_ne!(jo.reader_id, other.reader_id);
+    assert!(!jo.admin && again.admin && !other.admin);
+}
+
+#[tokio::test]
+async fn garbage_is_answered_as_a_bad_token() {
+    let key = SigningKey::ed("a");
+    let (args, _file) = by_file(&[&key]);
+    let keys = Keys::new(&args).unwrap();
+    let app = App::trusting(args).await;
+    let good = key.token(&claims());
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let (header, payload) = signed.split_once('.').unwrap();
+    let long = "A".repeat(12 * 1024);
+    let texts = [
+        "...".to_owned(),
+        "..".to_owned(),
+        ".".to_owned(),
+        "x".to_owned(),
+        format!("{good}."),
+        format!(".{good}"),
+        format!("{good}="),
+        format!("{good}.{good}"),
+        format!("{header}..{signature}"),
+        format!("{header}.{payload}."),
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}.{}", signature.to_lowercase()),
+        format!("{payload}.{header}.{signature}"),
+        format!("{long}.{payload}.{signature}"),
+        format!("{header}.{long}.{signature}"),
+        format!("{header}.{payload}.{long}"),
+        "W10.W10.W10".to_owned(),
+        "bnVsbA.bnVsbA.bnVsbA".to_owned(),
+        "\u{2028}".to_owned(),
+    ];
+    for text in texts {
+        assert!(refused(&keys, &text).await, "{text}");
+        let value = HeaderValue::from_bytes(format!("Bearer {text}").as_bytes()).unwrap();
+        let (status, problem) = call(&app, value).await;
+        assert_eq!(status, 401, "{text}: {problem}");
+    }
+    let (status, _) = call(
+        &app,
+        HeaderValue::from_bytes(b"Bearer \xff\xfe.\xc3.x").unwrap(),
+    )
+    .await;
+    assert_eq!(status, 401);
+
+    // A head of a megabyte does not come as far as to be a token.
+    let huge = format!("{}.{payload}.{signature}", "A".repeat(1024 * 1024));
+    assert!(refused(&keys, &huge).await);
+    let answer = app.client.get(format!("{}/active", app.url));
+    let answer = answer.bearer_auth(&huge).send().await;
+    // The connection may end while the head is still on its way.
+    assert!(answer.map_or(true, |answer| answer.status() == 431));
+    let bearer = format!("Bearer {good}").try_into().unwrap();
+    assert_eq!(call(&app, bearer).await.0, 200);
+}
+
+#[tokio::test]
+async fn two_sources_of_keys_are_an_error_and_public_keys_do_not_sign() {
+    let corner = Stack::shared().await.corner().await;
+    let (args, file) = by_file(&[&SigningKey::ed("a")]);
+    let file = file.to_str().unwrap();
+    let user = Uuid::new_v4().to_string();
+    let run = async |both: bool, arguments: &[&str]| {
+        let mut command = command(&corner);
+        if !both {
+            command.env_remove("JWT_SECRET");
+        }
+        let output = command
+            .args(arguments)
+            .env("JWKS_FILE", file)
+            .output()
+            .await;
+        let output = output.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let serve = [
+        "serve",
+        "--http-addr",
+        "127.0.0.1:0",
+        "--admin-addr",
+        "127.0.0.1:0",
+    ];
+    let (code, _, error) = run(true, &serve).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains("JWT_SECRET and JWKS_FILE are set"),
+        "{error}"
+    );
+
+    let (code, printed, error) = run(false, &["token", "--user", &user]).await;
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
+    assert!(error.contains("HS256 only"), "{error}");
+
+    let (_, shown, _) = run(false, &["config"]).await;
+    assert!(shown.contains(&format!("JWKS_FILE={file}\n")), "{shown}");
+    assert!(shown.contains("JWT_SECRET=\n"), "{shown}");
+
+    let mut none = tokio::process::Command::new(executable());
+    let output = none
+        .args(["token", "--user", &user])
+        .env_remove("JWT_SECRET");
+    let error = String::from_utf8(output.output().await.unwrap().stderr).unwrap();
+    assert!(error.contains("must be set"), "{error}");
+    drop(args);
+}
