@@ -11,6 +11,7 @@ mod bad_input;
 mod batch_update;
 mod command_line;
 mod contract;
+mod dev;
 mod edge;
 mod hostile;
 mod idempotency;

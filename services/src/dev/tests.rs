@@ -1,8 +1,6 @@
 //! Real servers: what faults leave behind, and what they do not.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -181,51 +179,4 @@ async fn a_server_given_by_its_address_is_left_alone() {
     server.stop().await.unwrap();
     let error = server.kill().unwrap_err();
     assert!(error.to_string().contains("not ours"), "{error}");
-}
-
-/// Where the supervisor below is told its folder.
-const SUPERVISED: &str = "READING_SESSIONS_SUPERVISED";
-
-/// Not a test of its own: the process that the next test kills.
-#[tokio::test]
-#[ignore = "started by another test"]
-async fn supervisor() {
-    let data = std::env::var(SUPERVISED).unwrap();
-    let servers = Servers::start(options(Path::new(&data))).await.unwrap();
-    let pids = state(&servers).map(|(_, pid)| pid.unwrap().to_string());
-    println!("\npids {}", pids.join(" "));
-    std::future::pending::<()>().await;
-}
-
-#[tokio::test]
-async fn servers_do_not_outlive_a_killed_supervisor() {
-    let data = scratch_data().unwrap();
-    let mut supervisor = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "dev::tests::supervisor",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env(SUPERVISED, &data)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(supervisor.stdout.take().unwrap());
-    let pids = output
-        .lines()
-        .find_map(|line| line.unwrap().strip_prefix("pids ").map(str::to_owned));
-    let pids: Vec<u32> = pids
-        .unwrap()
-        .split(' ')
-        .map(|pid| pid.parse().unwrap())
-        .collect();
-
-    supervisor.kill().unwrap();
-    supervisor.wait().unwrap();
-    assert!(processes::wait_until_gone(&pids, Duration::from_secs(2)));
-
-    let servers = Servers::start(options(&data)).await.unwrap();
-    servers.stop().await.unwrap();
-    std::fs::remove_dir_all(data).unwrap();
 }
