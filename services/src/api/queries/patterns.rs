@@ -3,18 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{Datelike, Days};
-use projections::daily_stats::{self, Day};
+use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::ReadTable;
-use super::daily::Params;
-use super::days_back;
+use super::{Back, ReadTable};
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
 use crate::api::freshness;
 use crate::api::problem::Problem;
-use crate::clock;
 
 /// When in the week somebody reads.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,27 +59,23 @@ pub struct HourPattern {
     path = "/api/v1/reading-sessions/stats/patterns",
     operation_id = "patterns",
     tag = "statistics",
-    params(Params),
+    params(Back),
     responses((status = 200, description = "By weekday and hour", body = Patterns))
 )]
 pub async fn handle(
     State(table): State<ReadTable>,
     caller: Caller,
-    Query(params): Query<Params>,
+    Query(params): Query<Back>,
 ) -> Result<Json<Patterns>, Problem> {
-    let days = days_back(params.days)?;
+    let days = params.days()?;
     freshness::reached(&table.checkpoint, params.min_position).await?;
-    let now = clock::now();
-    // Where the reader is, today may be a day earlier than in UTC.
-    let from = now.date_naive() - Days::new(days);
-    let rows = daily_stats::days(&table.pool, caller.reader_id, from).await?;
-    let first = Day::today(rows.first(), now) - Days::new(days - 1);
+    let (today, rows) = table.last_days(caller.reader_id, days).await?;
+    let first = today - Days::new(days - 1);
     let hours = daily_stats::hours(&table.pool, caller.reader_id, first).await?;
-    let rows = rows.iter().filter(|row| row.day >= first);
     let weekdays = (1..=7)
         .map(|weekday| {
             let of_it = rows
-                .clone()
+                .iter()
                 .filter(|row| row.day.weekday().number_from_monday() == weekday);
             WeekdayPattern {
                 weekday,

@@ -8,9 +8,7 @@ use projections::daily_stats::{self, Day};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::ReadTable;
-use super::daily::Params;
-use super::days_back;
+use super::{Back, ReadTable};
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
 use crate::api::freshness;
@@ -43,15 +41,15 @@ pub struct Streak {
     path = "/api/v1/reading-sessions/stats/streak",
     operation_id = "streak",
     tag = "statistics",
-    params(Params),
+    params(Back),
     responses((status = 200, description = "Days in a row", body = Streak))
 )]
 pub async fn handle(
     State(table): State<ReadTable>,
     caller: Caller,
-    Query(params): Query<Params>,
+    Query(params): Query<Back>,
 ) -> Result<Json<Streak>, Problem> {
-    let days = days_back(params.days)?;
+    let days = params.days()?;
     freshness::reached(&table.checkpoint, params.min_position).await?;
     let rows = daily_stats::days(&table.pool, caller.reader_id, NaiveDate::default()).await?;
     let today = Day::today(rows.first(), clock::now());

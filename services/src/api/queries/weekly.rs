@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{Datelike, Days, NaiveDate};
-use projections::daily_stats::{self, Day};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,7 +15,6 @@ use crate::api::freshness;
 use crate::api::openapi::schema;
 use crate::api::problem::Problem;
 use crate::api::session::Progress;
-use crate::clock;
 
 const WEEK: u64 = 7;
 
@@ -64,11 +62,7 @@ pub async fn handle(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     freshness::reached(&table.checkpoint, fresh.min_position).await?;
-    let now = clock::now();
-    // Where the reader is, today may be a day earlier than in UTC.
-    let from = now.date_naive() - Days::new(WEEK);
-    let rows = daily_stats::days(&table.pool, caller.reader_id, from).await?;
-    let today = Day::today(rows.first(), now);
+    let (today, rows) = table.last_days(caller.reader_id, WEEK).await?;
     let names = names(&headers);
     let days = (0..WEEK)
         .map(|ago| {
