@@ -4,6 +4,7 @@
 
 use domain::{ReaderId, SessionId};
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::LogError;
 
@@ -22,4 +23,61 @@ pub async fn active_session(
     .fetch_optional(pool)
     .await?;
     Ok(claimed.and_then(|id| id.parse().ok()))
+}
+
+/// Readers with a session open, in the order of their ids, after one of them.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn page(
+    pool: &PgPool,
+    after: Option<ReaderId>,
+    limit: i64,
+) -> Result<Vec<(ReaderId, SessionId)>, LogError> {
+    let rows = sqlx::query!(
+        "select reader_id, session_id from claims
+        where $1::uuid is null or reader_id > $1
+        order by reader_id
+        limit $2",
+        after.map(ReaderId::uuid),
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    let claims = rows.into_iter().map(|row| (row.reader_id, row.session_id));
+    Ok(claims.filter_map(claim).collect())
+}
+
+/// The sessions that some readers have open.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn of(
+    pool: &PgPool,
+    readers: &[ReaderId],
+) -> Result<Vec<(ReaderId, SessionId)>, LogError> {
+    let readers: Vec<Uuid> = readers.iter().map(|reader| reader.uuid()).collect();
+    let rows = sqlx::query!(
+        "select reader_id, session_id from claims where reader_id = any ($1)",
+        &readers
+    )
+    .fetch_all(pool)
+    .await?;
+    let claims = rows.into_iter().map(|row| (row.reader_id, row.session_id));
+    Ok(claims.filter_map(claim).collect())
+}
+
+/// How many readers have a session open.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn count(pool: &PgPool) -> Result<i64, LogError> {
+    let count = sqlx::query_scalar!(r#"select count(*) as "count!" from claims"#)
+        .fetch_one(pool)
+        .await?;
+    Ok(count)
+}
+
+fn claim((reader_id, session_id): (Uuid, String)) -> Option<(ReaderId, SessionId)> {
+    Some((ReaderId::from(reader_id), session_id.parse().ok()?))
 }

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use domain::{ReaderId, SessionEvent, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::subject::short_name;
 use crate::upcast::{self, DecodeError};
@@ -51,34 +52,33 @@ pub struct CloudEvent<'a> {
     pub data: &'a RawValue,
 }
 
-/// What routing needs of any event, of a version from the future too.
-#[derive(Deserialize)]
+/// What routing needs of any event, of a version from the future too. What
+/// does not have it is published all the same: the stream is the log.
+#[derive(Default, Deserialize)]
 struct Routing {
-    reader_id: ReaderId,
+    #[serde(default)]
+    reader_id: Option<ReaderId>,
     occurred_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Metadata<'a> {
     #[serde(borrow)]
     traceparent: Option<Cow<'a, str>>,
 }
 
 impl<'a> CloudEvent<'a> {
-    /// The event to publish for a stored one.
+    /// The event to publish for a stored one. One that names no reader goes
+    /// with the nil UUID.
     ///
     /// # Errors
-    /// [`LogError::Undecodable`] when not even its reader can be told.
+    /// [`LogError::Undecodable`] when the payload is no JSON, which the log
+    /// does not take.
     pub fn of(stored: &'a Stored, previousposition: i64) -> Result<Self, LogError> {
-        let undecodable = |source: serde_json::Error| LogError::Undecodable {
-            session_id: stored.session_id.clone(),
-            sequence: stored.sequence,
-            source: source.into(),
-        };
-        let routing: Routing = serde_json::from_str(&stored.payload).map_err(undecodable)?;
-        let metadata: Metadata = serde_json::from_str(&stored.metadata).map_err(undecodable)?;
+        let routing: Routing = serde_json::from_str(&stored.payload).unwrap_or_default();
+        let metadata: Metadata = serde_json::from_str(&stored.metadata).unwrap_or_default();
         Ok(Self {
             specversion: "1.0".into(),
             id: stored.id().into(),
@@ -94,9 +94,17 @@ impl<'a> CloudEvent<'a> {
             sequence: stored.sequence,
             globalposition: stored.global_position,
             previousposition,
-            partitionkey: routing.reader_id,
+            partitionkey: routing
+                .reader_id
+                .unwrap_or_else(|| ReaderId::from(Uuid::nil())),
             traceparent: metadata.traceparent,
-            data: serde_json::from_str(&stored.payload).map_err(undecodable)?,
+            data: serde_json::from_str(&stored.payload).map_err(|source| {
+                LogError::Undecodable {
+                    session_id: stored.session_id.clone(),
+                    sequence: stored.sequence,
+                    source: source.into(),
+                }
+            })?,
         })
     }
 

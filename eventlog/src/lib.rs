@@ -25,5 +25,5 @@ pub mod error;
 pub use append::Appender;
 pub use error::{AppendError, CommandError, LogError};
 pub use execute::{Context, Done, Outcome, Sessions};
-pub use recorded::{Recorded, Stored};
+pub use recorded::{Logged, Recorded, Stored};
 pub use subject::Subjects;

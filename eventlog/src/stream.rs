@@ -1,5 +1,6 @@
-//! The stream: created as `nats/stream.json` wants it, then read back and
-//! compared, because a server that does not know a setting drops it silently.
+//! The streams: created as `nats/stream.json` and `nats/dead_letters.json` want
+//! them, then read back and compared, because a server that does not know a
+//! setting drops it silently.
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, Stream};
@@ -8,8 +9,9 @@ use thiserror::Error;
 
 use crate::Subjects;
 
-/// The wanted configuration, under the names of the public contract.
-const WANTED: &str = include_str!("../../nats/stream.json");
+/// The wanted configurations, under the names of the public contract.
+const EVENTS: &str = include_str!("../../nats/stream.json");
+const DEAD_LETTERS: &str = include_str!("../../nats/dead_letters.json");
 
 /// The stream is not as it must be.
 #[derive(Debug, Error)]
@@ -26,13 +28,13 @@ pub enum StreamError {
         setting: &'static str,
         /// What the server says.
         actual: String,
-        /// What `nats/stream.json` says.
+        /// What its file in `nats` says.
         wanted: String,
     },
 }
 
-/// The stream, created when there is none. Limits and replicas of one that
-/// exists are the operator's; what order and durability rest on is not.
+/// The stream of events, created when there is none. Limits and replicas of one
+/// that exists are the operator's; what order and durability rest on is not.
 ///
 /// # Errors
 /// See [`StreamError`].
@@ -40,7 +42,27 @@ pub async fn ensure(
     jetstream: &jetstream::Context,
     subjects: &Subjects,
 ) -> Result<Stream, StreamError> {
-    let wanted = wanted(subjects);
+    let wanted = wanted(EVENTS, subjects.stream(), subjects.all());
+    ensure_as(jetstream, wanted).await
+}
+
+/// The stream of dead letters; otherwise as [`ensure`].
+///
+/// # Errors
+/// See [`StreamError`].
+pub async fn ensure_dead_letters(
+    jetstream: &jetstream::Context,
+    subjects: &Subjects,
+) -> Result<Stream, StreamError> {
+    let wanted = wanted(
+        DEAD_LETTERS,
+        subjects.dead_letter_stream(),
+        subjects.dead_letter(">"),
+    );
+    ensure_as(jetstream, wanted).await
+}
+
+async fn ensure_as(jetstream: &jetstream::Context, wanted: Config) -> Result<Stream, StreamError> {
     let stream = match jetstream.get_stream(&wanted.name).await {
         Ok(stream) => stream,
         Err(error) if missing(&error.kind()) => create(jetstream, &wanted).await?,
@@ -72,11 +94,11 @@ async fn create(jetstream: &jetstream::Context, wanted: &Config) -> Result<Strea
     }
 }
 
-fn wanted(subjects: &Subjects) -> Config {
+fn wanted(file: &str, name: &str, subject: String) -> Config {
     let mut config: Config =
-        serde_json::from_str(WANTED).expect("nats/stream.json is a stream's configuration");
-    subjects.stream().clone_into(&mut config.name);
-    config.subjects = vec![subjects.all()];
+        serde_json::from_str(file).expect("the files in nats are streams' configurations");
+    name.clone_into(&mut config.name);
+    config.subjects = vec![subject];
     config
 }
 
@@ -113,16 +135,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_public_stream_has_the_public_names() {
-        let config = wanted(&Subjects::new(""));
-        let file: serde_json::Value = serde_json::from_str(WANTED).unwrap();
-        assert_eq!(config.name, file["name"]);
-        assert_eq!(config.subjects[0], file["subjects"][0]);
+    fn the_public_streams_have_the_public_names() {
+        let subjects = Subjects::new("");
+        for (file, name, subject) in [
+            (EVENTS, subjects.stream(), subjects.all()),
+            (
+                DEAD_LETTERS,
+                subjects.dead_letter_stream(),
+                subjects.dead_letter(">"),
+            ),
+        ] {
+            let config = wanted(file, name, subject);
+            let file: serde_json::Value = serde_json::from_str(file).unwrap();
+            assert_eq!(config.name, file["name"]);
+            assert_eq!(config.subjects[0], file["subjects"][0]);
+        }
     }
 
     #[test]
     fn a_setting_that_the_server_dropped_is_an_error() {
-        let wanted = wanted(&Subjects::new(""));
+        let wanted = wanted(EVENTS, "READING", "reading.sessions.>".to_owned());
         let mut actual = wanted.clone();
         assert!(compare(&wanted, &actual).is_ok());
         actual.allow_direct = false;

@@ -14,6 +14,8 @@ pub struct Subjects {
     stream: String,
     root: String,
     wake: String,
+    dead_letter_stream: String,
+    dead_letters: String,
 }
 
 impl Subjects {
@@ -25,12 +27,16 @@ impl Subjects {
                 stream: "READING".to_owned(),
                 root: "reading.sessions".to_owned(),
                 wake: "reading.wake".to_owned(),
+                dead_letter_stream: "READING_DEAD".to_owned(),
+                dead_letters: "reading.dead".to_owned(),
             };
         }
         Self {
             stream: format!("{}_READING", prefix.to_uppercase()),
             root: format!("{prefix}.reading.sessions"),
             wake: format!("{prefix}.reading.wake"),
+            dead_letter_stream: format!("{}_READING_DEAD", prefix.to_uppercase()),
+            dead_letters: format!("{prefix}.reading.dead"),
         }
     }
 
@@ -53,6 +59,18 @@ impl Subjects {
         &self.wake
     }
 
+    /// The name of the stream of dead letters.
+    #[must_use]
+    pub fn dead_letter_stream(&self) -> &str {
+        &self.dead_letter_stream
+    }
+
+    /// The subject of a projection's dead letters; of all, with `>`.
+    #[must_use]
+    pub fn dead_letter(&self, projection: &str) -> String {
+        format!("{}.{projection}", self.dead_letters)
+    }
+
     /// The subject of one event.
     #[must_use]
     pub fn event(&self, event_type: &str, reader_id: ReaderId) -> String {
@@ -66,7 +84,8 @@ impl Subjects {
 }
 
 /// The event's name in subjects and types: `PositionUpdated` is
-/// `position_updated`, and the session goes without saying.
+/// `position_updated`, and the session goes without saying. What a subject does
+/// not take becomes an underscore.
 #[must_use]
 pub fn short_name(event_type: &str) -> String {
     let name = event_type.strip_prefix("Session").unwrap_or(event_type);
@@ -75,9 +94,18 @@ pub fn short_name(event_type: &str) -> String {
         if letter.is_ascii_uppercase() && i > 0 {
             short.push('_');
         }
-        short.push(letter.to_ascii_lowercase());
+        let plain = letter.is_ascii_alphanumeric();
+        short.push(if plain {
+            letter.to_ascii_lowercase()
+        } else {
+            '_'
+        });
     }
-    short
+    if short.is_empty() {
+        "_".to_owned()
+    } else {
+        short
+    }
 }
 
 /// A reader's partition, by FNV-1a (32 bit; Fowler, Noll, Vo) over the bytes
@@ -112,6 +140,18 @@ mod tests {
                 "reading.sessions.ended.p5"
             ]
         );
+    }
+
+    #[test]
+    fn every_name_is_good_for_a_subject() {
+        for (name, short) in [
+            ("SessionPaused", "paused"),
+            ("Session", "_"),
+            ("", "_"),
+            ("a.b >*é", "a_b____"),
+        ] {
+            assert_eq!(short_name(name), short);
+        }
     }
 
     #[test]

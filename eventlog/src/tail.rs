@@ -17,11 +17,12 @@ use futures::{FutureExt, StreamExt};
 use sqlx::PgPool;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud_event::CloudEvent;
 use crate::deadline::within;
-use crate::{LogError, Recorded, Subjects, read, stream};
+use crate::{LogError, Logged, Recorded, Stored, Subjects, read, stream};
 
 /// Events passed on together.
 const CHUNK: usize = 256;
@@ -64,7 +65,7 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// A reader; it starts wherever [`Reader::next`] is told to.
+    /// A reader; it starts wherever [`Reader::next_or_quiet`] is told to.
     #[must_use]
     pub fn reader(&self, pool: PgPool) -> Reader {
         Reader {
@@ -72,6 +73,7 @@ impl Tail {
             chunks: self.chunks.subscribe(),
             pending: VecDeque::new(),
             complete: false,
+            ahead: None,
         }
     }
 
@@ -126,8 +128,7 @@ impl Tail {
 }
 
 /// `None` for what cannot be decoded: its readers then see a hole, read the
-/// log, and meet the same event there. Today nothing gets past it: projections
-/// stop before it, say so, and try again until a build that knows it runs.
+/// log, and meet the same event there.
 fn live(payload: &[u8]) -> Option<Live> {
     let event: CloudEvent = serde_json::from_slice(payload).ok()?;
     Some(Live {
@@ -144,23 +145,27 @@ pub struct Reader {
     pending: VecDeque<Live>,
     /// Whether all before the next live event is known to have been read.
     complete: bool,
+    ahead: Option<Ahead>,
+}
+
+/// A chunk of the log that is read while the one before it is applied.
+#[derive(Debug)]
+struct Ahead {
+    after: i64,
+    limit: usize,
+    reading: JoinHandle<Result<Vec<Logged>, LogError>>,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
 }
 
 impl Reader {
-    /// The events after a position, in order and without a hole: at least one,
-    /// at most about `limit`. Waits for them.
-    ///
-    /// # Errors
-    /// See [`LogError`].
-    pub async fn next(&mut self, after: i64, limit: usize) -> Result<Vec<Arc<Recorded>>, LogError> {
-        loop {
-            if let Some(events) = self.next_or_quiet(after, limit).await? {
-                return Ok(events);
-            }
-        }
-    }
-
-    /// As [`Reader::next`], but `None` when the log holds nothing more.
+    /// What stands in the log after a position, in order and without a hole: at
+    /// most about `limit` events. Waits a moment for them; `None` when there is
+    /// nothing more.
     ///
     /// # Errors
     /// See [`LogError`].
@@ -168,7 +173,7 @@ impl Reader {
         &mut self,
         after: i64,
         limit: usize,
-    ) -> Result<Option<Vec<Arc<Recorded>>>, LogError> {
+    ) -> Result<Option<Vec<Logged>>, LogError> {
         loop {
             if !self.complete {
                 let events = self.read_log(after, limit).await?;
@@ -182,24 +187,31 @@ impl Reader {
         }
     }
 
-    async fn read_log(&self, after: i64, limit: usize) -> Result<Vec<Arc<Recorded>>, LogError> {
-        let limit = i64::try_from(limit).expect("a batch is far below 2^63");
-        let stored = within(DEADLINE, read::after(&self.pool, after, limit)).await?;
-        let mut events = Vec::with_capacity(stored.len());
-        for event in stored {
-            match event.decode() {
-                Ok(event) => events.push(Arc::new(event)),
-                // What comes before it can still be applied.
-                Err(_) if !events.is_empty() => break,
-                Err(error) => return Err(error),
-            }
+    /// Who has far to go reads the next chunk in the meantime.
+    async fn read_log(&mut self, after: i64, limit: usize) -> Result<Vec<Logged>, LogError> {
+        let ahead = self.ahead.take();
+        let events = match ahead.filter(|ahead| (ahead.after, ahead.limit) == (after, limit)) {
+            Some(mut ahead) => (&mut ahead.reading)
+                .await
+                .map_err(|error| LogError::Unavailable(Box::new(error)))??,
+            None => read_chunk(self.pool.clone(), after, limit).await?,
+        };
+        if events.len() == limit
+            && let Some(last) = events.last()
+        {
+            let after = last.global_position();
+            self.ahead = Some(Ahead {
+                after,
+                limit,
+                reading: tokio::spawn(read_chunk(self.pool.clone(), after, limit)),
+            });
         }
         Ok(events)
     }
 
     /// What the stream has after a position; nothing when it is quiet or has a
     /// hole, and then the log is to be asked.
-    async fn read_stream(&mut self, after: i64, limit: usize) -> Vec<Arc<Recorded>> {
+    async fn read_stream(&mut self, after: i64, limit: usize) -> Vec<Logged> {
         let mut position = after;
         let mut events = Vec::new();
         while events.len() < limit {
@@ -221,7 +233,7 @@ impl Reader {
                 break;
             }
             position = live.event.global_position;
-            events.push(live.event);
+            events.push(Logged::Event(live.event));
         }
         events
     }
@@ -250,4 +262,10 @@ impl Reader {
             }
         }
     }
+}
+
+async fn read_chunk(pool: PgPool, after: i64, limit: usize) -> Result<Vec<Logged>, LogError> {
+    let limit = i64::try_from(limit).expect("a batch is far below 2^63");
+    let stored = within(DEADLINE, read::after(&pool, after, limit)).await?;
+    Ok(stored.into_iter().map(Stored::logged).collect())
 }
