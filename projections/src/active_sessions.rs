@@ -19,8 +19,16 @@ use redis::{AsyncCommands, RedisResult, Script};
 use sqlx::PgPool;
 
 use crate::cache::{Cache, CacheError};
+use crate::dead_letter::Letters;
 use crate::projection::DEADLINE;
 use crate::{CommitError, Projection, Step};
+
+mod check;
+mod rebuild;
+mod scan;
+
+pub use check::check;
+pub use rebuild::{Rebuilt, rebuild};
 
 /// How long an entry stays without being written.
 const TTL: Duration = Duration::from_hours(1);
@@ -46,6 +54,9 @@ const READ_DEADLINE: Duration = Duration::from_millis(10);
 const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
 
 const CHECKPOINT: &str = "reading_session:checkpoint";
+
+/// What an entry has besides its version.
+const FIELDS: [&str; 6] = ["id", "sequence", "start", "latest", "furthest", "active_ms"];
 
 fn key(reader_id: ReaderId) -> String {
     format!("reading_session:active:{reader_id}")
@@ -89,6 +100,24 @@ enum Change {
     Remove,
 }
 
+impl Change {
+    /// The whole of an entry.
+    fn of(entry: &Entry) -> Self {
+        let Session { start, progress } = &entry.session;
+        Self::Put(
+            entry.session_id,
+            entry.sequence,
+            Box::new(start.clone()),
+            ProgressChange {
+                latest: Some(progress.latest.clone()),
+                furthest_position: progress.furthest_position,
+                active_ms: progress.active_ms,
+                ended: None,
+            },
+        )
+    }
+}
+
 impl Projection for ActiveSessions {
     const NAME: &'static str = "active_sessions";
 
@@ -119,6 +148,25 @@ impl Projection for ActiveSessions {
         batch.insert(reader_id, Write { version, change });
     }
 
+    /// What Redis has may be newer; and what it has not, a query reads from the
+    /// log and fills in.
+    fn fold_late(batch: &mut Self::Batch, event: &Recorded) {
+        Self::leave_out(batch, event.event.reader_id(), event.global_position);
+    }
+
+    /// What cannot be told is not shown.
+    fn leave_out(batch: &mut Self::Batch, reader_id: ReaderId, position: i64) {
+        let write = Write {
+            version: position,
+            change: Change::Remove,
+        };
+        batch.insert(reader_id, write);
+    }
+
+    fn rows(batch: &Self::Batch) -> usize {
+        batch.len()
+    }
+
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
         let position: Option<i64> = self
             .cache
@@ -135,12 +183,36 @@ impl Projection for ActiveSessions {
         }
     }
 
-    async fn commit(&mut self, batch: Self::Batch, step: Step) -> Result<(), CommitError> {
+    /// A parked letter is written before the step that passes its event, and a
+    /// settled one removed after it: a step that is made twice does no harm.
+    async fn commit(
+        &mut self,
+        batch: Self::Batch,
+        step: Step,
+        letters: &Letters,
+    ) -> Result<(), CommitError> {
+        if !letters.parked.is_empty() {
+            within(DEADLINE, letters.park(&self.pool, Self::NAME)).await?;
+        }
+        self.write(&batch, step).await?;
+        if !letters.settled.is_empty() {
+            within(DEADLINE, letters.settle(&self.pool, Self::NAME)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl ActiveSessions {
+    async fn write(
+        &self,
+        batch: &BTreeMap<ReaderId, Write>,
+        step: Step,
+    ) -> Result<(), CommitError> {
         let mut call = self.commit.prepare_invoke();
         call.key(CHECKPOINT);
         call.arg(step.from).arg(step.to);
         call.arg(millis(TTL)).arg(millis(TOMBSTONE_TTL));
-        for (reader_id, write) in &batch {
+        for (reader_id, write) in batch {
             call.key(key(*reader_id));
             write.args(&mut call);
         }
@@ -157,9 +229,7 @@ impl Projection for ActiveSessions {
             Err(CommitError::Moved)
         }
     }
-}
 
-impl ActiveSessions {
     async fn head(&self) -> Result<i64, CommitError> {
         within(DEADLINE, read::head(&self.pool))
             .await
@@ -285,12 +355,7 @@ type Fields = (
 pub async fn get(cache: &Cache, reader_id: ReaderId) -> Result<Option<Entry>, CacheError> {
     let fields: Fields = cache
         .call(READ_DEADLINE, async |mut redis| {
-            redis
-                .hmget(
-                    key(reader_id),
-                    &["id", "sequence", "start", "latest", "furthest", "active_ms"],
-                )
-                .await
+            redis.hmget(key(reader_id), &FIELDS).await
         })
         .await?;
     Ok(entry(fields))
@@ -323,28 +388,14 @@ fn entry(fields: Fields) -> Option<Entry> {
 /// # Errors
 /// See [`CacheError`].
 pub async fn fill(cache: &Cache, entry: &Entry, version: i64) -> Result<bool, CacheError> {
-    let Entry {
-        session_id,
-        sequence,
-        session,
-    } = entry;
     let write = Write {
         version,
-        change: Change::Put(
-            *session_id,
-            *sequence,
-            Box::new(session.start.clone()),
-            ProgressChange {
-                latest: Some(session.progress.latest.clone()),
-                furthest_position: session.progress.furthest_position,
-                active_ms: session.progress.active_ms,
-                ended: None,
-            },
-        ),
+        change: Change::of(entry),
     };
     let script = Script::new(include_str!("active_sessions/fill.lua"));
     let mut call = script.prepare_invoke();
-    call.key(key(session.start.reader_id)).arg(millis(TTL));
+    call.key(key(entry.session.start.reader_id))
+        .arg(millis(TTL));
     write.args(&mut call);
     cache
         .call(READ_DEADLINE, async |mut redis| {

@@ -7,35 +7,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::Tz;
-use domain::calendar::{reading_hour, split_by_hour};
+use domain::calendar::{reading_day, reading_hour, split_by_hour};
 use domain::event::EndReason;
 use domain::{ReaderId, SessionEvent, Timestamp};
 use eventlog::Recorded;
 use eventlog::deadline::within;
 use sqlx::PgPool;
 
-use crate::projection::DEADLINE;
+use crate::dead_letter::{Letters, TableStep};
+use crate::projection::{DEADLINE, InTables};
 use crate::{CommitError, Projection, Step, checkpoint};
 
 mod columns;
 mod queries;
 
-pub use queries::{Day, Hour, days, hours};
+pub use queries::{Day, DayOfAll, Hour, days, days_of_all, hours};
 
 /// The projection.
 pub struct DailyStats {
     pool: PgPool,
 }
 
-impl DailyStats {
-    /// Writes by `pool`.
-    #[must_use]
-    pub const fn new(pool: PgPool) -> Self {
+impl InTables for DailyStats {
+    const TABLES: &'static [&'static str] = &["reader_days", "reader_hours", "days"];
+
+    fn new(pool: PgPool) -> Self {
         Self { pool }
     }
 }
+
+/// A long session has more active time than this, in milliseconds.
+const LONG_MS: i64 = 10 * 60 * 1_000;
 
 /// What a batch adds to a reader's day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,10 @@ pub struct Added {
     pub active_ms: i64,
     /// Net progress, in ten-thousandths of a percent of a book.
     pub progress: i64,
+    /// Sessions that came to more than ten minutes of active time on the day.
+    pub long_sessions: i64,
+    /// Sessions that ended on the day.
+    pub ended_sessions: i64,
     /// The time zone that the day is of.
     pub zone: Tz,
 }
@@ -77,10 +85,14 @@ struct Span {
     from: Option<Timestamp>,
     /// Active time from then on, in milliseconds.
     credited_ms: i64,
+    /// Active time of the session with it, in milliseconds.
+    active_ms: i64,
     /// When the reader was seen now.
     seen: Option<Timestamp>,
     /// Net progress since, in ten-thousandths of a percent of a book.
     progress: i64,
+    /// Whether the session ended with it.
+    ended: bool,
 }
 
 impl Span {
@@ -91,8 +103,10 @@ impl Span {
                 zone: event.time_zone,
                 from: None,
                 credited_ms: 0,
+                active_ms: 0,
                 seen: Some(event.started_at),
                 progress: 0,
+                ended: false,
             }),
             // A late observation tells nothing of when somebody read.
             SessionEvent::PositionUpdated(event) if !event.applied => None,
@@ -101,19 +115,35 @@ impl Span {
                 zone: event.time_zone,
                 from: Some(event.previous_at),
                 credited_ms: event.credited_ms,
+                active_ms: event.active_ms,
                 seen: Some(event.occurred_at),
                 progress: i64::from(event.position.steps() - event.previous_position.steps()),
+                ended: false,
             }),
             SessionEvent::SessionEnded(event) => Some(Self {
                 reader_id: event.reader_id,
                 zone: event.time_zone,
                 from: Some(event.previous_at),
                 credited_ms: event.credited_ms,
+                active_ms: event.active_ms,
                 // Only a reader who ends a session is seen ending it.
                 seen: (event.reason == EndReason::Finished).then_some(event.ended_at),
                 progress: i64::from(event.position.steps() - event.previous_position.steps()),
+                ended: true,
             }),
         }
+    }
+
+    /// When the session came to more than ten minutes of active time, if it did
+    /// with this.
+    fn long_from(&self) -> Option<Timestamp> {
+        let before = self.active_ms - self.credited_ms;
+        (before <= LONG_MS && self.active_ms > LONG_MS)
+            .then(|| {
+                self.from
+                    .map(|from| from + TimeDelta::milliseconds(LONG_MS - before))
+            })
+            .flatten()
     }
 }
 
@@ -123,6 +153,8 @@ impl Stats {
             sessions: 0,
             active_ms: 0,
             progress: 0,
+            long_sessions: 0,
+            ended_sessions: 0,
             zone: span.zone,
         });
         added.zone = span.zone;
@@ -146,6 +178,17 @@ impl Stats {
             let hour = reading_hour(seen, span.zone);
             self.day(span, hour.0).progress += span.progress;
             touched.insert(hour);
+        }
+        if let Some(long) = span.long_from() {
+            self.day(span, reading_day(long, span.zone)).long_sessions += 1;
+        }
+        if span.ended {
+            // On the day on which it counts last, whoever ended it and when.
+            let last = touched.last().map(|(day, _)| *day);
+            let seen = span.from.map(|from| reading_day(from, span.zone));
+            if let Some(day) = last.or(seen) {
+                self.day(span, day).ended_sessions += 1;
+            }
         }
         let counted = span.from.map(|from| reading_hour(from, span.zone));
         let mut counted_day = counted.map(|(day, _)| day);
@@ -172,13 +215,29 @@ impl Projection for DailyStats {
         }
     }
 
+    fn rows(stats: &Stats) -> usize {
+        stats.days.len() + stats.hours.len()
+    }
+
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
         Ok(within(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
     }
 
-    async fn commit(&mut self, stats: Stats, step: Step) -> Result<(), CommitError> {
-        let days = columns::DayColumns::of(&stats);
-        let hours = columns::HourColumns::of(&stats);
+    async fn commit(
+        &mut self,
+        stats: Stats,
+        step: Step,
+        letters: &Letters,
+    ) -> Result<(), CommitError> {
+        within(DEADLINE, self.make(&stats, step, letters)).await
+    }
+}
+
+impl DailyStats {
+    async fn make(&self, stats: &Stats, step: Step, letters: &Letters) -> Result<(), CommitError> {
+        let days = columns::DayColumns::of(stats);
+        let hours = columns::HourColumns::of(stats);
+        let mut table_step = TableStep::begin(&self.pool, letters).await?;
         let moved = sqlx::query_file_scalar!(
             "src/daily_stats/commit.sql",
             Self::NAME,
@@ -190,18 +249,17 @@ impl Projection for DailyStats {
             &days.active_ms,
             &days.progress,
             days.zones as _,
+            &days.long_sessions,
+            &days.ended_sessions,
             &hours.readers,
             &hours.days,
             &hours.hours,
             &hours.sessions,
             &hours.active_ms,
         )
-        .fetch_one(&self.pool);
-        if within(DEADLINE, moved).await? {
-            Ok(())
-        } else {
-            Err(CommitError::Moved)
-        }
+        .fetch_one(table_step.connection())
+        .await?;
+        table_step.end(moved, letters, Self::NAME).await
     }
 }
 

@@ -14,7 +14,8 @@ use eventlog::deadline::within;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::projection::DEADLINE;
+use crate::dead_letter::{Letters, TableStep};
+use crate::projection::{DEADLINE, InTables};
 use crate::{CommitError, Projection, Step, checkpoint};
 
 mod columns;
@@ -25,10 +26,10 @@ pub struct History {
     pool: PgPool,
 }
 
-impl History {
-    /// Writes by `pool`.
-    #[must_use]
-    pub const fn new(pool: PgPool) -> Self {
+impl InTables for History {
+    const TABLES: &'static [&'static str] = &["history", "history_totals"];
+
+    fn new(pool: PgPool) -> Self {
         Self { pool }
     }
 }
@@ -69,11 +70,31 @@ impl Projection for History {
         batch.insert(event.session_id, row);
     }
 
+    fn rows(batch: &Self::Batch) -> usize {
+        batch.len()
+    }
+
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
         Ok(within(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
     }
 
-    async fn commit(&mut self, batch: Self::Batch, step: Step) -> Result<(), CommitError> {
+    async fn commit(
+        &mut self,
+        batch: Self::Batch,
+        step: Step,
+        letters: &Letters,
+    ) -> Result<(), CommitError> {
+        within(DEADLINE, self.make(batch, step, letters)).await
+    }
+}
+
+impl History {
+    async fn make(
+        &self,
+        batch: BTreeMap<SessionId, Row>,
+        step: Step,
+        letters: &Letters,
+    ) -> Result<(), CommitError> {
         let mut started = Started::default();
         let mut changed = Changed::default();
         for (id, row) in &batch {
@@ -82,6 +103,7 @@ impl Projection for History {
                 None => changed.push(*id, row),
             }
         }
+        let mut table_step = TableStep::begin(&self.pool, letters).await?;
         let moved = sqlx::query_file_scalar!(
             "src/history/commit.sql",
             Self::NAME,
@@ -116,12 +138,9 @@ impl Projection for History {
             changed.end_reasons as _,
             changed.locators as _,
         )
-        .fetch_one(&self.pool);
-        if within(DEADLINE, moved).await? {
-            Ok(())
-        } else {
-            Err(CommitError::Moved)
-        }
+        .fetch_one(table_step.connection())
+        .await?;
+        table_step.end(moved, letters, Self::NAME).await
     }
 }
 

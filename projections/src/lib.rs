@@ -6,8 +6,15 @@
 pub mod schema;
 
 pub mod checkpoint;
+pub mod dead_letter;
 pub mod projection;
+
+pub mod lease;
 pub mod runtime;
+
+pub mod replay;
+pub mod status;
+pub mod verify;
 
 pub mod daily_stats;
 pub mod history;
@@ -18,7 +25,7 @@ pub mod cache;
 pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;
 pub use history::History;
-pub use projection::{CommitError, Projection, Step};
+pub use projection::{CommitError, InTables, Projection, Step};
 
 #[cfg(test)]
 mod testing;

@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
+use domain::ReaderId;
 use eventlog::Recorded;
+use sqlx::PgPool;
 use thiserror::Error;
+
+use crate::dead_letter::Letters;
 
 /// How long Postgres may take over a step; somewhat longer than a statement
 /// may take there.
@@ -21,16 +25,40 @@ pub trait Projection: Send {
     /// Adds an event to a batch. Pure: no clock, no I/O.
     fn fold(batch: &mut Self::Batch, event: &Recorded);
 
+    /// As [`Projection::fold`], of an event that was left out in its time.
+    fn fold_late(batch: &mut Self::Batch, event: &Recorded) {
+        Self::fold(batch, event);
+    }
+
+    /// Adds to a batch that an event of a reader is left out: at `position`,
+    /// what is known of the reader is behind the log. Most have nothing to do.
+    fn leave_out(_batch: &mut Self::Batch, _reader_id: ReaderId, _position: i64) {}
+
+    /// How many rows or entries a batch writes.
+    fn rows(batch: &Self::Batch) -> usize;
+
     /// The global position up to which events have been applied.
     fn checkpoint(&mut self) -> impl Future<Output = Result<i64, CommitError>> + Send;
 
-    /// Writes a batch and moves the checkpoint in one atomic step. Nothing is
-    /// written unless the checkpoint still is where the step begins.
+    /// Writes a batch and the dead letters, and moves the checkpoint, in one
+    /// atomic step. Nothing is written unless the checkpoint still is where the
+    /// step begins.
     fn commit(
         &mut self,
         batch: Self::Batch,
         step: Step,
+        letters: &Letters,
     ) -> impl Future<Output = Result<(), CommitError>> + Send;
+}
+
+/// A projection whose rows are in Postgres, and so can be made in another
+/// schema than the one that queries read.
+pub trait InTables: Projection {
+    /// Its tables.
+    const TABLES: &'static [&'static str];
+
+    /// Writes by `pool`.
+    fn new(pool: PgPool) -> Self;
 }
 
 /// The way of a checkpoint: the events after `from` up to `to`.
@@ -49,6 +77,10 @@ pub enum CommitError {
     /// or an earlier step was made after all. Nothing was written.
     #[error("the checkpoint has moved")]
     Moved,
+    /// The store does not take what is in the batch; trying the same again
+    /// does not help. Nothing was written.
+    #[error("the read side refuses an event")]
+    Refused(#[source] sqlx::Error),
     /// The store did not answer; whether the step was made is not known.
     #[error("the read side is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -56,6 +88,15 @@ pub enum CommitError {
 
 impl From<sqlx::Error> for CommitError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(Box::new(error))
+        // Wrong data (22), or data that break a constraint (23).
+        let refused = error
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .is_some_and(|code| code.starts_with("22") || code.starts_with("23"));
+        if refused {
+            Self::Refused(error)
+        } else {
+            Self::Unavailable(Box::new(error))
+        }
     }
 }

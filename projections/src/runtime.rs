@@ -3,18 +3,31 @@
 
 use std::time::Duration;
 
-use eventlog::LogError;
+use eventlog::deadline::within;
 use eventlog::tail::Reader;
+use eventlog::{LogError, Logged, read};
+use sqlx::PgPool;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letter::{self, Known, Letter, Letters, Verdict, Why, text};
+use crate::projection::DEADLINE;
 use crate::{CommitError, Projection, Step};
 
+/// Events read at once; bounds the memory that they take undigested.
+const CHUNK: usize = 4_096;
+
 /// Events folded into one commit. Many events of one session become one row
-/// write, so a larger batch is cheaper; this bounds its memory and the time
-/// that others wait for its locks.
+/// write, so a larger batch is cheaper; this bounds the time that others wait
+/// for its locks, and what is applied again after a failure.
 const MAX_BATCH: usize = 4_096;
+
+/// The same for who has far to go, and nobody waits for.
+const MAX_REPLAY_BATCH: usize = 1_048_576;
+
+/// Rows that a batch may come to before it is written; bounds its memory.
+const MAX_ROWS: usize = 65_536;
 
 /// The pauses after failures in a row: a store that is away is not hammered,
 /// one that is back is noticed within seconds.
@@ -30,8 +43,31 @@ const PAUSES: [Duration; 4] = [
 pub enum Until {
     /// When it is told to.
     Stopped,
-    /// When the log holds nothing more.
+    /// When the log holds nothing more, or less than a batch that came meanwhile.
     CaughtUp,
+    /// When all up to a global position has been applied, and nothing beyond.
+    Reached(i64),
+}
+
+impl Until {
+    fn is_reached(self, position: i64) -> bool {
+        matches!(self, Self::Reached(end) if position >= end)
+    }
+}
+
+/// How a projection gets on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Where its checkpoint is.
+    pub position: i64,
+    /// How far it has read; what is between is being folded.
+    pub read: i64,
+    /// Events passed since it began here.
+    pub events: u64,
+    /// Rows or entries written for them.
+    pub rows: u64,
+    /// What it fails at now.
+    pub error: Option<String>,
 }
 
 /// Why a projection starts over from its checkpoint.
@@ -41,77 +77,273 @@ enum RunError {
     Log(#[from] LogError),
     #[error(transparent)]
     Commit(#[from] CommitError),
+    #[error(
+        "more than {} events cannot be applied; is this an old build beside a newer one?",
+        dead_letter::MAX_LETTERS
+    )]
+    TooManyLetters,
 }
 
-/// Applies the log to a projection. Failures are logged and met by starting
-/// over from the checkpoint, so a step whose outcome is unknown is not made
-/// twice. `position` follows the checkpoint.
-pub async fn run<P: Projection>(
-    mut projection: P,
-    mut reader: Reader,
-    until: Until,
-    position: watch::Sender<i64>,
-    shutdown: CancellationToken,
-) {
-    let mut failures = 0;
-    while !shutdown.is_cancelled() {
-        let before = *position.borrow();
-        match apply(&mut projection, &mut reader, until, &position, &shutdown).await {
-            Ok(()) => return,
-            // Another worker was faster; what it did need not be done.
-            Err(RunError::Commit(CommitError::Moved)) => failures = 0,
-            Err(error) => {
-                if *position.borrow() > before {
-                    failures = 0;
-                }
-                if let RunError::Log(LogError::Undecodable { .. }) = error {
-                    tracing::error!(
-                        projection = P::NAME,
-                        error = &error as &dyn std::error::Error,
-                        "the projection is stopped by an event that this build does not know"
-                    );
-                } else {
-                    tracing::warn!(
-                        projection = P::NAME,
-                        error = &error as &dyn std::error::Error,
-                        "the projection starts over from its checkpoint"
-                    );
-                }
-                let pause = PAUSES[failures.min(PAUSES.len() - 1)];
-                failures += 1;
-                let _ = tokio::time::timeout(pause, shutdown.cancelled()).await;
-            }
+impl From<sqlx::Error> for RunError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Commit(error.into())
+    }
+}
+
+/// Events on their way into a step.
+struct Folded<P: Projection> {
+    batch: P::Batch,
+    letters: Letters,
+    from: i64,
+    to: i64,
+    events: usize,
+}
+
+impl<P: Projection> Folded<P> {
+    fn after(from: i64) -> Self {
+        Self {
+            batch: P::Batch::default(),
+            letters: Letters::default(),
+            from,
+            to: from,
+            events: 0,
         }
     }
 }
 
-async fn apply<P: Projection>(
-    projection: &mut P,
-    reader: &mut Reader,
-    until: Until,
-    position: &watch::Sender<i64>,
-    shutdown: &CancellationToken,
-) -> Result<(), RunError> {
-    let mut from = projection.checkpoint().await?;
-    loop {
-        position.send_replace(from);
-        // Only waiting is cut short; a commit is never torn.
-        let events = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            events = reader.next_or_quiet(from, MAX_BATCH) => events?,
-        };
-        let Some(events) = events else {
-            match until {
-                Until::Stopped => continue,
-                Until::CaughtUp => return Ok(()),
-            }
-        };
-        let mut batch = P::Batch::default();
-        for event in &events {
-            P::fold(&mut batch, event);
+/// Applies the log to a projection.
+pub struct Worker<P> {
+    projection: P,
+    reader: Reader,
+    /// Where the dead letters are.
+    pool: PgPool,
+    /// Events in a step at most.
+    max_batch: usize,
+    /// Less than `max_batch` after a batch that was refused.
+    batch: usize,
+    /// An event that was refused all by itself, and the error.
+    refused: Option<(i64, String)>,
+    progress: watch::Sender<Progress>,
+}
+
+impl<P: Projection> Worker<P> {
+    /// A worker that keeps up with the log.
+    #[must_use]
+    pub fn live(projection: P, reader: Reader, pool: PgPool) -> Self {
+        Self::new(projection, reader, pool, MAX_BATCH)
+    }
+
+    /// A worker that goes through the whole log.
+    #[must_use]
+    pub fn replay(projection: P, reader: Reader, pool: PgPool) -> Self {
+        Self::new(projection, reader, pool, MAX_REPLAY_BATCH)
+    }
+
+    fn new(projection: P, reader: Reader, pool: PgPool, max_batch: usize) -> Self {
+        Self {
+            projection,
+            reader,
+            pool,
+            max_batch,
+            batch: max_batch,
+            refused: None,
+            progress: watch::Sender::default(),
         }
-        let to = events.last().map_or(from, |event| event.global_position);
-        projection.commit(batch, Step { from, to }).await?;
-        from = to;
+    }
+
+    /// How it gets on.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Applies the log. Failures are logged and met by starting over from the
+    /// checkpoint, so a step whose outcome is unknown is not made twice.
+    pub async fn run(&mut self, until: Until, stop: &CancellationToken) {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            let before = self.progress.borrow().position;
+            let error = match self.apply(until, stop).await {
+                Ok(()) => return,
+                // Another worker was faster; what it did need not be done. Or
+                // an event is refused, and found by halves.
+                Err(RunError::Commit(CommitError::Moved | CommitError::Refused(_))) => continue,
+                Err(error) => error,
+            };
+            if self.progress.borrow().position > before {
+                failures = 0;
+            }
+            let error = text(&error);
+            tracing::warn!(
+                projection = P::NAME,
+                error,
+                "starts over from its checkpoint"
+            );
+            self.progress
+                .send_modify(|progress| progress.error = Some(error));
+            let pause = PAUSES[failures.min(PAUSES.len() - 1)];
+            failures += 1;
+            let _ = tokio::time::timeout(pause, stop.cancelled()).await;
+        }
+    }
+
+    async fn apply(&mut self, until: Until, stop: &CancellationToken) -> Result<(), RunError> {
+        let from = self.projection.checkpoint().await?;
+        self.progress.send_modify(|progress| {
+            progress.position = from;
+            progress.read = from;
+        });
+        let mut known = Known::read(&self.pool, P::NAME).await?;
+        let mut folded = Folded::<P>::after(from);
+        loop {
+            if until.is_reached(folded.to) {
+                return Ok(());
+            }
+            if folded.events == 0 && known.is_old() {
+                known = Known::read(&self.pool, P::NAME).await?;
+                if !known.asked().is_empty() {
+                    self.settle(&known, folded.to).await?;
+                    known = Known::read(&self.pool, P::NAME).await?;
+                }
+            }
+            let room = (self.batch - folded.events).min(CHUNK);
+            // Only waiting is cut short; a commit is never torn.
+            let events = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                events = self.reader.next_or_quiet(folded.to, room) => events?,
+            };
+            let mut events = events.unwrap_or_default();
+            let all = events.len() < room;
+            if let Until::Reached(end) = until {
+                events.retain(|event| event.global_position() <= end);
+            }
+            self.fold(&events, &mut folded, &mut known)?;
+            self.progress
+                .send_modify(|progress| progress.read = folded.to);
+            let full = folded.events >= self.batch || P::rows(&folded.batch) >= MAX_ROWS;
+            if folded.events > 0 && (full || all || until.is_reached(folded.to)) {
+                folded = self.commit(folded).await?;
+            }
+            if all && until != Until::Stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Adds events to a batch, or parks them.
+    fn fold(
+        &mut self,
+        events: &[Logged],
+        folded: &mut Folded<P>,
+        known: &mut Known,
+    ) -> Result<(), RunError> {
+        for event in events {
+            let position = event.global_position();
+            folded.to = position;
+            folded.events += 1;
+            let refused = self.refused.take_if(|(refused, _)| *refused == position);
+            let verdict = match refused {
+                Some((_, error)) => Verdict::Park(Why::Parked(error)),
+                None => known.judge(event),
+            };
+            match (verdict, event) {
+                (Verdict::Apply, Logged::Event(event)) => {
+                    P::fold(&mut folded.batch, event);
+                    continue;
+                }
+                (Verdict::Park(why), event) => {
+                    if known.is_full() {
+                        return Err(RunError::TooManyLetters);
+                    }
+                    if let Why::Parked(error) = &why {
+                        tracing::error!(
+                            projection = P::NAME,
+                            position,
+                            error,
+                            "an event is parked"
+                        );
+                    }
+                    folded.letters.parked.push(Letter::of(event, why));
+                    known.park(event);
+                }
+                (Verdict::Apply | Verdict::Skip, _) => {}
+            }
+            if let Some(reader_id) = event.reader_id() {
+                P::leave_out(&mut folded.batch, reader_id, position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a step; returns the beginning of the next.
+    async fn commit(&mut self, folded: Folded<P>) -> Result<Folded<P>, RunError> {
+        let Folded {
+            batch,
+            letters,
+            from,
+            to,
+            events,
+        } = folded;
+        let rows = P::rows(&batch);
+        let made = self.projection.commit(batch, Step { from, to }, &letters);
+        match made.await {
+            Ok(()) => {
+                self.batch = (self.batch * 2).min(self.max_batch);
+                self.progress.send_modify(|progress| {
+                    progress.position = to;
+                    progress.events += events as u64;
+                    progress.rows += rows as u64;
+                    progress.error = None;
+                });
+                Ok(Folded::after(to))
+            }
+            // The one event at fault is found by halves, and parked.
+            Err(CommitError::Refused(error)) => {
+                self.batch = (events / 2).max(1);
+                if events == 1 {
+                    if !letters.parked.is_empty() {
+                        // It is not the event.
+                        return Err(CommitError::Unavailable(error.into()).into());
+                    }
+                    self.refused = Some((to, text(&error)));
+                }
+                Err(CommitError::Refused(error).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Applies the parked events of the sessions that are to be tried again, at
+    /// a checkpoint that stays where it is, as far as they can be applied now.
+    async fn settle(&mut self, known: &Known, at: i64) -> Result<(), RunError> {
+        for session in known.asked() {
+            let stored = read::at(&self.pool, known.of(session));
+            let mut stored = within(DEADLINE, stored).await?.into_iter().peekable();
+            for &position in known.of(session) {
+                let event = stored.next_if(|event| event.global_position == position);
+                let error = match event.map(eventlog::Stored::logged) {
+                    Some(Logged::Event(event)) => {
+                        let mut batch = P::Batch::default();
+                        P::fold_late(&mut batch, &event);
+                        let letters = Letters {
+                            parked: Vec::new(),
+                            settled: vec![position],
+                        };
+                        let step = Step { from: at, to: at };
+                        match self.projection.commit(batch, step, &letters).await {
+                            Ok(()) => continue,
+                            Err(CommitError::Refused(error)) => text(&error),
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                    Some(Logged::Undecodable(event)) => text(&event.error),
+                    None => "the log does not hold it any more".to_owned(),
+                };
+                let refused = dead_letter::refuse(&self.pool, P::NAME, session, position, &error);
+                within(DEADLINE, refused).await?;
+                break;
+            }
+        }
+        Ok(())
     }
 }

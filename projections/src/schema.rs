@@ -48,16 +48,21 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     MIGRATIONS.run(pool).await
 }
 
+/// The newest migration of this build.
+pub(crate) fn wanted() -> i64 {
+    MIGRATIONS
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0)
+}
+
 /// Whether the schema is the one that this build works with.
 ///
 /// # Errors
 /// See [`SchemaError`].
 pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
-    let wanted = MIGRATIONS
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0);
+    let wanted = wanted();
     let applied: Option<bool> =
         sqlx::query_scalar("select to_regclass('public._sqlx_migrations') is not null")
             .fetch_one(pool)

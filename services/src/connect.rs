@@ -48,8 +48,19 @@ const RELAY_SILENCE: &str = "10s";
 /// good and reconnects now and then.
 const SINGLE: u32 = 2;
 
-/// Connections of the projections: one each, and one to spare.
-const PROJECTIONS: u32 = 4;
+/// Connections of the projections: one each to write, one each to read ahead
+/// when there is far to go, and two for leases and dead letters.
+const PROJECTIONS: u32 = 8;
+
+/// Connections of a replay: one to write, one to read ahead, and one to report.
+const REPLAY: u32 = 3;
+
+/// What statements of projections run with (see [`projections_pool`]).
+const PROJECTING: [(&str, &str); 3] = [
+    ("statement_timeout", "30s"),
+    ("synchronous_commit", "off"),
+    ("enable_seqscan", "off"),
+];
 
 /// How soon a NATS connection that is dead is noticed: two missed pings.
 const NATS_PING: Duration = Duration::from_secs(5);
@@ -99,12 +110,20 @@ pub fn relay_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
 /// # Errors
 /// When the address is not valid.
 pub fn projections_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    let options = options(args, "projections")?.options([
-        ("statement_timeout", "30s"),
-        ("synchronous_commit", "off"),
-        ("enable_seqscan", "off"),
-    ]);
+    let options = options(args, "projections")?.options(PROJECTING);
     Ok(pool(args, PROJECTIONS).connect_lazy_with(options))
+}
+
+/// A pool for a replay: as that of the projections, but it looks for read
+/// tables in another schema.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn replay_pool(args: &DatabaseArgs, schema: &str) -> anyhow::Result<PgPool> {
+    let options = options(args, "replay")?
+        .options(PROJECTING)
+        .options([("search_path", format!("{schema},public"))]);
+    Ok(pool(args, REPLAY).connect_lazy_with(options))
 }
 
 /// A pool for migrations and upkeep, which take the time they take and name

@@ -1,6 +1,7 @@
 //! What a process does: each role is a few tasks, all started here and all
 //! stopped here, in order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,13 +13,16 @@ use eventlog::repository::Repository;
 use eventlog::tail::Tail;
 use eventlog::{Appender, Sessions, Subjects};
 use projections::checkpoint::Awaited;
-use projections::runtime::{self, Until};
-use projections::{ActiveSessions, DailyStats, History, Projection, schema};
+use projections::runtime::Worker;
+use projections::{
+    ActiveSessions, DailyStats, History, InTables, Projection, dead_letter, lease, schema,
+};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::api::admission::Admission;
 use crate::api::auth::Keys;
@@ -42,6 +46,8 @@ pub struct Service {
     pub http: Option<std::net::SocketAddr>,
     /// Where operators and probes call.
     pub admin: std::net::SocketAddr,
+    /// What this process is called where workers are listed.
+    name: Arc<str>,
     edge: Stage,
     writers: Stage,
     workers: Stage,
@@ -94,6 +100,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     let mut service = Service {
         http: None,
         admin: admin.local_addr()?,
+        name: name(),
         edge: Stage::default(),
         writers: Stage::default(),
         workers: Stage::default(),
@@ -164,6 +171,14 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     Ok(service)
 }
 
+/// The machine, the process, and something that no other service has.
+fn name() -> Arc<str> {
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    let [a, b, ..] = *Uuid::new_v4().as_bytes();
+    format!("{machine}/{}/{a:02x}{b:02x}", std::process::id()).into()
+}
+
 async fn bind(address: std::net::SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
@@ -190,19 +205,22 @@ impl Service {
         self.apply(DailyStats::new(pool.clone()), &tail, &pool);
         self.apply(ActiveSessions::new(cache, pool.clone()), &tail, &pool);
         let stop = self.workers.stop.clone();
+        self.workers.spawn(dead_letter::publish(
+            pool,
+            jetstream.clone(),
+            subjects.clone(),
+            stop.clone(),
+        ));
         self.workers.spawn(tail.run(jetstream, subjects, stop));
         Ok(())
     }
 
     fn apply<P: Projection + 'static>(&mut self, projection: P, tail: &Tail, pool: &PgPool) {
+        let worker = Worker::live(projection, tail.reader(pool.clone()), pool.clone());
         let stop = self.workers.stop.clone();
-        self.workers.spawn(runtime::run(
-            projection,
-            tail.reader(pool.clone()),
-            Until::Stopped,
-            watch::Sender::new(0),
-            stop,
-        ));
+        let holder = self.name.clone();
+        self.workers
+            .spawn(lease::work(worker, pool.clone(), holder, stop));
     }
 
     /// Waits for a task that ends though nobody told it to, and says how: the
@@ -272,6 +290,7 @@ mod tests {
         let mut service = Service {
             http: None,
             admin,
+            name: name(),
             edge: Stage::default(),
             writers: Stage::default(),
             workers: Stage::default(),

@@ -1,11 +1,19 @@
--- Fills a miss. KEYS: the reader's key. ARGV: TTL in milliseconds, then 'put',
--- version, session id, sequence, start, latest, furthest, active_ms.
+-- Fills misses. KEYS: one key a reader. ARGV: TTL in milliseconds, then eight a
+-- reader, as for a step: 'put', version, session id, sequence, start, latest,
+-- furthest, active_ms. Returns how many were taken.
 -- A tombstone has a version too, so what is over does not come back; one of
 -- the fill's own version only says that the session was not here.
-local known = tonumber(redis.call('HGET', KEYS[1], 'version') or -1)
-if tonumber(ARGV[3]) < known then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'version', ARGV[3], 'id', ARGV[4], 'sequence', ARGV[5],
-    'start', ARGV[6], 'latest', ARGV[7], 'furthest', ARGV[8], 'active_ms', ARGV[9])
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-return 1
+local taken = 0
+for i = 1, #KEYS do
+    local key, a = KEYS[i], 2 + (i - 1) * 8
+    local known = tonumber(redis.call('HGET', key, 'version') or -1)
+    if tonumber(ARGV[a + 1]) >= known then
+        redis.call('DEL', key)
+        redis.call('HSET', key, 'version', ARGV[a + 1], 'id', ARGV[a + 2],
+            'sequence', ARGV[a + 3], 'start', ARGV[a + 4], 'latest', ARGV[a + 5],
+            'furthest', ARGV[a + 6], 'active_ms', ARGV[a + 7])
+        redis.call('PEXPIRE', key, ARGV[1])
+        taken = taken + 1
+    end
+end
+return taken

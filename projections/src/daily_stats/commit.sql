@@ -8,14 +8,18 @@ with moved as (
 ),
 added as (
     select *
-    from unnest($4::uuid[], $5::date[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[])
-        as a (reader_id, day, sessions, active_ms, progress, time_zone)
+    from unnest(
+        $4::uuid[], $5::date[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[],
+        $10::bigint[], $11::bigint[]
+    ) as a (
+        reader_id, day, sessions, active_ms, progress, time_zone, long_sessions, ended_sessions
+    )
     where exists (select from moved)
 ),
 hours as (
     insert into reader_hours as h (reader_id, day, hour, sessions, active_ms)
     select reader_id, day, hour, sessions, active_ms
-    from unnest($10::uuid[], $11::date[], $12::smallint[], $13::bigint[], $14::bigint[])
+    from unnest($12::uuid[], $13::date[], $14::smallint[], $15::bigint[], $16::bigint[])
         as a (reader_id, day, hour, sessions, active_ms)
     where exists (select from moved)
     on conflict (reader_id, day, hour) do update
@@ -23,14 +27,18 @@ hours as (
         active_ms = h.active_ms + excluded.active_ms
 ),
 readers as (
-    insert into reader_days as d (reader_id, day, sessions, active_ms, progress, time_zone)
-    select reader_id, day, sessions, active_ms, progress, time_zone
+    insert into reader_days as d (
+        reader_id, day, sessions, active_ms, progress, time_zone, long_sessions, ended_sessions
+    )
+    select reader_id, day, sessions, active_ms, progress, time_zone, long_sessions, ended_sessions
     from added
     on conflict (reader_id, day) do update
     set sessions = d.sessions + excluded.sessions,
         active_ms = d.active_ms + excluded.active_ms,
         progress = d.progress + excluded.progress,
-        time_zone = excluded.time_zone
+        time_zone = excluded.time_zone,
+        long_sessions = d.long_sessions + excluded.long_sessions,
+        ended_sessions = d.ended_sessions + excluded.ended_sessions
     -- A row that was not there before has no transaction that locked it.
     returning day, (xmax = 0)::int as new
 ),
@@ -38,8 +46,11 @@ counted as (
     select day, sum(new) as readers from readers group by day
 ),
 summed as (
-    insert into days as d (day, readers, sessions, active_ms, progress)
-    select day, counted.readers, sum(sessions), sum(active_ms), sum(progress)
+    insert into days as d (
+        day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
+    )
+    select day, counted.readers, sum(sessions), sum(active_ms), sum(progress),
+        sum(long_sessions), sum(ended_sessions)
     from added
     join counted using (day)
     group by day, counted.readers
@@ -48,6 +59,8 @@ summed as (
     set readers = d.readers + excluded.readers,
         sessions = d.sessions + excluded.sessions,
         active_ms = d.active_ms + excluded.active_ms,
-        progress = d.progress + excluded.progress
+        progress = d.progress + excluded.progress,
+        long_sessions = d.long_sessions + excluded.long_sessions,
+        ended_sessions = d.ended_sessions + excluded.ended_sessions
 )
 select exists (select from moved) as "moved!"

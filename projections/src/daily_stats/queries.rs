@@ -84,3 +84,40 @@ pub async fn hours(pool: &PgPool, reader_id: ReaderId, from: NaiveDate) -> sqlx:
     .fetch_all(pool)
     .await
 }
+
+/// A day of all readers, each by the own reading day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DayOfAll {
+    /// The day.
+    pub day: NaiveDate,
+    /// Readers who were seen reading.
+    pub readers: i64,
+    /// Sessions in which something was read or seen.
+    pub sessions: i64,
+    /// Active time, in milliseconds.
+    pub active_ms: i64,
+    /// Net progress, in ten-thousandths of a percent of a book.
+    pub progress: i64,
+    /// Sessions that came to more than ten minutes of active time.
+    pub long_sessions: i64,
+    /// Sessions that ended.
+    pub ended_sessions: i64,
+}
+
+/// The days of all readers from `from` on, newest first; those without reading
+/// are not among them.
+///
+/// # Errors
+/// Those of Postgres.
+pub async fn days_of_all(pool: &PgPool, from: NaiveDate) -> sqlx::Result<Vec<DayOfAll>> {
+    sqlx::query_as!(
+        DayOfAll,
+        "select day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
+        from days
+        where day >= $1
+        order by day desc",
+        from
+    )
+    .fetch_all(pool)
+    .await
+}

@@ -1,0 +1,200 @@
+//! The cache made again while it is in use: every active session is put in as
+//! the log has it, and what has no place there is removed.
+//!
+//! There is no second cache to swap with, and no need for one: writes are
+//! guarded by version, so the live worker and queries go on, and an entry is at
+//! no moment older than it was.
+
+use std::time::Instant;
+
+use domain::{ReaderId, SessionId};
+use eventlog::deadline::within;
+use eventlog::read::Folded;
+use eventlog::{claims, read};
+use redis::{RedisResult, Script};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::scan::{self, Seen};
+use super::{
+    COMMIT_DEADLINE, Change, Entry, FILL_DEADLINE, TOMBSTONE_TTL, TTL, Write, key, millis,
+};
+use crate::cache::Cache;
+use crate::projection::DEADLINE;
+use crate::replay::ReplayError;
+
+/// Sessions that are read and put together; fewer when that takes too long for
+/// a fill.
+const PAGE: i64 = 256;
+
+/// How far a rebuild is, and what it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Active sessions looked at.
+    pub sessions: u64,
+    /// How many there are, about.
+    pub of: u64,
+    /// Entries put; Redis had the others newer.
+    pub put: u64,
+    /// Entries removed that the log does not have.
+    pub removed: u64,
+}
+
+/// Rebuilds the cache from the log.
+///
+/// # Errors
+/// When Postgres or Redis does not answer, or it was told to stop. What was
+/// done is right; beginning anew does no harm.
+pub async fn rebuild(
+    cache: &Cache,
+    pool: &PgPool,
+    progress: &watch::Sender<Rebuilt>,
+    stop: &CancellationToken,
+) -> Result<Rebuilt, ReplayError> {
+    let of = within(DEADLINE, claims::count(pool)).await?;
+    progress.send_modify(|rebuilt| rebuilt.of = of.unsigned_abs());
+    put_all(cache, pool, progress, stop).await?;
+    remove_others(cache, pool, progress, stop).await?;
+    Ok(*progress.borrow())
+}
+
+async fn put_all(
+    cache: &Cache,
+    pool: &PgPool,
+    progress: &watch::Sender<Rebuilt>,
+    stop: &CancellationToken,
+) -> Result<(), ReplayError> {
+    let script = Script::new(include_str!("fill.lua"));
+    let mut after = None;
+    let mut limit = PAGE;
+    loop {
+        if stop.is_cancelled() {
+            return Err(ReplayError::Stopped);
+        }
+        let read_at = Instant::now();
+        let claims = within(DEADLINE, claims::page(pool, after, limit)).await?;
+        let Some((last, _)) = claims.last() else {
+            return Ok(());
+        };
+        let wanted: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
+        let sessions = within(DEADLINE, read::fold(pool, &wanted)).await?;
+        let late = read_at.elapsed() > FILL_DEADLINE;
+        if late && limit > 1 {
+            limit = (limit / 4).max(1);
+            continue;
+        }
+        // A session that alone takes longer than a fill may is left to its events.
+        let put = if late {
+            0
+        } else {
+            put(cache, &script, &sessions).await?
+        };
+        progress.send_modify(|rebuilt| {
+            rebuilt.sessions += claims.len() as u64;
+            rebuilt.put += put;
+        });
+        after = Some(*last);
+        limit = (limit * 2).min(PAGE);
+    }
+}
+
+async fn put(cache: &Cache, script: &Script, sessions: &[Folded]) -> Result<u64, ReplayError> {
+    let mut call = script.prepare_invoke();
+    call.arg(millis(TTL));
+    let mut any = false;
+    for folded in sessions {
+        // One that has ended since its claim was read is not put.
+        let session = folded.session.started();
+        let Some(session) = session.filter(|session| session.is_active()) else {
+            continue;
+        };
+        let write = Write {
+            version: folded.global_position,
+            change: Change::of(&Entry {
+                session_id: folded.session_id,
+                sequence: folded.sequence,
+                session: session.clone(),
+            }),
+        };
+        call.key(key(session.start.reader_id));
+        write.args(&mut call);
+        any = true;
+    }
+    if !any {
+        return Ok(0);
+    }
+    let put = cache
+        .call(COMMIT_DEADLINE, async |mut redis| {
+            call.invoke_async(&mut redis).await
+        })
+        .await?;
+    Ok(put)
+}
+
+/// Removes entries of sessions that are not active. A claim is read after the
+/// entry, and changes with the log: one that differs is not behind the entry.
+async fn remove_others(
+    cache: &Cache,
+    pool: &PgPool,
+    progress: &watch::Sender<Rebuilt>,
+    stop: &CancellationToken,
+) -> Result<(), ReplayError> {
+    let script = Script::new(include_str!("remove.lua"));
+    let mut cursor = 0;
+    loop {
+        if stop.is_cancelled() {
+            return Err(ReplayError::Stopped);
+        }
+        let (next, seen) = scan::page(cache, cursor).await?;
+        let readers: Vec<ReaderId> = seen.iter().map(|seen| seen.reader_id).collect();
+        let claims = within(DEADLINE, claims::of(pool, &readers)).await?;
+        let head = within(DEADLINE, read::head(pool)).await?;
+        let others: Vec<&Seen> = seen
+            .iter()
+            .filter(|seen| {
+                let entry = seen.entry.as_ref().map(|entry| entry.session_id);
+                let claimed = claims
+                    .iter()
+                    .any(|(reader, session)| *reader == seen.reader_id && Some(*session) == entry);
+                !(claimed || seen.tombstone) || version(seen, head) == 0
+            })
+            .collect();
+        let removed = remove(cache, &script, &others, head).await?;
+        progress.send_modify(|rebuilt| rebuilt.removed += removed);
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
+}
+
+async fn remove(
+    cache: &Cache,
+    script: &Script,
+    others: &[&Seen],
+    head: i64,
+) -> Result<u64, ReplayError> {
+    if others.is_empty() {
+        return Ok(0);
+    }
+    let mut call = script.prepare_invoke();
+    call.arg(millis(TOMBSTONE_TTL));
+    for seen in others {
+        call.key(key(seen.reader_id));
+        call.arg(&seen.version).arg(version(seen, head));
+    }
+    let removed = cache
+        .call(COMMIT_DEADLINE, async |mut redis| -> RedisResult<u64> {
+            call.invoke_async(&mut redis).await
+        })
+        .await?;
+    Ok(removed)
+}
+
+/// An entry's version; 0 for one of no event, which would keep out all that
+/// comes.
+fn version(seen: &Seen, head: i64) -> i64 {
+    let version = seen.version.parse().ok();
+    version.filter(|version| *version <= head).unwrap_or(0)
+}

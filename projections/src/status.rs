@@ -1,0 +1,90 @@
+//! Projections as operators see and hold them.
+
+use domain::Timestamp;
+use sqlx::PgPool;
+
+/// Events counted at most; further behind, it does not matter how far.
+const COUNTED: i64 = 1_000_000;
+
+/// How a projection stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Its name.
+    pub projection: String,
+    /// An operator holds it.
+    pub paused: bool,
+    /// Who works on it; nobody, when its last holder has not renewed its lease.
+    pub holder: Option<String>,
+    /// The worker fails, with `last_error`.
+    pub failing: bool,
+    /// Its checkpoint, a global position.
+    pub position: i64,
+    /// The global position of the newest event.
+    pub head: i64,
+    /// Events that it has yet to apply, at most 1,000,000.
+    pub lag_events: i64,
+    /// How long the first of them has been waiting, in seconds.
+    pub lag_seconds: f64,
+    /// Events applied, by the second, over the last ten seconds.
+    pub events_per_second: f64,
+    /// Events applied by its worker since it took over.
+    pub events: i64,
+    /// Rows or entries written for them.
+    pub row_writes: i64,
+    /// Events that cannot be applied, and those that wait for them.
+    pub dead_letters: i64,
+    /// What its worker failed at last.
+    pub last_error: Option<String>,
+    /// When.
+    pub last_error_at: Option<Timestamp>,
+    /// How far a replay has come.
+    pub replay_position: Option<i64>,
+    /// Whether it is being replayed now.
+    pub replaying: bool,
+}
+
+/// All projections.
+///
+/// # Errors
+/// Those of Postgres.
+pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Status>> {
+    sqlx::query_file_as!(Status, "src/status/list.sql", COUNTED)
+        .fetch_all(pool)
+        .await
+}
+
+/// Has a projection's worker stop after its current step, or go on. False when
+/// there is no such projection.
+///
+/// # Errors
+/// Those of Postgres.
+pub async fn pause(pool: &PgPool, projection: &str, paused: bool) -> sqlx::Result<bool> {
+    let known = sqlx::query!(
+        "update projections set paused = $2 where projection = $1",
+        projection,
+        paused
+    )
+    .execute(pool)
+    .await?;
+    Ok(known.rows_affected() > 0)
+}
+
+/// Says how far a replay is; `None` when it is over.
+///
+/// # Errors
+/// Those of Postgres.
+pub async fn report_replay(
+    pool: &PgPool,
+    projection: &str,
+    position: Option<i64>,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update projections set replay_position = $2, replay_reported_at = clock_timestamp()
+        where projection = $1",
+        projection,
+        position
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
