@@ -13,6 +13,7 @@ use domain::{
 use eventlog::Recorded;
 use projections::active_sessions::{self, Entry};
 use projections::cache::Cache;
+use projections::dead_letter::Letters;
 use projections::{ActiveSessions, CommitError, Projection, Step};
 use redis::AsyncCommands;
 use services::connect;
@@ -46,7 +47,10 @@ impl Steps {
         let mut batch = BTreeMap::default();
         ActiveSessions::fold(&mut batch, event);
         let (from, to) = (self.reached, event.global_position);
-        self.projection.commit(batch, Step { from, to }).await?;
+        let none = Letters::default();
+        self.projection
+            .commit(batch, Step { from, to }, &none)
+            .await?;
         self.reached = to;
         Ok(())
     }

@@ -2,104 +2,14 @@
 
 use std::time::Instant;
 
-use chrono::TimeDelta;
 use futures::StreamExt;
 use futures::stream;
-use projections::runtime::{self, Until};
-use projections::{DailyStats, History};
 use serde_json::json;
 use services::config::Role;
-use sqlx::PgPool;
 use tests::reader::{Reader, id};
+use tests::traffic::live_a_little;
 use tests::{App, check};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-/// A small generator (xorshift), so that a failure can be run again from its
-/// seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn small(&mut self, bound: u32) -> u32 {
-        u32::try_from(self.below(u64::from(bound))).unwrap()
-    }
-}
-
-const ZONES: [&str; 6] = [
-    "UTC",
-    "Europe/Berlin",
-    "America/New_York",
-    "Asia/Kathmandu",
-    "Australia/Lord_Howe",
-    "Pacific/Apia",
-];
-
-/// A reader's two days: sessions that are read, left, superseded and ended,
-/// with observations late, twice, without a time, and refused.
-async fn live_a_little(reader: Reader, seed: u64) {
-    let mut random = Random(seed | 1);
-    let mut at = services::clock::now() - TimeDelta::hours(40);
-    let mut session = None;
-    for _ in 0..30 {
-        at += TimeDelta::seconds(i64::from(random.small(4_000)));
-        let when = at - TimeDelta::seconds(i64::from(random.small(3) * random.small(600)));
-        let position = f64::from(random.small(1_000_000)) / 10_000.0;
-        match (random.below(10), session) {
-            (0, _) | (_, None) => {
-                let answer = reader
-                    .start_with(json!({
-                        "book_id": Uuid::from_u128(u128::from(random.below(3))),
-                        "start_position": position,
-                        "time_zone": ZONES[random.small(6) as usize],
-                        "locator": format!("epubcfi(/6/{})", random.below(40)),
-                        "occurred_at": when,
-                    }))
-                    .await;
-                session = Some(id(&answer.ok()));
-            }
-            (1, Some(id)) => {
-                let _ = reader
-                    .end(id, json!({ "end_position": position, "occurred_at": when }))
-                    .await;
-            }
-            (2, Some(id)) => {
-                let update = |n: f64| {
-                    json!({
-                        "session_id": id, "current_position": (position + n) % 100.0,
-                        "occurred_at": when + TimeDelta::seconds(10),
-                    })
-                };
-                let _ = reader
-                    .batch(json!([update(0.0), update(1.0), update(0.0)]))
-                    .await
-                    .ok();
-            }
-            (3, Some(id)) => {
-                let _ = reader.update(id, position).await;
-            }
-            (_, Some(id)) => {
-                let mut update = json!({ "current_position": position, "occurred_at": when });
-                if random.below(2) == 0 {
-                    update["locator"] = json!(format!("epubcfi(/6/{})", random.below(40)));
-                }
-                let answer = reader.update_with(id, update).await;
-                assert!(
-                    matches!(answer.status.as_u16(), 200 | 400),
-                    "{}",
-                    answer.body
-                );
-            }
-        }
-    }
-}
 
 #[tokio::test]
 async fn after_random_traffic_through_two_processes_everything_equals_the_log() {
@@ -122,59 +32,6 @@ async fn after_random_traffic_through_two_processes_everything_equals_the_log() 
         .await;
     check::everything(&app).await;
     other.stop().await;
-}
-
-/// Applies the whole log from its beginning, by the code that runs live.
-async fn replay(pool: &PgPool) {
-    let tail = eventlog::tail::Tail::default();
-    for table in [
-        "checkpoints",
-        "history",
-        "history_totals",
-        "reader_days",
-        "reader_hours",
-        "days",
-    ] {
-        sqlx::query(&format!("truncate {table}"))
-            .execute(pool)
-            .await
-            .unwrap();
-    }
-    let stop = CancellationToken::new();
-    tokio::join!(
-        runtime::run(
-            History::new(pool.clone()),
-            tail.reader(pool.clone()),
-            Until::CaughtUp,
-            watch::Sender::new(0),
-            stop.clone(),
-        ),
-        runtime::run(
-            DailyStats::new(pool.clone()),
-            tail.reader(pool.clone()),
-            Until::CaughtUp,
-            watch::Sender::new(0),
-            stop.clone(),
-        ),
-    );
-}
-
-#[tokio::test]
-async fn a_replay_from_nothing_gives_the_same_tables_as_live() {
-    let app = App::start().await;
-    let traffic = (1..10).map(|n| live_a_little(app.reader(), n));
-    stream::iter(traffic)
-        .buffer_unordered(10)
-        .collect::<Vec<()>>()
-        .await;
-    check::everything(&app).await;
-    let (corner, pool) = (app.corner.clone(), app.pool.clone());
-    app.stop().await;
-    replay(&pool).await;
-    let log = check::log(&pool).await;
-    check::history_is_the_fold(&pool, &check::fold(&log)).await;
-    check::statistics_are_the_recomputed(&pool, &log).await;
-    check::all(&pool, &corner).await;
 }
 
 #[tokio::test]

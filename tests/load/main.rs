@@ -12,6 +12,7 @@ use services::dev::{Options, Servers};
 
 mod generator;
 mod pgbench;
+mod replay;
 mod report;
 mod service;
 mod usage;
@@ -23,6 +24,28 @@ use service::Running;
 /// Connections of the generator, each with one request in flight: a closed
 /// loop.
 const CONNECTIONS: usize = 256;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Plan {
+    rounds: usize,
+    /// Of each part of a round.
+    length: Duration,
+    /// Events replayed.
+    replayed: u64,
+}
+
+const FULL: Plan = Plan {
+    rounds: 3,
+    length: Duration::from_secs(15),
+    replayed: 5_000_000,
+};
+
+const QUICK: Plan = Plan {
+    rounds: 1,
+    length: Duration::from_secs(10),
+    replayed: 1_000_000,
+};
 
 /// Measures the service beside references.
 #[derive(Parser)]
@@ -41,7 +64,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let (rounds, seconds) = if arguments.quick { (1, 10) } else { (3, 15) };
+    let plan = if arguments.quick { QUICK } else { FULL };
     let data = services::dev::scratch_data()?;
     let servers = Servers::start(Options {
         data: data.clone(),
@@ -52,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
         redis: None,
     })
     .await?;
-    let result = measure(&servers, &arguments, rounds, Duration::from_secs(seconds)).await;
+    let result = measure(&servers, &arguments, plan).await;
     servers.stop().await?;
     std::fs::remove_dir_all(&data).context("the data of the run")?;
 
@@ -65,12 +88,12 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(
-    servers: &Servers,
-    arguments: &Arguments,
-    rounds: usize,
-    length: Duration,
-) -> anyhow::Result<Report> {
+async fn measure(servers: &Servers, arguments: &Arguments, plan: Plan) -> anyhow::Result<Report> {
+    let Plan {
+        rounds,
+        length,
+        replayed,
+    } = plan;
     let reference = pgbench::Table::create(servers).await?;
     let service = Running::start(servers).await?;
     println!("{} readers start a session each", arguments.readers);
@@ -99,9 +122,12 @@ async fn measure(
             resident: service.resident()?,
         });
     }
+    println!("replay of the history, {replayed} events");
+    let replay = replay::measure(servers, replayed).await?;
     Ok(Report {
         versions: report::versions(servers),
         rounds: measured,
+        replay,
     })
 }
 

@@ -8,6 +8,7 @@ use anyhow::Context;
 use services::dev::Servers;
 
 use crate::generator::Load;
+use crate::replay::Replay;
 use crate::usage::Usage;
 
 /// The bar for acknowledged single updates over pgbench's one-row rate.
@@ -15,6 +16,10 @@ const BAR: f64 = 0.6;
 
 /// The bar for the service's resident memory, in megabytes.
 const MEMORY_BAR: f64 = 200.0;
+
+/// The bars for a replay: events over pgbench's one-row rate, and megabytes.
+const REPLAY_BAR: f64 = 15.0;
+const REPLAY_MEMORY_BAR: f64 = 300.0;
 
 /// One round of measurement.
 pub struct Round {
@@ -44,6 +49,8 @@ pub struct Report {
     pub versions: String,
     /// In order.
     pub rounds: Vec<Round>,
+    /// After them.
+    pub replay: Replay,
 }
 
 /// The versions of the servers.
@@ -85,6 +92,19 @@ impl Report {
             table,
             "| … projections caught up after the last update | {caught_up:.2} s | | | ≤ 2 s | {} |",
             met(caught_up <= 2.0)
+        );
+        let (replayed, replay_memory) = (self.replay.rate(), megabytes(self.replay.resident));
+        let _ = writeln!(
+            table,
+            "| replay of the history, {} events | {replayed:.0}/s | pgbench one row {one_row:.0}/s | {:.1} | ≥ {REPLAY_BAR} | {} |",
+            self.replay.events,
+            replayed / one_row,
+            met(replayed / one_row >= REPLAY_BAR)
+        );
+        let _ = writeln!(
+            table,
+            "| … resident memory of the replay, peak | {replay_memory:.0} MB | | | ≤ {REPLAY_MEMORY_BAR:.0} MB | {} |",
+            met(replay_memory <= REPLAY_MEMORY_BAR)
         );
         let [p50, p95, p99] =
             [50, 95, 99].map(|percent| self.median(|round| round.load.percentile(percent)));
@@ -141,6 +161,8 @@ impl Report {
              defaults; 20,000 readers with an active session each.\n\
              - pgbench: `-M prepared -c 32 -j 2`, one event row a transaction into the same table \
              with the same payload, without the order lock.\n\
+             - The replay: `reading-sessions replay history` as operators run it, from its start \
+             to its end, on a log of its own; 20,000 sessions at a time, their events in turn.\n\
              - After each round: as many events in the log, in the stream and in the history as \
              updates were acknowledged, or the run fails.",
             cpu_model()

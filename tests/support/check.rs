@@ -191,11 +191,36 @@ pub async fn history_is_the_fold(pool: &PgPool, sessions: &BTreeMap<SessionId, F
     }
 }
 
+/// A long session has more active time than this, in milliseconds.
+const LONG_MS: i64 = 600_000;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Day {
     sessions: i64,
     active_ms: i64,
     progress: i64,
+    long_sessions: i64,
+    ended_sessions: i64,
+}
+
+impl Day {
+    fn of([sessions, active_ms, progress, long_sessions, ended_sessions]: [i64; 5]) -> Self {
+        Self {
+            sessions,
+            active_ms,
+            progress,
+            long_sessions,
+            ended_sessions,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.sessions += other.sessions;
+        self.active_ms += other.active_ms;
+        self.progress += other.progress;
+        self.long_sessions += other.long_sessions;
+        self.ended_sessions += other.ended_sessions;
+    }
 }
 
 /// I5: the statistics are what a slow count, second by second, makes of the
@@ -205,6 +230,7 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
     let mut seen: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
     let mut hours: BTreeMap<(Uuid, NaiveDate, i16), (i64, i64)> = BTreeMap::new();
     let mut seen_hours: BTreeSet<(String, NaiveDate, i16)> = BTreeSet::new();
+    let mut read: BTreeMap<String, i64> = BTreeMap::new();
     for stored in log {
         let event = stored.decode().unwrap().event;
         let reader = event.reader_id().uuid();
@@ -228,9 +254,11 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
                 e.position.steps() - e.previous_position.steps(),
             ),
         };
+        let mut last_day = from.with_timezone(&zone).date_naive();
         let mut touch = |at: Timestamp, ms: i64, progress: i32| {
             let local = at.with_timezone(&zone);
             let day = local.date_naive();
+            last_day = day;
             let hour = i16::try_from(local.hour()).unwrap();
             let (sessions, active_ms) = hours.entry((reader, day, hour)).or_default();
             *sessions += i64::from(seen_hours.insert((stored.session_id.clone(), day, hour)));
@@ -239,6 +267,9 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
             entry.active_ms += ms;
             entry.progress += i64::from(progress);
             entry.sessions += i64::from(seen.insert((stored.session_id.clone(), day)));
+            let read = read.entry(stored.session_id.clone()).or_default();
+            entry.long_sessions += i64::from(*read <= LONG_MS && *read + ms > LONG_MS);
+            *read += ms;
         };
         let mut at = from;
         let until = from + TimeDelta::milliseconds(credited);
@@ -252,25 +283,21 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
         if let Some(observed) = observed {
             touch(observed, 0, progress);
         }
+        if matches!(event, SessionEvent::SessionEnded(_)) {
+            days.entry((reader, last_day)).or_default().ended_sessions += 1;
+        }
     }
 
-    let rows: Vec<(Uuid, NaiveDate, i64, i64, i64)> =
-        sqlx::query_as("select reader_id, day, sessions, active_ms, progress from reader_days")
-            .fetch_all(pool)
-            .await
-            .unwrap();
+    let rows: Vec<(Uuid, NaiveDate, i64, i64, i64, i64, i64)> = sqlx::query_as(
+        "select reader_id, day, sessions, active_ms, progress, long_sessions, ended_sessions
+        from reader_days",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
     let shown: BTreeMap<_, _> = rows
         .into_iter()
-        .map(|(reader, day, sessions, active_ms, progress)| {
-            (
-                (reader, day),
-                Day {
-                    sessions,
-                    active_ms,
-                    progress,
-                },
-            )
-        })
+        .map(|(reader, day, a, b, c, d, e)| ((reader, day), Day::of([a, b, c, d, e])))
         .collect();
     assert_eq!(shown, days, "days of readers");
 
@@ -289,30 +316,18 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
     for ((_, day), counted) in &days {
         let (readers, sum) = sums.entry(*day).or_default();
         *readers += 1;
-        sum.sessions += counted.sessions;
-        sum.active_ms += counted.active_ms;
-        sum.progress += counted.progress;
+        sum.add(counted);
     }
-    let rows: Vec<(NaiveDate, i64, i64, i64, i64)> =
-        sqlx::query_as("select day, readers, sessions, active_ms, progress from days")
-            .fetch_all(pool)
-            .await
-            .unwrap();
+    let rows: Vec<(NaiveDate, i64, i64, i64, i64, i64, i64)> = sqlx::query_as(
+        "select day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
+        from days",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
     let shown: BTreeMap<_, _> = rows
         .into_iter()
-        .map(|(day, readers, sessions, active_ms, progress)| {
-            (
-                day,
-                (
-                    readers,
-                    Day {
-                        sessions,
-                        active_ms,
-                        progress,
-                    },
-                ),
-            )
-        })
+        .map(|(day, readers, a, b, c, d, e)| (day, (readers, Day::of([a, b, c, d, e]))))
         .collect();
     assert_eq!(shown, sums, "days of all readers");
 }

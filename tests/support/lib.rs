@@ -10,6 +10,7 @@ pub mod process;
 pub mod reader;
 pub mod stack;
 pub mod stream;
+pub mod traffic;
 pub mod wire;
 
 pub use app::App;

@@ -1,0 +1,338 @@
+//! An event that cannot be applied is parked, its session's later events wait,
+//! and everything else goes on. Nothing is forgotten: what was parked is applied
+//! when it can be, or left out because somebody said so.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::AckPolicy;
+use async_nats::jetstream::consumer::pull::Config;
+use eventlog::Subjects;
+use eventlog::stream::ensure_dead_letters;
+use futures::StreamExt;
+use projections::dead_letter::{self, DeadLetter, LetterId, Outcome};
+use serde_json::{Value, json};
+use services::config::Role;
+use services::connect;
+use sqlx::PgPool;
+use tests::reader::{Reader, id};
+use tests::{App, app, check};
+use uuid::Uuid;
+
+/// The letters of a projection.
+async fn letters(pool: &PgPool, projection: &str) -> Vec<DeadLetter> {
+    dead_letter::list(pool, Some(projection), None, None, 1_000)
+        .await
+        .unwrap()
+}
+
+fn states(letters: &[DeadLetter]) -> Vec<(i64, &str)> {
+    letters
+        .iter()
+        .map(|letter| (letter.sequence, letter.state.as_str()))
+        .collect()
+}
+
+/// Writes an event into the log, as another build would.
+async fn append(pool: &PgPool, session: Uuid, event_type: &str, version: &str, payload: &Value) {
+    sqlx::query(
+        "insert into events (
+            aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
+        )
+        select $1, 1 + coalesce(max(sequence), 0), 'reading_session', $2, $3, $4::json, '{}'
+        from events where aggregate_id = $1",
+    )
+    .bind(session.to_string())
+    .bind(event_type)
+    .bind(version)
+    .bind(payload.to_string())
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+/// Adds to the payload of a session's last event, which a newer build could
+/// have written, and writes it as the next.
+async fn update(pool: &PgPool, session: Uuid, version: &str, change: &Value) {
+    let last: String = sqlx::query_scalar(
+        "select payload::text from events
+        where aggregate_id = $1 and event_type = 'PositionUpdated'
+        order by sequence desc limit 1",
+    )
+    .bind(session.to_string())
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    let mut payload: Value = serde_json::from_str(&last).unwrap();
+    payload.as_object_mut().unwrap().remove("locator");
+    for (field, value) in change.as_object().unwrap() {
+        payload[field] = value.clone();
+    }
+    append(pool, session, "PositionUpdated", version, &payload).await;
+}
+
+/// A service whose projections have all begun: the cache begins at the end of
+/// the log, and meets nothing of before.
+async fn begun() -> App {
+    let app = App::start().await;
+    app.settled().await;
+    app
+}
+
+/// A reader with a session of two events.
+async fn reading(app: &App) -> (Reader, Uuid) {
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    let _ = reader.update(session, 10.0).await.ok();
+    (reader, session)
+}
+
+/// Waits for what an operator's wish comes to.
+async fn outcome(pool: &PgPool, letter: &LetterId) -> Outcome {
+    for _ in 0..1_000 {
+        let outcome = dead_letter::outcome(pool, letter).await.unwrap();
+        if outcome != Outcome::Pending {
+            return outcome;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{letter} is still pending");
+}
+
+/// Waits until a projection has no letters that are open.
+async fn none_open(pool: &PgPool, projection: &str) {
+    for _ in 0..1_000 {
+        let letters = letters(pool, projection).await;
+        if letters.iter().all(|letter| letter.state == "discarded") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{projection} still has open letters");
+}
+
+async fn version_in_history(app: &App, session: Uuid) -> i64 {
+    sqlx::query_scalar("select version from history where session_id = $1")
+        .bind(session.to_string())
+        .fetch_one(&app.pool)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_event_of_the_future_is_parked_and_its_session_waits() {
+    let app = begun().await;
+    let (reader, session) = reading(&app).await;
+    update(&app.pool, session, "99", &json!({ "mood": "cheerful" })).await;
+    update(&app.pool, session, "1", &json!({ "position": 30 })).await;
+    let (_, other) = reading(&app).await;
+    app.settled().await;
+
+    for projection in ["history", "daily_stats", "active_sessions"] {
+        let letters = letters(&app.pool, projection).await;
+        assert_eq!(states(&letters), [(3, "parked"), (4, "waiting")]);
+        assert!(letters[0].error.contains("99 is not known"), "{letters:?}");
+        let position = letters[0].global_position.to_string();
+        assert!(letters[1].error.ends_with(&position), "{letters:?}");
+    }
+    // What was before it is shown; others are not held up; what cannot be told
+    // of the reader is not shown.
+    assert_eq!(version_in_history(&app, session).await, 2);
+    assert_eq!(version_in_history(&app, other).await, 2);
+    let _ = reader.active().await.problem(500);
+
+    // The stream has all of it, for consumers who know more.
+    let log = check::log(&app.pool).await;
+    check::stream_is_the_log(&app.corner, &log).await;
+
+    // Its next session is none of this one's business.
+    let next = Uuid::now_v7();
+    let start = json!({
+        "type": "SessionStarted", "reader_id": reader.id, "book_id": Uuid::new_v4(),
+        "started_at": services::clock::now(), "position": 5,
+    });
+    append(&app.pool, next, "SessionStarted", "1", &start).await;
+    app.settled().await;
+    assert_eq!(version_in_history(&app, next).await, 1);
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
+    let app = begun().await;
+    let (reader, session) = reading(&app).await;
+    let (_, other) = reading(&app).await;
+    app.settled().await;
+    let (corner, pool) = (app.corner.clone(), app.pool.clone());
+    app.stop().await;
+    // Text that JSON has and Postgres has not, in the middle of a batch.
+    for n in 0..100 {
+        update(&pool, other, "1", &json!({ "position": n })).await;
+    }
+    update(&pool, session, "1", &json!({ "locator": "\u{0}" })).await;
+    // Late, so that the locator before it still counts.
+    update(&pool, session, "1", &json!({ "applied": false })).await;
+    for n in 0..100 {
+        update(&pool, other, "1", &json!({ "position": n })).await;
+    }
+
+    let stack = tests::Stack::shared().await;
+    let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
+    app.settled().await;
+    let parked = letters(&pool, "history").await;
+    assert_eq!(states(&parked), [(3, "parked"), (4, "waiting")]);
+    assert!(parked[0].error.contains("0x00"), "{parked:?}");
+    // The statistics keep no locators, and Redis takes any.
+    assert!(letters(&pool, "daily_stats").await.is_empty());
+    assert!(letters(&pool, "active_sessions").await.is_empty());
+    assert_eq!(version_in_history(&app, other).await, 202);
+    assert_eq!(reader.at(&app.url).active().await.ok()["version"], 4);
+
+    // Tried again in vain, it stays; discarded, it is left out and the rest
+    // goes on.
+    let letter = parked[0].id();
+    assert!(dead_letter::retry(&pool, &letter).await.unwrap());
+    let Outcome::Parked(error) = outcome(&pool, &letter).await else {
+        panic!("it cannot be applied");
+    };
+    assert!(error.contains("0x00"), "{error}");
+    assert_eq!(letters(&pool, "history").await[0].tries, 2);
+    assert!(!dead_letter::discard(&pool, &parked[1].id()).await.unwrap());
+    assert!(dead_letter::discard(&pool, &letter).await.unwrap());
+    none_open(&pool, "history").await;
+    assert_eq!(states(&letters(&pool, "history").await), [(3, "discarded")]);
+    assert_eq!(version_in_history(&app, session).await, 4);
+    assert!(!dead_letter::retry(&pool, &letter).await.unwrap());
+
+    // For good: the session goes on, and so it is after a replay.
+    let _ = reader.at(&app.url).update(session, 50.0).await.ok();
+    app.settled().await;
+    assert_eq!(version_in_history(&app, session).await, 5);
+}
+
+#[tokio::test]
+async fn what_can_be_applied_now_is_applied_in_order_and_once() {
+    let app = begun().await;
+    let (reader, session) = reading(&app).await;
+    app.settled().await;
+    // Events that an earlier build could not read, and this one can.
+    let (corner, pool) = (app.corner.clone(), app.pool.clone());
+    app.stop().await;
+    for n in [30, 35, 40] {
+        update(
+            &pool,
+            session,
+            "1",
+            &json!({ "position": n, "furthest_position": 40 }),
+        )
+        .await;
+    }
+    let events = eventlog::read::session(&pool, session.to_string().parse().unwrap(), 2)
+        .await
+        .unwrap();
+    for projection in ["history", "daily_stats"] {
+        for (n, event) in events.iter().enumerate() {
+            sqlx::query(
+                "insert into dead_letters (
+                    projection, global_position, session_id, sequence, state, error
+                ) values ($1, $2, $3, $4, $5, 'of an earlier build')",
+            )
+            .bind(projection)
+            .bind(event.global_position)
+            .bind(&event.session_id)
+            .bind(event.sequence)
+            .bind(if n == 0 { "parked" } else { "waiting" })
+            .execute(&pool)
+            .await
+            .unwrap();
+        }
+        sqlx::query("update checkpoints set global_position = $2 where projection = $1")
+            .bind(projection)
+            .bind(events[2].global_position)
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+
+    let stack = tests::Stack::shared().await;
+    let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
+    let other = app.beside(&[Role::Projections]).await;
+    // What comes in the meantime waits too.
+    let _ = reader.at(&app.url).update(session, 45.0).await.ok();
+    app.settled().await;
+    for projection in ["history", "daily_stats"] {
+        let parked = letters(&pool, projection).await;
+        assert_eq!(
+            states(&parked),
+            [
+                (3, "parked"),
+                (4, "waiting"),
+                (5, "waiting"),
+                (6, "waiting")
+            ]
+        );
+        assert!(dead_letter::retry(&pool, &parked[2].id()).await.unwrap());
+        none_open(&pool, projection).await;
+    }
+    assert_eq!(version_in_history(&app, session).await, 6);
+    check::everything(&app).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_says_nothing_stops_neither_the_relay_nor_a_projection() {
+    let app = begun().await;
+    let session = Uuid::now_v7();
+    append(&app.pool, session, "Session Vanished.>", "7", &json!([])).await;
+    let (_, other) = reading(&app).await;
+    app.settled().await;
+    assert_eq!(version_in_history(&app, other).await, 2);
+    for projection in ["history", "daily_stats", "active_sessions"] {
+        assert_eq!(
+            states(&letters(&app.pool, projection).await),
+            [(1, "parked")]
+        );
+    }
+    let log = check::log(&app.pool).await;
+    assert_eq!(log.len(), 3);
+    for _ in 0..1_000 {
+        if tests::stream::read_all(&app.corner).await.len() == 3 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the relay stands still");
+}
+
+#[tokio::test]
+async fn nats_has_a_copy_of_every_dead_letter() {
+    let app = begun().await;
+    let (_, session) = reading(&app).await;
+    update(&app.pool, session, "99", &json!({ "mood": "cheerful" })).await;
+    app.settled().await;
+    let jetstream = connect::jetstream(&app::settings(&app.corner, &[]).nats)
+        .await
+        .unwrap();
+    let subjects = Subjects::new(&app.corner.nats_prefix);
+    let stream = ensure_dead_letters(&jetstream, &subjects).await.unwrap();
+    let consumer = stream
+        .create_consumer(Config {
+            ack_policy: AckPolicy::None,
+            ..Config::default()
+        })
+        .await
+        .unwrap();
+    let mut messages = consumer.messages().await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let message = messages.next().await.unwrap().unwrap();
+        let copy: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!(copy["type"], "reading.dead_letter.v1");
+        assert_eq!(copy["subject"], session.to_string());
+        assert_eq!(copy["data"]["event_version"], "99");
+        assert_eq!(copy["data"]["payload"]["mood"], "cheerful");
+        let projection = copy["data"]["projection"].as_str().unwrap();
+        assert_eq!(message.subject.as_str(), subjects.dead_letter(projection));
+        seen.push(projection.to_owned());
+    }
+    seen.sort();
+    assert_eq!(seen, ["active_sessions", "daily_stats", "history"]);
+}

@@ -1,0 +1,95 @@
+//! Readers who live a little: random histories that an app could send.
+
+use chrono::TimeDelta;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::reader::{Reader, id};
+
+/// A small generator (xorshift), so that a failure can be run again from its
+/// seed.
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    /// As [`Random::below`], of a small one.
+    pub fn small(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.below(u64::from(bound))).unwrap()
+    }
+}
+
+/// Zones with and without daylight saving time, and with odd offsets.
+pub const ZONES: [&str; 6] = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+];
+
+/// A reader's two days: sessions that are read, left, superseded and ended,
+/// with observations late, twice, without a time, and refused.
+pub async fn live_a_little(reader: Reader, seed: u64) {
+    let mut random = Random(seed | 1);
+    let mut at = services::clock::now() - TimeDelta::hours(40);
+    let mut session = None;
+    for _ in 0..30 {
+        at += TimeDelta::seconds(i64::from(random.small(4_000)));
+        let when = at - TimeDelta::seconds(i64::from(random.small(3) * random.small(600)));
+        let position = f64::from(random.small(1_000_000)) / 10_000.0;
+        match (random.below(10), session) {
+            (0, _) | (_, None) => {
+                let answer = reader
+                    .start_with(json!({
+                        "book_id": Uuid::from_u128(u128::from(random.below(3))),
+                        "start_position": position,
+                        "time_zone": ZONES[random.small(6) as usize],
+                        "locator": format!("epubcfi(/6/{})", random.below(40)),
+                        "occurred_at": when,
+                    }))
+                    .await;
+                session = Some(id(&answer.ok()));
+            }
+            (1, Some(id)) => {
+                let _ = reader
+                    .end(id, json!({ "end_position": position, "occurred_at": when }))
+                    .await;
+            }
+            (2, Some(id)) => {
+                let update = |n: f64| {
+                    json!({
+                        "session_id": id, "current_position": (position + n) % 100.0,
+                        "occurred_at": when + TimeDelta::seconds(10),
+                    })
+                };
+                let _ = reader
+                    .batch(json!([update(0.0), update(1.0), update(0.0)]))
+                    .await
+                    .ok();
+            }
+            (3, Some(id)) => {
+                let _ = reader.update(id, position).await;
+            }
+            (_, Some(id)) => {
+                let mut update = json!({ "current_position": position, "occurred_at": when });
+                if random.below(2) == 0 {
+                    update["locator"] = json!(format!("epubcfi(/6/{})", random.below(40)));
+                }
+                let answer = reader.update_with(id, update).await;
+                assert!(
+                    matches!(answer.status.as_u16(), 200 | 400),
+                    "{}",
+                    answer.body
+                );
+            }
+        }
+    }
+}
