@@ -158,6 +158,9 @@ pub struct SessionEnded {
     pub started_at: Timestamp,
     /// When it ended.
     pub ended_at: Timestamp,
+    /// How long the session was open, in milliseconds: from `started_at` to
+    /// `ended_at`. Since version 2.
+    pub elapsed_ms: i64,
     /// Where reading began.
     pub start_position: Position,
     /// Where it ended.
@@ -192,20 +195,33 @@ pub enum SessionEvent {
     SessionEnded(SessionEnded),
 }
 
-/// The version that events are written in.
-pub const EVENT_VERSION: &str = "1";
-
 impl SessionEvent {
     /// The names of all events, as [`SessionEvent::name`] gives them.
     pub const NAMES: [&'static str; 3] = ["SessionStarted", "PositionUpdated", "SessionEnded"];
 
+    /// The versions that these are written in, in the same order. A version
+    /// changes when a reader of the one before would miss something; what the
+    /// log holds of it stays as it is.
+    pub const VERSIONS: [&'static str; 3] = ["1", "1", "2"];
+
     /// The event's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
+        Self::NAMES[self.kind()]
+    }
+
+    /// The version that the event is written in.
+    #[must_use]
+    pub fn version(&self) -> &'static str {
+        Self::VERSIONS[self.kind()]
+    }
+
+    /// Its place in the tables above.
+    fn kind(&self) -> usize {
         match self {
-            Self::SessionStarted(_) => Self::NAMES[0],
-            Self::PositionUpdated(_) => Self::NAMES[1],
-            Self::SessionEnded(_) => Self::NAMES[2],
+            Self::SessionStarted(_) => 0,
+            Self::PositionUpdated(_) => 1,
+            Self::SessionEnded(_) => 2,
         }
     }
 
@@ -236,7 +252,7 @@ impl DomainEvent for SessionEvent {
     }
 
     fn event_version(&self) -> String {
-        EVENT_VERSION.to_owned()
+        self.version().to_owned()
     }
 }
 
@@ -302,6 +318,7 @@ mod tests {
             "reason": "superseded",
             "started_at": "2026-03-01T20:00:00.123Z",
             "ended_at": "2026-03-01T20:01:30Z",
+            "elapsed_ms": 89_877,
             "start_position": 10,
             "position": 0.0001,
             "locator": "chapter 0",
@@ -322,7 +339,7 @@ mod tests {
     }
 
     /// What is in the log stays there: these shapes may gain optional fields
-    /// and change in no other way.
+    /// and change in no other way; any other change makes a version.
     #[rstest]
     #[case::started(started())]
     #[case::started_with_the_least(without(

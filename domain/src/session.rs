@@ -258,6 +258,7 @@ impl Session {
             reason: command.reason,
             started_at: self.start.started_at,
             ended_at,
+            elapsed_ms: (ended_at - self.start.started_at).num_milliseconds(),
             start_position: self.start.position,
             position,
             locator: before

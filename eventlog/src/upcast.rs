@@ -2,8 +2,8 @@
 //! version lacks is added when it is read.
 
 use cqrs_es::persist::{EventUpcaster, SerializedEvent};
-use domain::SessionEvent;
-use domain::event::EVENT_VERSION;
+use domain::{SessionEvent, Timestamp};
+use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -29,10 +29,35 @@ pub enum DecodeError {
     SessionId(#[from] uuid::Error),
 }
 
-/// The steps from each old version to the next. Empty as long as there is only
-/// one version.
-fn upcasters() -> [Box<dyn EventUpcaster>; 0] {
-    []
+/// The steps from each old version to the next.
+fn upcasters() -> [Box<dyn EventUpcaster>; 1] {
+    [Box::new(EndSaysHowLong)]
+}
+
+/// `SessionEnded` from version 1 to 2: how long the session was open stands in
+/// the event, and was to be reckoned before.
+struct EndSaysHowLong;
+
+impl EventUpcaster for EndSaysHowLong {
+    fn can_upcast(&self, event_type: &str, event_version: &str) -> bool {
+        (event_type, event_version) == ("SessionEnded", "1")
+    }
+
+    /// A payload without its times is left as it is, to be refused as any
+    /// other that does not fit.
+    fn upcast(&self, mut event: SerializedEvent) -> SerializedEvent {
+        #[derive(Deserialize)]
+        struct Times {
+            started_at: Timestamp,
+            ended_at: Timestamp,
+        }
+        if let Ok(times) = Times::deserialize(&event.payload) {
+            let elapsed = times.ended_at - times.started_at;
+            event.payload["elapsed_ms"] = elapsed.num_milliseconds().into();
+        }
+        "2".clone_into(&mut event.event_version);
+        event
+    }
 }
 
 /// Decodes a payload of any known version.
@@ -44,7 +69,7 @@ pub fn decode(
     event_version: &str,
     payload: &str,
 ) -> Result<SessionEvent, DecodeError> {
-    if event_version == EVENT_VERSION {
+    if current_version(event_type)? == event_version {
         return current(event_type, payload);
     }
     let event = upcast(
@@ -53,7 +78,7 @@ pub fn decode(
         serde_json::from_str(payload)?,
         &upcasters(),
     );
-    if event.event_version == EVENT_VERSION {
+    if current_version(&event.event_type)? == event.event_version {
         current(&event.event_type, &event.payload.to_string())
     } else {
         Err(DecodeError::UnknownVersion {
@@ -61,6 +86,14 @@ pub fn decode(
             event_version: event.event_version,
         })
     }
+}
+
+/// The version that an event of this name is written in today.
+fn current_version(event_type: &str) -> Result<&'static str, DecodeError> {
+    let mut versions = SessionEvent::NAMES.iter().zip(SessionEvent::VERSIONS);
+    versions
+        .find_map(|(name, version)| (*name == event_type).then_some(version))
+        .ok_or_else(|| DecodeError::UnknownEvent(event_type.to_owned()))
 }
 
 /// Takes an event through every step that fits it.
@@ -124,16 +157,26 @@ mod tests {
 
     #[test]
     fn a_version_from_the_future_is_refused_not_guessed() {
-        let error = decode("PositionUpdated", "99", "{}").unwrap_err();
-        assert!(
-            matches!(error, DecodeError::UnknownVersion { .. }),
-            "{error}"
-        );
+        for name in SessionEvent::NAMES {
+            for version in ["0", "3", "99", "1.0", ""] {
+                let error = decode(name, version, "{}").unwrap_err();
+                assert!(
+                    matches!(error, DecodeError::UnknownVersion { .. }),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_end_without_its_times_is_refused() {
+        let error = decode("SessionEnded", "1", r#"{"started_at": 1}"#).unwrap_err();
+        assert!(matches!(error, DecodeError::Payload(_)), "{error}");
     }
 
     #[test]
     fn an_unknown_event_is_refused() {
-        let error = decode("SessionPaused", EVENT_VERSION, "{}").unwrap_err();
+        let error = decode("SessionPaused", "1", "{}").unwrap_err();
         assert!(matches!(error, DecodeError::UnknownEvent(_)), "{error}");
     }
 }

@@ -82,12 +82,14 @@ impl Story {
     /// Ended where it was.
     pub fn ends(mut self, seconds: i64, reason: EndReason) -> Self {
         let credited_ms = self.credit(seconds);
+        let started_at = self.recorded[0].event.occurred_at();
         self.record(SessionEvent::SessionEnded(SessionEnded {
             reader_id: reader(),
             book_id: BookId::from(Uuid::from_u128(9)),
             reason,
-            started_at: self.recorded[0].event.occurred_at(),
+            started_at,
             ended_at: at(seconds),
+            elapsed_ms: (at(seconds) - started_at).num_milliseconds(),
             start_position: Position::START,
             position: self.seen.1,
             locator: None,

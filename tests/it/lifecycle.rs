@@ -73,7 +73,7 @@ async fn a_reader_starts_reads_and_ends() {
         [
             "reading.session.started.v1",
             "reading.session.position_updated.v1",
-            "reading.session.ended.v1"
+            "reading.session.ended.v2"
         ]
     );
     assert_eq!(events[2].event["data"]["reason"], "finished");

@@ -14,6 +14,7 @@ mod contract;
 mod dead_letters;
 mod dev;
 mod edge;
+mod evolution;
 mod hostile;
 mod idempotency;
 mod kill;

@@ -19,6 +19,8 @@ pub struct Published {
     pub message_id: String,
     /// The payload.
     pub event: Value,
+    /// The payload as it came.
+    pub text: String,
 }
 
 /// All events of the stream, in its order.
@@ -50,6 +52,7 @@ pub async fn read_all(corner: &Corner) -> Vec<Published> {
                 .unwrap()
                 .to_string(),
             event: serde_json::from_slice(&message.payload).unwrap(),
+            text: String::from_utf8(message.payload.to_vec()).unwrap(),
         });
         left -= 1;
     }

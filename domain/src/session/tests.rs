@@ -127,6 +127,7 @@ fn ended() -> SessionEnded {
         reason: EndReason::Finished,
         started_at: at(0),
         ended_at: at(90),
+        elapsed_ms: 90_000,
         start_position: percent(10.0),
         position: percent(25.0),
         locator: None,

@@ -4,7 +4,6 @@
 
 use cqrs_es::Aggregate;
 use domain::ReadingSession;
-use domain::event::EVENT_VERSION;
 use uuid::Uuid;
 
 use super::{Append, ClaimChange, KeyedAnswer};
@@ -22,6 +21,7 @@ pub(super) struct EventRow {
     session_id: String,
     sequence: i64,
     event_type: &'static str,
+    event_version: &'static str,
     payload: String,
     metadata: String,
 }
@@ -42,6 +42,7 @@ impl Rows {
                 session_id: new.session_id.to_string(),
                 sequence: new.sequence,
                 event_type: new.event.name(),
+                event_version: new.event.version(),
                 payload: serde_json::to_string(&new.event).expect("events are plain JSON"),
                 metadata: new.metadata,
             })
@@ -126,7 +127,7 @@ impl<'a> EventColumns<'a> {
         self.sequences.push(event.sequence);
         self.aggregate_types.push(ReadingSession::TYPE);
         self.event_types.push(event.event_type);
-        self.event_versions.push(EVENT_VERSION);
+        self.event_versions.push(event.event_version);
         self.payloads.push(&event.payload);
         self.metadatas.push(&event.metadata);
     }

@@ -87,6 +87,7 @@ fn an_end_right_after_the_start_has_no_length() {
         }))
         .then_expect_events(vec![SessionEvent::SessionEnded(SessionEnded {
             ended_at: at(0),
+            elapsed_ms: 0,
             position: percent(10.0),
             locator: Some("chapter 1".into()),
             previous_at: at(0),
@@ -113,6 +114,7 @@ fn a_late_end_ends_no_earlier_than_the_session_was_last_read(
     };
     let event = SessionEnded {
         ended_at: at(60),
+        elapsed_ms: 60_000,
         credited_ms: 0,
         active_ms: 60_000,
         furthest_position: percent(furthest),
@@ -129,6 +131,7 @@ fn an_end_at_the_moment_of_the_last_observation_brings_its_position(#[case] occu
     let command = EndSession { occurred, ..end() };
     let event = SessionEnded {
         ended_at: at(60),
+        elapsed_ms: 60_000,
         credited_ms: 0,
         active_ms: 60_000,
         ..ended()
@@ -143,6 +146,7 @@ fn the_gap_before_an_end_counts_as_reading_up_to_two_minutes(#[case] occurred: O
     let command = EndSession { occurred, ..end() };
     let event = SessionEnded {
         ended_at: at(60 + 3_600),
+        elapsed_ms: 3_660_000,
         credited_ms: 120_000,
         active_ms: 180_000,
         ..ended()
@@ -174,6 +178,7 @@ fn a_session_superseded_by_an_older_start_ends_when_it_was_last_read() {
     let event = SessionEnded {
         reason: EndReason::Superseded,
         ended_at: at(60),
+        elapsed_ms: 60_000,
         credited_ms: 0,
         active_ms: 60_000,
         ..ended_in_place()

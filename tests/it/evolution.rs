@@ -1,0 +1,172 @@
+//! What an old build wrote is read for good: every version of every event, in
+//! the log and on the stream, where it stands as it was written.
+
+use domain::{SessionEvent, SessionId, Timestamp};
+use eventlog::upcast;
+use serde_json::{Value, json};
+use tests::reader::id;
+use tests::{App, Reader, check, stream};
+use uuid::Uuid;
+
+/// A payload in the log of somebody: its event, its version, and itself.
+macro_rules! stored {
+    ($event:literal, $version:literal, $file:literal) => {
+        (
+            $event,
+            $version,
+            include_str!(concat!("../../eventlog/fixtures/", $file, ".json")).trim_ascii_end(),
+        )
+    };
+}
+
+type Payload = (&'static str, &'static str, &'static str);
+
+const STARTED: Payload = stored!("SessionStarted", "1", "started.v1");
+const UPDATED: Payload = stored!("PositionUpdated", "1", "position_updated.v1");
+const ENDED_1: Payload = stored!("SessionEnded", "1", "ended.v1");
+const ENDED_2: Payload = stored!("SessionEnded", "2", "ended.v2");
+const LEAST_STARTED: Payload = stored!("SessionStarted", "1", "started.v1.least");
+const LEAST_UPDATED: Payload = stored!("PositionUpdated", "1", "position_updated.v1.least");
+const LEAST_ENDED_1: Payload = stored!("SessionEnded", "1", "ended.v1.least");
+const LEAST_ENDED_2: Payload = stored!("SessionEnded", "2", "ended.v2.least");
+
+fn decoded((event, version, payload): Payload) -> SessionEvent {
+    upcast::decode(event, version, payload).unwrap()
+}
+
+#[test]
+fn a_payload_of_todays_version_is_read_and_would_be_written_the_same() {
+    let today = [
+        STARTED,
+        UPDATED,
+        ENDED_2,
+        LEAST_STARTED,
+        LEAST_UPDATED,
+        LEAST_ENDED_2,
+    ];
+    for stored @ (event, version, payload) in today {
+        let decoded = decoded(stored);
+        assert_eq!((decoded.name(), decoded.version()), (event, version));
+        assert_eq!(serde_json::to_string(&decoded).unwrap(), payload);
+    }
+    // Whoever makes a version adds its payload here.
+    let versions: Vec<_> = today
+        .iter()
+        .map(|(event, version, _)| (event, version))
+        .collect();
+    for current in SessionEvent::NAMES.iter().zip(&SessionEvent::VERSIONS) {
+        assert!(versions.contains(&current), "{current:?}");
+    }
+}
+
+#[test]
+fn an_end_of_version_1_is_read_as_one_of_version_2() {
+    for (old, new) in [(ENDED_1, ENDED_2), (LEAST_ENDED_1, LEAST_ENDED_2)] {
+        assert_eq!(decoded(old), decoded(new));
+        // What version 1 lacks, and nothing else.
+        assert_eq!(new.2.replace(r#""elapsed_ms":89877,"#, ""), old.2);
+    }
+}
+
+/// The text of a payload, made one of this reader's and of yesterday: the rest
+/// stays as it was written.
+fn retold(reader: &Reader, payload: &str) -> String {
+    let yesterday = (services::clock::now() - chrono::TimeDelta::days(1)).date_naive();
+    payload
+        .replace(
+            "5e3a0c1e-6f0b-4a58-9c61-0d9d2a6a7b01",
+            &reader.id.to_string(),
+        )
+        .replace("2026-03-01", &yesterday.to_string())
+}
+
+/// Appends a session's events as a build of version 1 did, and leaves it open
+/// or not.
+async fn append(app: &App, reader: &Reader, events: &[Payload], open: bool) -> Uuid {
+    let id = SessionId::at(services::clock::now()).uuid();
+    let count = events.len();
+    let readers = if open { vec![reader.id] } else { Vec::new() };
+    let sequences: Vec<i64> = (1..).take(count).collect();
+    let payloads: Vec<String> = events.iter().map(|(.., p)| retold(reader, p)).collect();
+    sqlx::query(
+        "select append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+            '{}', '{}', '{}', '{}', '{}')",
+    )
+    .bind(vec![0; count])
+    .bind(vec![id.to_string(); count])
+    .bind(sequences)
+    .bind(vec!["reading_session"; count])
+    .bind(events.iter().map(|(event, ..)| *event).collect::<Vec<_>>())
+    .bind(events.iter().map(|(_, v, _)| *v).collect::<Vec<_>>())
+    .bind(payloads)
+    .bind(vec!["{}"; count])
+    .bind(vec![0; readers.len()])
+    .bind(&readers)
+    .bind(vec![None::<String>; readers.len()])
+    .bind(vec![Some(id.to_string()); readers.len()])
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_session_of_version_1_is_shown_and_counted_and_published_as_it_was_written() {
+    let app = App::start().await;
+    let (reader, other) = (app.reader(), app.reader());
+    let written = [STARTED, UPDATED, ENDED_1];
+    let session = append(&app, &reader, &written, false).await;
+    let least = [LEAST_STARTED, LEAST_UPDATED, LEAST_ENDED_1];
+    let _ = append(&app, &other, &least, false).await;
+    check::everything(&app).await;
+
+    for reader in [&reader, &other] {
+        let history = reader.history("").await.ok();
+        let shown = &history["sessions"][0];
+        assert_eq!(shown["start_position"], 10);
+        assert_eq!(shown["end_position"], 20.5);
+        assert_eq!(shown["is_active"], false);
+        assert_eq!(shown["active_seconds"], 89);
+        assert_eq!(shown["duration_seconds"], 89);
+        let by_id = reader.session(id(shown)).await.ok();
+        assert_eq!(by_id, *shown);
+        let days = reader.days().await.ok();
+        assert_eq!(days["days"][0]["sessions"], 1);
+        assert_eq!(days["days"][0]["progress"], 10.5);
+    }
+    let shown = reader.session(session).await.ok();
+    assert_eq!(shown["end_reason"], "superseded");
+    assert_eq!(shown["locator"], "chapter 2");
+
+    let published = stream::read_all(&app.corner).await;
+    let events = written.iter().zip(["started", "position_updated", "ended"]);
+    for (published, ((.., payload), name)) in published.iter().zip(events) {
+        let data = format!(r#""data":{}}}"#, retold(&reader, payload));
+        assert!(published.text.ends_with(&data), "{}", published.text);
+        assert_eq!(
+            published.event["type"],
+            format!("reading.session.{name}.v1")
+        );
+    }
+    assert_eq!(published.len(), 6);
+}
+
+#[tokio::test]
+async fn a_session_that_version_1_started_is_ended_in_todays_version() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let session = append(&app, &reader, &[STARTED, UPDATED], true).await;
+    let ended = reader
+        .end(session, json!({ "end_position": 30 }))
+        .await
+        .ok();
+    check::everything(&app).await;
+
+    let published = stream::read_all(&app.corner).await;
+    let end = &published.last().unwrap().event;
+    assert_eq!(end["type"], "reading.session.ended.v2");
+    let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();
+    let open = time(&ended["ended_at"]) - time(&ended["started_at"]);
+    assert_eq!(end["data"]["elapsed_ms"], open.num_milliseconds());
+    assert!(open > chrono::TimeDelta::zero());
+}
