@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run test test-api test-examples bench bench-quick lint fmt sqlx openapi help
+.PHONY: run test test-api test-examples bench bench-quick lint fmt sqlx openapi schemas help
 
 run: ## Build and run the service with servers of its own
 	cargo run --release --locked -- dev
@@ -38,6 +38,9 @@ sqlx: ## Check the queries against a database of their own and write .sqlx
 
 openapi: ## Write docs/openapi.json, the description of the HTTP API
 	cargo run --locked -- openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
+
+schemas: ## Write nats/schemas, the schemas of what is published
+	cargo run --locked -p tests --bin schemas
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -4,12 +4,13 @@
 
 use chrono_tz::Tz;
 use cqrs_es::DomainEvent;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{BookId, Position, ReaderId, Timestamp};
 
 /// The kind of device read on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceType {
     /// A phone.
@@ -41,7 +42,7 @@ impl DeviceType {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
     /// The reader stopped.
@@ -73,7 +74,7 @@ impl EndReason {
 }
 
 /// What the app knows about a book.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Book {
     /// Its title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,7 +88,7 @@ pub struct Book {
 }
 
 /// A reader began to read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionStarted {
     /// Who.
     pub reader_id: ReaderId,
@@ -103,8 +104,9 @@ pub struct SessionStarted {
     /// The device, as the app names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// The reader's IANA time zone.
+    /// The reader's IANA time zone; UTC when it is left out.
     #[serde(default = "utc", skip_serializing_if = "is_utc")]
+    #[schemars(with = "String")]
     pub time_zone: Tz,
     /// The exact place, opaque.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,7 +117,7 @@ pub struct SessionStarted {
 }
 
 /// A reader was seen at a position.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PositionUpdated {
     /// Who.
     pub reader_id: ReaderId,
@@ -140,13 +142,14 @@ pub struct PositionUpdated {
     pub active_ms: i64,
     /// The furthest position so far.
     pub furthest_position: Position,
-    /// The reader's IANA time zone.
+    /// The reader's IANA time zone; UTC when it is left out.
     #[serde(default = "utc", skip_serializing_if = "is_utc")]
+    #[schemars(with = "String")]
     pub time_zone: Tz,
 }
 
 /// A session came to its end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionEnded {
     /// Who.
     pub reader_id: ReaderId,
@@ -178,8 +181,9 @@ pub struct SessionEnded {
     pub active_ms: i64,
     /// The furthest position of the session.
     pub furthest_position: Position,
-    /// The reader's IANA time zone.
+    /// The reader's IANA time zone; UTC when it is left out.
     #[serde(default = "utc", skip_serializing_if = "is_utc")]
+    #[schemars(with = "String")]
     pub time_zone: Tz,
 }
 

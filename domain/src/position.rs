@@ -1,5 +1,6 @@
 //! A position in a book: percent read, valid by construction.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::SessionError;
@@ -11,8 +12,12 @@ const MAX_STEPS: i32 = 100 * STEPS_PER_PERCENT;
 /// How much of a book lies before the reader, from 0 to 100 percent, with four
 /// decimals. Kept as a whole number of ten-thousandths of a percent, so that
 /// it compares and adds exactly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(i32);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(
+    transparent,
+    description = "Percent of the book, with up to four decimals"
+)]
+pub struct Position(#[schemars(with = "f64", range(min = 0, max = 100))] i32);
 
 impl Position {
     /// The beginning of the book.

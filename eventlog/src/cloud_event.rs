@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use domain::{ReaderId, SessionEvent, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -18,11 +19,13 @@ const SOURCE: &str = "/reading-sessions";
 
 /// A published event. Positions are strings, since `CloudEvents` integers have
 /// 32 bits.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CloudEvent<'a> {
+    #[schemars(extend("const" = "1.0"))]
     specversion: Cow<'a, str>,
     /// The event's id: the session's, a dot, the sequence.
     pub id: Cow<'a, str>,
+    #[schemars(extend("const" = SOURCE))]
     source: Cow<'a, str>,
     /// `reading.session.<event>.v<version>`
     #[serde(rename = "type")]
@@ -31,16 +34,20 @@ pub struct CloudEvent<'a> {
     pub subject: Cow<'a, str>,
     /// When it happened.
     pub time: Timestamp,
+    #[schemars(extend("const" = "application/json"))]
     datacontenttype: Cow<'a, str>,
     /// The event's place in the session, from 1.
     #[serde(with = "decimal")]
+    #[schemars(with = "String", regex(pattern = "^[0-9]+$"))]
     pub sequence: i64,
     /// The event's place in the log.
     #[serde(with = "decimal")]
+    #[schemars(with = "String", regex(pattern = "^[0-9]+$"))]
     pub globalposition: i64,
     /// The place in the log of the event before it in the stream; 0 for the
     /// first. A consumer that has not seen that one has missed something.
     #[serde(with = "decimal")]
+    #[schemars(with = "String", regex(pattern = "^[0-9]+$"))]
     pub previousposition: i64,
     /// The reader's id.
     pub partitionkey: ReaderId,
@@ -49,6 +56,7 @@ pub struct CloudEvent<'a> {
     pub traceparent: Option<Cow<'a, str>>,
     /// The event.
     #[serde(borrow)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub data: &'a RawValue,
 }
 

@@ -16,6 +16,7 @@ pub mod repository;
 pub mod cloud_event;
 pub mod read;
 pub mod relay;
+pub mod schema;
 pub mod stream;
 pub mod subject;
 pub mod tail;

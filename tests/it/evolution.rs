@@ -4,6 +4,7 @@
 use domain::{SessionEvent, SessionId, Timestamp};
 use eventlog::upcast;
 use serde_json::{Value, json};
+use tests::asyncapi::AsyncApi;
 use tests::reader::id;
 use tests::{App, Reader, check, stream};
 use uuid::Uuid;
@@ -139,6 +140,8 @@ async fn a_session_of_version_1_is_shown_and_counted_and_published_as_it_was_wri
     assert_eq!(shown["locator"], "chapter 2");
 
     let published = stream::read_all(&app.corner).await;
+    let description = AsyncApi::new();
+    let prefix = format!("{}.", app.corner.nats_prefix);
     let events = written.iter().zip(["started", "position_updated", "ended"]);
     for (published, ((.., payload), name)) in published.iter().zip(events) {
         let data = format!(r#""data":{}}}"#, retold(&reader, payload));
@@ -147,6 +150,8 @@ async fn a_session_of_version_1_is_shown_and_counted_and_published_as_it_was_wri
             published.event["type"],
             format!("reading.session.{name}.v1")
         );
+        let subject = published.subject.replacen(&prefix, "", 1);
+        description.holds(&subject, &published.event).unwrap();
     }
     assert_eq!(published.len(), 6);
 }

@@ -30,6 +30,7 @@ mod queries;
 mod rate_limits;
 mod relay;
 mod replay;
+mod schemas;
 mod shutdown;
 mod statistics;
 mod verify;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod app;
+pub mod asyncapi;
 pub mod check;
 pub mod contract;
 pub mod issuer;

@@ -1,0 +1,40 @@
+//! What is published, as JSON Schemas: the envelope, and each event in today's
+//! version. Made from the types that write and read them; `make schemas` writes
+//! them to `nats/schemas`, where those of older versions stand too.
+
+use domain::SessionEvent;
+use domain::event::{PositionUpdated, SessionEnded, SessionStarted};
+use schemars::{Schema, schema_for};
+use serde_json::{Value, json};
+
+use crate::cloud_event::CloudEvent;
+use crate::subject::short_name;
+
+/// The schemas by the names of their files.
+#[must_use]
+pub fn documents() -> Vec<(String, Value)> {
+    let events = [
+        schema_for!(SessionStarted),
+        schema_for!(PositionUpdated),
+        schema_for!(SessionEnded),
+    ];
+    let mut documents = vec![("envelope.json".to_owned(), schema_for!(CloudEvent).into())];
+    for (kind, schema) in events.into_iter().enumerate() {
+        let (name, version) = (SessionEvent::NAMES[kind], SessionEvent::VERSIONS[kind]);
+        documents.push((
+            format!("{}.v{version}.json", short_name(name)),
+            tagged(schema, name),
+        ));
+    }
+    documents
+}
+
+/// The schema of an event with its name in it, as payloads have it.
+fn tagged(schema: Schema, name: &str) -> Value {
+    let mut schema = Value::from(schema);
+    schema["properties"]["type"] = json!({ "type": "string", "const": name });
+    if let Some(required) = schema["required"].as_array_mut() {
+        required.insert(0, "type".into());
+    }
+    schema
+}
