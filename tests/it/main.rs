@@ -20,6 +20,7 @@ mod idempotency;
 mod kill;
 mod leases;
 mod lifecycle;
+mod nats_users;
 mod one_active_session;
 mod order_of_observations;
 mod original;

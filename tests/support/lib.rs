@@ -6,6 +6,7 @@ pub mod app;
 pub mod asyncapi;
 pub mod check;
 pub mod contract;
+pub mod guarded_nats;
 pub mod issuer;
 pub mod process;
 pub mod reader;
