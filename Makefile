@@ -14,8 +14,8 @@ test-api: ## Ask a service of its own what docs/openapi.json promises; SEED repe
 	cargo build --locked --bin reading-sessions
 	tests/with-service tests/schemathesis/run
 
-test-examples: ## Run the example clients against a service of its own
-	cargo build --locked --bin reading-sessions
+test-examples: ## Run the example clients and consumers against a service of its own
+	cargo build --locked --workspace --bins
 	tests/with-service examples/run
 
 bench: ## Measure beside references, and write docs/benchmarks.md

@@ -119,6 +119,11 @@ fn banner(
         data.display(),
         service.admin
     );
+    // The address of a server that was given is known, and its password is not
+    // ours to show.
+    if servers.nats.port().is_some() {
+        let _ = writeln!(banner, "events:      {}", servers.nats_url());
+    }
     if let Some(http) = service.http {
         let _ = write!(
             banner,
