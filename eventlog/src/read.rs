@@ -1,9 +1,9 @@
 //! The log, read in order. Order of global position is order of visibility,
 //! so one number says how far a reader has come.
 
-use domain::{ReadingSession, SessionId};
+use domain::{ReadingSession, SessionId, Timestamp};
 use futures::TryStreamExt;
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, PgPool};
 
 use crate::{LogError, Stored};
 
@@ -179,4 +179,46 @@ pub async fn sequences(
     let known = |(id, sequence): (String, i64)| Some((id.parse().ok()?, sequence));
     let rows = rows.into_iter().map(|row| (row.session_id, row.sequence));
     Ok(rows.filter_map(known).collect())
+}
+
+/// The global position of the event before a position; 0 when there is none.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn before(database: impl PgExecutor<'_>, global_position: i64) -> Result<i64, LogError> {
+    let before = sqlx::query_scalar!(
+        "select global_position from events where global_position < $1
+        order by global_position desc limit 1",
+        global_position
+    )
+    .fetch_optional(database)
+    .await?;
+    Ok(before.unwrap_or(0))
+}
+
+/// The global position after which events were written at a time or later, by
+/// halving: times are not indexed, but ascend with positions, as nearly as the
+/// clock of Postgres does.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn before_time(pool: &PgPool, time: Timestamp) -> Result<i64, LogError> {
+    // What is up to `low` was written before the time, what is after `high`
+    // was not.
+    let (mut low, mut high) = (0, head(pool).await?);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let next = sqlx::query!(
+            "select global_position, recorded_at from events where global_position > $1
+            order by global_position limit 1",
+            middle
+        )
+        .fetch_optional(pool)
+        .await?;
+        match next {
+            Some(next) if next.recorded_at < time => low = next.global_position,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
 }

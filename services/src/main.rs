@@ -8,6 +8,7 @@ use mimalloc::MiMalloc;
 use services::config::{DatabaseArgs, ServeArgs};
 use services::operator::config::Settings;
 use services::operator::dev::DevArgs;
+use services::operator::events::EventsCommand;
 use services::operator::token::TokenArgs;
 use services::telemetry::LogFormat;
 use services::{operator, roles, telemetry};
@@ -63,6 +64,14 @@ Examples:
   reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001 --admin --ttl 10m"
     )]
     Token(TokenArgs),
+    /// Look at the events of the log.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  reading-sessions events tail --since 10m
+  reading-sessions events show 0193e5a0-0000-7000-8000-000000000001"
+    )]
+    Events(EventsCommand),
     /// Print the settings that take effect, without secrets.
     #[command(after_help = "Examples:
   reading-sessions config
@@ -105,6 +114,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Dev(args) => operator::dev::run(&args).await,
         Command::Migrate(args) => operator::migrate::run(&args).await,
         Command::Token(args) => print(&operator::token::run(&args)?),
+        Command::Events(command) => operator::events::run(&command).await,
         Command::Config { settings, output } => {
             let settings = Settings::of(&settings);
             match output {

@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod dev;
+pub mod events;
 pub mod migrate;
 pub mod token;

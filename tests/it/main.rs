@@ -14,6 +14,7 @@ mod contract;
 mod dead_letters;
 mod dev;
 mod edge;
+mod events_command;
 mod evolution;
 mod hostile;
 mod idempotency;

@@ -22,7 +22,7 @@ pub struct TokenArgs {
     #[arg(long)]
     pub admin: bool,
     /// How long it is valid: a number and s, m, h or d.
-    #[arg(long, default_value = "1h", value_parser = lifetime)]
+    #[arg(long, default_value = "1h", value_parser = duration)]
     pub ttl: Duration,
     #[command(flatten)]
     #[expect(missing_docs, reason = "its type says what it is")]
@@ -45,7 +45,8 @@ pub fn run(args: &TokenArgs) -> anyhow::Result<String> {
     )
 }
 
-fn lifetime(text: &str) -> Result<Duration, String> {
+/// A number and a unit.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "a number and s, m, h or d, as 90m, at most 365d".to_owned();
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds = match unit {
@@ -67,9 +68,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lifetime_has_a_unit_and_an_end() {
-        assert_eq!(lifetime("90m"), Ok(Duration::from_mins(90)));
-        assert_eq!(lifetime("2d"), Ok(Duration::from_hours(48)));
+    fn a_duration_has_a_unit_and_an_end() {
+        assert_eq!(duration("90m"), Ok(Duration::from_mins(90)));
+        assert_eq!(duration("2d"), Ok(Duration::from_hours(48)));
         for refused in [
             "",
             "h",
@@ -81,7 +82,7 @@ mod tests {
             "99999999999999999999d",
             "1é",
         ] {
-            assert!(lifetime(refused).is_err(), "{refused}");
+            assert!(duration(refused).is_err(), "{refused}");
         }
     }
 }

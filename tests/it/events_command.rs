@@ -1,0 +1,363 @@
+//! `reading-sessions events`: the log as it is, in its order, for people and for
+//! programs, whatever is in it.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use domain::{SessionId, Timestamp};
+use eventlog::read;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tests::process::{command, executable};
+use tests::reader::id;
+use tests::stack::Corner;
+use tests::{App, Reader, Stack, app, check, stream};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use uuid::Uuid;
+
+/// How long anything may take here.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Everything, and no more.
+const ALL: [&str; 4] = ["tail", "--from-position", "1", "--until-end"];
+
+async fn run(corner: &Corner, arguments: &[&str]) -> Output {
+    let mut command = command(corner);
+    let output = command.arg("events").args(arguments).output();
+    tokio::time::timeout(LONGEST, output)
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// The lines that a good run prints.
+async fn lines(corner: &Corner, arguments: &[&str]) -> Vec<String> {
+    let output = run(corner, arguments).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The ids of the events that a good run prints.
+async fn ids(corner: &Corner, arguments: &[&str]) -> Vec<String> {
+    let lines = lines(corner, &[arguments, &["-o", "json"]].concat()).await;
+    let id = |line: &String| serde_json::from_str::<Value>(line).unwrap()["id"].clone();
+    lines
+        .iter()
+        .map(|line| id(line).as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// A session of three events.
+async fn read_once(reader: &Reader) -> Uuid {
+    let start = json!({ "book_id": Uuid::new_v4(), "book": { "title": "Two\nlines" } });
+    let session = id(&reader.start_with(start).await.ok());
+    let _ = reader.update(session, 12.5).await.ok();
+    let _ = reader.end(session, json!({})).await.ok();
+    session
+}
+
+#[tokio::test]
+async fn json_is_what_is_published_to_the_byte() {
+    let app = App::start().await;
+    for _ in 0..3 {
+        read_once(&app.reader()).await;
+    }
+    check::everything(&app).await;
+    let published: Vec<String> = stream::read_all(&app.corner)
+        .await
+        .into_iter()
+        .map(|published| published.text)
+        .collect();
+    assert_eq!(published.len(), 9);
+    let all = [&ALL[..], &["-o", "json"]].concat();
+    assert_eq!(lines(&app.corner, &all).await, published);
+    // From the middle on, it is the same.
+    let position = check::log(&app.pool).await[4].global_position.to_string();
+    let rest = [
+        "tail",
+        "--from-position",
+        &position,
+        "--until-end",
+        "-o",
+        "json",
+    ];
+    assert_eq!(lines(&app.corner, &rest).await, published[4..]);
+}
+
+#[tokio::test]
+async fn filters_let_through_what_they_name() {
+    let app = App::start().await;
+    let (one, two) = (app.reader(), app.reader());
+    let sessions = [
+        read_once(&one).await,
+        read_once(&two).await,
+        read_once(&one).await,
+    ];
+    let log = check::log(&app.pool).await;
+    let expected = |wanted: &dyn Fn(usize) -> bool| -> Vec<String> {
+        let events = log.iter().enumerate().filter(|(n, _)| wanted(*n));
+        events.map(|(_, event)| event.id()).collect()
+    };
+    let filtered = async |filters: &[&str]| ids(&app.corner, &[&ALL, filters].concat()).await;
+    assert_eq!(filtered(&[]).await, expected(&|_| true));
+    assert_eq!(
+        filtered(&["--event", "ended"]).await,
+        expected(&|n| n % 3 == 2)
+    );
+    let both = ["--event", "started", "--event", "position_updated"];
+    assert_eq!(filtered(&both).await, expected(&|n| n % 3 < 2));
+    let reader = two.id.to_string();
+    assert_eq!(
+        filtered(&["--reader", &reader]).await,
+        expected(&|n| n / 3 == 1)
+    );
+    let session = sessions[2].to_string();
+    assert_eq!(
+        filtered(&["--session", &session]).await,
+        expected(&|n| n / 3 == 2)
+    );
+    let all = [
+        "--event",
+        "ended",
+        "--reader",
+        &reader,
+        "--session",
+        &session,
+    ];
+    assert!(filtered(&all).await.is_empty());
+
+    let shown = ids(&app.corner, &["show", &session]).await;
+    assert_eq!(shown, expected(&|n| n / 3 == 2));
+    let text = lines(&app.corner, &["show", &session]).await;
+    for (line, words) in text.iter().zip([
+        ["started", r#""Two\nlines", at 0 %"#],
+        ["position_updated", "at 12.5 %"],
+        ["ended", "at 12.5 %, finished after 0 s"],
+    ]) {
+        for word in words {
+            assert!(line.contains(word), "{line}");
+        }
+        assert!(
+            line.contains(&session) && line.contains(&one.id.to_string()),
+            "{line}"
+        );
+    }
+    assert_eq!(text.len(), 3);
+}
+
+#[tokio::test]
+async fn a_session_that_is_not_there_is_an_error() {
+    let corner = Stack::shared().await.corner().await;
+    let output = run(&corner, &["show", &Uuid::now_v7().to_string()]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("the log holds no session"), "{error}");
+    for wrong in [
+        &["show", "x"][..],
+        &["tail", "--until-end"],
+        &["tail", "--since", "x"],
+    ] {
+        assert_eq!(
+            run(&corner, wrong).await.status.code(),
+            Some(2),
+            "{wrong:?}"
+        );
+    }
+}
+
+/// A tail that goes on.
+fn follow(corner: &Corner, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut command = command(corner);
+    command
+        .args(["events", "tail", "-o", "json"])
+        .args(arguments);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let out = child.stdout.take().unwrap();
+    (child, BufReader::new(out).lines())
+}
+
+async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
+    let line = tokio::time::timeout(LONGEST, lines.next_line()).await;
+    serde_json::from_str(&line.unwrap().unwrap().expect("a line")).unwrap()
+}
+
+async fn ends_well(mut child: Child) {
+    let ended = tokio::time::timeout(LONGEST, child.wait()).await;
+    assert!(ended.unwrap().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_tail_prints_what_is_written_from_then_on_and_ends_at_ctrl_c() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let before = read_once(&reader).await.to_string();
+    let (child, mut lines) = follow(&app.corner, &[]);
+    // It begins at some moment of this.
+    let write = async {
+        loop {
+            read_once(&reader).await;
+        }
+    };
+    let first = tokio::select! {
+        first = next(&mut lines) => first,
+        () = write => unreachable!(),
+    };
+    assert_ne!(first["subject"], before);
+    let mut position = first["globalposition"].clone();
+    let last = read_once(&reader).await.to_string();
+    loop {
+        let event = next(&mut lines).await;
+        assert_eq!(event["previousposition"], position, "none is left out");
+        position = event["globalposition"].clone();
+        if event["subject"] == last.as_str() && event["type"] == "reading.session.ended.v2" {
+            break;
+        }
+    }
+    let pid = child.id().unwrap().to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status().await;
+    assert!(sent.unwrap().success());
+    ends_well(child).await;
+}
+
+#[tokio::test]
+async fn a_tail_that_nobody_reads_ends_though_nothing_is_written() {
+    let app = App::start().await;
+    read_once(&app.reader()).await;
+    let (child, mut lines) = follow(&app.corner, &["--from-position", "0"]);
+    for _ in 0..3 {
+        next(&mut lines).await;
+    }
+    drop(lines);
+    ends_well(child).await;
+}
+
+/// Writes an event as another build might have.
+async fn insert(pool: &PgPool, version: &str, payload: &str, at: Timestamp) -> String {
+    let session = SessionId::at(services::clock::now()).to_string();
+    sqlx::query(
+        "insert into events (aggregate_id, sequence, aggregate_type, event_type,
+            event_version, payload, metadata, recorded_at)
+        values ($1, 1, 'reading_session', 'PositionUpdated', $2, $3::json, '{}', $4)",
+    )
+    .bind(&session)
+    .bind(version)
+    .bind(payload)
+    .bind(at)
+    .execute(pool)
+    .await
+    .unwrap();
+    format!("{session}.1")
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_printed_and_marked() {
+    let corner = Stack::shared().await.corner().await;
+    let pool = app::pool(&corner).await;
+    let reader = Uuid::new_v4();
+    let now = services::clock::now();
+    let future = json!({ "reader_id": reader, "mood": "cheerful" }).to_string();
+    let good = include_str!("../../eventlog/fixtures/position_updated.v1.json");
+    let written = [
+        insert(&pool, "99", &future, now).await,
+        insert(&pool, "1", "{\n\"nobody\": 1e999}", now).await,
+        insert(&pool, "1", good, now).await,
+    ];
+    assert_eq!(ids(&corner, &ALL).await, written);
+    let owned = ids(
+        &corner,
+        &[&ALL[..], &["--reader", &reader.to_string()]].concat(),
+    )
+    .await;
+    assert_eq!(owned, written[..1]);
+
+    let all = [&ALL[..], &["-o", "json"]].concat();
+    let events: Vec<Value> = lines(&corner, &all)
+        .await
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let reason = &events[0]["undecodable"];
+    assert_eq!(reason, "PositionUpdated of version 99 is not known");
+    assert_eq!(events[0]["type"], "reading.session.position_updated.v99");
+    assert_eq!(events[0]["data"]["mood"], "cheerful");
+    assert!(
+        events[1]["undecodable"]
+            .as_str()
+            .unwrap()
+            .contains("payload")
+    );
+    assert_eq!(events[1]["data"], "{\n\"nobody\": 1e999}");
+    assert_eq!(events[2].get("undecodable"), None);
+
+    let text = lines(&corner, &ALL).await;
+    assert_eq!(text.len(), 3);
+    assert!(
+        text[0].contains("NOT DECODED") && text[0].contains("cheerful"),
+        "{}",
+        text[0]
+    );
+    assert!(text[1].contains(r#"{ "nobody": 1e999}"#), "{}", text[1]);
+    assert!(text[2].contains("at 20.5 %"), "{}", text[2]);
+}
+
+#[tokio::test]
+async fn since_begins_with_the_first_event_that_was_written_then() {
+    let corner = Stack::shared().await.corner().await;
+    let pool = app::pool(&corner).await;
+    assert_eq!(
+        read::before_time(&pool, Timestamp::MIN_UTC).await.unwrap(),
+        0
+    );
+    let now = services::clock::now();
+    // Uneven, and some at the same time.
+    let minutes = [600, 500, 500, 120, 119, 61, 59, 59, 8, 1];
+    for minute in minutes {
+        // Positions have holes.
+        sqlx::query("select nextval('events_global_position')")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let at = now - chrono::TimeDelta::minutes(minute);
+        insert(&pool, "1", "{}", at).await;
+    }
+    let log = check::log(&pool).await;
+    let times = minutes
+        .iter()
+        .flat_map(|minute| [*minute, minute - 1, minute + 1]);
+    for minute in times {
+        let time = now - chrono::TimeDelta::minutes(minute);
+        let earlier = log.iter().rev().find(|event| event.recorded_at < time);
+        let expected = earlier.map_or(0, |event| event.global_position);
+        let found = read::before_time(&pool, time).await.unwrap();
+        assert_eq!(found, expected, "{minute} minutes ago");
+    }
+    let expected: Vec<String> = log[6..].iter().map(eventlog::Stored::id).collect();
+    let hour_ago = (now - chrono::TimeDelta::hours(1)).to_rfc3339();
+    for since in ["1h", "60m", &hour_ago] {
+        let arguments = ["tail", "--since", since, "--until-end"];
+        assert_eq!(ids(&corner, &arguments).await, expected, "{since}");
+    }
+    let arguments = ["tail", "--since", "30s", "--until-end"];
+    assert!(ids(&corner, &arguments).await.is_empty());
+}
+
+#[tokio::test]
+async fn each_command_has_help_with_an_example() {
+    for name in ["tail", "show"] {
+        let mut help = Command::new(executable());
+        let output = help
+            .args(["events", name, "--help"])
+            .output()
+            .await
+            .unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let example = format!("reading-sessions events {name}");
+        assert!(
+            help.contains("Example") && help.contains(&example),
+            "{help}"
+        );
+    }
+}
