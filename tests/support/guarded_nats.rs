@@ -1,7 +1,7 @@
 //! A NATS server with the configuration for production, `nats/server.conf`, and
 //! its users.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -27,9 +27,10 @@ pub const LONGEST: Duration = Duration::from_secs(20);
 
 /// A running server; it ends with the test.
 pub struct GuardedNats {
+    executable: PathBuf,
     folder: PathBuf,
-    address: String,
-    _child: Child,
+    port: u16,
+    child: Child,
 }
 
 /// A connection of a user, and what the server complained of to it.
@@ -50,47 +51,44 @@ impl GuardedNats {
         };
         let folder = std::env::temp_dir().join(format!("nats-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).unwrap();
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../nats/server.conf");
-        let mut command = Command::new(executable);
-        command
-            .args(["-c", file, "-a", "127.0.0.1", "-p", "-1", "-m", "-1"])
-            .arg("-sd")
-            .arg(&folder)
-            .arg("--ports_file_dir")
-            .arg(&folder)
-            .arg("-l")
-            .arg(folder.join("log"))
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        for (user, variable) in USERS {
-            command.env(variable, format!("'{}'", password(user)));
-        }
-        let child = command.spawn().unwrap();
-        let ports = folder.join(format!(
-            "nats-server_{}.ports",
-            child.id().expect("it runs")
-        ));
+        let child = spawn(&executable, &folder, "-1");
+        let mut server = Self {
+            executable,
+            folder,
+            port: 0,
+            child,
+        };
+        server.port = server.listens().await;
+        server
+    }
+
+    /// Kills it and starts it again at the same address with its streams.
+    pub async fn restart(&mut self) {
+        self.child.kill().await.unwrap();
+        self.child = spawn(&self.executable, &self.folder, &self.port.to_string());
+        self.listens().await;
+    }
+
+    /// Waits until it listens, and says where.
+    async fn listens(&self) -> u16 {
+        let pid = self.child.id().expect("it runs");
+        let ports = self.folder.join(format!("nats-server_{pid}.ports"));
         let started = Instant::now();
-        let address = loop {
+        loop {
             let ports = std::fs::read(&ports).unwrap_or_default();
             if let Ok(ports) = serde_json::from_slice::<serde_json::Value>(&ports) {
                 let url = ports["nats"][0].as_str().unwrap();
-                break url.trim_start_matches("nats://").to_owned();
+                return url.rsplit_once(':').unwrap().1.parse().unwrap();
             }
             assert!(started.elapsed() < LONGEST, "NATS does not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
-        };
-        Self {
-            folder,
-            address,
-            _child: child,
         }
     }
 
     /// A user's address.
     #[must_use]
     pub fn url(&self, user: &str) -> String {
-        format!("nats://{user}:{}@{}", password(user), self.address)
+        format!("nats://{user}:{}@127.0.0.1:{}", password(user), self.port)
     }
 
     /// A corner whose NATS is this one, for a user; names are the public ones.
@@ -123,7 +121,7 @@ impl GuardedNats {
                 }
                 std::future::ready(())
             })
-            .connect(&self.address)
+            .connect(format!("127.0.0.1:{}", self.port))
             .await?;
         Ok(Connection { client, complaints })
     }
@@ -140,6 +138,25 @@ impl GuardedNats {
         let lines = log.lines().filter(|line| line.contains("Violation"));
         lines.map(str::to_owned).collect()
     }
+}
+
+fn spawn(executable: &Path, folder: &Path, port: &str) -> Child {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../nats/server.conf");
+    let mut command = Command::new(executable);
+    command
+        .args(["-c", file, "-a", "127.0.0.1", "-p", port, "-m", "-1"])
+        .arg("-sd")
+        .arg(folder)
+        .arg("--ports_file_dir")
+        .arg(folder)
+        .arg("-l")
+        .arg(folder.join("log"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    for (user, variable) in USERS {
+        command.env(variable, format!("'{}'", password(user)));
+    }
+    command.spawn().unwrap()
 }
 
 impl Drop for GuardedNats {

@@ -1,0 +1,120 @@
+//! Events of other builds and of other times.
+
+use domain::{SessionId, Timestamp};
+use eventlog::read;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tests::{Stack, app, check};
+use uuid::Uuid;
+
+use super::{ALL, ids, lines};
+
+/// Writes an event as another build might have.
+async fn insert(pool: &PgPool, version: &str, payload: &str, at: Timestamp) -> String {
+    let session = SessionId::at(services::clock::now()).to_string();
+    sqlx::query(
+        "insert into events (aggregate_id, sequence, aggregate_type, event_type,
+            event_version, payload, metadata, recorded_at)
+        values ($1, 1, 'reading_session', 'PositionUpdated', $2, $3::json, '{}', $4)",
+    )
+    .bind(&session)
+    .bind(version)
+    .bind(payload)
+    .bind(at)
+    .execute(pool)
+    .await
+    .unwrap();
+    format!("{session}.1")
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_printed_and_marked() {
+    let corner = Stack::shared().await.corner().await;
+    let pool = app::pool(&corner).await;
+    let reader = Uuid::new_v4();
+    let now = services::clock::now();
+    let future = json!({ "reader_id": reader, "mood": "cheerful" }).to_string();
+    let good = include_str!("../../../eventlog/fixtures/position_updated.v1.json");
+    let written = [
+        insert(&pool, "99", &future, now).await,
+        insert(&pool, "1", "{\n\"nobody\": 1e999}", now).await,
+        insert(&pool, "1", good, now).await,
+    ];
+    assert_eq!(ids(&corner, &ALL).await, written);
+    let owned = ids(
+        &corner,
+        &[&ALL[..], &["--reader", &reader.to_string()]].concat(),
+    )
+    .await;
+    assert_eq!(owned, written[..1]);
+
+    let all = [&ALL[..], &["-o", "json"]].concat();
+    let events: Vec<Value> = lines(&corner, &all)
+        .await
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let reason = &events[0]["undecodable"];
+    assert_eq!(reason, "PositionUpdated of version 99 is not known");
+    assert_eq!(events[0]["type"], "reading.session.position_updated.v99");
+    assert_eq!(events[0]["data"]["mood"], "cheerful");
+    assert!(
+        events[1]["undecodable"]
+            .as_str()
+            .unwrap()
+            .contains("payload")
+    );
+    assert_eq!(events[1]["data"], "{\n\"nobody\": 1e999}");
+    assert_eq!(events[2].get("undecodable"), None);
+
+    let text = lines(&corner, &ALL).await;
+    assert_eq!(text.len(), 3);
+    assert!(
+        text[0].contains("NOT DECODED") && text[0].contains("cheerful"),
+        "{}",
+        text[0]
+    );
+    assert!(text[1].contains(r#"{ "nobody": 1e999}"#), "{}", text[1]);
+    assert!(text[2].contains("at 20.5 %"), "{}", text[2]);
+}
+
+#[tokio::test]
+async fn since_begins_with_the_first_event_that_was_written_then() {
+    let corner = Stack::shared().await.corner().await;
+    let pool = app::pool(&corner).await;
+    assert_eq!(
+        read::before_time(&pool, Timestamp::MIN_UTC).await.unwrap(),
+        0
+    );
+    let now = services::clock::now();
+    // Uneven, and some at the same time.
+    let minutes = [600, 500, 500, 120, 119, 61, 59, 59, 8, 1];
+    for minute in minutes {
+        // Positions have holes.
+        sqlx::query("select nextval('events_global_position')")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let at = now - chrono::TimeDelta::minutes(minute);
+        insert(&pool, "1", "{}", at).await;
+    }
+    let log = check::log(&pool).await;
+    let times = minutes
+        .iter()
+        .flat_map(|minute| [*minute, minute - 1, minute + 1]);
+    for minute in times {
+        let time = now - chrono::TimeDelta::minutes(minute);
+        let earlier = log.iter().rev().find(|event| event.recorded_at < time);
+        let expected = earlier.map_or(0, |event| event.global_position);
+        let found = read::before_time(&pool, time).await.unwrap();
+        assert_eq!(found, expected, "{minute} minutes ago");
+    }
+    let expected: Vec<String> = log[6..].iter().map(eventlog::Stored::id).collect();
+    let hour_ago = (now - chrono::TimeDelta::hours(1)).to_rfc3339();
+    for since in ["1h", "60m", &hour_ago] {
+        let arguments = ["tail", "--since", since, "--until-end"];
+        assert_eq!(ids(&corner, &arguments).await, expected, "{since}");
+    }
+    let arguments = ["tail", "--since", "30s", "--until-end"];
+    assert!(ids(&corner, &arguments).await.is_empty());
+}
