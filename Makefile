@@ -36,8 +36,9 @@ fmt: ## Format the sources
 sqlx: ## Check the queries against a database of their own and write .sqlx
 	dev/sqlx
 
-openapi: ## Write docs/openapi.json, the description of the HTTP API
+openapi: ## Write docs/openapi*.json, the descriptions of the HTTP APIs
 	cargo run --locked -- openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
+	cargo run --locked -- openapi --operators > target/openapi.json && mv target/openapi.json docs/openapi-admin.json
 
 schemas: ## Write nats/schemas, the schemas of what is published
 	cargo run --locked -p tests --bin schemas

@@ -221,6 +221,12 @@ impl NatsArgs {
 }
 
 impl RedisArgs {
+    /// Whether there is an address.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.redis_url.is_some() || self.redis_url_file.is_some()
+    }
+
     /// The address of Redis.
     ///
     /// # Errors

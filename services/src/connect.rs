@@ -39,6 +39,10 @@ const RELEASE_DEADLINE: Duration = Duration::from_secs(1);
 /// wait behind it.
 const APPEND_TIMEOUT: &str = "5s";
 
+/// How long a person waits for Postgres, and for one of its answers.
+const OPERATOR_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const OPERATOR_TIMEOUT: &str = "30s";
+
 /// How long the relay that leads may be silent. One that waits for a slow NATS
 /// for so long loses its session too, and starts over; that is harmless, since
 /// whoever leads begins at the stream's end.
@@ -52,7 +56,7 @@ const SINGLE: u32 = 2;
 /// when there is far to go, and two for leases and dead letters.
 const PROJECTIONS: u32 = 8;
 
-/// Connections of a replay: one to write, one to read ahead, and one to report.
+/// Connections of a replay or a comparison: one to write, one to read ahead, and one to report.
 const REPLAY: u32 = 3;
 
 /// What statements of projections run with (see [`projections_pool`]).
@@ -114,7 +118,7 @@ pub fn projections_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     Ok(pool(args, PROJECTIONS).connect_lazy_with(options))
 }
 
-/// A pool for a replay: as that of the projections, but it looks for read
+/// A pool for a replay or a comparison: as that of the projections, but it looks for read
 /// tables in another schema.
 ///
 /// # Errors
@@ -124,6 +128,18 @@ pub fn replay_pool(args: &DatabaseArgs, schema: &str) -> anyhow::Result<PgPool> 
         .options(PROJECTING)
         .options([("search_path", format!("{schema},public"))]);
     Ok(pool(args, REPLAY).connect_lazy_with(options))
+}
+
+/// A pool for an operator's command: a few small statements, by a person who
+/// would rather know at once that Postgres does not answer.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn operator_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let options = options(args, "operator")?.options([("statement_timeout", OPERATOR_TIMEOUT)]);
+    Ok(pool(args, SINGLE)
+        .acquire_timeout(OPERATOR_CONNECT_TIMEOUT)
+        .connect_lazy_with(options))
 }
 
 /// A pool for migrations and upkeep, which take the time they take and name

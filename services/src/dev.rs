@@ -29,7 +29,7 @@ use anyhow::Context;
 
 use self::account::Account;
 use self::folder::Held;
-pub use self::folder::{default_data, scratch_data, secret};
+pub use self::folder::{default_data, scratch_data, secret, write_secret};
 use self::installed::Binary;
 use self::kind::Kind;
 pub use self::server::Server;

@@ -7,6 +7,9 @@ pub mod config;
 pub mod connect;
 pub mod telemetry;
 
+pub mod letters;
+pub mod replays;
+
 pub mod api;
 pub mod maintenance;
 pub mod roles;

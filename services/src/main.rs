@@ -3,13 +3,19 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
+use services::api::openapi;
 use services::config::{DatabaseArgs, ServeArgs};
 use services::operator::config::Settings;
+use services::operator::dead_letters::DeadLettersArgs;
 use services::operator::dev::DevArgs;
 use services::operator::events::EventsCommand;
+use services::operator::projections::ProjectionsArgs;
+use services::operator::replay::ReplayArgs;
 use services::operator::token::TokenArgs;
+use services::operator::verify::VerifyArgs;
+use services::operator::{Output, print};
 use services::telemetry::LogFormat;
 use services::{operator, roles, telemetry};
 
@@ -83,22 +89,63 @@ Examples:
         #[arg(short, long, value_enum, default_value = "text")]
         output: Output,
     },
-    /// Print the description of the HTTP API (OpenAPI 3.1).
-    #[command(after_help = "Example:
-  reading-sessions openapi > openapi.json")]
-    Openapi,
-}
+    /// Show how far projections are and who works on them; pause or resume one.
+    #[command(after_help = "Exit codes: 0 done, 1 not done (or not known), 2 usage.
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Output {
-    Text,
-    Json,
+Examples:
+  reading-sessions projections
+  reading-sessions projections -o json
+  reading-sessions projections pause history
+  reading-sessions projections resume history")]
+    Projections(ProjectionsArgs),
+    /// Make a projection again from the log, while everything goes on.
+    #[command(
+        after_help = "Queries go on reading what was there until it is done. One that is stopped or killed goes on from there the next time.
+
+Exit codes: 0 done, 1 not done, 2 usage, 130 stopped by Ctrl-C or SIGTERM.
+
+Examples:
+  reading-sessions replay history
+  reading-sessions replay daily_stats --restart
+  reading-sessions replay active_sessions"
+    )]
+    Replay(ReplayArgs),
+    /// Compare read tables and the cache with the log, while everything goes on.
+    #[command(
+        after_help = "Exit codes: 0 equal, 1 something differs, 2 usage, 3 it could not be \
+checked (or was stopped).
+
+Examples:
+  reading-sessions verify
+  reading-sessions verify history active_sessions
+  reading-sessions verify -o json"
+    )]
+    Verify(VerifyArgs),
+    /// Show events that a projection could not apply; retry or discard one.
+    #[command(after_help = "Exit codes: 0 done, 1 not done (or not known), 2 usage.
+
+Examples:
+  reading-sessions dead-letters
+  reading-sessions dead-letters --projection history --state parked -o json
+  reading-sessions dead-letters show history.1234
+  reading-sessions dead-letters retry history.1234
+  reading-sessions dead-letters discard history.1234")]
+    DeadLetters(DeadLettersArgs),
+    /// Print the description of the HTTP API (OpenAPI 3.1).
+    #[command(after_help = "Examples:
+  reading-sessions openapi > openapi.json
+  reading-sessions openapi --operators > openapi-admin.json")]
+    Openapi {
+        /// Of operators' calls, not of client apps'.
+        #[arg(long)]
+        operators: bool,
+    },
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The causes, and never a backtrace: most are settings.
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "Error: {error:#}");
@@ -107,29 +154,33 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     telemetry::start(arguments.log_format)?;
     match arguments.command {
-        Command::Serve(args) => roles::serve(&args).await,
-        Command::Dev(args) => operator::dev::run(&args).await,
-        Command::Migrate(args) => operator::migrate::run(&args).await,
-        Command::Token(args) => print(&operator::token::run(&args)?),
-        Command::Events(command) => operator::events::run(&command).await,
+        Command::Serve(args) => roles::serve(&args).await?,
+        Command::Dev(args) => operator::dev::run(&args).await?,
+        Command::Migrate(args) => operator::migrate::run(&args).await?,
+        Command::Token(args) => print(&operator::token::run(&args)?)?,
+        Command::Events(command) => operator::events::run(&command).await?,
         Command::Config { settings, output } => {
             let settings = Settings::of(&settings);
             match output {
-                Output::Text => print(&settings.text()),
-                Output::Json => print(&format!("{:#}", settings.json())),
+                Output::Text => print(&settings.text())?,
+                Output::Json => print(&format!("{:#}", settings.json()))?,
             }
         }
-        Command::Openapi => print(services::api::openapi::json().trim_end()),
+        Command::Projections(args) => return operator::projections::run(&args).await,
+        Command::Replay(args) => return operator::replay::run(&args).await,
+        Command::Verify(args) => return Ok(operator::verify::run(&args).await),
+        Command::DeadLetters(args) => return operator::dead_letters::run(&args).await,
+        Command::Openapi { operators } => {
+            let document = if operators {
+                openapi::operators::document()
+            } else {
+                openapi::document()
+            };
+            print(openapi::json(&document).trim_end())?;
+        }
     }
-}
-
-/// Prints a line; a reader that went away, as `head` does, is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,84 @@
 //! Commands of operators and developers, one a file.
 
+use std::io::Write;
+
+use ::projections::schema;
+use anyhow::Context;
+use clap::ValueEnum;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::DatabaseArgs;
+use crate::{connect, roles};
+
+mod figures;
+mod meter;
+mod table;
+
 pub mod config;
+pub mod dead_letters;
 pub mod dev;
 pub mod events;
 pub mod migrate;
+pub mod projections;
+pub mod replay;
 pub mod token;
+pub mod verify;
+
+/// What a shell gets from a command that Ctrl-C or SIGTERM has stopped.
+const STOPPED: u8 = 130;
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Prints a line; a reader that went away, as `head` does, is no error.
+///
+/// # Errors
+/// Those of standard output.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Prints JSON.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(value)?)
+}
+
+/// The database, which answers and has the schema of this build.
+async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let pool = connect::operator_pool(args)?;
+    schema::check(&pool)
+        .await
+        .context("cannot use the database")?;
+    Ok(pool)
+}
+
+/// Does what can be stopped in order; Ctrl-C and SIGTERM stop it. A second one
+/// does not wait.
+async fn until_stopped<T>(
+    work: impl AsyncFnOnce(&CancellationToken) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let stop = CancellationToken::new();
+    let mut work = std::pin::pin!(work(&stop));
+    tokio::select! {
+        done = &mut work => return done,
+        signal = roles::stop_signal() => signal?,
+    }
+    stop.cancel();
+    tokio::select! {
+        done = &mut work => done,
+        signal = roles::stop_signal() => {
+            signal?;
+            anyhow::bail!("stopped without waiting for what was begun")
+        }
+    }
+}

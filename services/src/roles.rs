@@ -30,6 +30,7 @@ use crate::api::queries::ReadTable;
 use crate::api::rate_limit::Limiter;
 use crate::api::serve::Limits;
 use crate::config::{Role, ServeArgs};
+use crate::replays::{Background, Source};
 use crate::{api, connect, maintenance};
 
 /// How long open requests may take to finish at a shutdown.
@@ -109,6 +110,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     let subjects = Subjects::new(&args.nats.nats_prefix);
     let relays = args.has(Role::Relay);
     let jetstream = connect::jetstream(&args.nats).await?;
+    let admission = admission(args)?;
 
     if args.has(Role::Api) {
         let listener = bind(args.http.http_addr, "HTTP_ADDR").await?;
@@ -126,15 +128,11 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         };
         let handles = api::Handles {
             sessions,
-            cache: cache.clone(),
+            cache,
             history: table(History::NAME),
             daily_stats: table(DailyStats::NAME),
         };
-        let admission = Admission::new(
-            Keys::new(&args.auth)?,
-            Limiter::new(&args.rate_limit, cache),
-            &args.http.trusted_proxies,
-        );
+        let admission = admission.clone().expect("the API verifies tokens");
         let router = api::router(handles, admission, &args.http.cors_origins);
         service.serve(listener, router, args.http.limits);
         if !relays {
@@ -147,8 +145,12 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             ));
         }
     }
-    let probes = api::health::router(pool.clone());
-    service.serve(admin, probes, args.http.limits);
+    let operators = match admission {
+        Some(admission) => Some(service.admin(args, admission)?),
+        None => None,
+    };
+    let router = api::admin::router(pool, operators);
+    service.serve(admin, router, args.http.limits);
 
     if relays {
         let relay = Relay {
@@ -171,6 +173,20 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     Ok(service)
 }
 
+/// Who comes in, where tokens can be verified: always at the API, elsewhere
+/// when there are keys to verify with and a Redis to count in.
+fn admission(args: &ServeArgs) -> anyhow::Result<Option<Admission>> {
+    let can = args.auth.is_set() && args.redis.is_set();
+    if !can && !args.has(Role::Api) {
+        return Ok(None);
+    }
+    Ok(Some(Admission::new(
+        Keys::new(&args.auth)?,
+        Limiter::new(&args.rate_limit, connect::cache(&args.redis)?),
+        &args.http.trusted_proxies,
+    )))
+}
+
 /// The machine, the process, and something that no other service has.
 fn name() -> Arc<str> {
     let machine = rustix::system::uname();
@@ -190,6 +206,22 @@ impl Service {
         let stop = self.edge.stop.clone();
         self.edge
             .spawn(api::serve::run(listener, router, limits, stop, DRAIN));
+    }
+
+    /// What operators' calls work with.
+    fn admin(
+        &mut self,
+        args: &ServeArgs,
+        admission: Admission,
+    ) -> anyhow::Result<api::admin::Handles> {
+        let source = Source::new(&args.database, connect::cache(&args.redis)?);
+        let (replays, task) = Background::new(source, self.workers.stop.clone());
+        self.workers.spawn(task);
+        Ok(api::admin::Handles {
+            pool: connect::operator_pool(&args.database)?,
+            replays,
+            admission,
+        })
     }
 
     fn project(

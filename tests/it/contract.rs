@@ -11,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use reqwest::Method;
 use serde_json::{Value, json};
+use services::api::openapi;
 use services::config::Role;
 use tests::contract::Contract;
 use tests::reader::id;
@@ -229,13 +230,19 @@ fn every_request_and_every_answer_has_an_example_that_is_valid() {
 }
 
 #[test]
-fn the_committed_description_is_that_of_the_code() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
-    let committed = std::fs::read_to_string(path).unwrap();
-    assert!(
-        committed == services::api::openapi::json(),
-        "docs/openapi.json is stale: run `make openapi`"
-    );
+fn the_committed_descriptions_are_those_of_the_code() {
+    let documents = [
+        ("openapi.json", openapi::document()),
+        ("openapi-admin.json", openapi::operators::document()),
+    ];
+    for (name, document) in documents {
+        let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+        let committed = std::fs::read_to_string(path).unwrap();
+        assert!(
+            committed == openapi::json(&document),
+            "docs/{name} is stale: run `make openapi`"
+        );
+    }
 }
 
 #[tokio::test]
@@ -250,7 +257,7 @@ async fn the_documentation_is_served_and_loads_nothing_from_elsewhere() {
             .unwrap()
     };
     let served: Value = get("/openapi.json").await.json().await.unwrap();
-    assert_eq!(served, services::api::openapi::document());
+    assert_eq!(served, openapi::document());
 
     // By the address that people type, too.
     let page = get("/docs").await;

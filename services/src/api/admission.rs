@@ -49,13 +49,41 @@ impl Admission {
 /// and a place under the reader's limit. Failures are counted by address.
 pub async fn readers(
     State((admission, preset)): State<(Admission, Preset)>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     // What may be called is no secret, and a browser asks without a token.
     if request.method() == Method::OPTIONS {
         return anyone(State(admission), request, next).await;
     }
+    admit(&admission, preset, Ok, request, next).await
+}
+
+/// The middleware for operators' calls: a good token that says it is one's.
+pub async fn operators(
+    State(admission): State<Admission>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let only = |caller: Caller| {
+        if caller.admin {
+            Ok(caller)
+        } else {
+            Err(Problem::forbidden("This needs an operator's token"))
+        }
+    };
+    admit(&admission, Preset::LowFrequency, only, request, next).await
+}
+
+/// Lets a caller in who has a good token, a place under the limit, and is one
+/// of `only`.
+async fn admit(
+    admission: &Admission,
+    preset: Preset,
+    only: impl FnOnce(Caller) -> Result<Caller, Problem>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let caller = admission.caller(request.headers()).await;
     let (preset, client) = match &caller {
         Ok(caller) => (preset, Client::Reader(caller.reader_id)),
@@ -71,7 +99,7 @@ pub async fn readers(
     let mut response = if permit.retry_after.is_some() {
         Problem::too_many_requests(permit.retry_after_seconds()).into_response()
     } else {
-        match caller {
+        match caller.and_then(only) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 next.run(request).await

@@ -1,4 +1,4 @@
-//! The operators' listener: probes. `/livez` says that the process runs and
+//! Probes, on the operators' listener. `/livez` says that the process runs and
 //! asks nothing else; `/readyz` that it can do its work.
 
 use std::time::Duration;
@@ -10,21 +10,15 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgPool};
 
-use super::edge;
-use super::problem::Problem;
-
 /// How long Postgres may take to answer a probe.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// All that probes may call.
 pub fn router(pool: PgPool) -> Router {
-    let probes = Router::new()
+    Router::new()
         .route("/livez", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
         .with_state(pool)
-        .fallback(async || Problem::not_found("There is nothing at this address"))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed());
-    edge::around(probes)
 }
 
 /// Ready when Postgres answers. NATS and Redis are not asked: without them the

@@ -15,7 +15,10 @@ use super::queries::{active, daily, history, patterns, session, streak, weekly};
 
 mod common;
 mod examples;
+pub mod operators;
 pub mod schema;
+
+use common::{Answered, Failures};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,15 +54,70 @@ struct Api;
 pub fn document() -> Value {
     let mut document = serde_json::to_value(Api::openapi()).expect("it is plain JSON");
     document["info"]["description"] = include_str!("openapi/guide.md").into();
-    common::complete(&mut document);
+    let failures = Failures {
+        problems: &PROBLEMS,
+        of: failures,
+    };
+    common::complete(&mut document, failures);
     examples::add(&mut document);
     document
 }
 
+/// What can go wrong.
+const PROBLEMS: [Answered; 12] = [
+    (400, "BadRequest", "Cannot update inactive session"),
+    (401, "Unauthorized", "Could not validate credentials"),
+    (404, "NotFound", "Reading session not found"),
+    (408, "TooSlow", "The body took too long to arrive"),
+    (
+        409,
+        "Conflict",
+        "A command with this Idempotency-Key is being done; ask again for its answer",
+    ),
+    (413, "TooLarge", "The body is larger than 64 KB"),
+    (
+        415,
+        "UnsupportedMediaType",
+        "The body must be application/json",
+    ),
+    (
+        422,
+        "Invalid",
+        "current_position: A position is a number from 0 to 100",
+    ),
+    (
+        429,
+        "TooManyRequests",
+        "Rate limit exceeded. Try again in 12 seconds.",
+    ),
+    (500, "Broken", "The service made a mistake"),
+    (
+        503,
+        "Unavailable",
+        "The service cannot take commands now; try again shortly",
+    ),
+    (
+        504,
+        "NotYet",
+        "The answer does not hold that position yet; try again shortly",
+    ),
+];
+
+/// By operation.
+fn failures(operation: &str) -> &'static [u16] {
+    match operation {
+        "start" | "batchUpdate" => &[400, 401, 408, 409, 413, 415, 422, 429, 500, 503],
+        "update" | "end" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
+        "session" => &[401, 404, 422, 429, 500, 503, 504],
+        "history" => &[400, 401, 422, 429, 500, 503, 504],
+        _ => &[401, 422, 429, 500, 503, 504],
+    }
+}
+
 /// As it is served and committed.
 #[must_use]
-pub fn json() -> String {
-    let mut json = serde_json::to_string_pretty(&document()).expect("it is plain JSON");
+pub fn json(document: &Value) -> String {
+    let mut json = serde_json::to_string_pretty(document).expect("it is plain JSON");
     json.push('\n');
     json
 }
@@ -71,7 +129,6 @@ const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
 
 /// `/openapi.json` and `/docs`.
 pub fn router() -> Router {
-    let json = json();
     let page = SwaggerUi::new("/docs").config(
         Config::from("/openapi.json")
             .try_it_out_enabled(true)
@@ -94,7 +151,13 @@ pub fn router() -> Router {
             );
             response
         }));
-    page.route(
+    page.merge(served(&document()))
+}
+
+/// `/openapi.json`.
+fn served(document: &Value) -> Router {
+    let json = json(document);
+    Router::new().route(
         "/openapi.json",
         get(async || ([(header::CONTENT_TYPE, "application/json")], json)),
     )

@@ -10,6 +10,8 @@ use eventlog::{CommandError, LogError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::letters::Refusal;
+
 /// How long a client that met an overloaded or broken service should wait, in
 /// seconds.
 const RETRY_AFTER: u32 = 1;
@@ -80,6 +82,12 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, detail).with(header::WWW_AUTHENTICATE, challenge)
     }
 
+    /// 403: the token is good, and not for this.
+    #[must_use]
+    pub fn forbidden(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
     /// 404.
     #[must_use]
     pub fn not_found(detail: &str) -> Self {
@@ -94,6 +102,12 @@ impl Problem {
             "A command with this Idempotency-Key is being done; ask again for its answer",
         )
         .with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
+    }
+
+    /// 409: not as things are.
+    #[must_use]
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
     }
 
     /// 405; the router says which methods are allowed.
@@ -269,6 +283,17 @@ impl From<LogError> for Problem {
                     .because(&error)
             }
             LogError::Undecodable { .. } | LogError::Broken(_) => Self::broken(&error),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            Refusal::Unknown(_) => Self::not_found(&detail),
+            Refusal::Discarded(_) | Refusal::Waiting { .. } => Self::conflict(detail),
+            Refusal::Unavailable(error) => error.into(),
         }
     }
 }

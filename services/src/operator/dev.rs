@@ -80,6 +80,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     migrate::run(&settings.database).await?;
     let mut service = roles::start(settings).await?;
+    environment(settings, servers, data)?;
     let banner = banner(settings, servers, &service, data)?;
     writeln!(std::io::stdout(), "{banner}").context("the addresses were not printed")?;
     let ended = tokio::select! {
@@ -91,6 +92,25 @@ async fn serve(
     service.stop().await;
     tracing::info!("stopped");
     ended
+}
+
+/// A file that lets a shell run operators' commands on these servers.
+fn environment(
+    settings: &ServeArgs,
+    servers: &Servers,
+    data: &std::path::Path,
+) -> anyhow::Result<()> {
+    let mut text = String::new();
+    let mut export = |name: &str, value: &str| {
+        let _ = writeln!(text, "export {name}='{}'", value.replace('\'', r"'\''"));
+    };
+    export("DATABASE_URL", servers.database_url());
+    export("NATS_URL", servers.nats_url());
+    export("REDIS_URL", servers.redis_url());
+    if let KeySource::Secret(secret) = settings.auth.source()? {
+        export("JWT_SECRET", secret.expose());
+    }
+    dev::write_secret(&data.join("env"), &text)
 }
 
 fn banner(
@@ -114,8 +134,9 @@ fn banner(
         .map(|server| format!("  {}", server.origin()))
         .join("\n");
     let mut banner = format!(
-        "\nReading Sessions, for development only.\n\n{origins}\n  data in {}\n\n\
-         operators:   http://{}/readyz\n",
+        "\nReading Sessions, for development only.\n\n{origins}\n  data in {0}\n  \
+         operators' commands find it with: . {0}/env\n\n\
+         operators:   http://{1}/readyz\n",
         data.display(),
         service.admin
     );

@@ -7,58 +7,19 @@ use crate::api::{answer, edge, idempotency, rate_limit};
 
 /// A problem that operations answer with: its status, name and an example of
 /// its detail.
-const PROBLEMS: [(u16, &str, &str); 12] = [
-    (400, "BadRequest", "Cannot update inactive session"),
-    (401, "Unauthorized", "Could not validate credentials"),
-    (404, "NotFound", "Reading session not found"),
-    (408, "TooSlow", "The body took too long to arrive"),
-    (
-        409,
-        "Conflict",
-        "A command with this Idempotency-Key is being done; ask again for its answer",
-    ),
-    (413, "TooLarge", "The body is larger than 64 KB"),
-    (
-        415,
-        "UnsupportedMediaType",
-        "The body must be application/json",
-    ),
-    (
-        422,
-        "Invalid",
-        "current_position: A position is a number from 0 to 100",
-    ),
-    (
-        429,
-        "TooManyRequests",
-        "Rate limit exceeded. Try again in 12 seconds.",
-    ),
-    (500, "Broken", "The service made a mistake"),
-    (
-        503,
-        "Unavailable",
-        "The service cannot take commands now; try again shortly",
-    ),
-    (
-        504,
-        "NotYet",
-        "The answer does not hold that position yet; try again shortly",
-    ),
-];
+pub type Answered = (u16, &'static str, &'static str);
 
-/// What can go wrong, by operation.
-fn failures(operation: &str) -> &'static [u16] {
-    match operation {
-        "start" | "batchUpdate" => &[400, 401, 408, 409, 413, 415, 422, 429, 500, 503],
-        "update" | "end" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
-        "session" => &[401, 404, 422, 429, 500, 503, 504],
-        "history" => &[400, 401, 422, 429, 500, 503, 504],
-        _ => &[401, 422, 429, 500, 503, 504],
-    }
+/// What can go wrong in one of the descriptions.
+#[derive(Clone, Copy)]
+pub struct Failures {
+    /// All of it.
+    pub problems: &'static [Answered],
+    /// The statuses of an operation.
+    pub of: fn(&str) -> &'static [u16],
 }
 
 /// Completes the description.
-pub fn complete(document: &mut Value) {
+pub fn complete(document: &mut Value, failures: Failures) {
     document["security"] = json!([{ "token": [] }]);
     let components = &mut document["components"];
     components["securitySchemes"] = json!({
@@ -72,13 +33,14 @@ pub fn complete(document: &mut Value) {
         }
     });
     components["headers"] = headers();
-    components["responses"] = PROBLEMS
+    components["responses"] = failures
+        .problems
         .iter()
         .map(|(status, name, detail)| ((*name).to_owned(), problem(*status, detail)))
         .collect::<Map<_, _>>()
         .into();
     for operation in operations(document) {
-        complete_operation(operation);
+        complete_operation(operation, failures);
     }
 }
 
@@ -92,7 +54,7 @@ pub fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
         .flat_map(Map::values_mut)
 }
 
-fn complete_operation(operation: &mut Value) {
+fn complete_operation(operation: &mut Value, failures: Failures) {
     let id = operation["operationId"]
         .as_str()
         .unwrap_or_default()
@@ -113,7 +75,7 @@ fn complete_operation(operation: &mut Value) {
         answered[axum::http::header::LINK.as_str()] = header_of("Link");
     }
     let responses = &mut operation["responses"];
-    for success in ["200", "201"] {
+    for success in ["200", "201", "202"] {
         if let Some(response) = responses.get_mut(success) {
             response["headers"] = answered.clone();
         }
@@ -137,8 +99,9 @@ fn complete_operation(operation: &mut Value) {
         );
     }
     let responses = &mut operation["responses"];
-    for status in failures(&id) {
-        let (_, name, _) = PROBLEMS
+    for status in (failures.of)(&id) {
+        let (_, name, _) = failures
+            .problems
             .iter()
             .find(|(known, _, _)| known == status)
             .expect("every failure is described");

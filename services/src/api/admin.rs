@@ -1,0 +1,103 @@
+//! The operators' listener: probes, which need no token, and operators' calls,
+//! for their tokens alone. What takes long runs in the background, and is seen
+//! in the list of projections.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use sqlx::PgPool;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub mod daily;
+pub mod dead_letter;
+pub mod dead_letters;
+pub mod hold;
+pub mod projections;
+pub mod replay;
+
+use super::admission::{self, Admission};
+use super::problem::Problem;
+use super::work::{self, Places};
+use super::{edge, health, openapi};
+use crate::replays::{Background, Name};
+
+/// Operators' calls at work at the same time. They are few, and must not take
+/// the connections of those that apps wait for.
+const MAX_IN_FLIGHT: usize = 16;
+
+/// What the handlers work with; all of it is cheap to clone.
+pub struct Handles {
+    /// The tables.
+    pub pool: PgPool,
+    /// Where replays are begun.
+    pub replays: Background,
+    /// Who comes in.
+    pub admission: Admission,
+}
+
+/// All that may be called on the operators' listener: probes, and operators'
+/// calls where tokens can be verified.
+pub fn router(probed: PgPool, handles: Option<Handles>) -> Router {
+    let mut router = health::router(probed)
+        .fallback(nothing)
+        .method_not_allowed_fallback(async || Problem::method_not_allowed());
+    if let Some(handles) = handles {
+        router = router
+            .merge(openapi::operators::router())
+            .nest("/api/v1/admin", calls(handles));
+    }
+    edge::around(router)
+}
+
+async fn nothing() -> Problem {
+    Problem::not_found("There is nothing at this address")
+}
+
+fn calls(handles: Handles) -> Router {
+    let Handles {
+        pool,
+        replays,
+        admission,
+    } = handles;
+    Router::new()
+        .route("/projections/{name}/replay", post(replay::handle))
+        .route("/cache/warmup", post(replay::warm_up))
+        .with_state((pool.clone(), replays))
+        .route("/stats/daily", get(daily::handle))
+        .route("/projections", get(projections::handle))
+        .route("/projections/{name}/pause", post(hold::pause))
+        .route("/projections/{name}/resume", post(hold::resume))
+        .route("/dead-letters", get(dead_letters::handle))
+        .route("/dead-letters/{id}", get(dead_letter::show))
+        .route("/dead-letters/{id}/retry", post(dead_letter::retry))
+        .route("/dead-letters/{id}/discard", post(dead_letter::discard))
+        .with_state(pool)
+        .fallback(nothing)
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(CatchPanicLayer::custom(edge::panicked))
+        .layer(middleware::from_fn_with_state(
+            Places::of(MAX_IN_FLIGHT),
+            work::work,
+        ))
+        .layer(middleware::from_fn_with_state(
+            admission,
+            admission::operators,
+        ))
+}
+
+/// The projection in the path.
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        let name = path.map(|path| path.0).unwrap_or_default();
+        Self::named(&name).ok_or_else(|| {
+            Problem::not_found(&format!(
+                "There is no projection of this name; there are {}",
+                Self::list()
+            ))
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! `POST /admin/projections/{name}/replay` and `POST /admin/cache/warmup`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use sqlx::PgPool;
+use utoipa::IntoParams;
+
+use super::projections::{Projection, of};
+use crate::api::extract::Query;
+use crate::api::problem::Problem;
+use crate::replays::{Background, Begun, Name};
+
+/// How.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Params {
+    /// Forget what a replay that was cut off has done.
+    #[param(default = false)]
+    restart: Option<bool>,
+}
+
+type Begin = (PgPool, Background);
+
+/// Replay a projection
+///
+/// Makes it again from the log, in the background of this process. Queries go
+/// on reading what was there until it is done, and `projections` says how far
+/// it is. One that is cut off goes on from there when it is asked for again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/projections/{name}/replay",
+    operation_id = "replay",
+    tag = "projections",
+    params(("name" = String, Path, description = "The projection"), Params),
+    responses((status = 202, description = "It has begun", body = Projection))
+)]
+pub async fn handle(
+    State(begin): State<Begin>,
+    name: Name,
+    Query(params): Query<Params>,
+) -> Result<(StatusCode, Json<Projection>), Problem> {
+    begun(begin, name, params.restart.unwrap_or(false)).await
+}
+
+/// Warm up the cache
+///
+/// Puts every active session into Redis as the log has it and removes what has
+/// no place there, in the background: a replay of `active_sessions`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/cache/warmup",
+    operation_id = "warmUp",
+    tag = "projections",
+    responses((status = 202, description = "It has begun", body = Projection))
+)]
+pub async fn warm_up(
+    State(begin): State<Begin>,
+) -> Result<(StatusCode, Json<Projection>), Problem> {
+    begun(begin, Name::ActiveSessions, false).await
+}
+
+async fn begun(
+    (pool, replays): Begin,
+    name: Name,
+    restart: bool,
+) -> Result<(StatusCode, Json<Projection>), Problem> {
+    let running = || Problem::conflict(format!("A replay of {name} is running"));
+    let projection = of(&pool, name).await?;
+    // In this process or in another.
+    if projection
+        .replay
+        .as_ref()
+        .is_some_and(|replay| replay.running)
+    {
+        return Err(running());
+    }
+    match replays.begin(name, restart) {
+        Begun::Yes => Ok((StatusCode::ACCEPTED, Json(projection))),
+        Begun::Running => Err(running()),
+        Begun::Stopping => Err(Problem::unavailable("The service stops; try again shortly")),
+    }
+}

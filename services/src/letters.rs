@@ -1,0 +1,101 @@
+//! What operators may ask of a dead letter, on the command line and over HTTP,
+//! and why not.
+
+use std::fmt;
+
+use projections::dead_letter::{self, DeadLetter, Found, LetterId};
+use sqlx::PgPool;
+
+/// More dead letters than a projection may have.
+const ALL: i64 = 20_000;
+
+/// Why it is not done.
+#[derive(Debug)]
+pub enum Refusal {
+    /// There is no such letter.
+    Unknown(LetterId),
+    /// It was discarded.
+    Discarded(LetterId),
+    /// It only waits for another one of its session.
+    Waiting {
+        /// The letter.
+        id: LetterId,
+        /// For which.
+        on: Option<LetterId>,
+    },
+    /// Postgres did not answer.
+    Unavailable(sqlx::Error),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(id) => write!(f, "There is no dead letter {id}"),
+            Self::Discarded(id) => write!(f, "{id} was discarded, and stays so"),
+            Self::Waiting { id, on: Some(on) } => write!(
+                f,
+                "{id} only waits for an event before it in its session: discard {on} instead"
+            ),
+            Self::Waiting { id, on: None } => {
+                write!(f, "{id} waits for nothing any more, and is about to go on")
+            }
+            Self::Unavailable(_) => f.write_str("Postgres does not answer"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unavailable(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+/// A letter and its event.
+///
+/// # Errors
+/// [`Refusal::Unknown`], [`Refusal::Unavailable`].
+pub async fn find(pool: &PgPool, id: &LetterId) -> Result<Found, Refusal> {
+    let found = dead_letter::find(pool, id).await?;
+    found.ok_or_else(|| Refusal::Unknown(id.clone()))
+}
+
+/// Has a letter's session tried again, as soon as its worker comes to it.
+///
+/// # Errors
+/// See [`Refusal`].
+pub async fn retry(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
+    if dead_letter::retry(pool, id).await? {
+        return Ok(());
+    }
+    match find(pool, id).await?.letter.state.as_str() {
+        "discarded" => Err(Refusal::Discarded(id.clone())),
+        // There is no parked one left in its session: it goes on by itself.
+        _ => Ok(()),
+    }
+}
+
+/// Leaves a letter's event out for good.
+///
+/// # Errors
+/// See [`Refusal`].
+pub async fn discard(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
+    if dead_letter::discard(pool, id).await? {
+        return Ok(());
+    }
+    let waiting = find(pool, id).await?.letter;
+    let parked = dead_letter::list(pool, Some(&id.projection), Some("parked"), None, ALL).await?;
+    let on = parked
+        .iter()
+        .find(|letter| letter.session_id == waiting.session_id)
+        .map(DeadLetter::id);
+    Err(Refusal::Waiting { id: id.clone(), on })
+}

@@ -1,0 +1,48 @@
+//! Tables of text: columns as wide as what is in them.
+
+/// A column's name and the side that its cells stand on.
+pub enum Column {
+    /// For words.
+    Left(&'static str),
+    /// For figures.
+    Right(&'static str),
+}
+
+/// A head and rows, a line each.
+pub fn table<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> String {
+    let head = columns.each_ref().map(|column| match column {
+        Column::Left(name) | Column::Right(name) => (*name).to_owned(),
+    });
+    let lines: Vec<&[String; N]> = std::iter::once(&head).chain(rows).collect();
+    let width = |i: usize| {
+        let widths = lines.iter().map(|line| line[i].chars().count());
+        widths.max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let lines = lines.iter().map(|line| {
+        let cells = line.iter().zip(columns).zip(widths);
+        let cells: Vec<String> = cells
+            .map(|((cell, column), width)| match column {
+                Column::Left(_) => format!("{cell:<width$}"),
+                Column::Right(_) => format!("{cell:>width$}"),
+            })
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_in_them() {
+        let rows = [
+            ["a".to_owned(), "1".to_owned()],
+            ["longer".to_owned(), "1,000".to_owned()],
+        ];
+        let text = table(&[Column::Left("NAME"), Column::Right("N")], &rows);
+        assert_eq!(text, "NAME        N\na           1\nlonger  1,000");
+    }
+}

@@ -1,0 +1,278 @@
+//! Projections by their names: made again from the log, or compared with it,
+//! for whoever asks, on the command line or over HTTP. How that is done the
+//! projections know; here is only which of them, and with which connections.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use projections::active_sessions::{self, Rebuilt};
+use projections::cache::Cache;
+use projections::replay::{self, Replayed};
+use projections::verify::{self, Compared};
+use projections::{ActiveSessions, DailyStats, History, InTables, Projection, runtime, status};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::DatabaseArgs;
+use crate::connect;
+
+mod background;
+
+pub use background::{Background, Begun};
+
+/// How often a replay of the cache says how far it is.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// A projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Name {
+    /// All sessions of each reader, and the claims on the active ones.
+    History,
+    /// Days and hours.
+    DailyStats,
+    /// The cache in Redis.
+    ActiveSessions,
+}
+
+impl Name {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::History, Self::DailyStats, Self::ActiveSessions];
+
+    /// As it stands everywhere.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::History => History::NAME,
+            Self::DailyStats => DailyStats::NAME,
+            Self::ActiveSessions => ActiveSessions::NAME,
+        }
+    }
+
+    /// The projection of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == name)
+    }
+
+    /// All names, as a sentence says them.
+    #[must_use]
+    pub fn list() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How far a replay or a comparison is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Events, or entries of the cache, that it has gone through by itself.
+    pub done: u64,
+    /// Where it is: as `done`, but with what an earlier one did.
+    pub at: u64,
+    /// Where it ends, about.
+    pub of: u64,
+}
+
+/// What a replay did.
+#[derive(Clone, Copy, Debug)]
+pub enum Done {
+    /// With tables.
+    Tables(Replayed),
+    /// With the cache.
+    Cache(Rebuilt),
+}
+
+/// What a comparison came to.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The place in the log at which tables were compared; the entries of the
+    /// cache have one each.
+    pub position: Option<i64>,
+    /// The tables, or the cache.
+    pub compared: Vec<Compared>,
+}
+
+/// Where projections come from and where they are; cheap to clone.
+#[derive(Clone)]
+pub struct Source {
+    database: DatabaseArgs,
+    cache: Cache,
+}
+
+impl Source {
+    /// The log and the tables of a database, and a cache.
+    #[must_use]
+    pub fn new(database: &DatabaseArgs, cache: Cache) -> Self {
+        Self {
+            database: database.clone(),
+            cache,
+        }
+    }
+
+    /// Makes a projection again from the log. `restart` forgets what an earlier
+    /// replay of tables has done; the cache is always made from the beginning.
+    ///
+    /// # Errors
+    /// [`replay::ReplayError`], and when the address of Postgres is not valid.
+    pub async fn replay(
+        &self,
+        name: Name,
+        restart: bool,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Done> {
+        match name {
+            Name::History => self.tables::<History>(restart, progress, stop).await,
+            Name::DailyStats => self.tables::<DailyStats>(restart, progress, stop).await,
+            Name::ActiveSessions => self.rebuild(progress, stop).await,
+        }
+    }
+
+    /// Compares a projection with the log.
+    ///
+    /// # Errors
+    /// As [`Source::replay`].
+    pub async fn verify(
+        &self,
+        name: Name,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Verified> {
+        match name {
+            Name::History => self.compare::<History>(progress, stop).await,
+            Name::DailyStats => self.compare::<DailyStats>(progress, stop).await,
+            Name::ActiveSessions => {
+                let pool = connect::projections_pool(&self.database)?;
+                let compared = active_sessions::check(&self.cache, &pool, stop).await?;
+                Ok(Verified {
+                    position: None,
+                    compared: vec![compared],
+                })
+            }
+        }
+    }
+
+    async fn tables<P: InTables>(
+        &self,
+        restart: bool,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Done> {
+        let live = connect::maintenance_pool(&self.database)?;
+        let shadow = connect::replay_pool(&self.database, &replay::schema_of(P::NAME))?;
+        let applied = watch::Sender::default();
+        let head = replay::head(&live).await?;
+        let done = tokio::select! {
+            done = replay::replay::<P>(&live, shadow, restart, &applied, stop) => done?,
+            never = follow(applied.subscribe(), progress, |now| through(now, head)) => never,
+        };
+        Ok(Done::Tables(done))
+    }
+
+    async fn compare<P: InTables>(
+        &self,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Verified> {
+        let live = connect::maintenance_pool(&self.database)?;
+        let scratch = connect::replay_pool(&self.database, &verify::schema_of(P::NAME))?;
+        let applied = watch::Sender::default();
+        let head = replay::head(&live).await?;
+        let (position, compared) = tokio::select! {
+            done = verify::tables::<P>(&live, scratch, &applied, stop) => done?,
+            never = follow(applied.subscribe(), progress, |now| through(now, head)) => never,
+        };
+        Ok(Verified {
+            position: Some(position),
+            compared,
+        })
+    }
+
+    async fn rebuild(
+        &self,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Done> {
+        let pool = connect::projections_pool(&self.database)?;
+        let looked_at = watch::Sender::default();
+        let head = replay::head(&pool).await?;
+        let rebuilt = tokio::select! {
+            rebuilt = active_sessions::rebuild(&self.cache, &pool, &looked_at, stop) => rebuilt,
+            never = follow(looked_at.subscribe(), progress, entries) => never,
+            never = report(&pool, looked_at.subscribe(), head) => never,
+        };
+        say(&pool, None).await;
+        Ok(Done::Cache(rebuilt?))
+    }
+}
+
+/// Passes on how far something is, in other words.
+async fn follow<T: Clone>(
+    mut from: watch::Receiver<T>,
+    to: &watch::Sender<Progress>,
+    words: impl Fn(T) -> Progress,
+) -> ! {
+    while from.changed().await.is_ok() {
+        let now = from.borrow_and_update().clone();
+        to.send_replace(words(now));
+    }
+    std::future::pending().await
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as `follow` gives it")]
+fn through(now: runtime::Progress, head: i64) -> Progress {
+    let at = now.position.unsigned_abs();
+    Progress {
+        done: now.events,
+        at,
+        of: head.unsigned_abs().max(at),
+    }
+}
+
+fn entries(now: Rebuilt) -> Progress {
+    Progress {
+        done: now.sessions,
+        at: now.sessions,
+        of: now.of.max(now.sessions),
+    }
+}
+
+/// Says where operators look how far the cache is; it has no position of its
+/// own, so that part of the log is named.
+async fn report(pool: &PgPool, looked_at: watch::Receiver<Rebuilt>, head: i64) -> ! {
+    loop {
+        let now = entries(*looked_at.borrow());
+        let part = i128::from(head) * i128::from(now.at) / i128::from(now.of.max(1));
+        say(pool, i64::try_from(part).ok()).await;
+        tokio::time::sleep(REPORT).await;
+    }
+}
+
+async fn say(pool: &PgPool, position: Option<i64>) {
+    if let Err(error) = status::report_replay(pool, ActiveSessions::NAME, position).await {
+        tracing::debug!(%error, "the replay was not reported");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_projection_is_called_the_same_everywhere() {
+        for name in Name::ALL {
+            let value = name.to_possible_value().unwrap();
+            assert_eq!(value.get_name(), name.as_str());
+            assert_eq!(Name::named(name.as_str()), Some(name));
+        }
+        assert_eq!(Name::named("cooks"), None);
+    }
+}
