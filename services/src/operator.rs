@@ -2,8 +2,7 @@
 
 use std::io::Write;
 
-use ::projections::schema;
-use anyhow::Context;
+use ::projections::schema::{self, SchemaError};
 use clap::ValueEnum;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -56,10 +55,13 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
 /// The database, which answers and has the schema of this build.
 async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     let pool = connect::operator_pool(args)?;
-    schema::check(&pool)
-        .await
-        .context("cannot use the database")?;
-    Ok(pool)
+    match schema::check(&pool).await {
+        Err(SchemaError::Unavailable(error)) => {
+            Err(anyhow::Error::new(error).context("Postgres does not answer"))
+        }
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(pool),
+    }
 }
 
 /// Does what can be stopped in order; Ctrl-C and SIGTERM stop it. A second one

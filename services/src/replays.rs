@@ -171,10 +171,12 @@ impl Source {
         let applied = watch::Sender::default();
         let head = replay::head(&live).await?;
         let done = tokio::select! {
-            done = replay::replay::<P>(&live, shadow, restart, &applied, stop) => done?,
+            done = replay::replay::<P>(&live, shadow, restart, &applied, stop) => done,
             never = follow(applied.subscribe(), progress, |now| through(now, head)) => never,
         };
-        Ok(Done::Tables(done))
+        // Where it is at its end, also when it was stopped.
+        progress.send_replace(through(applied.borrow().clone(), head));
+        Ok(Done::Tables(done?))
     }
 
     async fn compare<P: InTables>(

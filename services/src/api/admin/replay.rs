@@ -66,7 +66,11 @@ async fn begun(
     name: Name,
     restart: bool,
 ) -> Result<(StatusCode, Json<Projection>), Problem> {
-    let running = || Problem::conflict(format!("A replay of {name} is running"));
+    let running = || {
+        Problem::conflict(format!(
+            "A replay of {name} is running, or was a moment ago"
+        ))
+    };
     let projection = of(&pool, name).await?;
     // In this process or in another.
     if projection

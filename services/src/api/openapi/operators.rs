@@ -61,7 +61,11 @@ const PROBLEMS: [Answered; 8] = [
     (401, "Unauthorized", "Could not validate credentials"),
     (403, "Forbidden", "This needs an operator's token"),
     (404, "NotFound", "There is no dead letter history.1234"),
-    (409, "Conflict", "A replay of history is running"),
+    (
+        409,
+        "Conflict",
+        "A replay of history is running, or was a moment ago",
+    ),
     (422, "Invalid", "days: from 1 to 366"),
     (
         429,
