@@ -117,7 +117,9 @@ pub async fn replay<P: InTables>(
     let followed = worker.progress();
     let report = async {
         loop {
-            let now = followed.borrow().clone();
+            let mut now = followed.borrow().clone();
+            // Before its first step the worker does not say where it is.
+            now.position = now.position.max(from);
             if let Err(error) = status::report_replay(&shadow, P::NAME, Some(now.position)).await {
                 tracing::debug!(%error, "the replay was not reported");
             }
@@ -155,10 +157,11 @@ pub async fn replay<P: InTables>(
         swapped = work => swapped,
         never = report => never,
     };
-    let (position, held) = swapped?;
-    let done = worker.progress().borrow().clone();
+    let mut done = worker.progress().borrow().clone();
+    done.position = done.position.max(from);
     let events = done.events;
     progress.send_replace(done);
+    let (position, held) = swapped?;
     if let Err(error) = drop_retired(&mut connection, P::NAME).await {
         tracing::warn!(
             %error,
