@@ -155,7 +155,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    telemetry::start(arguments.log_format)?;
+    let filter = match arguments.command {
+        Command::Serve(_) | Command::Dev(_) | Command::Migrate(_) => telemetry::SERVICE,
+        _ => telemetry::COMMAND,
+    };
+    telemetry::start(arguments.log_format, filter)?;
     match arguments.command {
         Command::Serve(args) => roles::serve(&args).await?,
         Command::Dev(args) => operator::dev::run(&args).await?,

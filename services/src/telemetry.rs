@@ -15,15 +15,22 @@ pub enum LogFormat {
     Json,
 }
 
-/// Begins to log to standard error, filtered by `RUST_LOG`.
+/// What the log tells of a service. The NATS client tells of every reconnect
+/// attempt; the roles do too.
+pub const SERVICE: &str = "info,async_nats=error,sqlx=warn";
+
+/// What it tells of a command, which has its own words for what it does, and
+/// may be slow.
+pub const COMMAND: &str = "warn,async_nats=error,sqlx=error";
+
+/// Begins to log to standard error, filtered by `RUST_LOG` or else by `filter`.
 ///
 /// # Errors
 /// When `RUST_LOG` is not a filter, or logging has begun already.
-pub fn start(format: LogFormat) -> anyhow::Result<()> {
+pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) => EnvFilter::try_new(filter).context("RUST_LOG is not a filter")?,
-        // The NATS client tells of every reconnect attempt; the roles do too.
-        Err(_) => EnvFilter::new("info,async_nats=error,sqlx=warn"),
+        Err(_) => EnvFilter::new(filter),
     };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

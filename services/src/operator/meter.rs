@@ -114,6 +114,7 @@ impl<'a> Meter<'a> {
         let (since, before) = self.rated[0];
         let speed = rate(now.done.saturating_sub(before), at - since);
         let left = match speed {
+            _ if now.at >= now.of => ", and the last steps".to_owned(),
             0 => String::new(),
             speed => format!(
                 ", {} left",
