@@ -119,13 +119,21 @@ async fn compare<P: InTables>(
     };
     let work = async {
         let (mut snapshot, position) = pin(connection, &mut worker, scratch, stop).await?;
-        let mut compared = Vec::new();
-        for table in P::TABLES {
-            compared.push(table_of(&mut snapshot, &schema_of(P::NAME), table).await?);
-        }
-        if P::NAME == History::NAME {
-            compared.push(claims(&mut snapshot, position).await?);
-        }
+        let comparing = async {
+            let mut compared = Vec::new();
+            for table in P::TABLES {
+                compared.push(table_of(&mut snapshot, &schema_of(P::NAME), table).await?);
+            }
+            if P::NAME == History::NAME {
+                compared.push(claims(&mut snapshot, position).await?);
+            }
+            Ok::<_, ReplayError>(compared)
+        };
+        let compared = tokio::select! {
+            compared = comparing => compared?,
+            // The snapshot's connection goes, and Postgres lets go of the tables.
+            () = stop.cancelled() => return Err(ReplayError::Stopped),
+        };
         snapshot.close().await?;
         Ok((position, compared))
     };
@@ -171,7 +179,7 @@ async fn pin<P: InTables>(
         snapshot
             .execute(
                 "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0;
-                set enable_seqscan = on",
+                set client_connection_check_interval = '500ms'; set enable_seqscan = on",
             )
             .await?;
         snapshot
