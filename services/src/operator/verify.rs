@@ -96,10 +96,10 @@ async fn compared(
 /// How many dead letters the projections have.
 async fn dead_letters(pool: &PgPool, names: &[Name]) -> anyhow::Result<i64> {
     let all = status::list(pool).await?;
-    let named = all
+    let counted = all
         .iter()
         .filter(|status| names.iter().any(|name| name.as_str() == status.projection));
-    Ok(named.map(|status| status.dead_letters).sum())
+    Ok(counted.map(|status| status.dead_letters).sum())
 }
 
 fn is_equal(found: &[Found]) -> bool {
