@@ -21,7 +21,19 @@ async fn every_command_has_help_with_an_example() {
             .await
             .stdout,
     );
-    for name in ["serve", "dev", "migrate", "token", "events", "config"] {
+    for name in [
+        "serve",
+        "dev",
+        "migrate",
+        "token",
+        "config",
+        "projections",
+        "replay",
+        "verify",
+        "dead-letters",
+        "events",
+            "openapi",
+    ] {
         assert!(help.contains(name), "{help}");
         let output = run(&mut Command::new(executable()), &[name, "--help"]).await;
         assert!(output.status.success());

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod active_session_cache;
+mod admin;
 mod append_batch;
 mod append_log;
 mod architecture;
@@ -23,6 +24,7 @@ mod leases;
 mod lifecycle;
 mod nats_users;
 mod one_active_session;
+mod operators;
 mod order_of_observations;
 mod original;
 mod outages;

@@ -111,6 +111,16 @@ impl App {
         Reader::new(self.client.clone(), self.url.clone(), id, token)
     }
 
+    /// An operator, calling below `/api/v1/admin`.
+    #[must_use]
+    pub fn operator(&self) -> Reader {
+        let id = Uuid::new_v4();
+        let expires_at = services::clock::now() + chrono::TimeDelta::hours(1);
+        let token = signed(id, true, expires_at);
+        let url = format!("{}/api/v1/admin", self.admin_url);
+        Reader::new(self.client.clone(), url, id, token)
+    }
+
     /// Stops the service in order.
     pub async fn stop(mut self) {
         self.service.take().expect("it runs").stop().await;
@@ -194,11 +204,15 @@ pub fn token(user: Uuid) -> String {
 /// A token that is valid until a moment.
 #[must_use]
 pub fn token_until(user: Uuid, expires_at: DateTime<Utc>) -> String {
+    signed(user, false, expires_at)
+}
+
+fn signed(user: Uuid, admin: bool, expires_at: DateTime<Utc>) -> String {
     let auth = auth();
     services::api::auth::token(
         &auth.secret().unwrap(),
         &user.to_string(),
-        false,
+        admin,
         &auth,
         expires_at.timestamp(),
     )

@@ -17,8 +17,14 @@ impl Contract {
     /// As the code has it.
     #[must_use]
     pub fn new() -> Self {
+        Self::of(services::api::openapi::document())
+    }
+
+    /// Another description.
+    #[must_use]
+    pub fn of(document: Value) -> Self {
         Self {
-            document: services::api::openapi::document(),
+            document,
             seen: Mutex::default(),
         }
     }

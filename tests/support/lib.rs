@@ -13,6 +13,7 @@ pub mod reader;
 pub mod stack;
 pub mod stream;
 pub mod traffic;
+pub mod unknown;
 pub mod wire;
 
 pub use app::App;

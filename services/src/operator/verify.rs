@@ -139,8 +139,8 @@ fn text(found: &[Found], dead: i64) -> String {
     if dead > 0 {
         let _ = write!(
             text,
-            "\n\nThere are {} dead letters: what they say is left out on both sides \
-             (reading-sessions dead-letters).",
+            "\n\nDead letters: {}. What they say is left out on both sides; see \
+             `reading-sessions dead-letters`.",
             count(dead)
         );
     }

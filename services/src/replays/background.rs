@@ -137,3 +137,54 @@ async fn replay(source: Source, order: Order, stop: CancellationToken) {
     }
     drop(turn);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{DatabaseArgs, RedisArgs};
+    use crate::connect;
+
+    #[derive(Parser)]
+    struct Settings {
+        #[command(flatten)]
+        database: DatabaseArgs,
+        #[command(flatten)]
+        redis: RedisArgs,
+    }
+
+    #[tokio::test]
+    async fn a_replay_that_fails_ends_neither_the_service_nor_the_next_one() {
+        // Nobody listens there.
+        let settings = Settings::parse_from([
+            "",
+            "--database-url=postgres://127.0.0.1:1/none",
+            "--database-pool-timeout=1",
+            "--redis-url=redis://127.0.0.1:1",
+        ]);
+        let source = Source::new(&settings.database, connect::cache(&settings.redis).unwrap());
+        let stop = CancellationToken::new();
+        let (background, task) = Background::new(source, stop.clone());
+        let task = tokio::spawn(task);
+        assert_eq!(background.begin(Name::History, false), Begun::Yes);
+        assert_eq!(background.begin(Name::History, false), Begun::Running);
+        assert_eq!(background.begin(Name::DailyStats, false), Begun::Yes);
+        let over = async {
+            while background.begin(Name::History, false) == Begun::Running {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let over = tokio::time::timeout(Duration::from_secs(20), over).await;
+        over.expect("a replay that fails gives its turn back");
+        assert!(!task.is_finished());
+        stop.cancel();
+        task.await.unwrap();
+        assert_eq!(
+            background.begin(Name::ActiveSessions, false),
+            Begun::Stopping
+        );
+    }
+}

@@ -1,0 +1,424 @@
+//! What operators do on the command line: look, hold, replay, compare, and deal
+//! with what cannot be applied. Everything goes on meanwhile.
+
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::app::{SETTLE, settled};
+use tests::process::command;
+use tests::reader::id;
+use tests::stack::Corner;
+use tests::{App, check, unknown};
+use tokio::process::Child;
+use uuid::Uuid;
+
+const PROJECTIONS: [&str; 3] = ["active_sessions", "daily_stats", "history"];
+
+/// What a command came to.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Its output, when it ended so.
+    #[track_caller]
+    fn ended(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
+        &self.out
+    }
+
+    #[track_caller]
+    fn json(&self, code: i32) -> Value {
+        serde_json::from_str(self.ended(code)).unwrap()
+    }
+}
+
+async fn run(corner: &Corner, arguments: &[&str]) -> Said {
+    Said::of(command(corner).args(arguments).output().await.unwrap())
+}
+
+/// Begins a command that a test stops.
+fn begin(corner: &Corner, arguments: &[&str]) -> Child {
+    command(corner)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+async fn interrupt(child: Child) -> Said {
+    let pid = child.id().expect("it runs").to_string();
+    let mut kill = tokio::process::Command::new("kill");
+    assert!(kill.args(["-INT", &pid]).status().await.unwrap().success());
+    Said::of(child.wait_with_output().await.unwrap())
+}
+
+/// Asks until it is so; bounded.
+async fn until(what: &str, so: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !so().await {
+        assert!(started.elapsed() < 2 * SETTLE, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// How a projection stands, as the command says.
+async fn standing(corner: &Corner, name: &str) -> Value {
+    let all = run(corner, &["projections", "-o", "json"]).await.json(0);
+    let mut all = all.as_array().unwrap().iter();
+    all.find(|one| one["name"] == name).unwrap().clone()
+}
+
+/// A service whose readers have read: two sessions each.
+async fn after_reading() -> App {
+    let app = App::start().await;
+    for n in 0..5 {
+        let reader = app.reader();
+        let session = id(&reader.start(Uuid::new_v4()).await.ok());
+        let _ = reader
+            .end(session, json!({ "end_position": 10 }))
+            .await
+            .ok();
+        let session = id(&reader.start(Uuid::new_v4()).await.ok());
+        for position in 0..n {
+            let _ = reader.update(session, f64::from(position)).await.ok();
+        }
+    }
+    app.settled().await;
+    app
+}
+
+async fn schemas(app: &App) -> Vec<String> {
+    sqlx::query_scalar(
+        "select nspname::text from pg_namespace
+        where nspname like 'verify\\_%' or nspname like 'replay\\_%' order by 1",
+    )
+    .fetch_all(&app.pool)
+    .await
+    .unwrap()
+}
+
+/// Whether somebody waits for a lock that a test has.
+async fn is_waited_for(app: &App) -> bool {
+    let waiting: i64 = sqlx::query_scalar(
+        "select count(*) from pg_stat_activity
+        where wait_event_type = 'Lock' and datname = current_database()",
+    )
+    .fetch_one(&app.pool)
+    .await
+    .unwrap();
+    waiting > 0
+}
+
+#[tokio::test]
+async fn projections_are_listed_paused_and_resumed() {
+    let app = after_reading().await;
+    let corner = &app.corner.clone();
+    for name in PROJECTIONS {
+        until("each has a worker", async || {
+            let it = standing(corner, name).await;
+            it["state"] == "running" && it["worker"].is_string() && it["position"] == it["head"]
+        })
+        .await;
+    }
+    let text = run(corner, &["projections"]).await;
+    for word in ["POSITION", "EVENTS/WRITE", "history", "running"] {
+        assert!(text.ended(0).contains(word), "{}", text.out);
+    }
+
+    let paused = run(corner, &["projections", "pause", "history"]).await;
+    assert!(paused.ended(0).contains("has stopped"), "{}", paused.out);
+    let reader = app.reader();
+    let _ = reader.start(Uuid::new_v4()).await.ok();
+    let it = standing(corner, "history").await;
+    assert_eq!(
+        (&it["state"], &it["worker"]),
+        (&json!("paused"), &json!(null))
+    );
+    assert_eq!(it["lag_events"], 1);
+    let again = run(corner, &["projections", "pause", "history"]).await;
+    assert!(
+        again.ended(0).contains("nobody worked on it"),
+        "{}",
+        again.out
+    );
+    let _ = run(corner, &["projections", "resume", "history"])
+        .await
+        .ended(0);
+    check::everything(&app).await;
+
+    app.stop().await;
+    let it = standing(corner, "history").await;
+    assert_eq!(it["state"], "stopped");
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_known_is_answered_with_those_that_are() {
+    let corner = tests::Stack::shared().await.corner().await;
+    for arguments in [
+        &["replay", "cooks"][..],
+        &["verify", "history", "cooks"],
+        &["projections", "pause", "cooks"],
+        &["dead-letters", "--projection", "cooks"],
+    ] {
+        let said = run(&corner, arguments).await;
+        assert_eq!(said.code, Some(2), "{arguments:?}");
+        assert!(
+            said.err.contains("history, daily_stats, active_sessions"),
+            "{}",
+            said.err
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_has_an_exit_code_and_a_name() {
+    let mut corner = tests::Stack::shared().await.corner().await;
+    corner.database_url = "postgres://nobody@127.0.0.1:1/nothing".to_owned();
+    for (arguments, code) in [
+        (&["projections"][..], 1),
+        (&["replay", "history"], 1),
+        (&["verify"], 3),
+        (&["dead-letters"], 1),
+    ] {
+        let said = run(&corner, arguments).await;
+        assert_eq!(said.code, Some(code), "{arguments:?}: {}", said.err);
+        assert!(
+            said.err.contains("Postgres does not answer"),
+            "{}",
+            said.err
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_replay_says_what_it_did_and_changes_nothing() {
+    let app = after_reading().await;
+    for name in PROJECTIONS {
+        let said = run(&app.corner, &["replay", name]).await;
+        let out = said.ended(0);
+        assert!(out.starts_with(&format!("{name}: ")), "{out}");
+        assert!(out.contains("Queries "), "{out}");
+    }
+    assert_eq!(schemas(&app).await, [""; 0]);
+    check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn a_replay_that_is_stopped_says_where_the_next_one_goes_on() {
+    let app = after_reading().await;
+    let head = eventlog::read::head(&app.pool).await.unwrap();
+    // It cannot take the place of what is being read, and tries again.
+    let mut reading = app.pool.begin().await.unwrap();
+    sqlx::query("select from history limit 1")
+        .execute(&mut *reading)
+        .await
+        .unwrap();
+    let replay = begin(&app.corner, &["replay", "history"]);
+    until("the replay comes to the end of the log", async || {
+        let it = standing(&app.corner, "history").await;
+        it["replay"]["position"] == head && it["replay"]["running"] == true
+    })
+    .await;
+    let other = run(&app.corner, &["replay", "history"]).await;
+    assert_eq!(other.code, Some(1));
+    assert!(other.err.contains("running elsewhere"), "{}", other.err);
+    let said = interrupt(replay).await;
+    assert_eq!(said.code, Some(130), "{}", said.err);
+    let stopped = format!("history: stopped at {head}; the next replay goes on from there");
+    assert!(said.err.contains(&stopped), "{}", said.err);
+    assert_eq!(schemas(&app).await, ["replay_history"]);
+
+    reading.rollback().await.unwrap();
+    let said = run(&app.corner, &["replay", "history"]).await;
+    let done = format!("history: 0 events after {head} in ");
+    assert!(said.ended(0).starts_with(&done), "{}", said.out);
+    assert!(
+        said.err.contains(&format!("history: goes on after {head}")),
+        "{}",
+        said.err
+    );
+    assert_eq!(schemas(&app).await, [""; 0]);
+    check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn verify_tells_equal_from_different() {
+    let app = after_reading().await;
+    let corner = &app.corner;
+    let said = run(corner, &["verify"]).await;
+    for name in [
+        "history_totals",
+        "claims",
+        "reader_hours",
+        "days",
+        "active_sessions",
+    ] {
+        assert!(said.ended(0).contains(name), "{}", said.out);
+    }
+    assert_eq!(
+        run(corner, &["verify", "-o", "json"]).await.json(0)["equal"],
+        true
+    );
+
+    sqlx::query("update reader_days set active_ms = active_ms + 77")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let said = run(corner, &["verify", "daily_stats"]).await;
+    let out = said.ended(1);
+    assert!(out.contains("reader_days\n  found:    {"), "{out}");
+    assert!(out.contains("expected: {"), "{out}");
+    let found = run(corner, &["verify", "-o", "json"]).await.json(1);
+    assert_eq!(found["equal"], false);
+    let differing: Vec<(&str, u64)> = found["compared"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            (
+                one["name"].as_str().unwrap(),
+                one["differing"].as_u64().unwrap(),
+            )
+        })
+        .filter(|(_, differing)| *differing > 0)
+        .collect();
+    assert_eq!(differing, [("reader_days", 5)]);
+    let _ = run(corner, &["verify", "history", "active_sessions"])
+        .await
+        .ended(0);
+
+    // What to do then.
+    let _ = run(corner, &["replay", "daily_stats"]).await.ended(0);
+    let _ = run(corner, &["verify"]).await.ended(0);
+    assert_eq!(schemas(&app).await, [""; 0]);
+    check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn verify_that_is_stopped_leaves_nothing_behind() {
+    let app = after_reading().await;
+    let mut held = app.pool.begin().await.unwrap();
+    sqlx::query("select from checkpoints where projection = 'history' for update")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let verify = begin(&app.corner, &["verify", "history"]);
+    until("it waits", async || is_waited_for(&app).await).await;
+    assert_eq!(schemas(&app).await, ["verify_history"]);
+    let release = async {
+        tokio::task::yield_now().await;
+        held.rollback().await.unwrap();
+    };
+    let (said, ()) = tokio::join!(interrupt(verify), release);
+    assert_eq!(said.code, Some(3), "{}", said.err);
+    assert_eq!(schemas(&app).await, [""; 0]);
+    let _ = run(&app.corner, &["verify", "history"]).await.ended(0);
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_shown_tried_again_and_applied_once_it_is_known() {
+    let app = App::start().await;
+    let corner = &app.corner;
+    let none = run(corner, &["dead-letters"]).await;
+    assert_eq!(none.ended(0), "There are no dead letters.\n");
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    let _ = reader.update(session, 50.0).await.ok();
+    let parked = unknown::append(&app.pool, session).await;
+    let waiting = unknown::follow(&app.pool, session).await;
+    until("the events are passed", async || {
+        let all = run(corner, &["dead-letters", "-o", "json"]).await.json(0);
+        all.as_array().unwrap().len() == 6
+    })
+    .await;
+
+    let (parked, waiting) = (format!("history.{parked}"), format!("history.{waiting}"));
+    let filtered = [
+        "dead-letters",
+        "--projection",
+        "history",
+        "--state",
+        "waiting",
+    ];
+    let said = run(corner, &filtered).await;
+    assert!(said.ended(0).contains(&waiting) && !said.out.contains(&parked));
+    let said = run(corner, &["dead-letters", "--limit", "1"]).await;
+    assert!(
+        said.ended(0).contains("There are more than 1."),
+        "{}",
+        said.out
+    );
+
+    let said = run(corner, &["dead-letters", "show", &parked]).await;
+    for line in ["state    parked", "version  99", "payload  {"] {
+        assert!(said.ended(0).contains(line), "{}", said.out);
+    }
+    let shown = run(corner, &["dead-letters", "show", &waiting, "-o", "json"]).await;
+    let shown = shown.json(0);
+    assert_eq!(shown["state"], "waiting");
+    assert_eq!(shown["event"]["type"], "PositionUpdated");
+
+    let said = run(corner, &["dead-letters", "retry", &parked]).await;
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("stays where it is"), "{}", said.err);
+    let said = run(corner, &["dead-letters", "discard", &waiting]).await;
+    assert_eq!(said.code, Some(1));
+    let instead = format!("discard {parked} instead");
+    assert!(said.err.contains(&instead), "{}", said.err);
+    for command in ["show", "retry", "discard"] {
+        let said = run(corner, &["dead-letters", command, "history.7777"]).await;
+        assert_eq!(said.code, Some(1), "{command}");
+        assert!(
+            said.err.contains("There is no dead letter history.7777"),
+            "{}",
+            said.err
+        );
+        let said = run(corner, &["dead-letters", command, "nonsense"]).await;
+        assert_eq!(said.code, Some(2), "{command}");
+    }
+
+    let (_, position) = parked.rsplit_once('.').unwrap();
+    unknown::learn(&app.pool, position.parse().unwrap()).await;
+    let said = run(corner, &["dead-letters", "retry", &parked]).await;
+    assert_eq!(said.ended(0), format!("{parked} is applied\n"));
+}
+
+#[tokio::test]
+async fn a_discarded_letter_is_left_out_for_good() {
+    let app = App::start().await;
+    let corner = &app.corner;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    let position = unknown::append(&app.pool, session).await;
+    settled(&app.pool, corner).await;
+    let letter = format!("history.{position}");
+    let said = run(corner, &["verify", "history"]).await;
+    assert!(said.ended(0).contains("Dead letters: 1."), "{}", said.out);
+    let said = run(corner, &["dead-letters", "discard", &letter]).await;
+    assert!(said.ended(0).contains("is discarded"), "{}", said.out);
+    let said = run(corner, &["dead-letters", "retry", &letter]).await;
+    assert_eq!(said.code, Some(1));
+    assert!(
+        said.err.contains("was discarded, and stays so"),
+        "{}",
+        said.err
+    );
+    let _ = run(corner, &["replay", "history"]).await.ended(0);
+    let discarded = ["dead-letters", "list", "--state", "discarded", "-o", "json"];
+    let discarded = run(corner, &discarded).await.json(0);
+    assert_eq!(discarded[0]["id"], letter);
+    assert_eq!(standing(corner, "history").await["dead_letters"], 0);
+}
