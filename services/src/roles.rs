@@ -20,8 +20,6 @@ use projections::{
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::api::admission::Admission;
@@ -32,6 +30,10 @@ use crate::api::serve::Limits;
 use crate::config::{Role, ServeArgs};
 use crate::replays::{Background, Source};
 use crate::{api, connect, maintenance};
+
+mod stage;
+
+use stage::Stage;
 
 /// How long open requests may take to finish at a shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -52,39 +54,6 @@ pub struct Service {
     edge: Stage,
     writers: Stage,
     workers: Stage,
-}
-
-/// Tasks that are told to stop together.
-#[derive(Default)]
-struct Stage {
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
-}
-
-impl Stage {
-    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
-    }
-
-    /// The end of a task that was not told to stop. Does not return while
-    /// there is none.
-    async fn broken(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Err(panic)) => anyhow::Error::new(panic).context("a task of the service broke"),
-            Some(Ok(())) => anyhow::anyhow!("a task of the service ended by itself"),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Tells the tasks to stop, and cuts off those that do not.
-    async fn end(mut self, deadline: Duration) {
-        self.stop.cancel();
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(deadline, ended).await.is_err() {
-            tracing::warn!(tasks = self.tasks.len(), "tasks were cut off");
-            self.tasks.shutdown().await;
-        }
-    }
 }
 
 /// Starts the roles of this process.

@@ -1,7 +1,8 @@
 //! Operators' calls over HTTP: for operators alone, as they are described, and
 //! what takes long goes on behind them and ends with the service.
 
-use std::num::NonZeroU32;
+mod refusals;
+
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -13,6 +14,8 @@ use tests::contract::Contract;
 use tests::reader::id;
 use tests::{Answer, App, Reader, Stack, check, unknown};
 use uuid::Uuid;
+
+use refusals::{refusals, too_many};
 
 /// Operations and a call for each.
 const CALLS: [(&str, Method, &str); 10] = [
@@ -49,80 +52,6 @@ async fn standing(operator: &Reader, name: &str) -> Value {
     let body = get(operator, "/projections").await.ok();
     let mut all = body["projections"].as_array().unwrap().iter();
     all.find(|one| one["name"] == name).unwrap().clone()
-}
-
-async fn refusals(contract: &Contract) {
-    let app = App::start().await;
-    let operator = app.operator();
-    let path = |path: &str| format!("{}/api/v1/admin{path}", app.admin_url);
-    let reader = app.reader_with_token(Uuid::new_v4(), app.reader().token);
-    for (operation, method, call) in CALLS {
-        let without = app.client.request(method.clone(), path(call));
-        let answer = Answer::read(without.send().await.unwrap()).await.unwrap();
-        contract.holds(operation, 401, &answer);
-        assert_eq!(answer.problem(401), "Not authenticated");
-        let asked = reader.at(&path(""));
-        let answer = asked.call(method, call, None).await;
-        contract.holds(operation, 403, &answer);
-        assert_eq!(answer.problem(403), "This needs an operator's token");
-    }
-    for (operation, call) in [
-        ("pause", "/projections/cooks/pause"),
-        ("resume", "/projections/cooks/resume"),
-        ("replay", "/projections/cooks/replay"),
-        ("retry", "/dead-letters/history.1/retry"),
-        ("discard", "/dead-letters/history.1/discard"),
-    ] {
-        contract.holds(operation, 404, &post(&operator, call).await);
-    }
-    let answer = get(&operator, "/dead-letters/history.1").await;
-    contract.holds("deadLetter", 404, &answer);
-    for (operation, method, call) in [
-        ("dailyStatsOfAll", Method::GET, "/stats/daily?days=0"),
-        ("dailyStatsOfAll", Method::GET, "/stats/daily?days=367"),
-        ("dailyStatsOfAll", Method::GET, "/stats/daily?days=many"),
-        ("deadLetters", Method::GET, "/dead-letters?limit=0"),
-        ("deadLetters", Method::GET, "/dead-letters?limit=101"),
-        ("deadLetters", Method::GET, "/dead-letters?state=lost"),
-        ("deadLetters", Method::GET, "/dead-letters?projection=cooks"),
-        ("deadLetters", Method::GET, "/dead-letters?after=nonsense"),
-        ("deadLetter", Method::GET, "/dead-letters/nonsense"),
-        ("retry", Method::POST, "/dead-letters/nonsense/retry"),
-        ("discard", Method::POST, "/dead-letters/nonsense/discard"),
-        (
-            "replay",
-            Method::POST,
-            "/projections/history/replay?restart=maybe",
-        ),
-    ] {
-        let answer = operator.call(method, call, None).await;
-        contract.holds(operation, 422, &answer);
-    }
-    let nothing = get(&operator, "/nothing").await.problem(404);
-    assert_eq!(nothing, "There is nothing at this address");
-    let put = operator.call(Method::PUT, "/projections", None).await;
-    assert_eq!(put.header("allow"), "GET,HEAD");
-    let _ = put.problem(405);
-}
-
-async fn too_many(contract: &Contract) {
-    let app = App::with(|settings| {
-        settings.rate_limit.low_frequency = NonZeroU32::MIN;
-        settings.rate_limit.auth = NonZeroU32::MIN;
-    })
-    .await;
-    for (operation, method, call) in CALLS {
-        let operator = app.operator();
-        let first = operator.call(method.clone(), call, None).await;
-        assert_eq!(first.header("x-ratelimit-limit"), "1");
-        let answer = operator.call(method, call, None).await;
-        contract.holds(operation, 429, &answer);
-    }
-    // Bad tokens are counted by address, also at this door.
-    let stranger = app.reader_with_token(Uuid::new_v4(), "nonsense".to_owned());
-    let stranger = stranger.at(&format!("{}/api/v1/admin", app.admin_url));
-    let _ = get(&stranger, "/projections").await.problem(401);
-    let _ = get(&stranger, "/projections").await.problem(429);
 }
 
 async fn holding(contract: &Contract) {

@@ -1,15 +1,18 @@
 //! What operators do on the command line: look, hold, replay, compare, and deal
 //! with what cannot be applied. Everything goes on meanwhile.
 
+mod dead_letters;
+mod verify;
+
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::app::{SETTLE, settled};
+use tests::app::SETTLE;
 use tests::process::command;
 use tests::reader::id;
 use tests::stack::Corner;
-use tests::{App, check, unknown};
+use tests::{App, check};
 use tokio::process::Child;
 use uuid::Uuid;
 
@@ -108,18 +111,6 @@ async fn schemas(app: &App) -> Vec<String> {
     .fetch_all(&app.pool)
     .await
     .unwrap()
-}
-
-/// Whether somebody waits for a lock that a test has.
-async fn is_waited_for(app: &App) -> bool {
-    let waiting: i64 = sqlx::query_scalar(
-        "select count(*) from pg_stat_activity
-        where wait_event_type = 'Lock' and datname = current_database()",
-    )
-    .fetch_one(&app.pool)
-    .await
-    .unwrap();
-    waiting > 0
 }
 
 #[tokio::test]
@@ -252,173 +243,4 @@ async fn a_replay_that_is_stopped_says_where_the_next_one_goes_on() {
     );
     assert_eq!(schemas(&app).await, [""; 0]);
     check::everything(&app).await;
-}
-
-#[tokio::test]
-async fn verify_tells_equal_from_different() {
-    let app = after_reading().await;
-    let corner = &app.corner;
-    let said = run(corner, &["verify"]).await;
-    for name in [
-        "history_totals",
-        "claims",
-        "reader_hours",
-        "days",
-        "active_sessions",
-    ] {
-        assert!(said.ended(0).contains(name), "{}", said.out);
-    }
-    assert_eq!(
-        run(corner, &["verify", "-o", "json"]).await.json(0)["equal"],
-        true
-    );
-
-    sqlx::query("update reader_days set active_ms = active_ms + 77")
-        .execute(&app.pool)
-        .await
-        .unwrap();
-    let said = run(corner, &["verify", "daily_stats"]).await;
-    let out = said.ended(1);
-    assert!(out.contains("reader_days\n  found:    {"), "{out}");
-    assert!(out.contains("expected: {"), "{out}");
-    let found = run(corner, &["verify", "-o", "json"]).await.json(1);
-    assert_eq!(found["equal"], false);
-    let differing: Vec<(&str, u64)> = found["compared"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| {
-            (
-                one["name"].as_str().unwrap(),
-                one["differing"].as_u64().unwrap(),
-            )
-        })
-        .filter(|(_, differing)| *differing > 0)
-        .collect();
-    assert_eq!(differing, [("reader_days", 5)]);
-    let _ = run(corner, &["verify", "history", "active_sessions"])
-        .await
-        .ended(0);
-
-    // What to do then.
-    let _ = run(corner, &["replay", "daily_stats"]).await.ended(0);
-    let _ = run(corner, &["verify"]).await.ended(0);
-    assert_eq!(schemas(&app).await, [""; 0]);
-    check::everything(&app).await;
-}
-
-#[tokio::test]
-async fn verify_that_is_stopped_leaves_nothing_behind() {
-    let app = after_reading().await;
-    let mut held = app.pool.begin().await.unwrap();
-    sqlx::query("select from checkpoints where projection = 'history' for update")
-        .execute(&mut *held)
-        .await
-        .unwrap();
-    let verify = begin(&app.corner, &["verify", "history"]);
-    until("it waits", async || is_waited_for(&app).await).await;
-    assert_eq!(schemas(&app).await, ["verify_history"]);
-    let release = async {
-        tokio::task::yield_now().await;
-        held.rollback().await.unwrap();
-    };
-    let (said, ()) = tokio::join!(interrupt(verify), release);
-    assert_eq!(said.code, Some(3), "{}", said.err);
-    assert_eq!(schemas(&app).await, [""; 0]);
-    let _ = run(&app.corner, &["verify", "history"]).await.ended(0);
-}
-
-#[tokio::test]
-async fn a_dead_letter_is_shown_tried_again_and_applied_once_it_is_known() {
-    let app = App::start().await;
-    let corner = &app.corner;
-    let none = run(corner, &["dead-letters"]).await;
-    assert_eq!(none.ended(0), "There are no dead letters.\n");
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    let _ = reader.update(session, 50.0).await.ok();
-    let parked = unknown::append(&app.pool, session).await;
-    let waiting = unknown::follow(&app.pool, session).await;
-    until("the events are passed", async || {
-        let all = run(corner, &["dead-letters", "-o", "json"]).await.json(0);
-        all.as_array().unwrap().len() == 6
-    })
-    .await;
-
-    let (parked, waiting) = (format!("history.{parked}"), format!("history.{waiting}"));
-    let filtered = [
-        "dead-letters",
-        "--projection",
-        "history",
-        "--state",
-        "waiting",
-    ];
-    let said = run(corner, &filtered).await;
-    assert!(said.ended(0).contains(&waiting) && !said.out.contains(&parked));
-    let said = run(corner, &["dead-letters", "--limit", "1"]).await;
-    assert!(
-        said.ended(0).contains("There are more than 1."),
-        "{}",
-        said.out
-    );
-
-    let said = run(corner, &["dead-letters", "show", &parked]).await;
-    for line in ["state    parked", "version  99", "payload  {"] {
-        assert!(said.ended(0).contains(line), "{}", said.out);
-    }
-    let shown = run(corner, &["dead-letters", "show", &waiting, "-o", "json"]).await;
-    let shown = shown.json(0);
-    assert_eq!(shown["state"], "waiting");
-    assert_eq!(shown["event"]["type"], "PositionUpdated");
-
-    let said = run(corner, &["dead-letters", "retry", &parked]).await;
-    assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("stays where it is"), "{}", said.err);
-    let said = run(corner, &["dead-letters", "discard", &waiting]).await;
-    assert_eq!(said.code, Some(1));
-    let instead = format!("discard {parked} instead");
-    assert!(said.err.contains(&instead), "{}", said.err);
-    for command in ["show", "retry", "discard"] {
-        let said = run(corner, &["dead-letters", command, "history.7777"]).await;
-        assert_eq!(said.code, Some(1), "{command}");
-        assert!(
-            said.err.contains("There is no dead letter history.7777"),
-            "{}",
-            said.err
-        );
-        let said = run(corner, &["dead-letters", command, "nonsense"]).await;
-        assert_eq!(said.code, Some(2), "{command}");
-    }
-
-    let (_, position) = parked.rsplit_once('.').unwrap();
-    unknown::learn(&app.pool, position.parse().unwrap()).await;
-    let said = run(corner, &["dead-letters", "retry", &parked]).await;
-    assert_eq!(said.ended(0), format!("{parked} is applied\n"));
-}
-
-#[tokio::test]
-async fn a_discarded_letter_is_left_out_for_good() {
-    let app = App::start().await;
-    let corner = &app.corner;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    let position = unknown::append(&app.pool, session).await;
-    settled(&app.pool, corner).await;
-    let letter = format!("history.{position}");
-    let said = run(corner, &["verify", "history"]).await;
-    assert!(said.ended(0).contains("Dead letters: 1."), "{}", said.out);
-    let said = run(corner, &["dead-letters", "discard", &letter]).await;
-    assert!(said.ended(0).contains("is discarded"), "{}", said.out);
-    let said = run(corner, &["dead-letters", "retry", &letter]).await;
-    assert_eq!(said.code, Some(1));
-    assert!(
-        said.err.contains("was discarded, and stays so"),
-        "{}",
-        said.err
-    );
-    let _ = run(corner, &["replay", "history"]).await.ended(0);
-    let discarded = ["dead-letters", "list", "--state", "discarded", "-o", "json"];
-    let discarded = run(corner, &discarded).await.json(0);
-    assert_eq!(discarded[0]["id"], letter);
-    assert_eq!(standing(corner, "history").await["dead_letters"], 0);
 }
