@@ -106,7 +106,7 @@ pub async fn replay<P: InTables>(
     lock(&mut connection, P::NAME).await?;
     refuse_views::<P>(&mut connection).await?;
     let schema = schema_of(P::NAME);
-    drop_retired(&mut connection, P::NAME).await?;
+    drop_retired::<P>(&mut connection).await?;
     if restart || !is_current(&mut connection, &schema).await? {
         create::<P>(&mut connection, &schema, true).await?;
     }
@@ -162,11 +162,11 @@ pub async fn replay<P: InTables>(
     let events = done.events;
     progress.send_replace(done);
     let (position, held) = swapped?;
-    if let Err(error) = drop_retired(&mut connection, P::NAME).await {
+    if let Err(error) = drop_retired::<P>(&mut connection).await {
         tracing::warn!(
             %error,
             projection = P::NAME,
-            "the tables of before are still there; the next replay removes them"
+            "the tables of before are still there, and the next replay removes them"
         );
     }
     connection.close().await?;
@@ -260,9 +260,16 @@ async fn refuse_views<P: InTables>(connection: &mut PgConnection) -> Result<(), 
     }
 }
 
-/// Removes the tables that an earlier swap has put aside.
-async fn drop_retired(connection: &mut PgConnection, projection: &str) -> sqlx::Result<()> {
-    let drop = format!("drop schema if exists retired_{projection} cascade");
+/// Removes the tables that an earlier swap has put aside; never with what
+/// others have built on them.
+async fn drop_retired<P: InTables>(connection: &mut PgConnection) -> sqlx::Result<()> {
+    let retired = format!("retired_{}", P::NAME);
+    let tables: Vec<String> = P::TABLES
+        .iter()
+        .map(|table| format!("{retired}.{table}"))
+        .collect();
+    let tables = tables.join(", ");
+    let drop = format!("drop table if exists {tables}; drop schema if exists {retired}");
     connection.execute(drop.as_str()).await?;
     Ok(())
 }

@@ -32,7 +32,7 @@ async fn every_command_has_help_with_an_example() {
         "verify",
         "dead-letters",
         "events",
-            "openapi",
+        "openapi",
     ] {
         assert!(help.contains(name), "{help}");
         let output = run(&mut Command::new(executable()), &[name, "--help"]).await;

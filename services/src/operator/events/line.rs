@@ -67,25 +67,8 @@ struct Line<'a> {
 /// `previous` is the place in the log of the event before it.
 pub fn json(event: &Stored, previous: i64) -> String {
     let undecodable = event.decode().err().map(reason);
-    let line = match CloudEvent::of(event, previous) {
-        Ok(event) => serde_json::to_string(&Line { event, undecodable }),
-        // Not even its reader can be told, so it cannot be published.
-        Err(error) => serde_json::to_string(&json!({
-            "specversion": "1.0",
-            "id": event.id(),
-            "type": format!(
-                "reading.session.{}.v{}",
-                short_name(&event.event_type),
-                event.event_version
-            ),
-            "subject": event.session_id,
-            "time": written(event.recorded_at),
-            "globalposition": event.global_position.to_string(),
-            "undecodable": reason(error),
-            "data": serde_json::from_str(&event.payload)
-                .unwrap_or_else(|_| Value::from(event.payload.as_str())),
-        })),
-    };
+    let event = CloudEvent::of(event, previous).expect("the log takes JSON alone");
+    let line = serde_json::to_string(&Line { event, undecodable });
     on_a_line(&line.expect("it is plain JSON"))
 }
 
