@@ -7,7 +7,6 @@ use eventlog::cloud_event::CloudEvent;
 use eventlog::subject::short_name;
 use eventlog::{LogError, Stored};
 use serde::Serialize;
-use serde_json::{Value, json};
 
 /// A line for people.
 pub fn text(event: &Stored) -> String {
