@@ -67,6 +67,9 @@ pub enum ReplayError {
     /// Redis did not answer.
     #[error(transparent)]
     Cache(#[from] crate::cache::CacheError),
+    /// The cache could not be begun.
+    #[error(transparent)]
+    Begin(#[from] crate::CommitError),
 }
 
 /// What a replay did.

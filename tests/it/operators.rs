@@ -208,6 +208,59 @@ async fn a_replay_says_what_it_did_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_replay_keeps_grants_and_never_drops_a_view() {
+    let app = App::start().await;
+    for statement in [
+        "grant select on read.history to pg_monitor",
+        "create view public.ended as select * from read.history where ended_at is not null",
+    ] {
+        sqlx::query(statement).execute(&app.pool).await.unwrap();
+    }
+    let said = run(&app.corner, &["replay", "history"]).await;
+    let _ = said.ended(0);
+    assert!(said.err.contains("view ended depends on"), "{}", said.err);
+    let said = run(&app.corner, &["replay", "history"]).await;
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("view ended depends on"), "{}", said.err);
+    sqlx::query("drop view public.ended")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let said = run(&app.corner, &["replay", "history"]).await;
+    let _ = said.ended(0);
+    assert_eq!(said.err, "");
+    let granted: bool =
+        sqlx::query_scalar("select has_table_privilege('pg_monitor', 'read.history', 'select')")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap();
+    assert!(granted);
+}
+
+#[tokio::test]
+async fn a_cache_that_was_emptied_is_made_again_and_stays() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let _ = reader.start(Uuid::new_v4()).await.ok();
+    app.settled().await;
+    let client = redis::Client::open(app.corner.redis_url.as_str()).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
+    let said = run(&app.corner, &["replay", "active_sessions"]).await;
+    assert!(said.ended(0).contains("1 entries put"), "{}", said.out);
+    let _ = app.reader().start(Uuid::new_v4()).await.ok();
+    app.settled().await;
+    let key = format!("reading_session:active:{}", reader.id);
+    let kept: bool = redis::cmd("HEXISTS")
+        .arg(key)
+        .arg("id")
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert!(kept);
+}
+
+#[tokio::test]
 async fn a_replay_that_is_stopped_says_where_the_next_one_goes_on() {
     let app = after_reading().await;
     let head = eventlog::read::head(&app.pool).await.unwrap();

@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::scan::{self, Seen};
 use super::{
-    COMMIT_DEADLINE, Change, Entry, FILL_DEADLINE, TOMBSTONE_TTL, TTL, Write, key, millis,
+    ActiveSessions, COMMIT_DEADLINE, Change, Entry, FILL_DEADLINE, TOMBSTONE_TTL, TTL, Write, key,
+    millis,
 };
 use crate::cache::Cache;
-use crate::projection::DEADLINE;
+use crate::projection::{DEADLINE, Projection};
 use crate::replay::ReplayError;
 
 /// Sessions that are read and put together; fewer when that takes too long for
@@ -52,6 +53,11 @@ pub async fn rebuild(
     progress: &watch::Sender<Rebuilt>,
     stop: &CancellationToken,
 ) -> Result<Rebuilt, ReplayError> {
+    // One without a checkpoint is emptied as soon as its worker sees that, at
+    // the next event. That must be before.
+    ActiveSessions::new(cache.clone(), pool.clone())
+        .checkpoint()
+        .await?;
     let of = within(DEADLINE, claims::count(pool)).await?;
     progress.send_modify(|rebuilt| rebuilt.of = of.unsigned_abs());
     put_all(cache, pool, progress, stop).await?;
