@@ -123,6 +123,7 @@ pub async fn replay<P: InTables>(
             let mut now = followed.borrow().clone();
             // Before its first step the worker does not say where it is.
             now.position = now.position.max(from);
+            now.read = now.read.max(from);
             if let Err(error) = status::report_replay(&shadow, P::NAME, Some(now.position)).await {
                 tracing::debug!(%error, "the replay was not reported");
             }

@@ -64,6 +64,8 @@ pub struct Progress {
     pub read: i64,
     /// Events passed since it began here.
     pub events: u64,
+    /// Events that are being folded.
+    pub folding: u64,
     /// Rows or entries written for them.
     pub rows: u64,
     /// What it fails at now.
@@ -192,6 +194,7 @@ impl<P: Projection> Worker<P> {
         self.progress.send_modify(|progress| {
             progress.position = from;
             progress.read = from;
+            progress.folding = 0;
         });
         let mut known = Known::read(&self.pool, P::NAME).await?;
         let mut folded = Folded::<P>::after(from);
@@ -218,8 +221,12 @@ impl<P: Projection> Worker<P> {
                 events.retain(|event| event.global_position() <= end);
             }
             self.fold(&events, &mut folded, &mut known)?;
-            self.progress
-                .send_modify(|progress| progress.read = folded.to);
+            if folded.events > 0 {
+                self.progress.send_modify(|progress| {
+                    progress.read = folded.to;
+                    progress.folding = folded.events as u64;
+                });
+            }
             let full = folded.events >= self.batch || P::rows(&folded.batch) >= MAX_ROWS;
             if folded.events > 0 && (full || all || until.is_reached(folded.to)) {
                 folded = self.commit(folded).await?;
@@ -292,6 +299,7 @@ impl<P: Projection> Worker<P> {
                 self.progress.send_modify(|progress| {
                     progress.position = to;
                     progress.events += events as u64;
+                    progress.folding = 0;
                     progress.rows += rows as u64;
                     progress.error = None;
                 });

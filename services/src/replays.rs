@@ -231,9 +231,9 @@ async fn follow<T: Clone>(
 
 #[expect(clippy::needless_pass_by_value, reason = "as `follow` gives it")]
 fn through(now: runtime::Progress, head: i64) -> Progress {
-    let at = now.position.unsigned_abs();
+    let at = now.read.unsigned_abs();
     Progress {
-        done: now.events,
+        done: now.events + now.folding,
         at,
         of: head.unsigned_abs().max(at),
     }
