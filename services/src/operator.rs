@@ -70,17 +70,15 @@ async fn until_stopped<T>(
     work: impl AsyncFnOnce(&CancellationToken) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let stop = CancellationToken::new();
+    let first = roles::stop_signal()?;
     let mut work = std::pin::pin!(work(&stop));
     tokio::select! {
         done = &mut work => return done,
-        signal = roles::stop_signal() => signal?,
+        () = first => stop.cancel(),
     }
-    stop.cancel();
+    let second = roles::stop_signal()?;
     tokio::select! {
         done = &mut work => done,
-        signal = roles::stop_signal() => {
-            signal?;
-            anyhow::bail!("stopped without waiting for what was begun")
-        }
+        () = second => anyhow::bail!("stopped without waiting for what was begun"),
     }
 }

@@ -253,12 +253,13 @@ impl Service {
 /// Those of [`start`], and when a task breaks; the others are stopped in order.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut service = start(args).await?;
+    let signal = stop_signal()?;
     if let Some(http) = service.http {
         tracing::info!(address = %http, "client apps are served");
     }
     tracing::info!(address = %service.admin, "operators are served");
     let ended = tokio::select! {
-        signal = stop_signal() => signal.context("signals cannot be received"),
+        () = signal => Ok(()),
         error = service.broken() => Err(error),
     };
     tracing::info!("stopping");
@@ -267,19 +268,21 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     ended
 }
 
-/// Waits for Ctrl-C or SIGTERM.
+/// Receives Ctrl-C and SIGTERM from now on; what is returned waits for one.
 ///
 /// # Errors
 /// When signals cannot be received.
-pub async fn stop_signal() -> std::io::Result<()> {
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    let receive = |kind| signal(kind).context("signals cannot be received");
+    let mut terminate = receive(SignalKind::terminate())?;
+    let mut interrupt = receive(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 #[cfg(test)]

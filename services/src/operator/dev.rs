@@ -81,10 +81,12 @@ async fn serve(
     migrate::run(&settings.database).await?;
     let mut service = roles::start(settings).await?;
     environment(settings, servers, data)?;
+    // Whoever has read the banner may stop it.
+    let signal = roles::stop_signal()?;
     let banner = banner(settings, servers, &service, data)?;
     writeln!(std::io::stdout(), "{banner}").context("the addresses were not printed")?;
     let ended = tokio::select! {
-        signal = roles::stop_signal() => signal.context("signals cannot be received"),
+        () = signal => Ok(()),
         death = servers.watch() => Err(death),
         error = service.broken() => Err(error),
     };
