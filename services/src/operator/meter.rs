@@ -53,7 +53,8 @@ impl<'a> Meter<'a> {
     fn new(name: &'a str, unit: &'a str) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal {
-            ProgressBar::new(0)
+            // Empty until something is known.
+            ProgressBar::new(1)
         } else {
             ProgressBar::hidden()
         };
