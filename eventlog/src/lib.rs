@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod repository;
 
 pub mod cloud_event;
+pub mod fold;
 pub mod read;
 pub mod relay;
 pub mod schema;

@@ -1,8 +1,7 @@
 //! The log, read in order. Order of global position is order of visibility,
 //! so one number says how far a reader has come.
 
-use domain::{ReadingSession, SessionId, Timestamp};
-use futures::TryStreamExt;
+use domain::{SessionId, Timestamp};
 use sqlx::{PgExecutor, PgPool};
 
 use crate::{LogError, Stored};
@@ -87,98 +86,6 @@ pub async fn head(database: impl PgExecutor<'_>) -> Result<i64, LogError> {
     .fetch_optional(database)
     .await?;
     Ok(head.unwrap_or(0))
-}
-
-/// A session as its first events left it.
-#[derive(Clone, Debug)]
-pub struct Folded {
-    /// Its id.
-    pub session_id: SessionId,
-    /// The session.
-    pub session: ReadingSession,
-    /// How many events that is.
-    pub sequence: i64,
-    /// The global position of the last of them.
-    pub global_position: i64,
-}
-
-/// Some sessions, each as its first so many events left it, in the order of
-/// their ids. Those that cannot be decoded are left out. Takes the memory of
-/// the sessions, not of their events.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
-pub async fn fold(
-    database: impl PgExecutor<'_>,
-    sessions: &[(SessionId, i64)],
-) -> Result<Vec<Folded>, LogError> {
-    let ids: Vec<String> = sessions.iter().map(|(id, _)| id.to_string()).collect();
-    let most: Vec<i64> = sessions.iter().map(|(_, most)| *most).collect();
-    let mut events =
-        sqlx::query_file_as!(Stored, "src/read/sessions.sql", &ids, &most).fetch(database);
-    let mut folded: Vec<Folded> = Vec::with_capacity(sessions.len());
-    let mut skipped = None;
-    while let Some(stored) = events.try_next().await? {
-        if skipped.as_ref() == Some(&stored.session_id) {
-            continue;
-        }
-        let Ok(event) = stored.decode() else {
-            if folded
-                .last()
-                .is_some_and(|last| last.session_id.to_string() == stored.session_id)
-            {
-                folded.pop();
-            }
-            skipped = Some(stored.session_id);
-            continue;
-        };
-        if folded
-            .last()
-            .is_none_or(|last| last.session_id != event.session_id)
-        {
-            folded.push(Folded {
-                session_id: event.session_id,
-                session: ReadingSession::default(),
-                sequence: 0,
-                global_position: 0,
-            });
-        }
-        let last = folded.last_mut().expect("it was just pushed");
-        last.session.apply(&event.event);
-        last.sequence = event.sequence;
-        last.global_position = event.global_position;
-    }
-    Ok(folded)
-}
-
-/// How many events each of some sessions has up to a global position; those
-/// without any are left out.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
-pub async fn sequences(
-    database: impl PgExecutor<'_>,
-    sessions: &[SessionId],
-    up_to: i64,
-) -> Result<Vec<(SessionId, i64)>, LogError> {
-    let ids: Vec<String> = sessions.iter().map(ToString::to_string).collect();
-    let rows = sqlx::query!(
-        r#"select wanted.session_id as "session_id!", last.sequence
-        from unnest($1::text[]) as wanted (session_id)
-        cross join lateral (
-            select events.sequence from events
-            where events.aggregate_id = wanted.session_id and events.global_position <= $2
-            order by events.sequence desc
-            limit 1
-        ) as last"#,
-        &ids,
-        up_to
-    )
-    .fetch_all(database)
-    .await?;
-    let known = |(id, sequence): (String, i64)| Some((id.parse().ok()?, sequence));
-    let rows = rows.into_iter().map(|row| (row.session_id, row.sequence));
-    Ok(rows.filter_map(known).collect())
 }
 
 /// The global position of the event before a position; 0 when there is none.

@@ -3,7 +3,7 @@
 
 use domain::SessionId;
 use eventlog::deadline::within;
-use eventlog::read;
+use eventlog::fold;
 use redis::AsyncCommands;
 use serde_json::json;
 use sqlx::PgPool;
@@ -56,8 +56,8 @@ async fn page(
         .map(|entry| (entry.session_id, entry.sequence))
         .collect();
     let ids: Vec<SessionId> = entries().map(|entry| entry.session_id).collect();
-    let folded = within(DEADLINE, read::fold(pool, &wanted)).await?;
-    let applied = within(DEADLINE, read::sequences(pool, &ids, checkpoint)).await?;
+    let folded = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
+    let applied = within(DEADLINE, fold::sequences(pool, &ids, checkpoint)).await?;
     for seen in seen.iter().filter(|seen| !seen.tombstone) {
         compared.rows += 1;
         let found = seen.entry.as_ref();

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use domain::{ReaderId, SessionId};
 use eventlog::deadline::within;
-use eventlog::read::Folded;
-use eventlog::{claims, read};
+use eventlog::fold::Folded;
+use eventlog::{claims, fold, read};
 use redis::{RedisResult, Script};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -84,7 +84,7 @@ async fn put_all(
             return Ok(());
         };
         let wanted: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
-        let sessions = within(DEADLINE, read::fold(pool, &wanted)).await?;
+        let sessions = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
         let late = read_at.elapsed() > FILL_DEADLINE;
         if late && limit > 1 {
             limit = (limit / 4).max(1);

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use domain::{SessionId, Timestamp};
 use eventlog::deadline::within;
@@ -99,6 +99,7 @@ enum Format {
 /// # Errors
 /// When the log cannot be read, or the session is not in it.
 pub async fn run(command: &EventsCommand) -> anyhow::Result<()> {
+    let stopped = roles::stop_signal()?;
     let print = async {
         match command {
             EventsCommand::Tail(args) => tail(args).await,
@@ -106,7 +107,7 @@ pub async fn run(command: &EventsCommand) -> anyhow::Result<()> {
         }
     };
     let printed = tokio::select! {
-        signal = roles::stop_signal() => signal.context("signals cannot be received"),
+        () = stopped => Ok(()),
         printed = print => printed,
     };
     match printed {
