@@ -51,9 +51,11 @@ impl EventUpcaster for EndSaysHowLong {
             started_at: Timestamp,
             ended_at: Timestamp,
         }
-        if let Ok(times) = Times::deserialize(&event.payload) {
+        if let Ok(times) = Times::deserialize(&event.payload)
+            && let Some(fields) = event.payload.as_object_mut()
+        {
             let elapsed = times.ended_at - times.started_at;
-            event.payload["elapsed_ms"] = elapsed.num_milliseconds().into();
+            fields.insert("elapsed_ms".to_owned(), elapsed.num_milliseconds().into());
         }
         "2".clone_into(&mut event.event_version);
         event
@@ -178,5 +180,12 @@ mod tests {
     fn an_unknown_event_is_refused() {
         let error = decode("SessionPaused", "1", "{}").unwrap_err();
         assert!(matches!(error, DecodeError::UnknownEvent(_)), "{error}");
+    }
+
+    #[test]
+    fn what_only_looks_like_an_old_end_is_refused() {
+        let times = r#"["2026-01-01T00:00:00Z","2026-01-01T01:00:00Z"]"#;
+        let error = decode("SessionEnded", "1", times).unwrap_err();
+        assert!(matches!(error, DecodeError::Payload(_)), "{error}");
     }
 }

@@ -141,8 +141,10 @@ impl Projection for ActiveSessions {
             (SessionEvent::PositionUpdated(_), Some(Change::Update(of, _, before))) if of == id => {
                 Change::Update(id, sequence, before.then(progress))
             }
+            // After a removal that is no end, something before it was left out.
+            (SessionEvent::SessionEnded(_), _)
+            | (SessionEvent::PositionUpdated(_), Some(Change::Remove)) => Change::Remove,
             (SessionEvent::PositionUpdated(_), _) => Change::Update(id, sequence, progress),
-            (SessionEvent::SessionEnded(_), _) => Change::Remove,
         };
         let version = event.global_position;
         batch.insert(reader_id, Write { version, change });

@@ -77,14 +77,15 @@ impl Letters {
         projection: &str,
     ) -> Result<(), CommitError> {
         let settled = sqlx::query!(
-            "delete from dead_letters where projection = $1 and global_position = any ($2)",
+            "delete from dead_letters
+            where projection = $1 and global_position = any ($2) and state <> 'discarded'",
             projection,
             &self.settled
         )
         .execute(database)
         .await?
         .rows_affected();
-        // Somebody else has applied one of them.
+        // Somebody else has applied one of them, or an operator discarded it.
         if usize::try_from(settled) == Ok(self.settled.len()) {
             Ok(())
         } else {

@@ -24,7 +24,7 @@ use crate::{InTables, schema, status};
 const LOCK_TIMEOUT: &str = "100ms";
 
 /// How long it may hold them until the shadow has caught up.
-const HOLD: Duration = Duration::from_secs(2);
+const HOLD: Duration = Duration::from_millis(500);
 
 /// How often it tries, and the pause between: a query of half a minute may be
 /// in its way.
@@ -55,6 +55,9 @@ pub enum ReplayError {
          again after the replay"
     )]
     Views(String),
+    /// An operator has discarded an event that this replay has applied.
+    #[error("an event was discarded that is applied already: begin anew with --restart")]
+    Discarded,
     /// Something reads the live tables without end.
     #[error("the live tables are in use all the time: look for long transactions")]
     Busy,
@@ -152,7 +155,13 @@ pub async fn replay<P: InTables>(
             }
             // At once: dropped, it would hold its locks until it is used again.
             transaction.rollback().await?;
-            swapped?;
+            match swapped {
+                Err(ReplayError::Database(error)) if !is_lock_timeout(&error) => {
+                    return Err(error.into());
+                }
+                Ok(_) | Err(ReplayError::Database(_)) => {}
+                Err(error) => return Err(error),
+            }
             tokio::time::sleep(SWAP_PAUSE).await;
         }
         Err(ReplayError::Busy)
@@ -166,6 +175,10 @@ pub async fn replay<P: InTables>(
     let events = done.events;
     progress.send_replace(done);
     let (position, held) = swapped?;
+    // A report that was on its way may have come after the swap.
+    if let Err(error) = status::report_replay(&shadow, P::NAME, None).await {
+        tracing::debug!(%error, "the end of the replay was not reported");
+    }
     if let Err(error) = drop_retired::<P>(&mut connection).await {
         tracing::warn!(
             %error,
@@ -292,13 +305,23 @@ async fn swap<P: InTables>(
     let schema = schema_of(P::NAME);
     let retired = format!("retired_{}", P::NAME);
     let tables: Vec<String> = P::TABLES.iter().map(|table| (*table).to_owned()).collect();
-    let locks = format!(
-        "set local lock_timeout = '{LOCK_TIMEOUT}'; lock table {} in access exclusive mode",
-        P::TABLES
+    let named = |schema: &str| -> String {
+        let tables: Vec<String> = P::TABLES
             .iter()
-            .map(|table| format!("read.{table}"))
-            .collect::<Vec<_>>()
-            .join(", ")
+            .map(|table| format!("{schema}.{table}"))
+            .collect();
+        tables.join(", ")
+    };
+    // Vacuum steps aside for who waits for more than a second, which blocks
+    // nobody else; readers are kept waiting only after that.
+    let locks = format!(
+        "set local lock_timeout = '3s';
+        lock table {live}, {new} in share update exclusive mode;
+        set local lock_timeout = '{LOCK_TIMEOUT}';
+        lock table read.dead_letters in share row exclusive mode;
+        lock table {live} in access exclusive mode",
+        live = named("read"),
+        new = named(&schema),
     );
     if let Err(error) = transaction.execute(locks.as_str()).await {
         return if is_lock_timeout(&error) {
@@ -318,6 +341,7 @@ async fn swap<P: InTables>(
         Err(error) if is_lock_timeout(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    refuse_views::<P>(transaction).await?;
     let caught_up = worker.run(Until::Reached(live), stop);
     if tokio::time::timeout(HOLD, caught_up).await.is_err() {
         return Ok(None);
@@ -325,6 +349,22 @@ async fn swap<P: InTables>(
     let position = worker.progress().borrow().position;
     if position < live {
         return Err(ReplayError::Stopped);
+    }
+    let discarded = format!(
+        "select exists (
+            select from read.dead_letters as l
+            where l.projection = '{}' and l.state = 'discarded' and not exists (
+                select from {schema}.dead_letters as d
+                where d.projection = l.projection and d.global_position = l.global_position
+            )
+        )",
+        P::NAME
+    );
+    let discarded: bool = sqlx::query_scalar(&discarded)
+        .fetch_one(&mut *transaction)
+        .await?;
+    if discarded {
+        return Err(ReplayError::Discarded);
     }
     sqlx::query!("select swap_shadow($1, $2, $3)", schema, retired, &tables)
         .execute(&mut *transaction)
@@ -355,7 +395,7 @@ async fn swap<P: InTables>(
     Ok(Some(position))
 }
 
-fn is_lock_timeout(error: &sqlx::Error) -> bool {
+pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     // lock_not_available, and deadlock_detected.
     error
         .as_database_error()

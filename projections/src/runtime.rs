@@ -226,6 +226,10 @@ impl<P: Projection> Worker<P> {
                     progress.read = folded.to;
                     progress.folding = folded.events as u64;
                 });
+            } else if all {
+                // Nothing to apply, and nothing fails.
+                self.progress
+                    .send_if_modified(|progress| progress.error.take().is_some());
             }
             let full = folded.events >= self.batch || P::rows(&folded.batch) >= MAX_ROWS;
             if folded.events > 0 && (full || all || until.is_reached(folded.to)) {
@@ -262,12 +266,12 @@ impl<P: Projection> Worker<P> {
                     if known.is_full() {
                         return Err(RunError::TooManyLetters);
                     }
-                    if let Why::Parked(error) = &why {
+                    if let Why::Parked(_) = &why {
+                        // Not the error: it may quote what a reader reads.
                         tracing::error!(
                             projection = P::NAME,
                             position,
-                            error,
-                            "an event is parked"
+                            "an event is parked; `dead-letters show` says why"
                         );
                     }
                     folded.letters.parked.push(Letter::of(event, why));

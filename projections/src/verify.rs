@@ -169,8 +169,18 @@ async fn pin<P: InTables>(
             P::NAME
         )
         .fetch_optional(&mut *held)
-        .await?
-        .unwrap_or(0);
+        .await;
+        let live = match live {
+            Ok(live) => live.unwrap_or(0),
+            Err(error) => {
+                held.rollback().await?;
+                // A step of the live worker takes its time.
+                if replay::is_lock_timeout(&error) {
+                    continue;
+                }
+                return Err(error.into());
+            }
+        };
         let caught_up = worker.run(Until::Reached(live), stop);
         if tokio::time::timeout(HOLD, caught_up).await.is_err() {
             held.rollback().await?;

@@ -98,13 +98,6 @@ async fn a_worker_that_was_frozen_finds_another_at_work_and_applies_nothing() {
         reader(200 + n).await;
         tests::app::settled(&pool, &corner).await;
         check::all(&pool, &corner).await;
-        assert!(
-            holders(&pool)
-                .await
-                .iter()
-                .flatten()
-                .all(|h| pid_of(h) != pid)
-        );
         // And back, for the next round.
         other.signal("-STOP").await;
         held(&pool, |holder| holder == pid).await;

@@ -81,10 +81,10 @@ impl Known {
         Ok(known)
     }
 
-    /// Whether it is time to read them again: only who has letters can be
-    /// asked anything.
+    /// Whether it is time to read them again: operators ask for something, and
+    /// a replay brings letters of its own.
     pub(crate) fn is_old(&self) -> bool {
-        !(self.discarded.is_empty() && self.open.is_empty()) && self.read_at.elapsed() >= LOOK
+        self.read_at.elapsed() >= LOOK
     }
 
     /// Whether there are as many as there may be.
