@@ -54,6 +54,9 @@ create index dead_letters_unpublished on read.dead_letters (global_position) whe
 -- sessions that ended on it.
 alter table read.reader_days add column long_sessions bigint not null default 0;
 alter table read.reader_days add column ended_sessions bigint not null default 0;
+-- The global position of the event that told the time zone: one that is applied
+-- late must not tell it again.
+alter table read.reader_days add column time_zone_position bigint not null default 0;
 alter table read.days add column long_sessions bigint not null default 0;
 alter table read.days add column ended_sessions bigint not null default 0;
 

@@ -48,25 +48,6 @@ pub async fn page(
     Ok(claims.filter_map(claim).collect())
 }
 
-/// The sessions that some readers have open.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
-pub async fn of(
-    pool: &PgPool,
-    readers: &[ReaderId],
-) -> Result<Vec<(ReaderId, SessionId)>, LogError> {
-    let readers: Vec<Uuid> = readers.iter().map(|reader| reader.uuid()).collect();
-    let rows = sqlx::query!(
-        "select reader_id, session_id from claims where reader_id = any ($1)",
-        &readers
-    )
-    .fetch_all(pool)
-    .await?;
-    let claims = rows.into_iter().map(|row| (row.reader_id, row.session_id));
-    Ok(claims.filter_map(claim).collect())
-}
-
 /// How many readers have a session open.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Each reader's active session, in Redis. Written and read here.
+//! Each reader's active session, in Redis.
 //!
 //! Entries are guarded by version, the global position of the last event they
 //! hold: an older write never replaces a newer one, whoever makes it. A write
@@ -10,12 +10,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::session::{Observation, Progress, ProgressChange, Session};
-use domain::{Position, ReaderId, SessionEvent, SessionId, SessionStarted};
+use domain::session::{ProgressChange, Session};
+use domain::{ReaderId, SessionEvent, SessionId, SessionStarted};
 use eventlog::Recorded;
 use eventlog::deadline::within;
 use eventlog::read;
-use redis::{AsyncCommands, RedisResult, Script};
+use redis::{AsyncCommands, Script};
 use sqlx::PgPool;
 
 use crate::cache::{Cache, CacheError};
@@ -24,10 +24,12 @@ use crate::projection::DEADLINE;
 use crate::{CommitError, Projection, Step};
 
 mod check;
+mod entry;
 mod rebuild;
 mod scan;
 
 pub use check::check;
+pub use entry::{Entry, FILL_DEADLINE, fill, get};
 pub use rebuild::{Rebuilt, rebuild};
 
 /// How long an entry stays without being written.
@@ -36,27 +38,17 @@ const TTL: Duration = Duration::from_hours(1);
 /// How long a tombstone stays. Far longer than [`FILL_DEADLINE`].
 const TOMBSTONE_TTL: Duration = Duration::from_mins(1);
 
-/// A fill that takes longer from its read of Postgres to its write here is
-/// not made.
-pub const FILL_DEADLINE: Duration = Duration::from_millis(500);
-
 /// After this a fill has arrived in Redis: its deadline, and as long again for
 /// a call that nobody waits for any more.
 const FILL_OVER: Duration = Duration::from_secs(1);
 
-/// Keys looked at in one call when all entries are removed.
+/// Keys looked at in one call when all entries are.
 const SCANNED: usize = 1_000;
-
-/// How long a query waits for Redis before it asks Postgres.
-const READ_DEADLINE: Duration = Duration::from_millis(10);
 
 /// How long the projection waits for Redis.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
 
 const CHECKPOINT: &str = "reading_session:checkpoint";
-
-/// What an entry has besides its version.
-const FIELDS: [&str; 6] = ["id", "sequence", "start", "latest", "furthest", "active_ms"];
 
 fn key(reader_id: ReaderId) -> String {
     format!("reading_session:active:{reader_id}")
@@ -68,6 +60,7 @@ pub struct ActiveSessions {
     /// The log; to find its head when Redis is empty.
     pool: PgPool,
     commit: Script,
+    empty: Script,
 }
 
 impl ActiveSessions {
@@ -78,6 +71,7 @@ impl ActiveSessions {
             cache,
             pool,
             commit: Script::new(include_str!("active_sessions/commit.lua")),
+            empty: Script::new(include_str!("active_sessions/empty.lua")),
         }
     }
 }
@@ -170,18 +164,16 @@ impl Projection for ActiveSessions {
     }
 
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
-        let position: Option<i64> = self
-            .cache
-            .call(COMMIT_DEADLINE, async |mut redis| {
-                redis.get(CHECKPOINT).await
-            })
-            .await
-            .map_err(unavailable)?;
-        // Read after it: what is ahead of the log is of another log.
-        let head = self.head().await?;
-        match position {
-            Some(position) if position <= head => Ok(position),
-            Some(_) | None => self.begin().await,
+        loop {
+            let position = position(&self.cache).await.map_err(unavailable)?;
+            // Read after it: what is ahead of the log is of another log.
+            let head = self.head().await?;
+            if let Some(position) = position.filter(|position| *position <= head) {
+                return Ok(position);
+            }
+            if let Some(head) = self.begin(position).await? {
+                return Ok(head);
+            }
         }
     }
 
@@ -238,50 +230,39 @@ impl ActiveSessions {
             .map_err(|error| CommitError::Unavailable(Box::new(error)))
     }
 
-    /// A cache without a checkpoint is nothing: it is emptied and begun at the
-    /// head of the log, and queries fill it. Fills that read the log before
-    /// its head was read are over by the time it is emptied.
-    async fn begin(&self) -> Result<i64, CommitError> {
+    /// A cache without a checkpoint, or with that of another log, is nothing: it
+    /// is emptied and begun at the head of the log, and queries fill it. Fills
+    /// that read the log before its head was read are over by the time it is
+    /// emptied. `None` when somebody else has begun it.
+    async fn begin(&self, wrong: Option<i64>) -> Result<Option<i64>, CommitError> {
         let head = self.head().await?;
         tokio::time::sleep(FILL_OVER).await;
-        let mut cursor = 0_u64;
+        let wrong = wrong.map_or_else(String::new, |position| position.to_string());
+        let mut cursor = "0".to_owned();
         loop {
-            cursor = self.empty_some(cursor).await?;
-            if cursor == 0 {
-                break;
+            let mut call = self.empty.prepare_invoke();
+            call.key(CHECKPOINT);
+            call.arg(&wrong).arg(head).arg(&cursor).arg(SCANNED);
+            let next: Option<String> = self
+                .cache
+                .call(COMMIT_DEADLINE, async |mut redis| {
+                    call.invoke_async(&mut redis).await
+                })
+                .await
+                .map_err(unavailable)?;
+            match next {
+                None => return Ok(None),
+                Some(next) if next == "0" => return Ok(Some(head)),
+                Some(next) => cursor = next,
             }
         }
-        self.cache
-            .call(COMMIT_DEADLINE, async |mut redis| -> RedisResult<()> {
-                redis.set(CHECKPOINT, head).await
-            })
-            .await
-            .map_err(unavailable)?;
-        Ok(head)
     }
+}
 
-    /// Removes the entries among some keys; returns where to go on, 0 at the
-    /// end.
-    async fn empty_some(&self, cursor: u64) -> Result<u64, CommitError> {
-        let emptied = async |mut redis: redis::aio::ConnectionManager| -> RedisResult<u64> {
-            let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg("MATCH")
-                .arg("reading_session:active:*")
-                .arg("COUNT")
-                .arg(SCANNED)
-                .query_async(&mut redis)
-                .await?;
-            if !keys.is_empty() {
-                let _: () = redis.unlink(keys).await?;
-            }
-            Ok(next)
-        };
-        self.cache
-            .call(COMMIT_DEADLINE, emptied)
-            .await
-            .map_err(unavailable)
-    }
+/// The position that the cache is at.
+async fn position(cache: &Cache) -> Result<Option<i64>, CacheError> {
+    let get = async |mut redis: redis::aio::ConnectionManager| redis.get(CHECKPOINT).await;
+    cache.call(COMMIT_DEADLINE, get).await
 }
 
 fn unavailable(error: CacheError) -> CommitError {
@@ -327,83 +308,6 @@ impl Write {
         call.arg(progress.map_or(0, |progress| progress.furthest_position.steps()));
         call.arg(progress.map_or(0, |progress| progress.active_ms));
     }
-}
-
-/// A reader's active session as Redis has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its id.
-    pub session_id: SessionId,
-    /// How many events it has.
-    pub sequence: i64,
-    /// The session.
-    pub session: Session,
-}
-
-type Fields = (
-    Option<String>,
-    Option<i64>,
-    Option<String>,
-    Option<String>,
-    Option<i32>,
-    Option<i64>,
-);
-
-/// A reader's active session; `None` when Redis does not have it, which says
-/// nothing of whether there is one.
-///
-/// # Errors
-/// See [`CacheError`].
-pub async fn get(cache: &Cache, reader_id: ReaderId) -> Result<Option<Entry>, CacheError> {
-    let fields: Fields = cache
-        .call(READ_DEADLINE, async |mut redis| {
-            redis.hmget(key(reader_id), &FIELDS).await
-        })
-        .await?;
-    Ok(entry(fields))
-}
-
-/// What cannot be read is a miss: the next write replaces it.
-fn entry(fields: Fields) -> Option<Entry> {
-    let (id, sequence, start, latest, furthest, active_ms) = fields;
-    let latest: Observation = serde_json::from_str(&latest?).ok()?;
-    Some(Entry {
-        session_id: id?.parse().ok()?,
-        sequence: sequence?,
-        session: Session {
-            start: serde_json::from_str(&start?).ok()?,
-            progress: Progress {
-                latest,
-                furthest_position: Position::from_steps(furthest?).ok()?,
-                active_ms: active_ms?,
-                ended: None,
-            },
-        },
-    })
-}
-
-/// Puts what a miss found in Postgres: `version` is the global position of the
-/// session's last event. What is newer stays, an entry or a tombstone. The
-/// caller makes sure that no more than [`FILL_DEADLINE`] went by since it read
-/// Postgres.
-///
-/// # Errors
-/// See [`CacheError`].
-pub async fn fill(cache: &Cache, entry: &Entry, version: i64) -> Result<bool, CacheError> {
-    let write = Write {
-        version,
-        change: Change::of(entry),
-    };
-    let script = Script::new(include_str!("active_sessions/fill.lua"));
-    let mut call = script.prepare_invoke();
-    call.key(key(entry.session.start.reader_id))
-        .arg(millis(TTL));
-    write.args(&mut call);
-    cache
-        .call(READ_DEADLINE, async |mut redis| {
-            call.invoke_async(&mut redis).await
-        })
-        .await
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub struct Added {
     pub ended_sessions: i64,
     /// The time zone that the day is of.
     pub zone: Tz,
+    /// The global position of the event that told it.
+    pub zone_position: i64,
 }
 
 /// What a batch adds to one of a day's hours.
@@ -78,6 +80,8 @@ pub struct Stats {
 
 /// What an event says of a session's time.
 struct Span {
+    /// The event's global position.
+    position: i64,
     reader_id: ReaderId,
     zone: Tz,
     /// When the session was seen before; that day and hour count it already.
@@ -96,9 +100,11 @@ struct Span {
 }
 
 impl Span {
-    fn of(event: &SessionEvent) -> Option<Self> {
-        match event {
+    fn of(event: &Recorded) -> Option<Self> {
+        let position = event.global_position;
+        match &event.event {
             SessionEvent::SessionStarted(event) => Some(Self {
+                position,
                 reader_id: event.reader_id,
                 zone: event.time_zone,
                 from: None,
@@ -111,6 +117,7 @@ impl Span {
             // A late observation tells nothing of when somebody read.
             SessionEvent::PositionUpdated(event) if !event.applied => None,
             SessionEvent::PositionUpdated(event) => Some(Self {
+                position,
                 reader_id: event.reader_id,
                 zone: event.time_zone,
                 from: Some(event.previous_at),
@@ -121,6 +128,7 @@ impl Span {
                 ended: false,
             }),
             SessionEvent::SessionEnded(event) => Some(Self {
+                position,
                 reader_id: event.reader_id,
                 zone: event.time_zone,
                 from: Some(event.previous_at),
@@ -156,8 +164,10 @@ impl Stats {
             long_sessions: 0,
             ended_sessions: 0,
             zone: span.zone,
+            zone_position: span.position,
         });
         added.zone = span.zone;
+        added.zone_position = span.position;
         added
     }
 
@@ -210,7 +220,7 @@ impl Projection for DailyStats {
     type Batch = Stats;
 
     fn fold(stats: &mut Stats, event: &Recorded) {
-        if let Some(span) = Span::of(&event.event) {
+        if let Some(span) = Span::of(event) {
             stats.add(&span);
         }
     }
@@ -249,6 +259,7 @@ impl DailyStats {
             &days.active_ms,
             &days.progress,
             days.zones as _,
+            &days.zone_positions,
             &days.long_sessions,
             &days.ended_sessions,
             &hours.readers,

@@ -68,7 +68,8 @@ pub async fn work<P: Projection>(
         tracing::info!(projection = P::NAME, "works");
         let progress = worker.progress();
         let term = shutdown.child_token();
-        tokio::join!(
+        // Until it is stopped, nothing ends its run.
+        let _ = tokio::join!(
             worker.run(Until::Stopped, &term),
             lease.keep(progress, &term)
         );
@@ -139,7 +140,10 @@ impl Lease {
                 reported_at = clock_timestamp(), global_position = $4, events = $5,
                 row_writes = $6, events_per_second = $7, failing = $8::text is not null,
                 last_error = coalesce($8, last_error),
-                last_error_at = case when $8 is null then last_error_at else clock_timestamp() end
+                last_error_at = case
+                    when $8 is null or (failing and last_error = $8) then last_error_at
+                    else clock_timestamp()
+                end
             where projection = $1 and holder = $2 and not paused",
             self.projection,
             &*self.holder,

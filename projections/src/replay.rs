@@ -58,6 +58,9 @@ pub enum ReplayError {
     /// An operator has discarded an event that this replay has applied.
     #[error("an event was discarded that is applied already: begin anew with --restart")]
     Discarded,
+    /// It met too many events that cannot be applied.
+    #[error(transparent)]
+    TooManyLetters(#[from] crate::runtime::TooManyLetters),
     /// Something reads the live tables without end.
     #[error("the live tables are in use all the time: look for long transactions")]
     Busy,
@@ -135,14 +138,14 @@ pub async fn replay<P: InTables>(
         }
     };
     let work = async {
-        worker.run(Until::CaughtUp, stop).await;
+        worker.run(Until::CaughtUp, stop).await?;
         for table in P::TABLES {
             // For the plans of those who read it next.
             let analyze = format!("analyze {schema}.{table}");
             connection.execute(analyze.as_str()).await?;
         }
         for _ in 0..SWAPS {
-            worker.run(Until::CaughtUp, stop).await;
+            worker.run(Until::CaughtUp, stop).await?;
             if stop.is_cancelled() {
                 return Err(ReplayError::Stopped);
             }
@@ -343,12 +346,18 @@ async fn swap<P: InTables>(
     };
     refuse_views::<P>(transaction).await?;
     let caught_up = worker.run(Until::Reached(live), stop);
-    if tokio::time::timeout(HOLD, caught_up).await.is_err() {
+    let Ok(caught_up) = tokio::time::timeout(HOLD, caught_up).await else {
         return Ok(None);
-    }
-    let position = worker.progress().borrow().position;
-    if position < live {
+    };
+    caught_up?;
+    if stop.is_cancelled() {
         return Err(ReplayError::Stopped);
+    }
+    // Behind the live tables only where they are ahead of the log, as after a
+    // restore: the log is right.
+    let position = worker.progress().borrow().position;
+    if position < live && position < read::head(&mut *transaction).await? {
+        return Ok(None);
     }
     let discarded = format!(
         "select exists (

@@ -79,12 +79,17 @@ enum RunError {
     Log(#[from] LogError),
     #[error(transparent)]
     Commit(#[from] CommitError),
-    #[error(
-        "more than {} events cannot be applied; is this an old build beside a newer one?",
-        dead_letter::MAX_LETTERS
-    )]
-    TooManyLetters,
+    #[error(transparent)]
+    TooManyLetters(#[from] TooManyLetters),
 }
+
+/// A projection has more dead letters than a bad event now and then would make.
+#[derive(Debug, Error)]
+#[error(
+    "more than {} events cannot be applied; is this an old build beside a newer one?",
+    dead_letter::MAX_LETTERS
+)]
+pub struct TooManyLetters;
 
 impl From<sqlx::Error> for RunError {
     fn from(error: sqlx::Error) -> Self {
@@ -161,15 +166,25 @@ impl<P: Projection> Worker<P> {
 
     /// Applies the log. Failures are logged and met by starting over from the
     /// checkpoint, so a step whose outcome is unknown is not made twice.
-    pub async fn run(&mut self, until: Until, stop: &CancellationToken) {
+    ///
+    /// # Errors
+    /// [`TooManyLetters`], unless it is to go on until it is stopped.
+    pub async fn run(
+        &mut self,
+        until: Until,
+        stop: &CancellationToken,
+    ) -> Result<(), TooManyLetters> {
         let mut failures = 0;
         while !stop.is_cancelled() {
             let before = self.progress.borrow().position;
             let error = match self.apply(until, stop).await {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
                 // Another worker was faster; what it did need not be done. Or
                 // an event is refused, and found by halves.
                 Err(RunError::Commit(CommitError::Moved | CommitError::Refused(_))) => continue,
+                Err(RunError::TooManyLetters(error)) if until != Until::Stopped => {
+                    return Err(error);
+                }
                 Err(error) => error,
             };
             if self.progress.borrow().position > before {
@@ -187,6 +202,7 @@ impl<P: Projection> Worker<P> {
             failures += 1;
             let _ = tokio::time::timeout(pause, stop.cancelled()).await;
         }
+        Ok(())
     }
 
     async fn apply(&mut self, until: Until, stop: &CancellationToken) -> Result<(), RunError> {
@@ -264,7 +280,7 @@ impl<P: Projection> Worker<P> {
                 }
                 (Verdict::Park(why), event) => {
                     if known.is_full() {
-                        return Err(RunError::TooManyLetters);
+                        return Err(TooManyLetters.into());
                     }
                     if let Why::Parked(_) = &why {
                         // Not the error: it may quote what a reader reads.

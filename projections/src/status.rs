@@ -35,7 +35,7 @@ pub struct Status {
     pub dead_letters: i64,
     /// What its worker failed at last.
     pub last_error: Option<String>,
-    /// When.
+    /// Since when.
     pub last_error_at: Option<Timestamp>,
     /// How far a replay has come.
     pub replay_position: Option<i64>,

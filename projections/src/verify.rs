@@ -155,7 +155,7 @@ async fn pin<P: InTables>(
         // Never past the live tables: a fold does not go back.
         let began = Instant::now();
         let live = within(DEADLINE, checkpoint(connection, P::NAME)).await?;
-        worker.run(Until::Reached(live), stop).await;
+        worker.run(Until::Reached(live), stop).await?;
         if stop.is_cancelled() {
             return Err(ReplayError::Stopped);
         }
@@ -182,10 +182,11 @@ async fn pin<P: InTables>(
             }
         };
         let caught_up = worker.run(Until::Reached(live), stop);
-        if tokio::time::timeout(HOLD, caught_up).await.is_err() {
+        let Ok(caught_up) = tokio::time::timeout(HOLD, caught_up).await else {
             held.rollback().await?;
             continue;
-        }
+        };
+        caught_up?;
         snapshot
             .execute(
                 "set statement_timeout = 0; set idle_in_transaction_session_timeout = 0;

@@ -15,7 +15,7 @@ use services::config::Role;
 use services::connect;
 use sqlx::PgPool;
 use tests::reader::{Reader, id};
-use tests::{App, app, check};
+use tests::{App, app, check, unknown};
 use uuid::Uuid;
 
 /// The letters of a projection.
@@ -30,24 +30,6 @@ fn states(letters: &[DeadLetter]) -> Vec<(i64, &str)> {
         .iter()
         .map(|letter| (letter.sequence, letter.state.as_str()))
         .collect()
-}
-
-/// Writes an event into the log, as another build would.
-async fn append(pool: &PgPool, session: Uuid, event_type: &str, version: &str, payload: &Value) {
-    sqlx::query(
-        "insert into events (
-            aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
-        )
-        select $1, 1 + coalesce(max(sequence), 0), 'reading_session', $2, $3, $4::json, '{}'
-        from events where aggregate_id = $1",
-    )
-    .bind(session.to_string())
-    .bind(event_type)
-    .bind(version)
-    .bind(payload.to_string())
-    .execute(pool)
-    .await
-    .unwrap();
 }
 
 /// Adds to the payload of a session's last event, which a newer build could
@@ -67,7 +49,7 @@ async fn update(pool: &PgPool, session: Uuid, version: &str, change: &Value) {
     for (field, value) in change.as_object().unwrap() {
         payload[field] = value.clone();
     }
-    append(pool, session, "PositionUpdated", version, &payload).await;
+    unknown::write(pool, session, "PositionUpdated", version, &payload).await;
 }
 
 /// A service whose projections have all begun: the cache begins at the end of
@@ -150,7 +132,7 @@ async fn an_event_of_the_future_is_parked_and_its_session_waits() {
         "type": "SessionStarted", "reader_id": reader.id, "book_id": Uuid::new_v4(),
         "started_at": services::clock::now(), "position": 5,
     });
-    append(&app.pool, next, "SessionStarted", "1", &start).await;
+    unknown::write(&app.pool, next, "SessionStarted", "1", &start).await;
     app.settled().await;
     assert_eq!(version_in_history(&app, next).await, 1);
 }
@@ -205,6 +187,12 @@ async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
     // For good: the session goes on, and so it is after a replay.
     let _ = reader.at(&app.url).update(session, 50.0).await.ok();
     app.settled().await;
+    assert_eq!(version_in_history(&app, session).await, 5);
+    let replayed = tests::process::command(&corner)
+        .args(["replay", "history", "--restart"])
+        .status();
+    assert!(replayed.await.unwrap().success());
+    assert_eq!(states(&letters(&pool, "history").await), [(3, "discarded")]);
     assert_eq!(version_in_history(&app, session).await, 5);
 }
 
@@ -281,7 +269,7 @@ async fn what_can_be_applied_now_is_applied_in_order_and_once() {
 async fn an_event_that_says_nothing_stops_neither_the_relay_nor_a_projection() {
     let app = begun().await;
     let session = Uuid::now_v7();
-    append(&app.pool, session, "Session Vanished.>", "7", &json!([])).await;
+    unknown::write(&app.pool, session, "Session Vanished.>", "7", &json!([])).await;
     let (_, other) = reading(&app).await;
     app.settled().await;
     assert_eq!(version_in_history(&app, other).await, 2);

@@ -45,6 +45,26 @@ async fn held(pool: &PgPool, wanted: impl Fn(u32) -> bool) -> Duration {
     }
 }
 
+/// Waits until as many steps of projections wait for their checkpoint.
+async fn blocked(pool: &PgPool, wanted: i64) {
+    let since = Instant::now();
+    loop {
+        let blocked: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'
+                and application_name = 'reading-sessions-projections'",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap();
+        if blocked >= wanted {
+            return;
+        }
+        assert!(since.elapsed() < TAKEOVER, "{blocked} steps are blocked");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_worker_that_is_killed_is_followed_within_five_seconds() {
     let corner = Stack::shared().await.corner().await;
@@ -86,10 +106,16 @@ async fn a_worker_that_was_frozen_finds_another_at_work_and_applies_nothing() {
             let reader = tests::Reader::of(Uuid::new_v4()).at(&other.url);
             live_a_little(reader, n)
         };
-        // Frozen while it works.
+        // Frozen in the middle of a step, whose statement is then done without it.
+        let mut step = pool.begin().await.unwrap();
+        sqlx::query("select from checkpoints for update")
+            .execute(&mut *step)
+            .await
+            .unwrap();
         let before = tokio::spawn(reader(n));
-        tokio::task::yield_now().await;
+        blocked(&pool, 2).await;
         frozen.signal("-STOP").await;
+        step.rollback().await.unwrap();
         let took = held(&pool, |holder| holder != pid).await;
         println!("taken over after {took:?}");
         reader(100 + n).await;

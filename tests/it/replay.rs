@@ -1,28 +1,25 @@
 //! A projection is made again from the log while everything goes on: nobody
 //! sees half of it, nothing is lost, and a kill costs only time.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream;
 use projections::replay::{ReplayError, Replayed, replay, schema_of};
 use projections::runtime::Progress;
-use projections::{DailyStats, History, InTables};
-use reqwest::Method;
-use serde_json::{Value, json};
+use projections::{DailyStats, History, InTables, dead_letter};
 use services::connect;
 use sqlx::PgPool;
 use tests::process::command;
-use tests::reader::{Reader, id};
+use tests::reader::id;
 use tests::stack::Corner;
 use tests::traffic::live_a_little;
-use tests::{App, app, check};
+use tests::{App, app, check, unknown};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+mod under_traffic;
 
 async fn replayed<P: InTables>(
     corner: &Corner,
@@ -118,106 +115,77 @@ async fn a_replay_gives_the_same_rows_in_the_same_tables() {
     app.stop().await;
 }
 
-/// Seconds between two updates of a reader, all of them active time.
-const STEP: u32 = 20;
-
-/// A reader who only reads on, so what there is of it never shrinks.
-struct OneWhoReads {
-    reader: Reader,
-    done: Arc<AtomicBool>,
-    /// Updates begun; each has an effect before it is answered, or none.
-    begun: Arc<AtomicU32>,
-}
-
-impl OneWhoReads {
-    async fn read(&self) {
-        let mut at = services::clock::now() - chrono::TimeDelta::hours(20);
-        while !self.done.load(Ordering::Relaxed) {
-            let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at });
-            let session = id(&self.reader.start_with(start).await.ok());
-            for n in 0..20 {
-                at += chrono::TimeDelta::seconds(STEP.into());
-                self.begun.fetch_add(1, Ordering::Relaxed);
-                let update = json!({ "current_position": n, "occurred_at": at });
-                let answer = self.reader.update_with(session, update).await;
-                assert_eq!(answer.status, 200, "{}", answer.body);
-            }
-        }
-    }
-
-    /// Everything that was there is still there, and once.
-    async fn look(&self) -> (u32, Duration) {
-        let (mut looks, mut slowest) = (0, Duration::ZERO);
-        let (mut sessions, mut total, mut seconds, mut minutes) = (0, 0, 0.0, 0.0);
-        while !self.done.load(Ordering::Relaxed) {
-            let asked = Instant::now();
-            let history = self.reader.history("?page_size=100").await.ok();
-            let daily = self.reader.call(Method::GET, "/stats/daily", None).await;
-            let daily = daily.ok();
-            slowest = slowest.max(asked.elapsed());
-            looks += 1;
-
-            let listed = history["sessions"].as_array().unwrap();
-            let ids: BTreeSet<Uuid> = listed.iter().map(id).collect();
-            assert_eq!(ids.len(), listed.len(), "a session is there twice");
-            assert!(listed.len() >= sessions, "{} of {sessions}", listed.len());
-            // Counted at about the same time.
-            let counted = history["total"].as_u64().unwrap();
-            assert!(counted >= total, "{counted} of {total}");
-            let sum = |rows: &Value, field: &str| -> f64 {
-                let rows = rows.as_array().unwrap().iter();
-                rows.map(|row| row[field].as_f64().unwrap()).sum()
-            };
-            let read = sum(&history["sessions"], "active_seconds");
-            assert!(read >= seconds, "{read} s of {seconds}");
-            let day = sum(&daily["days"], "active_minutes");
-            assert!(day >= minutes, "{day} minutes of {minutes}");
-            let most = f64::from(self.begun.load(Ordering::Relaxed) * STEP);
-            assert!(
-                read <= most && day * 60.0 <= most,
-                "{read} s, {day} of {most} s"
-            );
-            (sessions, total, seconds, minutes) = (listed.len(), counted, read, day);
-        }
-        (looks, slowest)
-    }
+#[tokio::test]
+async fn tables_ahead_of_a_restored_log_are_brought_back_to_it() {
+    let app = App::start().await;
+    live_a_little(app.reader(), 3).await;
+    check::everything(&app).await;
+    let head = eventlog::read::head(&app.pool).await.unwrap();
+    sqlx::query("update checkpoints set global_position = 1000000 where projection = 'history'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    sqlx::query("update read.history set active_ms = active_ms + 1")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let replayed = replayed::<History>(&app.corner, &CancellationToken::new()).await;
+    assert_eq!(replayed.unwrap().position, head);
+    live_a_little(app.reader(), 4).await;
+    check::everything(&app).await;
 }
 
 #[tokio::test]
-async fn readers_notice_nothing_of_replays_under_traffic() {
+async fn letters_that_a_replay_brings_hold_the_live_worker_too() {
     let app = App::start().await;
-    let done = Arc::new(AtomicBool::new(false));
-    let readers: Vec<Arc<OneWhoReads>> = (0..8)
-        .map(|_| {
-            Arc::new(OneWhoReads {
-                reader: app.reader(),
-                done: Arc::clone(&done),
-                begun: Arc::default(),
-            })
-        })
+    app.settled().await;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    unknown::append(&app.pool, session).await;
+    app.settled().await;
+    // A worker that knew more than this build would not have parked it.
+    sqlx::query("delete from dead_letters where projection = 'history'")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    replayed::<History>(&app.corner, &CancellationToken::new())
+        .await
+        .unwrap();
+    unknown::follow(&app.pool, session).await;
+    app.settled().await;
+    let letters = dead_letter::list(&app.pool, Some("history"), None, None, 10).await;
+    let states: Vec<(i64, String)> = letters
+        .unwrap()
+        .into_iter()
+        .map(|letter| (letter.sequence, letter.state))
         .collect();
-    let spawn = |of: &Arc<OneWhoReads>| {
-        let (one, other) = (Arc::clone(of), Arc::clone(of));
-        let read = tokio::spawn(async move { one.read().await });
-        (read, tokio::spawn(async move { other.look().await }))
-    };
-    let tasks: Vec<_> = readers.iter().map(spawn).collect();
-    let go = CancellationToken::new();
-    for _ in 0..3 {
-        let (history, stats) = tokio::join!(
-            replayed::<History>(&app.corner, &go),
-            replayed::<DailyStats>(&app.corner, &go)
-        );
-        println!("{:?} and {:?}", history.unwrap(), stats.unwrap());
-    }
-    done.store(true, Ordering::Relaxed);
-    for (read, look) in tasks {
-        read.await.unwrap();
-        let (looks, slowest) = look.await.unwrap();
-        println!("{looks} looks, the slowest took {slowest:?}");
-        assert!(looks > 3, "{looks} looks");
-    }
-    check::everything(&app).await;
+    assert_eq!(
+        states,
+        [(2, "parked".to_owned()), (3, "waiting".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn a_replay_that_can_apply_nothing_gives_up_and_says_why() {
+    let app = App::start().await;
+    live_a_little(app.reader(), 3).await;
+    app.settled().await;
+    let sessions: Vec<String> = (0..10_001).map(|_| Uuid::now_v7().to_string()).collect();
+    sqlx::query(
+        "insert into events (
+            aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
+        )
+        select id, 1, 'reading_session', 'SessionStarted', '99', '{}', '{}'
+        from unnest($1::text[]) as s (id)",
+    )
+    .bind(&sessions)
+    .execute(&app.pool)
+    .await
+    .unwrap();
+    let replayed = replayed::<History>(&app.corner, &CancellationToken::new()).await;
+    let error = replayed.unwrap_err();
+    assert!(matches!(error, ReplayError::TooManyLetters(_)), "{error}");
+    assert!(error.to_string().contains("old build"), "{error}");
 }
 
 #[tokio::test]

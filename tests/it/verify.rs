@@ -1,17 +1,20 @@
 //! Whether the read side equals the log can be asked at any time, and a single
 //! wrong value in any table is found.
 
+use std::time::{Duration, Instant};
+
 use futures::StreamExt;
 use futures::stream;
 use projections::replay::ReplayError;
 use projections::runtime::Progress;
 use projections::verify::{self, Compared, schema_of};
-use projections::{DailyStats, History, InTables, active_sessions};
+use projections::{DailyStats, History, InTables, active_sessions, status};
 use rstest::rstest;
+use serde_json::json;
 use services::connect;
 use tests::stack::Corner;
 use tests::traffic::live_a_little;
-use tests::{App, app, check};
+use tests::{App, app, check, unknown};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -107,6 +110,75 @@ async fn what_is_right_is_found_right_while_traffic_goes_on() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[tokio::test]
+async fn a_step_that_takes_its_time_is_waited_for() {
+    let app = lived().await;
+    let mut step = app.pool.begin().await.unwrap();
+    sqlx::query("select from checkpoints where projection = 'history' for update")
+        .execute(&mut *step)
+        .await
+        .unwrap();
+    let corner = app.corner.clone();
+    let verified = tokio::spawn(async move { tables::<History>(&corner).await });
+    // Until its lock has timed out, and it waits again.
+    let mut waits = std::collections::BTreeSet::new();
+    let since = Instant::now();
+    while waits.len() < 2 {
+        let waiting: Vec<String> = sqlx::query_scalar(
+            "select query_start::text from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'
+                and application_name = 'reading-sessions-maintenance'",
+        )
+        .fetch_all(&app.pool)
+        .await
+        .unwrap();
+        waits.extend(waiting);
+        assert!(since.elapsed() < Duration::from_secs(20), "{waits:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    step.rollback().await.unwrap();
+    assert_eq!(differing(&verified.await.unwrap()), []);
+}
+
+#[tokio::test]
+async fn sessions_with_dead_letters_are_no_differences() {
+    let app = lived().await;
+    let mut readers = Vec::new();
+    for reader_id in ["nobody", "00000000-0000-0000-0000-000000000001"] {
+        let session = Uuid::now_v7();
+        let payload = json!({ "reader_id": reader_id });
+        unknown::write(&app.pool, session, "SessionStarted", "99", &payload).await;
+        readers.push((reader_id, session));
+    }
+    sqlx::query("insert into claims values ($1::uuid, $2)")
+        .bind(readers[1].0)
+        .bind(readers[1].1.to_string())
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    app.settled().await;
+    assert_eq!(differing(&all(&app.corner).await), []);
+    // Nor while the projection has not come to them.
+    assert!(status::pause(&app.pool, "history", true).await.unwrap());
+    let since = Instant::now();
+    while status::list(&app.pool).await.unwrap()[2].holder.is_some() {
+        assert!(
+            since.elapsed() < Duration::from_secs(20),
+            "it is not given up"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    unknown::write(
+        &app.pool,
+        Uuid::now_v7(),
+        "SessionStarted",
+        "99",
+        &json!({}),
+    )
+    .await;
+    assert_eq!(differing(&tables::<History>(&app.corner).await), []);
+}
+
 /// A row that is wrong, missing or too many, in each table.
 #[rstest]
 #[case::history("update history set position = position + 1 where session_id = (select max(session_id) from history)", &[("history", 1)])]
@@ -166,8 +238,11 @@ async fn a_wrong_entry_of_the_cache_is_found_and_a_rebuild_mends_it() {
             .await
             .unwrap();
     };
-    // A wrong value, an event too few, and a reader who reads nothing.
+    // A wrong value, with a version that an event of another session has; an
+    // event too few, and a reader who reads nothing.
+    let head = eventlog::read::head(&app.pool).await.unwrap().to_string();
     set(key(readers[0]), "active_ms", "123456789").await;
+    set(key(readers[0]), "version", &head).await;
     set(key(readers[1]), "sequence", "1").await;
     let nobody = key(Uuid::new_v4());
     for (field, value) in [("version", "1"), ("id", "x"), ("sequence", "1")] {
@@ -188,7 +263,7 @@ async fn a_wrong_entry_of_the_cache_is_found_and_a_rebuild_mends_it() {
     .await
     .unwrap();
     assert_eq!(rebuilt.sessions, readers.len() as u64);
-    assert_eq!(rebuilt.removed, 2, "{rebuilt:?}");
+    assert_eq!(rebuilt.removed, 4, "{rebuilt:?}");
     let found = cache(&app.corner).await.unwrap();
     assert_eq!(found.differing, 0, "{found:#?}");
     check::everything(&app).await;

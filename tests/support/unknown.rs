@@ -1,8 +1,33 @@
 //! Events that this build cannot read, as a newer one beside it would write
 //! them: a projection parks them.
 
+use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
+
+/// Appends any event to a session. Returns its global position.
+pub async fn write(
+    pool: &PgPool,
+    session: Uuid,
+    event_type: &str,
+    version: &str,
+    payload: &Value,
+) -> i64 {
+    sqlx::query_scalar(
+        "insert into events
+            (aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata)
+        select $1, 1 + coalesce(max(sequence), 0), 'reading_session', $2, $3, $4::json, '{}'
+        from events where aggregate_id = $1
+        returning global_position",
+    )
+    .bind(session.to_string())
+    .bind(event_type)
+    .bind(version)
+    .bind(payload.to_string())
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
 
 /// Appends the last event of a session once more, in a version that is not
 /// known. Returns its global position.

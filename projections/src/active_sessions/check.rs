@@ -4,17 +4,22 @@
 use domain::SessionId;
 use eventlog::deadline::within;
 use eventlog::fold;
-use redis::AsyncCommands;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::scan::{self, Seen};
-use super::{CHECKPOINT, COMMIT_DEADLINE, Entry, key};
+use super::{Entry, key, position};
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
 use crate::replay::ReplayError;
 use crate::verify::{Compared, Difference};
+
+/// An entry that is not what the log says.
+pub(super) struct Wrong<'a> {
+    pub(super) seen: &'a Seen,
+    expected: Option<Value>,
+}
 
 /// Compares every entry.
 ///
@@ -25,11 +30,7 @@ pub async fn check(
     pool: &PgPool,
     stop: &CancellationToken,
 ) -> Result<Compared, ReplayError> {
-    let checkpoint: Option<i64> = cache
-        .call(COMMIT_DEADLINE, async |mut redis| {
-            redis.get(CHECKPOINT).await
-        })
-        .await?;
+    let checkpoint = position(cache).await?.unwrap_or(0);
     let mut compared = Compared::new("active_sessions");
     let mut cursor = 0;
     loop {
@@ -37,7 +38,17 @@ pub async fn check(
             return Err(ReplayError::Stopped);
         }
         let (next, seen) = scan::page(cache, cursor).await?;
-        page(pool, &seen, checkpoint.unwrap_or(0), &mut compared).await?;
+        compared.rows += seen.iter().filter(|seen| !seen.tombstone).count() as u64;
+        for wrong in wrong(pool, &seen, checkpoint).await? {
+            compared.differs(Difference {
+                found: Some(json!({
+                    "key": key(wrong.seen.reader_id),
+                    "version": wrong.seen.version,
+                    "entry": wrong.seen.entry.as_ref().map(shown),
+                })),
+                expected: wrong.expected,
+            });
+        }
         if next == 0 {
             return Ok(compared);
         }
@@ -45,12 +56,12 @@ pub async fn check(
     }
 }
 
-async fn page(
+/// The wrong ones of some entries; `checkpoint` was read before them.
+pub(super) async fn wrong<'a>(
     pool: &PgPool,
-    seen: &[Seen],
+    seen: &'a [Seen],
     checkpoint: i64,
-    compared: &mut Compared,
-) -> Result<(), ReplayError> {
+) -> Result<Vec<Wrong<'a>>, ReplayError> {
     let entries = || seen.iter().filter_map(|seen| seen.entry.as_ref());
     let wanted: Vec<(SessionId, i64)> = entries()
         .map(|entry| (entry.session_id, entry.sequence))
@@ -58,8 +69,8 @@ async fn page(
     let ids: Vec<SessionId> = entries().map(|entry| entry.session_id).collect();
     let folded = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
     let applied = within(DEADLINE, fold::sequences(pool, &ids, checkpoint)).await?;
+    let mut all = Vec::new();
     for seen in seen.iter().filter(|seen| !seen.tombstone) {
-        compared.rows += 1;
         let found = seen.entry.as_ref();
         let log = found.and_then(|entry| {
             folded
@@ -86,28 +97,22 @@ async fn page(
         if found.is_some() && found == expected.as_ref() && its_own && !behind {
             continue;
         }
-        compared.differs(Difference {
-            found: Some(json!({
-                "key": key(seen.reader_id),
-                "version": seen.version,
-                "entry": found.map(shown),
-            })),
-            expected: if behind {
-                Some(json!("what later events say, up to its checkpoint"))
-            } else {
-                expected.as_ref().map(|entry| {
-                    json!({
-                        "version": log.map(|log| log.global_position.to_string()),
-                        "entry": shown(entry),
-                    })
+        let expected = if behind {
+            Some(json!("what later events say, up to its checkpoint"))
+        } else {
+            expected.as_ref().map(|entry| {
+                json!({
+                    "version": log.map(|log| log.global_position.to_string()),
+                    "entry": shown(entry),
                 })
-            },
-        });
+            })
+        };
+        all.push(Wrong { seen, expected });
     }
-    Ok(())
+    Ok(all)
 }
 
-fn shown(entry: &Entry) -> serde_json::Value {
+fn shown(entry: &Entry) -> Value {
     json!({
         "session_id": entry.session_id,
         "sequence": entry.sequence,

@@ -1,5 +1,5 @@
-//! The cache made again while it is in use: every active session is put in as
-//! the log has it, and what has no place there is removed.
+//! The cache made again while it is in use: what is not as the log has it is
+//! removed, and every active session is put in.
 //!
 //! There is no second cache to swap with, and no need for one: writes are
 //! guarded by version, so the live worker and queries go on, and an entry is at
@@ -7,19 +7,19 @@
 
 use std::time::Instant;
 
-use domain::{ReaderId, SessionId};
+use domain::SessionId;
 use eventlog::deadline::within;
 use eventlog::fold::Folded;
 use eventlog::{claims, fold, read};
-use redis::{RedisResult, Script};
+use redis::Script;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::scan::{self, Seen};
 use super::{
-    ActiveSessions, COMMIT_DEADLINE, Change, Entry, FILL_DEADLINE, TOMBSTONE_TTL, TTL, Write, key,
-    millis,
+    ActiveSessions, COMMIT_DEADLINE, Change, Entry, FILL_DEADLINE, TTL, Write, check, key, millis,
+    position,
 };
 use crate::cache::Cache;
 use crate::projection::{DEADLINE, Projection};
@@ -38,7 +38,7 @@ pub struct Rebuilt {
     pub of: u64,
     /// Entries put; Redis had the others newer.
     pub put: u64,
-    /// Entries removed that the log does not have.
+    /// Entries removed that were not what the log says.
     pub removed: u64,
 }
 
@@ -60,8 +60,8 @@ pub async fn rebuild(
         .await?;
     let of = within(DEADLINE, claims::count(pool)).await?;
     progress.send_modify(|rebuilt| rebuilt.of = of.unsigned_abs());
+    remove_wrong(cache, pool, progress, stop).await?;
     put_all(cache, pool, progress, stop).await?;
-    remove_others(cache, pool, progress, stop).await?;
     Ok(*progress.borrow())
 }
 
@@ -130,77 +130,55 @@ async fn put(cache: &Cache, script: &Script, sessions: &[Folded]) -> Result<u64,
     if !any {
         return Ok(0);
     }
+    // As long as any fill takes at most: a cache that is begun waits for it.
     let put = cache
-        .call(COMMIT_DEADLINE, async |mut redis| {
+        .call(FILL_DEADLINE, async |mut redis| {
             call.invoke_async(&mut redis).await
         })
         .await?;
     Ok(put)
 }
 
-/// Removes entries of sessions that are not active. A claim is read after the
-/// entry, and changes with the log: one that differs is not behind the entry.
-async fn remove_others(
+/// Removes entries that are not what the log says. Not by a tombstone: their
+/// version may be as wrong as the rest, and keep out what is right.
+async fn remove_wrong(
     cache: &Cache,
     pool: &PgPool,
     progress: &watch::Sender<Rebuilt>,
     stop: &CancellationToken,
 ) -> Result<(), ReplayError> {
     let script = Script::new(include_str!("remove.lua"));
+    let checkpoint = position(cache).await?.unwrap_or(0);
     let mut cursor = 0;
     loop {
         if stop.is_cancelled() {
             return Err(ReplayError::Stopped);
         }
         let (next, seen) = scan::page(cache, cursor).await?;
-        let readers: Vec<ReaderId> = seen.iter().map(|seen| seen.reader_id).collect();
-        let claims = within(DEADLINE, claims::of(pool, &readers)).await?;
         let head = within(DEADLINE, read::head(pool)).await?;
-        let others: Vec<&Seen> = seen
-            .iter()
-            .filter(|seen| {
-                let entry = seen.entry.as_ref().map(|entry| entry.session_id);
-                let claimed = claims
-                    .iter()
-                    .any(|(reader, session)| *reader == seen.reader_id && Some(*session) == entry);
-                !(claimed || seen.tombstone) || version(seen, head) == 0
-            })
-            .collect();
-        let removed = remove(cache, &script, &others, head).await?;
-        progress.send_modify(|rebuilt| rebuilt.removed += removed);
+        // A tombstone of no event keeps out all that comes.
+        let ahead = |seen: &&Seen| {
+            let version: Result<i64, _> = seen.version.parse();
+            seen.tombstone && version.map_or(true, |version| version > head)
+        };
+        let wrong = check::wrong(pool, &seen, checkpoint).await?;
+        let wrong = wrong.iter().map(|wrong| wrong.seen);
+        let wrong: Vec<&Seen> = wrong.chain(seen.iter().filter(ahead)).collect();
+        if !wrong.is_empty() {
+            let mut call = script.prepare_invoke();
+            for seen in wrong {
+                call.key(key(seen.reader_id)).arg(&seen.version);
+            }
+            let removed: u64 = cache
+                .call(COMMIT_DEADLINE, async |mut redis| {
+                    call.invoke_async(&mut redis).await
+                })
+                .await?;
+            progress.send_modify(|rebuilt| rebuilt.removed += removed);
+        }
         if next == 0 {
             return Ok(());
         }
         cursor = next;
     }
-}
-
-async fn remove(
-    cache: &Cache,
-    script: &Script,
-    others: &[&Seen],
-    head: i64,
-) -> Result<u64, ReplayError> {
-    if others.is_empty() {
-        return Ok(0);
-    }
-    let mut call = script.prepare_invoke();
-    call.arg(millis(TOMBSTONE_TTL));
-    for seen in others {
-        call.key(key(seen.reader_id));
-        call.arg(&seen.version).arg(version(seen, head));
-    }
-    let removed = cache
-        .call(COMMIT_DEADLINE, async |mut redis| -> RedisResult<u64> {
-            call.invoke_async(&mut redis).await
-        })
-        .await?;
-    Ok(removed)
-}
-
-/// An entry's version; 0 for one of no event, which would keep out all that
-/// comes.
-fn version(seen: &Seen, head: i64) -> i64 {
-    let version = seen.version.parse().ok();
-    version.filter(|version| *version <= head).unwrap_or(0)
 }

@@ -4,7 +4,8 @@ use domain::ReaderId;
 use redis::RedisResult;
 use uuid::Uuid;
 
-use super::{COMMIT_DEADLINE, Entry, FIELDS, SCANNED, entry, key};
+use super::entry::{Entry, FIELDS, entry};
+use super::{COMMIT_DEADLINE, SCANNED, key};
 use crate::cache::{Cache, CacheError};
 
 /// A key of the cache.

@@ -13,6 +13,7 @@ pub(super) struct DayColumns {
     pub(super) active_ms: Vec<i64>,
     pub(super) progress: Vec<i64>,
     pub(super) zones: Vec<&'static str>,
+    pub(super) zone_positions: Vec<i64>,
     pub(super) long_sessions: Vec<i64>,
     pub(super) ended_sessions: Vec<i64>,
 }
@@ -36,6 +37,7 @@ impl DayColumns {
             columns.active_ms.push(added.active_ms);
             columns.progress.push(added.progress);
             columns.zones.push(added.zone.name());
+            columns.zone_positions.push(added.zone_position);
             columns.long_sessions.push(added.long_sessions);
             columns.ended_sessions.push(added.ended_sessions);
         }

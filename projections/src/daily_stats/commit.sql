@@ -10,16 +10,17 @@ added as (
     select *
     from unnest(
         $4::uuid[], $5::date[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[],
-        $10::bigint[], $11::bigint[]
+        $10::bigint[], $11::bigint[], $12::bigint[]
     ) as a (
-        reader_id, day, sessions, active_ms, progress, time_zone, long_sessions, ended_sessions
+        reader_id, day, sessions, active_ms, progress, time_zone, time_zone_position,
+        long_sessions, ended_sessions
     )
     where exists (select from moved)
 ),
 hours as (
     insert into reader_hours as h (reader_id, day, hour, sessions, active_ms)
     select reader_id, day, hour, sessions, active_ms
-    from unnest($12::uuid[], $13::date[], $14::smallint[], $15::bigint[], $16::bigint[])
+    from unnest($13::uuid[], $14::date[], $15::smallint[], $16::bigint[], $17::bigint[])
         as a (reader_id, day, hour, sessions, active_ms)
     where exists (select from moved)
     on conflict (reader_id, day, hour) do update
@@ -28,15 +29,21 @@ hours as (
 ),
 readers as (
     insert into reader_days as d (
-        reader_id, day, sessions, active_ms, progress, time_zone, long_sessions, ended_sessions
+        reader_id, day, sessions, active_ms, progress, time_zone, time_zone_position,
+        long_sessions, ended_sessions
     )
-    select reader_id, day, sessions, active_ms, progress, time_zone, long_sessions, ended_sessions
+    select reader_id, day, sessions, active_ms, progress, time_zone, time_zone_position,
+        long_sessions, ended_sessions
     from added
     on conflict (reader_id, day) do update
     set sessions = d.sessions + excluded.sessions,
         active_ms = d.active_ms + excluded.active_ms,
         progress = d.progress + excluded.progress,
-        time_zone = excluded.time_zone,
+        time_zone = case
+            when excluded.time_zone_position > d.time_zone_position then excluded.time_zone
+            else d.time_zone
+        end,
+        time_zone_position = greatest(d.time_zone_position, excluded.time_zone_position),
         long_sessions = d.long_sessions + excluded.long_sessions,
         ended_sessions = d.ended_sessions + excluded.ended_sessions
     -- A row that was not there before has no transaction that locked it.
