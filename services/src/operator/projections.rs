@@ -13,7 +13,7 @@ use sqlx::PgPool;
 use super::figures::{count, span};
 use super::table::{Column, table};
 use super::{Output, database, print, print_json};
-use crate::api::admin::projections::Projection;
+use crate::api::admin::projections::{Projection, Standing};
 use crate::clock;
 use crate::config::DatabaseArgs;
 use crate::replays::Name;
@@ -118,12 +118,13 @@ fn text(all: &[Projection]) -> String {
     for projection in all {
         if let Some(error) = &projection.last_error {
             let ago = error.at.and_then(|at| (clock::now() - at).to_std().ok());
-            let ago = ago.map_or_else(String::new, |ago| format!(" {} ago", span(ago)));
-            let _ = write!(
-                text,
-                "\n\n{} failed last{ago}: {}",
-                projection.name, error.message
-            );
+            let failing = projection.state == Standing::Failing;
+            let when = match ago.map(span) {
+                Some(ago) if failing => format!("has been failing for {ago}"),
+                Some(ago) => format!("failed last {ago} ago"),
+                None => "failed last".to_owned(),
+            };
+            let _ = write!(text, "\n\n{} {when}: {}", projection.name, error.message);
         }
     }
     text

@@ -70,7 +70,7 @@ pub enum Standing {
 pub struct LastError {
     /// What.
     pub message: String,
-    /// When.
+    /// When it began to fail at it.
     #[schema(required, value_type = Option<DateTime>)]
     pub at: Option<Timestamp>,
 }
