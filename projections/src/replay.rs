@@ -44,7 +44,7 @@ const LOCKS: i32 = 7_340_004;
 #[derive(Debug, Error)]
 pub enum ReplayError {
     /// There is one already.
-    #[error("a replay of {0} is running elsewhere")]
+    #[error("a replay or a verification of {0} is running elsewhere")]
     Running(&'static str),
     /// It was told to stop.
     #[error("stopped; the next replay goes on from here")]
@@ -216,7 +216,7 @@ pub(crate) async fn lock(
     }
 }
 
-/// Whether a shadow of today's tables is there to go on with.
+/// Whether a shadow of this release is there to go on with.
 async fn is_current(connection: &mut PgConnection, schema: &str) -> sqlx::Result<bool> {
     let made_by: Option<String> = sqlx::query_scalar!(
         "select obj_description(to_regnamespace($1)::oid, 'pg_namespace')",
@@ -224,7 +224,12 @@ async fn is_current(connection: &mut PgConnection, schema: &str) -> sqlx::Result
     )
     .fetch_one(connection)
     .await?;
-    Ok(made_by == Some(schema::wanted().to_string()))
+    Ok(made_by == Some(maker()))
+}
+
+/// What makes a shadow: another release may fold events in another way.
+fn maker() -> String {
+    format!("{} {}", env!("CARGO_PKG_VERSION"), schema::wanted())
 }
 
 /// Makes an empty shadow of a projection, at the beginning of the log. Events
@@ -252,7 +257,7 @@ pub(crate) async fn create<P: InTables>(
     );
     transaction.execute(letters.as_str()).await?;
     if kept {
-        let made_by = format!("comment on schema {schema} is '{}'", schema::wanted());
+        let made_by = format!("comment on schema {schema} is '{}'", maker());
         transaction.execute(made_by.as_str()).await?;
     }
     transaction.commit().await
