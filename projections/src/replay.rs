@@ -130,7 +130,7 @@ pub async fn replay<P: InTables>(
             // Before its first step the worker does not say where it is.
             now.position = now.position.max(from);
             now.read = now.read.max(from);
-            if let Err(error) = status::report_replay(&shadow, P::NAME, Some(now.position)).await {
+            if let Err(error) = status::report_replay(&shadow, P::NAME, now.position).await {
                 tracing::debug!(%error, "the replay was not reported");
             }
             progress.send_replace(now);
@@ -175,13 +175,17 @@ pub async fn replay<P: InTables>(
     };
     let mut done = worker.progress().borrow().clone();
     done.position = done.position.max(from);
+    // The next one goes on from what is written.
+    done.read = done.position;
+    done.folding = 0;
     let events = done.events;
-    progress.send_replace(done);
-    let (position, held) = swapped?;
-    // A report that was on its way may have come after the swap.
-    if let Err(error) = status::report_replay(&shadow, P::NAME, None).await {
+    // A report that was on its way may come after the swap.
+    let at = swapped.is_err().then_some(done.position);
+    if let Err(error) = status::report_replay_over(&shadow, P::NAME, at).await {
         tracing::debug!(%error, "the end of the replay was not reported");
     }
+    progress.send_replace(done);
+    let (position, held) = swapped?;
     if let Err(error) = drop_retired::<P>(&mut connection).await {
         tracing::warn!(
             %error,
@@ -392,10 +396,11 @@ async fn swap<P: InTables>(
     )
     .execute(&mut *transaction)
     .await?;
-    // What operators have discarded meanwhile, and what NATS has a copy of.
+    // What operators have discarded meanwhile, what NATS has a copy of, and since
+    // when it is known.
     let letters = format!(
         "update {schema}.dead_letters as d
-        set published = l.published,
+        set published = l.published, parked_at = l.parked_at, tries = l.tries,
             state = case l.state when 'discarded' then l.state else d.state end
         from read.dead_letters as l
         where l.projection = d.projection and l.global_position = d.global_position;

@@ -1,7 +1,7 @@
 //! Runs a projection: source, fold, commit. Live and replay are the same code;
 //! they differ in when they stop.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventlog::deadline::within;
 use eventlog::tail::Reader;
@@ -28,6 +28,9 @@ const MAX_REPLAY_BATCH: usize = 1_048_576;
 
 /// Rows that a batch may come to before it is written; bounds its memory.
 const MAX_ROWS: usize = 65_536;
+
+/// How long events are folded before they are written; bounds what a kill costs.
+const MAX_FOLDING: Duration = Duration::from_secs(2);
 
 /// The pauses after failures in a row: a store that is away is not hammered,
 /// one that is back is noticed within seconds.
@@ -104,6 +107,7 @@ struct Folded<P: Projection> {
     from: i64,
     to: i64,
     events: usize,
+    began: Instant,
 }
 
 impl<P: Projection> Folded<P> {
@@ -114,6 +118,7 @@ impl<P: Projection> Folded<P> {
             from,
             to: from,
             events: 0,
+            began: Instant::now(),
         }
     }
 }
@@ -124,6 +129,8 @@ pub struct Worker<P> {
     reader: Reader,
     /// Where the dead letters are.
     pool: PgPool,
+    /// It makes a projection again: what it meets is no news.
+    is_replay: bool,
     /// Events in a step at most.
     max_batch: usize,
     /// Less than `max_batch` after a batch that was refused.
@@ -137,20 +144,21 @@ impl<P: Projection> Worker<P> {
     /// A worker that keeps up with the log.
     #[must_use]
     pub fn live(projection: P, reader: Reader, pool: PgPool) -> Self {
-        Self::new(projection, reader, pool, MAX_BATCH)
+        Self::new(projection, reader, pool, false, MAX_BATCH)
     }
 
     /// A worker that goes through the whole log.
     #[must_use]
     pub fn replay(projection: P, reader: Reader, pool: PgPool) -> Self {
-        Self::new(projection, reader, pool, MAX_REPLAY_BATCH)
+        Self::new(projection, reader, pool, true, MAX_REPLAY_BATCH)
     }
 
-    fn new(projection: P, reader: Reader, pool: PgPool, max_batch: usize) -> Self {
+    fn new(projection: P, reader: Reader, pool: PgPool, is_replay: bool, max_batch: usize) -> Self {
         Self {
             projection,
             reader,
             pool,
+            is_replay,
             max_batch,
             batch: max_batch,
             refused: None,
@@ -218,6 +226,9 @@ impl<P: Projection> Worker<P> {
             if until.is_reached(folded.to) {
                 return Ok(());
             }
+            if folded.events == 0 {
+                folded.began = Instant::now();
+            }
             if folded.events == 0 && known.is_old() {
                 known = Known::read(&self.pool, P::NAME).await?;
                 if !known.asked().is_empty() {
@@ -226,9 +237,16 @@ impl<P: Projection> Worker<P> {
                 }
             }
             let room = (self.batch - folded.events).min(CHUNK);
-            // Only waiting is cut short; a commit is never torn.
+            // Only waiting is cut short; a commit is never torn, and what has been
+            // folded is kept.
             let events = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                biased;
+                () = stop.cancelled() => {
+                    if folded.events > 0 {
+                        self.commit(folded).await?;
+                    }
+                    return Ok(());
+                }
                 events = self.reader.next_or_quiet(folded.to, room) => events?,
             };
             let mut events = events.unwrap_or_default();
@@ -247,7 +265,9 @@ impl<P: Projection> Worker<P> {
                 self.progress
                     .send_if_modified(|progress| progress.error.take().is_some());
             }
-            let full = folded.events >= self.batch || P::rows(&folded.batch) >= MAX_ROWS;
+            let full = folded.events >= self.batch
+                || P::rows(&folded.batch) >= MAX_ROWS
+                || folded.began.elapsed() >= MAX_FOLDING;
             if folded.events > 0 && (full || all || until.is_reached(folded.to)) {
                 folded = self.commit(folded).await?;
             }
@@ -282,7 +302,9 @@ impl<P: Projection> Worker<P> {
                     if known.is_full() {
                         return Err(TooManyLetters.into());
                     }
-                    if let Why::Parked(_) = &why {
+                    if let Why::Parked(_) = &why
+                        && !self.is_replay
+                    {
                         // Not the error: it may quote what a reader reads.
                         tracing::error!(
                             projection = P::NAME,
@@ -310,6 +332,7 @@ impl<P: Projection> Worker<P> {
             from,
             to,
             events,
+            began: _,
         } = folded;
         let rows = P::rows(&batch);
         let made = self.projection.commit(batch, Step { from, to }, &letters);

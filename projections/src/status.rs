@@ -33,6 +33,8 @@ pub struct Status {
     pub row_writes: i64,
     /// Events that cannot be applied, and those that wait for them.
     pub dead_letters: i64,
+    /// Events that operators have left out for good.
+    pub discarded: i64,
     /// What its worker failed at last.
     pub last_error: Option<String>,
     /// Since when.
@@ -69,17 +71,34 @@ pub async fn pause(pool: &PgPool, projection: &str, paused: bool) -> sqlx::Resul
     Ok(known.rows_affected() > 0)
 }
 
-/// Says how far a replay is; `None` when it is over.
+/// Says how far a replay that runs is.
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn report_replay(
+pub async fn report_replay(pool: &PgPool, projection: &str, position: i64) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update projections set replay_position = $2, replay_reported_at = clock_timestamp()
+        where projection = $1",
+        projection,
+        position
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Says that a replay runs no more, and where the next one goes on; `None` when
+/// it is done.
+///
+/// # Errors
+/// Those of Postgres.
+pub async fn report_replay_over(
     pool: &PgPool,
     projection: &str,
     position: Option<i64>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update projections set replay_position = $2, replay_reported_at = clock_timestamp()
+        "update projections set replay_position = $2, replay_reported_at = null
         where projection = $1",
         projection,
         position

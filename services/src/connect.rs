@@ -9,7 +9,7 @@ use eventlog::deadline::within;
 use projections::cache::Cache;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Executor, PgPool};
+use sqlx::{Connection, Executor, PgConnection, PgPool};
 
 use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 
@@ -128,6 +128,24 @@ pub fn replay_pool(args: &DatabaseArgs, schema: &str) -> anyhow::Result<PgPool> 
         .options(PROJECTING)
         .options([("search_path", format!("{schema},public"))]);
     Ok(pool(args, REPLAY).connect_lazy_with(options))
+}
+
+/// Connects once and closes. A pool tries again until its time is over, and then
+/// does not say what was in its way.
+///
+/// # Errors
+/// When the address is not valid, or Postgres does not let us in.
+pub async fn reach(args: &DatabaseArgs) -> anyhow::Result<()> {
+    let options = options(args, "operator")?;
+    let address = args.url()?.as_address();
+    let connecting = within(
+        OPERATOR_CONNECT_TIMEOUT,
+        PgConnection::connect_with(&options),
+    );
+    let connection = connecting.await;
+    let connection =
+        connection.with_context(|| format!("Postgres does not answer at {address}"))?;
+    Ok(connection.close().await?)
 }
 
 /// A pool for an operator's command: a few small statements, by a person who

@@ -148,7 +148,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         // The causes, and never a backtrace: most are settings.
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "Error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "Error: {}", operator::why(&error));
             ExitCode::FAILURE
         }
     }

@@ -52,8 +52,22 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(value)?)
 }
 
+/// An error and its causes in a line; some say their cause themselves.
+#[must_use]
+pub fn why(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+    }
+    text
+}
+
 /// The database, which answers and has the schema of this build.
 async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    connect::reach(args).await?;
     let pool = connect::operator_pool(args)?;
     match schema::check(&pool).await {
         Err(SchemaError::Unavailable(error)) => {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use projections::active_sessions::{self, Rebuilt};
-use projections::cache::Cache;
 use projections::replay::{self, Replayed};
 use projections::verify::{self, Compared};
 use projections::{ActiveSessions, DailyStats, History, InTables, Projection, runtime, status};
@@ -15,7 +14,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::DatabaseArgs;
+use crate::config::{DatabaseArgs, RedisArgs};
 use crate::connect;
 
 mod background;
@@ -98,22 +97,25 @@ pub struct Verified {
     pub position: Option<i64>,
     /// The tables, or the cache.
     pub compared: Vec<Compared>,
+    /// Of a cache, how many active sessions it could hold.
+    pub of: Option<u64>,
 }
 
-/// Where projections come from and where they are; cheap to clone.
+/// Where projections come from and where they are. Redis matters only to the
+/// projection that is there.
 #[derive(Clone)]
 pub struct Source {
     database: DatabaseArgs,
-    cache: Cache,
+    redis: RedisArgs,
 }
 
 impl Source {
     /// The log and the tables of a database, and a cache.
     #[must_use]
-    pub fn new(database: &DatabaseArgs, cache: Cache) -> Self {
+    pub fn new(database: &DatabaseArgs, redis: &RedisArgs) -> Self {
         Self {
             database: database.clone(),
-            cache,
+            redis: redis.clone(),
         }
     }
 
@@ -151,10 +153,13 @@ impl Source {
             Name::DailyStats => self.compare::<DailyStats>(progress, stop).await,
             Name::ActiveSessions => {
                 let pool = connect::projections_pool(&self.database)?;
-                let compared = active_sessions::check(&self.cache, &pool, stop).await?;
+                let cache = connect::cache(&self.redis)?;
+                let compared = active_sessions::check(&cache, &pool, stop).await?;
+                let of = eventlog::claims::count(&pool).await?;
                 Ok(Verified {
                     position: None,
                     compared: vec![compared],
+                    of: Some(of.unsigned_abs()),
                 })
             }
         }
@@ -195,6 +200,7 @@ impl Source {
         Ok(Verified {
             position: Some(position),
             compared,
+            of: None,
         })
     }
 
@@ -204,14 +210,17 @@ impl Source {
         stop: &CancellationToken,
     ) -> anyhow::Result<Done> {
         let pool = connect::projections_pool(&self.database)?;
+        let cache = connect::cache(&self.redis)?;
         let looked_at = watch::Sender::default();
         let head = replay::head(&pool).await?;
         let rebuilt = tokio::select! {
-            rebuilt = active_sessions::rebuild(&self.cache, &pool, &looked_at, stop) => rebuilt,
+            rebuilt = active_sessions::rebuild(&cache, &pool, &looked_at, stop) => rebuilt,
             never = follow(looked_at.subscribe(), progress, entries) => never,
             never = report(&pool, looked_at.subscribe(), head) => never,
         };
-        say(&pool, None).await;
+        if let Err(error) = status::report_replay_over(&pool, ActiveSessions::NAME, None).await {
+            tracing::debug!(%error, "the end of the replay was not reported");
+        }
         Ok(Done::Cache(rebuilt?))
     }
 }
@@ -253,14 +262,11 @@ async fn report(pool: &PgPool, looked_at: watch::Receiver<Rebuilt>, head: i64) -
     loop {
         let now = entries(*looked_at.borrow());
         let part = i128::from(head) * i128::from(now.at) / i128::from(now.of.max(1));
-        say(pool, i64::try_from(part).ok()).await;
+        let part = i64::try_from(part).unwrap_or(head);
+        if let Err(error) = status::report_replay(pool, ActiveSessions::NAME, part).await {
+            tracing::debug!(%error, "the replay was not reported");
+        }
         tokio::time::sleep(REPORT).await;
-    }
-}
-
-async fn say(pool: &PgPool, position: Option<i64>) {
-    if let Err(error) = status::report_replay(pool, ActiveSessions::NAME, position).await {
-        tracing::debug!(%error, "the replay was not reported");
     }
 }
 

@@ -183,7 +183,7 @@ impl Service {
         args: &ServeArgs,
         admission: Admission,
     ) -> anyhow::Result<api::admin::Handles> {
-        let source = Source::new(&args.database, connect::cache(&args.redis)?);
+        let source = Source::new(&args.database, &args.redis);
         let (replays, task) = Background::new(source, self.workers.stop.clone());
         self.workers.spawn(task);
         Ok(api::admin::Handles {

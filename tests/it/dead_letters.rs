@@ -188,11 +188,15 @@ async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
     let _ = reader.at(&app.url).update(session, 50.0).await.ok();
     app.settled().await;
     assert_eq!(version_in_history(&app, session).await, 5);
+    let before = letters(&pool, "history").await;
     let replayed = tests::process::command(&corner)
         .args(["replay", "history", "--restart"])
         .status();
     assert!(replayed.await.unwrap().success());
-    assert_eq!(states(&letters(&pool, "history").await), [(3, "discarded")]);
+    let after = letters(&pool, "history").await;
+    assert_eq!(states(&after), [(3, "discarded")]);
+    assert_eq!(after[0].parked_at, before[0].parked_at);
+    assert_eq!(after[0].tries, before[0].tries);
     assert_eq!(version_in_history(&app, session).await, 5);
 }
 

@@ -187,10 +187,12 @@ async fn a_server_that_is_away_has_an_exit_code_and_a_name() {
         let said = run(&corner, arguments).await;
         assert_eq!(said.code, Some(code), "{arguments:?}: {}", said.err);
         assert!(
-            said.err.contains("Postgres does not answer"),
+            said.err
+                .contains("Postgres does not answer at postgres://nobody@127.0.0.1:1/nothing"),
             "{}",
             said.err
         );
+        assert!(said.err.contains("refused"), "{}", said.err);
     }
 }
 

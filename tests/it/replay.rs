@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use eventlog::tail::Tail;
 use futures::StreamExt;
 use futures::stream;
 use projections::replay::{ReplayError, Replayed, replay, schema_of};
-use projections::runtime::Progress;
+use projections::runtime::{Progress, Until, Worker};
 use projections::{DailyStats, History, InTables, dead_letter};
 use services::connect;
 use sqlx::PgPool;
@@ -242,6 +243,44 @@ async fn a_replay_that_was_killed_goes_on_where_it_was() {
     let rest = rest.unwrap();
     assert_eq!((rest.from, rest.events), (head, 1));
     check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn what_was_folded_when_it_was_told_to_stop_is_kept() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    let _ = reader.update(session, 10.0).await.ok();
+    app.settled().await;
+    let (pool, from) = (app.pool.clone(), 2);
+    app.stop().await;
+    sqlx::query(
+        "insert into events
+            (sequence, aggregate_id, aggregate_type, event_type, event_version, payload, metadata)
+        select n, aggregate_id, aggregate_type, event_type, event_version, payload, metadata
+        from events, generate_series(3, 40000) as n
+        where sequence = 2",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let head = eventlog::read::head(&pool).await.unwrap();
+
+    let reader = Tail::default().reader(pool.clone());
+    let mut worker = Worker::replay(History::new(pool.clone()), reader, pool.clone());
+    let (stop, mut progress) = (CancellationToken::new(), worker.progress());
+    let folds = async {
+        let folding = progress.wait_for(|now| now.folding > 0).await;
+        drop(folding.unwrap());
+        stop.cancel();
+    };
+    let (ran, ()) = tokio::join!(worker.run(Until::CaughtUp, &stop), folds);
+    ran.unwrap();
+    let now = worker.progress().borrow().clone();
+    assert!(now.position > from && now.position < head, "{now:?}");
+    assert_eq!((now.position, now.folding), (now.read, 0));
+    let kept = projections::checkpoint::read(&pool, "history").await;
+    assert_eq!(kept.unwrap(), now.position);
 }
 
 #[tokio::test]

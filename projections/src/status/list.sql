@@ -4,10 +4,11 @@ select p.projection, p.paused,
     at.position as "position!", head.position as "head!",
     behind.events as "lag_events!", behind.seconds as "lag_seconds!",
     case when p.held_until > clock_timestamp() then p.events_per_second else 0 end as "events_per_second!",
-    p.events, p.row_writes, letters.open as "dead_letters!", p.last_error, p.last_error_at,
+    p.events, p.row_writes, letters.open as "dead_letters!", letters.discarded as "discarded!",
+    p.last_error, p.last_error_at,
     p.replay_position,
     p.replay_position is not null
-        and p.replay_reported_at > clock_timestamp() - interval '5 s' as "replaying!"
+        and coalesce(p.replay_reported_at > clock_timestamp() - interval '5 s', false) as "replaying!"
 from projections as p
 left join checkpoints as c using (projection)
 -- The one in Redis is as new as its worker's last report.
@@ -28,7 +29,9 @@ cross join lateral (
     ) as waiting
 ) as behind
 cross join lateral (
-    select count(*) as open from dead_letters as d
-    where d.projection = p.projection and d.state <> 'discarded'
+    select count(*) filter (where d.state <> 'discarded') as open,
+        count(*) filter (where d.state = 'discarded') as discarded
+    from dead_letters as d
+    where d.projection = p.projection
 ) as letters
 order by p.projection

@@ -13,7 +13,6 @@ use super::figures::{count, rate};
 use super::meter::{self, say};
 use super::{STOPPED, database, print, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
-use crate::connect;
 use crate::replays::{Done, Name, Source};
 
 /// Which projection, and from where.
@@ -38,7 +37,7 @@ pub struct ReplayArgs {
 pub async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let name = args.name;
     database(&args.database).await?.close().await;
-    let source = Source::new(&args.database, connect::cache(&args.redis)?);
+    let source = Source::new(&args.database, &args.redis);
     let unit = if name == Name::ActiveSessions {
         "sessions"
     } else {

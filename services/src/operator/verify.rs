@@ -8,16 +8,14 @@ use projections::replay::ReplayError;
 use projections::status;
 use projections::verify::{Compared, Difference, TOLD};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::figures::count;
 use super::meter::{self, say};
 use super::table::{Column, table};
-use super::{Output, database, print, print_json, until_stopped};
+use super::{Output, database, print, print_json, until_stopped, why};
 use crate::config::{DatabaseArgs, RedisArgs};
-use crate::connect;
 use crate::replays::{Name, Source, Verified};
 
 /// What a shell gets: something differs, or could not be checked.
@@ -42,46 +40,75 @@ pub struct VerifyArgs {
 /// What was found of a projection.
 type Found = (Name, Verified);
 
+/// What a verification came to.
+#[derive(Default)]
+struct Report {
+    found: Vec<Found>,
+    /// Events that are left out, and that are so for good.
+    dead: i64,
+    discarded: i64,
+    /// What kept it from comparing the rest.
+    error: Option<String>,
+}
+
 /// Compares; what keeps it from doing so has an exit code of its own.
 pub async fn run(args: &VerifyArgs) -> ExitCode {
     match checked(args).await {
-        Ok(equal) if equal => ExitCode::SUCCESS,
+        Ok(report) if report.error.is_some() => ExitCode::from(UNCHECKED),
+        Ok(report) if report.is_equal() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(DIFFERS),
         Err(error) => {
-            let stopped = matches!(error.downcast_ref(), Some(ReplayError::Stopped));
-            if stopped {
-                say("Stopped; nothing is left behind");
-            } else {
-                say(&format!("Error: it could not be checked: {error:#}"));
-            }
+            say(&format!("Error: it could not be checked: {}", why(&error)));
             ExitCode::from(UNCHECKED)
         }
     }
 }
 
-/// Whether all of it is equal.
-async fn checked(args: &VerifyArgs) -> anyhow::Result<bool> {
+async fn checked(args: &VerifyArgs) -> anyhow::Result<Report> {
     let mut names = args.names.clone();
     if names.is_empty() {
         names = Name::ALL.to_vec();
     }
     let pool = database(&args.database).await?;
-    let source = Source::new(&args.database, connect::cache(&args.redis)?);
-    let found = until_stopped(async |stop| compared(&source, &names, stop).await).await?;
-    let dead = dead_letters(&pool, &names).await?;
-    match args.output {
-        Output::Json => print_json(&json(&found, dead))?,
-        Output::Text => print(&text(&found, dead))?,
+    let source = Source::new(&args.database, &args.redis);
+    let mut report = Report::default();
+    let compared =
+        until_stopped(async |stop| compare(&source, &names, &mut report.found, stop).await);
+    if let Err(error) = compared.await {
+        let stopped = matches!(error.downcast_ref(), Some(ReplayError::Stopped));
+        let error = if stopped {
+            "stopped; nothing is left behind".to_owned()
+        } else {
+            why(&error)
+        };
+        let done = report.found.len();
+        say(&format!(
+            "Error: {} could not be checked: {error}",
+            names[done]
+        ));
+        report.error = Some(error);
     }
-    Ok(is_equal(&found))
+    for status in status::list(&pool).await? {
+        let compared = |(name, _): &Found| name.as_str() == status.projection;
+        if report.found.iter().any(compared) {
+            report.dead += status.dead_letters;
+            report.discarded += status.discarded;
+        }
+    }
+    match args.output {
+        Output::Json => print_json(&report.json())?,
+        Output::Text if report.found.is_empty() => {}
+        Output::Text => print(&report.text())?,
+    }
+    Ok(report)
 }
 
-async fn compared(
+async fn compare(
     source: &Source,
     names: &[Name],
+    found: &mut Vec<Found>,
     stop: &CancellationToken,
-) -> anyhow::Result<Vec<Found>> {
-    let mut found = Vec::new();
+) -> anyhow::Result<()> {
     for &name in names {
         let progress = watch::Sender::default();
         let shown = progress.subscribe();
@@ -90,20 +117,86 @@ async fn compared(
         say(&format!("{name}: compared"));
         found.push((name, verified));
     }
-    Ok(found)
+    Ok(())
 }
 
-/// How many dead letters the projections have.
-async fn dead_letters(pool: &PgPool, names: &[Name]) -> anyhow::Result<i64> {
-    let all = status::list(pool).await?;
-    let counted = all
-        .iter()
-        .filter(|status| names.iter().any(|name| name.as_str() == status.projection));
-    Ok(counted.map(|status| status.dead_letters).sum())
-}
+impl Report {
+    fn is_equal(&self) -> bool {
+        tables(&self.found).all(|(_, _, compared)| compared.differing == 0)
+    }
 
-fn is_equal(found: &[Found]) -> bool {
-    tables(found).all(|(_, _, compared)| compared.differing == 0)
+    fn text(&self) -> String {
+        let columns = [
+            Column::Left("PROJECTION"),
+            Column::Left("COMPARED"),
+            Column::Right("AT"),
+            Column::Right("ROWS"),
+            Column::Right("DIFFERENT"),
+        ];
+        let rows: Vec<_> = tables(&self.found)
+            .map(|(name, position, compared)| {
+                [
+                    name.to_string(),
+                    compared.name.clone(),
+                    position.map_or_else(|| "-".to_owned(), count),
+                    count(compared.rows),
+                    count(compared.differing),
+                ]
+            })
+            .collect();
+        let mut text = table(&columns, &rows);
+        for (_, _, compared) in tables(&self.found) {
+            text.push_str(&differences(compared));
+        }
+        for (name, verified) in &self.found {
+            if let Some(of) = verified.of {
+                let rows: u64 = verified.compared.iter().map(|compared| compared.rows).sum();
+                let _ = write!(
+                    text,
+                    "\n\n{name} holds {} of {} active sessions; queries find the others in the log.",
+                    count(rows),
+                    count(of)
+                );
+            }
+        }
+        if self.dead + self.discarded > 0 {
+            let _ = write!(
+                text,
+                "\n\nDead letters: {}, and {} discarded. What they say is left out on both sides; \
+                 see `reading-sessions dead-letters`.",
+                count(self.dead),
+                count(self.discarded)
+            );
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let compared: Vec<Value> = tables(&self.found)
+            .map(|(name, position, compared)| {
+                let first: Vec<Value> = compared
+                    .first
+                    .iter()
+                    .map(|row| json!({ "found": row.found, "expected": row.expected }))
+                    .collect();
+                json!({
+                    "projection": name.as_str(),
+                    "name": compared.name,
+                    "position": position,
+                    "rows": compared.rows,
+                    "differing": compared.differing,
+                    "first": first,
+                })
+            })
+            .collect();
+        json!({
+            "equal": self.error.is_none().then(|| self.is_equal()),
+            "compared": compared,
+            "dead_letters": self.dead,
+            "discarded": self.discarded,
+            "error": self.error,
+        })
+    }
 }
 
 fn tables(found: &[Found]) -> impl Iterator<Item = (Name, Option<i64>, &Compared)> {
@@ -111,40 +204,6 @@ fn tables(found: &[Found]) -> impl Iterator<Item = (Name, Option<i64>, &Compared
         let compared = verified.compared.iter();
         compared.map(|compared| (*name, verified.position, compared))
     })
-}
-
-fn text(found: &[Found], dead: i64) -> String {
-    let columns = [
-        Column::Left("PROJECTION"),
-        Column::Left("COMPARED"),
-        Column::Right("AT"),
-        Column::Right("ROWS"),
-        Column::Right("DIFFERENT"),
-    ];
-    let rows: Vec<_> = tables(found)
-        .map(|(name, position, compared)| {
-            [
-                name.to_string(),
-                compared.name.clone(),
-                position.map_or_else(|| "-".to_owned(), count),
-                count(compared.rows),
-                count(compared.differing),
-            ]
-        })
-        .collect();
-    let mut text = table(&columns, &rows);
-    for (_, _, compared) in tables(found) {
-        text.push_str(&differences(compared));
-    }
-    if dead > 0 {
-        let _ = write!(
-            text,
-            "\n\nDead letters: {}. What they say is left out on both sides; see \
-             `reading-sessions dead-letters`.",
-            count(dead)
-        );
-    }
-    text
 }
 
 fn differences(compared: &Compared) -> String {
@@ -173,25 +232,4 @@ fn differences(compared: &Compared) -> String {
         );
     }
     text
-}
-
-fn json(found: &[Found], dead: i64) -> Value {
-    let compared: Vec<Value> = tables(found)
-        .map(|(name, position, compared)| {
-            let first: Vec<Value> = compared
-                .first
-                .iter()
-                .map(|row| json!({ "found": row.found, "expected": row.expected }))
-                .collect();
-            json!({
-                "projection": name.as_str(),
-                "name": compared.name,
-                "position": position,
-                "rows": compared.rows,
-                "differing": compared.differing,
-                "first": first,
-            })
-        })
-        .collect();
-    json!({ "equal": is_equal(found), "compared": compared, "dead_letters": dead })
 }

@@ -146,7 +146,6 @@ mod tests {
 
     use super::*;
     use crate::config::{DatabaseArgs, RedisArgs};
-    use crate::connect;
 
     #[derive(Parser)]
     struct Settings {
@@ -165,7 +164,7 @@ mod tests {
             "--database-pool-timeout=1",
             "--redis-url=redis://127.0.0.1:1",
         ]);
-        let source = Source::new(&settings.database, connect::cache(&settings.redis).unwrap());
+        let source = Source::new(&settings.database, &settings.redis);
         let stop = CancellationToken::new();
         let (background, task) = Background::new(source, stop.clone());
         let task = tokio::spawn(task);

@@ -85,7 +85,11 @@ async fn a_discarded_letter_is_left_out_for_good() {
     settled(&app.pool, corner).await;
     let letter = format!("history.{position}");
     let said = run(corner, &["verify", "history"]).await;
-    assert!(said.ended(0).contains("Dead letters: 1."), "{}", said.out);
+    assert!(
+        said.ended(0).contains("Dead letters: 1, and 0 discarded."),
+        "{}",
+        said.out
+    );
     let said = run(corner, &["dead-letters", "discard", &letter]).await;
     assert!(said.ended(0).contains("is discarded"), "{}", said.out);
     let said = run(corner, &["dead-letters", "retry", &letter]).await;
@@ -100,4 +104,7 @@ async fn a_discarded_letter_is_left_out_for_good() {
     let discarded = run(corner, &discarded).await.json(0);
     assert_eq!(discarded[0]["id"], letter);
     assert_eq!(standing(corner, "history").await["dead_letters"], 0);
+    let said = run(corner, &["verify", "history"]).await;
+    let told = "Dead letters: 0, and 1 discarded.";
+    assert!(said.ended(0).contains(told), "{}", said.out);
 }

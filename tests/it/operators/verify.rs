@@ -1,5 +1,6 @@
 //! Comparing what queries read with the log.
 
+use tests::process::command;
 use tests::{App, check};
 
 use super::{after_reading, begin, interrupt, run, schemas, until};
@@ -67,6 +68,32 @@ async fn verify_tells_equal_from_different() {
     let _ = run(corner, &["verify"]).await.ended(0);
     assert_eq!(schemas(&app).await, [""; 0]);
     check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn what_was_compared_is_told_when_a_server_is_away() {
+    let app = after_reading().await;
+    let mut corner = app.corner.clone();
+    corner.redis_url = "redis://127.0.0.1:1".to_owned();
+    let said = run(&corner, &["verify"]).await;
+    let out = said.ended(3);
+    assert!(
+        out.contains("history_totals") && out.contains("days"),
+        "{out}"
+    );
+    assert!(!out.contains("active_sessions"), "{out}");
+    let why = "active_sessions could not be checked: Redis";
+    assert!(said.err.contains(why), "{}", said.err);
+    let found = run(&corner, &["verify", "-o", "json"]).await.json(3);
+    assert!(found["equal"].is_null(), "{found}");
+    assert!(found["error"].is_string(), "{found}");
+
+    // Who needs no Redis need not name one.
+    for arguments in [["verify", "history"], ["replay", "history"]] {
+        let mut command = command(&app.corner);
+        let ended = command.args(arguments).env_remove("REDIS_URL").status();
+        assert!(ended.await.unwrap().success(), "{arguments:?}");
+    }
 }
 
 #[tokio::test]
