@@ -35,7 +35,8 @@ pub struct DailyOfAll {
 pub struct Day {
     /// The day.
     date: NaiveDate,
-    /// Sessions in which something was read or seen.
+    /// Sessions in which something was read or seen; one that goes over midnight
+    /// counts on both days.
     total_sessions: i64,
     /// Readers who were seen reading.
     active_users: i64,
@@ -45,9 +46,10 @@ pub struct Day {
     total_reading_minutes: i64,
     /// Net progress in percent of a book, by session.
     avg_progress_percent: f64,
-    /// Sessions that came to more than ten minutes of active time.
+    /// Sessions that came to more than ten minutes of active time on the day; each
+    /// counts on one day.
     sessions_over_10min: i64,
-    /// Sessions that ended.
+    /// Sessions that ended; each counts on one day.
     completed_sessions: i64,
 }
 

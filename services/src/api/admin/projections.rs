@@ -76,7 +76,7 @@ pub struct LastError {
 }
 
 /// A replay.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Replay {
     /// How far it has come, a global position.
     pub position: i64,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sqlx::PgPool;
 use utoipa::IntoParams;
 
-use super::projections::{Projection, of};
+use super::projections::{Projection, Replay, of};
 use crate::api::extract::Query;
 use crate::api::problem::Problem;
 use crate::replays::{Background, Begun, Name};
@@ -71,7 +71,7 @@ async fn begun(
             "A replay of {name} is running, or was a moment ago"
         ))
     };
-    let projection = of(&pool, name).await?;
+    let mut projection = of(&pool, name).await?;
     // In this process or in another.
     if projection
         .replay
@@ -81,7 +81,15 @@ async fn begun(
         return Err(running());
     }
     match replays.begin(name, restart) {
-        Begun::Yes => Ok((StatusCode::ACCEPTED, Json(projection))),
+        Begun::Yes => {
+            let before = projection.replay.take().filter(|_| !restart);
+            let replay = before.unwrap_or_default();
+            projection.replay = Some(Replay {
+                running: true,
+                ..replay
+            });
+            Ok((StatusCode::ACCEPTED, Json(projection)))
+        }
         Begun::Running => Err(running()),
         Begun::Stopping => Err(Problem::unavailable("The service stops; try again shortly")),
     }
