@@ -71,7 +71,7 @@ struct ListArgs {
     /// Only those in a state.
     #[arg(long, value_enum)]
     state: Option<LetterState>,
-    /// At most so many.
+    /// At most so many, up to 10,000.
     #[arg(long, default_value = "100", value_parser = clap::value_parser!(i64).range(1..=10_000))]
     limit: i64,
     /// How to print.

@@ -58,7 +58,7 @@ pub struct TailArgs {
     #[arg(long, group = "begin", value_parser = clap::value_parser!(i64).range(0..))]
     from_position: Option<i64>,
     /// Begin with what was written since then: a time (RFC 3339), or how long
-    /// ago, a number and s, m, h or d.
+    /// ago, a number and s, m, h or d, at most 365d.
     #[arg(long, group = "begin", value_parser = since)]
     since: Option<Timestamp>,
     /// Stop at the end that the log has now.
