@@ -6,6 +6,8 @@ use std::fmt;
 use projections::dead_letter::{self, DeadLetter, Found, LetterId};
 use sqlx::PgPool;
 
+use crate::replays::Name;
+
 /// More dead letters than a projection may have.
 const ALL: i64 = 20_000;
 
@@ -30,6 +32,12 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unknown(id) if Name::named(&id.projection).is_none() => write!(
+                f,
+                "There is no projection {}, only {}",
+                id.projection,
+                Name::list()
+            ),
             Self::Unknown(id) => write!(f, "There is no dead letter {id}"),
             Self::Discarded(id) => write!(f, "{id} was discarded, and stays so"),
             Self::Waiting { id, on: Some(on) } => write!(

@@ -72,6 +72,7 @@ pub struct TailArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ShowArgs {
     /// The session's id.
+    #[arg(value_name = "UUID")]
     session: SessionId,
     #[command(flatten)]
     printing: Printing,

@@ -65,6 +65,10 @@ async fn a_dead_letter_is_shown_tried_again_and_applied_once_it_is_known() {
             "{}",
             said.err
         );
+        let said = run(corner, &["dead-letters", command, "cooks.3"]).await;
+        assert_eq!(said.code, Some(1), "{command}");
+        let no_such = "There is no projection cooks, only history, ";
+        assert!(said.err.contains(no_such), "{}", said.err);
         let said = run(corner, &["dead-letters", command, "nonsense"]).await;
         assert_eq!(said.code, Some(2), "{command}");
     }

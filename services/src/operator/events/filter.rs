@@ -15,10 +15,10 @@ pub struct Filter {
     #[arg(long = "event", value_enum)]
     events: Vec<Event>,
     /// Only this reader's.
-    #[arg(long)]
+    #[arg(long, value_name = "UUID")]
     reader: Option<Uuid>,
     /// Only this session's.
-    #[arg(long)]
+    #[arg(long, value_name = "UUID")]
     session: Option<SessionId>,
 }
 
