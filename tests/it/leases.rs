@@ -3,13 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use futures::stream;
 use projections::status;
 use services::config::Role;
 use sqlx::PgPool;
 use tests::process::Process;
-use tests::traffic::live_a_little;
+use tests::traffic::{all_live_a_little, live_a_little};
 use tests::{App, Stack, check};
 use uuid::Uuid;
 
@@ -149,11 +147,7 @@ async fn a_paused_projection_stands_still_and_goes_on_where_it_was() {
     let before = projections::checkpoint::read(&app.pool, "history")
         .await
         .unwrap();
-    let traffic = (10..15).map(|n| live_a_little(app.reader(), n));
-    stream::iter(traffic)
-        .buffer_unordered(5)
-        .collect::<Vec<()>>()
-        .await;
+    all_live_a_little(&app, 10..15).await;
     let head = eventlog::read::head(&app.pool).await.unwrap();
     let statistics = projections::checkpoint::Awaited::new(app.pool.clone(), "daily_stats");
     assert!(statistics.reaches(head, TAKEOVER).await.unwrap());

@@ -7,7 +7,7 @@ use futures::stream;
 use serde_json::json;
 use services::config::Role;
 use tests::reader::{Reader, id};
-use tests::traffic::live_a_little;
+use tests::traffic::{all_live_a_little, live_a_little};
 use tests::{App, check};
 use uuid::Uuid;
 
@@ -101,11 +101,7 @@ async fn two_workers_of_one_projection_apply_nothing_twice() {
         app.beside(&[Role::Projections]).await,
         app.beside(&[Role::Projections]).await,
     ];
-    let traffic = (1..20).map(|n| live_a_little(app.reader(), n * 7));
-    stream::iter(traffic)
-        .buffer_unordered(20)
-        .collect::<Vec<()>>()
-        .await;
+    all_live_a_little(&app, 1..20).await;
     check::everything(&app).await;
     for worker in workers {
         worker.stop().await;

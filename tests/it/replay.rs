@@ -4,8 +4,6 @@
 use std::time::{Duration, Instant};
 
 use eventlog::tail::Tail;
-use futures::StreamExt;
-use futures::stream;
 use projections::replay::{ReplayError, Replayed, replay, schema_of};
 use projections::runtime::{Progress, Until, Worker};
 use projections::{DailyStats, History, InTables, dead_letter};
@@ -14,7 +12,7 @@ use sqlx::PgPool;
 use tests::process::command;
 use tests::reader::id;
 use tests::stack::Corner;
-use tests::traffic::live_a_little;
+use tests::traffic::{all_live_a_little, live_a_little};
 use tests::{App, app, check, unknown};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -69,11 +67,7 @@ async fn shape(pool: &PgPool) -> Vec<String> {
 #[tokio::test]
 async fn a_replay_gives_the_same_rows_in_the_same_tables() {
     let app = App::start().await;
-    let traffic = (1..20).map(|n| live_a_little(app.reader(), n));
-    stream::iter(traffic)
-        .buffer_unordered(20)
-        .collect::<Vec<()>>()
-        .await;
+    all_live_a_little(&app, 1..20).await;
     check::everything(&app).await;
     sqlx::query("grant select on read.history to public")
         .execute(&app.pool)
@@ -193,11 +187,7 @@ async fn a_replay_that_can_apply_nothing_gives_up_and_says_why() {
 async fn a_replay_that_was_killed_goes_on_where_it_was() {
     let app = App::start().await;
     let reader = app.reader();
-    let traffic = (1..20).map(|n| live_a_little(app.reader(), n));
-    stream::iter(traffic)
-        .buffer_unordered(20)
-        .collect::<Vec<()>>()
-        .await;
+    all_live_a_little(&app, 1..20).await;
     check::everything(&app).await;
 
     // Stopped before its swap, by a table that is in use.

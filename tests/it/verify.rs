@@ -13,7 +13,7 @@ use rstest::rstest;
 use serde_json::json;
 use services::connect;
 use tests::stack::Corner;
-use tests::traffic::live_a_little;
+use tests::traffic::{all_live_a_little, live_a_little};
 use tests::{App, app, check, unknown};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -58,11 +58,7 @@ fn differing(compared: &[Compared]) -> Vec<(&str, u64)> {
 async fn lived() -> App {
     let app = App::start().await;
     app.settled().await;
-    let traffic = (1..10).map(|n| live_a_little(app.reader(), n));
-    stream::iter(traffic)
-        .buffer_unordered(10)
-        .collect::<Vec<()>>()
-        .await;
+    all_live_a_little(&app, 1..10).await;
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
     check::everything(&app).await;
     app

@@ -1,9 +1,12 @@
 //! Readers who live a little: random histories that an app could send.
 
+use std::ops::Range;
+
 use chrono::TimeDelta;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::App;
 use crate::reader::{Reader, id};
 
 /// A small generator (xorshift), so that a failure can be run again from its
@@ -34,6 +37,12 @@ pub const ZONES: [&str; 6] = [
     "Australia/Lord_Howe",
     "Pacific/Apia",
 ];
+
+/// As many readers as seeds, at the same time.
+pub async fn all_live_a_little(app: &App, seeds: Range<u64>) {
+    let lives = seeds.map(|seed| live_a_little(app.reader(), seed));
+    let _: Vec<()> = futures::future::join_all(lives).await;
+}
 
 /// A reader's two days: sessions that are read, left, superseded and ended,
 /// with observations late, twice, without a time, and refused.
