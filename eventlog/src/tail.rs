@@ -10,9 +10,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream;
-use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::consumer::pull::Config;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
 use futures::{FutureExt, StreamExt};
 use sqlx::PgPool;
 use tokio::sync::broadcast;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cloud_event::CloudEvent;
 use crate::deadline::within;
-use crate::{LogError, Logged, Recorded, Stored, Subjects, read, stream};
+use crate::{LogError, Logged, Recorded, Stored, Subjects, read};
 
 /// Events passed on together.
 const CHUNK: usize = 256;
@@ -40,6 +41,16 @@ const DEADLINE: Duration = Duration::from_secs(35);
 
 /// The pause before the stream is asked again.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause while there is no stream.
+const MADE_SOON: Duration = Duration::from_millis(100);
+
+/// How often JetStream says that a consumer without events is still there; after
+/// twice as long without a word it is gone.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// When JetStream forgets a consumer that nobody asks any more.
+const FORGOTTEN: Duration = Duration::from_secs(30);
 
 /// A live event, and the position of the one before it.
 #[derive(Clone, Debug)]
@@ -98,20 +109,40 @@ impl Tail {
         }
     }
 
+    /// Follows by a consumer without a name, until there is any error: then
+    /// another one is made. The client's ordered consumer would make the next
+    /// one itself, but by a name, and no user may make and delete consumers by
+    /// name that others might have; and order is checked by the readers.
     async fn follow(
         &self,
         jetstream: &jetstream::Context,
         subjects: &Subjects,
     ) -> Result<(), async_nats::Error> {
-        let consumer = stream::ensure(jetstream, subjects)
-            .await?
-            .create_consumer(OrderedConfig {
-                deliver_policy: DeliverPolicy::New,
-                filter_subject: subjects.all(),
-                ..OrderedConfig::default()
-            })
+        // Waits for the connection. What is asked without one waits in the
+        // client, and would make a consumer for each time it was asked.
+        jetstream.client().flush().await?;
+        let consumer = Config {
+            deliver_policy: DeliverPolicy::New,
+            filter_subject: subjects.all(),
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            num_replicas: 1,
+            inactive_threshold: FORGOTTEN,
+            ..Config::default()
+        };
+        let consumer = loop {
+            let made = jetstream.create_consumer_on_stream(consumer.clone(), subjects.stream());
+            match made.await {
+                Err(error) if is_without_stream(&error) => tokio::time::sleep(MADE_SOON).await,
+                made => break made?,
+            }
+        };
+        let mut messages = consumer
+            .stream()
+            .max_messages_per_batch(2 * CHUNK)
+            .heartbeat(HEARTBEAT)
+            .messages()
             .await?;
-        let mut messages = consumer.messages().await?;
         while let Some(first) = messages.next().await {
             let mut chunk = Vec::with_capacity(CHUNK);
             chunk.extend(live(&first?.payload));
@@ -125,6 +156,12 @@ impl Tail {
         }
         Ok(())
     }
+}
+
+/// Whether there is no stream yet, or no more; the relay makes it.
+fn is_without_stream(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// `None` for what cannot be decoded: its readers then see a hole, read the

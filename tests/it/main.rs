@@ -22,6 +22,7 @@ mod idempotency;
 mod kill;
 mod leases;
 mod lifecycle;
+mod nats_outages;
 mod nats_users;
 mod one_active_session;
 mod operators;

@@ -64,9 +64,30 @@ impl GuardedNats {
 
     /// Kills it and starts it again at the same address with its streams.
     pub async fn restart(&mut self) {
+        self.kill().await;
+        self.revive().await;
+    }
+
+    /// kill -9.
+    pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Starts one that was killed, at the same address.
+    pub async fn revive(&mut self) {
         self.child = spawn(&self.executable, &self.folder, &self.port.to_string());
         self.listens().await;
+    }
+
+    /// Takes away the streams and consumers of one that was killed.
+    pub fn wipe(&self) {
+        std::fs::remove_dir_all(self.folder.join("jetstream")).unwrap();
+    }
+
+    /// Where it listens, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// Waits until it listens, and says where.
@@ -88,7 +109,7 @@ impl GuardedNats {
     /// A user's address.
     #[must_use]
     pub fn url(&self, user: &str) -> String {
-        format!("nats://{user}:{}@127.0.0.1:{}", password(user), self.port)
+        format!("nats://{user}:{}@{}", password(user), self.address())
     }
 
     /// A corner whose NATS is this one, for a user; names are the public ones.
@@ -121,7 +142,7 @@ impl GuardedNats {
                 }
                 std::future::ready(())
             })
-            .connect(format!("127.0.0.1:{}", self.port))
+            .connect(self.address())
             .await?;
         Ok(Connection { client, complaints })
     }
@@ -129,6 +150,12 @@ impl GuardedNats {
     /// Connects as a user.
     pub async fn user(&self, user: &str, inbox: &str) -> Connection {
         self.connect(user, &password(user), inbox).await.unwrap()
+    }
+
+    /// A file that goes with the server.
+    #[must_use]
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// What the server refused to anybody, by its log.

@@ -1,5 +1,6 @@
 //! The service as a process of its own, to be killed.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -74,13 +75,24 @@ fn free_address() -> SocketAddr {
 impl Process {
     /// Starts all roles and waits until it is ready.
     pub async fn start(corner: &Corner) -> Self {
-        Self::start_of(&executable(), corner).await
+        Self::run(command(corner)).await
     }
 
     /// As [`Process::start`], of another executable.
     pub async fn start_of(executable: &Path, corner: &Corner) -> Self {
+        Self::run(command_of(executable, corner)).await
+    }
+
+    /// As [`Process::start`]; its log goes to a file, which is made.
+    pub async fn logging(corner: &Corner, log: &Path) -> Self {
+        let mut command = command(corner);
+        command.stderr(File::create(log).unwrap());
+        Self::run(command).await
+    }
+
+    async fn run(mut command: Command) -> Self {
         let (http, admin) = (free_address(), free_address());
-        let child = command_of(executable, corner)
+        let child = command
             .arg("serve")
             .env("HTTP_ADDR", http.to_string())
             .env("ADMIN_ADDR", admin.to_string())
