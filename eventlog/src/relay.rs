@@ -6,17 +6,21 @@
 //! relay that was paused and wakes up behind another's back is refused by the
 //! stream itself.
 
-use std::time::Duration;
+mod cursor;
+mod outage;
+
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures::{FutureExt, StreamExt};
 use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::cursor::Cursor;
+use self::outage::Outage;
 use crate::cloud_event::CloudEvent;
 use crate::deadline::within;
 use crate::stream::{self, StreamError};
@@ -27,6 +31,10 @@ const WINDOW: i64 = 512;
 
 /// How long the relay sleeps at most when nothing wakes it.
 const POLL: Duration = Duration::from_millis(500);
+
+/// How often a relay that has nothing to publish looks whether the stream still
+/// ends where it left it.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How often a relay that does not lead asks whether it may.
 const LEAD_RETRY: Duration = Duration::from_secs(1);
@@ -73,6 +81,9 @@ enum RelayError {
         actual: u64,
         duplicate: bool,
     },
+    /// The same, seen while there was nothing to publish.
+    #[error("the stream ends with message {actual}, expected {expected}")]
+    Moved { expected: u64, actual: u64 },
     /// The stream holds an event that the log does not: the log was restored
     /// from an older copy. Going on would publish other events under the same
     /// positions.
@@ -113,31 +124,23 @@ impl From<sqlx::Error> for RelayError {
     }
 }
 
-/// Where the stream ends.
-#[derive(Clone, Copy, Debug)]
-struct Cursor {
-    /// The stream's sequence of its last message.
-    stream_sequence: u64,
-    /// The global position of its last event; 0 when it is empty.
-    global_position: i64,
-}
-
 impl Relay {
     /// Relays until `shutdown`. Errors are logged and met by starting over
     /// from what the stream says.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let stopped = shutdown.clone().cancelled_owned();
+        let mut outage = Outage::default();
         tokio::select! {
             () = stopped => {}
             () = async { loop {
-                let pause = match self.lead().await {
+                let pause = match self.lead(&mut outage).await {
                     Ok(()) => ERROR_PAUSE,
                     Err(error) if error.needs_somebody() => {
                         tracing::error!(error = &error as &dyn std::error::Error, "the relay is stopped");
                         STOPPED_PAUSE
                     }
                     Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "the relay starts over");
+                        outage.tell(&error, &self.pool).await;
                         ERROR_PAUSE
                     }
                 };
@@ -146,20 +149,25 @@ impl Relay {
         }
     }
 
-    async fn lead(&mut self) -> Result<(), RelayError> {
+    async fn lead(&mut self, outage: &mut Outage) -> Result<(), RelayError> {
         // Out of the pool for good: the lock belongs to the session, so it must
         // end with this connection, however this future ends.
         let mut connection = self.pool.acquire().await?.detach();
         while !try_lock(&mut connection).await? {
-            // Who leads does not see this process's commits.
+            // Another leads, and tells what there is to tell of.
+            *outage = Outage::default();
+            // It does not see this process's commits.
             let tell = tell(self.jetstream.client(), &self.subjects, &mut self.head);
             let _ = tokio::time::timeout(LEAD_RETRY, tell).await;
         }
-        tracing::info!(stream = self.subjects.stream(), "the relay leads");
-        self.relay(&mut connection).await
+        self.relay(&mut connection, outage).await
     }
 
-    async fn relay(&mut self, connection: &mut PgConnection) -> Result<(), RelayError> {
+    async fn relay(
+        &mut self,
+        connection: &mut PgConnection,
+        outage: &mut Outage,
+    ) -> Result<(), RelayError> {
         let mut wakeups = self
             .jetstream
             .client()
@@ -167,8 +175,15 @@ impl Relay {
             .await
             .map_err(|error| RelayError::Publish(error.into()))?;
         let stream = stream::ensure(&self.jetstream, &self.subjects).await?;
-        let mut cursor = resume(&stream, &self.subjects, connection).await?;
+        let mut cursor = cursor::resume(&stream, &self.subjects, connection).await?;
+        tracing::info!(
+            stream = self.subjects.stream(),
+            after = cursor.global_position,
+            "the relay leads"
+        );
+        let mut looked = Instant::now();
         loop {
+            outage.published(cursor.global_position);
             // What came before this read needs no other.
             self.head.mark_unchanged();
             while let Some(Some(_)) = wakeups.next().now_or_never() {}
@@ -178,6 +193,11 @@ impl Relay {
             )
             .await?;
             if events.is_empty() {
+                outage.over();
+                if looked.elapsed() > LOOK {
+                    cursor.holds(&stream).await?;
+                    looked = Instant::now();
+                }
                 tokio::select! {
                     // The sender is gone when this process appends nothing.
                     Ok(()) = self.head.changed() => {}
@@ -187,6 +207,7 @@ impl Relay {
                 continue;
             }
             cursor = self.publish(&events, cursor).await?;
+            outage.over();
         }
     }
 
@@ -238,65 +259,6 @@ async fn try_lock(connection: &mut PgConnection) -> Result<bool, RelayError> {
     )
     .fetch_one(&mut *connection);
     Ok(within(DEADLINE, locked).await?)
-}
-
-/// Where the stream ends, and that the log knows that event.
-async fn resume(
-    stream: &Stream,
-    subjects: &Subjects,
-    connection: &mut PgConnection,
-) -> Result<Cursor, RelayError> {
-    let unavailable = |error: async_nats::Error| StreamError::Unavailable(error);
-    let stream_sequence = stream
-        .get_info()
-        .await
-        .map_err(|error| unavailable(error.into()))?
-        .state
-        .last_sequence;
-    let last = match stream
-        .get_last_raw_message_by_subject(&subjects.all())
-        .await
-    {
-        Ok(last) => last,
-        // A stream that is new.
-        Err(error)
-            if error.kind() == LastRawMessageErrorKind::NoMessageFound && stream_sequence == 0 =>
-        {
-            return Ok(Cursor {
-                stream_sequence,
-                global_position: 0,
-            });
-        }
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-            return Err(RelayError::StreamLostItsEnd {
-                stream: subjects.stream().to_owned(),
-                stream_sequence,
-            });
-        }
-        Err(error) => return Err(unavailable(error.into()).into()),
-    };
-    let event: CloudEvent =
-        serde_json::from_slice(&last.payload).map_err(|error| unavailable(error.into()))?;
-    let known = sqlx::query_scalar!(
-        r#"select exists (
-            select from events
-            where aggregate_id = $1 and sequence = $2 and global_position = $3
-        ) as "known!""#,
-        event.subject.as_ref(),
-        event.sequence,
-        event.globalposition,
-    )
-    .fetch_one(&mut *connection);
-    if !within(DEADLINE, known).await? {
-        return Err(RelayError::LogLostItsEnd {
-            id: event.id.into_owned(),
-            global_position: event.globalposition,
-        });
-    }
-    Ok(Cursor {
-        stream_sequence,
-        global_position: event.globalposition,
-    })
 }
 
 /// Tells relays in other processes of this one's commits, until `shutdown`; for

@@ -1,0 +1,92 @@
+//! Where the stream ends: what the relay goes on from, and looks at now and then.
+
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use sqlx::PgConnection;
+
+use super::{DEADLINE, RelayError};
+use crate::Subjects;
+use crate::cloud_event::CloudEvent;
+use crate::deadline::within;
+use crate::stream::StreamError;
+
+/// Where the stream ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    /// The stream's sequence of its last message.
+    pub stream_sequence: u64,
+    /// The global position of its last event; 0 when it is empty.
+    pub global_position: i64,
+}
+
+impl Cursor {
+    /// That the stream still ends here. It does not when NATS lost its disk, or
+    /// another relay leads, and one that has nothing to publish would not see it.
+    pub async fn holds(&self, stream: &Stream) -> Result<(), RelayError> {
+        let actual = last_sequence(stream).await?;
+        let expected = self.stream_sequence;
+        if actual != expected {
+            return Err(RelayError::Moved { expected, actual });
+        }
+        Ok(())
+    }
+}
+
+/// Where the stream ends, and that the log knows that event.
+pub async fn resume(
+    stream: &Stream,
+    subjects: &Subjects,
+    connection: &mut PgConnection,
+) -> Result<Cursor, RelayError> {
+    let unavailable = |error: async_nats::Error| StreamError::Unavailable(error);
+    let stream_sequence = last_sequence(stream).await?;
+    let last = match stream
+        .get_last_raw_message_by_subject(&subjects.all())
+        .await
+    {
+        Ok(last) => last,
+        // A stream that is new.
+        Err(error)
+            if error.kind() == LastRawMessageErrorKind::NoMessageFound && stream_sequence == 0 =>
+        {
+            return Ok(Cursor {
+                stream_sequence,
+                global_position: 0,
+            });
+        }
+        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+            return Err(RelayError::StreamLostItsEnd {
+                stream: subjects.stream().to_owned(),
+                stream_sequence,
+            });
+        }
+        Err(error) => return Err(unavailable(error.into()).into()),
+    };
+    let event: CloudEvent =
+        serde_json::from_slice(&last.payload).map_err(|error| unavailable(error.into()))?;
+    let known = sqlx::query_scalar!(
+        r#"select exists (
+            select from events
+            where aggregate_id = $1 and sequence = $2 and global_position = $3
+        ) as "known!""#,
+        event.subject.as_ref(),
+        event.sequence,
+        event.globalposition,
+    )
+    .fetch_one(&mut *connection);
+    if !within(DEADLINE, known).await? {
+        return Err(RelayError::LogLostItsEnd {
+            id: event.id.into_owned(),
+            global_position: event.globalposition,
+        });
+    }
+    Ok(Cursor {
+        stream_sequence,
+        global_position: event.globalposition,
+    })
+}
+
+async fn last_sequence(stream: &Stream) -> Result<u64, StreamError> {
+    let info = stream.get_info().await;
+    let info = info.map_err(|error| StreamError::Unavailable(error.into()))?;
+    Ok(info.state.last_sequence)
+}
