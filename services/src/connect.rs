@@ -4,14 +4,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
-use async_nats::jetstream;
 use eventlog::deadline::within;
 use projections::cache::Cache;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 
-use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
+use crate::config::{DatabaseArgs, RedisArgs};
+
+mod nats;
+
+pub use nats::jetstream;
 
 /// How long a writer waits for the log's order lock, and how long anyone may
 /// sit in a transaction: a holder that hangs must not stop all others.
@@ -65,12 +68,6 @@ const PROJECTING: [(&str, &str); 3] = [
     ("synchronous_commit", "off"),
     ("enable_seqscan", "off"),
 ];
-
-/// How soon a NATS connection that is dead is noticed: two missed pings.
-const NATS_PING: Duration = Duration::from_secs(5);
-
-/// How long JetStream may take to answer.
-const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A pool for the API's queries.
 ///
@@ -210,45 +207,6 @@ fn pool(args: &DatabaseArgs, size: u32) -> PgPoolOptions {
             })
         })
         .max_lifetime(Duration::from_hours(1))
-}
-
-/// JetStream. NATS itself need not be there yet: it is connected to in the
-/// background, again and again.
-///
-/// # Errors
-/// When the address is not valid.
-pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
-    let url = args.url()?;
-    let address = async_nats::ServerAddr::from_str(url.expose())
-        .map_err(|_| anyhow::anyhow!("NATS_URL is not an address of NATS: {}", url.as_address()))?;
-    // The client does not take credentials from the address by itself.
-    let options = match (address.username(), address.password()) {
-        (Some(user), Some(password)) => {
-            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
-        }
-        _ => async_nats::ConnectOptions::new(),
-    };
-    let client = options
-        .name("reading-sessions")
-        .event_callback(async |event| match event {
-            async_nats::Event::Connected => tracing::info!("NATS is connected"),
-            async_nats::Event::Closed => tracing::debug!("NATS is closed"),
-            event => tracing::warn!(%event, "NATS"),
-        })
-        .ping_interval(NATS_PING)
-        .retry_on_initial_connect()
-        .max_reconnects(None)
-        .reconnect_delay_callback(|attempt| {
-            Duration::from_millis(100 * u64::try_from(attempt.min(10)).unwrap_or(10))
-        })
-        .connect(address.clone())
-        .await
-        .context("cannot use NATS")?;
-    Ok(jetstream::ContextBuilder::new()
-        .timeout(JETSTREAM_TIMEOUT)
-        .ack_timeout(JETSTREAM_TIMEOUT)
-        .max_ack_inflight(1_024)
-        .build(client))
 }
 
 /// Redis. It need not be there yet.
