@@ -3,7 +3,9 @@
 A durable consumer remembers how far this program has come, and a small SQLite
 file what it has counted. What is counted is counted once: an event's id and its
 effect are written in one transaction, and the event is acknowledged after it.
-Killed at any moment, it goes on where it was.
+Killed at any moment, it goes on where it was, and it waits for a NATS that is
+away. One that lost its disk has lost the consumer too: it is made again, and all
+events come once more.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 from datetime import datetime
 
 import nats
@@ -28,6 +31,9 @@ ACK_WAIT = 5
 
 # How long a request for events waits for the first.
 PATIENCE = 1
+
+# How long NATS is left alone after an error.
+PAUSE = 1
 
 
 def elapsed_ms(event):
@@ -84,14 +90,32 @@ class Counts:
                 print(json.dumps(line), flush=True)
 
 
+async def trouble(error):
+    print(f"NATS: {error!r}; trying again", file=sys.stderr, flush=True)
+
+
 async def consume(arguments, counts):
     connection = await nats.connect(
         arguments.nats_url,
         # Where a user of its own may listen; see nats/server.conf.
         inbox_prefix=b"_INBOX_analytics",
         max_reconnect_attempts=-1,
+        error_cb=trouble,
     )
-    jetstream = connection.jetstream()
+    while True:
+        try:
+            await follow(connection.jetstream(), arguments, counts)
+            break
+        # NATS is away, or it lost the stream, which the service makes again.
+        except (nats.errors.Error, asyncio.TimeoutError) as error:
+            await trouble(error)
+            await asyncio.sleep(PAUSE)
+    counts.show()
+    await connection.close()
+
+
+async def follow(jetstream, arguments, counts):
+    """Counts until NATS fails, or to the stream's end if that is wanted."""
     consumer = ConsumerConfig(
         name=arguments.durable,
         durable_name=arguments.durable,
@@ -99,24 +123,23 @@ async def consume(arguments, counts):
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT,
     )
+    # Makes it, unless there is one.
     await jetstream.add_consumer(STREAM, consumer)
     subscription = await jetstream.pull_subscribe_bind(arguments.durable, STREAM)
     while True:
         try:
             messages = await subscription.fetch(BATCH, timeout=PATIENCE)
-        except nats.errors.TimeoutError:
+        # There was nothing, or NATS did not answer; that shows now.
+        except asyncio.TimeoutError:
             state = await subscription.consumer_info()
             if arguments.until_end and state.num_pending == state.num_ack_pending == 0:
-                break
+                return
             continue
         changed = counts.count(json.loads(message.data) for message in messages)
         for message in messages:
             await message.ack()
         if not arguments.until_end:
             counts.show(changed)
-    if arguments.until_end:
-        counts.show()
-    await connection.close()
 
 
 def main():
