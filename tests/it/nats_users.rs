@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
+use async_nats::jetstream::consumer::AckPolicy;
 use async_nats::jetstream::consumer::pull::Config as PullConfig;
+use async_nats::jetstream::consumer::push::Config as PushConfig;
 use async_nats::jetstream::stream::{Config as StreamConfig, StorageType};
 use futures::StreamExt;
 use services::config::Role;
@@ -131,19 +133,70 @@ async fn an_analytics_consumer_reads_and_acknowledges_and_goes_on_from_there() {
     assert_eq!(nats.violations(), Vec::<String>::new());
 }
 
-#[tokio::test]
-async fn projections_tell_of_what_they_cannot_apply_and_operators_read_it() {
-    let stack = Stack::shared().await;
-    let nats = GuardedNats::start(&stack).await;
-    let projections = user(&nats, "projections").await;
-    let jetstream = jetstream::new(projections.client.clone());
+/// The stream of dead letters, made by one who may.
+async fn dead_letters(jetstream: &jetstream::Context) -> jetstream::stream::Stream {
     let config = StreamConfig {
         name: "READING_DEAD".to_owned(),
         subjects: vec!["reading.dead.>".to_owned()],
         storage: StorageType::File,
         ..StreamConfig::default()
     };
-    let stream = jetstream.get_or_create_stream(config).await.unwrap();
+    jetstream.get_or_create_stream(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_an_analytics_consumer_has_sent_elsewhere_reaches_no_stream() {
+    let stack = Stack::shared().await;
+    let nats = GuardedNats::start(&stack).await;
+    let corner = nats.corner(&stack.corner().await, "reading");
+    let settings = app::settings(&corner, &Role::ALL);
+    let app = App::run(stack, corner, &settings).await;
+    read(&app, 2).await;
+    let stream = filled(&nats, 6).await;
+    let projections = user(&nats, "projections").await;
+    let dead = dead_letters(&jetstream::new(projections.client.clone())).await;
+
+    let operator = user(&nats, "operator").await;
+    let wakeups = operator.client.subscribe("reading.wake").await.unwrap();
+    operator.client.flush().await.unwrap();
+    let analytics = user(&nats, "analytics").await;
+    let jetstream = jetstream::new(analytics.client.clone());
+    // The last is heard: by then the others were too, if by anybody.
+    for (name, target) in [
+        ("into", "reading.sessions.started.p0"),
+        ("dead", "reading.dead.history"),
+        ("purge", "$JS.API.STREAM.PURGE.READING"),
+        ("delete", "$JS.API.STREAM.DELETE.READING"),
+        ("wake", "reading.wake"),
+    ] {
+        let config = PushConfig {
+            name: Some(name.to_owned()),
+            deliver_subject: target.to_owned(),
+            ack_policy: AckPolicy::None,
+            headers_only: true,
+            ..PushConfig::default()
+        };
+        let made = jetstream.create_consumer_on_stream(config, "READING").await;
+        assert_eq!(made.is_err(), name == "into", "{name}");
+    }
+    let heard = wakeups.take(6).collect::<Vec<_>>();
+    assert_eq!(tokio::time::timeout(LONGEST, heard).await.unwrap().len(), 6);
+    for name in ["dead", "purge", "delete"] {
+        let info = stream.consumer_info(name).await.unwrap();
+        assert_eq!(info.delivered.consumer_sequence, 0, "{name}");
+    }
+    assert_eq!(dead.get_info().await.unwrap().state.messages, 0);
+    check::everything(&app).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn projections_tell_of_what_they_cannot_apply_and_operators_read_it() {
+    let stack = Stack::shared().await;
+    let nats = GuardedNats::start(&stack).await;
+    let projections = user(&nats, "projections").await;
+    let jetstream = jetstream::new(projections.client.clone());
+    let stream = dead_letters(&jetstream).await;
     let stored = jetstream.publish("reading.dead.history", "{}".into()).await;
     assert_eq!(stored.unwrap().await.unwrap().sequence, 1);
     let read = stream.get_raw_message(1).await.unwrap();
