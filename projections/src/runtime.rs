@@ -30,7 +30,8 @@ const MAX_REPLAY_BATCH: usize = 1_048_576;
 const MAX_ROWS: usize = 65_536;
 
 /// How long events are folded before they are written; bounds what a kill costs.
-const MAX_FOLDING: Duration = Duration::from_secs(2);
+/// Rows are written again in each step, so shorter ones make a replay slower.
+const MAX_FOLDING: Duration = Duration::from_secs(5);
 
 /// The pauses after failures in a row: a store that is away is not hammered,
 /// one that is back is noticed within seconds.
