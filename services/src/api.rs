@@ -29,6 +29,7 @@ pub mod queries;
 pub mod rate_limit;
 pub mod serve;
 pub mod session;
+pub mod traffic;
 pub mod work;
 
 use admission::Admission;
@@ -36,7 +37,10 @@ use idempotency::Idempotency;
 use problem::Problem;
 use queries::ReadTable;
 use rate_limit::Preset;
+use traffic::Traffic;
 use work::Places;
+
+use crate::metrics::Metrics;
 
 /// The largest body taken, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -57,7 +61,12 @@ pub struct Handles {
 }
 
 /// All that client apps may call.
-pub fn router(handles: Handles, admission: Admission, origins: &[HeaderValue]) -> Router {
+pub fn router(
+    handles: Handles,
+    admission: Admission,
+    origins: &[HeaderValue],
+    metrics: &Metrics,
+) -> Router {
     let Handles {
         sessions,
         cache,
@@ -112,7 +121,7 @@ pub fn router(handles: Handles, admission: Admission, origins: &[HeaderValue]) -
         .layer(middleware::from_fn_with_state(admission, admission::anyone))
         .nest("/api/v1/reading-sessions", sessions)
         .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)));
-    edge::around(cors::apply(router, origins))
+    edge::around(cors::apply(router, origins), Traffic::of_apps(metrics))
 }
 
 /// The router adds which methods are allowed; to who only asks, that is the

@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod config;
 pub mod connect;
+pub mod metrics;
 pub mod telemetry;
 
 pub mod letters;

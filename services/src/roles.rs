@@ -28,6 +28,7 @@ use crate::api::queries::ReadTable;
 use crate::api::rate_limit::Limiter;
 use crate::api::serve::Limits;
 use crate::config::{Role, ServeArgs};
+use crate::metrics::Metrics;
 use crate::replays::{Background, Source};
 use crate::{api, connect, maintenance};
 
@@ -75,6 +76,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         writers: Stage::default(),
         workers: Stage::default(),
     };
+    let metrics = Metrics::default();
     let (head, head_seen) = watch::channel(0);
     let subjects = Subjects::new(&args.nats.nats_prefix);
     let relays = args.has(Role::Relay);
@@ -102,7 +104,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             daily_stats: table(DailyStats::NAME),
         };
         let admission = admission.clone().expect("the API verifies tokens");
-        let router = api::router(handles, admission, &args.http.cors_origins);
+        let router = api::router(handles, admission, &args.http.cors_origins, &metrics);
         service.serve(listener, router, args.http.limits);
         if !relays {
             let stop = service.workers.stop.clone();
@@ -118,7 +120,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         Some(admission) => Some(service.admin(args, admission)?),
         None => None,
     };
-    let router = api::admin::router(pool, operators);
+    let router = api::admin::router(pool, operators, &metrics);
     service.serve(admin, router, args.http.limits);
 
     if relays {

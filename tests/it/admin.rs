@@ -273,6 +273,27 @@ async fn a_process_that_cannot_verify_tokens_serves_probes_alone() {
 }
 
 #[tokio::test]
+async fn what_was_answered_is_counted() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let started = reader.start(Uuid::new_v4()).await.ok();
+    let path = format!("/{}", id(&started));
+    let _ = reader.call(Method::GET, &path, None).await.ok();
+    let _ = app
+        .reader()
+        .call(Method::GET, &path, None)
+        .await
+        .problem(404);
+    let metrics = app.metrics().await;
+    let requests = |status: &str| {
+        metrics.get(&format!(
+            r#"reading_sessions_http_requests_total{{method="GET",route="/api/v1/reading-sessions/{{id}}",status="{status}"}}"#
+        ))
+    };
+    assert_eq!((requests("200"), requests("404")), (1.0, 1.0));
+}
+
+#[tokio::test]
 async fn a_replay_stops_with_the_service_and_goes_on_in_the_next() {
     let app = App::start().await;
     let operator = app.operator();

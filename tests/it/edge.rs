@@ -9,8 +9,10 @@ use axum::middleware;
 use axum::routing::get;
 use reqwest::{Method, Response};
 use serde_json::json;
+use services::api::traffic::Traffic;
 use services::api::{edge, serve, work};
 use services::config::Role;
+use services::metrics::Metrics;
 use tests::reader::id;
 use tests::{Answer, App, Reader, Stack, app};
 use tokio::net::TcpListener;
@@ -22,7 +24,8 @@ use uuid::Uuid;
 async fn behind_the_edge(router: Router, places: work::Places) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = edge::around(router.layer(middleware::from_fn_with_state(places, work::work)));
+    let router = router.layer(middleware::from_fn_with_state(places, work::work));
+    let router = edge::around(router, Traffic::of_apps(&Metrics::default()));
     let stop = CancellationToken::new();
     tokio::spawn(serve::run(
         listener,

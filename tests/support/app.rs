@@ -121,6 +121,12 @@ impl App {
         Reader::new(self.client.clone(), url, id, token)
     }
 
+    /// What it has counted so far.
+    pub async fn metrics(&self) -> Metrics {
+        let metrics = self.client.get(format!("{}/metrics", self.admin_url));
+        Metrics(metrics.send().await.unwrap().text().await.unwrap())
+    }
+
     /// Stops the service in order.
     pub async fn stop(mut self) {
         self.service.take().expect("it runs").stop().await;
@@ -129,6 +135,21 @@ impl App {
     /// Waits until every projection has come to the end of the log.
     pub async fn settled(&self) {
         settled(&self.pool, &self.corner).await;
+    }
+}
+
+/// What a service has counted.
+#[derive(Debug)]
+pub struct Metrics(String);
+
+impl Metrics {
+    /// A counter or gauge, by its name and labels as they are shown; 0 when
+    /// nothing was counted yet.
+    #[must_use]
+    pub fn get(&self, name: &str) -> f64 {
+        let mut values = self.0.lines().filter_map(|line| line.strip_prefix(name));
+        let value = values.find_map(|rest| rest.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 }
 

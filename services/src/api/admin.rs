@@ -18,8 +18,10 @@ pub mod replay;
 
 use super::admission::{self, Admission};
 use super::problem::Problem;
+use super::traffic::Traffic;
 use super::work::{self, Places};
 use super::{edge, health, openapi};
+use crate::metrics::Metrics;
 use crate::replays::{Background, Name};
 
 /// Operators' calls at work at the same time. They are few, and must not take
@@ -38,8 +40,8 @@ pub struct Handles {
 
 /// All that may be called on the operators' listener: probes, and operators'
 /// calls where tokens can be verified.
-pub fn router(probed: PgPool, handles: Option<Handles>) -> Router {
-    let mut router = health::router(probed)
+pub fn router(probed: PgPool, handles: Option<Handles>, metrics: &Metrics) -> Router {
+    let mut router = health::router(probed, metrics.clone())
         .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::method_not_allowed());
     if let Some(handles) = handles {
@@ -47,7 +49,7 @@ pub fn router(probed: PgPool, handles: Option<Handles>) -> Router {
             .merge(openapi::operators::router())
             .nest("/api/v1/admin", calls(handles));
     }
-    edge::around(router)
+    edge::around(router, Traffic::of_operators(metrics))
 }
 
 async fn nothing() -> Problem {

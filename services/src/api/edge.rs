@@ -1,11 +1,11 @@
-//! Around every request: its id, its line in the log, the body of a problem,
-//! and the headers that every answer has.
+//! Around every request: its id, its line in the log and its count, the body of
+//! a problem, and the headers that every answer has.
 
 use std::any::Any;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +13,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
 use super::problem::Problem;
+use super::traffic::Traffic;
 
 /// Names a request in its answer, in a problem and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,10 +22,10 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 
 /// All that is around every request.
-pub fn around(router: Router) -> Router {
+pub fn around(router: Router, traffic: Traffic) -> Router {
     router
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(edge))
+        .layer(middleware::from_fn_with_state(traffic, edge))
 }
 
 /// The answer to a panic. What was said at it stands in the log already.
@@ -33,7 +34,7 @@ pub fn panicked(_said: Box<dyn Any + Send>) -> Response {
     Problem::internal().into_response()
 }
 
-async fn edge(request: Request, next: Next) -> Response {
+async fn edge(State(traffic): State<Traffic>, request: Request, next: Next) -> Response {
     let request_id = request_id(&request);
     let method = request.method().clone();
     let route = request
@@ -51,7 +52,9 @@ async fn edge(request: Request, next: Next) -> Response {
         }
         problem.write(&mut response, request_id.to_str().unwrap_or_default());
     }
-    let duration_us = started.elapsed().as_micros();
+    let took = started.elapsed();
+    traffic.count(&method, &route, status, took);
+    let duration_us = took.as_micros();
     if is_news(status) {
         tracing::info!(request.id = ?request_id, %method, route, status = status.as_u16(), duration_us, "refused");
     } else {

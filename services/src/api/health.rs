@@ -1,24 +1,35 @@
 //! Probes, on the operators' listener. `/livez` says that the process runs and
-//! asks nothing else; `/readyz` that it can do its work.
+//! asks nothing else; `/readyz` that it can do its work; `/metrics` what it did.
 
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgPool};
 
+use crate::metrics::{self, Metrics};
+
 /// How long Postgres may take to answer a probe.
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// All that probes may call.
-pub fn router(pool: PgPool) -> Router {
+pub fn router(pool: PgPool, metrics: Metrics) -> Router {
     Router::new()
         .route("/livez", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
         .with_state(pool)
+        .route(
+            "/metrics",
+            get(async move || {
+                (
+                    [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
+                    metrics.text(),
+                )
+            }),
+        )
 }
 
 /// Ready when Postgres answers. NATS and Redis are not asked: without them the

@@ -1,0 +1,125 @@
+//! Requests, counted: how many, with which answers, and how long they took.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::metrics::Metrics;
+
+/// Upper bounds of the latencies told apart, in seconds: from a read of Redis
+/// to the deadline of a request.
+const LATENCIES: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0,
+];
+
+/// What is counted of the requests to a listener; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    answered: Family<Answered, Counter>,
+    took: Family<Route, Histogram>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answered {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Route {
+    method: &'static str,
+    route: String,
+}
+
+impl Traffic {
+    /// That of client apps.
+    #[must_use]
+    pub fn of_apps(metrics: &Metrics) -> Self {
+        Self::new(metrics, "reading_sessions_http", "client apps")
+    }
+
+    /// That of operators and probes.
+    #[must_use]
+    pub fn of_operators(metrics: &Metrics) -> Self {
+        Self::new(metrics, "reading_sessions_admin_http", "operators")
+    }
+
+    fn new(metrics: &Metrics, prefix: &str, whose: &str) -> Self {
+        let latencies: fn() -> Histogram = || Histogram::new(LATENCIES);
+        Self {
+            answered: metrics.register(
+                &format!("{prefix}_requests"),
+                &format!("Requests of {whose}, by their answer's status"),
+                Family::default(),
+            ),
+            took: metrics.register(
+                &format!("{prefix}_request_duration_seconds"),
+                &format!("Time from a request of {whose} to the head of its answer"),
+                Family::new_with_constructor(latencies),
+            ),
+        }
+    }
+
+    /// Counts an answer; `route` is the pattern of its path.
+    pub fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+        let method = known(method);
+        let route = route.to_owned();
+        let answered = Answered {
+            method,
+            route: route.clone(),
+            status: status.as_u16(),
+        };
+        self.answered.get_or_create(&answered).inc();
+        let route = Route { method, route };
+        self.took.get_or_create(&route).observe(took.as_secs_f64());
+    }
+}
+
+/// A client may send any method; a label must not grow with that.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_route_and_status() {
+        let metrics = Metrics::default();
+        let traffic = Traffic::of_apps(&metrics);
+        let took = Duration::from_millis(3);
+        for status in [StatusCode::OK, StatusCode::OK, StatusCode::NOT_FOUND] {
+            traffic.count(&Method::GET, "/{id}", status, took);
+        }
+        traffic.count(
+            &Method::from_bytes(b"X").unwrap(),
+            "none",
+            StatusCode::OK,
+            took,
+        );
+        let text = metrics.text();
+        for line in [
+            r#"reading_sessions_http_requests_total{method="GET",route="/{id}",status="200"} 2"#,
+            r#"reading_sessions_http_requests_total{method="GET",route="/{id}",status="404"} 1"#,
+            r#"reading_sessions_http_requests_total{method="other",route="none",status="200"} 1"#,
+            r#"reading_sessions_http_request_duration_seconds_bucket{le="0.002",method="GET",route="/{id}"} 0"#,
+            r#"reading_sessions_http_request_duration_seconds_bucket{le="0.005",method="GET",route="/{id}"} 3"#,
+        ] {
+            assert!(text.lines().any(|said| said == line), "{line}\n{text}");
+        }
+    }
+}
