@@ -3,7 +3,7 @@
 //! only read.
 
 use domain::{ReaderId, SessionId};
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::LogError;
@@ -23,6 +23,67 @@ pub async fn active_session(
     .fetch_optional(pool)
     .await?;
     Ok(claimed.and_then(|id| id.parse().ok()))
+}
+
+/// What the log holds of a reader's active session, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The session, its last event's sequence, and that event's global position.
+    pub session: Option<(SessionId, i64, i64)>,
+    /// The position of the log's last event.
+    pub head: i64,
+}
+
+/// The session that a reader has open and how far it is, in one statement.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn claimed(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+) -> Result<Claimed, LogError> {
+    let row = sqlx::query_file!("src/claims/claimed.sql", reader_id.uuid())
+        .fetch_one(database)
+        .await?;
+    let session = || {
+        Some((
+            row.session_id.as_ref()?.parse().ok()?,
+            row.sequence?,
+            row.global_position?,
+        ))
+    };
+    Ok(Claimed {
+        session: session(),
+        head: row.head,
+    })
+}
+
+/// Of some readers, those with a session open, and the global position at which
+/// each was started.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn opened(
+    database: impl PgExecutor<'_>,
+    readers: &[ReaderId],
+) -> Result<Vec<(ReaderId, SessionId, i64)>, LogError> {
+    let ids: Vec<Uuid> = readers.iter().map(|reader| reader.uuid()).collect();
+    let rows = sqlx::query!(
+        "select reader_id, session_id, global_position from claims
+        join events on aggregate_id = session_id and sequence = 1
+        where reader_id = any ($1)",
+        &ids
+    )
+    .fetch_all(database)
+    .await?;
+    let opened = |(reader_id, session_id, position)| {
+        let (reader_id, session_id) = claim((reader_id, session_id))?;
+        Some((reader_id, session_id, position))
+    };
+    let rows = rows
+        .into_iter()
+        .map(|row| (row.reader_id, row.session_id, row.global_position));
+    Ok(rows.filter_map(opened).collect())
 }
 
 /// Readers with a session open, in the order of their ids, after one of them.

@@ -9,6 +9,7 @@ use domain::session::{Rules, Session};
 use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, UpdatePosition,
 };
+use moka::sync::Cache;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -46,6 +47,11 @@ const MAX_COMMANDS: usize = 8_192;
 /// How long the log may take to be read for a decision.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long it is remembered that a reader began or ended a session here, and of
+/// how many: projections are usually some milliseconds behind.
+const CLAIMED_FOR: Duration = Duration::from_secs(10);
+const MAX_CLAIMED: u64 = 100_000;
+
 /// How often a reader's active session is looked for while it changes.
 const ACTIVE_ATTEMPTS: u32 = 3;
 
@@ -58,6 +64,8 @@ struct Inner {
     rules: Rules,
     places: Arc<Semaphore>,
     turns: Turns,
+    /// Where readers began or ended a session here, a moment ago.
+    claimed_at: Cache<ReaderId, i64>,
 }
 
 impl Sessions {
@@ -69,6 +77,10 @@ impl Sessions {
             rules,
             places: Arc::new(Semaphore::new(MAX_COMMANDS)),
             turns: Turns::default(),
+            claimed_at: Cache::builder()
+                .time_to_live(CLAIMED_FOR)
+                .max_capacity(MAX_CLAIMED)
+                .build(),
         }))
     }
 
@@ -191,31 +203,43 @@ impl Sessions {
         Ok(Some(found).filter(|found| owned_by(found, reader_id)))
     }
 
-    /// The reader's active session, from the log.
+    /// The reader's active session, from the log, and the position that the log
+    /// was read at.
     ///
     /// # Errors
     /// See [`LogError`].
-    pub async fn active(&self, reader_id: ReaderId) -> Result<Option<Active>, LogError> {
+    pub async fn active(&self, reader_id: ReaderId) -> Result<(Option<Active>, i64), LogError> {
         let repository = &self.0.repository;
-        // Between the two reads it may have ended, and another begun: the claim
-        // changes with the events.
+        let mut claimed = claims::claimed(repository.pool(), reader_id).await?;
         for _ in 0..ACTIVE_ATTEMPTS {
-            let claimed = claims::active_session(repository.pool(), reader_id).await?;
-            let Some(session_id) = claimed else {
-                return Ok(None);
+            let Some((session_id, sequence, position)) = claimed.session else {
+                break;
             };
-            let versioned = repository.load_newest(session_id).await?;
+            let versioned = repository.load_from(session_id, sequence).await?;
             if versioned.session.started().is_some_and(Session::is_active) {
-                let global_position =
-                    read::position(repository.pool(), session_id, versioned.sequence).await?;
-                return Ok(Some(Active {
+                let global_position = if versioned.sequence == sequence {
+                    position
+                } else {
+                    read::position(repository.pool(), session_id, versioned.sequence).await?
+                };
+                let active = Active {
                     session_id,
                     versioned,
                     global_position,
-                }));
+                };
+                return Ok((Some(active), claimed.head));
             }
+            // It has ended since the claim was read, and another may have begun.
+            claimed = claims::claimed(repository.pool(), reader_id).await?;
         }
-        Ok(None)
+        Ok((None, claimed.head))
+    }
+
+    /// The position at which a reader began or ended a session here a moment ago.
+    /// What is behind it shows another active session than their app knows.
+    #[must_use]
+    pub fn claimed_at(&self, reader_id: ReaderId) -> Option<i64> {
+        self.0.claimed_at.get(&reader_id)
     }
 
     /// The position of the last event.

@@ -21,8 +21,8 @@ pub struct Folded {
 }
 
 /// Some sessions, each as its first so many events left it, in the order of
-/// their ids. Those that cannot be decoded are left out. Takes the memory of
-/// the sessions, not of their events.
+/// their ids. Those that cannot be decoded are left out. Of each session three
+/// events are read, however many it has.
 ///
 /// # Errors
 /// [`LogError::Unavailable`].
@@ -62,6 +62,9 @@ pub async fn sessions(
             });
         }
         let last = folded.last_mut().expect("it was just pushed");
+        if last.sequence == event.sequence {
+            continue;
+        }
         last.session.apply(&event.event);
         last.sequence = event.sequence;
         last.global_position = event.global_position;

@@ -142,6 +142,21 @@ impl Repository {
         Ok(self.keep(id, Arc::new(newest)))
     }
 
+    /// The session with all up to a sequence that the log has, and perhaps more.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn load_from(
+        &self,
+        id: SessionId,
+        sequence: i64,
+    ) -> Result<Arc<Versioned>, LogError> {
+        match self.cache.get(&id) {
+            Some(known) if known.sequence >= sequence => Ok(known),
+            _ => self.load_newest(id).await,
+        }
+    }
+
     /// Keeps a session as it stands after an append, unless a newer one is
     /// kept already. A session without events is not kept: anyone may ask for
     /// any id.

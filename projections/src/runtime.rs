@@ -262,6 +262,9 @@ impl<P: Projection> Worker<P> {
                     progress.folding = folded.events as u64;
                 });
             } else if all {
+                if !self.projection.is_at(folded.to).await? {
+                    return Err(CommitError::Moved.into());
+                }
                 // Nothing to apply, and nothing fails.
                 self.progress
                     .send_if_modified(|progress| progress.error.take().is_some());

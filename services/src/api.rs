@@ -7,7 +7,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Router, middleware};
 use eventlog::Sessions;
-use projections::cache::Cache;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
@@ -36,6 +35,7 @@ use admission::Admission;
 use idempotency::Idempotency;
 use problem::Problem;
 use queries::ReadTable;
+use queries::active::ActiveReads;
 use rate_limit::Preset;
 use traffic::Traffic;
 use work::Places;
@@ -53,7 +53,7 @@ pub struct Handles {
     /// The command side, and sessions as they stand in the log.
     pub sessions: Sessions,
     /// The active sessions.
-    pub cache: Cache,
+    pub active: ActiveReads,
     /// All sessions.
     pub history: ReadTable,
     /// Days and hours.
@@ -69,7 +69,7 @@ pub fn router(
 ) -> Router {
     let Handles {
         sessions,
-        cache,
+        active,
         history,
         daily_stats,
     } = handles;
@@ -91,7 +91,7 @@ pub fn router(
         .with_state(sessions.clone());
     let queries = Router::new()
         .route("/active", get(queries::active::handle))
-        .with_state((sessions.clone(), cache))
+        .with_state(active)
         .route("/history", get(queries::history::handle))
         .with_state(history)
         .route("/stats/daily", get(queries::daily::handle))

@@ -145,6 +145,14 @@ pub async fn reach(args: &DatabaseArgs) -> anyhow::Result<()> {
     Ok(connection.close().await?)
 }
 
+/// A pool to find out whether Postgres is there.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn pulse_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    Ok(pool(args, 1).connect_lazy_with(options(args, "pulse")?))
+}
+
 /// A pool for an operator's command: a few small statements, by a person who
 /// would rather know at once that Postgres does not answer.
 ///

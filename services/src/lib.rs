@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod connect;
 pub mod metrics;
+pub mod pulse;
 pub mod telemetry;
 
 pub mod letters;

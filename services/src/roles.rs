@@ -12,6 +12,7 @@ use eventlog::relay::{self, Relay};
 use eventlog::repository::Repository;
 use eventlog::tail::Tail;
 use eventlog::{Appender, Sessions, Subjects};
+use projections::cache::Cache;
 use projections::checkpoint::Awaited;
 use projections::runtime::Worker;
 use projections::{
@@ -25,10 +26,12 @@ use uuid::Uuid;
 use crate::api::admission::Admission;
 use crate::api::auth::Keys;
 use crate::api::queries::ReadTable;
+use crate::api::queries::active::ActiveReads;
 use crate::api::rate_limit::Limiter;
 use crate::api::serve::Limits;
 use crate::config::{Role, ServeArgs};
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::replays::{Background, Source};
 use crate::{api, connect, maintenance};
 
@@ -81,7 +84,11 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     let subjects = Subjects::new(&args.nats.nats_prefix);
     let relays = args.has(Role::Relay);
     let jetstream = connect::jetstream(&args.nats).await?;
-    let admission = admission(args)?;
+    // One for all requests, so that they know together when Redis is away.
+    let cache = args.redis.is_set() || args.has(Role::Api);
+    let cache = cache.then(|| connect::cache(&args.redis)).transpose()?;
+    let admission = admission(args, cache.as_ref())?;
+    let pulse = Pulse::new(connect::pulse_pool(&args.database)?);
 
     if args.has(Role::Api) {
         let listener = bind(args.http.http_addr, "HTTP_ADDR").await?;
@@ -92,14 +99,15 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             active_gap: TimeDelta::from_std(args.rules.active_gap)?,
         };
         let sessions = Sessions::new(Repository::new(pool.clone(), appender), rules);
-        let cache = connect::cache(&args.redis)?;
+        let cache = cache.clone().expect("the API has a cache");
+        let active = ActiveReads::new(sessions.clone(), cache, pulse.clone(), &metrics);
         let table = |projection| ReadTable {
             pool: pool.clone(),
             checkpoint: Awaited::new(pool.clone(), projection),
         };
         let handles = api::Handles {
             sessions,
-            cache,
+            active,
             history: table(History::NAME),
             daily_stats: table(DailyStats::NAME),
         };
@@ -120,7 +128,9 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         Some(admission) => Some(service.admin(args, admission)?),
         None => None,
     };
-    let router = api::admin::router(pool, operators, &metrics);
+    let router = api::admin::router(pulse.clone(), operators, &metrics);
+    let stop = service.edge.stop.clone();
+    service.edge.spawn(pulse.run(stop));
     service.serve(admin, router, args.http.limits);
 
     if relays {
@@ -146,14 +156,14 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
 
 /// Who comes in, where tokens can be verified: always at the API, elsewhere
 /// when there are keys to verify with and a Redis to count in.
-fn admission(args: &ServeArgs) -> anyhow::Result<Option<Admission>> {
-    let can = args.auth.is_set() && args.redis.is_set();
-    if !can && !args.has(Role::Api) {
-        return Ok(None);
-    }
+fn admission(args: &ServeArgs, cache: Option<&Cache>) -> anyhow::Result<Option<Admission>> {
+    let cache = match cache {
+        Some(cache) if args.auth.is_set() || args.has(Role::Api) => cache.clone(),
+        _ => return Ok(None),
+    };
     Ok(Some(Admission::new(
         Keys::new(&args.auth)?,
-        Limiter::new(&args.rate_limit, connect::cache(&args.redis)?),
+        Limiter::new(&args.rate_limit, cache),
         &args.http.trusted_proxies,
     )))
 }

@@ -2,6 +2,7 @@
 //! sentence.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod active_reads;
 mod active_session_cache;
 mod admin;
 mod append_batch;

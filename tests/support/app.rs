@@ -143,13 +143,13 @@ impl App {
 pub struct Metrics(String);
 
 impl Metrics {
-    /// A counter or gauge, by its name and labels as they are shown; 0 when
-    /// nothing was counted yet.
+    /// A count, by its name and labels as they are shown; 0 when nothing was
+    /// counted yet.
     #[must_use]
-    pub fn get(&self, name: &str) -> f64 {
+    pub fn count(&self, name: &str) -> u64 {
         let mut values = self.0.lines().filter_map(|line| line.strip_prefix(name));
         let value = values.find_map(|rest| rest.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        value.map_or(0, |value| value.parse().unwrap())
     }
 }
 
@@ -275,7 +275,7 @@ pub async fn caught_up(pool: &PgPool, corner: &Corner) -> anyhow::Result<()> {
     let redis = redis::Client::open(corner.redis_url.as_str())?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
     let position: Option<i64> =
-        redis::AsyncCommands::get(&mut redis, "reading_session:checkpoint").await?;
+        redis::AsyncCommands::hget(&mut redis, "reading_session:projection", "checkpoint").await?;
     anyhow::ensure!(
         position >= Some(head),
         "active_sessions is at {position:?} of {head}"

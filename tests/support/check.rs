@@ -2,19 +2,22 @@
 //! compared with a plain fold of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use chrono::{NaiveDate, TimeDelta, Timelike};
 use domain::event::EndReason;
 use domain::{ReaderId, ReadingSession, SessionEvent, SessionId, Timestamp};
 use eventlog::subject::partition;
 use eventlog::{Stored, Subjects, read};
-use projections::{active_sessions, history};
+use projections::active_sessions::{self, Known};
+use projections::cache::Cache;
+use projections::history;
 use redis::aio::ConnectionManager;
 use services::connect;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::app::{self, App};
+use crate::app::{self, App, SETTLE};
 use crate::stack::Corner;
 use crate::stream;
 
@@ -342,23 +345,23 @@ pub async fn cache_is_not_newer(corner: &Corner, sessions: &BTreeMap<SessionId, 
         .unwrap();
     for key in keys {
         let reader: Uuid = key.rsplit(':').next().unwrap().parse().unwrap();
-        let entry = cached(&cache, reader.into()).await;
-        let Some(entry) = entry else { continue };
+        let Known::Active(entry) = known(&cache, reader.into()).await else {
+            continue;
+        };
         let folded = &sessions[&entry.session_id];
         assert_eq!(entry.sequence, folded.version, "version of {key}");
         assert_eq!(Some(&entry.session), folded.session.started(), "of {key}");
     }
 }
 
-/// An entry of the cache; busy machines get more than one deadline's time.
-async fn cached(
-    cache: &projections::cache::Cache,
-    reader: ReaderId,
-) -> Option<active_sessions::Entry> {
-    for _ in 0..100 {
-        if let Ok(entry) = active_sessions::get(cache, reader).await {
-            return entry;
+/// What Redis knows of a reader; busy machines get more than one deadline's time.
+pub async fn known(cache: &Cache, reader: ReaderId) -> Known {
+    let since = Instant::now();
+    loop {
+        match active_sessions::get(cache, reader, None).await {
+            Ok(known) => return known,
+            Err(error) => assert!(since.elapsed() < SETTLE, "{error}"),
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("Redis does not answer");
 }

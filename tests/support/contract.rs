@@ -102,7 +102,7 @@ impl Contract {
         let response = self.response(operation, status).expect(&about);
         for name in response["headers"].as_object().unwrap().keys() {
             let at_times = match name.as_str() {
-                "idempotent-replayed" | "link" => true,
+                "idempotent-replayed" | "link" | "warning" => true,
                 // Trying again does not help when an id is taken.
                 "retry-after" => status == 409,
                 // Nothing has no version, and nothing done no position.

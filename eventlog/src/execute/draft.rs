@@ -201,6 +201,7 @@ impl Draft {
             answer,
         };
         let repository = &self.inner.repository;
+        let claims = append.claim.is_some();
         let repeats = append.events.is_empty();
         let positions = if repeats && append.answer.is_none() {
             Vec::new()
@@ -214,6 +215,10 @@ impl Draft {
         for (id, after) in self.touched {
             drop(repository.keep(id, after));
         }
-        Ok(positions.last().copied())
+        let position = positions.last().copied();
+        if let Some(position) = position.filter(|_| claims) {
+            self.inner.claimed_at.insert(self.reader_id, position);
+        }
+        Ok(position)
     }
 }

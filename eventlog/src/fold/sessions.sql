@@ -1,5 +1,28 @@
-select global_position, aggregate_id as session_id, events.sequence, event_type, event_version,
-    payload::text as "payload!", metadata::text as "metadata!", recorded_at
+-- Three events are a session: its first, its last, and the last that says where
+-- the reader is, since what an event says is absolute. They may be the same.
+select global_position as "global_position!", wanted.session_id as "session_id!",
+    e.sequence as "sequence!", event_type as "event_type!", event_version as "event_version!",
+    payload::text as "payload!", metadata::text as "metadata!", recorded_at as "recorded_at!"
 from unnest($1::text[], $2::bigint[]) as wanted (session_id, most)
-join events on events.aggregate_id = wanted.session_id and events.sequence <= wanted.most
-order by aggregate_id, events.sequence
+cross join lateral (
+    (
+        select * from events
+        where aggregate_id = wanted.session_id and events.sequence = 1 and wanted.most >= 1
+    )
+    union all
+    (
+        select * from events
+        where aggregate_id = wanted.session_id and events.sequence <= wanted.most
+            and coalesce(payload ->> 'applied', 'true') <> 'false'
+        order by events.sequence desc
+        limit 1
+    )
+    union all
+    (
+        select * from events
+        where aggregate_id = wanted.session_id and events.sequence <= wanted.most
+        order by events.sequence desc
+        limit 1
+    )
+) as e
+order by wanted.session_id, e.sequence

@@ -13,8 +13,9 @@ export interface paths {
         };
         /**
          * The active session
-         * @description Or `null`. From Redis, and from the log when Redis does not have it, or
-         *     when the answer must include a position.
+         * @description Or `null`. From Redis, and from the log when Redis does not know it, or not
+         *     yet as far as `min_position`. While the database is away it is what Redis
+         *     knew last, marked as stale, with the header `Warning`, also for `null`.
          */
         get: operations["active"];
         put?: never;
@@ -234,6 +235,14 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description The active session. */
+        ActiveSession: components["schemas"]["Session"] & {
+            /**
+             * @description The database is away, so this is what was known last; the header `Warning`
+             *     says so too.
+             */
+            stale: boolean;
+        };
         /** @description One observation. */
         BatchItem: {
             /** @description Percent of the book, rounded to four decimals; old clients may send it as a string */
@@ -880,6 +889,8 @@ export interface components {
         RequestId: string;
         /** @description Seconds to wait before trying again; absent when that would not help */
         RetryAfter: number;
+        /** @description `110 - "Response is Stale"` while the database is away */
+        Warning: string;
     };
     pathItems: never;
 }
@@ -904,6 +915,7 @@ export interface operations {
             200: {
                 headers: {
                     etag: components["headers"]["ETag"];
+                    warning: components["headers"]["Warning"];
                     "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
                     "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
                     "x-ratelimit-reset": components["headers"]["RateLimitReset"];
@@ -933,19 +945,21 @@ export interface operations {
                      *       "locator": "epubcfi(/6/14!/4/2/8:0)",
                      *       "pages_read": 20,
                      *       "progress_delta": 2.5,
+                     *       "stale": false,
                      *       "start_position": 10,
                      *       "started_at": "2026-03-07T20:00:00Z",
                      *       "user_id": "0193e5a0-0000-7000-8000-000000000001",
                      *       "version": 34
                      *     }
                      */
-                    "application/json": components["schemas"]["Session"] | null;
+                    "application/json": components["schemas"]["ActiveSession"] | null;
                 };
             };
             /** @description As the client knows it already */
             304: {
                 headers: {
                     etag: components["headers"]["ETag"];
+                    warning: components["headers"]["Warning"];
                     "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
                     "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
                     "x-ratelimit-reset": components["headers"]["RateLimitReset"];

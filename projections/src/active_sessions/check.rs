@@ -1,15 +1,19 @@
 //! The cache compared with the log: every entry is what its session was after
-//! as many events, and none is behind the checkpoint or over.
+//! as many events, none is behind the checkpoint or over, and who has no active
+//! session there had none.
 
-use domain::SessionId;
+use std::collections::BTreeMap;
+
+use domain::{ReaderId, SessionId};
 use eventlog::deadline::within;
-use eventlog::fold;
+use eventlog::fold::Folded;
+use eventlog::{claims, fold};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::scan::{self, Seen};
-use super::{Entry, key, position};
+use super::{Entry, Known, key, position};
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
 use crate::replay::ReplayError;
@@ -38,13 +42,17 @@ pub async fn check(
             return Err(ReplayError::Stopped);
         }
         let (next, seen) = scan::page(cache, cursor).await?;
-        compared.rows += seen.iter().filter(|seen| !seen.tombstone).count() as u64;
+        let active = |seen: &&Seen| matches!(seen.known, Known::Active(_));
+        compared.rows += seen.iter().filter(active).count() as u64;
         for wrong in wrong(pool, &seen, checkpoint).await? {
             compared.differs(Difference {
                 found: Some(json!({
                     "key": key(wrong.seen.reader_id),
                     "version": wrong.seen.version,
-                    "entry": wrong.seen.entry.as_ref().map(shown),
+                    "entry": match &wrong.seen.known {
+                        Known::Active(entry) => Some(shown(entry)),
+                        Known::None | Known::Nothing => None,
+                    },
                 })),
                 expected: wrong.expected,
             });
@@ -62,40 +70,82 @@ pub(super) async fn wrong<'a>(
     seen: &'a [Seen],
     checkpoint: i64,
 ) -> Result<Vec<Wrong<'a>>, ReplayError> {
-    let entries = || seen.iter().filter_map(|seen| seen.entry.as_ref());
-    let wanted: Vec<(SessionId, i64)> = entries()
-        .map(|entry| (entry.session_id, entry.sequence))
-        .collect();
-    let ids: Vec<SessionId> = entries().map(|entry| entry.session_id).collect();
-    let folded = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
-    let applied = within(DEADLINE, fold::sequences(pool, &ids, checkpoint)).await?;
-    let mut all = Vec::new();
-    for seen in seen.iter().filter(|seen| !seen.tombstone) {
-        let found = seen.entry.as_ref();
-        let log = found.and_then(|entry| {
-            folded
-                .iter()
-                .find(|folded| folded.session_id == entry.session_id)
-        });
+    let log = Log::read(pool, seen, checkpoint).await?;
+    let wrong = seen.iter().filter_map(|seen| match &seen.known {
+        _ if seen.tombstone => None,
+        Known::Active(entry) => log.contradicts(seen, entry),
+        Known::None => log.opened(seen, checkpoint),
+        Known::Nothing => Some(Wrong {
+            seen,
+            expected: None,
+        }),
+    });
+    Ok(wrong.collect())
+}
+
+/// What the log says of some entries.
+struct Log {
+    /// Their sessions after as many events.
+    folded: BTreeMap<SessionId, Folded>,
+    /// How many events their sessions have up to the checkpoint.
+    applied: BTreeMap<SessionId, i64>,
+    /// The active sessions of readers who have none there, and the positions of
+    /// their starts.
+    opened: BTreeMap<ReaderId, (SessionId, i64)>,
+}
+
+impl Log {
+    async fn read(pool: &PgPool, seen: &[Seen], checkpoint: i64) -> Result<Self, ReplayError> {
+        let mut wanted = Vec::new();
+        let mut ids = Vec::new();
+        let mut without = Vec::new();
+        for seen in seen {
+            match &seen.known {
+                Known::Active(entry) => {
+                    wanted.push((entry.session_id, entry.sequence));
+                    ids.push(entry.session_id);
+                }
+                Known::None => without.push(seen.reader_id),
+                Known::Nothing => {}
+            }
+        }
+        let folded = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
+        let applied = within(DEADLINE, fold::sequences(pool, &ids, checkpoint)).await?;
+        let opened = within(DEADLINE, claims::opened(pool, &without)).await?;
+        Ok(Self {
+            folded: folded
+                .into_iter()
+                .map(|folded| (folded.session_id, folded))
+                .collect(),
+            applied: applied.into_iter().collect(),
+            opened: opened
+                .into_iter()
+                .map(|(reader_id, session_id, position)| (reader_id, (session_id, position)))
+                .collect(),
+        })
+    }
+
+    fn contradicts<'a>(&self, seen: &'a Seen, found: &Entry) -> Option<Wrong<'a>> {
+        let log = self.folded.get(&found.session_id);
         let expected = log.and_then(|log| {
-            let session = log.session.started().filter(|session| session.is_active());
+            let session = log
+                .session
+                .started()
+                .filter(|session| session.is_active())?;
             Some(Entry {
                 session_id: log.session_id,
                 sequence: log.sequence,
-                session: session?.clone(),
+                session: session.clone(),
             })
         });
-        let behind = found.is_some_and(|entry| {
-            applied
-                .iter()
-                .any(|(id, sequence)| *id == entry.session_id && *sequence > entry.sequence)
-        });
+        let applied = self.applied.get(&found.session_id);
+        let behind = applied.is_some_and(|sequence| *sequence > found.sequence);
         let its_own = log.is_some_and(|log| {
             let reader_id = log.session.started().map(|session| session.start.reader_id);
             reader_id == Some(seen.reader_id) && log.global_position.to_string() == seen.version
         });
-        if found.is_some() && found == expected.as_ref() && its_own && !behind {
-            continue;
+        if expected.as_ref() == Some(found) && its_own && !behind {
+            return None;
         }
         let expected = if behind {
             Some(json!("what later events say, up to its checkpoint"))
@@ -107,9 +157,21 @@ pub(super) async fn wrong<'a>(
                 })
             })
         };
-        all.push(Wrong { seen, expected });
+        Some(Wrong { seen, expected })
     }
-    Ok(all)
+
+    /// That there is no active session is wrong if one was started before.
+    fn opened<'a>(&self, seen: &'a Seen, checkpoint: i64) -> Option<Wrong<'a>> {
+        let (session_id, position) = self.opened.get(&seen.reader_id)?;
+        let version: Option<i64> = seen.version.parse().ok();
+        if version.is_some_and(|version| *position > version.max(checkpoint)) {
+            return None;
+        }
+        Some(Wrong {
+            seen,
+            expected: Some(json!({ "session_id": session_id })),
+        })
+    }
 }
 
 fn shown(entry: &Entry) -> Value {

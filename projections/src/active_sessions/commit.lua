@@ -1,8 +1,8 @@
--- One step of the projection. KEYS: the checkpoint, then one key a reader.
+-- One step of the projection. KEYS: the projection's, then one key a reader.
 -- ARGV: from, to, TTL and tombstone TTL in milliseconds, then eight a reader:
 -- kind, version, session id, sequence, start, latest, furthest, active_ms.
 -- Without a checkpoint Redis was emptied; then all of it begins anew.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[1], 'checkpoint') ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
     local key, a = KEYS[i], 5 + (i - 2) * 8
     local kind, version = ARGV[a], tonumber(ARGV[a + 1])
@@ -20,14 +20,18 @@ for i = 2, #KEYS do
             -- Empty when the latest observation stays what it was.
             if ARGV[a + 5] ~= '' then redis.call('HSET', key, 'latest', ARGV[a + 5]) end
             redis.call('PEXPIRE', key, ARGV[3])
+        elseif kind == 'none' then
+            redis.call('DEL', key)
+            redis.call('HSET', key, 'version', ARGV[a + 1], 'none', 1)
+            redis.call('PEXPIRE', key, ARGV[3])
         else
-            -- An end, or an update of a session that is not here: nothing to
-            -- show, but a fill that read the log before must come too late.
+            -- Or an update of a session that is not here: nothing to show, but a
+            -- fill that read the log before must come too late.
             redis.call('DEL', key)
             redis.call('HSET', key, 'version', ARGV[a + 1])
             redis.call('PEXPIRE', key, ARGV[4])
         end
     end
 end
-redis.call('SET', KEYS[1], ARGV[2])
+redis.call('HSET', KEYS[1], 'checkpoint', ARGV[2])
 return 1

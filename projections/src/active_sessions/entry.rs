@@ -4,20 +4,31 @@ use std::time::Duration;
 
 use domain::session::{Observation, Progress, Session};
 use domain::{Position, ReaderId, SessionId};
-use redis::{AsyncCommands, Script};
+use redis::aio::ConnectionManager;
+use redis::{AsyncCommands, RedisResult, Script};
 
-use super::{Change, TTL, Write, key, millis};
+use super::checkpoint::PROJECTION;
+use super::write::Write;
+use super::{TTL, key, millis};
 use crate::cache::{Cache, CacheError};
 
 /// How long a query waits for Redis before it asks Postgres.
 const READ_DEADLINE: Duration = Duration::from_millis(10);
 
-/// A fill that takes longer from its read of Postgres to its write here is
-/// not made.
-pub const FILL_DEADLINE: Duration = Duration::from_millis(500);
+/// A fill that takes longer than this from its miss to its write, by Redis's
+/// clock, is not made. Far shorter than a tombstone stays.
+const FILL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What an entry has besides its version.
-pub(super) const FIELDS: [&str; 6] = ["id", "sequence", "start", "latest", "furthest", "active_ms"];
+pub(super) const FIELDS: [&str; 7] = [
+    "id",
+    "sequence",
+    "start",
+    "latest",
+    "furthest",
+    "active_ms",
+    "none",
+];
 
 /// A reader's active session as Redis has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +41,31 @@ pub struct Entry {
     pub session: Session,
 }
 
+/// What Redis knows of a reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The active session.
+    Active(Box<Entry>),
+    /// There is no active session.
+    None,
+    /// Nothing, which says nothing of whether there is one.
+    Nothing,
+}
+
+/// When a miss was, in microseconds of Redis's clock. Whoever fills it in says
+/// so, and is late if too much may have happened since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed(pub u64);
+
+/// What became of a fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// So many entries were taken; Redis has the others newer.
+    Taken(u64),
+    /// None: it came too long after its miss, or the cache was begun since.
+    Late,
+}
+
 /// What [`FIELDS`] names.
 pub(super) type Fields = (
     Option<String>,
@@ -38,25 +74,52 @@ pub(super) type Fields = (
     Option<String>,
     Option<i32>,
     Option<i64>,
+    Option<i64>,
 );
 
-/// A reader's active session; `None` when Redis does not have it, which says
-/// nothing of whether there is one.
+/// What Redis knows of a reader, if it holds all events up to a position.
 ///
 /// # Errors
 /// See [`CacheError`].
-pub async fn get(cache: &Cache, reader_id: ReaderId) -> Result<Option<Entry>, CacheError> {
-    let fields: Fields = cache
-        .call(READ_DEADLINE, async |mut redis| {
-            redis.hmget(key(reader_id), &FIELDS).await
+pub async fn get(
+    cache: &Cache,
+    reader_id: ReaderId,
+    min_position: Option<i64>,
+) -> Result<Known, CacheError> {
+    let Some(min_position) = min_position else {
+        let fields = cache
+            .ask(READ_DEADLINE, async |mut redis| {
+                redis.hmget(key(reader_id), &FIELDS).await
+            })
+            .await?;
+        return Ok(known(fields));
+    };
+    // The checkpoint first: what is read after it is as new at least.
+    let (checkpoint, fields): (Option<i64>, Fields) = cache
+        .ask(READ_DEADLINE, async |mut redis| {
+            redis::pipe()
+                .hget(PROJECTION, "checkpoint")
+                .hmget(key(reader_id), &FIELDS)
+                .query_async(&mut redis)
+                .await
         })
         .await?;
-    Ok(entry(fields))
+    if checkpoint.is_none_or(|checkpoint| checkpoint < min_position) {
+        return Ok(Known::Nothing);
+    }
+    Ok(known(fields))
 }
 
 /// What cannot be read is a miss: the next write replaces it.
-pub(super) fn entry(fields: Fields) -> Option<Entry> {
-    let (id, sequence, start, latest, furthest, active_ms) = fields;
+pub(super) fn known(fields: Fields) -> Known {
+    if fields.6.is_some() {
+        return Known::None;
+    }
+    entry(fields).map_or(Known::Nothing, |entry| Known::Active(Box::new(entry)))
+}
+
+fn entry(fields: Fields) -> Option<Entry> {
+    let (id, sequence, start, latest, furthest, active_ms, _) = fields;
     let latest: Observation = serde_json::from_str(&latest?).ok()?;
     Some(Entry {
         session_id: id?.parse().ok()?,
@@ -73,26 +136,61 @@ pub(super) fn entry(fields: Fields) -> Option<Entry> {
     })
 }
 
-/// Puts what a miss found in Postgres: `version` is the global position of the
-/// session's last event. What is newer stays, an entry or a tombstone. The
-/// caller makes sure that no more than [`FILL_DEADLINE`] went by since it read
-/// Postgres.
+/// Takes note of a miss, before Postgres is read.
 ///
 /// # Errors
 /// See [`CacheError`].
-pub async fn fill(cache: &Cache, entry: &Entry, version: i64) -> Result<bool, CacheError> {
-    let write = Write {
-        version,
-        change: Change::of(entry),
-    };
+pub async fn miss(cache: &Cache) -> Result<Missed, CacheError> {
+    cache.ask(READ_DEADLINE, now).await
+}
+
+pub(super) async fn now(mut redis: ConnectionManager) -> RedisResult<Missed> {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
+    Ok(Missed(seconds * 1_000_000 + micros))
+}
+
+/// Fills in what a miss found in Postgres: `version` is the global position of
+/// the session's last event, or, when there is no active one, of the log's. What
+/// is newer stays, an entry or a tombstone.
+///
+/// # Errors
+/// See [`CacheError`].
+pub async fn fill(
+    cache: &Cache,
+    missed: Missed,
+    reader_id: ReaderId,
+    entry: Option<&Entry>,
+    version: i64,
+) -> Result<Filled, CacheError> {
+    let write = Write::whole(entry, version);
+    fill_all(cache, READ_DEADLINE, missed, &[(reader_id, write)]).await
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).expect("far below 2^64")
+}
+
+/// As [`fill`], of many at once.
+pub(super) async fn fill_all(
+    cache: &Cache,
+    deadline: Duration,
+    missed: Missed,
+    writes: &[(ReaderId, Write)],
+) -> Result<Filled, CacheError> {
     let script = Script::new(include_str!("fill.lua"));
     let mut call = script.prepare_invoke();
-    call.key(key(entry.session.start.reader_id))
-        .arg(millis(TTL));
-    write.args(&mut call);
-    cache
-        .call(READ_DEADLINE, async |mut redis| {
+    call.key(PROJECTION);
+    call.arg(millis(TTL))
+        .arg(missed.0)
+        .arg(micros(FILL_DEADLINE));
+    for (reader_id, write) in writes {
+        call.key(key(*reader_id));
+        write.args(&mut call);
+    }
+    let taken: i64 = cache
+        .call(deadline, async |mut redis| {
             call.invoke_async(&mut redis).await
         })
-        .await
+        .await?;
+    Ok(u64::try_from(taken).map_or(Filled::Late, Filled::Taken))
 }

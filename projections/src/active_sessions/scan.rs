@@ -4,7 +4,7 @@ use domain::ReaderId;
 use redis::RedisResult;
 use uuid::Uuid;
 
-use super::entry::{Entry, FIELDS, entry};
+use super::entry::{FIELDS, Known, known};
 use super::{COMMIT_DEADLINE, SCANNED, key};
 use crate::cache::{Cache, CacheError};
 
@@ -18,7 +18,7 @@ pub(crate) struct Seen {
     /// It has a version alone.
     pub(crate) tombstone: bool,
     /// What a query would make of it.
-    pub(crate) entry: Option<Entry>,
+    pub(crate) known: Known,
 }
 
 /// The version, and then what [`FIELDS`] names.
@@ -29,6 +29,7 @@ type Row = (
     Option<String>,
     Option<String>,
     Option<i32>,
+    Option<i64>,
     Option<i64>,
 );
 
@@ -73,12 +74,12 @@ pub(crate) async fn page(cache: &Cache, cursor: u64) -> Result<(u64, Vec<Seen>),
         .into_iter()
         .zip(rows)
         .filter_map(|(reader_id, row)| {
-            let (version, id, sequence, start, latest, furthest, active_ms) = row;
+            let (version, id, sequence, start, latest, furthest, active_ms, none) = row;
             Some(Seen {
                 reader_id,
                 version: version?,
-                tombstone: id.is_none(),
-                entry: entry((id, sequence, start, latest, furthest, active_ms)),
+                tombstone: id.is_none() && none.is_none(),
+                known: known((id, sequence, start, latest, furthest, active_ms, none)),
             })
         });
     Ok((next, seen.collect()))

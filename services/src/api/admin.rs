@@ -22,6 +22,7 @@ use super::traffic::Traffic;
 use super::work::{self, Places};
 use super::{edge, health, openapi};
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::replays::{Background, Name};
 
 /// Operators' calls at work at the same time. They are few, and must not take
@@ -40,8 +41,8 @@ pub struct Handles {
 
 /// All that may be called on the operators' listener: probes, and operators'
 /// calls where tokens can be verified.
-pub fn router(probed: PgPool, handles: Option<Handles>, metrics: &Metrics) -> Router {
-    let mut router = health::router(probed, metrics.clone())
+pub fn router(pulse: Pulse, handles: Option<Handles>, metrics: &Metrics) -> Router {
+    let mut router = health::router(pulse, metrics.clone())
         .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::method_not_allowed());
     if let Some(handles) = handles {

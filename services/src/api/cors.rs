@@ -58,6 +58,7 @@ fn layer(origins: &[HeaderValue]) -> CorsLayer {
             header::ETAG,
             header::LINK,
             header::RETRY_AFTER,
+            header::WARNING,
             answer::GLOBAL_POSITION,
             idempotency::REPLAYED,
             edge::REQUEST_ID,

@@ -277,12 +277,17 @@ impl From<CommandError> for Problem {
 
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&LogError> for Problem {
+    fn from(error: &LogError) -> Self {
         match error {
             LogError::Unavailable(_) => {
-                Self::unavailable("The service cannot answer now; try again shortly")
-                    .because(&error)
+                Self::unavailable("The service cannot answer now; try again shortly").because(error)
             }
-            LogError::Undecodable { .. } | LogError::Broken(_) => Self::broken(&error),
+            LogError::Undecodable { .. } | LogError::Broken(_) => Self::broken(error),
         }
     }
 }

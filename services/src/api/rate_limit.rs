@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, header};
 use domain::ReaderId;
@@ -24,10 +24,6 @@ pub const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 pub const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 /// Seconds until more are left.
 pub const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-
-/// How long Redis is not asked after it failed, so that an outage costs one
-/// request in a while its deadline, not every one.
-const AWAY: Duration = Duration::from_millis(500);
 
 /// Local counts are tidied up after this many checks: who has not called for a
 /// window is forgotten.
@@ -146,9 +142,6 @@ pub struct Limiter {
     local: [Local; 4],
     clock: DefaultClock,
     checks: AtomicU64,
-    started: Instant,
-    /// Until when Redis is not asked, in milliseconds since `started`.
-    away_until_ms: AtomicU64,
     /// Whether Redis did not answer when it was last asked.
     away: AtomicBool,
 }
@@ -174,18 +167,12 @@ impl Limiter {
             local,
             clock: DefaultClock::default(),
             checks: AtomicU64::new(0),
-            started: Instant::now(),
-            away_until_ms: AtomicU64::new(0),
             away: AtomicBool::new(false),
         }
     }
 
     /// Counts a call, if it may be made.
     pub async fn check(&self, preset: Preset, client: Client) -> Permit {
-        let now_ms = millis(self.started.elapsed());
-        if now_ms < self.away_until_ms.load(Ordering::Relaxed) {
-            return self.check_here(preset, client);
-        }
         match self.check_in_redis(preset, client).await {
             Ok(permit) => {
                 if self.away.swap(false, Ordering::Relaxed) {
@@ -194,8 +181,6 @@ impl Limiter {
                 permit
             }
             Err(error) => {
-                self.away_until_ms
-                    .store(now_ms + millis(AWAY), Ordering::Relaxed);
                 if !self.away.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "calls are counted by this process alone");
                 }
@@ -214,7 +199,7 @@ impl Limiter {
         call.arg(limit).arg(millis(self.window));
         let (allowed, remaining, reset_ms): (bool, u32, u64) = self
             .cache
-            .call(self.deadline, async |mut redis| {
+            .ask(self.deadline, async |mut redis| {
                 call.invoke_async(&mut redis).await
             })
             .await?;

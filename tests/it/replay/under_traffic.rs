@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use projections::{DailyStats, History, active_sessions};
+use projections::active_sessions::{self, Known};
+use projections::{DailyStats, History};
 use reqwest::Method;
 use serde_json::{Value, json};
 use services::connect;
@@ -96,8 +97,8 @@ impl OneWhoReads {
             let active = self.reader.active().await.ok();
             assert!(active["id"].is_string(), "{active}");
             // Redis may be late, and have nothing between an end and a start.
-            let entry = active_sessions::get(&cache, self.reader.id.into()).await;
-            if let Ok(Some(entry)) = entry {
+            let entry = active_sessions::get(&cache, self.reader.id.into(), None).await;
+            if let Ok(Known::Active(entry)) = entry {
                 let found = (entry.session_id.to_string(), entry.sequence);
                 assert!(found >= newest, "{found:?} after {newest:?}");
                 newest = found;

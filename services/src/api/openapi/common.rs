@@ -74,6 +74,9 @@ fn complete_operation(operation: &mut Value, failures: Failures) {
     if id == "history" {
         answered[axum::http::header::LINK.as_str()] = header_of("Link");
     }
+    if id == "active" {
+        answered[axum::http::header::WARNING.as_str()] = header_of("Warning");
+    }
     let responses = &mut operation["responses"];
     for success in ["200", "201", "202"] {
         if let Some(response) = responses.get_mut(success) {
@@ -173,6 +176,7 @@ fn headers() -> Value {
         ),
         "Replayed": header("`true` for the first answer to a repeated command", "string"),
         "Link": header("Where the next page is (RFC 8288)", "string"),
+        "Warning": header("`110 - \"Response is Stale\"` while the database is away", "string"),
     })
 }
 

@@ -74,7 +74,12 @@ fn answer(operation: &str) -> Option<Value> {
             session["applied"] = json!(true);
             session
         }
-        "session" | "active" => session(12.5),
+        "session" => session(12.5),
+        "active" => {
+            let mut session = session(12.5);
+            session["stale"] = json!(false);
+            session
+        }
         "end" => ended(),
         "batchUpdate" => batch_result(),
         "history" => json!({

@@ -1,15 +1,11 @@
 //! `GET /reading-sessions/active`
 
-use std::time::Instant;
-
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
-use domain::ReaderId;
-use eventlog::Sessions;
-use projections::active_sessions::{self, Entry, FILL_DEADLINE};
-use projections::cache::Cache;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::answer::versioned;
 use crate::api::auth::Caller;
@@ -18,79 +14,61 @@ use crate::api::freshness;
 use crate::api::problem::Problem;
 use crate::api::session::Session;
 
+mod counts;
+mod reads;
+
+pub use reads::{ActiveReads, Found};
+
+/// As RFC 7234 (section 5.5.1) has it: what is old is better than nothing, and
+/// must say that it is old.
+const STALE: HeaderValue = HeaderValue::from_static("110 - \"Response is Stale\"");
+
+/// The active session.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ActiveSession {
+    #[serde(flatten)]
+    session: Session,
+    /// The database is away, so this is what was known last; the header `Warning`
+    /// says so too.
+    stale: bool,
+}
+
 /// The active session
 ///
-/// Or `null`. From Redis, and from the log when Redis does not have it, or
-/// when the answer must include a position.
+/// Or `null`. From Redis, and from the log when Redis does not know it, or not
+/// yet as far as `min_position`. While the database is away it is what Redis
+/// knew last, marked as stale, with the header `Warning`, also for `null`.
 #[utoipa::path(
     get,
     path = "/api/v1/reading-sessions/active",
     operation_id = "active",
     tag = "queries",
     params(Fresh),
-    responses((status = 200, description = "The session, or null", body = Option<Session>))
+    responses((status = 200, description = "The session, or null", body = Option<ActiveSession>))
 )]
 pub async fn handle(
-    State((sessions, cache)): State<(Sessions, Cache)>,
+    State(reads): State<ActiveReads>,
     caller: Caller,
     Query(fresh): Query<Fresh>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    freshness::in_log(&sessions, fresh.min_position).await?;
-    let cached = if fresh.min_position.is_none() {
-        from_redis(&cache, caller.reader_id).await
-    } else {
-        None
-    };
-    let entry = match cached {
-        Some(entry) => Some(entry),
-        None => from_log(&sessions, cache, caller.reader_id).await?,
-    };
-    let Some(entry) = entry else {
-        return Ok(Json(()).into_response());
-    };
-    let body = Session::new(entry.session_id, entry.sequence, &entry.session);
-    // Another session may be here next time, with a version like this one's.
-    let version = format!("{}.{}", entry.session_id, entry.sequence);
-    Ok(versioned(&method, &headers, &version, &body))
-}
-
-async fn from_redis(cache: &Cache, reader_id: ReaderId) -> Option<Entry> {
-    match active_sessions::get(cache, reader_id).await {
-        Ok(cached) => cached,
-        Err(error) => {
-            tracing::debug!(%error, "an active session is read from the log");
-            None
+    let min_position = freshness::position(fresh.min_position)?;
+    let Found { active, stale } = reads.find(caller.reader_id, min_position).await?;
+    let mut response = match active {
+        Some(entry) => {
+            // Another session may be here next time, with a version like this one's.
+            let version = format!("{}.{}", entry.session_id, entry.sequence);
+            let body = ActiveSession {
+                session: Session::new(entry.session_id, entry.sequence, &entry.session),
+                stale,
+            };
+            versioned(&method, &headers, &version, &body)
         }
+        None => Json(()).into_response(),
+    };
+    if stale {
+        response.headers_mut().insert(header::WARNING, STALE);
     }
-}
-
-async fn from_log(
-    sessions: &Sessions,
-    cache: Cache,
-    reader_id: ReaderId,
-) -> Result<Option<Entry>, Problem> {
-    let started = Instant::now();
-    let Some(active) = sessions.active(reader_id).await? else {
-        return Ok(None);
-    };
-    let Some(session) = active.versioned.session.started() else {
-        return Ok(None);
-    };
-    let entry = Entry {
-        session_id: active.session_id,
-        sequence: active.versioned.sequence,
-        session: session.clone(),
-    };
-    let filled = entry.clone();
-    tokio::spawn(async move {
-        // One that took long could bring back what has ended meanwhile.
-        if started.elapsed() < FILL_DEADLINE
-            && let Err(error) = active_sessions::fill(&cache, &filled, active.global_position).await
-        {
-            tracing::debug!(%error, "a miss was not filled");
-        }
-    });
-    Ok(Some(entry))
+    Ok(response)
 }
