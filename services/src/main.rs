@@ -15,6 +15,7 @@ use services::operator::projections::ProjectionsArgs;
 use services::operator::replay::ReplayArgs;
 use services::operator::token::TokenArgs;
 use services::operator::verify::VerifyArgs;
+use services::operator::warm_up::WarmUpArgs;
 use services::operator::{Output, print};
 use services::telemetry::LogFormat;
 use services::{operator, roles, telemetry};
@@ -110,6 +111,18 @@ Examples:
   reading-sessions replay active_sessions"
     )]
     Replay(ReplayArgs),
+    /// Fill the cache with every active session, while everything goes on.
+    #[command(
+        name = "warmup",
+        after_help = "The service does it by itself when it starts and when Redis came back empty. What is \
+wrong in the cache stays: `replay active_sessions` removes that first.
+
+Exit codes: 0 done, 1 not done, 2 usage, 130 stopped by Ctrl-C or SIGTERM.
+
+Example:
+  reading-sessions warmup"
+    )]
+    WarmUp(WarmUpArgs),
     /// Compare read tables and the cache with the log, while everything goes on.
     #[command(
         after_help = "Exit codes: 0 equal, 1 something differs, 2 usage, 3 it could not be \
@@ -175,6 +188,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Projections(args) => return operator::projections::run(&args).await,
         Command::Replay(args) => return operator::replay::run(&args).await,
+        Command::WarmUp(args) => return operator::warm_up::run(&args).await,
         Command::Verify(args) => return Ok(operator::verify::run(&args).await),
         Command::DeadLetters(args) => return operator::dead_letters::run(&args).await,
         Command::Openapi { operators } => {

@@ -23,6 +23,7 @@ pub mod projections;
 pub mod replay;
 pub mod token;
 pub mod verify;
+pub mod warm_up;
 
 /// What a shell gets from a command that Ctrl-C or SIGTERM has stopped.
 const STOPPED: u8 = 130;

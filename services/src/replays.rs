@@ -204,6 +204,27 @@ impl Source {
         })
     }
 
+    /// Fills the cache with every active session; what is wrong there stays, and
+    /// what is newer too.
+    ///
+    /// # Errors
+    /// As [`Source::replay`].
+    pub async fn warm_up(
+        &self,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Rebuilt> {
+        let pool = connect::projections_pool(&self.database)?;
+        let cache = connect::cache(&self.redis)?;
+        let looked_at = watch::Sender::default();
+        let done = tokio::select! {
+            done = active_sessions::warm_up(&cache, &pool, &looked_at, stop) => done,
+            never = follow(looked_at.subscribe(), progress, entries) => never,
+        };
+        progress.send_replace(entries(*looked_at.borrow()));
+        Ok(done?)
+    }
+
     async fn rebuild(
         &self,
         progress: &watch::Sender<Progress>,

@@ -1,5 +1,7 @@
-//! A replay of the history from a log of its own size, as operators run it.
+//! A replay of the history from a log of its own size, and then a warm-up of the
+//! cache with all of its sessions, as operators run them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -26,6 +28,10 @@ pub struct Replay {
     pub took: Duration,
     /// The most memory that it had resident, in bytes.
     pub resident: u64,
+    /// Sessions put into the cache then.
+    pub sessions: u64,
+    /// How long that took, from the start of the process to its end.
+    pub warm_up: Duration,
 }
 
 impl Replay {
@@ -71,12 +77,43 @@ pub async fn measure(servers: &Servers, events: u64) -> anyhow::Result<Replay> {
         replayed.unsigned_abs() == events,
         "the history has {replayed} of {events} events"
     );
+    let (sessions, warm_up) = warm_up(&executable, &corner, &mut connection).await?;
     connection.close().await?;
     Ok(Replay {
         events,
         took,
         resident,
+        sessions,
+        warm_up,
     })
+}
+
+/// Has all sessions be active, and fills an empty cache with them.
+async fn warm_up(
+    executable: &Path,
+    corner: &Corner,
+    connection: &mut PgConnection,
+) -> anyhow::Result<(u64, Duration)> {
+    let claimed = sqlx::query(
+        "insert into claims (reader_id, session_id)
+        select (payload ->> 'reader_id')::uuid, aggregate_id from events where sequence = 1",
+    )
+    .execute(connection)
+    .await?;
+    let started = Instant::now();
+    let status = process::command_of(executable, corner)
+        .arg("warmup")
+        .status()
+        .await?;
+    let took = started.elapsed();
+    ensure!(status.success(), "the warm-up failed");
+    let sessions = claimed.rows_affected();
+    let redis = redis::Client::open(corner.redis_url.as_str())?;
+    let mut redis = redis.get_multiplexed_async_connection().await?;
+    let entries: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await?;
+    // And the checkpoint.
+    ensure!(entries == sessions + 1, "{entries} entries of {sessions}");
+    Ok((sessions, took))
 }
 
 async fn corner(servers: &Servers) -> anyhow::Result<Corner> {
@@ -91,7 +128,8 @@ async fn corner(servers: &Servers) -> anyhow::Result<Corner> {
         database_url: format!("{server}/replay"),
         nats_url: servers.nats_url().to_owned(),
         nats_prefix: "replay".to_owned(),
-        redis_url: servers.redis_url().to_owned(),
+        // One of its own: the first one is the service's.
+        redis_url: format!("{}/1", servers.redis_url().trim_end_matches("/0")),
     })
 }
 

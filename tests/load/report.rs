@@ -21,6 +21,9 @@ const MEMORY_BAR: f64 = 200.0;
 const REPLAY_BAR: f64 = 15.0;
 const REPLAY_MEMORY_BAR: f64 = 300.0;
 
+/// The bar for a warm-up, in sessions a second: 100,000 in ten seconds.
+const WARM_UP_BAR: f64 = 10_000.0;
+
 /// One round of measurement.
 pub struct Round {
     /// pgbench's rows a second.
@@ -106,6 +109,15 @@ impl Report {
             "| … resident memory of the replay, peak | {replay_memory:.0} MB | | | ≤ {REPLAY_MEMORY_BAR:.0} MB | {} |",
             met(replay_memory <= REPLAY_MEMORY_BAR)
         );
+        let warm_up = self.replay.warm_up.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 sessions")]
+        let warmed = self.replay.sessions as f64 / warm_up;
+        let _ = writeln!(
+            table,
+            "| warm-up of an empty cache, {} active sessions | {warm_up:.1} s, {warmed:.0}/s | | | ≥ {WARM_UP_BAR:.0}/s | {} |",
+            self.replay.sessions,
+            met(warmed >= WARM_UP_BAR)
+        );
         let [p50, p95, p99] =
             [50, 95, 99].map(|percent| self.median(|round| round.load.percentile(percent)));
         let _ = writeln!(
@@ -163,6 +175,8 @@ impl Report {
              with the same payload, without the order lock.\n\
              - The replay: `reading-sessions replay history` as operators run it, from its start \
              to its end, on a log of its own; 20,000 sessions at a time, their events in turn.\n\
+             - The warm-up: `reading-sessions warmup` in the same way, of that log's sessions, fifty \
+             events each.\n\
              - After each round: as many events in the log, in the stream and in the history as \
              updates were acknowledged, or the run fails.",
             cpu_model()

@@ -8,12 +8,13 @@
 use eventlog::deadline::within;
 use eventlog::read;
 use redis::Script;
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::scan::{self, Seen};
-use super::{COMMIT_DEADLINE, Known, check, key, position_or_begin, warm_up};
+use super::warm_up::{alone, put_all};
+use super::{COMMIT_DEADLINE, Known, check, key, position_or_begin};
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
 use crate::replay::ReplayError;
@@ -42,8 +43,14 @@ pub async fn rebuild(
     progress: &watch::Sender<Rebuilt>,
     stop: &CancellationToken,
 ) -> Result<Rebuilt, ReplayError> {
-    remove_wrong(cache, pool, progress, stop).await?;
-    warm_up(cache, pool, progress, stop).await
+    let alone = alone(pool).await?;
+    let rebuilt = async {
+        remove_wrong(cache, pool, progress, stop).await?;
+        put_all(cache, pool, progress, stop).await
+    };
+    let rebuilt = rebuilt.await;
+    alone.close().await?;
+    rebuilt
 }
 
 /// Removes entries that are not what the log says. Not by a tombstone: their

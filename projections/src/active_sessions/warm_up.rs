@@ -2,8 +2,7 @@
 //! emptied, so that the first read of each reader need not ask Postgres.
 //!
 //! It is a fill of many misses, under the same guards, and rests between its
-//! steps: the service goes on meanwhile. Twice or in two processes at once it
-//! does no harm.
+//! steps: the service goes on meanwhile. One process does it at a time.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +10,18 @@ use domain::{ReaderId, SessionId};
 use eventlog::deadline::within;
 use eventlog::fold::Folded;
 use eventlog::{claims, fold};
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::position_or_begin;
 use super::entry::{fill_all, now};
 use super::write::Write;
-use super::{COMMIT_DEADLINE, Entry, Filled, Rebuilt};
+use super::{ActiveSessions, COMMIT_DEADLINE, Entry, Filled, Rebuilt};
+use crate::Projection;
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
-use crate::replay::ReplayError;
+use crate::replay::{self, ReplayError};
 
 /// Sessions that are read and put together; fewer when that takes too long for
 /// a fill.
@@ -40,6 +40,25 @@ const MAX_REST: Duration = Duration::from_millis(100);
 /// When Postgres or Redis does not answer, or it was told to stop. What was
 /// done is right; beginning anew does no harm.
 pub async fn warm_up(
+    cache: &Cache,
+    pool: &PgPool,
+    progress: &watch::Sender<Rebuilt>,
+    stop: &CancellationToken,
+) -> Result<Rebuilt, ReplayError> {
+    let alone = alone(pool).await?;
+    let warm = put_all(cache, pool, progress, stop).await;
+    alone.close().await?;
+    warm
+}
+
+/// Makes sure that nobody else makes the cache, as long as what is returned lives.
+pub(super) async fn alone(pool: &PgPool) -> Result<PgConnection, ReplayError> {
+    let mut connection = within(DEADLINE, pool.acquire()).await?.detach();
+    replay::lock(&mut connection, ActiveSessions::NAME).await?;
+    Ok(connection)
+}
+
+pub(super) async fn put_all(
     cache: &Cache,
     pool: &PgPool,
     progress: &watch::Sender<Rebuilt>,
