@@ -2,7 +2,7 @@
 //! events that open or close the session (see [`crate::append`]); here it is
 //! only read.
 
-use domain::{ReaderId, SessionId};
+use domain::{ReaderId, SessionId, Timestamp};
 use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
@@ -107,6 +107,48 @@ pub async fn page(
     .await?;
     let claims = rows.into_iter().map(|row| (row.reader_id, row.session_id));
     Ok(claims.filter_map(claim).collect())
+}
+
+/// A session of which nothing was heard for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// Whose.
+    pub reader_id: ReaderId,
+    /// Which.
+    pub session_id: SessionId,
+    /// How many events it has.
+    pub sequence: i64,
+}
+
+/// Open sessions without an event since a moment, in the order of their readers,
+/// after one of them. One whose id is ahead of time is found when that has come.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn idle(
+    database: impl PgExecutor<'_>,
+    since: Timestamp,
+    after: Option<ReaderId>,
+    limit: i64,
+) -> Result<Vec<Idle>, LogError> {
+    let rows = sqlx::query_file!(
+        "src/claims/idle.sql",
+        after.map(ReaderId::uuid),
+        SessionId::at(since).to_string(),
+        since,
+        limit
+    )
+    .fetch_all(database)
+    .await?;
+    let idle = rows.into_iter().filter_map(|row| {
+        let (reader_id, session_id) = claim((row.reader_id, row.session_id))?;
+        Some(Idle {
+            reader_id,
+            session_id,
+            sequence: row.sequence,
+        })
+    });
+    Ok(idle.collect())
 }
 
 /// How many readers have a session open.

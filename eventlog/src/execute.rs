@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::append::Append;
+use crate::claims::Idle;
 use crate::deadline::within;
 use crate::idempotency::{self, Decided};
 use crate::repository::{Repository, Versioned};
@@ -24,7 +25,7 @@ mod outcome;
 mod turns;
 
 use draft::{Draft, owned_by};
-pub use outcome::{Active, BatchOutcome, BatchUpdate, Context, Done, Outcome};
+pub use outcome::{Active, BatchOutcome, BatchUpdate, Context, Done, EndedIdle, Outcome};
 use turns::Turns;
 
 /// How often a command is decided before its client is told to try later. In
@@ -159,6 +160,21 @@ impl Sessions {
         };
         let answer = move |draft: &Draft| answer(draft.outcome(session_id));
         self.run(reader_id, context, decide, answer).await
+    }
+
+    /// Ends a session at its last activity, unless something was heard of it since
+    /// it was found idle; then it is left alone, and there is no answer.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
+    pub async fn end_idle(&self, idle: Idle) -> Result<Option<EndedIdle>, CommandError> {
+        let decide = move |mut draft: Draft| async move {
+            draft.end_idle(idle).await?;
+            Ok(draft)
+        };
+        let answer = move |draft: &Draft| draft.ended_idle(idle);
+        let done = self.run(idle.reader_id, Context::default(), decide, answer);
+        Ok(done.await?.answer)
     }
 
     /// Moves the positions of many sessions in one transaction. Updates that

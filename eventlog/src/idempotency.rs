@@ -3,7 +3,7 @@
 //! transaction of the command's events (see [`crate::append`]); here it is made
 //! and looked up.
 
-use domain::{ReaderId, SessionError};
+use domain::{ReaderId, SessionError, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -98,4 +98,25 @@ pub async fn find(
     .fetch_optional(pool)
     .await?;
     Ok(kept)
+}
+
+/// Forgets some keys that were used before a moment; returns how many. The same
+/// key is another command then.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub async fn expire(pool: &PgPool, before: Timestamp, limit: i64) -> Result<u64, LogError> {
+    let expired = sqlx::query!(
+        "delete from idempotency_keys
+        where (reader_id, key) in (
+            select reader_id, key from idempotency_keys
+            where recorded_at < $1
+            limit $2
+        )",
+        before,
+        limit
+    )
+    .execute(pool)
+    .await?;
+    Ok(expired.rows_affected())
 }

@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use crate::cache::Cache;
 use crate::dead_letter::Letters;
 use crate::projection::DEADLINE;
-use crate::{CommitError, Projection, Step};
+use crate::{CommitError, Projection, Step, upkeep};
 
 mod write;
 
@@ -132,7 +132,10 @@ impl Projection for ActiveSessions {
     }
 
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
-        let (position, _) = position_or_begin(&self.cache, &self.pool).await?;
+        let (position, begun) = position_or_begin(&self.cache, &self.pool).await?;
+        if begun && let Err(error) = upkeep::ask(&self.pool, "warm_up").await {
+            tracing::debug!(%error, "a warm-up was not asked for");
+        }
         Ok(position)
     }
 

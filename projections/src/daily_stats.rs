@@ -22,8 +22,10 @@ use crate::{CommitError, Projection, Step, checkpoint};
 
 mod columns;
 mod queries;
+mod window;
 
 pub use queries::{Day, DayOfAll, Hour, days, days_of_all, hours};
+pub use window::roll;
 
 /// The projection.
 pub struct DailyStats {

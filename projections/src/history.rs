@@ -19,7 +19,10 @@ use crate::projection::{DEADLINE, InTables};
 use crate::{CommitError, Projection, Step, checkpoint};
 
 mod columns;
+mod retention;
+
 use columns::{Changed, Started};
+pub use retention::{Retired, retire};
 
 /// The projection.
 pub struct History {

@@ -14,6 +14,7 @@ pub mod runtime;
 
 pub mod replay;
 pub mod status;
+pub mod upkeep;
 pub mod verify;
 
 pub mod daily_stats;

@@ -189,7 +189,7 @@ pub async fn replay<P: InTables>(
             "the tables of before are still there, and the next replay removes them"
         );
     }
-    connection.close().await?;
+    unlock(connection).await?;
     Ok(Replayed {
         events,
         from,
@@ -214,6 +214,15 @@ pub(crate) async fn lock(
     } else {
         Err(ReplayError::Running(projection))
     }
+}
+
+/// Gives it back, and closes the connection. Closing alone would do so too, but a
+/// moment later.
+pub(crate) async fn unlock(mut connection: PgConnection) -> sqlx::Result<()> {
+    connection
+        .execute("select pg_advisory_unlock_all()")
+        .await?;
+    connection.close().await
 }
 
 /// How far the log goes: where a replay comes to.

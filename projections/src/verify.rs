@@ -97,7 +97,7 @@ pub async fn tables<P: InTables>(
     scratch.close().await;
     let drop = format!("drop schema {schema} cascade");
     connection.execute(drop.as_str()).await?;
-    connection.close().await?;
+    replay::unlock(connection).await?;
     compared
 }
 

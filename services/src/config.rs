@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use chrono::Days;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
@@ -137,6 +138,45 @@ pub struct RuleArgs {
     pub active_gap: Duration,
 }
 
+/// How long things are kept.
+#[derive(Args, Clone, Debug)]
+pub struct UpkeepArgs {
+    /// A session of which nothing was heard for so long ends, in seconds.
+    #[arg(long, env = "IDLE_AFTER", default_value = "7200", value_parser = seconds)]
+    pub idle_after: Duration,
+    /// Sessions that ended more days ago leave the history, by whole months; 0
+    /// keeps them for ever. The log and the statistics keep them.
+    #[arg(long, env = "RETENTION_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    pub retention_days: u32,
+    /// Days that statistics are kept, at least 366, since queries go so far back;
+    /// 0 keeps them for ever.
+    #[arg(long, env = "STATISTICS_DAYS", default_value_t = 0, value_parser = statistics_days)]
+    pub statistics_days: u32,
+    /// Days after which an idempotency key is forgotten.
+    #[arg(long, env = "IDEMPOTENCY_KEYS_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub idempotency_keys_days: u32,
+}
+
+impl UpkeepArgs {
+    /// How long ended sessions stay in the history; `None` for ever.
+    #[must_use]
+    pub fn retention_days(&self) -> Option<Days> {
+        (self.retention_days > 0).then(|| Days::new(self.retention_days.into()))
+    }
+
+    /// How long days stay in the statistics; `None` for ever.
+    #[must_use]
+    pub fn statistics_days(&self) -> Option<Days> {
+        (self.statistics_days > 0).then(|| Days::new(self.statistics_days.into()))
+    }
+
+    /// How long a key is known.
+    #[must_use]
+    pub fn idempotency_keys_days(&self) -> Days {
+        Days::new(self.idempotency_keys_days.into())
+    }
+}
+
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Role {
@@ -146,7 +186,7 @@ pub enum Role {
     Relay,
     /// Keeps the read tables and the cache.
     Projections,
-    /// Creates partitions ahead of time.
+    /// Upkeep: ends idle sessions, lets old data go, fills the cache.
     Maintenance,
 }
 
@@ -182,6 +222,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[expect(missing_docs, reason = "their types say what they are")]
     pub rules: RuleArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
+    pub upkeep: UpkeepArgs,
 }
 
 impl ServeArgs {
@@ -244,6 +287,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
         _ => Err("a whole number of seconds from 1 to 86400".to_owned()),
+    }
+}
+
+fn statistics_days(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(days @ (0 | 366..=36_500)) => Ok(days),
+        _ => Err("0, or a whole number of days from 366 to 36500".to_owned()),
     }
 }
 

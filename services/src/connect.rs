@@ -62,11 +62,17 @@ const PROJECTIONS: u32 = 8;
 /// Connections of a replay or a comparison: one to write, one to read ahead, and one to report.
 const REPLAY: u32 = 3;
 
+/// Connections of upkeep: its jobs run beside each other, and each says now and
+/// then that it goes on.
+const UPKEEP: u32 = 4;
+
 /// What statements of projections run with (see [`projections_pool`]).
-const PROJECTING: [(&str, &str); 3] = [
+const PROJECTING: [(&str, &str); 4] = [
     ("statement_timeout", "30s"),
     ("synchronous_commit", "off"),
     ("enable_seqscan", "off"),
+    // A scan all the same would seem dear enough to compile the statement.
+    ("jit", "off"),
 ];
 
 /// A pool for the API's queries.
@@ -165,7 +171,16 @@ pub fn operator_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
         .connect_lazy_with(options))
 }
 
-/// A pool for migrations and upkeep, which take the time they take and name
+/// A pool for the jobs of upkeep, of which several may be run at the same time.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn upkeep_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    let options = options(args, "upkeep")?.options([("search_path", "public")]);
+    Ok(pool(args, UPKEEP).connect_lazy_with(options))
+}
+
+/// A pool for migrations, which take the time they take and name
 /// the schemas they mean.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ use services::operator::events::EventsCommand;
 use services::operator::projections::ProjectionsArgs;
 use services::operator::replay::ReplayArgs;
 use services::operator::token::TokenArgs;
+use services::operator::upkeep::UpkeepCommand;
 use services::operator::verify::VerifyArgs;
 use services::operator::warm_up::WarmUpArgs;
 use services::operator::{Output, print};
@@ -144,6 +145,14 @@ Examples:
   reading-sessions dead-letters retry history.1234
   reading-sessions dead-letters discard history.1234")]
     DeadLetters(DeadLettersArgs),
+    /// Show the jobs by which the service keeps itself in order; run one.
+    #[command(after_help = "Exit codes: 0 done, 1 not done, 2 usage, 130 stopped.
+
+Examples:
+  reading-sessions upkeep
+  reading-sessions upkeep -o json
+  reading-sessions upkeep run idle_sessions")]
+    Upkeep(UpkeepCommand),
     /// Print the description of the HTTP API (OpenAPI 3.1).
     #[command(after_help = "Examples:
   reading-sessions openapi > openapi.json
@@ -190,6 +199,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => return operator::replay::run(&args).await,
         Command::WarmUp(args) => return operator::warm_up::run(&args).await,
         Command::Verify(args) => return Ok(operator::verify::run(&args).await),
+        Command::Upkeep(args) => return operator::upkeep::run(&args).await,
         Command::DeadLetters(args) => return operator::dead_letters::run(&args).await,
         Command::Openapi { operators } => {
             let document = if operators {

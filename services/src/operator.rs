@@ -22,6 +22,7 @@ pub mod migrate;
 pub mod projections;
 pub mod replay;
 pub mod token;
+pub mod upkeep;
 pub mod verify;
 pub mod warm_up;
 

@@ -29,11 +29,12 @@ use crate::api::queries::ReadTable;
 use crate::api::queries::active::ActiveReads;
 use crate::api::rate_limit::Limiter;
 use crate::api::serve::Limits;
-use crate::config::{Role, ServeArgs};
+use crate::config::{DatabaseArgs, RedisArgs, Role, RuleArgs, ServeArgs, UpkeepArgs};
+use crate::maintenance::{self, Tools};
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::replays::{Background, Source};
-use crate::{api, connect, maintenance};
+use crate::{api, connect};
 
 mod stage;
 
@@ -90,15 +91,18 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     let admission = admission(args, cache.as_ref())?;
     let pulse = Pulse::new(connect::pulse_pool(&args.database)?);
 
+    let commands = args.has(Role::Api) || args.has(Role::Maintenance);
+    let sessions = if commands {
+        let (sessions, task) = sessions(&args.database, &args.rules, pool.clone(), head)?;
+        service.writers.spawn(task);
+        Some(sessions)
+    } else {
+        None
+    };
     if args.has(Role::Api) {
         let listener = bind(args.http.http_addr, "HTTP_ADDR").await?;
         service.http = Some(listener.local_addr()?);
-        let (appender, task) = Appender::new(connect::append_pool(&args.database)?, head);
-        service.writers.spawn(task);
-        let rules = Rules {
-            active_gap: TimeDelta::from_std(args.rules.active_gap)?,
-        };
-        let sessions = Sessions::new(Repository::new(pool.clone(), appender), rules);
+        let sessions = sessions.clone().expect("the API takes commands");
         let cache = cache.clone().expect("the API has a cache");
         let active = ActiveReads::new(sessions.clone(), cache, pulse.clone(), &metrics);
         let table = |projection| ReadTable {
@@ -114,15 +118,15 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         let admission = admission.clone().expect("the API verifies tokens");
         let router = api::router(handles, admission, &args.http.cors_origins, &metrics);
         service.serve(listener, router, args.http.limits);
-        if !relays {
-            let stop = service.workers.stop.clone();
-            service.workers.spawn(relay::announce(
-                jetstream.client(),
-                subjects.clone(),
-                head_seen.clone(),
-                stop,
-            ));
-        }
+    }
+    if sessions.is_some() && !relays {
+        let stop = service.workers.stop.clone();
+        service.workers.spawn(relay::announce(
+            jetstream.client(),
+            subjects.clone(),
+            head_seen.clone(),
+            stop,
+        ));
     }
     let operators = match admission {
         Some(admission) => Some(service.admin(args, admission)?),
@@ -147,11 +151,61 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         service.project(args, jetstream, subjects)?;
     }
     if args.has(Role::Maintenance) {
-        let pool = connect::maintenance_pool(&args.database)?;
-        let stop = service.workers.stop.clone();
-        service.workers.spawn(maintenance::run(pool, stop));
+        let sessions = sessions.expect("upkeep ends sessions");
+        let tools = tools_of(&args.database, &args.redis, &args.upkeep, sessions)?;
+        let counts = maintenance::Counts::new(&metrics);
+        // It gives commands as requests do, and ends before those are written.
+        let (holder, stop) = (service.name.clone(), service.edge.stop.clone());
+        let upkeep = maintenance::run(Arc::new(tools), holder, counts, stop);
+        service.edge.spawn(upkeep);
     }
     Ok(service)
+}
+
+/// The command side, and the task that appends for it.
+fn sessions(
+    database: &DatabaseArgs,
+    rules: &RuleArgs,
+    pool: PgPool,
+    head: watch::Sender<i64>,
+) -> anyhow::Result<(Sessions, impl Future<Output = ()> + Send + use<>)> {
+    let (appender, task) = Appender::new(connect::append_pool(database)?, head);
+    let rules = Rules {
+        active_gap: TimeDelta::from_std(rules.active_gap)?,
+    };
+    Ok((Sessions::new(Repository::new(pool, appender), rules), task))
+}
+
+/// What upkeep works with where nothing else of the service runs, and the task
+/// that appends for it, which ends after the tools are gone.
+///
+/// # Errors
+/// When an address is not valid.
+pub fn tools(
+    database: &DatabaseArgs,
+    redis: &RedisArgs,
+    rules: &RuleArgs,
+    upkeep: &UpkeepArgs,
+) -> anyhow::Result<(Tools, impl Future<Output = ()> + Send + use<>)> {
+    // Relays look for what is new by themselves, within seconds.
+    let (head, _) = watch::channel(0);
+    let pool = connect::upkeep_pool(database)?;
+    let (sessions, task) = sessions(database, rules, pool, head)?;
+    Ok((tools_of(database, redis, upkeep, sessions)?, task))
+}
+
+fn tools_of(
+    database: &DatabaseArgs,
+    redis: &RedisArgs,
+    upkeep: &UpkeepArgs,
+    sessions: Sessions,
+) -> anyhow::Result<Tools> {
+    Ok(Tools {
+        pool: connect::upkeep_pool(database)?,
+        sessions,
+        source: Source::new(database, redis),
+        rules: upkeep.clone(),
+    })
 }
 
 /// Who comes in, where tokens can be verified: always at the API, elsewhere
@@ -169,7 +223,8 @@ fn admission(args: &ServeArgs, cache: Option<&Cache>) -> anyhow::Result<Option<A
 }
 
 /// The machine, the process, and something that no other service has.
-fn name() -> Arc<str> {
+#[must_use]
+pub fn name() -> Arc<str> {
     let machine = rustix::system::uname();
     let machine = machine.nodename().to_string_lossy();
     let [a, b, ..] = *Uuid::new_v4().as_bytes();

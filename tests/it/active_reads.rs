@@ -50,8 +50,9 @@ async fn a_miss_is_filled_and_the_next_read_is_a_hit() {
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
     let _: () = redis(&app).await.del(key(&reader)).await.unwrap();
-    assert_eq!(id(&reader.active().await.ok()), session);
     until("the miss is filled", async || {
+        // Redis may be late, and then there is nothing to fill.
+        assert_eq!(id(&reader.active().await.ok()), session);
         fills(&app.metrics().await, "taken") == 1
     })
     .await;

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use refusals::{refusals, too_many};
 
 /// Operations and a call for each.
-const CALLS: [(&str, Method, &str); 10] = [
+const CALLS: [(&str, Method, &str); 14] = [
     ("projections", Method::GET, "/projections"),
     ("pause", Method::POST, "/projections/history/pause"),
     ("resume", Method::POST, "/projections/history/resume"),
@@ -29,6 +29,14 @@ const CALLS: [(&str, Method, &str); 10] = [
     ("retry", Method::POST, "/dead-letters/history.1/retry"),
     ("discard", Method::POST, "/dead-letters/history.1/discard"),
     ("dailyStatsOfAll", Method::GET, "/stats/daily"),
+    ("jobs", Method::GET, "/jobs"),
+    ("runJob", Method::POST, "/jobs/partitions/run"),
+    (
+        "cleanupStats",
+        Method::GET,
+        "/reading-sessions/cleanup-stats",
+    ),
+    ("cleanup", Method::POST, "/reading-sessions/cleanup"),
 ];
 
 async fn get(operator: &Reader, path: &str) -> Answer {
@@ -182,6 +190,20 @@ async fn letters(contract: &Contract) {
     .await;
 }
 
+async fn upkeep(contract: &Contract) {
+    let app = App::start().await;
+    let operator = app.operator();
+    contract.holds("jobs", 200, &get(&operator, "/jobs").await);
+    let run = post(&operator, "/jobs/partitions/run").await;
+    contract.holds("runJob", 202, &run);
+    assert_eq!(run.body["name"], "partitions");
+    let stats = get(&operator, "/reading-sessions/cleanup-stats?hours=1").await;
+    contract.holds("cleanupStats", 200, &stats);
+    let cleanup = post(&operator, "/reading-sessions/cleanup").await;
+    contract.holds("cleanup", 200, &cleanup);
+    assert_eq!(cleanup.body["complete"], true);
+}
+
 async fn days(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
@@ -238,6 +260,7 @@ async fn operators_calls_are_as_they_are_described() {
         replays(&contract),
         letters(&contract),
         days(&contract),
+        upkeep(&contract),
     );
     let mut missing = contract.described();
     missing.retain(|described| !contract.seen().contains(described));

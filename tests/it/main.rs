@@ -39,4 +39,5 @@ mod replay;
 mod schemas;
 mod shutdown;
 mod statistics;
+mod upkeep;
 mod verify;

@@ -250,6 +250,7 @@ async fn a_wrong_entry_of_the_cache_is_found_and_a_rebuild_mends_it() {
     assert_eq!(found.differing, 4, "{found:#?}");
 
     let settings = app::settings(&app.corner, &[]);
+    app.warmed_up().await;
     let rebuilt = active_sessions::rebuild(
         &connect::cache(&settings.redis).unwrap(),
         &connect::projections_pool(&settings.database).unwrap(),

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use services::api::serve::Limits;
 use services::config::{
     AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, Role, RuleArgs, Secret,
-    ServeArgs,
+    ServeArgs, UpkeepArgs,
 };
 use services::roles::{self, Service};
 use sqlx::PgPool;
@@ -121,6 +121,24 @@ impl App {
         Reader::new(self.client.clone(), url, id, token)
     }
 
+    /// Waits until upkeep has filled the cache, as it does at its start.
+    pub async fn warmed_up(&self) {
+        let started = Instant::now();
+        let warm = async || -> bool {
+            sqlx::query_scalar(
+                "select ended_at is not null and not asked and held_until < now()
+                from jobs where job = 'warm_up'",
+            )
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
+        };
+        while !warm().await {
+            assert!(started.elapsed() < SETTLE, "the cache is not filled");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// What it has counted so far.
     pub async fn metrics(&self) -> Metrics {
         let metrics = self.client.get(format!("{}/metrics", self.admin_url));
@@ -188,6 +206,12 @@ pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
         rate_limit: plenty(),
         rules: RuleArgs {
             active_gap: Duration::from_mins(2),
+        },
+        upkeep: UpkeepArgs {
+            idle_after: Duration::from_hours(2),
+            retention_days: 90,
+            statistics_days: 0,
+            idempotency_keys_days: 7,
         },
     }
 }

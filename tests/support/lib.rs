@@ -8,6 +8,7 @@ pub mod check;
 pub mod contract;
 pub mod guarded_nats;
 pub mod issuer;
+pub mod old;
 pub mod process;
 pub mod reader;
 pub mod stack;

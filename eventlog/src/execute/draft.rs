@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use domain::command::Occurrence;
 use domain::event::EndReason;
 use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
 };
 
-use super::{BatchOutcome, BatchUpdate, Context, Inner, Outcome, READ_DEADLINE};
+use super::{BatchOutcome, BatchUpdate, Context, EndedIdle, Inner, Outcome, READ_DEADLINE};
 use crate::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
+use crate::claims::Idle;
 use crate::deadline::within;
 use crate::repository::Versioned;
 use crate::{CommandError, claims, read};
@@ -128,6 +130,41 @@ impl Draft {
         }
         self.claim(active, Some(id));
         self.add(id, &before, SessionCommand::Start(command))
+    }
+
+    /// Ends a session if it has as many events as when it was found idle.
+    pub(super) async fn end_idle(&mut self, idle: Idle) -> Result<(), CommandError> {
+        let id = idle.session_id;
+        let repository = &self.inner.repository;
+        let before = if self.newest {
+            repository.load_newest(id).await?
+        } else {
+            repository.load_from(id, idle.sequence).await?
+        };
+        let session = before.session.started();
+        let Some(session) = session.filter(|_| before.sequence == idle.sequence) else {
+            return Ok(());
+        };
+        let at = session.progress.latest.at;
+        let end = EndSession {
+            position: None,
+            reason: EndReason::Idle,
+            occurred: Occurrence {
+                client: Some(at),
+                received: at,
+            },
+        };
+        self.claim(Some(id), None);
+        self.add(id, &before, SessionCommand::End(end))
+    }
+
+    /// What [`Draft::end_idle`] leads to.
+    pub(super) fn ended_idle(&self, idle: Idle) -> Option<EndedIdle> {
+        let session = self.touched.get(&idle.session_id)?.session.started()?;
+        Some(EndedIdle {
+            duration_ms: session.duration().num_milliseconds(),
+            progressed: session.progress.latest.position != session.start.position,
+        })
     }
 
     pub(super) async fn update_positions(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use domain::{SessionError, SessionId, UpdatePosition};
+use serde::Serialize;
 
 use crate::idempotency::Key;
 use crate::repository::Versioned;
@@ -34,6 +35,15 @@ pub struct BatchUpdate {
     pub session_id: SessionId,
     /// What was seen.
     pub update: UpdatePosition,
+}
+
+/// A session that was ended because nothing was heard of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct EndedIdle {
+    /// How long it was open until its last activity, in milliseconds.
+    pub duration_ms: i64,
+    /// Whether the reader came anywhere.
+    pub progressed: bool,
 }
 
 /// What a batch leads to.

@@ -1,28 +1,30 @@
 -- Three events are a session: its first, its last, and the last that says where
 -- the reader is, since what an event says is absolute. They may be the same.
-select global_position as "global_position!", wanted.session_id as "session_id!",
-    e.sequence as "sequence!", event_type as "event_type!", event_version as "event_version!",
-    payload::text as "payload!", metadata::text as "metadata!", recorded_at as "recorded_at!"
+select e.global_position as "global_position!", wanted.session_id as "session_id!",
+    e.sequence as "sequence!", e.event_type as "event_type!", e.event_version as "event_version!",
+    e.payload::text as "payload!", e.metadata::text as "metadata!", e.recorded_at as "recorded_at!"
 from unnest($1::text[], $2::bigint[]) as wanted (session_id, most)
+cross join lateral (
+    select * from events
+    where aggregate_id = wanted.session_id and events.sequence <= wanted.most
+    order by events.sequence desc
+    limit 1
+) as last
 cross join lateral (
     (
         select * from events
-        where aggregate_id = wanted.session_id and events.sequence = 1 and wanted.most >= 1
+        where aggregate_id = wanted.session_id and events.sequence = 1 and last.sequence > 1
     )
     union all
     (
         select * from events
-        where aggregate_id = wanted.session_id and events.sequence <= wanted.most
+        where aggregate_id = wanted.session_id and events.sequence < last.sequence
+            and last.payload ->> 'applied' = 'false'
             and coalesce(payload ->> 'applied', 'true') <> 'false'
         order by events.sequence desc
         limit 1
     )
     union all
-    (
-        select * from events
-        where aggregate_id = wanted.session_id and events.sequence <= wanted.most
-        order by events.sequence desc
-        limit 1
-    )
+    select last.*
 ) as e
 order by wanted.session_id, e.sequence

@@ -8,7 +8,7 @@
 use eventlog::deadline::within;
 use eventlog::read;
 use redis::Script;
-use sqlx::{Connection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use super::warm_up::{alone, put_all};
 use super::{COMMIT_DEADLINE, Known, check, key, position_or_begin};
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
-use crate::replay::ReplayError;
+use crate::replay::{self, ReplayError};
 
 /// How far a rebuild is, and what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub async fn rebuild(
         put_all(cache, pool, progress, stop).await
     };
     let rebuilt = rebuilt.await;
-    alone.close().await?;
+    replay::unlock(alone).await?;
     rebuilt
 }
 

@@ -15,14 +15,14 @@ added as (
         reader_id, day, sessions, active_ms, progress, time_zone, time_zone_position,
         long_sessions, ended_sessions
     )
-    where exists (select from moved)
+    where exists (select from moved) and day >= (select days_from from retention where one)
 ),
 hours as (
     insert into reader_hours as h (reader_id, day, hour, sessions, active_ms)
     select reader_id, day, hour, sessions, active_ms
     from unnest($13::uuid[], $14::date[], $15::smallint[], $16::bigint[], $17::bigint[])
         as a (reader_id, day, hour, sessions, active_ms)
-    where exists (select from moved)
+    where exists (select from moved) and day >= (select days_from from retention where one)
     on conflict (reader_id, day, hour) do update
     set sessions = h.sessions + excluded.sessions,
         active_ms = h.active_ms + excluded.active_ms

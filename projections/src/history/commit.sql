@@ -12,13 +12,15 @@ started as (
         start_position, position, furthest_position, device_type, device_id, end_reason, locator,
         book_title, book_author, book_total_pages, time_zone
     )
-    select *
+    select s.*
     from unnest(
         $4::text[], $5::uuid[], $6::uuid[], $7::bigint[], $8::timestamptz[], $9::timestamptz[],
         $10::timestamptz[], $11::bigint[], $12::int[], $13::int[], $14::int[], $15::text[],
         $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::int[], $22::text[]
-    )
+    ) as s (session_id)
     where exists (select from moved)
+        -- What has left the history stays out.
+        and s.session_id >= (select history_from from retention where one)
     returning reader_id, book_id
 ),
 counted as (

@@ -9,10 +9,12 @@ use axum::{Router, middleware};
 use sqlx::PgPool;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub mod cleanup;
 pub mod daily;
 pub mod dead_letter;
 pub mod dead_letters;
 pub mod hold;
+pub mod jobs;
 pub mod projections;
 pub mod replay;
 
@@ -71,6 +73,10 @@ fn calls(handles: Handles) -> Router {
         .route("/projections", get(projections::handle))
         .route("/projections/{name}/pause", post(hold::pause))
         .route("/projections/{name}/resume", post(hold::resume))
+        .route("/jobs", get(jobs::handle))
+        .route("/jobs/{name}/run", post(jobs::run))
+        .route("/reading-sessions/cleanup-stats", get(cleanup::stats))
+        .route("/reading-sessions/cleanup", post(cleanup::now))
         .route("/dead-letters", get(dead_letters::handle))
         .route("/dead-letters/{id}", get(dead_letter::show))
         .route("/dead-letters/{id}/retry", post(dead_letter::retry))

@@ -98,6 +98,13 @@ impl Settings {
                 args.rate_limit.deadline.as_millis().to_string(),
             ),
             ("ACTIVE_GAP", seconds(args.rules.active_gap)),
+            ("IDLE_AFTER", seconds(args.upkeep.idle_after)),
+            ("RETENTION_DAYS", args.upkeep.retention_days.to_string()),
+            ("STATISTICS_DAYS", args.upkeep.statistics_days.to_string()),
+            (
+                "IDEMPOTENCY_KEYS_DAYS",
+                args.upkeep.idempotency_keys_days.to_string(),
+            ),
         ])
     }
 

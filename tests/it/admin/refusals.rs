@@ -30,6 +30,7 @@ pub async fn refusals(contract: &Contract) {
         ("replay", "/projections/cooks/replay"),
         ("retry", "/dead-letters/history.1/retry"),
         ("discard", "/dead-letters/history.1/discard"),
+        ("runJob", "/jobs/cooking/run"),
     ] {
         contract.holds(operation, 404, &post(&operator, call).await);
     }
@@ -40,6 +41,11 @@ pub async fn refusals(contract: &Contract) {
         ("dailyStatsOfAll", Method::GET, "/stats/daily?days=367"),
         ("dailyStatsOfAll", Method::GET, "/stats/daily?days=many"),
         ("deadLetters", Method::GET, "/dead-letters?limit=0"),
+        (
+            "cleanupStats",
+            Method::GET,
+            "/reading-sessions/cleanup-stats?hours=169",
+        ),
         ("deadLetters", Method::GET, "/dead-letters?limit=101"),
         ("deadLetters", Method::GET, "/dead-letters?state=lost"),
         ("deadLetters", Method::GET, "/dead-letters?projection=cooks"),

@@ -6,7 +6,9 @@ use serde_json::Value;
 use utoipa::OpenApi;
 
 use super::common::{self, Answered, Failures};
-use crate::api::admin::{daily, dead_letter, dead_letters, hold, projections, replay};
+use crate::api::admin::{
+    cleanup, daily, dead_letter, dead_letters, hold, jobs, projections, replay,
+};
 use crate::api::problem;
 
 #[derive(OpenApi)]
@@ -29,12 +31,17 @@ use crate::api::problem;
         dead_letter::retry,
         dead_letter::discard,
         daily::handle,
+        jobs::handle,
+        jobs::run,
+        cleanup::stats,
+        cleanup::now,
     ),
     components(schemas(problem::Json)),
     tags(
         (name = "projections", description = "How far they are, and who works on them"),
         (name = "dead letters", description = "Events that cannot be applied"),
-        (name = "statistics", description = "Of all readers")
+        (name = "statistics", description = "Of all readers"),
+        (name = "upkeep", description = "What the service does by itself")
     )
 )]
 struct Api;
@@ -83,9 +90,9 @@ const PROBLEMS: [Answered; 8] = [
 /// By operation.
 fn failures(operation: &str) -> &'static [u16] {
     match operation {
-        "projections" => &[401, 403, 429, 500, 503],
-        "dailyStatsOfAll" | "deadLetters" => &[401, 403, 422, 429, 500, 503],
-        "pause" | "resume" => &[401, 403, 404, 429, 500, 503],
+        "projections" | "jobs" | "cleanup" => &[401, 403, 429, 500, 503],
+        "dailyStatsOfAll" | "deadLetters" | "cleanupStats" => &[401, 403, 422, 429, 500, 503],
+        "pause" | "resume" | "runJob" => &[401, 403, 404, 429, 500, 503],
         "warmUp" => &[401, 403, 409, 429, 500, 503],
         "deadLetter" => &[401, 403, 404, 422, 429, 500, 503],
         _ => &[401, 403, 404, 409, 422, 429, 500, 503],

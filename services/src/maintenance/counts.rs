@@ -1,0 +1,61 @@
+//! Runs of jobs, counted.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::{Done, Job, is_stopped};
+use crate::clock;
+use crate::metrics::Metrics;
+
+/// What is counted; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Counts {
+    runs: Family<Run, Counter>,
+    succeeded_at: Family<Of, Gauge>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Run {
+    job: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Of {
+    job: &'static str,
+}
+
+impl Counts {
+    /// Registers them.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            runs: metrics.register(
+                "reading_sessions_upkeep_runs",
+                "Runs of jobs in this process",
+                Family::default(),
+            ),
+            succeeded_at: metrics.register(
+                "reading_sessions_upkeep_last_success_timestamp_seconds",
+                "When a job ended well in this process, in Unix time",
+                Family::default(),
+            ),
+        }
+    }
+
+    pub(super) fn ran(&self, job: Job, done: &anyhow::Result<Done>) {
+        let result = match done {
+            Ok(_) => "done",
+            Err(error) if is_stopped(error) => "stopped",
+            Err(_) => "failed",
+        };
+        let job = job.as_str();
+        self.runs.get_or_create(&Run { job, result }).inc();
+        if done.is_ok() {
+            let now = clock::now().timestamp();
+            self.succeeded_at.get_or_create(&Of { job }).set(now);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What each job does.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use chrono::{Days, TimeDelta};
+use domain::{ReaderId, Timestamp};
+use eventlog::{CommandError, Sessions, claims, idempotency};
+use futures::StreamExt;
+use futures::stream;
+use projections::replay::ReplayError;
+use projections::{daily_stats, history, schema, upkeep};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Job;
+use crate::clock;
+use crate::config::UpkeepArgs;
+use crate::replays::{Progress, Source};
+
+/// What jobs work with.
+pub struct Tools {
+    /// For their own statements.
+    pub pool: PgPool,
+    /// The command side: upkeep ends sessions as apps do.
+    pub sessions: Sessions,
+    /// Where the cache comes from.
+    pub source: Source,
+    /// How long things are kept.
+    pub rules: UpkeepArgs,
+}
+
+/// What a job came to.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// How much it did.
+    pub items: u64,
+    /// What, in words.
+    pub said: String,
+    /// What it counted besides.
+    pub figures: Value,
+}
+
+impl Done {
+    fn new(items: u64, said: String) -> Self {
+        Self {
+            items,
+            said,
+            figures: json!({}),
+        }
+    }
+}
+
+/// Idle sessions that are read together, and ended at the same time: their events
+/// share appends.
+const IDLE_PAGE: i64 = 500;
+const ENDED_TOGETHER: usize = 64;
+
+/// Keys deleted by one statement.
+const KEYS: i64 = 10_000;
+
+/// How long it is known which runs of jobs did something.
+const RUNS_KEPT: Days = Days::new(90);
+
+/// Does a job once.
+///
+/// # Errors
+/// What it failed at, and [`ReplayError::Stopped`] when it was told to stop.
+pub async fn run(
+    tools: &Tools,
+    job: Job,
+    progress: &watch::Sender<u64>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Done> {
+    match job {
+        Job::IdleSessions => idle_sessions(tools, progress, stop).await,
+        Job::WarmUp => warm_up(tools, progress, stop).await,
+        Job::Partitions => {
+            let created = schema::create_partitions(&tools.pool).await?;
+            Ok(Done::new(
+                created.unsigned_abs().into(),
+                format!("{created} partitions created"),
+            ))
+        }
+        Job::Retention => retention(tools, stop).await,
+        Job::StatisticsWindow => statistics_window(tools, stop).await,
+        Job::IdempotencyKeys => idempotency_keys(tools, progress, stop).await,
+    }
+}
+
+/// Ends sessions of which nothing was heard for long, where they were last.
+async fn idle_sessions(
+    tools: &Tools,
+    progress: &watch::Sender<u64>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Done> {
+    let since = clock::now() - TimeDelta::from_std(tools.rules.idle_after)?;
+    let (ended, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (duration_ms, without_progress) = (AtomicI64::new(0), AtomicU64::new(0));
+    let mut after: Option<ReaderId> = None;
+    loop {
+        let page = claims::idle(&tools.pool, since, after, IDLE_PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.reader_id);
+        let end = async |idle| {
+            if stop.is_cancelled() {
+                return;
+            }
+            match tools.sessions.end_idle(idle).await {
+                Ok(Some(one)) => {
+                    progress.send_replace(ended.fetch_add(1, Ordering::Relaxed) + 1);
+                    duration_ms.fetch_add(one.duration_ms, Ordering::Relaxed);
+                    without_progress.fetch_add((!one.progressed).into(), Ordering::Relaxed);
+                }
+                // Something was heard of it meanwhile.
+                Ok(None) => {}
+                Err(error) => {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    // Not its cause: that may be one session, again and again.
+                    if !matches!(error, CommandError::Broken(_)) {
+                        tracing::warn!(%error, "an idle session was not ended");
+                    }
+                }
+            }
+        };
+        stream::iter(page)
+            .for_each_concurrent(ENDED_TOGETHER, end)
+            .await;
+        if stop.is_cancelled() {
+            return Err(ReplayError::Stopped.into());
+        }
+    }
+    let (ended, failed) = (ended.into_inner(), failed.into_inner());
+    if ended == 0 && failed > 0 {
+        anyhow::bail!("{failed} idle sessions could not be ended");
+    }
+    let left = match failed {
+        0 => String::new(),
+        failed => format!(", {failed} could not be"),
+    };
+    Ok(Done {
+        items: ended,
+        said: format!("{ended} sessions ended{left}"),
+        figures: json!({
+            "closed": ended,
+            "duration_ms": duration_ms.into_inner(),
+            "without_progress": without_progress.into_inner(),
+        }),
+    })
+}
+
+async fn warm_up(
+    tools: &Tools,
+    progress: &watch::Sender<u64>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Done> {
+    let at = watch::Sender::<Progress>::default();
+    let mut seen = at.subscribe();
+    let follow = async {
+        while seen.changed().await.is_ok() {
+            progress.send_replace(seen.borrow_and_update().done);
+        }
+        std::future::pending().await
+    };
+    let warm = tokio::select! {
+        warm = tools.source.warm_up(&at, stop) => warm,
+        never = follow => never,
+    };
+    let warm = match warm {
+        Err(error) if matches!(error.downcast_ref(), Some(ReplayError::Running(_))) => {
+            return Ok(Done::new(0, "somebody fills it already".to_owned()));
+        }
+        warm => warm?,
+    };
+    let said = format!(
+        "{} active sessions, {} entries put",
+        warm.sessions, warm.put
+    );
+    Ok(Done::new(warm.put, said))
+}
+
+async fn retention(tools: &Tools, stop: &CancellationToken) -> anyhow::Result<Done> {
+    let Some(days) = tools.rules.retention_days() else {
+        return Ok(Done::new(0, "the history is kept for ever".to_owned()));
+    };
+    let before = clock::now() - days;
+    let months = history::retire(&tools.pool, before, stop).await?;
+    let sessions: u64 = months.iter().map(|month| month.sessions).sum();
+    let names: Vec<&str> = months.iter().map(|month| &*month.partition).collect();
+    let said = match &names[..] {
+        [] => "no month is old enough".to_owned(),
+        names => format!("{sessions} sessions left the history: {}", names.join(", ")),
+    };
+    Ok(Done::new(months.len() as u64, said))
+}
+
+async fn statistics_window(tools: &Tools, stop: &CancellationToken) -> anyhow::Result<Done> {
+    let Some(days) = tools.rules.statistics_days() else {
+        return Ok(Done::new(0, "statistics are kept for ever".to_owned()));
+    };
+    let before = (clock::now() - days).date_naive();
+    let rows = daily_stats::roll(&tools.pool, before, stop).await?;
+    Ok(Done::new(
+        rows,
+        format!("{rows} rows before {before} deleted"),
+    ))
+}
+
+async fn idempotency_keys(
+    tools: &Tools,
+    progress: &watch::Sender<u64>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Done> {
+    let now: Timestamp = clock::now();
+    let before = now - tools.rules.idempotency_keys_days();
+    let mut expired = 0;
+    loop {
+        let some = idempotency::expire(&tools.pool, before, KEYS).await?;
+        expired += some;
+        progress.send_replace(expired);
+        if some == 0 {
+            break;
+        }
+        if stop.is_cancelled() {
+            return Err(ReplayError::Stopped.into());
+        }
+    }
+    upkeep::forget_runs(&tools.pool, now - RUNS_KEPT).await?;
+    Ok(Done::new(expired, format!("{expired} keys forgotten")))
+}

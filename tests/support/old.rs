@@ -1,0 +1,71 @@
+//! What is old: events that were written, or sessions that were read, long ago.
+//! Time is not waited for; Postgres is told that it has passed.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::SessionId;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::unknown;
+
+/// Has the events of a session be as much older as `by` says. Events do not
+/// change, so their triggers are passed by.
+pub async fn make_older(pool: &PgPool, session: Uuid, by: TimeDelta) {
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::query("set local session_replication_role = replica")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    sqlx::query(
+        "update events set recorded_at = recorded_at - $2::float8 * interval '1 s'
+        where aggregate_id = $1",
+    )
+    .bind(session.to_string())
+    .bind(by.as_seconds_f64())
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
+    transaction.commit().await.unwrap();
+}
+
+/// Writes a session that was read at a time and ended a minute later, as the log
+/// of such a service would hold it. Its month must have a partition.
+pub async fn read_at(pool: &PgPool, reader: Uuid, id: SessionId, at: DateTime<Utc>) {
+    let book = Uuid::from_u128(7);
+    let end = at + TimeDelta::minutes(1);
+    let started = json!({
+        "type": "SessionStarted", "reader_id": reader, "book_id": book, "started_at": at,
+        "position": 0,
+    });
+    let ended = json!({
+        "type": "SessionEnded", "reader_id": reader, "book_id": book, "reason": "finished",
+        "started_at": at, "ended_at": end, "elapsed_ms": 60_000, "start_position": 0,
+        "position": 5, "previous_at": at, "previous_position": 0, "credited_ms": 60_000,
+        "active_ms": 60_000, "furthest_position": 5,
+    });
+    write(pool, id, "SessionStarted", "1", &started).await;
+    write(pool, id, "SessionEnded", "2", &ended).await;
+}
+
+async fn write(pool: &PgPool, id: SessionId, event_type: &str, version: &str, payload: &Value) {
+    unknown::write(pool, id.uuid(), event_type, version, payload).await;
+}
+
+/// Creates the partitions of a month, as they were made when it was ahead.
+pub async fn create_month(pool: &PgPool, at: DateTime<Utc>) {
+    for table in ["public.events", "read.history"] {
+        let create = format!(
+            "do $$ declare month date := date_trunc('month', timestamp '{}'); begin
+                execute format(
+                    'create table if not exists {table}_%s partition of {table}
+                        for values from (%L) to (%L)',
+                    to_char(month, 'YYYY_MM'), month_bound(month),
+                    month_bound((month + interval '1 month')::date)
+                );
+            end $$",
+            at.format("%Y-%m-%d")
+        );
+        sqlx::raw_sql(&create).execute(pool).await.unwrap();
+    }
+}
