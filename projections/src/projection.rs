@@ -41,9 +41,11 @@ pub trait Projection: Send {
     fn checkpoint(&mut self) -> impl Future<Output = Result<i64, CommitError>> + Send;
 
     /// Whether the checkpoint still is where a worker that has nothing to do
-    /// left it. Most need not ask: what they write is not lost.
-    fn is_at(&mut self, _position: i64) -> impl Future<Output = Result<bool, CommitError>> + Send {
-        std::future::ready(Ok(true))
+    /// left it. A Postgres that was killed may have lost the last steps, which
+    /// did not wait for the disk.
+    fn is_at(&mut self, position: i64) -> impl Future<Output = Result<bool, CommitError>> + Send {
+        let checkpoint = self.checkpoint();
+        async move { Ok(checkpoint.await? == position) }
     }
 
     /// Writes a batch and the dead letters, and moves the checkpoint, in one
