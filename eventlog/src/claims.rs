@@ -13,14 +13,14 @@ use crate::LogError;
 /// # Errors
 /// [`LogError::Unavailable`].
 pub async fn active_session(
-    pool: &PgPool,
+    database: impl PgExecutor<'_>,
     reader_id: ReaderId,
 ) -> Result<Option<SessionId>, LogError> {
     let claimed = sqlx::query_scalar!(
         "select session_id from claims where reader_id = $1",
         reader_id.uuid()
     )
-    .fetch_optional(pool)
+    .fetch_optional(database)
     .await?;
     Ok(claimed.and_then(|id| id.parse().ok()))
 }

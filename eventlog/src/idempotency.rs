@@ -6,7 +6,7 @@
 use domain::{ReaderId, SessionError, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use sqlx::PgExecutor;
 
 use crate::LogError;
 use crate::append::KeyedAnswer;
@@ -84,7 +84,7 @@ impl Key {
 /// # Errors
 /// [`LogError::Unavailable`].
 pub async fn find(
-    pool: &PgPool,
+    database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     name: &str,
 ) -> Result<Option<Kept>, LogError> {
@@ -95,7 +95,7 @@ pub async fn find(
         reader_id.uuid(),
         name
     )
-    .fetch_optional(pool)
+    .fetch_optional(database)
     .await?;
     Ok(kept)
 }

@@ -4,6 +4,7 @@
 //! knows HTTP or Redis, and nothing opens a connection: handles come ready.
 
 pub mod deadline;
+pub mod pool;
 pub mod recorded;
 pub mod upcast;
 
@@ -27,5 +28,6 @@ pub mod error;
 pub use append::Appender;
 pub use error::{AppendError, CommandError, LogError};
 pub use execute::{Context, Done, Outcome, Sessions};
+pub use pool::Pool;
 pub use recorded::{Logged, Recorded, Stored};
 pub use subject::Subjects;

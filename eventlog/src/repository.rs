@@ -12,10 +12,9 @@ use domain::{ReadingSession, SessionEvent, SessionId};
 use moka::sync::Cache;
 use postgres_es::PostgresEventRepository;
 use serde_json::Value;
-use sqlx::PgPool;
 
 use crate::append::{Append, NewEvent};
-use crate::{AppendError, Appender, LogError, read, upcast};
+use crate::{AppendError, Appender, LogError, Pool, read, upcast};
 
 /// The memory that kept sessions may take, in bytes; room for some 100,000 of
 /// the usual size.
@@ -67,7 +66,7 @@ impl Versioned {
 
 /// Loads sessions, and keeps them.
 pub struct Repository {
-    pool: PgPool,
+    pool: Pool,
     appender: Appender,
     log: PostgresEventRepository,
     cache: Cache<SessionId, Arc<Versioned>>,
@@ -76,9 +75,10 @@ pub struct Repository {
 impl Repository {
     /// Reads by `pool`, appends by `appender`.
     #[must_use]
-    pub fn new(pool: PgPool, appender: Appender) -> Self {
+    pub fn new(pool: impl Into<Pool>, appender: Appender) -> Self {
+        let pool = pool.into();
         Self {
-            log: PostgresEventRepository::new(pool.clone()),
+            log: PostgresEventRepository::new(pool.inner().clone()),
             pool,
             appender,
             cache: Cache::builder()
@@ -184,7 +184,7 @@ impl Repository {
 
     /// For queries beside the command path.
     #[must_use]
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &Pool {
         &self.pool
     }
 }

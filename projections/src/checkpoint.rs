@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use eventlog::Pool;
 use eventlog::deadline::within;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use tokio::sync::watch;
 
 /// How often a checkpoint is asked for while somebody waits for it. A
@@ -21,12 +22,12 @@ const DEADLINE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn read(pool: &PgPool, projection: &str) -> sqlx::Result<i64> {
+pub async fn read(database: impl PgExecutor<'_>, projection: &str) -> sqlx::Result<i64> {
     let position = sqlx::query_scalar!(
         "select global_position from checkpoints where projection = $1",
         projection
     )
-    .fetch_optional(pool)
+    .fetch_optional(database)
     .await?;
     Ok(position.unwrap_or(0))
 }
@@ -53,7 +54,7 @@ pub struct Awaited(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    pool: PgPool,
+    pool: Pool,
     projection: &'static str,
     position: watch::Sender<i64>,
     asking: AtomicBool,
@@ -62,13 +63,21 @@ struct Inner {
 impl Awaited {
     /// The checkpoint of a projection, by its name.
     #[must_use]
-    pub fn new(pool: PgPool, projection: &'static str) -> Self {
+    pub fn new(pool: impl Into<Pool>, projection: &'static str) -> Self {
         Self(Arc::new(Inner {
-            pool,
+            pool: pool.into(),
             projection,
             position: watch::Sender::new(0),
             asking: AtomicBool::new(false),
         }))
+    }
+
+    /// Where it is now, in a database that may be another one.
+    ///
+    /// # Errors
+    /// Those of Postgres.
+    pub async fn read(&self, database: impl PgExecutor<'_>) -> sqlx::Result<i64> {
+        read(database, self.0.projection).await
     }
 
     /// Waits until the projection has come to `position`; tells whether it has
