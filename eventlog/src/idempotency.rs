@@ -105,7 +105,11 @@ pub async fn find(
 ///
 /// # Errors
 /// [`LogError::Unavailable`].
-pub async fn expire(pool: &PgPool, before: Timestamp, limit: i64) -> Result<u64, LogError> {
+pub async fn expire(
+    database: impl PgExecutor<'_>,
+    before: Timestamp,
+    limit: i64,
+) -> Result<u64, LogError> {
     let expired = sqlx::query!(
         "delete from idempotency_keys
         where (reader_id, key) in (
@@ -116,7 +120,7 @@ pub async fn expire(pool: &PgPool, before: Timestamp, limit: i64) -> Result<u64,
         before,
         limit
     )
-    .execute(pool)
+    .execute(database)
     .await?;
     Ok(expired.rows_affected())
 }

@@ -24,7 +24,7 @@ mod columns;
 mod queries;
 mod window;
 
-pub use queries::{Day, DayOfAll, Hour, days, days_of_all, hours};
+pub use queries::{Day, DayOfAll, Hour, days, days_of_all, days_with_hours};
 pub use window::roll;
 
 /// The projection.

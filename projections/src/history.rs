@@ -5,23 +5,22 @@
 
 use std::collections::BTreeMap;
 
-use chrono_tz::Tz;
-use domain::event::{Book, DeviceType, EndReason};
-use domain::session::{Ending, Observation, Progress, ProgressChange, Session};
-use domain::{BookId, Position, ReaderId, SessionEvent, SessionId, SessionStarted, Timestamp};
+use domain::session::ProgressChange;
+use domain::{SessionEvent, SessionId, SessionStarted};
 use eventlog::Recorded;
 use eventlog::deadline::within;
 use sqlx::PgPool;
-use uuid::Uuid;
 
 use crate::dead_letter::{Letters, TableStep};
 use crate::projection::{DEADLINE, InTables};
 use crate::{CommitError, Projection, Step, checkpoint};
 
 mod columns;
+mod queries;
 mod retention;
 
 use columns::{Changed, Started};
+pub use queries::{Bound, Entry, Listed, Page, page};
 pub use retention::{Retired, retire};
 
 /// The projection.
@@ -147,183 +146,11 @@ impl History {
     }
 }
 
-/// A session as the history shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its id.
-    pub session_id: SessionId,
-    /// How many events it has.
-    pub version: i64,
-    /// The session.
-    pub session: Session,
-}
-
-/// Where a page of the history ends; the next one begins after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// When the page's last session started.
-    pub started_at: Timestamp,
-    /// Its id.
-    pub session_id: SessionId,
-}
-
-/// Which part of the history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// What comes after here: costs the same at any depth.
-    pub after: Option<Bound>,
-    /// Sessions to leave out first: costs what reading them would.
-    pub skip: i64,
-    /// Sessions to return at most.
-    pub limit: i64,
-}
-
-/// A reader's sessions, newest first, of one book or of all.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn page(
-    pool: &PgPool,
-    reader_id: ReaderId,
-    book_id: Option<BookId>,
-    page: Page,
-) -> sqlx::Result<Vec<Entry>> {
-    let (started_at, session_id) = match page.after {
-        Some(bound) => (bound.started_at, bound.session_id.to_string()),
-        // Sorts after every session.
-        None => (Timestamp::MAX_UTC, "g".to_owned()),
-    };
-    let started_at = started_at.min(LATEST);
-    // One statement for each index, so that neither plan is a compromise.
-    let rows = match book_id {
-        None => {
-            sqlx::query_file_as!(
-                EntryRow,
-                "src/history/page.sql",
-                reader_id.uuid(),
-                started_at,
-                session_id,
-                page.limit,
-                page.skip
-            )
-            .fetch_all(pool)
-            .await?
-        }
-        Some(book_id) => {
-            sqlx::query_file_as!(
-                EntryRow,
-                "src/history/page_of_book.sql",
-                reader_id.uuid(),
-                book_id.uuid(),
-                started_at,
-                session_id,
-                page.limit,
-                page.skip
-            )
-            .fetch_all(pool)
-            .await?
-        }
-    };
-    rows.into_iter().map(EntryRow::entry).collect()
-}
-
-/// Later than any session, within what Postgres can hold.
-const LATEST: Timestamp = Timestamp::from_timestamp_nanos(i64::MAX);
-
-/// How many sessions a reader has, of one book or of all.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn total(
-    pool: &PgPool,
-    reader_id: ReaderId,
-    book_id: Option<BookId>,
-) -> sqlx::Result<i64> {
-    sqlx::query_scalar!(
-        r#"select coalesce(sum(sessions), 0)::bigint as "total!" from history_totals
-        where reader_id = $1 and ($2::uuid is null or book_id = $2)"#,
-        reader_id.uuid(),
-        book_id.map(BookId::uuid)
-    )
-    .fetch_one(pool)
-    .await
-}
-
-struct EntryRow {
-    session_id: String,
-    reader_id: Uuid,
-    book_id: Uuid,
-    version: i64,
-    started_at: Timestamp,
-    ended_at: Option<Timestamp>,
-    last_activity_at: Timestamp,
-    active_ms: i64,
-    start_position: i32,
-    position: i32,
-    furthest_position: i32,
-    device_type: Option<String>,
-    device_id: Option<String>,
-    end_reason: Option<String>,
-    locator: Option<String>,
-    book_title: Option<String>,
-    book_author: Option<String>,
-    book_total_pages: Option<i32>,
-    time_zone: String,
-}
-
-impl EntryRow {
-    fn entry(self) -> sqlx::Result<Entry> {
-        let decode = |error: domain::SessionError| sqlx::Error::Decode(Box::new(error));
-        let book = Book {
-            title: self.book_title,
-            author: self.book_author,
-            total_pages: self
-                .book_total_pages
-                .and_then(|pages| pages.try_into().ok()),
-        };
-        let start = SessionStarted {
-            reader_id: ReaderId::from(self.reader_id),
-            book_id: BookId::from(self.book_id),
-            started_at: self.started_at,
-            position: Position::from_steps(self.start_position).map_err(decode)?,
-            device_type: self.device_type.as_deref().and_then(DeviceType::parse),
-            device_id: self.device_id,
-            time_zone: self.time_zone.parse().unwrap_or(Tz::UTC),
-            // The locator of the start is not kept; the latest one is.
-            locator: None,
-            book: Some(book).filter(|book| *book != Book::default()),
-        };
-        let ended = self.ended_at.map(|at| Ending {
-            at,
-            reason: self
-                .end_reason
-                .as_deref()
-                .and_then(EndReason::parse)
-                .unwrap_or(EndReason::Finished),
-        });
-        let progress = Progress {
-            latest: Observation {
-                at: self.last_activity_at,
-                position: Position::from_steps(self.position).map_err(decode)?,
-                locator: self.locator,
-            },
-            furthest_position: Position::from_steps(self.furthest_position).map_err(decode)?,
-            active_ms: self.active_ms,
-            ended,
-        };
-        Ok(Entry {
-            session_id: self
-                .session_id
-                .parse()
-                .map_err(|error: uuid::Error| sqlx::Error::Decode(Box::new(error)))?,
-            version: self.version,
-            session: Session { start, progress },
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use chrono_tz::Tz;
+    use domain::event::EndReason;
+
     use super::*;
     use crate::testing::{Story, at, folded, session};
 

@@ -76,7 +76,7 @@ pub fn router(
     let work = middleware::from_fn_with_state(Places::default(), work::work);
     let admitted =
         |preset| middleware::from_fn_with_state((admission.clone(), preset), admission::readers);
-    let once = Idempotency::new(history.pool.clone());
+    let once = Idempotency::new(history.primary.clone());
     let once = middleware::from_fn_with_state(once, idempotency::once);
 
     let updates = Router::new()

@@ -36,9 +36,29 @@ pub struct DatabaseArgs {
     #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", default_value = "30", value_parser = seconds)]
     pub database_statement_timeout: Duration,
     /// How long a request may wait for a connection, connecting included, in
-    /// seconds.
-    #[arg(long, env = "DATABASE_POOL_TIMEOUT", default_value = "30", value_parser = seconds)]
+    /// seconds; then it is 503.
+    #[arg(long, env = "DATABASE_POOL_TIMEOUT", default_value = "2", value_parser = seconds)]
     pub database_pool_timeout: Duration,
+}
+
+/// Where a read replica of Postgres is, when there is one.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ReplicaArgs {
+    /// A replica of Postgres for reading history and statistics; the primary
+    /// answers what it does not.
+    #[arg(long, env = "DATABASE_READ_URL", hide_env_values = true)]
+    pub database_read_url: Option<Secret>,
+    /// A file with the address of the replica.
+    #[arg(
+        long,
+        env = "DATABASE_READ_URL_FILE",
+        conflicts_with = "database_read_url"
+    )]
+    pub database_read_url_file: Option<PathBuf>,
+    /// Connections to the replica that the API may hold; by default as many as
+    /// to the primary.
+    #[arg(long, env = "DATABASE_READ_POOL_SIZE", value_parser = clap::value_parser!(u32).range(1..))]
+    pub database_read_pool_size: Option<u32>,
 }
 
 /// Where NATS is.
@@ -209,6 +229,9 @@ pub struct ServeArgs {
     pub database: DatabaseArgs,
     #[command(flatten)]
     #[expect(missing_docs, reason = "their types say what they are")]
+    pub replica: ReplicaArgs,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "their types say what they are")]
     pub nats: NatsArgs,
     #[command(flatten)]
     #[expect(missing_docs, reason = "their types say what they are")]
@@ -246,6 +269,24 @@ impl DatabaseArgs {
             self.database_url.as_ref(),
             self.database_url_file.as_ref(),
         )
+    }
+}
+
+impl ReplicaArgs {
+    /// The address of the replica, when there is one.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn url(&self) -> anyhow::Result<Option<Secret>> {
+        if self.database_read_url.is_none() && self.database_read_url_file.is_none() {
+            return Ok(None);
+        }
+        required(
+            "DATABASE_READ_URL",
+            self.database_read_url.as_ref(),
+            self.database_read_url_file.as_ref(),
+        )
+        .map(Some)
     }
 }
 

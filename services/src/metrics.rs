@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::{Metric, Registry};
 
@@ -21,6 +22,12 @@ impl Metrics {
         let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         registry.register(name, help, metric.clone());
         metric
+    }
+
+    /// Shows from now on what a collector finds whenever it is asked.
+    pub fn collect(&self, collector: impl Collector) {
+        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register_collector(Box::new(collector));
     }
 
     /// All metrics as they are now.

@@ -11,7 +11,7 @@ use domain::session::Rules;
 use eventlog::relay::{self, Relay};
 use eventlog::repository::Repository;
 use eventlog::tail::Tail;
-use eventlog::{Appender, Sessions, Subjects};
+use eventlog::{Appender, Pool, Sessions, Subjects};
 use projections::cache::Cache;
 use projections::checkpoint::Awaited;
 use projections::runtime::Worker;
@@ -27,9 +27,11 @@ use crate::api::admission::Admission;
 use crate::api::auth::Keys;
 use crate::api::queries::ReadTable;
 use crate::api::queries::active::ActiveReads;
+use crate::api::queries::replica::Replica;
 use crate::api::rate_limit::Limiter;
 use crate::api::serve::Limits;
 use crate::config::{DatabaseArgs, RedisArgs, Role, RuleArgs, ServeArgs, UpkeepArgs};
+use crate::connect::Usage;
 use crate::maintenance::{self, Tools};
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
@@ -69,8 +71,8 @@ pub struct Service {
 /// up when they come.
 pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     let admin = bind(args.http.admin_addr, "ADMIN_ADDR").await?;
-    let pool = connect::api_pool(&args.database)?;
-    schema::check(&pool).await?;
+    // Starts are patient; what takes requests is not.
+    schema::check(&connect::maintenance_pool(&args.database)?).await?;
 
     let mut service = Service {
         http: None,
@@ -81,6 +83,8 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         workers: Stage::default(),
     };
     let metrics = Metrics::default();
+    let usage = Usage::new(&metrics);
+    let pool = usage.time(connect::api_pool(&args.database)?);
     let (head, head_seen) = watch::channel(0);
     let subjects = Subjects::new(&args.nats.nats_prefix);
     let relays = args.has(Role::Relay);
@@ -89,11 +93,12 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     let cache = args.redis.is_set() || args.has(Role::Api);
     let cache = cache.then(|| connect::cache(&args.redis)).transpose()?;
     let admission = admission(args, cache.as_ref())?;
-    let pulse = Pulse::new(connect::pulse_pool(&args.database)?);
+    let pulse = Pulse::new(usage.show(connect::pulse_pool(&args.database)?));
 
     let commands = args.has(Role::Api) || args.has(Role::Maintenance);
     let sessions = if commands {
-        let (sessions, task) = sessions(&args.database, &args.rules, pool.clone(), head)?;
+        let append = usage.show(connect::append_pool(&args.database)?);
+        let (sessions, task) = sessions(append, &args.rules, pool.clone(), head)?;
         service.writers.spawn(task);
         Some(sessions)
     } else {
@@ -101,13 +106,18 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     };
     if args.has(Role::Api) {
         let listener = bind(args.http.http_addr, "HTTP_ADDR").await?;
+        // So that the first request need not connect.
+        drop(pool.acquire().await?);
         service.http = Some(listener.local_addr()?);
         let sessions = sessions.clone().expect("the API takes commands");
         let cache = cache.clone().expect("the API has a cache");
         let active = ActiveReads::new(sessions.clone(), cache, pulse.clone(), &metrics);
+        let replica = connect::reads_pool(&args.database, &args.replica)?;
+        let replica = replica.map(|replica| Replica::new(usage.time(replica), &metrics));
         let table = |projection| ReadTable {
-            pool: pool.clone(),
+            primary: pool.clone(),
             checkpoint: Awaited::new(pool.clone(), projection),
+            replica: replica.clone(),
         };
         let handles = api::Handles {
             sessions,
@@ -129,7 +139,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         ));
     }
     let operators = match admission {
-        Some(admission) => Some(service.admin(args, admission)?),
+        Some(admission) => Some(service.admin(args, admission, &usage)?),
         None => None,
     };
     let router = api::admin::router(pulse.clone(), operators, &metrics);
@@ -139,7 +149,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
 
     if relays {
         let relay = Relay {
-            pool: connect::relay_pool(&args.database)?,
+            pool: usage.show(connect::relay_pool(&args.database)?),
             jetstream: jetstream.clone(),
             subjects: subjects.clone(),
             head: head_seen,
@@ -148,11 +158,16 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         service.workers.spawn(relay.run(stop));
     }
     if args.has(Role::Projections) {
-        service.project(args, jetstream, subjects)?;
+        service.project(args, jetstream, subjects, &usage)?;
     }
     if args.has(Role::Maintenance) {
         let sessions = sessions.expect("upkeep ends sessions");
-        let tools = tools_of(&args.database, &args.redis, &args.upkeep, sessions)?;
+        let tools = Tools {
+            pool: usage.show(connect::upkeep_pool(&args.database)?),
+            sessions,
+            source: Source::new(&args.database, &args.redis),
+            rules: args.upkeep.clone(),
+        };
         let counts = maintenance::Counts::new(&metrics);
         // It gives commands as requests do, and ends before those are written.
         let (holder, stop) = (service.name.clone(), service.edge.stop.clone());
@@ -164,12 +179,12 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
 
 /// The command side, and the task that appends for it.
 fn sessions(
-    database: &DatabaseArgs,
+    append: PgPool,
     rules: &RuleArgs,
-    pool: PgPool,
+    pool: Pool,
     head: watch::Sender<i64>,
 ) -> anyhow::Result<(Sessions, impl Future<Output = ()> + Send + use<>)> {
-    let (appender, task) = Appender::new(connect::append_pool(database)?, head);
+    let (appender, task) = Appender::new(append, head);
     let rules = Rules {
         active_gap: TimeDelta::from_std(rules.active_gap)?,
     };
@@ -190,22 +205,15 @@ pub fn tools(
     // Relays look for what is new by themselves, within seconds.
     let (head, _) = watch::channel(0);
     let pool = connect::upkeep_pool(database)?;
-    let (sessions, task) = sessions(database, rules, pool, head)?;
-    Ok((tools_of(database, redis, upkeep, sessions)?, task))
-}
-
-fn tools_of(
-    database: &DatabaseArgs,
-    redis: &RedisArgs,
-    upkeep: &UpkeepArgs,
-    sessions: Sessions,
-) -> anyhow::Result<Tools> {
-    Ok(Tools {
-        pool: connect::upkeep_pool(database)?,
+    let append = connect::append_pool(database)?;
+    let (sessions, task) = sessions(append, rules, pool.clone().into(), head)?;
+    let tools = Tools {
+        pool,
         sessions,
         source: Source::new(database, redis),
         rules: upkeep.clone(),
-    })
+    };
+    Ok((tools, task))
 }
 
 /// Who comes in, where tokens can be verified: always at the API, elsewhere
@@ -249,12 +257,13 @@ impl Service {
         &mut self,
         args: &ServeArgs,
         admission: Admission,
+        usage: &Usage,
     ) -> anyhow::Result<api::admin::Handles> {
         let source = Source::new(&args.database, &args.redis);
         let (replays, task) = Background::new(source, self.workers.stop.clone());
         self.workers.spawn(task);
         Ok(api::admin::Handles {
-            pool: connect::operator_pool(&args.database)?,
+            pool: usage.show(connect::operator_pool(&args.database)?),
             replays,
             admission,
         })
@@ -265,8 +274,9 @@ impl Service {
         args: &ServeArgs,
         jetstream: jetstream::Context,
         subjects: Subjects,
+        usage: &Usage,
     ) -> anyhow::Result<()> {
-        let pool = connect::projections_pool(&args.database)?;
+        let pool = usage.show(connect::projections_pool(&args.database)?);
         let cache = connect::cache(&args.redis)?;
         let tail = Tail::default();
         self.apply(History::new(pool.clone()), &tail, &pool);

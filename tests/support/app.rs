@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use services::api::serve::Limits;
 use services::config::{
-    AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, Role, RuleArgs, Secret,
-    ServeArgs, UpkeepArgs,
+    AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, ReplicaArgs, Role,
+    RuleArgs, Secret, ServeArgs, UpkeepArgs,
 };
 use services::roles::{self, Service};
 use sqlx::PgPool;
@@ -191,8 +191,10 @@ pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
             // Tests run in parallel on one server.
             database_pool_size: 8,
             database_statement_timeout: Duration::from_secs(30),
-            database_pool_timeout: Duration::from_secs(30),
+            // And the machine is busy with them.
+            database_pool_timeout: Duration::from_secs(5),
         },
+        replica: ReplicaArgs::default(),
         nats: NatsArgs {
             nats_url: secret(&corner.nats_url),
             nats_url_file: None,

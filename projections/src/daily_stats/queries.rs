@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use domain::ReaderId;
 use domain::calendar::reading_day;
-use sqlx::PgPool;
+use sqlx::PgExecutor;
 
 /// A day of statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +21,11 @@ pub struct Day {
     pub time_zone: String,
 }
 
-/// A weekday's hour of statistics.
+/// An hour of a day's statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hour {
-    /// 1 is Monday, 7 Sunday (ISO 8601).
-    pub weekday: i32,
     /// 0 to 23, of the reader's own time.
-    pub hour: i32,
+    pub hour: i16,
     /// Sessions in which something was read or seen.
     pub sessions: i64,
     /// Active time, in milliseconds.
@@ -50,7 +48,11 @@ impl Day {
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn days(pool: &PgPool, reader_id: ReaderId, from: NaiveDate) -> sqlx::Result<Vec<Day>> {
+pub async fn days(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+    from: NaiveDate,
+) -> sqlx::Result<Vec<Day>> {
     sqlx::query_as!(
         Day,
         "select day, sessions, active_ms, progress, time_zone from reader_days
@@ -60,29 +62,44 @@ pub async fn days(pool: &PgPool, reader_id: ReaderId, from: NaiveDate) -> sqlx::
         reader_id.uuid(),
         from
     )
-    .fetch_all(pool)
+    .fetch_all(database)
     .await
 }
 
-/// A reader's hours by weekday, over the days from `from` on; those without
-/// reading are not among them.
+/// As [`days`], each with its hours with reading.
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn hours(pool: &PgPool, reader_id: ReaderId, from: NaiveDate) -> sqlx::Result<Vec<Hour>> {
-    sqlx::query_as!(
-        Hour,
-        r#"select extract(isodow from day)::int as "weekday!", hour::int as "hour!",
-            sum(sessions)::bigint as "sessions!", sum(active_ms)::bigint as "active_ms!"
-        from reader_hours
-        where reader_id = $1 and day >= $2
-        group by 1, 2
-        order by 1, 2"#,
+pub async fn days_with_hours(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+    from: NaiveDate,
+) -> sqlx::Result<Vec<(Day, Vec<Hour>)>> {
+    let rows = sqlx::query_file!(
+        "src/daily_stats/days_with_hours.sql",
         reader_id.uuid(),
         from
     )
-    .fetch_all(pool)
-    .await
+    .fetch_all(database)
+    .await?;
+    let days = rows.into_iter().map(|row| {
+        let day = Day {
+            day: row.day,
+            sessions: row.sessions,
+            active_ms: row.active_ms,
+            progress: row.progress,
+            time_zone: row.time_zone,
+        };
+        let counts = row.hour_sessions.into_iter().zip(row.hour_active_ms);
+        let hours = row.hours.into_iter().zip(counts);
+        let hours = hours.map(|(hour, (sessions, active_ms))| Hour {
+            hour,
+            sessions,
+            active_ms,
+        });
+        (day, hours.collect())
+    });
+    Ok(days.collect())
 }
 
 /// A day of all readers, each by the own reading day.
@@ -109,7 +126,10 @@ pub struct DayOfAll {
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn days_of_all(pool: &PgPool, from: NaiveDate) -> sqlx::Result<Vec<DayOfAll>> {
+pub async fn days_of_all(
+    database: impl PgExecutor<'_>,
+    from: NaiveDate,
+) -> sqlx::Result<Vec<DayOfAll>> {
     sqlx::query_as!(
         DayOfAll,
         "select day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
@@ -118,6 +138,6 @@ pub async fn days_of_all(pool: &PgPool, from: NaiveDate) -> sqlx::Result<Vec<Day
         order by day desc",
         from
     )
-    .fetch_all(pool)
+    .fetch_all(database)
     .await
 }

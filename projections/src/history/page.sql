@@ -1,7 +1,17 @@
-select session_id, reader_id, book_id, version, started_at, ended_at, last_activity_at, active_ms,
-    start_position, position, furthest_position, device_type, device_id, end_reason, locator,
-    book_title, book_author, book_total_pages, time_zone
-from history
-where reader_id = $1 and (started_at, session_id) < ($2, $3)
-order by started_at desc, session_id desc
-limit $4 offset $5
+-- A page, and how many sessions there are on all pages. There is a row also when
+-- the page is empty. The join promises no order; whoever reads puts it there.
+select totals.total as "total!", page.*
+from (
+    select coalesce(sum(sessions), 0)::bigint as total
+    from history_totals
+    where reader_id = $1
+) as totals
+left join (
+    select session_id, reader_id, book_id, version, started_at, ended_at, last_activity_at, active_ms,
+        start_position, position, furthest_position, device_type, device_id, end_reason, locator,
+        book_title, book_author, book_total_pages, time_zone
+    from history
+    where reader_id = $1 and (started_at, session_id) < ($2, $3)
+    order by started_at desc, session_id desc
+    limit $4 offset $5
+) as page on true

@@ -14,8 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use domain::ReaderId;
 use eventlog::idempotency::{self, Decided, Kept, Key};
-use eventlog::read;
-use sqlx::PgPool;
+use eventlog::{Pool, read};
 
 use super::answer::Answer;
 use super::auth::Caller;
@@ -33,14 +32,14 @@ const MAX_KEY: usize = 255;
 /// Looks up answers, and knows the commands in flight; cheap to clone.
 #[derive(Clone)]
 pub struct Idempotency {
-    pool: PgPool,
+    pool: Pool,
     in_flight: InFlight,
 }
 
 impl Idempotency {
     /// Looks answers up by `pool`.
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self {
             pool,
             in_flight: InFlight::default(),

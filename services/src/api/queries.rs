@@ -8,43 +8,74 @@ pub mod session;
 pub mod streak;
 pub mod weekly;
 
+pub mod replica;
+
 use chrono::{Days, NaiveDate};
-use domain::ReaderId;
+use eventlog::Pool;
 use projections::checkpoint::Awaited;
-use projections::daily_stats::{self, Day};
+use projections::daily_stats::Day;
 use serde::Deserialize;
-use sqlx::PgPool;
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
 use utoipa::IntoParams;
 
+use super::freshness;
 use super::problem::Problem;
 use crate::clock;
+use replica::Replica;
 
-/// Where a projection's rows are, and how far they are.
+/// Where a projection's rows are read: at the replica, when there is one and as
+/// long as it does, else at the primary.
 #[derive(Clone, Debug)]
 pub struct ReadTable {
-    /// Where.
-    pub pool: PgPool,
-    /// How far.
+    /// The primary.
+    pub primary: Pool,
+    /// How far the projection is there.
     pub checkpoint: Awaited,
+    /// The replica.
+    pub replica: Option<Replica>,
 }
 
 impl ReadTable {
-    /// The reader's today, and their days with reading among the last `days`,
-    /// today among them, newest first.
-    async fn last_days(
+    /// What a query finds, once the projection has come to `min_position`.
+    async fn read<T, Found>(
         &self,
-        reader_id: ReaderId,
-        days: u64,
-    ) -> Result<(NaiveDate, Vec<Day>), Problem> {
-        let now = clock::now();
-        // Where the reader is, today may be a day earlier than in UTC.
-        let from = now.date_naive() - Days::new(days);
-        let mut rows = daily_stats::days(&self.pool, reader_id, from).await?;
-        let today = Day::today(rows.first(), now);
-        let first = today - Days::new(days - 1);
-        rows.retain(|row| row.day >= first);
-        Ok((today, rows))
+        min_position: Option<i64>,
+        query: impl Fn(PoolConnection<Postgres>) -> Found,
+    ) -> Result<T, Problem>
+    where
+        Found: Future<Output = sqlx::Result<T>>,
+    {
+        let min_position = freshness::position(min_position)?;
+        if let Some(replica) = &self.replica {
+            let read = async |mut connection: PoolConnection<Postgres>| {
+                if let Some(position) = min_position
+                    && self.checkpoint.read(&mut *connection).await? < position
+                {
+                    return Ok(None);
+                }
+                query(connection).await.map(Some)
+            };
+            if let Some(found) = replica.read(read).await {
+                return Ok(found);
+            }
+        }
+        freshness::reached(&self.checkpoint, min_position).await?;
+        Ok(query(self.primary.acquire().await?).await?)
     }
+}
+
+/// The reader's today, by the newest of their days, and the first of the last
+/// `days`, today among them.
+fn last(days: u64, newest: Option<&Day>) -> (NaiveDate, NaiveDate) {
+    let today = Day::today(newest, clock::now());
+    (today, today - Days::new(days - 1))
+}
+
+/// Where to begin reading for the last `days`: where the reader is, today may be
+/// a day earlier than in UTC.
+fn since(days: u64) -> NaiveDate {
+    clock::now().date_naive() - Days::new(days)
 }
 
 /// How many days back statistics go when nothing else is asked for, and at

@@ -53,6 +53,20 @@ impl Settings {
                 "DATABASE_POOL_TIMEOUT",
                 seconds(args.database.database_pool_timeout),
             ),
+            (
+                "DATABASE_READ_URL",
+                match args.replica.url() {
+                    Ok(url) => url.as_ref().map(Secret::as_address).unwrap_or_default(),
+                    Err(error) => format!("({error})"),
+                },
+            ),
+            (
+                "DATABASE_READ_POOL_SIZE",
+                args.replica
+                    .database_read_pool_size
+                    .unwrap_or(args.database.database_pool_size)
+                    .to_string(),
+            ),
             ("NATS_URL", address(args.nats.url())),
             ("NATS_PREFIX", args.nats.nats_prefix.clone()),
             ("REDIS_URL", address(args.redis.url())),

@@ -124,7 +124,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 async fn tail(args: &TailArgs) -> anyhow::Result<()> {
-    let pool = connect::api_pool(&args.printing.database)?;
+    let pool = connect::operator_pool(&args.printing.database)?;
     let end = within(DEADLINE, read::head(&pool)).await?;
     let begin = match (args.from_position, args.since) {
         (Some(position), _) => within(DEADLINE, read::before(&pool, position)).await?,
@@ -159,7 +159,7 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
 }
 
 async fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let pool = connect::api_pool(&args.printing.database)?;
+    let pool = connect::operator_pool(&args.printing.database)?;
     let events = within(DEADLINE, read::session(&pool, args.session, 0)).await?;
     if events.is_empty() {
         bail!("the log holds no session {}", args.session);

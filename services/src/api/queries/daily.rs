@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::NaiveDate;
+use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Back, ReadTable};
+use super::{Back, ReadTable, last, since};
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
-use crate::api::freshness;
 use crate::api::openapi::schema;
 use crate::api::problem::Problem;
 use crate::api::session::Progress;
@@ -51,10 +51,16 @@ pub async fn handle(
     Query(params): Query<Back>,
 ) -> Result<Json<Daily>, Problem> {
     let days = params.days()?;
-    freshness::reached(&table.checkpoint, params.min_position).await?;
-    let (_, rows) = table.last_days(caller.reader_id, days).await?;
+    let from = since(days);
+    let rows = table
+        .read(params.min_position, |mut database| async move {
+            daily_stats::days(&mut *database, caller.reader_id, from).await
+        })
+        .await?;
+    let (_, first) = last(days, rows.first());
     let days = rows
         .into_iter()
+        .filter(|row| row.day >= first)
         .map(|row| ReadingDay {
             date: row.day,
             sessions: row.sessions,

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use domain::{BookId, ReaderId, SessionId, Timestamp};
-use projections::history::{self, Bound, Page};
+use projections::history::{self, Bound, Listed, Page};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -17,7 +17,6 @@ use uuid::Uuid;
 use super::ReadTable;
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
-use crate::api::freshness;
 use crate::api::problem::Problem;
 use crate::api::session::Session;
 
@@ -83,17 +82,17 @@ pub async fn handle(
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
     let asked = Asked::new(&params, caller.reader_id)?;
-    freshness::reached(&table.checkpoint, params.min_position).await?;
     let Asked {
         page,
         size,
         book_id,
         ..
     } = asked;
-    let (entries, total) = tokio::try_join!(
-        history::page(&table.pool, caller.reader_id, book_id, asked.part()),
-        history::total(&table.pool, caller.reader_id, book_id),
-    )?;
+    let Listed { entries, total } = table
+        .read(params.min_position, |mut database| async move {
+            history::page(&mut *database, caller.reader_id, book_id, asked.part()).await
+        })
+        .await?;
     let shown = usize::try_from(size).expect("at most 100");
     let has_next = entries.len() > shown;
     let next_cursor = entries[..entries.len().min(shown)]

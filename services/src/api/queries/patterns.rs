@@ -1,16 +1,17 @@
 //! `GET /reading-sessions/stats/patterns`
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
-use chrono::{Datelike, Days};
+use chrono::Datelike;
 use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Back, ReadTable};
+use super::{Back, ReadTable, last, since};
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
-use crate::api::freshness;
 use crate::api::problem::Problem;
 
 /// When in the week somebody reads.
@@ -41,10 +42,10 @@ pub struct WeekdayPattern {
 pub struct HourPattern {
     /// 1 is Monday, 7 Sunday (ISO 8601).
     #[schema(minimum = 1, maximum = 7)]
-    weekday: i32,
+    weekday: u32,
     /// Of the reader's own day.
     #[schema(minimum = 0, maximum = 23)]
-    hour: i32,
+    hour: i16,
     /// Active reading time, in whole minutes.
     active_minutes: i64,
     /// Sessions in which something was read or seen, each once an hour.
@@ -68,30 +69,53 @@ pub async fn handle(
     Query(params): Query<Back>,
 ) -> Result<Json<Patterns>, Problem> {
     let days = params.days()?;
-    freshness::reached(&table.checkpoint, params.min_position).await?;
-    let (today, rows) = table.last_days(caller.reader_id, days).await?;
-    let first = today - Days::new(days - 1);
-    let hours = daily_stats::hours(&table.pool, caller.reader_id, first).await?;
-    let weekdays = (1..=7)
-        .map(|weekday| {
-            let of_it = rows
-                .iter()
-                .filter(|row| row.day.weekday().number_from_monday() == weekday);
-            WeekdayPattern {
-                weekday,
-                active_minutes: of_it.clone().map(|row| row.active_ms).sum::<i64>() / 60_000,
-                sessions: of_it.map(|row| row.sessions).sum(),
-            }
+    let from = since(days);
+    let mut rows = table
+        .read(params.min_position, |mut database| async move {
+            daily_stats::days_with_hours(&mut *database, caller.reader_id, from).await
         })
-        .collect();
+        .await?;
+    let (_, first) = last(days, rows.first().map(|(day, _)| day));
+    rows.retain(|(day, _)| day.day >= first);
+    let mut weekdays = [Sums::default(); 7];
+    let mut hours = BTreeMap::<(u32, i16), Sums>::new();
+    for (day, hours_of_it) in &rows {
+        let weekday = day.day.weekday();
+        weekdays[weekday.num_days_from_monday() as usize].add(day.sessions, day.active_ms);
+        for hour in hours_of_it {
+            let of_week = (weekday.number_from_monday(), hour.hour);
+            let sums = hours.entry(of_week).or_default();
+            sums.add(hour.sessions, hour.active_ms);
+        }
+    }
+    let weekdays = (1..).zip(weekdays).map(|(weekday, sums)| WeekdayPattern {
+        weekday,
+        active_minutes: sums.active_ms / 60_000,
+        sessions: sums.sessions,
+    });
+    let weekdays = weekdays.collect();
     let hours = hours
         .into_iter()
-        .map(|hour| HourPattern {
-            weekday: hour.weekday,
-            hour: hour.hour,
-            active_minutes: hour.active_ms / 60_000,
-            sessions: hour.sessions,
-        })
-        .collect();
+        .map(|((weekday, hour), sums)| HourPattern {
+            weekday,
+            hour,
+            active_minutes: sums.active_ms / 60_000,
+            sessions: sums.sessions,
+        });
+    let hours = hours.collect();
     Ok(Json(Patterns { weekdays, hours }))
+}
+
+/// What is added up over days.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    sessions: i64,
+    active_ms: i64,
+}
+
+impl Sums {
+    fn add(&mut self, sessions: i64, active_ms: i64) {
+        self.sessions += sessions;
+        self.active_ms += active_ms;
+    }
 }

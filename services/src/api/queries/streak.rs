@@ -2,18 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use chrono::{Days, NaiveDate};
+use chrono::NaiveDate;
 use domain::streak;
-use projections::daily_stats::{self, Day};
+use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Back, ReadTable};
+use super::{Back, ReadTable, last};
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
-use crate::api::freshness;
 use crate::api::problem::Problem;
-use crate::clock;
 
 /// A day counts from this much active time on: opening a book is not reading.
 const MIN_ACTIVE_MS: i64 = 60_000;
@@ -50,10 +48,12 @@ pub async fn handle(
     Query(params): Query<Back>,
 ) -> Result<Json<Streak>, Problem> {
     let days = params.days()?;
-    freshness::reached(&table.checkpoint, params.min_position).await?;
-    let rows = daily_stats::days(&table.pool, caller.reader_id, NaiveDate::default()).await?;
-    let today = Day::today(rows.first(), clock::now());
-    let first = today - Days::new(days - 1);
+    let rows = table
+        .read(params.min_position, |mut database| async move {
+            daily_stats::days(&mut *database, caller.reader_id, NaiveDate::default()).await
+        })
+        .await?;
+    let (today, first) = last(days, rows.first());
     let reading_days = rows
         .iter()
         .filter(|row| row.active_ms >= MIN_ACTIVE_MS)

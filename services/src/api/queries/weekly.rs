@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{Datelike, Days, NaiveDate};
+use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::ReadTable;
+use super::{ReadTable, last, since};
 use crate::api::auth::Caller;
 use crate::api::extract::{Fresh, Query};
-use crate::api::freshness;
 use crate::api::openapi::schema;
 use crate::api::problem::Problem;
 use crate::api::session::Progress;
@@ -61,8 +61,13 @@ pub async fn handle(
     Query(fresh): Query<Fresh>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    freshness::reached(&table.checkpoint, fresh.min_position).await?;
-    let (today, rows) = table.last_days(caller.reader_id, WEEK).await?;
+    let from = since(WEEK);
+    let rows = table
+        .read(fresh.min_position, |mut database| async move {
+            daily_stats::days(&mut *database, caller.reader_id, from).await
+        })
+        .await?;
+    let (today, _) = last(WEEK, rows.first());
     let names = names(&headers);
     let days = (0..WEEK)
         .map(|ago| {
