@@ -11,6 +11,7 @@ pub mod issuer;
 pub mod old;
 pub mod process;
 pub mod reader;
+pub mod replica;
 pub mod stack;
 pub mod stream;
 pub mod traffic;

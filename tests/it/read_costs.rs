@@ -1,0 +1,287 @@
+//! A query is one statement, however much it finds, and a page of the history
+//! costs what is on it, however deep it is: as Postgres says, of the statements
+//! themselves.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use serde_json::Value;
+use services::config::Role;
+use sqlx::{Connection, Executor, PgConnection, PgPool};
+use tests::{App, Stack, app};
+use uuid::Uuid;
+
+/// The statements of `projections::history`, with what they take.
+const PAGE: (&str, &str) = (
+    "uuid, timestamptz, text, bigint, bigint",
+    include_str!("../../projections/src/history/page.sql"),
+);
+const PAGE_OF_BOOK: (&str, &str) = (
+    "uuid, uuid, timestamptz, text, bigint, bigint",
+    include_str!("../../projections/src/history/page_of_book.sql"),
+);
+
+/// A year of sessions in as many partitions: of one reader 12,000 of two books,
+/// of 500 others 96 each.
+const FILL: &str = "
+    select create_month_partitions('read.history', 9);
+    insert into history
+    select
+        overlay(month_bound(month::date) placing lpad(to_hex(n), 12, '0') from 25),
+        case when n < 1000 then md5('avid')::uuid else md5((n % 500)::text)::uuid end,
+        md5('book' || n % 2)::uuid, 1, month + n * interval '9 minutes', null, month, 0, 0, 0, 0,
+        null, null, null, null, null, null, null, 'UTC'
+    from generate_series(
+            date_trunc('month', now() at time zone 'UTC') - interval '2 months',
+            date_trunc('month', now() at time zone 'UTC') + interval '9 months',
+            interval '1 month'
+        ) as month,
+        generate_series(0, 4999) as n;
+    insert into history_totals
+    select reader_id, book_id, count(*) from history group by 1, 2;
+    analyze history, history_totals";
+
+/// Where a page begins.
+struct Bound {
+    started_at: String,
+    session_id: String,
+}
+
+/// The history and its one long reader.
+struct Filled {
+    connection: PgConnection,
+    reader: Uuid,
+    book: Uuid,
+}
+
+impl Filled {
+    async fn new() -> Self {
+        let corner = Stack::shared().await.corner().await;
+        let mut connection = PgConnection::connect(&corner.database_url).await.unwrap();
+        connection
+            .execute("set search_path = read, public")
+            .await
+            .unwrap();
+        connection.execute(FILL).await.unwrap();
+        for (name, (parameters, sql)) in [("page", PAGE), ("page_of_book", PAGE_OF_BOOK)] {
+            let prepare = format!("prepare {name} ({parameters}) as {sql}");
+            connection.execute(prepare.as_str()).await.unwrap();
+        }
+        let (reader, book) = sqlx::query_as("select md5('avid')::uuid, md5('book1')::uuid")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        Self {
+            connection,
+            reader,
+            book,
+        }
+    }
+
+    /// Where the page after so many sessions begins.
+    async fn after(&mut self, sessions: i64, of_book: bool) -> Bound {
+        let (started_at, session_id) = sqlx::query_as(
+            "select started_at::text, session_id from history
+            where reader_id = $1 and (book_id = $2 or not $3)
+            order by started_at desc, session_id desc offset $4 limit 1",
+        )
+        .bind(self.reader)
+        .bind(self.book)
+        .bind(of_book)
+        .bind(sessions - 1)
+        .fetch_one(&mut self.connection)
+        .await
+        .unwrap();
+        Bound {
+            started_at,
+            session_id,
+        }
+    }
+
+    /// How Postgres makes a page of ten.
+    async fn explain(&mut self, bound: &Bound, skip: i64, of_book: bool) -> Value {
+        let (reader, book) = (self.reader, self.book);
+        let (name, who) = if of_book {
+            ("page_of_book", format!("'{reader}', '{book}'"))
+        } else {
+            ("page", format!("'{reader}'"))
+        };
+        let Bound {
+            started_at,
+            session_id,
+        } = bound;
+        let explain = format!(
+            "explain (analyze, buffers, format json)
+            execute {name} ({who}, '{started_at}', '{session_id}', 11, {skip})"
+        );
+        let plans: Value = sqlx::query_scalar(&explain)
+            .persistent(false)
+            .fetch_one(&mut self.connection)
+            .await
+            .unwrap();
+        plans[0]["Plan"].clone()
+    }
+
+    /// The parts of an index in the partitions.
+    async fn parts(&mut self, index: &str) -> BTreeSet<String> {
+        sqlx::query_scalar(
+            "select relname::text from pg_inherits join pg_class on oid = inhrelid
+            where inhparent = $1::regclass",
+        )
+        .bind(index)
+        .fetch_all(&mut self.connection)
+        .await
+        .unwrap()
+        .into_iter()
+        .collect()
+    }
+}
+
+fn newest() -> Bound {
+    Bound {
+        started_at: "infinity".to_owned(),
+        session_id: "g".to_owned(),
+    }
+}
+
+/// A plan and all that it consists of.
+fn nodes(plan: &Value) -> Vec<&Value> {
+    let parts = plan["Plans"].as_array().into_iter().flatten();
+    std::iter::once(plan).chain(parts.flat_map(nodes)).collect()
+}
+
+/// Pages of 8 kB that were looked at.
+fn buffers(plan: &Value) -> i64 {
+    let count = |kind: &str| plan[kind].as_i64().unwrap();
+    count("Shared Hit Blocks") + count("Shared Read Blocks")
+}
+
+#[tokio::test]
+async fn a_page_is_read_from_its_index_at_the_same_cost_at_any_depth() {
+    let mut filled = Filled::new().await;
+    for (of_book, index) in [(false, "history_by_reader"), (true, "history_by_book")] {
+        let parts = filled.parts(index).await;
+        assert_eq!(parts.len(), 12);
+        let deep = filled.after(500 * 10, of_book).await;
+        // As Postgres plans a statement at first, and as it does after a few times.
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let set = format!("set plan_cache_mode = {mode}");
+            filled.connection.execute(set.as_str()).await.unwrap();
+            let first = filled.explain(&newest(), 0, of_book).await;
+            let cursor = filled.explain(&deep, 0, of_book).await;
+            let numbered = filled.explain(&newest(), 50 * 10, of_book).await;
+            for plan in [&first, &cursor, &numbered] {
+                assert_eq!(plan["Actual Rows"].as_f64(), Some(11.0), "{plan:#}");
+                for node in nodes(plan) {
+                    let kind = node["Node Type"].as_str().unwrap();
+                    let is_of_history = node["Alias"]
+                        .as_str()
+                        .is_some_and(|alias| alias.starts_with("history_2"));
+                    if is_of_history {
+                        assert_eq!(kind, "Index Scan", "{mode}: {plan:#}");
+                        let used = node["Index Name"].as_str().unwrap();
+                        assert!(parts.contains(used), "{mode}: {used} in {plan:#}");
+                    }
+                    let is_dear = kind.contains("Sort") || kind.contains("Seq Scan");
+                    assert!(!is_dear, "{mode}: {kind} in {plan:#}");
+                }
+            }
+            let (first, cursor) = (buffers(&first), buffers(&cursor));
+            assert!(
+                cursor <= 2 * first,
+                "{mode}: page 1 looks at {first} buffers, page 501 at {cursor}"
+            );
+        }
+    }
+}
+
+/// Statements that Postgres has run for the API's pool, by its log, which is to
+/// say each statement of this database.
+async fn statements(pool: &PgPool, stack: &Stack) -> usize {
+    let api: Vec<i32> = sqlx::query_scalar(
+        "select pid from pg_stat_activity
+        where datname = current_database() and application_name = 'reading-sessions-api'",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let folder = stack
+        .servers
+        .lock()
+        .await
+        .postgres
+        .folder()
+        .unwrap()
+        .join("log");
+    let log = std::fs::read(folder).unwrap();
+    let log = String::from_utf8_lossy(&log);
+    let said_by_api = |line: &&str| {
+        let by = |pid: &i32| line.contains(&format!("[{pid}] LOG:  execute"));
+        api.iter().any(by)
+    };
+    log.lines().filter(said_by_api).count()
+}
+
+/// Sessions of this month, a day each, as the projections would have written
+/// them.
+async fn write_sessions(pool: &PgPool, reader: Uuid, book: Uuid, count: i32) {
+    for sql in [
+        "insert into history
+        select
+            overlay(month_bound(date_trunc('month', now() at time zone 'UTC')::date)
+                placing lpad(to_hex(n), 12, '0') from 25),
+            $1, $2, 1, now() - n * interval '1 day', null, now(), 0, 0, 0, 0,
+            null, null, null, null, null, null, null, 'UTC'
+        from generate_series(1, $3) as n on conflict do nothing",
+        "insert into history_totals values ($1, $2, $3)
+        on conflict (reader_id, book_id) do update set sessions = $3",
+        "insert into reader_days (reader_id, day, sessions, active_ms, progress)
+        select $1, current_date - n, 1, 60000, 0 from generate_series(1, $3) as n
+        where $2 is not null on conflict do nothing",
+        "insert into reader_hours (reader_id, day, hour, sessions, active_ms)
+        select $1, current_date - n, 12, 1, 60000 from generate_series(1, $3) as n
+        where $2 is not null on conflict do nothing",
+    ] {
+        let insert = sqlx::query(sql).bind(reader).bind(book).bind(count);
+        insert.execute(pool).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_query_is_one_statement_however_much_it_finds() {
+    let stack = Stack::shared().await;
+    let corner = stack.corner().await;
+    let (_, database) = corner.database_url.rsplit_once('/').unwrap();
+    let log_all = format!("alter database {database} set log_statement = 'all'");
+    let pool = app::pool(&corner).await;
+    pool.execute(log_all.as_str()).await.unwrap();
+    // Nobody projects here.
+    let settings = app::settings(&corner, &[Role::Api]);
+    let app = App::run(stack.clone(), corner, &settings).await;
+    let reader = app.reader();
+    let book = Uuid::new_v4();
+
+    for count in [0, 1, 100] {
+        write_sessions(&pool, reader.id, book, count).await;
+        for path in [
+            "/history?page_size=100".to_owned(),
+            format!("/history?page_size=100&book_id={book}"),
+            "/history?page=2&page_size=100".to_owned(),
+            "/stats/daily?days=366".to_owned(),
+            "/stats/weekly".to_owned(),
+            "/stats/streak".to_owned(),
+            "/stats/patterns?days=366".to_owned(),
+        ] {
+            let before = statements(&pool, &stack).await;
+            let found = reader.call(Method::GET, &path, None).await.ok();
+            let made = statements(&pool, &stack).await - before;
+            assert_eq!(made, 1, "{path} with {count} sessions");
+            if path.starts_with("/history") {
+                assert_eq!(found["total"], count, "{path}");
+                let shown = if path.contains("page=2") { 0 } else { count };
+                let sessions = found["sessions"].as_array().unwrap();
+                assert_eq!(sessions.len(), usize::try_from(shown).unwrap(), "{path}");
+            }
+        }
+    }
+}
