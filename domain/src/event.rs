@@ -187,6 +187,16 @@ pub struct SessionEnded {
     pub time_zone: Tz,
 }
 
+/// A reader's data was erased. Nothing is known of the session any more, and
+/// what events before this one said is written over in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionErased {
+    /// Whose.
+    pub reader_id: ReaderId,
+    /// When.
+    pub erased_at: Timestamp,
+}
+
 /// An event of a reading session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
@@ -197,16 +207,23 @@ pub enum SessionEvent {
     PositionUpdated(PositionUpdated),
     /// A session came to its end.
     SessionEnded(SessionEnded),
+    /// A reader's data was erased.
+    SessionErased(SessionErased),
 }
 
 impl SessionEvent {
     /// The names of all events, as [`SessionEvent::name`] gives them.
-    pub const NAMES: [&'static str; 3] = ["SessionStarted", "PositionUpdated", "SessionEnded"];
+    pub const NAMES: [&'static str; 4] = [
+        "SessionStarted",
+        "PositionUpdated",
+        "SessionEnded",
+        "SessionErased",
+    ];
 
     /// The versions that these are written in, in the same order. A version
     /// changes when a reader of the one before would miss something; what the
     /// log holds of it stays as it is.
-    pub const VERSIONS: [&'static str; 3] = ["1", "1", "2"];
+    pub const VERSIONS: [&'static str; 4] = ["1", "1", "2", "1"];
 
     /// The event's name.
     #[must_use]
@@ -226,6 +243,7 @@ impl SessionEvent {
             Self::SessionStarted(_) => 0,
             Self::PositionUpdated(_) => 1,
             Self::SessionEnded(_) => 2,
+            Self::SessionErased(_) => 3,
         }
     }
 
@@ -236,6 +254,7 @@ impl SessionEvent {
             Self::SessionStarted(event) => event.reader_id,
             Self::PositionUpdated(event) => event.reader_id,
             Self::SessionEnded(event) => event.reader_id,
+            Self::SessionErased(event) => event.reader_id,
         }
     }
 
@@ -246,6 +265,7 @@ impl SessionEvent {
             Self::SessionStarted(event) => event.started_at,
             Self::PositionUpdated(event) => event.occurred_at,
             Self::SessionEnded(event) => event.ended_at,
+            Self::SessionErased(event) => event.erased_at,
         }
     }
 }
@@ -335,6 +355,14 @@ mod tests {
         })
     }
 
+    fn erased() -> Value {
+        json!({
+            "type": "SessionErased",
+            "reader_id": READER,
+            "erased_at": "2026-03-02T08:00:00.001Z",
+        })
+    }
+
     fn without(mut event: Value, fields: &[&str]) -> Value {
         for field in fields {
             event.as_object_mut().unwrap().remove(*field);
@@ -354,6 +382,7 @@ mod tests {
     #[case::updated_with_the_least(without(updated(), &["locator", "time_zone"]))]
     #[case::ended(ended())]
     #[case::ended_with_the_least(without(ended(), &["locator", "time_zone"]))]
+    #[case::erased(erased())]
     fn an_event_is_read_and_written_as_the_log_has_it(#[case] json: Value) {
         let event: SessionEvent = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(&event).unwrap(), json);
@@ -364,7 +393,7 @@ mod tests {
 
     #[test]
     fn an_event_of_a_later_version_may_carry_more() {
-        for mut json in [started(), updated(), ended()] {
+        for mut json in [started(), updated(), ended(), erased()] {
             let event: SessionEvent = serde_json::from_value(json.clone()).unwrap();
             json["mood"] = json!("cheerful");
             assert_eq!(serde_json::from_value::<SessionEvent>(json).unwrap(), event);

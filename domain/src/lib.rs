@@ -17,7 +17,7 @@ pub mod error;
 
 pub use command::{EndSession, SessionCommand, StartSession, UpdatePosition};
 pub use error::SessionError;
-pub use event::{PositionUpdated, SessionEnded, SessionEvent, SessionStarted};
+pub use event::{PositionUpdated, SessionEnded, SessionErased, SessionEvent, SessionStarted};
 pub use ids::{BookId, ReaderId, SessionId};
 pub use position::Position;
 pub use session::ReadingSession;

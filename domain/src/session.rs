@@ -36,7 +36,16 @@ impl Default for Rules {
 
 /// A reading session; before its start it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReadingSession(Option<Session>);
+pub struct ReadingSession(State);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum State {
+    #[default]
+    Empty,
+    Started(Session),
+    /// As good as none, and for good.
+    Erased,
+}
 
 /// A session that was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +110,10 @@ impl ReadingSession {
     /// The session, when it was started.
     #[must_use]
     pub fn started(&self) -> Option<&Session> {
-        self.0.as_ref()
+        match &self.0 {
+            State::Started(session) => Some(session),
+            State::Empty | State::Erased => None,
+        }
     }
 
     /// The events that a command leads to.
@@ -114,13 +126,17 @@ impl ReadingSession {
         rules: Rules,
     ) -> Result<Vec<SessionEvent>, SessionError> {
         match (command, &self.0) {
-            (SessionCommand::Start(command), None) => Ok(vec![start(command)]),
-            (SessionCommand::Start(command), Some(session)) => session.start_again(&command),
-            (_, None) => Err(SessionError::NotFound),
-            (SessionCommand::UpdatePosition(command), Some(session)) => {
+            (SessionCommand::Start(command), State::Empty) => Ok(vec![start(command)]),
+            (SessionCommand::Start(command), State::Started(session)) => {
+                session.start_again(&command)
+            }
+            // Its id is used up: a new session is another one.
+            (SessionCommand::Start(_), State::Erased) => Err(SessionError::AlreadyStarted),
+            (_, State::Empty | State::Erased) => Err(SessionError::NotFound),
+            (SessionCommand::UpdatePosition(command), State::Started(session)) => {
                 Ok(vec![session.update_position(command, rules)?])
             }
-            (SessionCommand::End(command), Some(session)) => {
+            (SessionCommand::End(command), State::Started(session)) => {
                 Ok(vec![session.end(&command, rules)?])
             }
         }
@@ -128,17 +144,25 @@ impl ReadingSession {
 
     /// Moves the state on by one event. Events of a log that [`Self::decide`]
     /// wrote always fit; an event before the start, or a second start, is
-    /// ignored.
+    /// ignored. So is all that stands beside an erasure, before it or after:
+    /// of a session that is being erased some events may be written over and
+    /// others not yet.
     pub fn apply(&mut self, event: &SessionEvent) {
         match (event, &mut self.0) {
-            (SessionEvent::SessionStarted(started), none @ None) => {
-                *none = Some(Session {
+            (SessionEvent::SessionErased(_), state) => *state = State::Erased,
+            (SessionEvent::SessionStarted(started), empty @ State::Empty) => {
+                *empty = State::Started(Session {
                     progress: Progress::at_start(started),
                     start: started.clone(),
                 });
             }
-            (SessionEvent::SessionStarted(_), Some(_)) | (_, None) => {}
-            (event, Some(session)) => session.progress.change(event.progress()),
+            (SessionEvent::SessionStarted(_), State::Started(_))
+            | (_, State::Empty | State::Erased) => {}
+            (event, State::Started(session)) => {
+                if let Some(change) = event.progress() {
+                    session.progress.change(change);
+                }
+            }
         }
     }
 
@@ -321,10 +345,12 @@ impl ProgressChange {
 }
 
 impl SessionEvent {
-    /// What the event says about its session's progress.
+    /// What the event says about its session's progress; `None` when there is
+    /// no session any more.
     #[must_use]
-    pub fn progress(&self) -> ProgressChange {
-        match self {
+    pub fn progress(&self) -> Option<ProgressChange> {
+        Some(match self {
+            Self::SessionErased(_) => return None,
             Self::SessionStarted(event) => {
                 let progress = Progress::at_start(event);
                 ProgressChange {
@@ -357,7 +383,7 @@ impl SessionEvent {
                     reason: event.reason,
                 }),
             },
-        }
+        })
     }
 }
 

@@ -69,6 +69,7 @@ struct Routing {
     occurred_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
+    erased_at: Option<Timestamp>,
 }
 
 #[derive(Default, Deserialize)]
@@ -97,6 +98,7 @@ impl<'a> CloudEvent<'a> {
                 .occurred_at
                 .or(routing.ended_at)
                 .or(routing.started_at)
+                .or(routing.erased_at)
                 .unwrap_or(stored.recorded_at),
             datacontenttype: "application/json".into(),
             sequence: stored.sequence,

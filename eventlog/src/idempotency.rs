@@ -124,3 +124,18 @@ pub async fn expire(
     .await?;
     Ok(expired.rows_affected())
 }
+
+/// Forgets what is kept under a reader's key.
+///
+/// # Errors
+/// [`LogError::Unavailable`].
+pub(crate) async fn forget(database: impl PgExecutor<'_>, reader_id: ReaderId, name: &str) -> Result<(), LogError> {
+    sqlx::query!(
+        "delete from idempotency_keys where reader_id = $1 and key = $2",
+        reader_id.uuid(),
+        name
+    )
+    .execute(database)
+    .await?;
+    Ok(())
+}

@@ -23,6 +23,9 @@ pub mod stream;
 pub mod subject;
 pub mod tail;
 
+pub mod erase;
+pub mod export;
+
 pub mod error;
 
 pub use append::Appender;

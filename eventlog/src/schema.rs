@@ -3,7 +3,7 @@
 //! them to `nats/schemas`, where those of older versions stand too.
 
 use domain::SessionEvent;
-use domain::event::{PositionUpdated, SessionEnded, SessionStarted};
+use domain::event::{PositionUpdated, SessionEnded, SessionErased, SessionStarted};
 use schemars::{Schema, schema_for};
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ pub fn documents() -> Vec<(String, Value)> {
         schema_for!(SessionStarted),
         schema_for!(PositionUpdated),
         schema_for!(SessionEnded),
+        schema_for!(SessionErased),
     ];
     let mut documents = vec![("envelope.json".to_owned(), schema_for!(CloudEvent).into())];
     for (kind, schema) in events.into_iter().enumerate() {

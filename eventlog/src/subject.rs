@@ -132,12 +132,12 @@ mod tests {
         let reader = ReaderId::from(uuid!("00000000-0000-0000-0000-000000000000"));
         let subjects = Subjects::new("");
         assert_eq!(
-            ["SessionStarted", "PositionUpdated", "SessionEnded"]
-                .map(|event_type| subjects.event(event_type, reader)),
+            domain::SessionEvent::NAMES.map(|event_type| subjects.event(event_type, reader)),
             [
                 "reading.sessions.started.p5",
                 "reading.sessions.position_updated.p5",
-                "reading.sessions.ended.p5"
+                "reading.sessions.ended.p5",
+                "reading.sessions.erased.p5"
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! Old payloads to today's. Stored events are never rewritten: what an old
+//! Old payloads to today's. No stored event is rewritten for that: what an old
 //! version lacks is added when it is read.
 
 use cqrs_es::persist::{EventUpcaster, SerializedEvent};
@@ -125,11 +125,12 @@ fn upcast(
 
 /// The name picks the event, so that the payload is parsed once and straight.
 fn current(event_type: &str, payload: &str) -> Result<SessionEvent, DecodeError> {
-    let [started, updated, ended] = SessionEvent::NAMES;
+    let [started, updated, ended, erased] = SessionEvent::NAMES;
     Ok(match event_type {
         name if name == started => SessionEvent::SessionStarted(serde_json::from_str(payload)?),
         name if name == updated => SessionEvent::PositionUpdated(serde_json::from_str(payload)?),
         name if name == ended => SessionEvent::SessionEnded(serde_json::from_str(payload)?),
+        name if name == erased => SessionEvent::SessionErased(serde_json::from_str(payload)?),
         other => return Err(DecodeError::UnknownEvent(other.to_owned())),
     })
 }

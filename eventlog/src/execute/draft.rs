@@ -15,7 +15,7 @@ use crate::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
 use crate::claims::Idle;
 use crate::deadline::within;
 use crate::repository::Versioned;
-use crate::{CommandError, claims, read};
+use crate::{CommandError, claims, idempotency, read};
 
 pub(super) fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
     versioned
@@ -66,16 +66,40 @@ impl Draft {
 
     /// Adds what a command of the reader's own session leads to. Another
     /// reader's session is as good as none.
+    ///
+    /// A refusal is not appended, so the log does not judge what it rests on:
+    /// before it is given, what is only remembered is brought up to date.
     pub(super) async fn decide(
         &mut self,
         id: SessionId,
         command: SessionCommand,
     ) -> Result<(), CommandError> {
         let before = self.session(id).await?;
-        if !owned_by(&before, self.reader_id) {
+        let refused = match self.add_to_own(id, &before, command.clone()) {
+            Err(refused @ CommandError::Refused(_)) => refused,
+            done => return done,
+        };
+        // What is not there is not remembered.
+        if before.sequence == 0 {
+            return Err(refused);
+        }
+        let newest = self.inner.repository.load_newest(id).await?;
+        if newest.sequence <= before.sequence {
+            return Err(refused);
+        }
+        self.add_to_own(id, &newest, command)
+    }
+
+    fn add_to_own(
+        &mut self,
+        id: SessionId,
+        before: &Versioned,
+        command: SessionCommand,
+    ) -> Result<(), CommandError> {
+        if !owned_by(before, self.reader_id) {
             return Err(SessionError::NotFound.into());
         }
-        self.add(id, &before, command)
+        self.add(id, before, command)
     }
 
     fn add(
@@ -110,8 +134,10 @@ impl Draft {
     ) -> Result<(), CommandError> {
         let before = self.session(id).await?;
         if before.sequence > 0 {
-            // A repeat, or an id that is taken; either way nothing is superseded.
-            return self.add(id, &before, SessionCommand::Start(command));
+            // A repeat, or an id that is taken; either way nothing is superseded,
+            // and nothing may be appended that would tell whether it is so still.
+            let newest = self.inner.repository.load_newest(id).await?;
+            return self.add(id, &newest, SessionCommand::Start(command));
         }
         let active = claims::active_session(self.inner.repository.pool(), self.reader_id).await?;
         if let Some(active) = active {
@@ -121,8 +147,10 @@ impl Draft {
                 occurred: command.occurred,
             };
             match self.decide(active, SessionCommand::End(end)).await {
-                // It ended since the claim was read.
-                Err(CommandError::Refused(SessionError::AlreadyEnded)) => {
+                // It ended, or was erased, since the claim was read.
+                Err(CommandError::Refused(
+                    SessionError::AlreadyEnded | SessionError::NotFound,
+                )) => {
                     return Err(CommandError::Conflict);
                 }
                 decided => decided?,
@@ -240,12 +268,21 @@ impl Draft {
         let repository = &self.inner.repository;
         let claims = append.claim.is_some();
         let repeats = append.events.is_empty();
-        let positions = if repeats && append.answer.is_none() {
+        let key = append.answer.as_ref().map(|answer| answer.key.clone());
+        let positions = if repeats && key.is_none() {
             Vec::new()
         } else {
             repository.append(append).await?
         };
         if repeats && let Some((id, known)) = self.touched.first_key_value() {
+            if let Some(key) = &key
+                && within(READ_DEADLINE, repository.load_newest(*id)).await?.session.started().is_none()
+            {
+                // The answer was kept after its session was erased.
+                let forget = idempotency::forget(repository.pool(), self.reader_id, key);
+                within(READ_DEADLINE, forget).await?;
+                return Err(CommandError::Conflict);
+            }
             let position = read::position(repository.pool(), *id, known.sequence);
             return Ok(Some(within(READ_DEADLINE, position).await?));
         }

@@ -145,7 +145,7 @@ fn histories() -> impl Strategy<Value = (Vec<SessionEvent>, ReadingSession)> {
 fn coalesced(known: Option<Progress>, batch: &[SessionEvent]) -> Option<Progress> {
     let change = batch
         .iter()
-        .map(SessionEvent::progress)
+        .filter_map(SessionEvent::progress)
         .reduce(ProgressChange::then)?;
     let mut progress = known.or_else(|| {
         Some(Progress {
@@ -161,7 +161,7 @@ fn coalesced(known: Option<Progress>, batch: &[SessionEvent]) -> Option<Progress
 
 fn credit_of(event: &SessionEvent) -> Option<(Timestamp, i64, i64)> {
     match event {
-        SessionEvent::SessionStarted(_) => None,
+        SessionEvent::SessionStarted(_) | SessionEvent::SessionErased(_) => None,
         SessionEvent::PositionUpdated(event) => {
             Some((event.previous_at, event.credited_ms, event.active_ms))
         }
@@ -257,6 +257,32 @@ proptest! {
         prop_assert_eq!(sum, session.progress.active_ms);
         prop_assert!(sum <= session.duration().num_milliseconds());
         prop_assert!(counted_until <= session.progress.latest.at);
+    }
+
+    /// Events are written over one by one, so an erasure is met at any place,
+    /// and as often as there are events.
+    #[test]
+    fn of_an_erased_session_nothing_is_known_however_much_is_written_over(
+        (log, _) in histories(),
+        places in vec(any::<Index>(), 1..10),
+        command in commands(),
+    ) {
+        let erased = SessionEvent::SessionErased(SessionErased {
+            reader_id: reader(),
+            erased_at: at(0),
+        });
+        let mut log = log;
+        for place in places {
+            let place = place.index(log.len());
+            log[place] = erased.clone();
+        }
+        let session = ReadingSession::fold(&log);
+        prop_assert_eq!(session.started(), None);
+        let refusal = match command {
+            SessionCommand::Start(_) => SessionError::AlreadyStarted,
+            SessionCommand::UpdatePosition(_) | SessionCommand::End(_) => SessionError::NotFound,
+        };
+        prop_assert_eq!(session.decide(command, Rules::default()), Err(refusal));
     }
 
     #[test]
