@@ -34,7 +34,7 @@ mod warm_up;
 
 pub use check::check;
 use checkpoint::{PROJECTION, position, position_or_begin, unavailable};
-pub use entry::{Entry, Filled, Known, Missed, fill, get, miss};
+pub use entry::{Entry, Filled, Known, Missed, erase, fill, get, miss};
 pub use rebuild::{Rebuilt, rebuild};
 pub use warm_up::warm_up;
 use write::Change;
@@ -85,28 +85,27 @@ impl Projection for ActiveSessions {
         let reader_id = event.event.reader_id();
         let id = event.session_id;
         let sequence = event.sequence;
-        let progress = event.event.progress();
         let before = batch.remove(&reader_id).map(|write| write.change);
-        let change = match (&event.event, before) {
-            (SessionEvent::SessionStarted(start), _) => {
+        let progress = event.event.progress();
+        let change = match (&event.event, progress, before) {
+            (SessionEvent::SessionStarted(start), Some(progress), _) => {
                 Change::Put(id, sequence, Box::new(start.clone()), progress)
             }
-            (SessionEvent::PositionUpdated(_), Some(Change::Put(of, _, start, before)))
-                if of == id =>
-            {
-                Change::Put(id, sequence, start, before.then(progress))
-            }
-            (SessionEvent::PositionUpdated(_), Some(Change::Update(of, _, before))) if of == id => {
-                Change::Update(id, sequence, before.then(progress))
-            }
             // The start of the next session follows.
-            (SessionEvent::SessionEnded(end), _) if end.reason == EndReason::Superseded => {
+            (SessionEvent::SessionEnded(end), ..) if end.reason == EndReason::Superseded => {
                 Change::Forget
             }
-            (SessionEvent::SessionEnded(_), _) => Change::None,
+            // It has ended or was erased.
+            (SessionEvent::SessionEnded(_), ..) | (_, None, _) => Change::None,
+            (_, Some(progress), Some(Change::Put(of, _, start, before))) if of == id => {
+                Change::Put(id, sequence, start, before.then(progress))
+            }
+            (_, Some(progress), Some(Change::Update(of, _, before))) if of == id => {
+                Change::Update(id, sequence, before.then(progress))
+            }
             // Something before it was left out.
-            (SessionEvent::PositionUpdated(_), Some(Change::Forget)) => Change::Forget,
-            (SessionEvent::PositionUpdated(_), _) => Change::Update(id, sequence, progress),
+            (_, Some(_), Some(Change::Forget)) => Change::Forget,
+            (_, Some(progress), _) => Change::Update(id, sequence, progress),
         };
         let version = event.global_position;
         batch.insert(reader_id, Write { version, change });
@@ -159,6 +158,9 @@ impl Projection for ActiveSessions {
         self.write(&batch, step).await?;
         if !letters.settled.is_empty() {
             within(DEADLINE, letters.settle(&self.pool, Self::NAME)).await?;
+        }
+        if !letters.erased.is_empty() {
+            within(DEADLINE, letters.forget(&self.pool, Self::NAME)).await?;
         }
         Ok(())
     }
@@ -245,6 +247,13 @@ mod tests {
         let (version, ended) = change(&events.events());
         assert_eq!(version, 102);
         assert!(matches!(ended, Change::None));
+    }
+
+    #[test]
+    fn after_an_erasure_there_is_no_active_session() {
+        let (version, change) = change(&Story::starts(1, Tz::UTC, 0).seen(5, 1).erased(9).events());
+        assert_eq!(version, 103);
+        assert!(matches!(change, Change::None));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use domain::{ReaderId, SessionEvent, Timestamp};
 use eventlog::Recorded;
 use eventlog::deadline::within;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::dead_letter::{Letters, TableStep};
 use crate::projection::{DEADLINE, InTables};
@@ -78,6 +79,8 @@ pub struct Stats {
     pub days: BTreeMap<(ReaderId, NaiveDate), Added>,
     /// By reader, day and hour.
     pub hours: BTreeMap<(ReaderId, NaiveDate, u32), AddedHour>,
+    /// Readers whose days leave, all there were before.
+    pub erased: BTreeSet<ReaderId>,
 }
 
 /// What an event says of a session's time.
@@ -129,6 +132,7 @@ impl Span {
                 progress: i64::from(event.position.steps() - event.previous_position.steps()),
                 ended: false,
             }),
+            SessionEvent::SessionErased(_) => None,
             SessionEvent::SessionEnded(event) => Some(Self {
                 position,
                 reader_id: event.reader_id,
@@ -216,19 +220,40 @@ impl Stats {
     }
 }
 
+impl Stats {
+    /// Days do not tell sessions apart, and need not: a reader's sessions are
+    /// erased all at once, so that all days of before leave with the last.
+    fn erase(&mut self, reader_id: ReaderId) {
+        let (first, last) = (NaiveDate::MIN, NaiveDate::MAX);
+        let days = self.days.range((reader_id, first)..=(reader_id, last));
+        for key in days.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.days.remove(&key);
+        }
+        let hours = (reader_id, first, 0)..=(reader_id, last, u32::MAX);
+        let hours = self.hours.range(hours);
+        for key in hours.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.hours.remove(&key);
+        }
+        self.erased.insert(reader_id);
+    }
+}
+
 impl Projection for DailyStats {
     const NAME: &'static str = "daily_stats";
 
     type Batch = Stats;
 
     fn fold(stats: &mut Stats, event: &Recorded) {
+        if let SessionEvent::SessionErased(event) = &event.event {
+            stats.erase(event.reader_id);
+        }
         if let Some(span) = Span::of(event) {
             stats.add(&span);
         }
     }
 
     fn rows(stats: &Stats) -> usize {
-        stats.days.len() + stats.hours.len()
+        stats.days.len() + stats.hours.len() + stats.erased.len()
     }
 
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
@@ -249,7 +274,13 @@ impl DailyStats {
     async fn make(&self, stats: &Stats, step: Step, letters: &Letters) -> Result<(), CommitError> {
         let days = columns::DayColumns::of(stats);
         let hours = columns::HourColumns::of(stats);
-        let mut table_step = TableStep::begin(&self.pool, letters).await?;
+        let erased: Vec<Uuid> = stats.erased.iter().map(|reader| reader.uuid()).collect();
+        let mut table_step = TableStep::begin(&self.pool, letters, !erased.is_empty()).await?;
+        if !erased.is_empty() {
+            sqlx::query_file!("src/daily_stats/erase.sql", &erased)
+                .execute(table_step.connection())
+                .await?;
+        }
         let moved = sqlx::query_file_scalar!(
             "src/daily_stats/commit.sql",
             Self::NAME,
@@ -349,5 +380,18 @@ mod tests {
             .map(|((_, _, hour), added)| (hour, added.sessions, added.active_ms / 1_000))
             .collect();
         assert_eq!(hours, [(1, 1, 90), (2, 1, 30 + 30 + 120), (5, 1, 0)]);
+    }
+    #[test]
+    fn what_came_before_an_erasure_leaves_the_batch() {
+        let mut events = Story::starts(1, Tz::UTC, HOUR)
+            .seen(HOUR + 60, 2)
+            .erased(2 * HOUR)
+            .events();
+        let next = Story::starts(2, Tz::UTC, 3 * HOUR).seen(3 * HOUR + 30, 1);
+        let alone = folded::<DailyStats>(&next.clone().events());
+        events.extend(next.events());
+        let stats = folded::<DailyStats>(&events);
+        assert_eq!(Vec::from_iter(&stats.erased), [&reader()]);
+        assert_eq!((stats.days, stats.hours), (alone.days, alone.hours));
     }
 }

@@ -28,6 +28,9 @@ pub struct Letters {
     pub parked: Vec<Letter>,
     /// Global positions of parked events that it applies after all.
     pub settled: Vec<i64>,
+    /// Sessions that it erases: nothing waits for them any more, and an error
+    /// may quote what was in them.
+    pub erased: Vec<String>,
 }
 
 /// An event that is not applied.
@@ -67,7 +70,29 @@ impl Letter {
 
 impl Letters {
     fn is_empty(&self) -> bool {
-        self.parked.is_empty() && self.settled.is_empty()
+        self.parked.is_empty() && self.settled.is_empty() && self.erased.is_empty()
+    }
+
+    /// Adds that a session is erased, whose events may have been parked.
+    pub(crate) fn erase(&mut self, session_id: String) {
+        self.parked.retain(|letter| letter.session_id != session_id);
+        self.erased.push(session_id);
+    }
+
+    /// Removes all letters of the sessions that are erased, discarded ones too.
+    pub(crate) async fn forget(
+        &self,
+        database: impl PgExecutor<'_>,
+        projection: &str,
+    ) -> Result<(), CommitError> {
+        sqlx::query!(
+            "delete from dead_letters where projection = $1 and session_id = any ($2)",
+            projection,
+            &self.erased
+        )
+        .execute(database)
+        .await?;
+        Ok(())
     }
 
     /// Removes the letters of events that are applied now.
@@ -135,19 +160,20 @@ impl Letters {
 }
 
 /// A step in Postgres: one statement that moves the checkpoint and writes the
-/// rows; with dead letters, a transaction of it and them.
+/// rows; with dead letters, or where others come before it, a transaction of it
+/// and them.
 pub(crate) enum TableStep {
     Plain(PoolConnection<Postgres>),
-    WithLetters(Transaction<'static, Postgres>),
+    WithMore(Transaction<'static, Postgres>),
 }
 
 impl TableStep {
-    /// Begins a step.
-    pub(crate) async fn begin(pool: &PgPool, letters: &Letters) -> sqlx::Result<Self> {
-        Ok(if letters.is_empty() {
+    /// Begins a step; `more` when it has another statement.
+    pub(crate) async fn begin(pool: &PgPool, letters: &Letters, more: bool) -> sqlx::Result<Self> {
+        Ok(if letters.is_empty() && !more {
             Self::Plain(pool.acquire().await?)
         } else {
-            Self::WithLetters(pool.begin().await?)
+            Self::WithMore(pool.begin().await?)
         })
     }
 
@@ -155,7 +181,7 @@ impl TableStep {
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         match self {
             Self::Plain(connection) => connection,
-            Self::WithLetters(transaction) => transaction,
+            Self::WithMore(transaction) => transaction,
         }
     }
 
@@ -169,7 +195,10 @@ impl TableStep {
         if !moved {
             return Err(CommitError::Moved);
         }
-        if let Self::WithLetters(mut transaction) = self {
+        if let Self::WithMore(mut transaction) = self {
+            if !letters.erased.is_empty() {
+                letters.forget(&mut *transaction, projection).await?;
+            }
             if !letters.parked.is_empty() {
                 letters.park(&mut *transaction, projection).await?;
             }

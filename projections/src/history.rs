@@ -3,7 +3,7 @@
 //! Many events of one session in a batch become one row write, since the last
 //! one says where the session stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::session::ProgressChange;
 use domain::{SessionEvent, SessionId, SessionStarted};
@@ -36,6 +36,15 @@ impl InTables for History {
     }
 }
 
+/// What a batch does.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// By session, and so in the order of the index that is written.
+    sessions: BTreeMap<SessionId, Row>,
+    /// Sessions that leave.
+    erased: BTreeSet<SessionId>,
+}
+
 /// What a batch does to one session.
 #[derive(Debug)]
 pub struct Row {
@@ -48,16 +57,19 @@ pub struct Row {
 impl Projection for History {
     const NAME: &'static str = "history";
 
-    /// By session, and so in the order of the index that is written.
-    type Batch = BTreeMap<SessionId, Row>;
+    type Batch = Rows;
 
-    fn fold(batch: &mut Self::Batch, event: &Recorded) {
-        let change = event.event.progress();
+    fn fold(Rows { sessions, erased }: &mut Rows, event: &Recorded) {
+        let before = sessions.remove(&event.session_id);
+        let Some(change) = event.event.progress() else {
+            erased.insert(event.session_id);
+            return;
+        };
         let start = match &event.event {
             SessionEvent::SessionStarted(start) => Some(start.clone()),
             _ => None,
         };
-        let row = match batch.remove(&event.session_id) {
+        let row = match before {
             Some(row) => Row {
                 start: row.start,
                 change: row.change.then(change),
@@ -69,11 +81,11 @@ impl Projection for History {
                 version: event.sequence,
             },
         };
-        batch.insert(event.session_id, row);
+        sessions.insert(event.session_id, row);
     }
 
-    fn rows(batch: &Self::Batch) -> usize {
-        batch.len()
+    fn rows(batch: &Rows) -> usize {
+        batch.sessions.len() + batch.erased.len()
     }
 
     async fn checkpoint(&mut self) -> Result<i64, CommitError> {
@@ -82,7 +94,7 @@ impl Projection for History {
 
     async fn commit(
         &mut self,
-        batch: Self::Batch,
+        batch: Rows,
         step: Step,
         letters: &Letters,
     ) -> Result<(), CommitError> {
@@ -93,19 +105,25 @@ impl Projection for History {
 impl History {
     async fn make(
         &self,
-        batch: BTreeMap<SessionId, Row>,
+        batch: Rows,
         step: Step,
         letters: &Letters,
     ) -> Result<(), CommitError> {
         let mut started = Started::default();
         let mut changed = Changed::default();
-        for (id, row) in &batch {
+        for (id, row) in &batch.sessions {
             match &row.start {
                 Some(start) => started.push(*id, start, row),
                 None => changed.push(*id, row),
             }
         }
-        let mut table_step = TableStep::begin(&self.pool, letters).await?;
+        let erased: Vec<String> = batch.erased.iter().map(ToString::to_string).collect();
+        let mut table_step = TableStep::begin(&self.pool, letters, !erased.is_empty()).await?;
+        if !erased.is_empty() {
+            sqlx::query_file!("src/history/erase.sql", &erased)
+                .execute(table_step.connection())
+                .await?;
+        }
         let moved = sqlx::query_file_scalar!(
             "src/history/commit.sql",
             Self::NAME,
@@ -161,7 +179,7 @@ mod tests {
             .seen(20, 2)
             .seen_late(15, 9)
             .events();
-        let rows = folded::<History>(&events);
+        let rows = folded::<History>(&events).sessions;
         assert_eq!(rows.len(), 1);
         let row = &rows[&session(1)];
         assert!(row.start.is_some());
@@ -178,7 +196,7 @@ mod tests {
             .seen(10, 1)
             .seen_late(5, 9)
             .events();
-        let rows = folded::<History>(&events[2..]);
+        let rows = folded::<History>(&events[2..]).sessions;
         let row = &rows[&session(1)];
         assert!(row.start.is_none());
         assert_eq!(row.change.latest, None);
@@ -193,9 +211,17 @@ mod tests {
                 .ends(30, EndReason::Finished)
                 .events(),
         );
-        let rows = folded::<History>(&events);
+        let rows = folded::<History>(&events).sessions;
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[&session(1)].change.ended, None);
         assert_eq!(rows[&session(2)].change.ended.unwrap().at, at(30));
+    }
+    #[test]
+    fn what_came_before_an_erasure_leaves_the_batch() {
+        let mut events = Story::starts(1, Tz::UTC, 0).seen(10, 1).erased(20).events();
+        events.extend(Story::starts(2, Tz::UTC, 30).events());
+        let rows = folded::<History>(&events);
+        assert_eq!(Vec::from_iter(rows.sessions.keys()), [&session(2)]);
+        assert_eq!(Vec::from_iter(rows.erased), [session(1)]);
     }
 }

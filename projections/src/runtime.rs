@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use domain::SessionEvent;
 use eventlog::deadline::within;
 use eventlog::tail::Reader;
 use eventlog::{LogError, Logged, read};
@@ -299,6 +300,12 @@ impl<P: Projection> Worker<P> {
             };
             match (verdict, event) {
                 (Verdict::Apply, Logged::Event(event)) => {
+                    if let SessionEvent::SessionErased(_) = event.event {
+                        let session = event.session_id.to_string();
+                        if known.erase(&session) {
+                            folded.letters.erase(session);
+                        }
+                    }
                     P::fold(&mut folded.batch, event);
                     continue;
                 }
@@ -381,8 +388,8 @@ impl<P: Projection> Worker<P> {
                         let mut batch = P::Batch::default();
                         P::fold_late(&mut batch, &event);
                         let letters = Letters {
-                            parked: Vec::new(),
                             settled: vec![position],
+                            ..Letters::default()
                         };
                         let step = Step { from: at, to: at };
                         match self.projection.commit(batch, step, &letters).await {

@@ -2,7 +2,9 @@
 
 use chrono::TimeDelta;
 use chrono_tz::Tz;
-use domain::event::{EndReason, PositionUpdated, SessionEnded, SessionStarted};
+use domain::event::{
+    EndReason, PositionUpdated, SessionEnded, SessionErased, SessionStarted,
+};
 use domain::{BookId, Position, ReaderId, SessionEvent, SessionId, Timestamp};
 use eventlog::Recorded;
 use uuid::Uuid;
@@ -25,6 +27,7 @@ fn percent(percent: i32) -> Position {
 }
 
 /// The events of one session, numbered as they are made.
+#[derive(Clone)]
 pub struct Story {
     id: SessionId,
     zone: Tz,
@@ -99,6 +102,15 @@ impl Story {
             active_ms: self.active_ms,
             furthest_position: self.furthest,
             time_zone: self.zone,
+        }));
+        self
+    }
+
+    /// Erased, whatever it was.
+    pub fn erased(mut self, seconds: i64) -> Self {
+        self.record(SessionEvent::SessionErased(SessionErased {
+            reader_id: reader(),
+            erased_at: at(seconds),
         }));
         self
     }

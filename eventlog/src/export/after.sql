@@ -15,7 +15,7 @@ from (
             limit 1
         ) <> 'SessionErased'
     order by started.aggregate_id
-    limit $4 + 1
+    limit $4::bigint + 1
 ) as sessions
 join events using (aggregate_id)
 where (aggregate_id, events.sequence) > ($2, $3)

@@ -9,7 +9,7 @@ use redis::{AsyncCommands, RedisResult, Script};
 
 use super::checkpoint::PROJECTION;
 use super::write::Write;
-use super::{TTL, key, millis};
+use super::{COMMIT_DEADLINE, TOMBSTONE_TTL, TTL, key, millis};
 use crate::cache::{Cache, CacheError};
 
 /// How long a query waits for Redis before it asks Postgres.
@@ -193,4 +193,21 @@ pub(super) async fn fill_all(
         })
         .await?;
     Ok(u64::try_from(taken).map_or(Filled::Late, Filled::Taken))
+}
+
+/// Removes what Redis has of a reader who was erased, before the projection
+/// comes to that; `version` is the global position of the last event that says
+/// so. A tombstone stays, and what is newer does.
+///
+/// # Errors
+/// See [`CacheError`]; the projection does the same.
+pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
+    let script = Script::new(include_str!("erase.lua"));
+    let mut call = script.prepare_invoke();
+    call.key(key(reader_id)).arg(version).arg(millis(TOMBSTONE_TTL));
+    cache
+        .call(COMMIT_DEADLINE, async |mut redis| {
+            call.invoke_async(&mut redis).await
+        })
+        .await
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use domain::SessionEvent;
 use eventlog::Logged;
 use eventlog::deadline::within;
 use sqlx::PgPool;
@@ -20,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Which events are left out, and whose.
 #[derive(Debug)]
 pub(crate) struct Known {
+    /// Sessions that have letters of any kind.
+    sessions: BTreeSet<String>,
     /// Events left out for good.
     discarded: BTreeSet<i64>,
     /// The parked and waiting events of each session, in order.
@@ -52,6 +55,7 @@ impl Known {
         )
         .fetch_all(pool);
         let mut known = Self {
+            sessions: BTreeSet::new(),
             discarded: BTreeSet::new(),
             open: BTreeMap::new(),
             open_count: 0,
@@ -60,6 +64,7 @@ impl Known {
         };
         let mut held = BTreeSet::new();
         for row in within(DEADLINE, rows).await? {
+            known.sessions.insert(row.session_id.clone());
             if row.state == "discarded" {
                 known.discarded.insert(row.global_position);
                 continue;
@@ -102,8 +107,13 @@ impl Known {
         self.open.get(session).map_or(&[], Vec::as_slice)
     }
 
-    /// What becomes of an event.
+    /// What becomes of an event. An erasure is held up by nothing.
     pub(crate) fn judge(&self, event: &Logged) -> Verdict {
+        if let Logged::Event(event) = event
+            && let SessionEvent::SessionErased(_) = event.event
+        {
+            return Verdict::Apply;
+        }
         if self.discarded.contains(&event.global_position()) {
             return Verdict::Skip;
         }
@@ -120,9 +130,18 @@ impl Known {
 
     /// Adds an event that is parked now.
     pub(crate) fn park(&mut self, event: &Logged) {
+        self.sessions.insert(event.session_id());
         let open = self.open.entry(event.session_id()).or_default();
         open.push(event.global_position());
         self.open_count += 1;
+    }
+
+    /// Forgets a session that is erased; tells whether it had letters.
+    pub(crate) fn erase(&mut self, session: &str) -> bool {
+        let open = self.open.remove(session);
+        self.open_count -= open.map_or(0, |open| open.len());
+        self.asked.retain(|asked| asked != session);
+        self.sessions.remove(session)
     }
 }
 

@@ -1,7 +1,7 @@
 with later as (
     select aggregate_id as session_id, event_type, payload ->> 'reader_id' as reader_id
     from events
-    where global_position > $1 and event_type in ('SessionStarted', 'SessionEnded')
+    where global_position > $1 and event_type in ('SessionStarted', 'SessionEnded', 'SessionErased')
 ),
 -- Sessions with an event that cannot be applied: the fold does not know whether
 -- they are open.
@@ -21,7 +21,9 @@ active as (
 ),
 expected as (
     select reader_id, session_id from active
-    where session_id not in (select session_id from later where event_type = 'SessionEnded')
+    where session_id not in (
+            select session_id from later where event_type in ('SessionEnded', 'SessionErased')
+        )
         and session_id not in (select session_id from unknown)
 ),
 compared as (
