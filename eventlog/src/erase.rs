@@ -34,6 +34,15 @@ pub struct Erased {
     pub global_position: Option<i64>,
 }
 
+/// How much the log holds of a reader; what is erased is not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Sessions.
+    pub sessions: i64,
+    /// Events in them.
+    pub events: i64,
+}
+
 /// A reader's erasure, as it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Erasure {
@@ -123,4 +132,34 @@ pub async fn find(pool: &PgPool, reader_id: ReaderId) -> Result<Option<Erasure>,
     )
     .fetch_optional(pool);
     Ok(within(DEADLINE, found).await?)
+}
+
+/// How much the log holds of a reader.
+///
+/// # Errors
+/// [`LogError::Unavailable`]
+pub async fn extent(pool: &PgPool, reader_id: ReaderId) -> Result<Extent, LogError> {
+    let extent = sqlx::query_file_as!(
+        Extent,
+        "src/erase/extent.sql",
+        reader_id.uuid().to_string(),
+        false
+    )
+    .fetch_one(pool);
+    Ok(within(DEADLINE, extent).await?)
+}
+
+/// How many events of a reader's erased sessions are still to be written over.
+///
+/// # Errors
+/// [`LogError::Unavailable`]
+pub async fn left(pool: &PgPool, reader_id: ReaderId) -> Result<i64, LogError> {
+    let left = sqlx::query_file_as!(
+        Extent,
+        "src/erase/extent.sql",
+        reader_id.uuid().to_string(),
+        true
+    )
+    .fetch_one(pool);
+    Ok(within(DEADLINE, left).await?.events)
 }

@@ -103,12 +103,7 @@ impl Projection for History {
 }
 
 impl History {
-    async fn make(
-        &self,
-        batch: Rows,
-        step: Step,
-        letters: &Letters,
-    ) -> Result<(), CommitError> {
+    async fn make(&self, batch: Rows, step: Step, letters: &Letters) -> Result<(), CommitError> {
         let mut started = Started::default();
         let mut changed = Changed::default();
         for (id, row) in &batch.sessions {

@@ -2,9 +2,7 @@
 
 use chrono::TimeDelta;
 use chrono_tz::Tz;
-use domain::event::{
-    EndReason, PositionUpdated, SessionEnded, SessionErased, SessionStarted,
-};
+use domain::event::{EndReason, PositionUpdated, SessionEnded, SessionErased, SessionStarted};
 use domain::{BookId, Position, ReaderId, SessionEvent, SessionId, Timestamp};
 use eventlog::Recorded;
 use uuid::Uuid;

@@ -4,7 +4,7 @@
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Router, middleware};
 use eventlog::Sessions;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -17,6 +17,7 @@ pub mod answer;
 pub mod auth;
 pub mod commands;
 pub mod cors;
+pub mod data;
 pub mod edge;
 pub mod extract;
 pub mod freshness;
@@ -31,6 +32,7 @@ pub mod session;
 pub mod traffic;
 pub mod work;
 
+use crate::export::Exports;
 use admission::Admission;
 use idempotency::Idempotency;
 use problem::Problem;
@@ -89,6 +91,11 @@ pub fn router(
         .route("/{id}/end", put(commands::end::handle))
         .route_layer(once)
         .with_state(sessions.clone());
+    let data = Router::new()
+        .route("/export", get(data::export::handle))
+        .with_state(Exports::new(history.pool.clone()))
+        .route("/", delete(data::erase::handle))
+        .with_state((history.pool.clone(), cache.clone()));
     let queries = Router::new()
         .route("/active", get(queries::active::handle))
         .with_state(active)
@@ -110,6 +117,7 @@ pub fn router(
     };
     let sessions = behind(updates, Preset::HighFrequency)
         .merge(behind(commands.merge(queries), Preset::Normal))
+        .merge(behind(data, Preset::LowFrequency))
         .layer(DefaultBodyLimit::max(MAX_BODY));
 
     let router = openapi::router()

@@ -130,7 +130,7 @@ pub struct RateLimitArgs {
         default_value = "30"
     )]
     pub normal: NonZeroU32,
-    /// Operators' calls.
+    /// Operators' calls, exports and erasures.
     #[arg(
         long = "rate-limit-low-frequency",
         env = "RATE_LIMIT_LOW_FREQUENCY",

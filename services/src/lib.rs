@@ -9,10 +9,12 @@ pub mod metrics;
 pub mod pulse;
 pub mod telemetry;
 
+pub mod export;
 pub mod letters;
 pub mod replays;
 
 pub mod api;
+pub mod erasures;
 pub mod maintenance;
 pub mod roles;
 

@@ -12,6 +12,7 @@ use services::operator::dead_letters::DeadLettersArgs;
 use services::operator::dev::DevArgs;
 use services::operator::events::EventsCommand;
 use services::operator::projections::ProjectionsArgs;
+use services::operator::reader::ReaderCommand;
 use services::operator::replay::ReplayArgs;
 use services::operator::token::TokenArgs;
 use services::operator::upkeep::UpkeepCommand;
@@ -153,6 +154,14 @@ Examples:
   reading-sessions upkeep -o json
   reading-sessions upkeep run idle_sessions")]
     Upkeep(UpkeepCommand),
+    /// Hand out all data of a reader, or erase it.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  reading-sessions reader export 018f4c2e-7c1a-7000-8000-000000000001 --out reader.json
+  reading-sessions reader erase 018f4c2e-7c1a-7000-8000-000000000001"
+    )]
+    Reader(ReaderCommand),
     /// Print the description of the HTTP API (OpenAPI 3.1).
     #[command(after_help = "Examples:
   reading-sessions openapi > openapi.json
@@ -201,6 +210,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => return Ok(operator::verify::run(&args).await),
         Command::Upkeep(args) => return operator::upkeep::run(&args).await,
         Command::DeadLetters(args) => return operator::dead_letters::run(&args).await,
+        Command::Reader(command) => return operator::reader::run(&command).await,
         Command::Openapi { operators } => {
             let document = if operators {
                 openapi::operators::document()

@@ -20,6 +20,7 @@ pub mod dev;
 pub mod events;
 pub mod migrate;
 pub mod projections;
+pub mod reader;
 pub mod replay;
 pub mod token;
 pub mod upkeep;

@@ -148,9 +148,7 @@ impl Draft {
             };
             match self.decide(active, SessionCommand::End(end)).await {
                 // It ended, or was erased, since the claim was read.
-                Err(CommandError::Refused(
-                    SessionError::AlreadyEnded | SessionError::NotFound,
-                )) => {
+                Err(CommandError::Refused(SessionError::AlreadyEnded | SessionError::NotFound)) => {
                     return Err(CommandError::Conflict);
                 }
                 decided => decided?,
@@ -276,7 +274,11 @@ impl Draft {
         };
         if repeats && let Some((id, known)) = self.touched.first_key_value() {
             if let Some(key) = &key
-                && within(READ_DEADLINE, repository.load_newest(*id)).await?.session.started().is_none()
+                && within(READ_DEADLINE, repository.load_newest(*id))
+                    .await?
+                    .session
+                    .started()
+                    .is_none()
             {
                 // The answer was kept after its session was erased.
                 let forget = idempotency::forget(repository.pool(), self.reader_id, key);

@@ -204,7 +204,9 @@ pub(super) async fn fill_all(
 pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
     let script = Script::new(include_str!("erase.lua"));
     let mut call = script.prepare_invoke();
-    call.key(key(reader_id)).arg(version).arg(millis(TOMBSTONE_TTL));
+    call.key(key(reader_id))
+        .arg(version)
+        .arg(millis(TOMBSTONE_TTL));
     cache
         .call(COMMIT_DEADLINE, async |mut redis| {
             call.invoke_async(&mut redis).await

@@ -10,6 +10,7 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::commands::{batch_update, end, start, update};
+use super::data::{erase, export};
 use super::problem::{self, Problem};
 use super::queries::{active, daily, history, patterns, session, streak, weekly};
 
@@ -39,12 +40,15 @@ use common::{Answered, Failures};
         weekly::handle,
         streak::handle,
         patterns::handle,
+        export::handle,
+        erase::handle,
     ),
     components(schemas(problem::Json)),
     tags(
         (name = "commands", description = "What the reader does"),
         (name = "queries", description = "What the reader did"),
-        (name = "statistics", description = "How much and when")
+        (name = "statistics", description = "How much and when"),
+        (name = "data", description = "The reader's data as a whole")
     )
 )]
 struct Api;
@@ -110,6 +114,7 @@ fn failures(operation: &str) -> &'static [u16] {
         "update" | "end" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
         "session" => &[401, 404, 422, 429, 500, 503, 504],
         "history" => &[400, 401, 422, 429, 500, 503, 504],
+        "export" | "erase" => &[401, 422, 429, 500, 503],
         _ => &[401, 422, 429, 500, 503, 504],
     }
 }

@@ -36,7 +36,7 @@ pub enum Preset {
     HighFrequency,
     /// Everything else that client apps do.
     Normal,
-    /// What operators do.
+    /// What operators do, and what readers do once in a while.
     LowFrequency,
     /// Calls with no or a bad token.
     Auth,

@@ -66,6 +66,13 @@ fn complete_operation(operation: &mut Value, failures: Failures) {
     if (is_command && id != "batchUpdate") || is_versioned {
         answered[axum::http::header::ETAG.as_str()] = header_of("ETag");
     }
+    if id == "erase" {
+        answered[answer::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
+    }
+    if id == "export" {
+        answered[axum::http::header::CONTENT_DISPOSITION.as_str()] =
+            header_of("ContentDisposition");
+    }
     if is_command {
         answered[answer::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
         answered[idempotency::REPLAYED.as_str()] = header_of("Replayed");
@@ -171,9 +178,10 @@ fn headers() -> Value {
         "ETag": header("The version of what is answered", "string"),
         "GlobalPosition": header(
             "The position in the log of the last event that the answer holds, for `min_position`; \
-                absent when all of a batch was refused",
+                absent when all of a batch was refused, or there was nothing to erase",
             "integer"
         ),
+        "ContentDisposition": header("That it is a file, and its name", "string"),
         "Replayed": header("`true` for the first answer to a repeated command", "string"),
         "Link": header("Where the next page is (RFC 8288)", "string"),
         "Warning": header("`110 - \"Response is Stale\"` while the database is away", "string"),

@@ -29,6 +29,7 @@ enum Event {
     Started,
     PositionUpdated,
     Ended,
+    Erased,
 }
 
 impl Event {
@@ -37,6 +38,7 @@ impl Event {
             Self::Started => "started",
             Self::PositionUpdated => "position_updated",
             Self::Ended => "ended",
+            Self::Erased => "erased",
         }
     }
 }

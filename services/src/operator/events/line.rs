@@ -50,6 +50,7 @@ fn described(event: &SessionEvent) -> String {
             let (elapsed, active) = (event.elapsed_ms / 1_000, event.active_ms / 1_000);
             format!("reader {reader}, at {at} %, {reason} after {elapsed} s, {active} s active")
         }
+        SessionEvent::SessionErased(_) => format!("reader {reader}"),
     }
 }
 

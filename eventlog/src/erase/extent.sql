@@ -1,0 +1,14 @@
+-- A reader's sessions that are erased, or those that are not. Where a start
+-- stands, all events of its session do that are not written over.
+select count(*) as "sessions!", coalesce(sum(session.events), 0)::bigint as "events!"
+from events as started
+cross join lateral (
+    select
+        (array_agg(event_type order by sequence desc))[1] as last,
+        count(*) filter (where event_type <> 'SessionErased') as events
+    from events
+    where aggregate_id = started.aggregate_id
+) as session
+where started.event_type = 'SessionStarted'
+    and started.payload ->> 'reader_id' = $1
+    and (session.last = 'SessionErased') = $2
