@@ -39,6 +39,10 @@ impl Default for Rules {
 pub struct ReadingSession(State);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every session was started"
+)]
 enum State {
     #[default]
     Empty,

@@ -4,7 +4,7 @@
 //! over, in place and piece by piece, so that neither sequences nor positions
 //! get a hole. What is cut off in the middle goes on where it was.
 //!
-//! Nothing but the two functions of migrations/0008_erase.sql writes over
+//! Nothing but the two functions of `migrations/0008_erase.sql` writes over
 //! events, and only by copies of a session's last event that says so.
 
 use std::time::Duration;

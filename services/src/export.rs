@@ -133,15 +133,12 @@ impl Export {
         for event in &events {
             self.text.add(&mut chunk, event);
         }
-        match events.into_iter().next_back() {
-            Some(last) => {
-                self.last = Some((last.session_id, last.sequence));
-                Ok((chunk.into(), Some(self)))
-            }
-            None => {
-                self.text.end(&mut chunk);
-                Ok((chunk.into(), None))
-            }
+        if let Some(last) = events.into_iter().next_back() {
+            self.last = Some((last.session_id, last.sequence));
+            Ok((chunk.into(), Some(self)))
+        } else {
+            self.text.end(&mut chunk);
+            Ok((chunk.into(), None))
         }
     }
 }

@@ -32,6 +32,7 @@ async fn every_command_has_help_with_an_example() {
         "verify",
         "dead-letters",
         "events",
+        "reader",
         "openapi",
     ] {
         assert!(help.contains(name), "{help}");

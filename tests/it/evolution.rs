@@ -26,6 +26,7 @@ const STARTED: Payload = stored!("SessionStarted", "1", "started.v1");
 const UPDATED: Payload = stored!("PositionUpdated", "1", "position_updated.v1");
 const ENDED_1: Payload = stored!("SessionEnded", "1", "ended.v1");
 const ENDED_2: Payload = stored!("SessionEnded", "2", "ended.v2");
+const ERASED: Payload = stored!("SessionErased", "1", "erased.v1");
 const LEAST_STARTED: Payload = stored!("SessionStarted", "1", "started.v1.least");
 const LEAST_UPDATED: Payload = stored!("PositionUpdated", "1", "position_updated.v1.least");
 const LEAST_ENDED_1: Payload = stored!("SessionEnded", "1", "ended.v1.least");
@@ -41,6 +42,7 @@ fn a_payload_of_todays_version_is_read_and_would_be_written_the_same() {
         STARTED,
         UPDATED,
         ENDED_2,
+        ERASED,
         LEAST_STARTED,
         LEAST_UPDATED,
         LEAST_ENDED_2,

@@ -58,7 +58,10 @@ async fn read_much(reader: &Reader) {
 /// What a service published, under the names of the public contract.
 async fn published() -> Vec<Published> {
     let app = App::start().await;
-    read_much(&app.reader()).await;
+    let reader = app.reader();
+    read_much(&reader).await;
+    check::everything(&app).await;
+    let _ = reader.erase().await.ok();
     check::everything(&app).await;
     let mut published = stream::read_all(&app.corner).await;
     let prefix = format!("{}.", app.corner.nats_prefix);
@@ -80,6 +83,7 @@ async fn every_published_event_is_as_its_schema_says_and_a_wrong_one_is_not() {
     }
     let today = [
         "reading.session.ended.v2",
+        "reading.session.erased.v1",
         "reading.session.position_updated.v1",
         "reading.session.started.v1",
     ];
@@ -105,7 +109,9 @@ async fn every_published_event_is_as_its_schema_says_and_a_wrong_one_is_not() {
         for name in ["type", "reader_id"] {
             wrong(&|event| drop(event["data"].as_object_mut().unwrap().remove(name)));
         }
-        wrong(&|event| event["data"]["position"] = json!(100.1));
+        if kind != "reading.session.erased.v1" {
+            wrong(&|event| event["data"]["position"] = json!(100.1));
+        }
         wrong(&|event| event["data"]["reader_id"] = json!("me"));
         wrong(&|event| event["time"] = json!("yesterday"));
         wrong(&|event| event["globalposition"] = json!(7));

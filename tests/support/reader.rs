@@ -232,6 +232,12 @@ impl Reader {
             .await
     }
 
+    /// Has all that is the reader's erased.
+    pub async fn erase(&self) -> Answer {
+        let path = format!("?confirm={}", self.id);
+        self.call(Method::DELETE, &path, None).await
+    }
+
     /// The days with reading.
     pub async fn days(&self) -> Answer {
         self.call(Method::GET, "/stats/daily", None).await

@@ -1,0 +1,257 @@
+//! A reader who is erased leaves nothing: not in the log, not in what is made of
+//! it, not in the memory of any process; and nobody else's data is touched.
+
+mod traces;
+mod under_way;
+
+use domain::ReaderId;
+use eventlog::erase;
+use reqwest::Method;
+use serde_json::{Value, json};
+use services::config::Role;
+use tests::process::command;
+use tests::reader::id;
+use tests::traffic::all_live_a_little;
+use tests::{App, Reader, check, stream};
+use uuid::Uuid;
+
+use traces::{found, texts};
+
+/// Waits until what the log held of a reader is written over.
+async fn overwritten(app: &App, reader: &Reader) -> erase::Erasure {
+    for _ in 0..2_000 {
+        let erasure = erase::find(&app.pool, ReaderId::from(reader.id)).await;
+        if let Some(erasure) = erasure.unwrap()
+            && erasure.done_at.is_some()
+        {
+            return erasure;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the log was not written over");
+}
+
+/// Sessions that are ended, superseded and active, with texts that nobody else
+/// has, and an answer that is kept.
+async fn much_to_tell(reader: &Reader, tag: &str) -> Vec<Uuid> {
+    let mut sessions = Vec::new();
+    for n in 0..4 {
+        let start = json!({
+            "book_id": Uuid::new_v4(),
+            "device_id": format!("device of {tag}"),
+            "locator": format!("start of {tag}"),
+            "time_zone": "Pacific/Apia",
+            "book": { "title": format!("title of {tag}"), "author": format!("author of {tag}") },
+        });
+        let key = format!("key {n} of {tag}");
+        let headers = [("idempotency-key", key.as_str())];
+        let started = reader.call_with(Method::POST, "/start", &headers, Some(start));
+        let session = id(&started.await.ok());
+        let update = json!({ "current_position": 12.5, "locator": format!("place of {tag}") });
+        let _ = reader.update_with(session, update).await.ok();
+        if n == 0 {
+            let _ = reader
+                .end(session, json!({ "end_position": 50 }))
+                .await
+                .ok();
+        }
+        sessions.push(session);
+    }
+    sessions
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_an_erased_reader_and_all_of_the_others() {
+    let app = App::start().await;
+    let (reader, other) = (app.reader(), app.reader());
+    let sessions = much_to_tell(&reader, "Erika").await;
+    let _ = much_to_tell(&other, "Otto").await;
+    app.settled().await;
+    let texts_of = texts("Erika", &check::log(&app.pool).await, &reader);
+    assert!(texts_of.len() > 8, "{texts_of:?}");
+    let before = found(&app, &texts_of).await;
+    for place in [
+        "events",
+        "history",
+        "history_totals",
+        "idempotency_keys",
+        "Redis",
+    ] {
+        assert!(
+            before.iter().any(|found| found.starts_with(place)),
+            "{place}: {before:?}"
+        );
+    }
+    let others = texts("Otto", &check::log(&app.pool).await, &other);
+    let of_other = found(&app, &others).await;
+    let (history, days) = (other.history("").await.ok(), other.days().await.ok());
+
+    let answer = reader.erase().await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.body["sessions"], 4);
+    let position = answer.header("x-global-position").to_owned();
+
+    // At once, whatever the projections have come to.
+    assert_eq!(reader.active().await.ok(), Value::Null);
+    for session in &sessions {
+        let _ = reader.session(*session).await.problem(404);
+        let _ = reader.update(*session, 30.0).await.problem(404);
+        let _ = reader.end(*session, json!({})).await.problem(404);
+    }
+    // And by its place in the log.
+    let nothing = reader
+        .history(&format!("?min_position={position}"))
+        .await
+        .ok();
+    assert_eq!(
+        (&nothing["total"], &nothing["sessions"]),
+        (&json!(0), &json!([]))
+    );
+    app.settled().await;
+    assert_eq!(reader.days().await.ok()["days"], json!([]));
+
+    let erasure = overwritten(&app, &reader).await;
+    assert_eq!((erasure.sessions, erasure.events), (4, 4 * 3));
+    assert_eq!(found(&app, &texts_of).await, [""; 0]);
+    assert_eq!(found(&app, &others).await, of_other);
+    assert_eq!(other.history("").await.ok(), history);
+    assert_eq!(other.days().await.ok(), days);
+    check::everything(&app).await;
+
+    // Whoever reads the stream is told.
+    let published = stream::read_all(&app.corner).await;
+    for session in &sessions {
+        let mut of_session = published
+            .iter()
+            .filter(|published| published.event["subject"] == session.to_string());
+        let last = of_session.next_back().unwrap();
+        assert_eq!(last.event["type"], "reading.session.erased.v1");
+        assert_eq!(last.event["partitionkey"], reader.id.to_string());
+    }
+
+    // Once more does no harm, and the reader may begin anew.
+    let again = reader.erase().await;
+    assert_eq!(
+        (again.status.as_u16(), &again.body["sessions"]),
+        (202, &json!(0))
+    );
+    let next = id(&reader.start(Uuid::new_v4()).await.ok());
+    assert_eq!(id(&reader.active().await.ok()), next);
+    app.settled().await;
+    assert_eq!(reader.history("").await.ok()["total"], 1);
+    check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn a_reader_erases_only_their_own_and_must_mean_it() {
+    let app = App::start().await;
+    let (reader, other) = (app.reader(), app.reader());
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    for path in ["", "?confirm=", "?confirm=yes"] {
+        let _ = reader.call(Method::DELETE, path, None).await.problem(422);
+    }
+    // Neither by another's id, nor with another's token.
+    let path = format!("?confirm={}", other.id);
+    let _ = reader.call(Method::DELETE, &path, None).await.problem(422);
+    let path = format!("?confirm={}", reader.id);
+    let _ = other.call(Method::DELETE, &path, None).await.problem(422);
+    assert_eq!(other.erase().await.ok()["sessions"], 0);
+    assert_eq!(id(&reader.session(session).await.ok()), session);
+}
+
+#[tokio::test]
+async fn another_process_that_remembers_the_sessions_knows_at_once() {
+    let app = App::start().await;
+    let other = app.beside(&[Role::Api]).await;
+    let reader = app.reader();
+    let there = reader.at(&other.url);
+    let (open, over) = (Uuid::now_v7(), Uuid::now_v7());
+    let start = |session| json!({ "book_id": Uuid::from_u128(1), "session_id": session });
+    for session in [over, open] {
+        let _ = there.start_with(start(session)).await.ok();
+        let _ = there.update(session, 10.0).await.ok();
+    }
+    assert_eq!(reader.erase().await.ok()["sessions"], 2);
+    let missing = "Reading session not found";
+    for session in [open, over] {
+        assert_eq!(there.update(session, 20.0).await.problem(404), missing);
+        assert_eq!(there.end(session, json!({})).await.problem(404), missing);
+        let _ = there.session(session).await.problem(404);
+        let batch = json!([{ "session_id": session, "current_position": 20 }]);
+        assert_eq!(there.batch(batch).await.ok()["failed_count"], 1);
+        // A start sent again does not show what it started.
+        let _ = there.start_with(start(session)).await.problem(409);
+    }
+    assert_eq!(there.active().await.ok(), Value::Null);
+    check::everything(&app).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn after_erasures_in_random_traffic_everything_equals_the_log_and_so_do_replays() {
+    // Nobody writes over events but this test.
+    let app = App::with(|settings| {
+        settings.roles = vec![Role::Api, Role::Relay, Role::Projections];
+    })
+    .await;
+    all_live_a_little(&app, 1..12).await;
+    let readers: Vec<Uuid> =
+        sqlx::query_scalar("select reader_id from history_totals group by reader_id order by 1")
+            .fetch_all(&app.pool)
+            .await
+            .unwrap();
+    let erased: Vec<Reader> = readers
+        .iter()
+        .take(5)
+        .map(|id| app.reader_with_id(*id))
+        .collect();
+    let others = all_live_a_little(&app, 20..26);
+    let erasing = async {
+        for reader in &erased {
+            let _ = reader.erase().await.ok();
+        }
+    };
+    tokio::join!(others, erasing);
+    // Two of them begin anew, and one of these is erased once more.
+    for reader in &erased[..2] {
+        tests::traffic::live_a_little(reader.clone(), 77).await;
+    }
+    let _ = erased[0].erase().await.ok();
+    check::everything(&app).await;
+
+    // Some of it written over: the log of one in parts, of another all of it.
+    for (reader, pieces) in [(&erased[0], 2), (&erased[1], 1_000), (&erased[2], 5)] {
+        for _ in 0..pieces {
+            sqlx::query("select overwrite_events($1, 7)")
+                .bind(reader.id)
+                .execute(&app.pool)
+                .await
+                .unwrap();
+        }
+    }
+    equal_and_replayed(&app).await;
+    for reader in &erased {
+        while erase::overwrite(&app.pool, reader.id.into())
+            .await
+            .unwrap()
+            .1
+        {}
+    }
+    equal_and_replayed(&app).await;
+}
+
+async fn equal_and_replayed(app: &App) {
+    check::everything(app).await;
+    for arguments in [
+        &["verify"][..],
+        &["replay", "history", "--restart"],
+        &["replay", "daily_stats", "--restart"],
+        &["replay", "active_sessions"],
+        &["verify"],
+    ] {
+        let output = command(&app.corner).args(arguments).output().await.unwrap();
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{arguments:?}: {out}");
+    }
+    check::everything(app).await;
+}

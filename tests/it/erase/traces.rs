@@ -1,0 +1,75 @@
+//! Where texts of a reader are found: in any column of any row of any table, and
+//! in any key of Redis.
+
+use eventlog::Stored;
+use serde_json::Value;
+use tests::{App, Reader};
+
+/// What only this reader said: texts with the tag, and the ids of the books.
+pub fn texts(tag: &str, log: &[Stored], reader: &Reader) -> Vec<String> {
+    let mut texts = vec![tag.to_owned()];
+    for event in log {
+        let payload: Value = serde_json::from_str(&event.payload).unwrap();
+        if payload["reader_id"] == reader.id.to_string() {
+            let said = ["book_id", "locator", "device_id"].map(|field| &payload[field]);
+            let book = ["title", "author"].map(|field| &payload["book"][field]);
+            let said = said.into_iter().chain(book).filter_map(Value::as_str);
+            texts.extend(said.map(str::to_owned));
+        }
+    }
+    texts.sort();
+    texts.dedup();
+    texts
+}
+
+/// The places where one of the texts is, each with the text.
+pub async fn found(app: &App, texts: &[String]) -> Vec<String> {
+    let mut rows = everything(app).await;
+    rows.extend(in_redis(app).await);
+    rows.sort();
+    rows.into_iter()
+        .filter_map(|(place, row)| {
+            let text = texts.iter().find(|text| row.contains(*text))?;
+            Some(format!("{place}: {text}"))
+        })
+        .collect()
+}
+
+/// All rows of all tables of the service, as text.
+async fn everything(app: &App) -> Vec<(String, String)> {
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select format('%I.%I', schemaname, tablename) from pg_tables
+        where schemaname in ('public', 'read') order by 1",
+    )
+    .fetch_all(&app.pool)
+    .await
+    .unwrap();
+    let mut all = Vec::new();
+    for table in tables {
+        let rows: Vec<String> = sqlx::query_scalar(&format!("select t::text from {table} as t"))
+            .fetch_all(&app.pool)
+            .await
+            .unwrap();
+        let name = table.split_once('.').unwrap().1.to_owned();
+        all.extend(rows.into_iter().map(|row| (name.clone(), row)));
+    }
+    all
+}
+
+async fn in_redis(app: &App) -> Vec<(String, String)> {
+    let redis = redis::Client::open(app.corner.redis_url.as_str()).unwrap();
+    let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> = redis::AsyncCommands::keys(&mut redis, "reading_session:active:*")
+        .await
+        .unwrap();
+    let mut all = Vec::new();
+    for key in keys {
+        let fields: Vec<String> = redis::cmd("HGETALL")
+            .arg(&key)
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        all.push(("Redis".to_owned(), fields.join(" ")));
+    }
+    all
+}

@@ -1,0 +1,266 @@
+//! Erasures that meet others on their way: traffic, kills, dead letters, and
+//! those who would write over what is not erased.
+
+use std::time::Duration;
+
+use domain::ReaderId;
+use eventlog::erase;
+use serde_json::json;
+use services::config::Role;
+use tests::process::{Process, command};
+use tests::reader::id;
+use tests::{App, Reader, Stack, app, check, unknown};
+use uuid::Uuid;
+
+use super::{much_to_tell, overwritten};
+
+#[tokio::test]
+async fn an_update_in_a_race_is_erased_too_or_finds_nothing() {
+    let app = App::start().await;
+    let other = app.beside(&[Role::Api]).await;
+    for _ in 0..10 {
+        let reader = app.reader();
+        let session = id(&reader.start(Uuid::new_v4()).await.ok());
+        let updating = async |reader: Reader| {
+            let mut taken = 0;
+            loop {
+                let answer = reader.update(session, 20.0).await;
+                match answer.status.as_u16() {
+                    200 => taken += 1,
+                    404 => return taken,
+                    status => panic!("{status}: {}", answer.body),
+                }
+            }
+        };
+        let erasing = async {
+            // In the middle of it.
+            while reader.session(session).await.ok()["version"].as_i64() < Some(5) {}
+            reader.erase().await.ok()
+        };
+        let (here, there, erased) = tokio::join!(
+            updating(reader.clone()),
+            updating(reader.at(&other.url)),
+            erasing
+        );
+        assert_eq!(erased["sessions"], 1);
+        // The start, what was taken, and that it is erased.
+        let last: i64 =
+            sqlx::query_scalar("select max(sequence) from events where aggregate_id = $1")
+                .bind(session.to_string())
+                .fetch_one(&app.pool)
+                .await
+                .unwrap();
+        assert_eq!(last, 2 + here + there);
+        let erasure = overwritten(&app, &reader).await;
+        assert_eq!(erasure.events, last - 1);
+    }
+    check::everything(&app).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn an_erasure_that_is_killed_in_the_middle_is_finished_by_the_next_process() {
+    let stack = Stack::own().await;
+    let corner = stack.corner().await;
+    let pool = app::pool(&corner).await;
+    let process = Process::start(&corner).await;
+    let reader = Reader::of(Uuid::new_v4()).at(&process.url);
+    let sessions = much_to_tell(&reader, "Erika").await;
+    app::settled(&pool, &corner).await;
+
+    // Who writes over an event waits for this.
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query("select from events where aggregate_id = $1 for update")
+        .bind(sessions[0].to_string())
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let _ = reader.erase().await.ok();
+    waits(&pool, true).await;
+    process.kill().await;
+    // Postgres gives up for the one that is gone.
+    waits(&pool, false).await;
+    held.rollback().await.unwrap();
+    let reader_id = ReaderId::from(reader.id);
+    let erasure = erase::find(&pool, reader_id).await.unwrap().unwrap();
+    assert_eq!((erasure.events, erasure.done_at), (0, None));
+    let left = erase::left(&pool, reader_id).await.unwrap();
+    assert_eq!(left, 4 * 3);
+
+    let process = Process::start(&corner).await;
+    let reader = reader.at(&process.url);
+    let _ = reader.session(sessions[0]).await.problem(404);
+    for _ in 0..2_000 {
+        if erase::left(&pool, reader_id).await.unwrap() == 0 {
+            app::settled(&pool, &corner).await;
+            check::all(&pool, &corner).await;
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it is not finished");
+}
+
+/// Waits until somebody writes over events, or nobody does.
+async fn waits(pool: &sqlx::PgPool, wanted: bool) {
+    for _ in 0..2_000 {
+        let writes: bool = sqlx::query_scalar(
+            "select exists (
+                select from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid()
+                    and state = 'active' and query like '%overwrite_events%'
+            )",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap();
+        if writes == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("somebody writes over events: {}", !wanted);
+}
+
+#[tokio::test]
+async fn no_dead_letter_holds_an_erasure_back_or_outlives_it() {
+    let app = App::start().await;
+    app.settled().await;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    let _ = reader.update(session, 10.0).await.ok();
+    let discarded = id(&reader.start(Uuid::new_v4()).await.ok());
+    let waiting = unknown::append(&app.pool, session).await;
+    let _ = unknown::follow(&app.pool, session).await;
+    let parked = unknown::append(&app.pool, discarded).await;
+    app.settled().await;
+    let letters = async || -> i64 {
+        sqlx::query_scalar("select count(*) from dead_letters")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap()
+    };
+    assert!(letters().await >= 9, "{}", letters().await);
+    let discard = projections::dead_letter::LetterId {
+        projection: "history".to_owned(),
+        global_position: parked,
+    };
+    assert!(waiting < parked);
+    let done = projections::dead_letter::discard(&app.pool, &discard);
+    assert!(done.await.unwrap());
+
+    assert_eq!(reader.erase().await.ok()["sessions"], 2);
+    app.settled().await;
+    assert_eq!(letters().await, 0);
+    let _ = overwritten(&app, &reader).await;
+    check::everything(&app).await;
+    for projection in ["history", "daily_stats"] {
+        let replayed = command(&app.corner).args(["replay", projection, "--restart"]);
+        assert!(replayed.output().await.unwrap().status.success());
+    }
+    assert_eq!(letters().await, 0);
+    check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn only_what_is_erased_is_written_over_and_only_by_that_it_is() {
+    let app = App::with(|settings| settings.roles = vec![Role::Api]).await;
+    let (reader, other) = (app.reader(), app.reader());
+    let erased = id(&reader.start(Uuid::new_v4()).await.ok());
+    let kept = id(&other.start(Uuid::new_v4()).await.ok());
+    let _ = reader.erase().await.ok();
+    let tombstone = "select event_type, event_version, payload, metadata from events
+        where event_type = 'SessionErased'";
+    for (session, change) in [
+        // Of another session, though by the same words.
+        (
+            kept,
+            format!("(event_type, event_version, payload, metadata) = ({tombstone})"),
+        ),
+        (erased, "event_type = 'SessionErased'".to_owned()),
+        (
+            erased,
+            r#"event_type = 'SessionErased', payload = '{"reader_id": null}'"#.to_owned(),
+        ),
+        (erased, "payload = '{}'".to_owned()),
+        (
+            erased,
+            format!("sequence = 7, (event_type, event_version, payload, metadata) = ({tombstone})"),
+        ),
+    ] {
+        let refused = sqlx::query(&format!(
+            "update events set {change} where aggregate_id = $1 and sequence = 1"
+        ))
+        .bind(session.to_string())
+        .execute(&app.pool)
+        .await
+        .unwrap_err();
+        assert!(
+            refused.to_string().contains("append-only"),
+            "{change}: {refused}"
+        );
+    }
+    for session in [erased, kept] {
+        let refused = sqlx::query("delete from events where aggregate_id = $1")
+            .bind(session.to_string())
+            .execute(&app.pool)
+            .await
+            .unwrap_err();
+        assert!(refused.to_string().contains("append-only"), "{refused}");
+    }
+    assert_eq!(
+        erase::overwrite(&app.pool, reader.id.into()).await.unwrap(),
+        (1, false)
+    );
+    assert_eq!(
+        erase::overwrite(&app.pool, other.id.into()).await.unwrap(),
+        (0, false)
+    );
+    assert_eq!(id(&other.session(kept).await.ok()), kept);
+}
+
+#[tokio::test]
+async fn an_operator_erases_a_reader_when_that_is_meant() {
+    let app = App::with(|settings| {
+        settings.roles = vec![Role::Api, Role::Relay, Role::Projections];
+    })
+    .await;
+    let reader = app.reader();
+    let run = async |more: &[&str]| {
+        let id = reader.id.to_string();
+        let mut arguments = vec!["reader", "erase", &id];
+        arguments.extend(more);
+        let output = command(&app.corner).args(arguments).output().await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = run(&["--yes"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("holds no session of reader"), "{said}");
+
+    let _ = much_to_tell(&reader, "Erika").await;
+    let (code, said) = run(&[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("4 sessions with 12 events"), "{said}");
+    assert!(said.contains("--yes"), "{said}");
+    assert!(reader.active().await.ok().is_object());
+
+    // Begun by the reader, and finished by the operator.
+    let _ = reader.erase().await.ok();
+    let (code, said) = run(&[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("12 events in the log are written over"),
+        "{said}"
+    );
+    let (code, said) = run(&[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("was erased at"), "{said}");
+
+    let _ = reader.start(Uuid::new_v4()).await.ok();
+    let (code, said) = run(&["--yes"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("1 sessions of reader"), "{said}");
+    assert_eq!(reader.active().await.ok(), json!(null));
+    check::everything(&app).await;
+}

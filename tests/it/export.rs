@@ -1,0 +1,236 @@
+//! A reader gets all that is known of them, and nothing of anybody else.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use eventlog::Stored;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::process::command;
+use tests::reader::id;
+use tests::traffic::all_live_a_little;
+use tests::{App, Reader, check};
+use uuid::Uuid;
+
+async fn text(app: &App, reader: &Reader, query: &str) -> (reqwest::header::HeaderMap, String) {
+    let request = app.client.get(format!("{}/export{query}", app.url));
+    let answer = request.bearer_auth(&reader.token).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    (answer.headers().clone(), answer.text().await.unwrap())
+}
+
+/// What the log holds of a reader, as the export should show it.
+fn expected(log: &[Stored], reader: &Reader) -> Vec<Value> {
+    let mut events: Vec<(&Stored, Value)> = log
+        .iter()
+        .map(|event| (event, serde_json::from_str(&event.payload).unwrap()))
+        .filter(|(_, payload): &(_, Value)| payload["reader_id"] == reader.id.to_string())
+        .collect();
+    events.sort_by_key(|(event, _)| (event.session_id.clone(), event.sequence));
+    let events = events.into_iter().map(|(event, payload)| {
+        json!({
+            "session_id": event.session_id, "sequence": event.sequence,
+            "version": event.event_version, "data": payload,
+        })
+    });
+    events.collect()
+}
+
+/// The events of an export, one after the other.
+fn shown(export: &Value) -> Vec<Value> {
+    let sessions = export["sessions"].as_array().unwrap().iter();
+    let events = sessions.flat_map(|session| {
+        let events = session["events"].as_array().unwrap().iter();
+        events.map(|event| {
+            json!({
+                "session_id": session["session_id"], "sequence": event["sequence"],
+                "version": event["version"], "data": event["data"],
+            })
+        })
+    });
+    events.collect()
+}
+
+#[tokio::test]
+async fn an_export_is_what_the_log_holds_of_the_reader_and_of_nobody_else() {
+    let app = App::start().await;
+    all_live_a_little(&app, 1..5).await;
+    let log = check::log(&app.pool).await;
+    let reader: Value = serde_json::from_str(&log[0].payload).unwrap();
+    let reader = app.reader_with_id(reader["reader_id"].as_str().unwrap().parse().unwrap());
+
+    let (headers, export) = text(&app, &reader, "").await;
+    assert_eq!(headers["content-type"], "application/json");
+    let file = headers["content-disposition"].to_str().unwrap();
+    assert_eq!(file, "attachment; filename=\"reading-sessions.json\"");
+    let export: Value = serde_json::from_str(&export).unwrap();
+    assert_eq!(export["reader_id"], reader.id.to_string());
+    let wanted = expected(&log, &reader);
+    assert!(wanted.len() > 10);
+    assert_eq!(shown(&export), wanted);
+
+    // A stranger's is empty, and whole.
+    let (_, export) = text(&app, &app.reader(), "?format=json").await;
+    let export: Value = serde_json::from_str(&export).unwrap();
+    assert_eq!(export["sessions"], json!([]));
+
+    // An operator gets the same.
+    let path = std::env::temp_dir().join(format!("export-{}.json", reader.id));
+    let written = command(&app.corner)
+        .args(["reader", "export", &reader.id.to_string(), "--out"])
+        .arg(&path)
+        .output();
+    assert!(written.await.unwrap().status.success());
+    let export: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(shown(&export), wanted);
+    // A file that is there is not written over.
+    let again = command(&app.corner)
+        .args(["reader", "export", &reader.id.to_string(), "--out"])
+        .arg(&path)
+        .output();
+    assert_eq!(again.await.unwrap().status.code(), Some(1));
+    std::fs::remove_file(path).unwrap();
+    let none = command(&app.corner)
+        .args(["reader", "export", &Uuid::new_v4().to_string()])
+        .output();
+    assert_eq!(none.await.unwrap().status.code(), Some(1));
+
+    // Nothing, once it is erased.
+    let _ = reader.erase().await.ok();
+    let (_, export) = text(&app, &reader, "").await;
+    let export: Value = serde_json::from_str(&export).unwrap();
+    assert_eq!(export["sessions"], json!([]));
+}
+
+#[tokio::test]
+async fn an_export_as_csv_is_a_row_an_event_however_odd_the_texts() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let start = json!({
+        "book_id": Uuid::new_v4(), "start_position": 10.5, "device_type": "tablet",
+        "locator": "a,b\r\n\"c\"", "time_zone": "Europe/Berlin",
+        "book": { "title": "Me, \"Myself\"\nand I", "total_pages": 300 },
+    });
+    let session = id(&reader.start_with(start).await.ok());
+    let _ = reader.update(session, 20.0).await.ok();
+    let _ = reader.end(session, json!({})).await.ok();
+
+    let (headers, csv) = text(&app, &reader, "?format=csv").await;
+    let kind = headers["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("text/csv"), "{kind}");
+    let rows = parsed(&csv);
+    let column = |name: &str| rows[0].iter().position(|column| column == name).unwrap();
+    assert_eq!(rows.len(), 4);
+    assert!(rows.iter().all(|row| row.len() == rows[0].len()));
+    let cells = |name: &str| {
+        rows[1..]
+            .iter()
+            .map(|row| row[column(name)].as_str())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        cells("event"),
+        ["SessionStarted", "PositionUpdated", "SessionEnded"]
+    );
+    assert_eq!(cells("position"), ["10.5", "20", "20"]);
+    assert_eq!(cells("book_title"), ["Me, \"Myself\"\nand I", "", ""]);
+    assert_eq!(cells("locator"), ["a,b\r\n\"c\"", "", ""]);
+    assert_eq!(cells("applied"), ["", "true", ""]);
+    assert_eq!(cells("end_reason"), ["", "", "finished"]);
+    let _ = reader
+        .call(Method::GET, "/export?format=xml", None)
+        .await
+        .problem(422);
+}
+
+/// Rows and cells (RFC 4180).
+fn parsed(csv: &str) -> Vec<Vec<String>> {
+    let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
+    let mut quoted = false;
+    let mut letters = csv.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+                cell.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => row.push(std::mem::take(&mut cell)),
+            '\r' if !quoted => {
+                assert_eq!(letters.next(), Some('\n'));
+                row.push(std::mem::take(&mut cell));
+                rows.push(std::mem::take(&mut row));
+            }
+            other => cell.push(other),
+        }
+    }
+    assert!(row.is_empty() && cell.is_empty(), "the last row ends too");
+    rows
+}
+
+/// Sessions of a reader, straight into the log: each a start and nine updates.
+async fn many_sessions(app: &App, reader: &Reader, count: i32) {
+    sqlx::query(
+        "insert into events
+            (aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata)
+        select overlay($3 placing lpad(n::text, 12, '0') from 25), k, 'reading_session',
+            case k when 1 then 'SessionStarted' else 'PositionUpdated' end, '1',
+            case k
+                when 1 then json_build_object('type', 'SessionStarted', 'reader_id', $1,
+                    'book_id', $1, 'started_at', now(), 'position', 1)
+                else json_build_object('type', 'PositionUpdated', 'reader_id', $1,
+                    'occurred_at', now(), 'position', k, 'applied', true, 'previous_at', now(),
+                    'previous_position', k - 1, 'credited_ms', 1000, 'active_ms', k * 1000,
+                    'furthest_position', k)
+            end, '{}'
+        from generate_series(1, $2) as n, generate_series(1, 10) as k
+        order by n, k",
+    )
+    .bind(reader.id)
+    .bind(count)
+    .bind(Uuid::now_v7().to_string())
+    .execute(&app.pool)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn an_export_of_many_pages_is_whole_and_waits_for_a_slow_reader_without_a_connection() {
+    let app = App::with(|settings| settings.database.database_pool_size = 1).await;
+    let reader = app.reader();
+    many_sessions(&app, &reader, 3_000).await;
+    let log = check::log(&app.pool).await;
+    let (_, export) = text(&app, &reader, "").await;
+    assert_eq!(
+        shown(&serde_json::from_str(&export).unwrap()),
+        expected(&log, &reader)
+    );
+
+    // Readers who ask, and take little of what they get.
+    let address = app.url.strip_prefix("http://").unwrap();
+    let address = address.split_once('/').unwrap().0.to_owned();
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut connection = TcpStream::connect(&address).unwrap();
+        let request = format!(
+            "GET /api/v1/reading-sessions/export HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+            reader.token
+        );
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut head = [0; 64];
+        connection = tokio::task::spawn_blocking(move || {
+            connection.read_exact(&mut head).unwrap();
+            assert!(head.starts_with(b"HTTP/1.1 200"));
+            connection
+        })
+        .await
+        .unwrap();
+        slow.push(connection);
+    }
+    // The only connection to Postgres is there for others all the same.
+    let other = app.reader();
+    let session = id(&other.start(Uuid::new_v4()).await.ok());
+    let _ = other.session(session).await.ok();
+    let (_, export) = text(&app, &other, "").await;
+    assert!(export.contains(&session.to_string()));
+}
