@@ -3,7 +3,9 @@
 -- gets one event more, `SessionErased`, and then every event before that one
 -- becomes a copy of it.
 
--- Where a reader's sessions are. Of all events only starts pay for it.
+-- Where a reader's sessions are. Of all events only starts pay for it. Whoever
+-- looks takes each session once: a log may hold a start twice that another build
+-- wrote, and does not mean it.
 create index events_by_reader on events ((payload ->> 'reader_id'), aggregate_id)
     where event_type = 'SessionStarted';
 
@@ -80,16 +82,17 @@ begin
         )
         select started.aggregate_id, last.sequence + 1, type_of_aggregate, 'SessionErased',
             version_of_event, tombstone::json, '{}'::json
-        from events as started
+        from (
+            select distinct aggregate_id from events
+            where event_type = 'SessionStarted' and payload ->> 'reader_id' = reader::text
+        ) as started
         cross join lateral (
             select sequence, event_type from events
             where aggregate_id = started.aggregate_id
             order by sequence desc
             limit 1
         ) as last
-        where started.event_type = 'SessionStarted'
-            and started.payload ->> 'reader_id' = reader::text
-            and last.event_type <> 'SessionErased'
+        where last.event_type <> 'SessionErased'
         order by started.aggregate_id
         returning global_position
     )
@@ -122,16 +125,17 @@ begin
     select erased_at into asked_at from erasures where reader_id = reader;
     with erased as (
         select started.aggregate_id, last.event_version, last.payload
-        from events as started
+        from (
+            select distinct aggregate_id from events
+            where event_type = 'SessionStarted' and payload ->> 'reader_id' = reader::text
+        ) as started
         cross join lateral (
             select event_type, event_version, payload from events
             where aggregate_id = started.aggregate_id
             order by sequence desc
             limit 1
         ) as last
-        where started.event_type = 'SessionStarted'
-            and started.payload ->> 'reader_id' = reader::text
-            and last.event_type = 'SessionErased'
+        where last.event_type = 'SessionErased'
         order by started.aggregate_id
         limit most
     ),

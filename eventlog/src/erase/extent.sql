@@ -1,7 +1,10 @@
 -- A reader's sessions that are erased, or those that are not. Where a start
 -- stands, all events of its session do that are not written over.
 select count(*) as "sessions!", coalesce(sum(session.events), 0)::bigint as "events!"
-from events as started
+from (
+    select distinct aggregate_id from events
+    where event_type = 'SessionStarted' and payload ->> 'reader_id' = $1
+) as started
 cross join lateral (
     select
         (array_agg(event_type order by sequence desc))[1] as last,
@@ -9,6 +12,4 @@ cross join lateral (
     from events
     where aggregate_id = started.aggregate_id
 ) as session
-where started.event_type = 'SessionStarted'
-    and started.payload ->> 'reader_id' = $1
-    and (session.last = 'SessionErased') = $2
+where (session.last = 'SessionErased') = $2

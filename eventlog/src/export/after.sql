@@ -3,7 +3,7 @@
 select global_position, aggregate_id as session_id, events.sequence, event_type, event_version,
     payload::text as "payload!", metadata::text as "metadata!", recorded_at
 from (
-    select started.aggregate_id
+    select distinct started.aggregate_id
     from events as started
     where started.event_type = 'SessionStarted'
         and started.payload ->> 'reader_id' = $1
