@@ -122,6 +122,8 @@ declare
     asked_at timestamptz;
     overwritten bigint;
 begin
+    -- Who does the same goes on after this, with what is left.
+    perform pg_advisory_xact_lock(7340005, hashtext(reader::text));
     select erased_at into asked_at from erasures where reader_id = reader;
     with erased as (
         select started.aggregate_id, last.event_version, last.payload

@@ -17,8 +17,8 @@ use sqlx::{PgExecutor, PgPool};
 use crate::LogError;
 use crate::deadline::within;
 
-/// Events written over in one transaction: some tens of milliseconds.
-const PIECE: i32 = 2_000;
+/// Events written over in one transaction: a tenth of a second.
+const PIECE: i32 = 1_000;
 
 /// How long Postgres may take to answer; somewhat longer than a statement may
 /// take there.

@@ -21,8 +21,8 @@ use uuid::Uuid;
 use refusals::refusals;
 
 /// Operations and a good request for each, `{id}` being a session that is
-/// active.
-const OPERATIONS: [(&str, Method, &str); 11] = [
+/// active, `{reader}` whose it is.
+const OPERATIONS: [(&str, Method, &str); 13] = [
     ("start", Method::POST, "/start"),
     ("update", Method::PUT, "/{id}/update"),
     ("batchUpdate", Method::POST, "/batch-update"),
@@ -34,7 +34,14 @@ const OPERATIONS: [(&str, Method, &str); 11] = [
     ("streak", Method::GET, "/stats/streak"),
     ("patterns", Method::GET, "/stats/patterns"),
     ("end", Method::PUT, "/{id}/end"),
+    ("export", Method::GET, "/export"),
+    ("erase", Method::DELETE, "?confirm={reader}"),
 ];
+
+/// Whether an operation takes a body.
+fn takes_body(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::DELETE)
+}
 
 fn good_body(operation: &str, session: Uuid) -> Option<Value> {
     match operation {
@@ -52,6 +59,7 @@ fn good_body(operation: &str, session: Uuid) -> Option<Value> {
 async fn good(reader: &Reader, operation: &str, session: Uuid) -> Answer {
     let (_, method, path) = OPERATIONS.iter().find(|(id, ..)| *id == operation).unwrap();
     let path = path.replace("{id}", &session.to_string());
+    let path = path.replace("{reader}", &reader.id.to_string());
     reader
         .call(method.clone(), &path, good_body(operation, session))
         .await
@@ -69,7 +77,11 @@ async fn success(contract: &Contract) {
     for (operation, ..) in OPERATIONS {
         let (reader, session) = reading(&app).await;
         app.settled().await;
-        let status = if operation == "start" { 201 } else { 200 };
+        let status = match operation {
+            "start" => 201,
+            "erase" => 202,
+            _ => 200,
+        };
         contract.holds(operation, status, &good(&reader, operation, session).await);
     }
     let reader = app.reader();
@@ -119,7 +131,7 @@ async fn in_flight(contract: &Contract) {
 async fn too_slow(contract: &Contract) {
     let app = App::with(|settings| settings.http.limits.body = Duration::from_millis(100)).await;
     for (operation, method, path) in OPERATIONS {
-        if method == Method::GET {
+        if !takes_body(&method) {
             continue;
         }
         let path = path.replace("{id}", &Uuid::now_v7().to_string());
@@ -140,6 +152,7 @@ async fn too_many(contract: &Contract) {
     let app = App::with(|settings| {
         settings.rate_limit.normal = once;
         settings.rate_limit.high_frequency = once;
+        settings.rate_limit.low_frequency = once;
     })
     .await;
     for (operation, ..) in OPERATIONS {
@@ -156,7 +169,7 @@ async fn not_yet(contract: &Contract) {
     let app = &App::run(Stack::shared().await, corner, &settings).await;
     let queries = OPERATIONS
         .iter()
-        .filter(|(id, method, _)| *method == Method::GET && *id != "session");
+        .filter(|(id, method, _)| *method == Method::GET && !["session", "export"].contains(id));
     let asked = queries.map(|(operation, _, path)| async move {
         let path = format!("{path}?min_position=999999999");
         let answer = app.reader().call(Method::GET, &path, None).await;

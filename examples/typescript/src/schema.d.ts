@@ -4,6 +4,30 @@
  */
 
 export interface paths {
+    "/api/v1/reading-sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Erase all of the reader's data
+         * @description From the answer on every session is as good as none, and so are the answers
+         *     kept under the reader's `Idempotency-Key`s; history and statistics follow
+         *     within moments. What the log holds is then written over. It cannot be undone.
+         *     A token that is still good can start anew, so take it from the app first.
+         *     Asking again does no harm.
+         */
+        delete: operations["erase"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/reading-sessions/active": {
         parameters: {
             query?: never;
@@ -41,6 +65,28 @@ export interface paths {
          *     session are applied in the order of their time.
          */
         post: operations["batchUpdate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/reading-sessions/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All of the reader's data
+         * @description Every event of every session, in the order of time, as the log holds them.
+         *     It comes as a stream; one that takes longer than 75 seconds is cut off, and
+         *     then the end of the JSON is missing.
+         */
+        get: operations["export"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -293,6 +339,54 @@ export interface components {
              *     clock, by up to a day, is taken as now.
              */
             occurred_at?: string | null;
+        };
+        /** @description What was erased. */
+        Erasure: {
+            /** Format: date-time */
+            erased_at: string;
+            /**
+             * Format: int64
+             * @description Sessions, 0 when there were none or they were erased before.
+             */
+            sessions: number;
+        };
+        /** @description All of a reader's data. It is written piece by piece; this says how it looks. */
+        Export: {
+            /**
+             * Format: date-time
+             * @description When it was asked for.
+             */
+            exported_at: string;
+            /**
+             * Format: uuid
+             * @description Whose data it is.
+             */
+            reader_id: string;
+            /** @description By time. */
+            sessions: components["schemas"]["ExportedSession"][];
+        };
+        /** @description An event as the log holds it. */
+        ExportedEvent: {
+            /** @description What happened; `type` says what kind of event it is. */
+            data: Record<string, never>;
+            /**
+             * Format: date-time
+             * @description When the service wrote it down.
+             */
+            recorded_at: string;
+            /**
+             * Format: int64
+             * @description Its place in the session, from 1.
+             */
+            sequence: number;
+            /** @description Of the data. */
+            version: string;
+        };
+        /** @description A session with its events, in their order. */
+        ExportedSession: {
+            events: components["schemas"]["ExportedEvent"][];
+            /** Format: uuid */
+            session_id: string;
         };
         /** @description What is wrong with one field. */
         FieldError: {
@@ -871,9 +965,11 @@ export interface components {
     parameters: never;
     requestBodies: never;
     headers: {
+        /** @description That it is a file, and its name */
+        ContentDisposition: string;
         /** @description The version of what is answered */
         ETag: string;
-        /** @description The position in the log of the last event that the answer holds, for `min_position`; absent when all of a batch was refused */
+        /** @description The position in the log of the last event that the answer holds, for `min_position`; absent when all of a batch was refused, or there was nothing to erase */
         GlobalPosition: number;
         /** @description Where the next page is (RFC 8288) */
         Link: string;
@@ -896,6 +992,45 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    erase: {
+        parameters: {
+            query: {
+                /** @description The reader's own id, `user_id` of every session. */
+                confirm: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Erased; its traces are being removed */
+            202: {
+                headers: {
+                    "x-global-position": components["headers"]["GlobalPosition"];
+                    "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                    "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                    "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "erased_at": "2026-03-07T20:45:00Z",
+                     *       "sessions": 12
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Erasure"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["Broken"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     active: {
         parameters: {
             query?: {
@@ -1052,6 +1187,69 @@ export interface operations {
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["Broken"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    export: {
+        parameters: {
+            query?: {
+                /** @description JSON has all of it; CSV has a row an event. */
+                format?: "json" | "csv";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The data */
+            200: {
+                headers: {
+                    "content-disposition": components["headers"]["ContentDisposition"];
+                    "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                    "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                    "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "exported_at": "2026-03-07T20:40:00Z",
+                     *       "reader_id": "0193e5a0-0000-7000-8000-000000000001",
+                     *       "sessions": [
+                     *         {
+                     *           "events": [
+                     *             {
+                     *               "data": {
+                     *                 "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                     *                 "position": 10,
+                     *                 "reader_id": "0193e5a0-0000-7000-8000-000000000001",
+                     *                 "started_at": "2026-03-07T20:00:00Z",
+                     *                 "type": "SessionStarted"
+                     *               },
+                     *               "recorded_at": "2026-03-07T20:00:00.012Z",
+                     *               "sequence": 1,
+                     *               "version": "1"
+                     *             }
+                     *           ],
+                     *           "session_id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Export"];
+                    /**
+                     * @example session_id,sequence,event,occurred_at,recorded_at,book_id,book_title,book_author,book_total_pages,position,locator,applied,active_seconds,end_reason,device_type,device_id,time_zone
+                     *     0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10,2,PositionUpdated,2026-03-07T20:34:00.000Z,2026-03-07T20:34:00.012Z,,,,,12.5,epubcfi(/6/14!/4/2/8:0),true,1980,,,,Europe/Berlin
+                     */
+                    "text/csv": string;
+                };
+            };
+            401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["Broken"];

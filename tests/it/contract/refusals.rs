@@ -7,7 +7,7 @@ use tests::reader::id;
 use tests::{Answer, App};
 use uuid::Uuid;
 
-use super::{OPERATIONS, good_body, reading};
+use super::{OPERATIONS, good_body, reading, takes_body};
 
 /// What is wrong with a request: operation, path, body, status.
 pub async fn refusals(contract: &Contract) {
@@ -20,7 +20,7 @@ pub async fn refusals(contract: &Contract) {
     let _ = other.start_with(start_taken.clone()).await.ok();
 
     let position = json!({ "current_position": 1 });
-    let cases: [(&str, Method, String, Option<Value>, u16); 23] = [
+    let cases: [(&str, Method, String, Option<Value>, u16); 25] = [
         (
             "start",
             Method::POST,
@@ -158,6 +158,20 @@ pub async fn refusals(contract: &Contract) {
             422,
         ),
         (
+            "export",
+            Method::GET,
+            "/export?format=xml".into(),
+            None,
+            422,
+        ),
+        (
+            "erase",
+            Method::DELETE,
+            format!("?confirm={}", other.id),
+            None,
+            422,
+        ),
+        (
             "session",
             Method::GET,
             format!("/{ended}?min_position=999999999"),
@@ -177,7 +191,7 @@ pub async fn refusals(contract: &Contract) {
             .call(method.clone(), &path, good_body(operation, ended))
             .await;
         contract.holds(operation, 401, &answer);
-        if method == Method::GET {
+        if !takes_body(&method) {
             continue;
         }
         for (kind, body, status) in [

@@ -14,7 +14,10 @@ pub fn add(document: &mut Value) {
         if let Some(request) = request(&id) {
             operation["requestBody"]["content"]["application/json"]["example"] = request;
         }
-        for status in ["200", "201"] {
+        if id == "export" {
+            operation["responses"]["200"]["content"]["text/csv"]["example"] = CSV.into();
+        }
+        for status in ["200", "201", "202"] {
             if let Some(content) = operation["responses"].get_mut(status)
                 && let Some(answer) = answer(&id)
             {
@@ -23,6 +26,13 @@ pub fn add(document: &mut Value) {
         }
     }
 }
+
+const CSV: &str = "\
+    session_id,sequence,event,occurred_at,recorded_at,book_id,book_title,book_author,\
+    book_total_pages,position,locator,applied,active_seconds,end_reason,device_type,device_id,\
+    time_zone\r\n\
+    0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10,2,PositionUpdated,2026-03-07T20:34:00.000Z,\
+    2026-03-07T20:34:00.012Z,,,,,12.5,epubcfi(/6/14!/4/2/8:0),true,1980,,,,Europe/Berlin\r\n";
 
 /// Of the week before a Saturday.
 const NAMES: [&str; 7] = ["Sat", "Fri", "Thu", "Wed", "Tue", "Mon", "Sun"];
@@ -122,6 +132,26 @@ fn answer(operation: &str) -> Option<Value> {
                 { "weekday": 7, "hour": 22, "active_minutes": 22, "sessions": 1 },
             ],
         }),
+        "export" => json!({
+            "reader_id": "0193e5a0-0000-7000-8000-000000000001",
+            "exported_at": "2026-03-07T20:40:00Z",
+            "sessions": [{
+                "session_id": SESSION,
+                "events": [{
+                    "sequence": 1,
+                    "version": "1",
+                    "recorded_at": "2026-03-07T20:00:00.012Z",
+                    "data": {
+                        "type": "SessionStarted",
+                        "reader_id": "0193e5a0-0000-7000-8000-000000000001",
+                        "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                        "started_at": "2026-03-07T20:00:00Z",
+                        "position": 10,
+                    },
+                }],
+            }],
+        }),
+        "erase" => json!({ "sessions": 12, "erased_at": "2026-03-07T20:45:00Z" }),
         _ => return None,
     };
     Some(answer)
