@@ -22,6 +22,7 @@ create table erasures (
     done_at timestamptz
 );
 create index erasures_open on erasures (erased_at) where done_at is null;
+insert into jobs (job) values ('erasures');
 
 -- As before, but for one thing: an event of a session that has been erased may
 -- become a copy of the event that says so, in its own place.

@@ -129,7 +129,11 @@ pub async fn expire(
 ///
 /// # Errors
 /// [`LogError::Unavailable`].
-pub(crate) async fn forget(database: impl PgExecutor<'_>, reader_id: ReaderId, name: &str) -> Result<(), LogError> {
+pub(crate) async fn forget(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+    name: &str,
+) -> Result<(), LogError> {
     sqlx::query!(
         "delete from idempotency_keys where reader_id = $1 and key = $2",
         reader_id.uuid(),

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Router, middleware};
 use eventlog::Sessions;
+use projections::cache::Cache;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
@@ -56,6 +57,8 @@ pub struct Handles {
     pub sessions: Sessions,
     /// The active sessions.
     pub active: ActiveReads,
+    /// Where they are, for who erases them.
+    pub cache: Cache,
     /// All sessions.
     pub history: ReadTable,
     /// Days and hours.
@@ -72,6 +75,7 @@ pub fn router(
     let Handles {
         sessions,
         active,
+        cache,
         history,
         daily_stats,
     } = handles;
@@ -93,9 +97,9 @@ pub fn router(
         .with_state(sessions.clone());
     let data = Router::new()
         .route("/export", get(data::export::handle))
-        .with_state(Exports::new(history.pool.clone()))
+        .with_state(Exports::new(history.primary.inner().clone()))
         .route("/", delete(data::erase::handle))
-        .with_state((history.pool.clone(), cache.clone()));
+        .with_state((history.primary.inner().clone(), cache));
     let queries = Router::new()
         .route("/active", get(queries::active::handle))
         .with_state(active)

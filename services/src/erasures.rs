@@ -2,18 +2,15 @@
 //! is shown anything of the reader; what the log holds is written over after
 //! that, whoever asked and whatever was killed in the middle.
 
-use std::time::Duration;
-
 use domain::{ReaderId, Timestamp};
 use eventlog::erase::Erased;
 use eventlog::{LogError, erase};
-use projections::active_sessions;
 use projections::cache::Cache;
+use projections::{active_sessions, upkeep};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked for what is still to be written over.
-const EVERY: Duration = Duration::from_secs(5);
+use crate::maintenance::Job;
 
 /// Readers taken on together.
 const READERS: i64 = 100;
@@ -34,6 +31,9 @@ pub async fn begin(
         && let Err(error) = active_sessions::erase(cache, reader_id, position).await
     {
         tracing::debug!(%error, "an erased reader's entry is left to the projection");
+    }
+    if let Err(error) = upkeep::ask(pool, Job::Erasures.as_str()).await {
+        tracing::debug!(%error, "what was erased is written over when upkeep comes to it");
     }
     Ok(erased)
 }
@@ -58,27 +58,24 @@ pub async fn finish(
     Ok(())
 }
 
-/// Finishes what anybody has begun, until `shutdown`. Safe in several processes
-/// at the same time: what is written over already is passed over.
-pub async fn run(pool: PgPool, shutdown: CancellationToken) {
-    while !shutdown.is_cancelled() {
-        match finish_all(&pool, &shutdown).await {
-            Ok(0) => {}
-            // Not whose: who was erased is not to be read in the log.
-            Ok(events) => tracing::info!(events, "events of erased sessions were written over"),
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "events of erased sessions were not written over; they are tried again"
-            ),
+/// Finishes what anybody has begun and was cut off at; tells `told` of every
+/// piece. Safe in several processes at the same time: what is written over
+/// already is passed over.
+///
+/// # Errors
+/// As [`finish`].
+pub async fn finish_all(
+    pool: &PgPool,
+    stop: &CancellationToken,
+    mut told: impl FnMut(i64),
+) -> Result<(), LogError> {
+    loop {
+        let readers = erase::unfinished(pool, READERS).await?;
+        if readers.is_empty() || stop.is_cancelled() {
+            return Ok(());
         }
-        let _ = tokio::time::timeout(EVERY, shutdown.cancelled()).await;
+        for reader_id in readers {
+            finish(pool, reader_id, stop, &mut told).await?;
+        }
     }
-}
-
-async fn finish_all(pool: &PgPool, stop: &CancellationToken) -> Result<i64, LogError> {
-    let mut events = 0;
-    for reader_id in erase::unfinished(pool, READERS).await? {
-        finish(pool, reader_id, stop, |piece| events += piece).await?;
-    }
-    Ok(events)
 }

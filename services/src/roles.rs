@@ -111,7 +111,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         service.http = Some(listener.local_addr()?);
         let sessions = sessions.clone().expect("the API takes commands");
         let cache = cache.clone().expect("the API has a cache");
-        let active = ActiveReads::new(sessions.clone(), cache, pulse.clone(), &metrics);
+        let active = ActiveReads::new(sessions.clone(), cache.clone(), pulse.clone(), &metrics);
         let replica = connect::reads_pool(&args.database, &args.replica)?;
         let replica = replica.map(|replica| Replica::new(usage.time(replica), &metrics));
         let table = |projection| ReadTable {
@@ -122,6 +122,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         let handles = api::Handles {
             sessions,
             active,
+            cache,
             history: table(History::NAME),
             daily_stats: table(DailyStats::NAME),
         };

@@ -358,7 +358,7 @@ async fn operators_see_jobs_and_run_them_on_the_command_line() {
         .iter()
         .map(|job| job["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names.len(), 6, "{names:?}");
+    assert_eq!(names.len(), 7, "{names:?}");
     let table = said(&["upkeep"]).await;
     assert!(table.contains("daily at 02:00 UTC"), "{table}");
     let warm = said(&["warmup"]).await;

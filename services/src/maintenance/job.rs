@@ -23,6 +23,8 @@ pub enum Job {
     StatisticsWindow,
     /// Forgets idempotency keys, and the runs of jobs.
     IdempotencyKeys,
+    /// Writes over what the log holds of readers who were erased.
+    Erasures,
 }
 
 /// When a job is due.
@@ -36,13 +38,14 @@ pub enum Schedule {
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::IdleSessions,
         Self::WarmUp,
         Self::Partitions,
         Self::Retention,
         Self::StatisticsWindow,
         Self::IdempotencyKeys,
+        Self::Erasures,
     ];
 
     /// As it stands everywhere.
@@ -55,6 +58,7 @@ impl Job {
             Self::Retention => "retention",
             Self::StatisticsWindow => "statistics_window",
             Self::IdempotencyKeys => "idempotency_keys",
+            Self::Erasures => "erasures",
         }
     }
 
@@ -75,7 +79,9 @@ impl Job {
     #[must_use]
     pub const fn schedule(self) -> Schedule {
         match self {
-            Self::IdleSessions => Schedule::Every(Duration::from_mins(1)),
+            // Erasures are asked for when a reader is erased; this is for those that
+            // were cut off.
+            Self::IdleSessions | Self::Erasures => Schedule::Every(Duration::from_mins(1)),
             // Asked for when the service starts and when Redis was emptied; this
             // is for entries that nobody wrote or read for as long as they last.
             Self::WarmUp => Schedule::Every(Duration::from_hours(24)),

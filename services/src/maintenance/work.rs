@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Job;
-use crate::clock;
 use crate::config::UpkeepArgs;
 use crate::replays::{Progress, Source};
+use crate::{clock, erasures};
 
 /// What jobs work with.
 pub struct Tools {
@@ -86,6 +86,7 @@ pub async fn run(
         Job::Retention => retention(tools, stop).await,
         Job::StatisticsWindow => statistics_window(tools, stop).await,
         Job::IdempotencyKeys => idempotency_keys(tools, progress, stop).await,
+        Job::Erasures => erasures(tools, progress, stop).await,
     }
 }
 
@@ -205,6 +206,22 @@ async fn statistics_window(tools: &Tools, stop: &CancellationToken) -> anyhow::R
         rows,
         format!("{rows} rows before {before} deleted"),
     ))
+}
+
+async fn erasures(
+    tools: &Tools,
+    progress: &watch::Sender<u64>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Done> {
+    let told = |piece: i64| progress.send_modify(|events| *events += piece.unsigned_abs());
+    erasures::finish_all(&tools.pool, stop, told).await?;
+    if stop.is_cancelled() {
+        return Err(ReplayError::Stopped.into());
+    }
+    let events = *progress.borrow();
+    // Not whose: who was erased is not to be read in a log.
+    let said = format!("{events} events of erased sessions written over");
+    Ok(Done::new(events, said))
 }
 
 async fn idempotency_keys(
