@@ -79,6 +79,13 @@ async fn what_belongs_to_another_reader_is_not_there() {
         assert_ne!(numbers(&thief).await, numbers(&owner).await, "{path}");
     }
 
+    // Nor is it handed out to another, or erased by one.
+    let export = thief.call(Method::GET, "/export", None).await.ok();
+    assert_eq!(export["sessions"], json!([]));
+    let path = format!("?confirm={}", owner.id);
+    let _ = thief.call(Method::DELETE, &path, None).await.problem(422);
+    assert_eq!(thief.erase().await.ok()["sessions"], 0);
+
     // Nothing of it has touched the owner's session.
     let session = owner.session(foreign).await.ok();
     assert_eq!(session["end_position"], 10);
