@@ -53,7 +53,7 @@ async fn a_miss_is_filled_and_the_next_read_is_a_hit() {
     until("the miss is filled", async || {
         // Redis may be late, and then there is nothing to fill.
         assert_eq!(id(&reader.active().await.ok()), session);
-        fills(&app.metrics().await, "taken") == 1
+        fills(&app.metrics().await, "taken") >= 1
     })
     .await;
     until("Redis answers", async || {

@@ -32,14 +32,14 @@ async fn who_calls_too_often_is_told_so_and_when_to_come_again() {
     let app = App::with(few).await;
     let reader = app.reader();
     for left in [2, 1, 0] {
-        let answer = reader.active().await;
+        let answer = reader.history("").await;
         assert_eq!(answer.status, 200);
         assert_eq!(number(&answer, "x-ratelimit-limit"), 3);
         assert_eq!(number(&answer, "x-ratelimit-remaining"), left);
         assert!((1..=61).contains(&number(&answer, "x-ratelimit-reset")));
         assert!(!answer.headers.contains_key("retry-after"));
     }
-    let answer = reader.active().await;
+    let answer = reader.history("").await;
     let wait = number(&answer, "retry-after");
     assert!((1..=61).contains(&wait), "{wait}");
     assert_eq!(number(&answer, "x-ratelimit-remaining"), 0);
@@ -48,7 +48,7 @@ async fn who_calls_too_often_is_told_so_and_when_to_come_again() {
         format!("Rate limit exceeded. Try again in {wait} seconds.")
     );
     // Another reader has calls of their own.
-    assert_eq!(app.reader().active().await.status, 200);
+    assert_eq!(app.reader().history("").await.status, 200);
 }
 
 #[tokio::test]
@@ -78,11 +78,11 @@ async fn who_waits_as_long_as_told_is_let_in() {
     let reader = app.reader();
     let mut refused = 0;
     for _ in 0..20 {
-        let answer = reader.active().await;
+        let answer = reader.history("").await;
         if answer.status == 429 {
             refused += 1;
             tokio::time::sleep(Duration::from_secs(number(&answer, "retry-after"))).await;
-            assert_eq!(reader.active().await.status, 200);
+            assert_eq!(reader.history("").await.status, 200);
         }
         if refused == 3 {
             return;
@@ -106,7 +106,7 @@ async fn there_are_never_more_calls_in_any_window() {
     let mut counted = Vec::new();
     while counted.len() < 4 * LIMIT as usize {
         let sent = Instant::now();
-        if reader.active().await.status == 200 {
+        if reader.history("").await.status == 200 {
             counted.push((sent, Instant::now()));
         }
     }
@@ -129,9 +129,9 @@ async fn processes_share_one_count() {
     let there = here.at(&other.url);
     let calls = (0..40).map(|i| {
         if i % 2 == 0 {
-            here.active()
+            here.history("")
         } else {
-            there.active()
+            there.history("")
         }
     });
     let answers = join_all(calls).await;
@@ -153,7 +153,7 @@ async fn without_redis_each_process_counts_by_itself_and_nobody_waits_or_fails()
     let mut statuses = Vec::new();
     for _ in 0..8 {
         let asked = Instant::now();
-        let answer = reader.active().await;
+        let answer = reader.history("").await;
         // Two waits of 10 ms, with room for a busy machine.
         assert!(asked.elapsed() < Duration::from_secs(1));
         assert_eq!(number(&answer, "x-ratelimit-limit"), 5);
@@ -184,7 +184,7 @@ async fn failed_authentication_is_counted_by_address_and_good_tokens_are_not() {
     let _ = knock("203.0.113.7").await.problem(429);
     let _ = knock("6.6.6.6, 203.0.113.7").await.problem(429);
     let _ = knock("203.0.113.8").await.problem(401);
-    assert_eq!(app.reader().active().await.status, 200);
+    assert_eq!(app.reader().history("").await.status, 200);
 }
 
 #[tokio::test]
