@@ -12,7 +12,7 @@ use std::time::Duration;
 use cqrs_es::Aggregate;
 use domain::event::SessionErased;
 use domain::{ReaderId, ReadingSession, SessionEvent, Timestamp};
-use sqlx::{PgExecutor, PgPool};
+use sqlx::PgExecutor;
 
 use crate::LogError;
 use crate::deadline::within;
@@ -94,13 +94,16 @@ pub async fn reader(
 ///
 /// # Errors
 /// [`LogError::Unavailable`]
-pub async fn overwrite(pool: &PgPool, reader_id: ReaderId) -> Result<(i64, bool), LogError> {
+pub async fn overwrite(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+) -> Result<(i64, bool), LogError> {
     let overwritten = sqlx::query_scalar!(
         r#"select overwrite_events($1, $2) as "overwritten!""#,
         reader_id.uuid(),
         PIECE
     )
-    .fetch_one(pool);
+    .fetch_one(database);
     let overwritten = within(DEADLINE, overwritten).await?;
     Ok((overwritten, overwritten == i64::from(PIECE)))
 }
@@ -110,12 +113,15 @@ pub async fn overwrite(pool: &PgPool, reader_id: ReaderId) -> Result<(i64, bool)
 ///
 /// # Errors
 /// [`LogError::Unavailable`]
-pub async fn unfinished(pool: &PgPool, limit: i64) -> Result<Vec<ReaderId>, LogError> {
+pub async fn unfinished(
+    database: impl PgExecutor<'_>,
+    limit: i64,
+) -> Result<Vec<ReaderId>, LogError> {
     let readers = sqlx::query_scalar!(
         "select reader_id from erasures where done_at is null order by erased_at limit $1",
         limit
     )
-    .fetch_all(pool);
+    .fetch_all(database);
     let readers = within(DEADLINE, readers).await?;
     Ok(readers.into_iter().map(ReaderId::from).collect())
 }
@@ -124,13 +130,16 @@ pub async fn unfinished(pool: &PgPool, limit: i64) -> Result<Vec<ReaderId>, LogE
 ///
 /// # Errors
 /// [`LogError::Unavailable`]
-pub async fn find(pool: &PgPool, reader_id: ReaderId) -> Result<Option<Erasure>, LogError> {
+pub async fn find(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+) -> Result<Option<Erasure>, LogError> {
     let found = sqlx::query_as!(
         Erasure,
         "select erased_at, sessions, events, done_at from erasures where reader_id = $1",
         reader_id.uuid()
     )
-    .fetch_optional(pool);
+    .fetch_optional(database);
     Ok(within(DEADLINE, found).await?)
 }
 
@@ -138,14 +147,17 @@ pub async fn find(pool: &PgPool, reader_id: ReaderId) -> Result<Option<Erasure>,
 ///
 /// # Errors
 /// [`LogError::Unavailable`]
-pub async fn extent(pool: &PgPool, reader_id: ReaderId) -> Result<Extent, LogError> {
+pub async fn extent(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+) -> Result<Extent, LogError> {
     let extent = sqlx::query_file_as!(
         Extent,
         "src/erase/extent.sql",
         reader_id.uuid().to_string(),
         false
     )
-    .fetch_one(pool);
+    .fetch_one(database);
     Ok(within(DEADLINE, extent).await?)
 }
 
@@ -153,13 +165,13 @@ pub async fn extent(pool: &PgPool, reader_id: ReaderId) -> Result<Extent, LogErr
 ///
 /// # Errors
 /// [`LogError::Unavailable`]
-pub async fn left(pool: &PgPool, reader_id: ReaderId) -> Result<i64, LogError> {
+pub async fn left(database: impl PgExecutor<'_>, reader_id: ReaderId) -> Result<i64, LogError> {
     let left = sqlx::query_file_as!(
         Extent,
         "src/erase/extent.sql",
         reader_id.uuid().to_string(),
         true
     )
-    .fetch_one(pool);
+    .fetch_one(database);
     Ok(within(DEADLINE, left).await?.events)
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use domain::session::{Rules, Session};
 use domain::{
-    EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, UpdatePosition,
+    EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, Timestamp,
+    UpdatePosition,
 };
 use moka::sync::Cache;
 use serde::Serialize;
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::append::Append;
 use crate::claims::Idle;
 use crate::deadline::within;
+use crate::erase::{self, Erased};
 use crate::idempotency::{self, Decided};
 use crate::repository::{Repository, Versioned};
 use crate::{AppendError, CommandError, LogError, claims, read};
@@ -203,6 +205,23 @@ impl Sessions {
         self.run(reader_id, context, decide, answer)
             .await
             .map_err(CommandError::of_an_observation)
+    }
+
+    /// Erases all sessions of a reader (see [`erase::reader`]).
+    ///
+    /// # Errors
+    /// See [`LogError`]; it may be done all the same.
+    pub async fn erase(
+        &self,
+        reader_id: ReaderId,
+        erased_at: Timestamp,
+    ) -> Result<Erased, LogError> {
+        let inner = &self.0;
+        let erased = erase::reader(inner.repository.pool(), reader_id, erased_at).await?;
+        if let Some(position) = erased.global_position {
+            inner.claimed_at.insert(reader_id, position);
+        }
+        Ok(erased)
     }
 
     /// The session with all that is committed; `None` when there is none or it

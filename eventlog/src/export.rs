@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use domain::ReaderId;
-use sqlx::PgPool;
+use sqlx::PgExecutor;
 
 use crate::deadline::within;
 use crate::{LogError, Stored};
@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(35);
 /// # Errors
 /// [`LogError::Unavailable`]
 pub async fn after(
-    pool: &PgPool,
+    database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     last: Option<(&str, i64)>,
     limit: i64,
@@ -35,6 +35,6 @@ pub async fn after(
         sequence,
         limit
     )
-    .fetch_all(pool);
+    .fetch_all(database);
     Ok(within(DEADLINE, events).await?)
 }

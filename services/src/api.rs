@@ -35,6 +35,7 @@ pub mod work;
 
 use crate::export::Exports;
 use admission::Admission;
+use data::erase::Erasing;
 use idempotency::Idempotency;
 use problem::Problem;
 use queries::ReadTable;
@@ -57,7 +58,7 @@ pub struct Handles {
     pub sessions: Sessions,
     /// The active sessions.
     pub active: ActiveReads,
-    /// Where they are, for who erases them.
+    /// Where they are kept.
     pub cache: Cache,
     /// All sessions.
     pub history: ReadTable,
@@ -97,9 +98,13 @@ pub fn router(
         .with_state(sessions.clone());
     let data = Router::new()
         .route("/export", get(data::export::handle))
-        .with_state(Exports::new(history.primary.inner().clone()))
+        .with_state(Exports::new(history.primary.clone()))
         .route("/", delete(data::erase::handle))
-        .with_state((history.primary.inner().clone(), cache));
+        .with_state(Erasing {
+            sessions: sessions.clone(),
+            cache,
+            pool: history.primary.clone(),
+        });
     let queries = Router::new()
         .route("/active", get(queries::active::handle))
         .with_state(active)

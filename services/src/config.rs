@@ -206,7 +206,8 @@ pub enum Role {
     Relay,
     /// Keeps the read tables and the cache.
     Projections,
-    /// Upkeep: ends idle sessions, lets old data go, fills the cache.
+    /// Upkeep: ends idle sessions, lets old data go, writes over what was erased,
+    /// fills the cache.
     Maintenance,
 }
 

@@ -1,41 +1,24 @@
-//! Erasures of readers' data. From the moment that one is asked for on, nobody
-//! is shown anything of the reader; what the log holds is written over after
-//! that, whoever asked and whatever was killed in the middle.
+//! What comes after a reader is erased in the log, and nobody is shown anything
+//! of them any more: Redis forgets them at once, and what the log holds is
+//! written over, whoever asked and whatever was killed in the middle.
 
-use domain::{ReaderId, Timestamp};
-use eventlog::erase::Erased;
+use domain::ReaderId;
 use eventlog::{LogError, erase};
+use projections::active_sessions;
 use projections::cache::Cache;
-use projections::{active_sessions, upkeep};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-
-use crate::maintenance::Job;
 
 /// Readers taken on together.
 const READERS: i64 = 100;
 
-/// Erases a reader, also from Redis, where it answers: the projection does the
-/// same a moment later.
-///
-/// # Errors
-/// See [`erase::reader`].
-pub async fn begin(
-    pool: &PgPool,
-    cache: Option<&Cache>,
-    reader_id: ReaderId,
-    erased_at: Timestamp,
-) -> Result<Erased, LogError> {
-    let erased = erase::reader(pool, reader_id, erased_at).await?;
-    if let (Some(cache), Some(position)) = (cache, erased.global_position)
-        && let Err(error) = active_sessions::erase(cache, reader_id, position).await
-    {
+/// Has Redis know that an erased reader has no active session, if it answers:
+/// the projection does the same a moment later. `position` is that of the last
+/// event that says so.
+pub async fn forget(cache: &Cache, reader_id: ReaderId, position: i64) {
+    if let Err(error) = active_sessions::erase(cache, reader_id, position).await {
         tracing::debug!(%error, "an erased reader's entry is left to the projection");
     }
-    if let Err(error) = upkeep::ask(pool, Job::Erasures.as_str()).await {
-        tracing::debug!(%error, "what was erased is written over when upkeep comes to it");
-    }
-    Ok(erased)
 }
 
 /// Writes over what the log holds of a reader who was erased, until there is
@@ -58,12 +41,10 @@ pub async fn finish(
     Ok(())
 }
 
-/// Finishes what anybody has begun and was cut off at; tells `told` of every
-/// piece. Safe in several processes at the same time: what is written over
-/// already is passed over.
+/// Finishes what anybody has begun; as [`finish`].
 ///
 /// # Errors
-/// As [`finish`].
+/// [`LogError::Unavailable`]
 pub async fn finish_all(
     pool: &PgPool,
     stop: &CancellationToken,

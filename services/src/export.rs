@@ -7,10 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clap::ValueEnum;
 use domain::{ReaderId, Timestamp};
-use eventlog::{LogError, Stored, export};
+use eventlog::{LogError, Pool, Stored, export};
 use futures::stream::{self, Stream};
 use serde::Deserialize;
-use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
@@ -62,16 +61,16 @@ impl Format {
 /// Hands out readers' data; cheap to clone.
 #[derive(Clone)]
 pub struct Exports {
-    pool: PgPool,
+    pool: Pool,
     places: Arc<Semaphore>,
 }
 
 impl Exports {
     /// Reads by `pool`.
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: impl Into<Pool>) -> Self {
         Self {
-            pool,
+            pool: pool.into(),
             places: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }

@@ -9,7 +9,7 @@ use redis::{AsyncCommands, RedisResult, Script};
 
 use super::checkpoint::PROJECTION;
 use super::write::Write;
-use super::{COMMIT_DEADLINE, TOMBSTONE_TTL, TTL, key, millis};
+use super::{COMMIT_DEADLINE, TTL, key, millis};
 use crate::cache::{Cache, CacheError};
 
 /// How long a query waits for Redis before it asks Postgres.
@@ -196,21 +196,15 @@ pub(super) async fn fill_all(
     Ok(u64::try_from(taken).map_or(Filled::Late, Filled::Taken))
 }
 
-/// Removes what Redis has of a reader who was erased, before the projection
-/// comes to that; `version` is the global position of the last event that says
-/// so. A tombstone stays, and what is newer does.
+/// Has Redis know that a reader who was erased has no active session, before the
+/// projection comes to that; `version` is the global position of the last event
+/// that says so. Nobody waits behind it, so it may take as long as a step.
 ///
 /// # Errors
 /// See [`CacheError`]; the projection does the same.
 pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
-    let script = Script::new(include_str!("erase.lua"));
-    let mut call = script.prepare_invoke();
-    call.key(key(reader_id))
-        .arg(version)
-        .arg(millis(TOMBSTONE_TTL));
-    cache
-        .call(COMMIT_DEADLINE, async |mut redis| {
-            call.invoke_async(&mut redis).await
-        })
-        .await
+    let missed = cache.call(COMMIT_DEADLINE, now).await?;
+    let write = Write::whole(None, version);
+    fill_all(cache, COMMIT_DEADLINE, missed, &[(reader_id, write)]).await?;
+    Ok(())
 }

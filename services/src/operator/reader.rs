@@ -165,9 +165,12 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<ExitCode> {
         if !args.yes {
             confirm(reader_id, extent)?;
         }
-        let cache = args.redis.is_set().then(|| connect::cache(&args.redis));
-        let cache = cache.transpose()?;
-        let erased = erasures::begin(&pool, cache.as_ref(), reader_id, clock::now()).await?;
+        let erased = erase::reader(&pool, reader_id, clock::now()).await?;
+        if args.redis.is_set()
+            && let Some(position) = erased.global_position
+        {
+            erasures::forget(&connect::cache(&args.redis)?, reader_id, position).await;
+        }
         print(&format!(
             "{} sessions of reader {reader_id} are erased: nothing is shown of them any more.",
             count(erased.sessions)

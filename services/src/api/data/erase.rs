@@ -5,9 +5,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use domain::{ReaderId, Timestamp};
+use eventlog::erase::Erased;
+use eventlog::{LogError, Pool, Sessions};
 use projections::cache::Cache;
+use projections::upkeep;
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -15,6 +17,7 @@ use crate::api::answer::GLOBAL_POSITION;
 use crate::api::auth::Caller;
 use crate::api::extract::Query;
 use crate::api::problem::Problem;
+use crate::maintenance::Job;
 use crate::{clock, erasures};
 
 /// That it is meant.
@@ -50,7 +53,7 @@ pub struct Erasure {
     responses((status = 202, description = "Erased; its traces are being removed", body = Erasure))
 )]
 pub async fn handle(
-    State((pool, cache)): State<(PgPool, Cache)>,
+    State(erasing): State<Erasing>,
     caller: Caller,
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
@@ -62,10 +65,8 @@ pub async fn handle(
     }
     let erased_at = clock::now();
     // Goes on when the client hangs up.
-    let erasing = tokio::spawn(async move {
-        erasures::begin(&pool, Some(&cache), caller.reader_id, erased_at).await
-    });
-    let erased = erasing.await.map_err(|error| Problem::broken(&error))??;
+    let erased = tokio::spawn(erasing.erase(caller.reader_id, erased_at));
+    let erased = erased.await.map_err(|error| Problem::broken(&error))??;
     let body = Json(Erasure {
         sessions: erased.sessions,
         erased_at,
@@ -77,4 +78,28 @@ pub async fn handle(
             .insert(GLOBAL_POSITION, position.into());
     }
     Ok(response)
+}
+
+/// What it takes; cheap to clone.
+#[derive(Clone)]
+pub struct Erasing {
+    /// The command side.
+    pub sessions: Sessions,
+    /// The active sessions.
+    pub cache: Cache,
+    /// Where jobs are asked for.
+    pub pool: Pool,
+}
+
+impl Erasing {
+    async fn erase(self, reader_id: ReaderId, at: Timestamp) -> Result<Erased, LogError> {
+        let erased = self.sessions.erase(reader_id, at).await?;
+        if let Some(position) = erased.global_position {
+            erasures::forget(&self.cache, reader_id, position).await;
+            if let Err(error) = upkeep::ask(&self.pool, Job::Erasures.as_str()).await {
+                tracing::debug!(%error, "a job was not asked for; it is due within a minute");
+            }
+        }
+        Ok(erased)
+    }
 }
