@@ -151,8 +151,12 @@ impl Tail {
             {
                 chunk.extend(live(&message?.payload));
             }
-            // Without a reader there is nobody to miss it.
-            let _ = self.chunks.send(chunk.into());
+            // Nothing that is understood is as good as silence: whoever hears
+            // nothing asks the log, which has the rest. Without a reader there is
+            // nobody to miss it.
+            if !chunk.is_empty() {
+                let _ = self.chunks.send(chunk.into());
+            }
         }
         Ok(())
     }

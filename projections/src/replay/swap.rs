@@ -154,7 +154,7 @@ pub(super) async fn swap<P: InTables>(
     // when it is known.
     let letters = format!(
         "update {schema}.dead_letters as d
-        set published = l.published, parked_at = l.parked_at, tries = l.tries,
+        set published = l.published, parked_at = l.parked_at, tries = l.tries, asked = l.asked,
             state = case l.state when 'discarded' then l.state else d.state end
         from read.dead_letters as l
         where l.projection = d.projection and l.global_position = d.global_position;

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
+use eventlog::deadline::within;
 use projections::replay::ReplayError;
 use projections::status;
 use projections::verify::{Compared, Difference, TOLD};
@@ -21,6 +23,9 @@ use crate::replays::{Name, Source, Verified};
 /// What a shell gets: something differs, or could not be checked.
 const DIFFERS: u8 = 1;
 const UNCHECKED: u8 = 3;
+
+/// How long Postgres may take to tell of dead letters.
+const LISTED: Duration = Duration::from_secs(10);
 
 /// What is compared.
 #[derive(Args, Clone, Debug)]
@@ -88,7 +93,14 @@ async fn checked(args: &VerifyArgs) -> anyhow::Result<Report> {
         ));
         report.error = Some(error);
     }
-    for status in status::list(&pool).await? {
+    // What was compared is told also when Postgres went away since.
+    let listed = within(LISTED, status::list(&pool)).await;
+    if let Err(error) = &listed
+        && report.error.is_none()
+    {
+        report.error = Some(why(&anyhow::Error::msg(error.to_string())));
+    }
+    for status in listed.unwrap_or_default() {
         let compared = |(name, _): &Found| name.as_str() == status.projection;
         if report.found.iter().any(compared) {
             report.dead += status.dead_letters;
