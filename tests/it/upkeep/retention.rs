@@ -1,7 +1,7 @@
 //! What is old leaves the read tables for good, with its counts, and a replay
 //! does not bring it back.
 
-use chrono::{Days, TimeDelta};
+use chrono::{DateTime, Days, TimeDelta, Utc};
 use domain::SessionId;
 use serde_json::{Value, json};
 use services::clock;
@@ -21,6 +21,12 @@ async fn says(app: &App, arguments: &[&str]) -> String {
     );
     assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
     out
+}
+
+/// At noon some days ago: a minute that is read then is on one day and in one hour.
+fn noon(now: DateTime<Utc>, days: u64) -> DateTime<Utc> {
+    let day = now.date_naive() - Days::new(days);
+    day.and_hms_opt(12, 0, 0).unwrap().and_utc()
 }
 
 async fn history(app: &App, reader: Uuid) -> Value {
@@ -43,7 +49,7 @@ async fn months_that_are_over_leave_the_history_and_stay_in_the_statistics() {
     app.warmed_up().await;
     let now = clock::now();
     let (reader, other) = (Uuid::new_v4(), Uuid::new_v4());
-    let ago = |days| now - Days::new(days);
+    let ago = |days| noon(now, days);
     for days in [400, 200] {
         old::create_month(&app.pool, ago(days)).await;
         old::read_at(&app.pool, reader, SessionId::at(ago(days)), ago(days)).await;
@@ -114,7 +120,7 @@ async fn old_days_leave_the_statistics_where_that_is_wanted() {
     let now = clock::now();
     let reader = Uuid::new_v4();
     for (n, days) in [500, 400, 300, 1].into_iter().enumerate() {
-        let at = now - Days::new(days);
+        let at = noon(now, days);
         // Whatever its id says, a day is when it was read.
         let id = SessionId::at(now - TimeDelta::seconds(i64::try_from(n).unwrap()));
         old::read_at(&app.pool, reader, id, at).await;
