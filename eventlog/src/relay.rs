@@ -153,9 +153,10 @@ impl Relay {
         // Out of the pool for good: the lock belongs to the session, so it must
         // end with this connection, however this future ends.
         let mut connection = self.pool.acquire().await?.detach();
+        let asked = Instant::now();
         while !try_lock(&mut connection).await? {
-            // Another leads, and tells what there is to tell of.
-            *outage = Outage::default();
+            // It tells what there is to tell of.
+            outage.led_elsewhere(asked);
             // It does not see this process's commits.
             let tell = tell(self.jetstream.client(), &self.subjects, &mut self.head);
             let _ = tokio::time::timeout(LEAD_RETRY, tell).await;
@@ -176,11 +177,13 @@ impl Relay {
             .map_err(|error| RelayError::Publish(error.into()))?;
         let stream = stream::ensure(&self.jetstream, &self.subjects).await?;
         let mut cursor = cursor::resume(&stream, &self.subjects, connection).await?;
-        tracing::info!(
-            stream = self.subjects.stream(),
-            after = cursor.global_position,
-            "the relay leads"
-        );
+        if !outage.is_on() {
+            tracing::info!(
+                stream = self.subjects.stream(),
+                after = cursor.global_position,
+                "the relay leads"
+            );
+        }
         let mut looked = Instant::now();
         loop {
             outage.published(cursor.global_position);

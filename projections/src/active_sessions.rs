@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use crate::cache::Cache;
 use crate::dead_letter::Letters;
 use crate::projection::DEADLINE;
-use crate::{CommitError, Projection, Step, upkeep};
+use crate::{Checkpoint, CommitError, Projection, Step, upkeep};
 
 mod write;
 
@@ -130,18 +130,18 @@ impl Projection for ActiveSessions {
         batch.len()
     }
 
-    async fn checkpoint(&mut self) -> Result<i64, CommitError> {
+    async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
         let (position, begun) = position_or_begin(&self.cache, &self.pool).await?;
         if begun && let Err(error) = upkeep::ask(&self.pool, "warm_up").await {
             tracing::debug!(%error, "a warm-up was not asked for");
         }
-        Ok(position)
+        Ok(Checkpoint::at(position))
     }
 
     /// An emptied Redis is begun anew also when nothing happens.
-    async fn is_at(&mut self, position: i64) -> Result<bool, CommitError> {
+    async fn is_at(&mut self, checkpoint: Checkpoint) -> Result<bool, CommitError> {
         let found = checkpoint::position(&self.cache).await;
-        Ok(found.map_err(unavailable)? == Some(position))
+        Ok(found.map_err(unavailable)? == Some(checkpoint.global_position))
     }
 
     /// A parked letter is written before the step that passes its event, and a
@@ -174,7 +174,7 @@ impl ActiveSessions {
     ) -> Result<(), CommitError> {
         let mut call = self.commit.prepare_invoke();
         call.key(PROJECTION);
-        call.arg(step.from).arg(step.to);
+        call.arg(step.from.global_position).arg(step.to);
         call.arg(millis(TTL)).arg(millis(TOMBSTONE_TTL));
         for (reader_id, write) in batch {
             call.key(key(*reader_id));

@@ -11,6 +11,8 @@ use eventlog::deadline::within;
 use sqlx::{PgExecutor, PgPool};
 use tokio::sync::watch;
 
+use crate::Checkpoint;
+
 /// How often a checkpoint is asked for while somebody waits for it. A
 /// projection is usually some milliseconds behind.
 const POLL: Duration = Duration::from_millis(10);
@@ -32,11 +34,11 @@ pub async fn read(database: impl PgExecutor<'_>, projection: &str) -> sqlx::Resu
     Ok(position.unwrap_or(0))
 }
 
-/// As [`read`], for the projection itself: there is a row to move afterwards.
+/// The checkpoint for the projection itself: there is a row to move afterwards.
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn begin(pool: &PgPool, projection: &str) -> sqlx::Result<i64> {
+pub async fn begin(pool: &PgPool, projection: &str) -> sqlx::Result<Checkpoint> {
     sqlx::query!(
         "insert into checkpoints (projection, global_position) values ($1, 0)
         on conflict do nothing",
@@ -44,7 +46,13 @@ pub async fn begin(pool: &PgPool, projection: &str) -> sqlx::Result<i64> {
     )
     .execute(pool)
     .await?;
-    read(pool, projection).await
+    sqlx::query_as!(
+        Checkpoint,
+        "select global_position, replays from checkpoints where projection = $1",
+        projection
+    )
+    .fetch_one(pool)
+    .await
 }
 
 /// A checkpoint that queries wait for. However many wait, one task asks for

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::dead_letter::{Letters, TableStep};
 use crate::projection::{DEADLINE, InTables};
-use crate::{CommitError, Projection, Step, checkpoint};
+use crate::{Checkpoint, CommitError, Projection, Step, checkpoint};
 
 mod columns;
 mod queries;
@@ -256,7 +256,7 @@ impl Projection for DailyStats {
         stats.days.len() + stats.hours.len() + stats.erased.len()
     }
 
-    async fn checkpoint(&mut self) -> Result<i64, CommitError> {
+    async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
         Ok(within(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
     }
 
@@ -284,7 +284,7 @@ impl DailyStats {
         let moved = sqlx::query_file_scalar!(
             "src/daily_stats/commit.sql",
             Self::NAME,
-            step.from,
+            step.from.global_position,
             step.to,
             &days.readers,
             &days.days,
@@ -300,6 +300,7 @@ impl DailyStats {
             &hours.hours,
             &hours.sessions,
             &hours.active_ms,
+            step.from.replays,
         )
         .fetch_one(table_step.connection())
         .await?;

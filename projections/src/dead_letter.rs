@@ -18,7 +18,7 @@ mod known;
 mod publish;
 
 pub use desk::{DeadLetter, Found, LetterId, Outcome, discard, find, list, outcome, retry};
-pub(crate) use known::{Known, MAX_LETTERS, Verdict, text};
+pub(crate) use known::{Known, MAX_LETTERS, Verdict, held, text};
 pub use publish::publish;
 
 /// What a step does to the dead letters.

@@ -13,7 +13,7 @@ use sqlx::PgPool;
 
 use crate::dead_letter::{Letters, TableStep};
 use crate::projection::{DEADLINE, InTables};
-use crate::{CommitError, Projection, Step, checkpoint};
+use crate::{Checkpoint, CommitError, Projection, Step, checkpoint};
 
 mod columns;
 mod queries;
@@ -88,7 +88,7 @@ impl Projection for History {
         batch.sessions.len() + batch.erased.len()
     }
 
-    async fn checkpoint(&mut self) -> Result<i64, CommitError> {
+    async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
         Ok(within(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
     }
 
@@ -122,7 +122,7 @@ impl History {
         let moved = sqlx::query_file_scalar!(
             "src/history/commit.sql",
             Self::NAME,
-            step.from,
+            step.from.global_position,
             step.to,
             &started.session_ids,
             &started.reader_ids,
@@ -152,6 +152,7 @@ impl History {
             &changed.furthest_positions,
             changed.end_reasons as _,
             changed.locators as _,
+            step.from.replays,
         )
         .fetch_one(table_step.connection())
         .await?;

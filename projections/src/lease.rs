@@ -137,7 +137,9 @@ impl Lease {
         let renewed = sqlx::query!(
             "update projections
             set held_until = clock_timestamp() + $3::float8 * interval '1 s',
-                reported_at = clock_timestamp(), global_position = $4, events = $5,
+                reported_at = clock_timestamp(), events = $5,
+                -- It does not know before its first look.
+                global_position = coalesce(nullif($4::bigint, 0), global_position),
                 row_writes = $6, events_per_second = $7, failing = $8::text is not null,
                 last_error = coalesce($8, last_error),
                 last_error_at = case

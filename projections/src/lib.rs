@@ -26,7 +26,7 @@ pub mod cache;
 pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;
 pub use history::History;
-pub use projection::{CommitError, InTables, Projection, Step};
+pub use projection::{Checkpoint, CommitError, InTables, Projection, Step};
 
 #[cfg(test)]
 mod testing;

@@ -37,15 +37,18 @@ pub trait Projection: Send {
     /// How many rows or entries a batch writes.
     fn rows(batch: &Self::Batch) -> usize;
 
-    /// The global position up to which events have been applied.
-    fn checkpoint(&mut self) -> impl Future<Output = Result<i64, CommitError>> + Send;
+    /// Up to where events have been applied.
+    fn checkpoint(&mut self) -> impl Future<Output = Result<Checkpoint, CommitError>> + Send;
 
     /// Whether the checkpoint still is where a worker that has nothing to do
     /// left it. A Postgres that was killed may have lost the last steps, which
     /// did not wait for the disk.
-    fn is_at(&mut self, position: i64) -> impl Future<Output = Result<bool, CommitError>> + Send {
-        let checkpoint = self.checkpoint();
-        async move { Ok(checkpoint.await? == position) }
+    fn is_at(
+        &mut self,
+        checkpoint: Checkpoint,
+    ) -> impl Future<Output = Result<bool, CommitError>> + Send {
+        let is = self.checkpoint();
+        async move { Ok(is.await? == checkpoint) }
     }
 
     /// Writes a batch and the dead letters, and moves the checkpoint, in one
@@ -69,11 +72,32 @@ pub trait InTables: Projection {
     fn new(pool: PgPool) -> Self;
 }
 
+/// How far a projection is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The global position up to which events have been applied.
+    pub global_position: i64,
+    /// How often a replay has taken the place of the tables. What a worker knows
+    /// of dead letters is of the tables of one replay.
+    pub replays: i64,
+}
+
+impl Checkpoint {
+    /// That of what no replay takes the place of, or none has yet.
+    #[must_use]
+    pub fn at(global_position: i64) -> Self {
+        Self {
+            global_position,
+            replays: 0,
+        }
+    }
+}
+
 /// The way of a checkpoint: the events after `from` up to `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The global position of the last event applied before.
-    pub from: i64,
+    /// Where the checkpoint is before.
+    pub from: Checkpoint,
     /// The global position of the last event in the batch.
     pub to: i64,
 }

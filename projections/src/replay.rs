@@ -6,7 +6,7 @@
 //! of the live tables in one transaction, at a position that is not behind
 //! theirs. A replay that was cut off goes on from the checkpoint of its shadow.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventlog::deadline::within;
 use eventlog::read;
@@ -145,10 +145,9 @@ pub async fn replay<P: InTables>(
             if stop.is_cancelled() {
                 return Err(ReplayError::Stopped);
             }
-            let held = Instant::now();
             let mut transaction = connection.begin().await?;
             let swapped = swap(&mut transaction, &mut worker, stop).await;
-            if let Ok(Some(position)) = swapped {
+            if let Ok(Some((position, held))) = swapped {
                 transaction.commit().await?;
                 return Ok((position, held.elapsed()));
             }

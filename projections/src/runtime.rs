@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dead_letter::{self, Known, Letter, Letters, Verdict, Why, text};
 use crate::projection::DEADLINE;
-use crate::{CommitError, Projection, Step};
+use crate::{Checkpoint, CommitError, Projection, Step};
 
 /// Events read at once; bounds the memory that they take undigested.
 const CHUNK: usize = 4_096;
@@ -106,19 +106,19 @@ impl From<sqlx::Error> for RunError {
 struct Folded<P: Projection> {
     batch: P::Batch,
     letters: Letters,
-    from: i64,
+    from: Checkpoint,
     to: i64,
     events: usize,
     began: Instant,
 }
 
 impl<P: Projection> Folded<P> {
-    fn after(from: i64) -> Self {
+    fn after(from: Checkpoint) -> Self {
         Self {
             batch: P::Batch::default(),
             letters: Letters::default(),
             from,
-            to: from,
+            to: from.global_position,
             events: 0,
             began: Instant::now(),
         }
@@ -218,8 +218,8 @@ impl<P: Projection> Worker<P> {
     async fn apply(&mut self, until: Until, stop: &CancellationToken) -> Result<(), RunError> {
         let from = self.projection.checkpoint().await?;
         self.progress.send_modify(|progress| {
-            progress.position = from;
-            progress.read = from;
+            progress.position = from.global_position;
+            progress.read = from.global_position;
             progress.folding = 0;
         });
         let mut known = Known::read(&self.pool, P::NAME).await?;
@@ -234,7 +234,7 @@ impl<P: Projection> Worker<P> {
             if folded.events == 0 && known.is_old() {
                 known = Known::read(&self.pool, P::NAME).await?;
                 if !known.asked().is_empty() {
-                    self.settle(&known, folded.to).await?;
+                    self.settle(&known, folded.from).await?;
                     known = Known::read(&self.pool, P::NAME).await?;
                 }
             }
@@ -263,7 +263,7 @@ impl<P: Projection> Worker<P> {
                     progress.folding = folded.events as u64;
                 });
             } else if all {
-                if !self.projection.is_at(folded.to).await? {
+                if !self.projection.is_at(folded.from).await? {
                     return Err(CommitError::Moved.into());
                 }
                 // Nothing to apply, and nothing fails.
@@ -357,7 +357,10 @@ impl<P: Projection> Worker<P> {
                     progress.rows += rows as u64;
                     progress.error = None;
                 });
-                Ok(Folded::after(to))
+                Ok(Folded::after(Checkpoint {
+                    global_position: to,
+                    ..from
+                }))
             }
             // The one event at fault is found by halves, and parked.
             Err(CommitError::Refused(error)) => {
@@ -377,7 +380,7 @@ impl<P: Projection> Worker<P> {
 
     /// Applies the parked events of the sessions that are to be tried again, at
     /// a checkpoint that stays where it is, as far as they can be applied now.
-    async fn settle(&mut self, known: &Known, at: i64) -> Result<(), RunError> {
+    async fn settle(&mut self, known: &Known, at: Checkpoint) -> Result<(), RunError> {
         for session in known.asked() {
             let stored = read::at(&self.pool, known.of(session));
             let mut stored = within(DEADLINE, stored).await?.into_iter().peekable();
@@ -391,7 +394,10 @@ impl<P: Projection> Worker<P> {
                             settled: vec![position],
                             ..Letters::default()
                         };
-                        let step = Step { from: at, to: at };
+                        let step = Step {
+                            from: at,
+                            to: at.global_position,
+                        };
                         match self.projection.commit(batch, step, &letters).await {
                             Ok(()) => continue,
                             Err(CommitError::Refused(error)) => text(&error),

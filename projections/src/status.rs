@@ -3,6 +3,8 @@
 use domain::Timestamp;
 use sqlx::PgPool;
 
+use crate::replay::schema_of;
+
 /// Events counted at most; further behind, it does not matter how far.
 const COUNTED: i64 = 1_000_000;
 
@@ -88,7 +90,8 @@ pub async fn report_replay(pool: &PgPool, projection: &str, position: i64) -> sq
 }
 
 /// Says that a replay runs no more, and where the next one goes on; `None` when
-/// it is done.
+/// it is done. It is done also when its shadow is gone: whether the swap was made
+/// may not have been told.
 ///
 /// # Errors
 /// Those of Postgres.
@@ -98,10 +101,13 @@ pub async fn report_replay_over(
     position: Option<i64>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "update projections set replay_position = $2, replay_reported_at = null
+        "update projections
+        set replay_position = case when to_regnamespace($3) is not null then $2::bigint end,
+            replay_reported_at = null
         where projection = $1",
         projection,
-        position
+        position,
+        schema_of(projection)
     )
     .execute(pool)
     .await?;

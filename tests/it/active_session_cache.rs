@@ -15,7 +15,7 @@ use eventlog::Recorded;
 use projections::active_sessions::{self, Entry, Filled, Known, Missed};
 use projections::cache::{Cache, CacheError};
 use projections::dead_letter::Letters;
-use projections::{ActiveSessions, CommitError, Projection, Step};
+use projections::{ActiveSessions, Checkpoint, CommitError, Projection, Step};
 use redis::AsyncCommands;
 use services::connect;
 use tests::{Stack, app, check, stack};
@@ -35,7 +35,7 @@ impl Steps {
         let cache = connect::cache(&app::settings(&corner, &[]).redis).unwrap();
         let pool = app::pool(&corner).await;
         let mut projection = ActiveSessions::new(cache.clone(), pool);
-        let reached = projection.checkpoint().await.unwrap();
+        let reached = projection.checkpoint().await.unwrap().global_position;
         Self {
             projection,
             cache,
@@ -47,7 +47,7 @@ impl Steps {
     async fn apply(&mut self, event: &Recorded) -> Result<(), CommitError> {
         let mut batch = BTreeMap::default();
         ActiveSessions::fold(&mut batch, event);
-        let (from, to) = (self.reached, event.global_position);
+        let (from, to) = (Checkpoint::at(self.reached), event.global_position);
         let none = Letters::default();
         self.projection
             .commit(batch, Step { from, to }, &none)
@@ -261,6 +261,24 @@ async fn that_there_is_no_active_session_is_known_until_one_starts() {
 }
 
 #[tokio::test]
+async fn an_entry_whose_version_is_missing_or_wrong_is_not_served_and_replaced() {
+    let mut steps = Steps::begin().await;
+    let reader = reader();
+    let story = story(reader);
+    let mut redis = steps.redis().await;
+    let key = format!("reading_session:active:{reader}");
+    steps.apply(&story[0]).await.unwrap();
+    let _: () = redis.hdel(&key, "version").await.unwrap();
+    assert_eq!(steps.find(reader).await, Known::Nothing);
+    let missed = steps.miss().await;
+    assert_eq!(steps.fill(missed, &story[..1]).await, Filled::Taken(1));
+    steps.finds(reader, &story[..1]).await;
+    let _: () = redis.hset(&key, "version", "none").await.unwrap();
+    steps.apply(&story[1]).await.unwrap();
+    steps.finds(reader, &story[..2]).await;
+}
+
+#[tokio::test]
 async fn an_emptied_redis_is_begun_anew_and_not_gone_on_with() {
     let mut steps = Steps::begin().await;
     let reader = reader();
@@ -272,13 +290,15 @@ async fn an_emptied_redis_is_begun_anew_and_not_gone_on_with() {
     let _: () = redis.del(keys).await.unwrap();
 
     // The worker need not have anything to do to notice.
-    assert!(!steps.projection.is_at(steps.reached).await.unwrap());
+    let reached = Checkpoint::at(steps.reached);
+    assert!(!steps.projection.is_at(reached).await.unwrap());
     let refused = steps.apply(&story[1]).await.unwrap_err();
     assert!(matches!(refused, CommitError::Moved), "{refused}");
     // Nothing is taken before it is begun, nor what was read before that.
     assert_eq!(steps.fill(missed, &story[..1]).await, Filled::Late);
     // The log of this test is empty.
-    assert_eq!(steps.projection.checkpoint().await.unwrap(), 0);
+    let begun = steps.projection.checkpoint().await.unwrap();
+    assert_eq!(begun, Checkpoint::at(0));
     assert_eq!(steps.fill(missed, &story[..1]).await, Filled::Late);
     assert_eq!(steps.find(reader).await, Known::Nothing);
 }
@@ -290,7 +310,8 @@ async fn a_checkpoint_ahead_of_the_log_is_another_logs_and_begun_anew() {
     let story = story(reader);
     steps.apply(&story[0]).await.unwrap();
     steps.finds(reader, &story[..1]).await;
-    assert_eq!(steps.projection.checkpoint().await.unwrap(), 0);
+    let begun = steps.projection.checkpoint().await.unwrap();
+    assert_eq!(begun, Checkpoint::at(0));
     assert_eq!(steps.find(reader).await, Known::Nothing);
 }
 

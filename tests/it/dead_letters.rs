@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use services::config::Role;
 use services::connect;
 use sqlx::PgPool;
+use tests::process::command;
 use tests::reader::{Reader, id};
 use tests::{App, app, check, unknown};
 use uuid::Uuid;
@@ -120,6 +121,8 @@ async fn an_event_of_the_future_is_parked_and_its_session_waits() {
     // of the reader is not shown.
     assert_eq!(version_in_history(&app, session).await, 2);
     assert_eq!(version_in_history(&app, other).await, 2);
+    let warm_up = command(&app.corner).arg("warmup").status().await;
+    assert!(warm_up.unwrap().success());
     let _ = reader.active().await.problem(500);
 
     // The stream has all of it, for consumers who know more.

@@ -61,10 +61,15 @@ fn begin(corner: &Corner, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-async fn interrupt(child: Child) -> Said {
+/// Interrupts a command, as by Ctrl-C.
+async fn interrupt(child: &Child) {
     let pid = child.id().expect("it runs").to_string();
     let mut kill = tokio::process::Command::new("kill");
     assert!(kill.args(["-INT", &pid]).status().await.unwrap().success());
+}
+
+/// Waits for a command to end.
+async fn end(child: Child) -> Said {
     Said::of(child.wait_with_output().await.unwrap())
 }
 
@@ -278,7 +283,8 @@ async fn a_replay_that_is_stopped_says_where_the_next_one_goes_on() {
     let other = run(&app.corner, &["replay", "history"]).await;
     assert_eq!(other.code, Some(1));
     assert!(other.err.contains("running elsewhere"), "{}", other.err);
-    let said = interrupt(replay).await;
+    interrupt(&replay).await;
+    let said = end(replay).await;
     assert_eq!(said.code, Some(130), "{}", said.err);
     let stopped = format!("history: stopped at {head}; the next replay goes on from there");
     assert!(said.err.contains(&stopped), "{}", said.err);

@@ -35,6 +35,19 @@ impl Outage {
         }
     }
 
+    /// Whether events are not published, as far as this relay knows.
+    pub fn is_on(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Another relay has been leading since `since`. For a while that says little:
+    /// two that fail take turns.
+    pub fn led_elsewhere(&mut self, since: Instant) {
+        if since.elapsed() > TELL {
+            *self = Self::default();
+        }
+    }
+
     /// Tells of an error, unless one was told of a moment ago.
     pub async fn tell(&mut self, error: &RelayError, pool: &PgPool) {
         let since = *self.since.get_or_insert_with(Instant::now);

@@ -6,7 +6,7 @@ if redis.call('HGET', KEYS[1], 'checkpoint') ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
     local key, a = KEYS[i], 5 + (i - 2) * 8
     local kind, version = ARGV[a], tonumber(ARGV[a + 1])
-    local known = tonumber(redis.call('HGET', key, 'version') or -1)
+    local known = tonumber(redis.call('HGET', key, 'version') or -1) or -1
     if version > known then
         if kind == 'put' then
             redis.call('DEL', key)

@@ -19,8 +19,9 @@ const READ_DEADLINE: Duration = Duration::from_millis(10);
 /// clock, is not made. Far shorter than a tombstone stays.
 const FILL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What an entry has besides its version.
-pub(super) const FIELDS: [&str; 7] = [
+/// What an entry has.
+pub(super) const FIELDS: [&str; 8] = [
+    "version",
     "id",
     "sequence",
     "start",
@@ -69,6 +70,7 @@ pub enum Filled {
 /// What [`FIELDS`] names.
 pub(super) type Fields = (
     Option<String>,
+    Option<String>,
     Option<i64>,
     Option<String>,
     Option<String>,
@@ -110,16 +112,19 @@ pub async fn get(
     Ok(known(fields))
 }
 
-/// What cannot be read is a miss: the next write replaces it.
+/// What cannot be read is a miss: the next write replaces it. So is what has no
+/// version, which `verify` could not compare with the log.
 pub(super) fn known(fields: Fields) -> Known {
-    if fields.6.is_some() {
-        return Known::None;
+    match &fields {
+        (None, ..) => return Known::Nothing,
+        (.., Some(_none)) => return Known::None,
+        _ => {}
     }
     entry(fields).map_or(Known::Nothing, |entry| Known::Active(Box::new(entry)))
 }
 
 fn entry(fields: Fields) -> Option<Entry> {
-    let (id, sequence, start, latest, furthest, active_ms, _) = fields;
+    let (_, id, sequence, start, latest, furthest, active_ms, _) = fields;
     let latest: Observation = serde_json::from_str(&latest?).ok()?;
     Some(Entry {
         session_id: id?.parse().ok()?,

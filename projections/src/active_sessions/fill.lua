@@ -15,7 +15,7 @@ end
 local taken = 0
 for i = 2, #KEYS do
     local key, a = KEYS[i], 4 + (i - 2) * 8
-    local known = tonumber(redis.call('HGET', key, 'version') or -1)
+    local known = tonumber(redis.call('HGET', key, 'version') or -1) or -1
     if tonumber(ARGV[a + 1]) >= known then
         redis.call('DEL', key)
         if ARGV[a] == 'none' then

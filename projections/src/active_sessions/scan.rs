@@ -4,7 +4,7 @@ use domain::ReaderId;
 use redis::RedisResult;
 use uuid::Uuid;
 
-use super::entry::{FIELDS, Known, known};
+use super::entry::{FIELDS, Fields, Known, known};
 use super::{COMMIT_DEADLINE, SCANNED, key};
 use crate::cache::{Cache, CacheError};
 
@@ -20,18 +20,6 @@ pub(crate) struct Seen {
     /// What a query would make of it.
     pub(crate) known: Known,
 }
-
-/// The version, and then what [`FIELDS`] names.
-type Row = (
-    Option<String>,
-    Option<String>,
-    Option<i64>,
-    Option<String>,
-    Option<String>,
-    Option<i32>,
-    Option<i64>,
-    Option<i64>,
-);
 
 /// Some keys, and the cursor for the next page; 0 at the end.
 pub(crate) async fn page(cache: &Cache, cursor: u64) -> Result<(u64, Vec<Seen>), CacheError> {
@@ -60,12 +48,9 @@ pub(crate) async fn page(cache: &Cache, cursor: u64) -> Result<(u64, Vec<Seen>),
     }
     let mut all = redis::pipe();
     for reader_id in &readers {
-        all.cmd("HMGET")
-            .arg(key(*reader_id))
-            .arg("version")
-            .arg(&FIELDS);
+        all.cmd("HMGET").arg(key(*reader_id)).arg(&FIELDS);
     }
-    let rows: Vec<Row> = cache
+    let rows: Vec<Fields> = cache
         .call(COMMIT_DEADLINE, async |mut redis| {
             all.query_async(&mut redis).await
         })
@@ -73,13 +58,12 @@ pub(crate) async fn page(cache: &Cache, cursor: u64) -> Result<(u64, Vec<Seen>),
     let seen = readers
         .into_iter()
         .zip(rows)
-        .filter_map(|(reader_id, row)| {
-            let (version, id, sequence, start, latest, furthest, active_ms, none) = row;
+        .filter_map(|(reader_id, fields)| {
             Some(Seen {
                 reader_id,
-                version: version?,
-                tombstone: id.is_none() && none.is_none(),
-                known: known((id, sequence, start, latest, furthest, active_ms, none)),
+                version: fields.0.clone()?,
+                tombstone: fields.1.is_none() && fields.7.is_none(),
+                known: known(fields),
             })
         });
     Ok((next, seen.collect()))

@@ -18,10 +18,10 @@ use super::checkpoint::position_or_begin;
 use super::entry::{fill_all, now};
 use super::write::Write;
 use super::{ActiveSessions, COMMIT_DEADLINE, Entry, Filled, Missed, Rebuilt};
-use crate::Projection;
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
 use crate::replay::{self, ReplayError};
+use crate::{Projection, dead_letter};
 
 /// Sessions that are read together.
 const PAGE: i64 = 1_024;
@@ -108,9 +108,14 @@ impl Page {
         };
         let wanted: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
         let sessions = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
+        // What cannot be told is not shown: of a session, not all events are read.
+        let ids: Vec<SessionId> = sessions.iter().map(|folded| folded.session_id).collect();
+        let held = dead_letter::held(pool, ActiveSessions::NAME, &ids);
+        let held = within(DEADLINE, held).await?;
+        let told = |folded: &&Folded| !held.contains(&folded.session_id.to_string());
         let page = Self {
             missed,
-            writes: sessions.iter().filter_map(write).collect(),
+            writes: sessions.iter().filter(told).filter_map(write).collect(),
             claims: claims.len() as u64,
             last: *last,
         };

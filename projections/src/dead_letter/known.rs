@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use domain::SessionEvent;
+use domain::{SessionEvent, SessionId};
 use eventlog::Logged;
 use eventlog::deadline::within;
 use sqlx::PgPool;
@@ -143,6 +143,24 @@ impl Known {
         self.asked.retain(|asked| asked != session);
         self.sessions.remove(session)
     }
+}
+
+/// Of some sessions, those that have events which could not be applied, or wait.
+pub(crate) async fn held(
+    pool: &PgPool,
+    projection: &str,
+    sessions: &[SessionId],
+) -> sqlx::Result<BTreeSet<String>> {
+    let sessions: Vec<String> = sessions.iter().map(ToString::to_string).collect();
+    let held = sqlx::query_scalar!(
+        "select session_id from dead_letters
+        where projection = $1 and session_id = any ($2) and state <> 'discarded'",
+        projection,
+        &sessions
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(held.into_iter().collect())
 }
 
 /// The longest error kept, in characters: some quote what they do not like.

@@ -1,9 +1,9 @@
 -- One step of the projection, atomic because it is one statement: nothing is
--- written unless the checkpoint was where the step begins.
+-- written unless the checkpoint was where the step begins, of the same replay.
 with moved as (
     update checkpoints
     set global_position = $3, moved_at = clock_timestamp()
-    where projection = $1 and global_position = $2
+    where projection = $1 and global_position = $2 and replays = $32
     returning 1
 ),
 started as (

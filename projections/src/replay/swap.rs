@@ -1,7 +1,7 @@
 //! The end of a replay: the shadow takes the place of the live tables, in one
 //! transaction.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventlog::read;
 use sqlx::{Executor, PgConnection};
@@ -57,8 +57,8 @@ pub(super) async fn drop_retired<P: InTables>(connection: &mut PgConnection) -> 
     Ok(())
 }
 
-/// Puts the shadow in the place of the live tables. Returns where it is; `None`
-/// when they could not be had.
+/// Puts the shadow in the place of the live tables. Returns where it is, and since
+/// when queries wait; `None` when the tables could not be had.
 ///
 /// The live worker waits for the tables too, so its checkpoint stays where it
 /// is until the shadow is not behind it. It then finds its step moved, and goes
@@ -67,7 +67,7 @@ pub(super) async fn swap<P: InTables>(
     transaction: &mut PgConnection,
     worker: &mut Worker<P>,
     stop: &CancellationToken,
-) -> Result<Option<i64>, ReplayError> {
+) -> Result<Option<(i64, Instant)>, ReplayError> {
     let schema = schema_of(P::NAME);
     let retired = format!("retired_{}", P::NAME);
     let tables: Vec<String> = P::TABLES.iter().map(|table| (*table).to_owned()).collect();
@@ -84,17 +84,19 @@ pub(super) async fn swap<P: InTables>(
         "set local lock_timeout = '3s';
         lock table {live}, {new} in share update exclusive mode;
         set local lock_timeout = '{LOCK_TIMEOUT}';
-        lock table read.dead_letters in share row exclusive mode;
-        lock table {live} in access exclusive mode",
+        lock table read.dead_letters in share row exclusive mode",
         live = named("read"),
         new = named(&schema),
     );
-    if let Err(error) = transaction.execute(locks.as_str()).await {
-        return if is_lock_timeout(&error) {
-            Ok(None)
-        } else {
-            Err(error.into())
-        };
+    let all = format!("lock table {} in access exclusive mode", named("read"));
+    let mut held = Instant::now();
+    for locks in [locks, all] {
+        held = Instant::now();
+        match transaction.execute(locks.as_str()).await {
+            Ok(_) => {}
+            Err(error) if is_lock_timeout(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
     }
     let live = sqlx::query_scalar!(
         "select global_position from read.checkpoints where projection = $1 for update",
@@ -144,7 +146,8 @@ pub(super) async fn swap<P: InTables>(
     sqlx::query!(
         "insert into read.checkpoints (projection, global_position) values ($1, $2)
         on conflict (projection) do update
-        set global_position = excluded.global_position, moved_at = clock_timestamp()",
+        set global_position = excluded.global_position, moved_at = clock_timestamp(),
+            replays = checkpoints.replays + 1",
         P::NAME,
         position
     )
@@ -165,7 +168,7 @@ pub(super) async fn swap<P: InTables>(
         name = P::NAME
     );
     transaction.execute(letters.as_str()).await?;
-    Ok(Some(position))
+    Ok(Some((position, held)))
 }
 
 /// Whether a lock was not to be had.

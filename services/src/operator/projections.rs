@@ -121,8 +121,8 @@ fn text(all: &[Projection]) -> String {
             let failing = projection.state == Standing::Failing;
             let when = match ago.map(span) {
                 Some(ago) if failing => format!("has been failing for {ago}"),
-                Some(ago) => format!("failed last {ago} ago"),
-                None => "failed last".to_owned(),
+                Some(ago) => format!("began to fail {ago} ago, and does no more"),
+                None => "failed".to_owned(),
             };
             let _ = write!(text, "\n\n{} {when}: {}", projection.name, error.message);
         }

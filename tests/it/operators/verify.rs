@@ -3,7 +3,7 @@
 use tests::process::command;
 use tests::{App, check};
 
-use super::{after_reading, begin, interrupt, run, schemas, until};
+use super::{after_reading, begin, end, interrupt, run, schemas, until};
 
 /// Whether somebody waits for a lock that a test has.
 async fn is_waited_for(app: &App) -> bool {
@@ -107,11 +107,9 @@ async fn verify_that_is_stopped_leaves_nothing_behind() {
     let verify = begin(&app.corner, &["verify", "history"]);
     until("it waits", async || is_waited_for(&app).await).await;
     assert_eq!(schemas(&app).await, ["verify_history"]);
-    let release = async {
-        tokio::task::yield_now().await;
-        held.rollback().await.unwrap();
-    };
-    let (said, ()) = tokio::join!(interrupt(verify), release);
+    interrupt(&verify).await;
+    held.rollback().await.unwrap();
+    let said = end(verify).await;
     assert_eq!(said.code, Some(3), "{}", said.err);
     assert_eq!(schemas(&app).await, [""; 0]);
     let _ = run(&app.corner, &["verify", "history"]).await.ended(0);
