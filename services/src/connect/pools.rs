@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use eventlog::deadline::within;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Executor, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
 use crate::config::{DatabaseArgs, ReplicaArgs, Secret};
 
@@ -293,7 +293,9 @@ fn options(url: &Secret, work: &Work) -> anyhow::Result<PgConnectOptions> {
         ])
         .options([("statement_timeout", format!("{statement}ms"))])
         .options(KEEPALIVE)
-        .options(work.with.iter().copied()))
+        .options(work.with.iter().copied())
+        // Postgres itself tells of slow ones (`log_min_duration_statement`).
+        .disable_statement_logging())
 }
 
 fn primary(args: &DatabaseArgs, work: &Work) -> anyhow::Result<PgPool> {
