@@ -62,6 +62,17 @@ pub struct Relay {
     pub subjects: Subjects,
     /// Tells of commits of this process.
     pub head: watch::Receiver<i64>,
+    /// Says how this relay stands.
+    pub standing: watch::Sender<Standing>,
+}
+
+/// How a relay stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It publishes, and no other does.
+    pub leads: bool,
+    /// The global position up to which it knows the stream to hold the log.
+    pub position: i64,
 }
 
 /// Why the relay starts over.
@@ -133,7 +144,9 @@ impl Relay {
         tokio::select! {
             () = stopped => {}
             () = async { loop {
-                let pause = match self.lead(&mut outage).await {
+                let led = self.lead(&mut outage).await;
+                self.standing.send_modify(|standing| standing.leads = false);
+                let pause = match led {
                     Ok(()) => ERROR_PAUSE,
                     Err(error) if error.needs_somebody() => {
                         tracing::error!(error = &error as &dyn std::error::Error, "the relay is stopped");
@@ -187,6 +200,10 @@ impl Relay {
         let mut looked = Instant::now();
         loop {
             outage.published(cursor.global_position);
+            self.standing.send_replace(Standing {
+                leads: true,
+                position: cursor.global_position,
+            });
             // What came before this read needs no other.
             self.head.mark_unchanged();
             while let Some(Some(_)) = wakeups.next().now_or_never() {}

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use crate::replay::schema_of;
 
 /// Events counted at most; further behind, it does not matter how far.
-const COUNTED: i64 = 1_000_000;
+const COUNTED: i64 = 100_000;
 
 /// How a projection stands.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Status {
     pub position: i64,
     /// The global position of the newest event.
     pub head: i64,
-    /// Events that it has yet to apply, at most 1,000,000.
+    /// Events that it has yet to apply, at most 100,000.
     pub lag_events: i64,
     /// How long the first of them has been waiting, in seconds.
     pub lag_seconds: f64,

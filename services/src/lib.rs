@@ -2,6 +2,7 @@
 //! development servers. Only this crate reads the environment and opens
 //! connections; it writes no SQL.
 
+pub mod backlog;
 pub mod clock;
 pub mod config;
 pub mod connect;

@@ -36,7 +36,7 @@ use crate::maintenance::{self, Tools};
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::replays::{Background, Source};
-use crate::{api, connect};
+use crate::{api, backlog, connect};
 
 mod stage;
 
@@ -149,17 +149,25 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     service.serve(admin, router, args.http.limits);
 
     if relays {
+        let (standing, stands) = watch::channel(relay::Standing::default());
         let relay = Relay {
             pool: usage.show(connect::relay_pool(&args.database)?),
             jetstream: jetstream.clone(),
             subjects: subjects.clone(),
             head: head_seen,
+            standing,
         };
         let stop = service.workers.stop.clone();
+        let shown = backlog::relay(stands, metrics.clone(), stop.clone());
+        service.workers.spawn(shown);
         service.workers.spawn(relay.run(stop));
     }
     if args.has(Role::Projections) {
-        service.project(args, jetstream, subjects, &usage)?;
+        let pool = usage.show(connect::projections_pool(&args.database)?);
+        let stop = service.workers.stop.clone();
+        let shown = backlog::projections(pool.clone(), metrics.clone(), stop);
+        service.workers.spawn(shown);
+        service.project(args, pool, jetstream, subjects)?;
     }
     if args.has(Role::Maintenance) {
         let sessions = sessions.expect("upkeep ends sessions");
@@ -273,11 +281,10 @@ impl Service {
     fn project(
         &mut self,
         args: &ServeArgs,
+        pool: PgPool,
         jetstream: jetstream::Context,
         subjects: Subjects,
-        usage: &Usage,
     ) -> anyhow::Result<()> {
-        let pool = usage.show(connect::projections_pool(&args.database)?);
         let cache = connect::cache(&args.redis)?;
         let tail = Tail::default();
         self.apply(History::new(pool.clone()), &tail, &pool);

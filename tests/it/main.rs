@@ -25,6 +25,7 @@ mod idempotency;
 mod kill;
 mod leases;
 mod lifecycle;
+mod monitoring;
 mod nats_outages;
 mod nats_users;
 mod one_active_session;

@@ -167,7 +167,17 @@ impl Metrics {
     pub fn count(&self, name: &str) -> u64 {
         let mut values = self.0.lines().filter_map(|line| line.strip_prefix(name));
         let value = values.find_map(|rest| rest.strip_prefix(' '));
-        value.map_or(0, |value| value.parse().unwrap())
+        value.map_or(0, |value| {
+            let whole = value.strip_suffix(".0").unwrap_or(value);
+            whole.parse().unwrap()
+        })
+    }
+
+    /// Whether there is a figure of a name, whatever its labels.
+    #[must_use]
+    pub fn shows(&self, name: &str) -> bool {
+        let mut rests = self.0.lines().filter_map(|line| line.strip_prefix(name));
+        rests.any(|rest| rest.starts_with([' ', '{']))
     }
 }
 

@@ -18,13 +18,13 @@ pub struct Counts {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Run {
-    job: &'static str,
+    name: &'static str,
     result: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Of {
-    job: &'static str,
+    name: &'static str,
 }
 
 impl Counts {
@@ -51,11 +51,11 @@ impl Counts {
             Err(error) if is_stopped(error) => "stopped",
             Err(_) => "failed",
         };
-        let job = job.as_str();
-        self.runs.get_or_create(&Run { job, result }).inc();
+        let name = job.as_str();
+        self.runs.get_or_create(&Run { name, result }).inc();
         if done.is_ok() {
             let now = clock::now().timestamp();
-            self.succeeded_at.get_or_create(&Of { job }).set(now);
+            self.succeeded_at.get_or_create(&Of { name }).set(now);
         }
     }
 }

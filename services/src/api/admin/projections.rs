@@ -28,7 +28,7 @@ pub struct Projection {
     pub position: i64,
     /// The global position of the newest event.
     pub head: i64,
-    /// Events that it has yet to apply; 1,000,000 stands for more.
+    /// Events that it has yet to apply; 100,000 stands for more.
     pub lag_events: i64,
     /// How long the first of them has been waiting.
     pub lag_seconds: f64,
