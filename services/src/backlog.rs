@@ -27,7 +27,13 @@ const OLD: Duration = Duration::from_secs(15);
 
 /// How the projections stood when it was looked up last.
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<Mutex<Option<(Instant, Vec<Status>)>>>);
+struct Seen(Arc<Mutex<Option<Look>>>);
+
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    found: Vec<Status>,
+}
 
 /// Shows how the projections stand, until `stop`.
 pub async fn projections(pool: PgPool, metrics: Metrics, stop: CancellationToken) {
@@ -35,9 +41,9 @@ pub async fn projections(pool: PgPool, metrics: Metrics, stop: CancellationToken
     metrics.collect(seen.clone());
     while !stop.is_cancelled() {
         match within(LOOK, status::list(&pool)).await {
-            Ok(all) => {
-                let mut seen = seen.0.lock().unwrap_or_else(PoisonError::into_inner);
-                *seen = Some((Instant::now(), all));
+            Ok(found) => {
+                let at = Instant::now();
+                *seen.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Look { at, found });
             }
             Err(error) => tracing::debug!(%error, "how projections stand is not known"),
         }
@@ -117,10 +123,10 @@ const FIGURES: [Figure; 6] = [
 impl Collector for Seen {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, all)) = seen.as_ref().filter(|(at, _)| at.elapsed() < OLD) else {
+        let Some(look) = seen.as_ref().filter(|look| look.at.elapsed() < OLD) else {
             return Ok(());
         };
-        if let Some(first) = all.first() {
+        if let Some(first) = look.found.first() {
             let head = encoder.encode_descriptor(
                 "reading_sessions_log_position",
                 "The global position of the newest event",
@@ -131,7 +137,7 @@ impl Collector for Seen {
         }
         for (name, help, figure) in FIGURES {
             let mut gauges = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for projection in all {
+            for projection in &look.found {
                 let labels = [("projection", projection.projection.as_str())];
                 ConstGauge::new(figure(projection)).encode(gauges.encode_family(&labels)?)?;
             }
