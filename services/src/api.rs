@@ -1,5 +1,6 @@
 //! The HTTP edge for client apps: routes, in the order of the data's path, and
-//! the layers around them, in the order a request meets them.
+//! the layers around them, in the order a request meets them. Layers stand in one
+//! list where they can: a router boxes and clones each for itself, at each request.
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -120,25 +121,36 @@ pub fn router(
     let behind = |calls: Router, preset| {
         calls
             .method_not_allowed_fallback(method_not_allowed)
-            .layer(CatchPanicLayer::custom(edge::panicked))
-            .layer(work.clone())
-            .layer(admitted(preset))
+            .layer((
+                admitted(preset),
+                work.clone(),
+                CatchPanicLayer::custom(edge::panicked),
+                DefaultBodyLimit::max(MAX_BODY),
+            ))
     };
     let sessions = behind(updates, Preset::HighFrequency)
         .merge(behind(commands.merge(queries), Preset::Normal))
-        .merge(behind(data, Preset::LowFrequency))
-        .layer(DefaultBodyLimit::max(MAX_BODY));
+        .merge(behind(data, Preset::LowFrequency));
 
     let router = openapi::router()
         .fallback(async || {
             Problem::not_found("There is nothing at this address; /docs describes what there is")
         })
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(work)
-        .layer(middleware::from_fn_with_state(admission, admission::anyone))
-        .nest("/api/v1/reading-sessions", sessions)
-        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)));
-    edge::around(cors::apply(router, origins), Traffic::of_apps(metrics))
+        .layer((
+            middleware::from_fn_with_state(admission, admission::anyone),
+            work,
+        ))
+        .nest("/api/v1/reading-sessions", sessions);
+    let compression = CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE));
+    let past_cors = router.clone().layer(compression.clone());
+    router.layer((
+        middleware::from_fn_with_state(Traffic::of_apps(metrics), edge::edge),
+        CatchPanicLayer::custom(edge::panicked),
+        middleware::from_fn_with_state(past_cors, cors::unless_preflight),
+        cors::layer(origins),
+        compression,
+    ))
 }
 
 /// The router adds which methods are allowed; to who only asks, that is the

@@ -133,3 +133,20 @@ async fn while_postgres_is_away_all_are_told_so_soon() {
     app.settled().await;
     assert_eq!(reader.history("").await.ok()["total"], 1);
 }
+
+#[tokio::test]
+async fn what_runs_well_leaves_no_warning_in_the_log_of_postgres() {
+    let app = App::on(Stack::own().await).await;
+    let reader = app.reader();
+    let _ = reader.start(Uuid::new_v4()).await.ok();
+    let _ = reader.history("").await.ok();
+    app.settled().await;
+    let servers = app.stack.servers.lock().await;
+    let folder = servers.postgres.folder().unwrap().to_owned();
+    drop(servers);
+    app.stop().await;
+    let log = std::fs::read_to_string(folder.join("log")).unwrap();
+    assert!(log.contains("ready to accept"), "{log}");
+    let warning = log.lines().find(|line| line.contains("WARNING"));
+    assert_eq!(warning, None);
+}

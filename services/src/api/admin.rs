@@ -84,14 +84,10 @@ fn calls(handles: Handles) -> Router {
         .with_state(pool)
         .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(CatchPanicLayer::custom(edge::panicked))
-        .layer(middleware::from_fn_with_state(
-            Places::of(MAX_IN_FLIGHT),
-            work::work,
-        ))
-        .layer(middleware::from_fn_with_state(
-            admission,
-            admission::operators,
+        .layer((
+            middleware::from_fn_with_state(admission, admission::operators),
+            middleware::from_fn_with_state(Places::of(MAX_IN_FLIGHT), work::work),
+            CatchPanicLayer::custom(edge::panicked),
         ))
 }
 

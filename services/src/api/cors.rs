@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{self, Next};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
@@ -16,17 +16,13 @@ use super::{answer, edge, idempotency, rate_limit};
 /// How long a browser need not ask again.
 const MAX_AGE: Duration = Duration::from_hours(2);
 
-/// Lets web pages of these origins call; without any, all of them. The layer
-/// takes every OPTIONS request for a browser's preflight; those that are none
-/// go past it.
-pub fn apply(router: Router, origins: &[HeaderValue]) -> Router {
-    let past = router.clone();
-    router
-        .layer(layer(origins))
-        .layer(middleware::from_fn_with_state(past, unless_preflight))
-}
-
-async fn unless_preflight(State(past): State<Router>, request: Request, next: Next) -> Response {
+/// The middleware around [`layer`], which takes every OPTIONS request for a
+/// browser's preflight: those that are none go past it.
+pub async fn unless_preflight(
+    State(past): State<Router>,
+    request: Request,
+    next: Next,
+) -> Response {
     let is_preflight = request
         .headers()
         .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
@@ -37,7 +33,8 @@ async fn unless_preflight(State(past): State<Router>, request: Request, next: Ne
     }
 }
 
-fn layer(origins: &[HeaderValue]) -> CorsLayer {
+/// Lets web pages of these origins call; without any, all of them.
+pub fn layer(origins: &[HeaderValue]) -> CorsLayer {
     let origins = if origins.is_empty() {
         AllowOrigin::from(Any)
     } else {

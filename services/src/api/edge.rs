@@ -21,11 +21,12 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id taken from a client.
 const MAX_REQUEST_ID: usize = 128;
 
-/// All that is around every request.
+/// All that is around every request, and nothing else.
 pub fn around(router: Router, traffic: Traffic) -> Router {
-    router
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(traffic, edge))
+    router.layer((
+        middleware::from_fn_with_state(traffic, edge),
+        CatchPanicLayer::custom(panicked),
+    ))
 }
 
 /// The answer to a panic. What was said at it stands in the log already.
@@ -34,7 +35,8 @@ pub fn panicked(_said: Box<dyn Any + Send>) -> Response {
     Problem::internal().into_response()
 }
 
-async fn edge(State(traffic): State<Traffic>, request: Request, next: Next) -> Response {
+/// The middleware; a panic is caught inside of it.
+pub async fn edge(State(traffic): State<Traffic>, request: Request, next: Next) -> Response {
     let request_id = request_id(&request);
     let method = request.method().clone();
     let route = request

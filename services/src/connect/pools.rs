@@ -288,8 +288,6 @@ fn options(url: &Secret, work: &Work) -> anyhow::Result<PgConnectOptions> {
                 "idle_in_transaction_session_timeout",
                 IDLE_IN_TRANSACTION_TIMEOUT,
             ),
-            // A `rollback` that has nothing to do (see `pool`) is no news.
-            ("client_min_messages", "error"),
         ])
         .options([("statement_timeout", format!("{statement}ms"))])
         .options(KEEPALIVE)
@@ -319,9 +317,11 @@ fn pool(url: &Secret, work: &Work) -> anyhow::Result<PgPool> {
         })
         // What comes back in the middle of a statement, or half open, is
         // closed: the pool asks it too, but waits for the answer without end.
+        // A transaction that was begun and forgotten is over, and Postgres does
+        // not write into its log that mostly there is none.
         .after_release(|connection, _| {
             Box::pin(async move {
-                within(PING_DEADLINE, connection.execute("rollback")).await?;
+                within(PING_DEADLINE, connection.execute("begin; rollback")).await?;
                 Ok(true)
             })
         });

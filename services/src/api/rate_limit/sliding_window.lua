@@ -2,13 +2,16 @@
 --
 -- The window slides in steps of a sixtieth: a step's calls count until all of
 -- them are older than the window. So there are never more than the limit in
--- any window, wherever it begins. One string a client, "step:calls" for each
--- step with calls, oldest first.
+-- any window, wherever it begins. One string a client: for each step with calls,
+-- oldest first, its number and how many calls there were up to its end, since
+-- the string was begun. The first entry has none that count; it says what is to
+-- be taken off.
 --
 -- KEYS[1] the client; ARGV[1] calls in a window; ARGV[2] the window in ms.
 -- Returns whether the call may be made, how many are left, and in how many
 -- milliseconds more are left.
 local STEPS = 60
+local ENTRY, SIZE = '>I6I6', 12
 local limit = tonumber(ARGV[1])
 local width = tonumber(ARGV[2])
 local length = width / STEPS
@@ -18,41 +21,43 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local step = math.floor(now / length)
 
-local steps, calls, used = {}, {}, 0
-for s, c in string.gmatch(redis.call('GET', KEYS[1]) or '', '(%d+):(%d+)') do
-    s, c = tonumber(s), tonumber(c)
+local held = redis.call('GET', KEYS[1]) or struct.pack(ENTRY, 0, 0)
+-- The first that counts, and what came before it.
+local _, before = struct.unpack(ENTRY, held)
+local first = SIZE + 1
+while first < #held do
+    local s, calls = struct.unpack(ENTRY, held, first)
     if s >= step - STEPS then
-        steps[#steps + 1], calls[#calls + 1] = s, c
-        used = used + c
+        break
     end
+    before, first = calls, first + SIZE
 end
+local newest, calls = struct.unpack(ENTRY, held, #held - SIZE + 1)
 
--- When the oldest step that counts does not any more.
+-- When a step does not count any more.
 local function gone(s)
     return math.max(1, math.ceil((s + STEPS + 1) * length - now))
 end
 
-if used < limit then
-    if steps[#steps] and steps[#steps] >= step then
-        calls[#calls] = calls[#calls] + 1
+if calls - before < limit then
+    local last = #held
+    if newest >= step then
+        last = last - SIZE
     else
-        steps[#steps + 1], calls[#calls + 1] = step, 1
+        newest = step
     end
-    local held = {}
-    for i = 1, #steps do
-        held[i] = string.format('%d:%d', steps[i], calls[i])
-    end
-    redis.call('SET', KEYS[1], table.concat(held, ' '), 'PX', width + math.ceil(length))
-    return { 1, limit - used - 1, gone(steps[1]) }
+    held = string.sub(held, first - SIZE, last) .. struct.pack(ENTRY, newest, calls + 1)
+    redis.call('SET', KEYS[1], held, 'PX', width + math.ceil(length))
+    return { 1, limit - (calls + 1 - before), gone((struct.unpack(ENTRY, held, SIZE + 1))) }
 end
 
 -- When so many are gone that one more may come; more than one must go where
 -- the limit was lowered.
 local wait = 1
-for i = 1, #steps do
-    used = used - calls[i]
-    wait = gone(steps[i])
-    if used < limit then
+for at = first, #held, SIZE do
+    local s, upto = struct.unpack(ENTRY, held, at)
+    wait = gone(s)
+    if calls - upto < limit then
         break
     end
 end
