@@ -244,11 +244,15 @@ impl Sessions {
     /// # Errors
     /// See [`LogError`].
     pub async fn active(&self, reader_id: ReaderId) -> Result<(Option<Active>, i64), LogError> {
+        within(READ_DEADLINE, self.read_active(reader_id)).await
+    }
+
+    async fn read_active(&self, reader_id: ReaderId) -> Result<(Option<Active>, i64), LogError> {
         let repository = &self.0.repository;
         let mut claimed = claims::claimed(repository.pool(), reader_id).await?;
         for _ in 0..ACTIVE_ATTEMPTS {
             let Some((session_id, sequence, position)) = claimed.session else {
-                break;
+                return Ok((None, claimed.head));
             };
             let versioned = repository.load_from(session_id, sequence).await?;
             if versioned.session.started().is_some_and(Session::is_active) {
@@ -267,7 +271,9 @@ impl Sessions {
             // It has ended since the claim was read, and another may have begun.
             claimed = claims::claimed(repository.pool(), reader_id).await?;
         }
-        Ok((None, claimed.head))
+        Err(LogError::Unavailable(
+            "the reader's active session changes all the time".into(),
+        ))
     }
 
     /// The position at which a reader began or ended a session here a moment ago.

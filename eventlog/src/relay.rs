@@ -29,6 +29,11 @@ use crate::{LogError, Stored, Subjects, read};
 /// Events published before their acknowledgements are awaited.
 const WINDOW: i64 = 512;
 
+/// The least time between reads that find something. What was committed within
+/// it is read and published together, which is far cheaper; the first event after
+/// a rest is published at once.
+const PACE: Duration = Duration::from_millis(5);
+
 /// How long the relay sleeps at most when nothing wakes it.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -226,8 +231,13 @@ impl Relay {
                 }
                 continue;
             }
+            let read = Instant::now();
+            let all = i64::try_from(events.len()).is_ok_and(|count| count < WINDOW);
             cursor = self.publish(&events, cursor).await?;
             outage.over();
+            if all {
+                tokio::time::sleep_until((read + PACE).into()).await;
+            }
         }
     }
 

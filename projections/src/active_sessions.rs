@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use crate::cache::Cache;
 use crate::dead_letter::Letters;
 use crate::projection::DEADLINE;
-use crate::{Checkpoint, CommitError, Projection, Step, upkeep};
+use crate::{Checkpoint, CommitError, Projection, Step};
 
 mod write;
 
@@ -79,6 +79,9 @@ impl ActiveSessions {
 impl Projection for ActiveSessions {
     const NAME: &'static str = "active_sessions";
 
+    /// Short: a script holds up Redis for as long as it runs.
+    const PACE: Duration = Duration::from_millis(5);
+
     type Batch = BTreeMap<ReaderId, Write>;
 
     fn fold(batch: &mut Self::Batch, event: &Recorded) {
@@ -131,10 +134,7 @@ impl Projection for ActiveSessions {
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
-        let (position, begun) = position_or_begin(&self.cache, &self.pool).await?;
-        if begun && let Err(error) = upkeep::ask(&self.pool, "warm_up").await {
-            tracing::debug!(%error, "a warm-up was not asked for");
-        }
+        let position = position_or_begin(&self.cache, &self.pool).await?;
         Ok(Checkpoint::at(position))
     }
 

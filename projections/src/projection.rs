@@ -19,6 +19,12 @@ pub trait Projection: Send {
     /// Its name, of its checkpoint too.
     const NAME: &'static str;
 
+    /// The least time between the steps of a worker that keeps up. The first event
+    /// after a rest is written at once; what comes within this time after it is
+    /// written together, which is far cheaper. Readers wait for it who ask for what
+    /// they just did.
+    const PACE: Duration = Duration::from_millis(50);
+
     /// What many events come to before they are written.
     type Batch: Default + Send;
 

@@ -72,6 +72,9 @@ pub enum ReplayError {
     /// The log did not answer.
     #[error(transparent)]
     Log(#[from] eventlog::LogError),
+    /// Redis takes so long that what is put is too old, or was emptied meanwhile.
+    #[error("Redis is too slow, or was emptied meanwhile")]
+    Late,
     /// Redis did not answer.
     #[error(transparent)]
     Cache(#[from] crate::cache::CacheError),

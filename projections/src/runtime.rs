@@ -224,9 +224,14 @@ impl<P: Projection> Worker<P> {
         });
         let mut known = Known::read(&self.pool, P::NAME).await?;
         let mut folded = Folded::<P>::after(from);
+        let mut next_step = Instant::now();
         loop {
             if until.is_reached(folded.to) {
                 return Ok(());
+            }
+            if folded.events == 0 && until == Until::Stopped {
+                let rest = next_step.saturating_duration_since(Instant::now());
+                let _ = tokio::time::timeout(rest, stop.cancelled()).await;
             }
             if folded.events == 0 {
                 folded.began = Instant::now();
@@ -274,6 +279,8 @@ impl<P: Projection> Worker<P> {
                 || P::rows(&folded.batch) >= MAX_ROWS
                 || folded.began.elapsed() >= MAX_FOLDING;
             if folded.events > 0 && (full || all || until.is_reached(folded.to)) {
+                // Who is behind does not rest.
+                next_step = Instant::now() + if full { Duration::ZERO } else { P::PACE };
                 folded = self.commit(folded).await?;
             }
             if all && until != Until::Stopped {

@@ -9,8 +9,8 @@ use futures::future::join_all;
 use redis::AsyncCommands;
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::config::Role;
-use tests::app::{Metrics, SETTLE, settings};
+use services::config::{Role, ServeArgs};
+use tests::app::{Metrics, SETTLE, settings, until};
 use tests::reader::{Reader, id};
 use tests::{App, Stack, check};
 use uuid::Uuid;
@@ -23,15 +23,6 @@ fn reads(metrics: &Metrics, result: &str) -> u64 {
 fn fills(metrics: &Metrics, result: &str) -> u64 {
     let name = "reading_sessions_cache_fills_total";
     metrics.count(&format!(r#"{name}{{result="{result}"}}"#))
-}
-
-/// Asks until it is so; bounded.
-async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let started = Instant::now();
-    while !so().await {
-        assert!(started.elapsed() < SETTLE, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 async fn redis(app: &App) -> redis::aio::MultiplexedConnection {
@@ -129,7 +120,11 @@ async fn readers_see_what_they_began_and_ended_themselves() {
 
 #[tokio::test]
 async fn an_emptied_redis_takes_fills_again_though_nothing_happens() {
-    let app = App::start().await;
+    // Nobody warms it up here.
+    let without = |settings: &mut ServeArgs| {
+        settings.roles.retain(|role| *role != Role::Maintenance);
+    };
+    let app = App::with(without).await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
@@ -138,7 +133,8 @@ async fn an_emptied_redis_takes_fills_again_though_nothing_happens() {
     let hits = reads(&app.metrics().await, "hit");
     until("the cache is begun and filled", async || {
         assert_eq!(id(&reader.active().await.ok()), session);
-        reads(&app.metrics().await, "hit") > hits
+        let metrics = app.metrics().await;
+        reads(&metrics, "hit") > hits && fills(&metrics, "taken") >= 1
     })
     .await;
 }
@@ -189,6 +185,7 @@ async fn without_postgres_what_redis_knows_is_shown_as_stale() {
         new.at(&other.url),
     );
     let ask = async |reader: &Reader| reader.call(Method::GET, "/active", None).await;
+    let tag = ask(&reader).await.header("etag").to_owned();
     until("Redis answers", async || {
         let answer = ask(&reader).await;
         assert_eq!(answer.headers.get("warning"), None);
@@ -216,6 +213,8 @@ async fn without_postgres_what_redis_knows_is_shown_as_stale() {
     };
     let answer = known(&reader).await;
     assert_eq!(answer.headers["warning"], "110 - \"Response is Stale\"");
+    // Who has the answer of before must not take it for this one.
+    assert_ne!(answer.header("etag"), tag);
     let body = answer.ok();
     assert_eq!((id(&body), &body["stale"]), (session, &json!(true)));
     let answer = known(&idle).await;

@@ -72,12 +72,18 @@ impl Steps {
 
     /// The query's fill with what the log held up to an event.
     async fn fill(&self, missed: Missed, read: &[Recorded]) -> Filled {
+        let head = read.last().unwrap().global_position;
+        self.fill_with_log_at(head, missed, read).await
+    }
+
+    /// As [`Steps::fill`], with other readers' events in the log after these.
+    async fn fill_with_log_at(&self, head: i64, missed: Missed, read: &[Recorded]) -> Filled {
         let last = read.last().unwrap();
         let (reader, version) = (last.event.reader_id(), last.global_position);
         let entry = Some(entry(read)).filter(|entry| entry.session.is_active());
-        let fill = async || {
-            active_sessions::fill(&self.cache, missed, reader, entry.as_ref(), version).await
-        };
+        let (cache, entry) = (&self.cache, entry.as_ref());
+        let fill =
+            async || active_sessions::fill(cache, missed, reader, entry, version, head).await;
         in_time(fill).await
     }
 
@@ -179,11 +185,11 @@ async fn a_fill_that_read_before_an_update_does_not_come_after_it() {
 
     // Redis misses the session, the query reads it up to its second event, and
     // before the fill the projection is at the third.
-    assert_eq!(steps.find(reader).await, Known::Nothing);
+    assert_eq!(steps.find(reader).await, Known::Unknown);
     let missed = steps.miss().await;
     steps.apply(&story[2]).await.unwrap();
     assert_eq!(steps.fill(missed, &story[..2]).await, Filled::Taken(0));
-    assert_eq!(steps.find(reader).await, Known::Nothing);
+    assert_eq!(steps.find(reader).await, Known::Unknown);
 
     // The next miss reads the third event, and that may be filled.
     let missed = steps.miss().await;
@@ -201,7 +207,7 @@ async fn a_fill_that_read_before_the_end_does_not_bring_the_session_back() {
         steps.apply(event).await.unwrap();
     }
     assert_eq!(steps.fill(missed, &story[..3]).await, Filled::Taken(0));
-    assert_eq!(steps.find(reader).await, Known::None);
+    assert_eq!(steps.find(reader).await, Known::Inactive);
 }
 
 /// A query that was frozen for longer than a tombstone stays, or a Redis that was
@@ -221,7 +227,27 @@ async fn a_fill_that_comes_when_its_tombstone_is_over_is_refused() {
     let begun = ("reading_session:projection", "begun_at", 1);
     let _: () = redis.hset(begun.0, begun.1, begun.2).await.unwrap();
     assert_eq!(steps.fill(missed, &story[..3]).await, Filled::Late);
-    assert_eq!(steps.find(reader).await, Known::Nothing);
+    assert_eq!(steps.find(reader).await, Known::Unknown);
+}
+
+/// Redis was full, and evicted what told of the end.
+#[tokio::test]
+async fn a_fill_whose_tombstone_was_evicted_is_refused() {
+    let mut steps = Steps::begin().await;
+    let reader = reader();
+    let story = story(reader);
+    let missed = steps.miss().await;
+    steps.apply(&story[3]).await.unwrap();
+    let mut redis = steps.redis().await;
+    let entry = format!("reading_session:active:{reader}");
+    let _: () = redis.del(&entry).await.unwrap();
+    assert_eq!(steps.fill(missed, &story[..3]).await, Filled::Taken(0));
+    assert_eq!(steps.find(reader).await, Known::Unknown);
+    // What was read as far as the projection has come is right, with or without.
+    let head = story[3].global_position;
+    let filled = steps.fill_with_log_at(head, missed, &story[..4]).await;
+    assert_eq!(filled, Filled::Taken(1));
+    assert_eq!(steps.find(reader).await, Known::Inactive);
 }
 
 #[tokio::test]
@@ -248,11 +274,12 @@ async fn that_there_is_no_active_session_is_known_until_one_starts() {
     let missed = steps.miss().await;
     let cache = steps.cache.clone();
     let none = async |version| {
-        let fill = async || active_sessions::fill(&cache, missed, reader, None, version).await;
+        let fill =
+            async || active_sessions::fill(&cache, missed, reader, None, version, version).await;
         in_time(fill).await
     };
     assert_eq!(none(before.global_position).await, Filled::Taken(1));
-    assert_eq!(steps.find(reader).await, Known::None);
+    assert_eq!(steps.find(reader).await, Known::Inactive);
     steps.apply(&story[0]).await.unwrap();
     steps.finds(reader, &story[..1]).await;
     // One that read the log before the start comes after it.
@@ -269,7 +296,7 @@ async fn an_entry_whose_version_is_missing_or_wrong_is_not_served_and_replaced()
     let key = format!("reading_session:active:{reader}");
     steps.apply(&story[0]).await.unwrap();
     let _: () = redis.hdel(&key, "version").await.unwrap();
-    assert_eq!(steps.find(reader).await, Known::Nothing);
+    assert_eq!(steps.find(reader).await, Known::Unknown);
     let missed = steps.miss().await;
     assert_eq!(steps.fill(missed, &story[..1]).await, Filled::Taken(1));
     steps.finds(reader, &story[..1]).await;
@@ -300,7 +327,7 @@ async fn an_emptied_redis_is_begun_anew_and_not_gone_on_with() {
     let begun = steps.projection.checkpoint().await.unwrap();
     assert_eq!(begun, Checkpoint::at(0));
     assert_eq!(steps.fill(missed, &story[..1]).await, Filled::Late);
-    assert_eq!(steps.find(reader).await, Known::Nothing);
+    assert_eq!(steps.find(reader).await, Known::Unknown);
 }
 
 #[tokio::test]
@@ -312,7 +339,7 @@ async fn a_checkpoint_ahead_of_the_log_is_another_logs_and_begun_anew() {
     steps.finds(reader, &story[..1]).await;
     let begun = steps.projection.checkpoint().await.unwrap();
     assert_eq!(begun, Checkpoint::at(0));
-    assert_eq!(steps.find(reader).await, Known::Nothing);
+    assert_eq!(steps.find(reader).await, Known::Unknown);
 }
 
 #[tokio::test]
@@ -327,5 +354,5 @@ async fn a_query_that_needs_a_position_is_answered_when_the_cache_has_come_there
         in_time(get).await
     };
     assert_eq!(known(reached).await, active(&story[..1]));
-    assert_eq!(known(reached + 1).await, Known::Nothing);
+    assert_eq!(known(reached + 1).await, Known::Unknown);
 }

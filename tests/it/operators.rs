@@ -5,10 +5,9 @@ mod dead_letters;
 mod verify;
 
 use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::app::SETTLE;
+use tests::app::until;
 use tests::process::command;
 use tests::reader::id;
 use tests::stack::Corner;
@@ -71,15 +70,6 @@ async fn interrupt(child: &Child) {
 /// Waits for a command to end.
 async fn end(child: Child) -> Said {
     Said::of(child.wait_with_output().await.unwrap())
-}
-
-/// Asks until it is so; bounded.
-async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let started = Instant::now();
-    while !so().await {
-        assert!(started.elapsed() < 2 * SETTLE, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// How a projection stands, as the command says.

@@ -14,22 +14,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use services::config::Role;
 use services::{clock, roles};
-use tests::app::{self, SETTLE};
+use tests::app::{self, SETTLE, until};
 use tests::process::{Process, command};
 use tests::reader::{Reader, id};
 use tests::{App, Stack, check, old};
 use uuid::Uuid;
 
 const LONG: TimeDelta = TimeDelta::hours(3);
-
-/// Asks until it is so; bounded.
-async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let started = Instant::now();
-    while !so().await {
-        assert!(started.elapsed() < SETTLE * 2, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 async fn get(app: &App, path: &str) -> Value {
     app.operator().call(Method::GET, path, None).await.ok()

@@ -156,6 +156,18 @@ impl App {
     }
 }
 
+/// Asks until it is so; bounded.
+///
+/// # Panics
+/// When it is not so for twice as long as anything may take to settle.
+pub async fn until(what: &str, so: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !so().await {
+        assert!(started.elapsed() < 2 * SETTLE, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// What a service has counted.
 #[derive(Debug)]
 pub struct Metrics(String);

@@ -51,7 +51,7 @@ pub async fn check(
                     "version": wrong.seen.version,
                     "entry": match &wrong.seen.known {
                         Known::Active(entry) => Some(shown(entry)),
-                        Known::None | Known::Nothing => None,
+                        Known::Inactive | Known::Unknown => None,
                     },
                 })),
                 expected: wrong.expected,
@@ -74,8 +74,8 @@ pub(super) async fn wrong<'a>(
     let wrong = seen.iter().filter_map(|seen| match &seen.known {
         _ if seen.tombstone => None,
         Known::Active(entry) => log.contradicts(seen, entry),
-        Known::None => log.opened(seen, checkpoint),
-        Known::Nothing => Some(Wrong {
+        Known::Inactive => log.opened(seen, checkpoint),
+        Known::Unknown => Some(Wrong {
             seen,
             expected: None,
         }),
@@ -105,8 +105,8 @@ impl Log {
                     wanted.push((entry.session_id, entry.sequence));
                     ids.push(entry.session_id);
                 }
-                Known::None => without.push(seen.reader_id),
-                Known::Nothing => {}
+                Known::Inactive => without.push(seen.reader_id),
+                Known::Unknown => {}
             }
         }
         let folded = within(DEADLINE, fold::sessions(pool, &wanted)).await?;

@@ -9,9 +9,9 @@ use eventlog::deadline::within;
 use eventlog::read;
 
 use super::{COMMIT_DEADLINE, SCANNED};
-use crate::CommitError;
 use crate::cache::{Cache, CacheError};
 use crate::projection::DEADLINE;
+use crate::{CommitError, upkeep};
 
 /// A hash of `checkpoint` and, in microseconds, `begun_at`.
 pub(super) const PROJECTION: &str = "reading_session:projection";
@@ -25,11 +25,10 @@ pub(super) async fn position(cache: &Cache) -> Result<Option<i64>, CacheError> {
         .await
 }
 
-/// Where the projection goes on; begins the cache if it must, and then says so.
-pub(super) async fn position_or_begin(
-    cache: &Cache,
-    pool: &PgPool,
-) -> Result<(i64, bool), CommitError> {
+/// Where the projection goes on; begins the cache if it must, and has it warmed up
+/// then. That is asked for before: whoever is killed in between has asked in vain
+/// at worst.
+pub(super) async fn position_or_begin(cache: &Cache, pool: &PgPool) -> Result<i64, CommitError> {
     loop {
         let position = position(cache).await.map_err(unavailable)?;
         // Read after it: what is ahead of the log is of another log.
@@ -37,10 +36,11 @@ pub(super) async fn position_or_begin(
             .await
             .map_err(|error| CommitError::Unavailable(Box::new(error)))?;
         if let Some(position) = position.filter(|position| *position <= head) {
-            return Ok((position, false));
+            return Ok(position);
         }
+        within(DEADLINE, upkeep::ask(pool, "warm_up")).await?;
         if begin(cache, position, head).await.map_err(unavailable)? {
-            return Ok((head, true));
+            return Ok(head);
         }
     }
 }

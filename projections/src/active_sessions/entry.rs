@@ -1,11 +1,12 @@
 //! An entry of the cache, as queries read it and fill it in.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use domain::session::{Observation, Progress, Session};
 use domain::{Position, ReaderId, SessionId};
 use redis::aio::ConnectionManager;
-use redis::{AsyncCommands, RedisResult, Script};
+use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation};
 
 use super::checkpoint::PROJECTION;
 use super::write::Write;
@@ -18,6 +19,8 @@ const READ_DEADLINE: Duration = Duration::from_millis(10);
 /// A fill that takes longer than this from its miss to its write, by Redis's
 /// clock, is not made. Far shorter than a tombstone stays.
 const FILL_DEADLINE: Duration = Duration::from_secs(5);
+
+static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("fill.lua")));
 
 /// What an entry has.
 pub(super) const FIELDS: [&str; 8] = [
@@ -48,9 +51,9 @@ pub enum Known {
     /// The active session.
     Active(Box<Entry>),
     /// There is no active session.
-    None,
+    Inactive,
     /// Nothing, which says nothing of whether there is one.
-    Nothing,
+    Unknown,
 }
 
 /// When a miss was, in microseconds of Redis's clock. Whoever fills it in says
@@ -107,7 +110,7 @@ pub async fn get(
         })
         .await?;
     if checkpoint.is_none_or(|checkpoint| checkpoint < min_position) {
-        return Ok(Known::Nothing);
+        return Ok(Known::Unknown);
     }
     Ok(known(fields))
 }
@@ -116,11 +119,11 @@ pub async fn get(
 /// version, which `verify` could not compare with the log.
 pub(super) fn known(fields: Fields) -> Known {
     match &fields {
-        (None, ..) => return Known::Nothing,
-        (.., Some(_none)) => return Known::None,
+        (None, ..) => return Known::Unknown,
+        (.., Some(_none)) => return Known::Inactive,
         _ => {}
     }
-    entry(fields).map_or(Known::Nothing, |entry| Known::Active(Box::new(entry)))
+    entry(fields).map_or(Known::Unknown, |entry| Known::Active(Box::new(entry)))
 }
 
 fn entry(fields: Fields) -> Option<Entry> {
@@ -155,8 +158,10 @@ pub(super) async fn now(mut redis: ConnectionManager) -> RedisResult<Missed> {
 }
 
 /// Fills in what a miss found in Postgres: `version` is the global position of
-/// the session's last event, or, when there is no active one, of the log's. What
-/// is newer stays, an entry or a tombstone.
+/// the session's last event, or, when there is no active one, `head`, that of the
+/// log's end when it was read. What is newer stays, an entry or a tombstone. Where
+/// there is neither, it may have been evicted; then nothing is filled in unless
+/// the projection has not come beyond what was read.
 ///
 /// # Errors
 /// See [`CacheError`].
@@ -166,50 +171,68 @@ pub async fn fill(
     reader_id: ReaderId,
     entry: Option<&Entry>,
     version: i64,
+    head: i64,
 ) -> Result<Filled, CacheError> {
-    let write = Write::whole(entry, version);
+    let writes = [(reader_id, Write::whole(entry, version))];
     // Nobody waits for it, and Redis itself says when it is late.
-    fill_all(cache, COMMIT_DEADLINE, missed, &[(reader_id, write)]).await
+    let call = async |mut redis| {
+        fills(missed, Some(head), &writes)
+            .invoke_async(&mut redis)
+            .await
+    };
+    Ok(filled(cache.call(COMMIT_DEADLINE, call).await?))
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).expect("far below 2^64")
 }
 
-/// As [`fill`], of many at once.
+/// As [`fill`], of many at once, and without a look at how far the projection
+/// is: what is evicted as fast as it is filled in should not be filled in.
 pub(super) async fn fill_all(
     cache: &Cache,
-    deadline: Duration,
     missed: Missed,
     writes: &[(ReaderId, Write)],
 ) -> Result<Filled, CacheError> {
-    let script = Script::new(include_str!("fill.lua"));
-    let mut call = script.prepare_invoke();
-    call.key(PROJECTION);
-    call.arg(millis(TTL))
-        .arg(missed.0)
-        .arg(micros(FILL_DEADLINE));
-    for (reader_id, write) in writes {
-        call.key(key(*reader_id));
-        write.args(&mut call);
-    }
-    let taken: i64 = cache
-        .call(deadline, async |mut redis| {
-            call.invoke_async(&mut redis).await
-        })
-        .await?;
-    Ok(u64::try_from(taken).map_or(Filled::Late, Filled::Taken))
+    let call = async |mut redis| fills(missed, None, writes).invoke_async(&mut redis).await;
+    Ok(filled(cache.call(COMMIT_DEADLINE, call).await?))
 }
 
 /// Has Redis know that a reader who was erased has no active session, before the
 /// projection comes to that; `version` is the global position of the last event
-/// that says so. Nobody waits behind it, so it may take as long as a step.
+/// that says so.
 ///
 /// # Errors
 /// See [`CacheError`]; the projection does the same.
 pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
-    let missed = cache.call(COMMIT_DEADLINE, now).await?;
-    let write = Write::whole(None, version);
-    fill_all(cache, COMMIT_DEADLINE, missed, &[(reader_id, write)]).await?;
+    let missed = miss(cache).await?;
+    let writes = [(reader_id, Write::whole(None, version))];
+    let call = async |mut redis| {
+        let fills = fills(missed, Some(version), &writes);
+        fills.invoke_async::<i64>(&mut redis).await
+    };
+    cache.ask(READ_DEADLINE, call).await?;
     Ok(())
+}
+
+fn fills(
+    missed: Missed,
+    head: Option<i64>,
+    writes: &[(ReaderId, Write)],
+) -> ScriptInvocation<'static> {
+    let mut call = FILL.prepare_invoke();
+    call.key(PROJECTION);
+    call.arg(millis(TTL))
+        .arg(missed.0)
+        .arg(micros(FILL_DEADLINE))
+        .arg(head.map_or_else(String::new, |head| head.to_string()));
+    for (reader_id, write) in writes {
+        call.key(key(*reader_id));
+        write.args(&mut call);
+    }
+    call
+}
+
+fn filled(taken: i64) -> Filled {
+    u64::try_from(taken).map_or(Filled::Late, Filled::Taken)
 }

@@ -1,6 +1,6 @@
 -- Fills misses. KEYS: the projection's, then one key a reader. ARGV: TTL in
--- milliseconds; when the miss was and how old it may be, in microseconds; then
--- eight a reader, as for a step: 'put' or 'none', version, session id, sequence,
+-- milliseconds; when the miss was and how old it may be, in microseconds; where
+-- the log ended when it was read, or nothing; then eight a reader, as for a step: 'put' or 'none', version, session id, sequence,
 -- start, latest, furthest, active_ms. Returns how many were taken, and -1 when
 -- they come too late: what was read then may be over, and its tombstone too. So
 -- may it be when the cache was begun since, which passed over what it had not.
@@ -12,11 +12,15 @@ if not begun or tonumber(ARGV[2]) <= tonumber(begun) or age < 0 or age > tonumbe
 end
 -- A tombstone has a version too, so what is over does not come back; one of
 -- the fill's own version only says that the session was not here.
+-- Where there is none, it may have been evicted; then nothing is known of what
+-- the projection has applied since the log was read.
+local head = tonumber(ARGV[4])
+local beyond = head and tonumber(redis.call('HGET', KEYS[1], 'checkpoint')) > head
 local taken = 0
 for i = 2, #KEYS do
-    local key, a = KEYS[i], 4 + (i - 2) * 8
+    local key, a = KEYS[i], 5 + (i - 2) * 8
     local known = tonumber(redis.call('HGET', key, 'version') or -1) or -1
-    if tonumber(ARGV[a + 1]) >= known then
+    if tonumber(ARGV[a + 1]) >= known and not (beyond and known < 0) then
         redis.call('DEL', key)
         if ARGV[a] == 'none' then
             redis.call('HSET', key, 'version', ARGV[a + 1], 'none', 1)

@@ -63,7 +63,7 @@ async fn remove_wrong(
 ) -> Result<(), ReplayError> {
     let script = Script::new(include_str!("remove.lua"));
     // One without a checkpoint is emptied when it is begun; that must be before.
-    let (checkpoint, _) = position_or_begin(cache, pool).await?;
+    let checkpoint = position_or_begin(cache, pool).await?;
     let mut cursor = 0;
     loop {
         if stop.is_cancelled() {
@@ -74,7 +74,7 @@ async fn remove_wrong(
         // What has the version of no event keeps out all that comes.
         let ahead = |seen: &&Seen| {
             let version: Result<i64, _> = seen.version.parse();
-            let without = seen.tombstone || seen.known == Known::None;
+            let without = seen.tombstone || seen.known == Known::Inactive;
             without && version.map_or(true, |version| version > head)
         };
         let wrong = check::wrong(pool, &seen, checkpoint).await?;

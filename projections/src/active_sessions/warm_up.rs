@@ -71,77 +71,103 @@ pub(super) async fn put_all(
     position_or_begin(cache, pool).await?;
     let of = within(DEADLINE, claims::count(pool)).await?;
     progress.send_modify(|rebuilt| rebuilt.of = of.unsigned_abs());
-    let mut page = Page::read(cache, pool, None).await?;
+    let mut page = Page::after(cache, pool, None).await?;
     while let Some(read) = page {
         if stop.is_cancelled() {
             return Err(ReplayError::Stopped);
         }
         // The next one is read while this one is put.
-        let after = Some(read.last);
-        let put = read.put(cache, progress);
-        ((), page) = tokio::try_join!(put, Page::read(cache, pool, after))?;
+        let next = Page::after(cache, pool, Some(read.last));
+        ((), page) = tokio::try_join!(read.put(cache, pool, progress), next)?;
     }
     Ok(*progress.borrow())
 }
 
 /// Some active sessions.
 struct Page {
+    claims: Vec<(ReaderId, SessionId)>,
+    last: ReaderId,
     /// When Redis did not have them.
     missed: Missed,
     writes: Vec<(ReaderId, Write)>,
-    claims: u64,
-    last: ReaderId,
 }
 
 impl Page {
     /// Those after a reader; `None` at the end.
-    async fn read(
+    async fn after(
         cache: &Cache,
         pool: &PgPool,
         after: Option<ReaderId>,
     ) -> Result<Option<Self>, ReplayError> {
         let began = Instant::now();
-        let missed = cache.call(COMMIT_DEADLINE, now).await?;
         let claims = within(DEADLINE, claims::page(pool, after, PAGE)).await?;
-        let Some((last, _)) = claims.last() else {
+        let Some(&(last, _)) = claims.last() else {
             return Ok(None);
         };
-        let wanted: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
-        let sessions = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
-        // What cannot be told is not shown: of a session, not all events are read.
-        let ids: Vec<SessionId> = sessions.iter().map(|folded| folded.session_id).collect();
-        let held = dead_letter::held(pool, ActiveSessions::NAME, &ids);
-        let held = within(DEADLINE, held).await?;
-        let told = |folded: &&Folded| !held.contains(&folded.session_id.to_string());
-        let page = Self {
-            missed,
-            writes: sessions.iter().filter(told).filter_map(write).collect(),
-            claims: claims.len() as u64,
-            last: *last,
-        };
+        let (missed, writes) = read(cache, pool, &claims).await?;
         tokio::time::sleep((began.elapsed() / REST).min(MAX_REST)).await;
-        Ok(Some(page))
+        Ok(Some(Self {
+            claims,
+            last,
+            missed,
+            writes,
+        }))
     }
 
-    /// One that comes too late is left to queries.
+    /// What comes too late is read once more.
     async fn put(
         self,
         cache: &Cache,
+        pool: &PgPool,
         progress: &watch::Sender<Rebuilt>,
     ) -> Result<(), ReplayError> {
-        let mut put = 0;
-        for writes in self.writes.chunks(FILLED) {
-            let filled = fill_all(cache, COMMIT_DEADLINE, self.missed, writes).await?;
-            if let Filled::Taken(taken) = filled {
-                put += taken;
-            }
+        let mut taken = put(cache, self.missed, &self.writes).await?;
+        if taken.is_none() {
+            let (missed, writes) = read(cache, pool, &self.claims).await?;
+            taken = put(cache, missed, &writes).await?;
         }
+        let put = taken.ok_or(ReplayError::Late)?;
         progress.send_modify(|rebuilt| {
-            rebuilt.sessions += self.claims;
+            rebuilt.sessions += self.claims.len() as u64;
             rebuilt.put += put;
         });
         Ok(())
     }
+}
+
+/// Reads some active sessions, after a look at Redis's clock.
+async fn read(
+    cache: &Cache,
+    pool: &PgPool,
+    claims: &[(ReaderId, SessionId)],
+) -> Result<(Missed, Vec<(ReaderId, Write)>), ReplayError> {
+    let missed = cache.call(COMMIT_DEADLINE, now).await?;
+    let wanted: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
+    let sessions = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
+    // What cannot be told is not shown: of a session, not all events are read.
+    let ids: Vec<SessionId> = sessions.iter().map(|folded| folded.session_id).collect();
+    let held = dead_letter::held(pool, ActiveSessions::NAME, &ids);
+    let held = within(DEADLINE, held).await?;
+    let told = |folded: &&Folded| !held.contains(&folded.session_id.to_string());
+    let writes = sessions.iter().filter(told).filter_map(write).collect();
+    Ok((missed, writes))
+}
+
+/// Puts them, a few at a time; tells how many were taken, or nothing when they
+/// came too late.
+async fn put(
+    cache: &Cache,
+    missed: Missed,
+    writes: &[(ReaderId, Write)],
+) -> Result<Option<u64>, ReplayError> {
+    let mut put = 0;
+    for writes in writes.chunks(FILLED) {
+        match fill_all(cache, missed, writes).await? {
+            Filled::Taken(taken) => put += taken,
+            Filled::Late => return Ok(None),
+        }
+    }
+    Ok(Some(put))
 }
 
 /// One that has ended since its claim was read is not put.

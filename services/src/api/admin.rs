@@ -67,12 +67,12 @@ fn calls(handles: Handles) -> Router {
     } = handles;
     Router::new()
         .route("/projections/{name}/replay", post(replay::handle))
-        .route("/cache/warmup", post(replay::warm_up))
         .with_state((pool.clone(), replays))
         .route("/stats/daily", get(daily::handle))
         .route("/projections", get(projections::handle))
         .route("/projections/{name}/pause", post(hold::pause))
         .route("/projections/{name}/resume", post(hold::resume))
+        .route("/cache/warmup", post(jobs::warm_up))
         .route("/jobs", get(jobs::handle))
         .route("/jobs/{name}/run", post(jobs::run))
         .route("/reading-sessions/cleanup-stats", get(cleanup::stats))

@@ -8,62 +8,17 @@ pub mod session;
 pub mod streak;
 pub mod weekly;
 
+mod read_table;
 pub mod replica;
 
 use chrono::{Days, NaiveDate};
-use eventlog::Pool;
-use projections::checkpoint::Awaited;
 use projections::daily_stats::Day;
 use serde::Deserialize;
-use sqlx::Postgres;
-use sqlx::pool::PoolConnection;
 use utoipa::IntoParams;
 
-use super::freshness;
 use super::problem::Problem;
 use crate::clock;
-use replica::Replica;
-
-/// Where a projection's rows are read: at the replica, when there is one and as
-/// long as it does, else at the primary.
-#[derive(Clone, Debug)]
-pub struct ReadTable {
-    /// The primary.
-    pub primary: Pool,
-    /// How far the projection is there.
-    pub checkpoint: Awaited,
-    /// The replica.
-    pub replica: Option<Replica>,
-}
-
-impl ReadTable {
-    /// What a query finds, once the projection has come to `min_position`.
-    async fn read<T, Found>(
-        &self,
-        min_position: Option<i64>,
-        query: impl Fn(PoolConnection<Postgres>) -> Found,
-    ) -> Result<T, Problem>
-    where
-        Found: Future<Output = sqlx::Result<T>>,
-    {
-        let min_position = freshness::position(min_position)?;
-        if let Some(replica) = &self.replica {
-            let read = async |mut connection: PoolConnection<Postgres>| {
-                if let Some(position) = min_position
-                    && self.checkpoint.read(&mut *connection).await? < position
-                {
-                    return Ok(None);
-                }
-                query(connection).await.map(Some)
-            };
-            if let Some(found) = replica.read(read).await {
-                return Ok(found);
-            }
-        }
-        freshness::reached(&self.checkpoint, min_position).await?;
-        Ok(query(self.primary.acquire().await?).await?)
-    }
-}
+pub use read_table::ReadTable;
 
 /// The reader's today, by the newest of their days, and the first of the last
 /// `days`, today among them.

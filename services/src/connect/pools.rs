@@ -182,7 +182,8 @@ pub fn reads_pool(args: &DatabaseArgs, replica: &ReplicaArgs) -> anyhow::Result<
         name: "reads",
         size: size.unwrap_or(args.database_pool_size),
         wait: REPLICA_WAIT,
-        statement: Some(REPLICA_PATIENCE),
+        // The server gives up first: then its connection is good.
+        statement: Some(REPLICA_PATIENCE.saturating_sub(Duration::from_millis(100))),
         with: &[],
     };
     let pool = pool(&url, &work).context("DATABASE_READ_URL")?;

@@ -27,7 +27,7 @@ const WAITS: [f64; 12] = [
 pub struct Usage {
     shown: Shown,
     waits: Family<Name, Histogram>,
-    in_vain: Family<Name, Counter>,
+    timeouts: Family<Name, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -52,8 +52,8 @@ impl Usage {
                 "Time that a request waited for a connection of a pool, connecting included",
                 Family::new_with_constructor(waits),
             ),
-            in_vain: metrics.register(
-                "reading_sessions_pool_waits_in_vain",
+            timeouts: metrics.register(
+                "reading_sessions_pool_timeouts",
                 "Requests that got no connection of a pool in time",
                 Family::default(),
             ),
@@ -73,10 +73,10 @@ impl Usage {
     pub fn time(&self, pool: PgPool) -> Pool {
         let name = Name::of(&pool);
         let waits = self.waits.get_or_create_owned(&name);
-        let in_vain = self.in_vain.get_or_create_owned(&name);
-        Pool::new(self.show(pool), move |wait, was_in_vain| {
+        let timeouts = self.timeouts.get_or_create_owned(&name);
+        Pool::new(self.show(pool), move |wait, timed_out| {
             waits.observe(wait.as_secs_f64());
-            in_vain.inc_by(u64::from(was_in_vain));
+            timeouts.inc_by(u64::from(timed_out));
         })
     }
 }

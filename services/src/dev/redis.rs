@@ -32,7 +32,7 @@ appendonly no
 # A test has a database of its own.
 databases 4096
 maxmemory 256mb
-maxmemory-policy volatile-ttl
+maxmemory-policy volatile-lru
 # A leftover server is recognised by its arguments.
 set-proc-title no
 ",

@@ -168,12 +168,8 @@ async fn warm_up(
         warm = tools.source.warm_up(&at, stop) => warm,
         never = follow => never,
     };
-    let warm = match warm {
-        Err(error) if matches!(error.downcast_ref(), Some(ReplayError::Running(_))) => {
-            return Ok(Done::new(0, "somebody fills it already".to_owned()));
-        }
-        warm => warm?,
-    };
+    // Who fills it already may have begun before it was emptied: tried again.
+    let warm = warm?;
     let said = format!(
         "{} active sessions, {} entries put",
         warm.sessions, warm.put

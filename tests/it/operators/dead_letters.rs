@@ -1,11 +1,11 @@
 //! Events that a projection cannot apply.
 
-use tests::app::settled;
+use tests::app::{settled, until};
 use tests::reader::id;
 use tests::{App, unknown};
 use uuid::Uuid;
 
-use super::{run, standing, until};
+use super::{run, standing};
 
 #[tokio::test]
 async fn a_dead_letter_is_shown_tried_again_and_applied_once_it_is_known() {

@@ -1,9 +1,10 @@
 //! Comparing what queries read with the log.
 
+use tests::app::until;
 use tests::process::command;
 use tests::{App, check};
 
-use super::{after_reading, begin, end, interrupt, run, schemas, until};
+use super::{after_reading, begin, end, interrupt, run, schemas};
 
 /// Whether somebody waits for a lock that a test has.
 async fn is_waited_for(app: &App) -> bool {

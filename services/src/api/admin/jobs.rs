@@ -149,6 +149,22 @@ pub async fn run(
     Ok((StatusCode::ACCEPTED, Json(standing.into())))
 }
 
+/// Warm up the cache
+///
+/// Puts every active session into Redis that is not there or is older there: as
+/// `jobs/warm_up/run`. A replay of `active_sessions` also removes what has no
+/// place there.
+#[utoipa::path(
+    post,
+    path = "/api/v1/admin/cache/warmup",
+    operation_id = "warmUp",
+    tag = "upkeep",
+    responses((status = 202, description = "It is asked for", body = JobStanding))
+)]
+pub async fn warm_up(pool: State<PgPool>) -> Result<(StatusCode, Json<JobStanding>), Problem> {
+    run(pool, Job::WarmUp).await
+}
+
 /// The job in the path.
 impl<S: Send + Sync> FromRequestParts<S> for Job {
     type Rejection = Problem;

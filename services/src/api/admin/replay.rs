@@ -1,4 +1,4 @@
-//! `POST /admin/projections/{name}/replay` and `POST /admin/cache/warmup`
+//! `POST /admin/projections/{name}/replay`
 
 use axum::Json;
 use axum::extract::State;
@@ -21,8 +21,6 @@ pub struct Params {
     restart: Option<bool>,
 }
 
-type Begin = (PgPool, Background);
-
 /// Replay a projection
 ///
 /// Makes it again from the log, in the background of this process. Queries go
@@ -37,35 +35,11 @@ type Begin = (PgPool, Background);
     responses((status = 202, description = "It has begun", body = Projection))
 )]
 pub async fn handle(
-    State(begin): State<Begin>,
+    State((pool, replays)): State<(PgPool, Background)>,
     name: Name,
     Query(params): Query<Params>,
 ) -> Result<(StatusCode, Json<Projection>), Problem> {
-    begun(begin, name, params.restart.unwrap_or(false)).await
-}
-
-/// Warm up the cache
-///
-/// Puts every active session into Redis as the log has it and removes what has
-/// no place there, in the background: a replay of `active_sessions`.
-#[utoipa::path(
-    post,
-    path = "/api/v1/admin/cache/warmup",
-    operation_id = "warmUp",
-    tag = "projections",
-    responses((status = 202, description = "It has begun", body = Projection))
-)]
-pub async fn warm_up(
-    State(begin): State<Begin>,
-) -> Result<(StatusCode, Json<Projection>), Problem> {
-    begun(begin, Name::ActiveSessions, false).await
-}
-
-async fn begun(
-    (pool, replays): Begin,
-    name: Name,
-    restart: bool,
-) -> Result<(StatusCode, Json<Projection>), Problem> {
+    let restart = params.restart.unwrap_or(false);
     let running = || {
         Problem::conflict(format!(
             "A replay of {name} is running, or was a moment ago"

@@ -96,9 +96,11 @@ impl Erasing {
         let erased = self.sessions.erase(reader_id, at).await?;
         if let Some(position) = erased.global_position {
             erasures::forget(&self.cache, reader_id, position).await;
-            if let Err(error) = upkeep::ask(&self.pool, Job::Erasures.as_str()).await {
-                tracing::debug!(%error, "a job was not asked for; it is due within a minute");
-            }
+            tokio::spawn(async move {
+                if let Err(error) = upkeep::ask(&self.pool, Job::Erasures.as_str()).await {
+                    tracing::debug!(%error, "a job was not asked for; it is due within a minute");
+                }
+            });
         }
         Ok(erased)
     }

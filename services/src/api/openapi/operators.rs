@@ -25,7 +25,7 @@ use crate::api::problem;
         hold::pause,
         hold::resume,
         replay::handle,
-        replay::warm_up,
+        jobs::warm_up,
         dead_letters::handle,
         dead_letter::show,
         dead_letter::retry,

@@ -57,8 +57,10 @@ pub async fn handle(
     let Found { active, stale } = reads.find(caller.reader_id, min_position).await?;
     let mut response = match active {
         Some(entry) => {
-            // Another session may be here next time, with a version like this one's.
-            let version = format!("{}.{}", entry.session_id, entry.sequence);
+            // Another session may be here next time, with a version like this one's;
+            // and what is stale today is not so tomorrow.
+            let stale_too = if stale { ".stale" } else { "" };
+            let version = format!("{}.{}{stale_too}", entry.session_id, entry.sequence);
             let body = ActiveSession {
                 session: Session::new(entry.session_id, entry.sequence, &entry.session),
                 stale,

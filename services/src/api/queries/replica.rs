@@ -3,6 +3,7 @@
 //! answer soon, the primary is asked.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -116,7 +117,10 @@ impl Replica {
             Ok(Err(error)) => (Reason::of(&error), error.to_string()),
             Err(late) => (Reason::Slow, late.to_string()),
         };
-        if self.breaker.open(Instant::now()) {
+        // One query that takes too long, or is in the way of what is replayed, says
+        // nothing of others; a second one does if none succeeded in between.
+        let opens = reason != Reason::Cancelled || self.breaker.doubts();
+        if opens && self.breaker.open(Instant::now()) {
             tracing::warn!(error, "the replica does not answer; the primary does");
         }
         Err(reason)
@@ -160,6 +164,8 @@ impl EncodeLabelValue for Reason {
 struct Breaker {
     /// When the next call may go through; `None` while it is closed.
     next: Mutex<Option<Instant>>,
+    /// Whether the last call was broken off.
+    doubted: AtomicBool,
 }
 
 impl Breaker {
@@ -176,6 +182,11 @@ impl Breaker {
         }
     }
 
+    /// A call was broken off; tells whether the one before it was too.
+    fn doubts(&self) -> bool {
+        self.doubted.swap(true, Ordering::Relaxed)
+    }
+
     /// A call failed; tells whether that is news.
     fn open(&self, now: Instant) -> bool {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,6 +195,7 @@ impl Breaker {
 
     /// A call succeeded; tells whether that is news.
     fn close(&self) -> bool {
+        self.doubted.store(false, Ordering::Relaxed);
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         next.take().is_some()
     }
@@ -212,6 +224,9 @@ mod tests {
 
         assert!(breaker.close());
         assert!(!breaker.close(), "no news");
+        assert!(!breaker.doubts() && breaker.doubts());
+        breaker.close();
+        assert!(!breaker.doubts(), "one succeeded in between");
         assert!(breaker.lets_through(rested) && breaker.lets_through(rested));
     }
 }

@@ -78,11 +78,10 @@ impl ActiveReads {
         let known = active_sessions::get(&inner.cache, reader_id, min_position).await;
         let active = match known {
             Ok(Known::Active(entry)) => Some(entry),
-            Ok(Known::None) => None,
-            Ok(Known::Nothing) => {
+            Ok(Known::Inactive) => None,
+            Ok(Known::Unknown) => {
                 inner.counts.answered(Answered::Miss);
-                let missed = active_sessions::miss(&inner.cache).await;
-                return inner.from_log(reader_id, min_position, missed.ok()).await;
+                return inner.from_log(reader_id, min_position, true).await;
             }
             Err(error) => {
                 inner.counts.answered(match error {
@@ -90,7 +89,7 @@ impl ActiveReads {
                     CacheError::Failed(_) => Answered::RedisFailed,
                     CacheError::Away => Answered::RedisAway,
                 });
-                return inner.from_log(reader_id, min_position, None).await;
+                return inner.from_log(reader_id, min_position, false).await;
             }
         };
         let stale = inner.pulse.is_lost();
@@ -104,21 +103,22 @@ impl ActiveReads {
 }
 
 impl Inner {
+    /// The reader's active session as the log has it; filled into Redis if that
+    /// answers.
     async fn from_log(
         self: &Arc<Self>,
         reader_id: ReaderId,
         min_position: Option<i64>,
-        missed: Option<Missed>,
+        fill: bool,
     ) -> Result<Found, Problem> {
-        let found = match min_position {
-            None => self.join(reader_id, missed).await,
-            // One that is on its way may have read the log before the position.
-            Some(_) => self.depart(reader_id, missed).await,
-        };
-        // The task is dropped only when the runtime is.
-        let found = found.map_err(|_| Problem::internal())?;
-        let as_of = found.map_err(|error| Problem::from(&*error))?;
-        if min_position.is_some_and(|position| as_of.head < position) {
+        let mut as_of = self.join(reader_id, fill).await?;
+        let is_behind = |as_of: &AsOf| min_position.is_some_and(|position| as_of.head < position);
+        // One that was on its way may have read the log before the position; the
+        // next one departs after this call came.
+        if is_behind(&as_of) {
+            as_of = self.join(reader_id, fill).await?;
+        }
+        if is_behind(&as_of) {
             return Err(Problem::not_yet());
         }
         Ok(Found {
@@ -127,25 +127,37 @@ impl Inner {
         })
     }
 
-    /// The read of the log that is on its way for a reader, or a new one.
-    fn join(self: &Arc<Self>, reader_id: ReaderId, missed: Option<Missed>) -> Flight {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&reader_id) {
-            self.counts.joined();
-            return flight.clone();
-        }
-        let flight = self.depart(reader_id, missed);
-        flights.insert(reader_id, flight.clone());
-        flight
+    /// Waits for the read of the log that is on its way for a reader, or a new one.
+    async fn join(self: &Arc<Self>, reader_id: ReaderId, fill: bool) -> Result<Arc<AsOf>, Problem> {
+        let flight = {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(flight) = flights.get(&reader_id) {
+                self.counts.joined();
+                flight.clone()
+            } else {
+                let flight = self.depart(reader_id, fill);
+                flights.insert(reader_id, flight.clone());
+                flight
+            }
+        };
+        // The task is dropped only when the runtime is.
+        let landed = flight.await.map_err(|_| Problem::internal())?;
+        landed.map_err(|error| Problem::from(&*error))
     }
 
     /// Reads the log in a task of its own, which no client that hangs up ends:
     /// others may wait for it.
-    fn depart(self: &Arc<Self>, reader_id: ReaderId, missed: Option<Missed>) -> Flight {
+    fn depart(self: &Arc<Self>, reader_id: ReaderId, fill: bool) -> Flight {
         let (arrived, flight) = oneshot::channel();
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             let landing = Landing(&inner, reader_id);
+            // Before the log is read: what Redis is told after it is newer.
+            let missed = if fill {
+                active_sessions::miss(&inner.cache).await.ok()
+            } else {
+                None
+            };
             let read = inner.sessions.active(reader_id).await;
             // Whoever comes from now on must see what is written from now on.
             drop(landing);
@@ -164,8 +176,7 @@ impl Inner {
                     let as_of = Arc::new(AsOf { active, head });
                     let _ = arrived.send(Ok(Arc::clone(&as_of)));
                     if let Some(missed) = missed {
-                        let active = as_of.active.as_deref();
-                        inner.fill(missed, reader_id, active, version).await;
+                        inner.fill(missed, reader_id, &as_of, version).await;
                     }
                 }
                 Err(error) => drop(arrived.send(Err(Arc::new(error)))),
@@ -174,15 +185,10 @@ impl Inner {
         flight.shared()
     }
 
-    async fn fill(
-        &self,
-        missed: Missed,
-        reader_id: ReaderId,
-        active: Option<&Entry>,
-        version: i64,
-    ) {
-        let filled = active_sessions::fill(&self.cache, missed, reader_id, active, version).await;
-        self.counts.filled(match filled {
+    async fn fill(&self, missed: Missed, reader_id: ReaderId, as_of: &AsOf, version: i64) {
+        let (active, head) = (as_of.active.as_deref(), as_of.head);
+        let filled = active_sessions::fill(&self.cache, missed, reader_id, active, version, head);
+        self.counts.filled(match filled.await {
             Ok(Filled::Taken(0)) => Fill::Older,
             Ok(Filled::Taken(_)) => Fill::Taken,
             Ok(Filled::Late) => Fill::Late,
