@@ -81,9 +81,13 @@ pub fn router(
         history,
         daily_stats,
     } = handles;
-    let work = middleware::from_fn_with_state(Places::default(), work::work);
-    let admitted =
-        |preset| middleware::from_fn_with_state((admission.clone(), preset), admission::readers);
+    let places = Places::default();
+    let anyone = (admission.clone(), places.clone());
+    let anyone = middleware::from_fn_with_state(anyone, admission::anyone);
+    let admitted = move |preset| {
+        let state = (admission.clone(), places.clone(), preset);
+        middleware::from_fn_with_state(state, admission::readers)
+    };
     let once = Idempotency::new(history.primary.clone());
     let once = middleware::from_fn_with_state(once, idempotency::once);
 
@@ -123,7 +127,6 @@ pub fn router(
             .method_not_allowed_fallback(method_not_allowed)
             .layer((
                 admitted(preset),
-                work.clone(),
                 CatchPanicLayer::custom(edge::panicked),
                 DefaultBodyLimit::max(MAX_BODY),
             ))
@@ -137,18 +140,13 @@ pub fn router(
             Problem::not_found("There is nothing at this address; /docs describes what there is")
         })
         .method_not_allowed_fallback(method_not_allowed)
-        .layer((
-            middleware::from_fn_with_state(admission, admission::anyone),
-            work,
-        ))
+        .layer(anyone)
         .nest("/api/v1/reading-sessions", sessions);
     let compression = CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE));
-    let past_cors = router.clone().layer(compression.clone());
     router.layer((
         middleware::from_fn_with_state(Traffic::of_apps(metrics), edge::edge),
         CatchPanicLayer::custom(edge::panicked),
-        middleware::from_fn_with_state(past_cors, cors::unless_preflight),
-        cors::layer(origins),
+        cors::Pages::of(origins),
         compression,
     ))
 }

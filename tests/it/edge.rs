@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::HeaderValue;
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::routing::get;
 use reqwest::{Method, Response};
 use serde_json::json;
@@ -24,7 +25,11 @@ use uuid::Uuid;
 async fn behind_the_edge(router: Router, places: work::Places) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = router.layer(middleware::from_fn_with_state(places, work::work));
+    let work = move |request: Request, next: Next| {
+        let places = places.clone();
+        async move { places.work(next.run(request)).await }
+    };
+    let router = router.layer(middleware::from_fn(work));
     let router = edge::around(router, Traffic::of_apps(&Metrics::default()));
     let stop = CancellationToken::new();
     tokio::spawn(serve::run(

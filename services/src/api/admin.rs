@@ -21,7 +21,7 @@ pub mod replay;
 use super::admission::{self, Admission};
 use super::problem::Problem;
 use super::traffic::Traffic;
-use super::work::{self, Places};
+use super::work::Places;
 use super::{edge, health, openapi};
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
@@ -85,8 +85,10 @@ fn calls(handles: Handles) -> Router {
         .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer((
-            middleware::from_fn_with_state(admission, admission::operators),
-            middleware::from_fn_with_state(Places::of(MAX_IN_FLIGHT), work::work),
+            middleware::from_fn_with_state(
+                (admission, Places::of(MAX_IN_FLIGHT)),
+                admission::operators,
+            ),
             CatchPanicLayer::custom(edge::panicked),
         ))
 }

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::auth::{Caller, Keys};
 use super::problem::Problem;
 use super::rate_limit::{Client, Limiter, Preset};
+use super::work::Places;
 
 /// What admission needs to know; cheap to clone.
 #[derive(Clone)]
@@ -48,20 +49,20 @@ impl Admission {
 /// The middleware for client apps' calls that share a preset: a good token,
 /// and a place under the reader's limit. Failures are counted by address.
 pub async fn readers(
-    State((admission, preset)): State<(Admission, Preset)>,
+    State((admission, places, preset)): State<(Admission, Places, Preset)>,
     request: Request,
     next: Next,
 ) -> Response {
     // What may be called is no secret, and a browser asks without a token.
     if request.method() == Method::OPTIONS {
-        return anyone(State(admission), request, next).await;
+        return anyone(State((admission, places)), request, next).await;
     }
-    admit(&admission, preset, Ok, request, next).await
+    admit(&admission, &places, preset, Ok, request, next).await
 }
 
 /// The middleware for operators' calls: a good token that says it is one's.
 pub async fn operators(
-    State(admission): State<Admission>,
+    State((admission, places)): State<(Admission, Places)>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -72,13 +73,15 @@ pub async fn operators(
             Err(Problem::forbidden("This needs an operator's token"))
         }
     };
-    admit(&admission, Preset::LowFrequency, only, request, next).await
+    let preset = Preset::LowFrequency;
+    admit(&admission, &places, preset, only, request, next).await
 }
 
 /// Lets a caller in who has a good token, a place under the limit, and is one
-/// of `only`.
+/// of `only`; then there must be a place to work.
 async fn admit(
     admission: &Admission,
+    places: &Places,
     preset: Preset,
     only: impl FnOnce(Caller) -> Result<Caller, Problem>,
     mut request: Request,
@@ -102,7 +105,7 @@ async fn admit(
         match caller.and_then(only) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
-                next.run(request).await
+                places.work(next.run(request)).await
             }
             Err(problem) => problem.into_response(),
         }
@@ -112,13 +115,17 @@ async fn admit(
 }
 
 /// The middleware for what needs no token.
-pub async fn anyone(State(admission): State<Admission>, request: Request, next: Next) -> Response {
+pub async fn anyone(
+    State((admission, places)): State<(Admission, Places)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let client = Client::at(address(&request, &admission.trusted_proxies));
     let permit = admission.limiter.check(Preset::Normal, client).await;
     let mut response = if permit.retry_after.is_some() {
         Problem::too_many_requests(permit.retry_after_seconds()).into_response()
     } else {
-        next.run(request).await
+        places.work(next.run(request)).await
     };
     permit.write(response.headers_mut());
     response

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
@@ -30,24 +28,24 @@ impl Places {
     pub fn of(count: usize) -> Self {
         Self(Arc::new(Semaphore::new(count)))
     }
+
+    /// The answer to a request, if there is a place for it and it comes in time.
+    pub async fn work(&self, answer: impl Future<Output = Response>) -> Response {
+        let Ok(_place) = self.0.try_acquire() else {
+            return Problem::unavailable("The service is overloaded; try again shortly")
+                .into_response();
+        };
+        match tokio::time::timeout(DEADLINE, answer).await {
+            Ok(response) => response,
+            Err(late) => Problem::unavailable("The answer took too long")
+                .because(&late)
+                .into_response(),
+        }
+    }
 }
 
 impl Default for Places {
     fn default() -> Self {
         Self::of(MAX_IN_FLIGHT)
-    }
-}
-
-/// The middleware.
-pub async fn work(State(places): State<Places>, request: Request, next: Next) -> Response {
-    let Ok(_place) = places.0.try_acquire() else {
-        return Problem::unavailable("The service is overloaded; try again shortly")
-            .into_response();
-    };
-    match tokio::time::timeout(DEADLINE, next.run(request)).await {
-        Ok(response) => response,
-        Err(late) => Problem::unavailable("The answer took too long")
-            .because(&late)
-            .into_response(),
     }
 }
