@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, header};
@@ -13,10 +13,12 @@ use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use projections::cache::{Cache, CacheError};
-use redis::Script;
+use projections::cache::Cache;
+
+mod shared_count;
 
 use crate::config::RateLimitArgs;
+use shared_count::SharedCount;
 
 /// Calls that may be made in a window.
 pub const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -134,20 +136,19 @@ type Local =
 
 /// Counts calls.
 pub struct Limiter {
-    cache: Cache,
-    script: Script,
+    shared: SharedCount,
     window: Duration,
-    deadline: Duration,
     limits: [NonZeroU32; 4],
     local: [Local; 4],
     clock: DefaultClock,
     checks: AtomicU64,
-    /// Whether Redis did not answer when it was last asked.
-    away: AtomicBool,
 }
 
 impl Limiter {
     /// Counts in `cache`.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     #[must_use]
     pub fn new(args: &RateLimitArgs, cache: Cache) -> Self {
         let limits = Preset::ALL.map(|preset| preset.limit(args));
@@ -159,57 +160,31 @@ impl Limiter {
             RateLimiter::dashmap(quota).with_middleware()
         });
         Self {
-            cache,
-            script: Script::new(include_str!("rate_limit/sliding_window.lua")),
+            shared: SharedCount::start(cache, args.window, args.deadline),
             window: args.window,
-            deadline: args.deadline,
             limits,
             local,
             clock: DefaultClock::default(),
             checks: AtomicU64::new(0),
-            away: AtomicBool::new(false),
         }
     }
 
     /// Counts a call, if it may be made.
     pub async fn check(&self, preset: Preset, client: Client) -> Permit {
-        match self.check_in_redis(preset, client).await {
-            Ok(permit) => {
-                if self.away.swap(false, Ordering::Relaxed) {
-                    tracing::info!("calls are counted for all processes again");
-                }
-                permit
-            }
-            Err(error) => {
-                if !self.away.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "calls are counted by this process alone");
-                }
-                self.check_here(preset, client)
-            }
-        }
-    }
-
-    async fn check_in_redis(&self, preset: Preset, client: Client) -> Result<Permit, CacheError> {
         let limit = self.limits[preset as usize].get();
         let key = match client {
             Client::Reader(id) => format!("rate_limit:{}:user:{id}", preset.name()),
             Client::Address(ip) => format!("rate_limit:{}:ip:{ip}", preset.name()),
         };
-        let mut call = self.script.key(key);
-        call.arg(limit).arg(millis(self.window));
-        let (allowed, remaining, reset_ms): (bool, u32, u64) = self
-            .cache
-            .ask(self.deadline, async |mut redis| {
-                call.invoke_async(&mut redis).await
-            })
-            .await?;
-        let reset = Duration::from_millis(reset_ms);
-        Ok(Permit {
-            limit,
-            remaining,
-            reset,
-            retry_after: (!allowed).then_some(reset),
-        })
+        match self.shared.count(key, limit).await {
+            Some(counted) => Permit {
+                limit,
+                remaining: counted.remaining,
+                reset: counted.reset,
+                retry_after: (!counted.allowed).then_some(counted.reset),
+            },
+            None => self.check_here(preset, client),
+        }
     }
 
     /// A leaky bucket (GCRA), which is what can be had in one process without
@@ -241,10 +216,6 @@ impl Limiter {
             }
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
--- Counts a call in a sliding window, if it may be made.
+-- Counts calls in a sliding window, each if it may be made.
 --
 -- The window slides in steps of a sixtieth: a step's calls count until all of
 -- them are older than the window. So there are never more than the limit in
@@ -7,13 +7,12 @@
 -- the string was begun. The first entry has none that count; it says what is to
 -- be taken off.
 --
--- KEYS[1] the client; ARGV[1] calls in a window; ARGV[2] the window in ms.
--- Returns whether the call may be made, how many are left, and in how many
--- milliseconds more are left.
+-- KEYS: the client of each call. ARGV: the window in ms, then for each call how
+-- many may be made in a window. Returns for each whether it may be made, how many
+-- are left, and in how many milliseconds more are left.
 local STEPS = 60
 local ENTRY, SIZE = '>I6I6', 12
-local limit = tonumber(ARGV[1])
-local width = tonumber(ARGV[2])
+local width = tonumber(ARGV[1])
 local length = width / STEPS
 
 -- The server's clock: those of the callers differ.
@@ -21,44 +20,52 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local step = math.floor(now / length)
 
-local held = redis.call('GET', KEYS[1]) or struct.pack(ENTRY, 0, 0)
--- The first that counts, and what came before it.
-local _, before = struct.unpack(ENTRY, held)
-local first = SIZE + 1
-while first < #held do
-    local s, calls = struct.unpack(ENTRY, held, first)
-    if s >= step - STEPS then
-        break
-    end
-    before, first = calls, first + SIZE
-end
-local newest, calls = struct.unpack(ENTRY, held, #held - SIZE + 1)
-
 -- When a step does not count any more.
 local function gone(s)
     return math.max(1, math.ceil((s + STEPS + 1) * length - now))
 end
 
-if calls - before < limit then
-    local last = #held
-    if newest >= step then
-        last = last - SIZE
-    else
-        newest = step
+local function count(key, limit)
+    local held = redis.call('GET', key) or struct.pack(ENTRY, 0, 0)
+    -- The first that counts, and what came before it.
+    local _, before = struct.unpack(ENTRY, held)
+    local first = SIZE + 1
+    while first < #held do
+        local s, calls = struct.unpack(ENTRY, held, first)
+        if s >= step - STEPS then
+            break
+        end
+        before, first = calls, first + SIZE
     end
-    held = string.sub(held, first - SIZE, last) .. struct.pack(ENTRY, newest, calls + 1)
-    redis.call('SET', KEYS[1], held, 'PX', width + math.ceil(length))
-    return { 1, limit - (calls + 1 - before), gone((struct.unpack(ENTRY, held, SIZE + 1))) }
+    local newest, calls = struct.unpack(ENTRY, held, #held - SIZE + 1)
+
+    if calls - before < limit then
+        local last = #held
+        if newest >= step then
+            last = last - SIZE
+        else
+            newest = step
+        end
+        held = string.sub(held, first - SIZE, last) .. struct.pack(ENTRY, newest, calls + 1)
+        redis.call('SET', key, held, 'PX', width + math.ceil(length))
+        return 1, limit - (calls + 1 - before), gone((struct.unpack(ENTRY, held, SIZE + 1)))
+    end
+
+    -- When so many are gone that one more may come; more than one must go where
+    -- the limit was lowered.
+    local wait = 1
+    for at = first, #held, SIZE do
+        local s, upto = struct.unpack(ENTRY, held, at)
+        wait = gone(s)
+        if calls - upto < limit then
+            break
+        end
+    end
+    return 0, 0, wait
 end
 
--- When so many are gone that one more may come; more than one must go where
--- the limit was lowered.
-local wait = 1
-for at = first, #held, SIZE do
-    local s, upto = struct.unpack(ENTRY, held, at)
-    wait = gone(s)
-    if calls - upto < limit then
-        break
-    end
+local counted = {}
+for i = 1, #KEYS do
+    counted[i] = { count(KEYS[i], tonumber(ARGV[i + 1])) }
 end
-return { 0, 0, wait }
+return counted
