@@ -43,7 +43,7 @@ Examples:
     Export(ExportArgs),
     /// Erase all data of a reader, for good.
     #[command(
-        after_help = "From the first moment on nothing is shown of the reader. Then the log is written over, and one \
+        after_help = "From the first moment on no session of the reader is found; history and statistics follow. Then the log is written over, and one \
 that is stopped or killed there is finished by the role `maintenance`, or by the same command. \
 docs/operations.md says where copies remain.
 
@@ -172,7 +172,7 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<ExitCode> {
             erasures::forget(&connect::cache(&args.redis)?, reader_id, position).await;
         }
         print(&format!(
-            "{} sessions of reader {reader_id} are erased: nothing is shown of them any more.",
+            "{} sessions of reader {reader_id} are erased; history and statistics follow within moments.",
             count(erased.sessions)
         ))?;
     } else if begun.is_none_or(|begun| begun.done_at.is_some()) {
