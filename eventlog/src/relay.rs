@@ -11,8 +11,10 @@ mod outage;
 
 use std::time::{Duration, Instant};
 
+use async_nats::header::{HeaderMap, HeaderValue, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
@@ -242,43 +244,58 @@ impl Relay {
     }
 
     /// Publishes a window, all at once, each event expecting to follow the one
-    /// before it. Anything unexpected, a duplicate too, means that the stream
-    /// is not where we think: the dedupe of a stream is checked before the
-    /// expected sequence, so a duplicate proves nothing about order.
+    /// before it. So only the last is acknowledged: had one before it not been
+    /// stored as expected, neither would the last. Anything unexpected, a duplicate
+    /// too, means that the stream is not where we think: the dedupe of a stream is
+    /// checked before the expected sequence, so a duplicate proves nothing about
+    /// order.
     async fn publish(&self, events: &[Stored], mut cursor: Cursor) -> Result<Cursor, RelayError> {
-        let mut acknowledgements = Vec::with_capacity(events.len());
-        for event in events {
-            let cloud_event = CloudEvent::of(event, cursor.global_position)?;
-            let payload = serde_json::to_vec(&cloud_event).expect("events are plain JSON");
-            let message = PublishMessage::build()
-                .message_id(event.id())
-                .expected_last_sequence(cursor.stream_sequence)
-                .payload(payload.into());
-            let subject = self
-                .subjects
-                .event(&event.event_type, cloud_event.partitionkey);
-            let acknowledgement = self
-                .jetstream
-                .send_publish(subject, message)
+        let client = self.jetstream.client();
+        let Some((last, before)) = events.split_last() else {
+            return Ok(cursor);
+        };
+        for event in before {
+            let (subject, payload) = self.message(event, cursor)?;
+            let mut headers = HeaderMap::new();
+            headers.insert(NATS_MESSAGE_ID, event.id());
+            let expected = HeaderValue::from(cursor.stream_sequence);
+            headers.insert(NATS_EXPECTED_LAST_SEQUENCE, expected);
+            client
+                .publish_with_headers(subject, headers, payload)
                 .await
                 .map_err(|error| RelayError::Publish(error.into()))?;
-            cursor.stream_sequence += 1;
-            cursor.global_position = event.global_position;
-            acknowledgements.push((cursor.stream_sequence, acknowledgement));
+            cursor = cursor.after(event);
         }
-        for (expected, acknowledgement) in acknowledgements {
-            let stored = acknowledgement
-                .await
-                .map_err(|error| RelayError::Publish(error.into()))?;
-            if stored.duplicate || stored.sequence != expected {
-                return Err(RelayError::OutOfStep {
-                    expected,
-                    actual: stored.sequence,
-                    duplicate: stored.duplicate,
-                });
-            }
+        let (subject, payload) = self.message(last, cursor)?;
+        let message = PublishMessage::build()
+            .message_id(last.id())
+            .expected_last_sequence(cursor.stream_sequence)
+            .payload(payload);
+        cursor = cursor.after(last);
+        let sent = self.jetstream.send_publish(subject, message).await;
+        let stored = match sent {
+            Ok(acknowledgement) => acknowledgement.await,
+            Err(error) => Err(error),
+        };
+        let stored = stored.map_err(|error| RelayError::Publish(error.into()))?;
+        if stored.duplicate || stored.sequence != cursor.stream_sequence {
+            return Err(RelayError::OutOfStep {
+                expected: cursor.stream_sequence,
+                actual: stored.sequence,
+                duplicate: stored.duplicate,
+            });
         }
         Ok(cursor)
+    }
+
+    /// An event as it is published, and where.
+    fn message(&self, event: &Stored, after: Cursor) -> Result<(String, Bytes), RelayError> {
+        let cloud_event = CloudEvent::of(event, after.global_position)?;
+        let subject = self
+            .subjects
+            .event(&event.event_type, cloud_event.partitionkey);
+        let payload = serde_json::to_vec(&cloud_event).expect("events are plain JSON");
+        Ok((subject, payload.into()))
     }
 }
 
@@ -309,7 +326,7 @@ pub async fn announce(
 async fn tell(client: async_nats::Client, subjects: &Subjects, head: &mut watch::Receiver<i64>) {
     while head.changed().await.is_ok() {
         if let Err(error) = client
-            .publish(subjects.wake().to_owned(), bytes::Bytes::new())
+            .publish(subjects.wake().to_owned(), Bytes::new())
             .await
         {
             tracing::debug!(%error, "a wake-up was not sent");

@@ -4,10 +4,10 @@ use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use sqlx::PgConnection;
 
 use super::{DEADLINE, RelayError};
-use crate::Subjects;
 use crate::cloud_event::CloudEvent;
 use crate::deadline::within;
 use crate::stream::StreamError;
+use crate::{Stored, Subjects};
 
 /// Where the stream ends.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,14 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Where it ends once an event is stored.
+    pub fn after(self, event: &Stored) -> Self {
+        Self {
+            stream_sequence: self.stream_sequence + 1,
+            global_position: event.global_position,
+        }
+    }
+
     /// That the stream still ends here. It does not when NATS lost its disk, or
     /// another relay leads, and one that has nothing to publish would not see it.
     pub async fn holds(&self, stream: &Stream) -> Result<(), RelayError> {
