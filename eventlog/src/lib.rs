@@ -26,6 +26,8 @@ pub mod tail;
 pub mod erase;
 pub mod export;
 
+pub mod server;
+
 pub mod error;
 
 pub use append::Appender;

@@ -46,6 +46,18 @@ pub async fn ensure(
     ensure_as(jetstream, wanted).await
 }
 
+/// The stream of events as it must be; `None` when there is none.
+///
+/// # Errors
+/// See [`StreamError`].
+pub async fn find(
+    jetstream: &jetstream::Context,
+    subjects: &Subjects,
+) -> Result<Option<Stream>, StreamError> {
+    let wanted = wanted(EVENTS, subjects.stream(), subjects.all());
+    find_as(jetstream, &wanted).await
+}
+
 /// The stream of dead letters; otherwise as [`ensure`].
 ///
 /// # Errors
@@ -63,13 +75,26 @@ pub async fn ensure_dead_letters(
 }
 
 async fn ensure_as(jetstream: &jetstream::Context, wanted: Config) -> Result<Stream, StreamError> {
-    let stream = match jetstream.get_stream(&wanted.name).await {
-        Ok(stream) => stream,
-        Err(error) if missing(&error.kind()) => create(jetstream, &wanted).await?,
-        Err(error) => return Err(StreamError::Unavailable(error.into())),
-    };
+    if let Some(stream) = find_as(jetstream, &wanted).await? {
+        return Ok(stream);
+    }
+    let stream = create(jetstream, &wanted).await?;
     compare(&wanted, &stream.cached_info().config)?;
     Ok(stream)
+}
+
+async fn find_as(
+    jetstream: &jetstream::Context,
+    wanted: &Config,
+) -> Result<Option<Stream>, StreamError> {
+    match jetstream.get_stream(&wanted.name).await {
+        Ok(stream) => {
+            compare(wanted, &stream.cached_info().config)?;
+            Ok(Some(stream))
+        }
+        Err(error) if missing(&error.kind()) => Ok(None),
+        Err(error) => Err(StreamError::Unavailable(error.into())),
+    }
 }
 
 fn missing(kind: &GetStreamErrorKind) -> bool {

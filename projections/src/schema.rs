@@ -100,3 +100,23 @@ pub async fn create_partitions(pool: &PgPool) -> sqlx::Result<i32> {
     }
     Ok(created)
 }
+
+/// How many of the next months have partitions already.
+///
+/// # Errors
+/// Those of Postgres.
+pub async fn months_ahead(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!"
+        from generate_series(1, $1) as ahead (months)
+        cross join lateral to_char(
+            date_trunc('month', now() at time zone 'UTC') + make_interval(months => months),
+            'YYYY_MM'
+        ) as month
+        where to_regclass('public.events_' || month) is not null
+            and to_regclass('read.history_' || month) is not null"#,
+        MONTHS_AHEAD
+    )
+    .fetch_one(pool)
+    .await
+}

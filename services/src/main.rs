@@ -10,6 +10,7 @@ use services::config::{DatabaseArgs, ServeArgs};
 use services::operator::config::Settings;
 use services::operator::dead_letters::DeadLettersArgs;
 use services::operator::dev::DevArgs;
+use services::operator::doctor::DoctorArgs;
 use services::operator::events::EventsCommand;
 use services::operator::projections::ProjectionsArgs;
 use services::operator::reader::ReaderCommand;
@@ -92,6 +93,16 @@ Examples:
         #[arg(short, long, value_enum, default_value = "text")]
         output: Output,
     },
+    /// Look whether the servers are as they must be and everything goes on.
+    #[command(
+        after_help = "It changes nothing. Exit codes: 0 nothing fails (there may be warnings), \
+1 something does, 2 usage.
+
+Examples:
+  reading-sessions doctor
+  reading-sessions doctor -o json"
+    )]
+    Doctor(DoctorArgs),
     /// Show how far projections are and who works on them; pause or resume one.
     #[command(after_help = "Exit codes: 0 done, 1 not done (or not known), 2 usage.
 
@@ -204,6 +215,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 Output::Json => print(&format!("{:#}", settings.json()))?,
             }
         }
+        Command::Doctor(args) => return operator::doctor::run(&args).await,
         Command::Projections(args) => return operator::projections::run(&args).await,
         Command::Replay(args) => return operator::replay::run(&args).await,
         Command::WarmUp(args) => return operator::warm_up::run(&args).await,

@@ -17,6 +17,7 @@ mod table;
 pub mod config;
 pub mod dead_letters;
 pub mod dev;
+pub mod doctor;
 pub mod events;
 pub mod migrate;
 pub mod projections;

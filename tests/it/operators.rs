@@ -2,6 +2,7 @@
 //! with what cannot be applied. Everything goes on meanwhile.
 
 mod dead_letters;
+mod doctor;
 mod verify;
 
 use std::process::{Output, Stdio};
