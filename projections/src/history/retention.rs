@@ -96,22 +96,15 @@ async fn retire_oldest(
     if open {
         return Ok(None);
     }
-    // Ended sessions do not change, so this may be done before anybody waits.
-    let count = format!(
-        "create temp table retired as
-            select reader_id, book_id, count(*) as sessions
-            from read.{partition} group by reader_id, book_id"
-    );
-    connection.execute(count.as_str()).await?;
-    let sessions: i64 =
-        sqlx::query_scalar("select coalesce(sum(sessions), 0)::bigint from retired")
-            .fetch_one(&mut *connection)
-            .await?;
     let mut transaction = connection.begin().await?;
-    // The projection stands still meanwhile; queries go on.
+    // The projection stands still meanwhile, so that no session is erased which is
+    // counted here; queries go on.
     let settle = format!(
         "set local idle_in_transaction_session_timeout = '60s';
         select from read.checkpoints where projection = '{name}' for update;
+        create temp table retired on commit drop as
+            select reader_id, book_id, count(*) as sessions
+            from read.{partition} group by reader_id, book_id;
         update read.history_totals as totals
             set sessions = totals.sessions - retired.sessions
             from retired
@@ -127,11 +120,14 @@ async fn retire_oldest(
         shadow = replay::schema_of(History::NAME)
     );
     transaction.execute(settle.as_str()).await?;
+    let sessions: i64 =
+        sqlx::query_scalar("select coalesce(sum(sessions), 0)::bigint from retired")
+            .fetch_one(&mut *transaction)
+            .await?;
     lock(&mut transaction, stop).await?;
     let drop = format!(
         "alter table read.history detach partition read.{partition};
-        drop table read.{partition};
-        drop table retired"
+        drop table read.{partition}"
     );
     transaction.execute(drop.as_str()).await?;
     transaction.commit().await?;
