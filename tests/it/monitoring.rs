@@ -18,7 +18,7 @@ async fn until(app: &App, what: &str, so: impl Fn(&Metrics) -> bool) {
         if so(&metrics) {
             return;
         }
-        assert!(started.elapsed() < SETTLE, "{what}: {metrics:?}");
+        assert!(started.elapsed() < 2 * SETTLE, "{what}: {metrics:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
@@ -58,6 +58,11 @@ async fn how_far_relay_and_projections_are_is_shown() {
     let operator = app.operator();
     let pause = "/projections/history/pause";
     let _ = operator.call(reqwest::Method::POST, pause, None).await.ok();
+    until(&app, "the worker stops", |metrics| {
+        metrics.count(&of("history", "projection_paused")) == 1
+            && metrics.count(&of("history", "projection_works")) == 0
+    })
+    .await;
     let reader = app.reader();
     let _ = reader.start(Uuid::new_v4()).await.ok();
     let _ = reader.start(Uuid::new_v4()).await.ok();

@@ -7,7 +7,9 @@ for i = 2, #KEYS do
     local key, a = KEYS[i], 5 + (i - 2) * 8
     local kind, version = ARGV[a], tonumber(ARGV[a + 1])
     local known = tonumber(redis.call('HGET', key, 'version') or -1) or -1
-    if version > known then
+    -- What is not to be shown goes also when it was put meanwhile, by who read the
+    -- log as far.
+    if version > known or (kind == 'forget' and version == known) then
         if kind == 'put' then
             redis.call('DEL', key)
             redis.call('HSET', key, 'version', ARGV[a + 1], 'id', ARGV[a + 2],
