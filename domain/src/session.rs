@@ -338,13 +338,10 @@ impl Progress {
 }
 
 impl ProgressChange {
-    /// This change and then a later one, as one.
-    #[must_use]
-    pub fn then(self, later: Self) -> Self {
-        Self {
-            latest: later.latest.or(self.latest),
-            ..later
-        }
+    /// Becomes this change and then a later one, as one.
+    pub fn extend(&mut self, later: Self) {
+        let latest = later.latest.or_else(|| self.latest.take());
+        *self = Self { latest, ..later };
     }
 }
 

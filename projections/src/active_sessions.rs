@@ -81,6 +81,7 @@ impl Projection for ActiveSessions {
 
     /// Short: a script holds up Redis for as long as it runs.
     const PACE: Duration = Duration::from_millis(5);
+    const MAX_PACE: Duration = Duration::from_millis(50);
 
     type Batch = BTreeMap<ReaderId, Write>;
 
@@ -100,11 +101,13 @@ impl Projection for ActiveSessions {
             }
             // It has ended or was erased.
             (SessionEvent::SessionEnded(_), ..) | (_, None, _) => Change::None,
-            (_, Some(progress), Some(Change::Put(of, _, start, before))) if of == id => {
-                Change::Put(id, sequence, start, before.then(progress))
+            (_, Some(progress), Some(Change::Put(of, _, start, mut all))) if of == id => {
+                all.extend(progress);
+                Change::Put(id, sequence, start, all)
             }
-            (_, Some(progress), Some(Change::Update(of, _, before))) if of == id => {
-                Change::Update(id, sequence, before.then(progress))
+            (_, Some(progress), Some(Change::Update(of, _, mut all))) if of == id => {
+                all.extend(progress);
+                Change::Update(id, sequence, all)
             }
             // Something before it was left out.
             (_, Some(_), Some(Change::Forget)) => Change::Forget,

@@ -3,6 +3,7 @@
 //! Many events of one session in a batch become one row write, since the last
 //! one says where the session stands.
 
+use std::collections::btree_map;
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::session::ProgressChange;
@@ -60,28 +61,30 @@ impl Projection for History {
     type Batch = Rows;
 
     fn fold(Rows { sessions, erased }: &mut Rows, event: &Recorded) {
-        let before = sessions.remove(&event.session_id);
         let Some(change) = event.event.progress() else {
+            sessions.remove(&event.session_id);
             erased.insert(event.session_id);
             return;
         };
-        let start = match &event.event {
-            SessionEvent::SessionStarted(start) => Some(start.clone()),
-            _ => None,
-        };
-        let row = match before {
-            Some(row) => Row {
-                start: row.start,
-                change: row.change.then(change),
-                version: event.sequence,
-            },
-            None => Row {
-                start,
-                change,
-                version: event.sequence,
-            },
-        };
-        sessions.insert(event.session_id, row);
+        let version = event.sequence;
+        match sessions.entry(event.session_id) {
+            btree_map::Entry::Occupied(row) => {
+                let row = row.into_mut();
+                row.change.extend(change);
+                row.version = version;
+            }
+            btree_map::Entry::Vacant(place) => {
+                let start = match &event.event {
+                    SessionEvent::SessionStarted(start) => Some(start.clone()),
+                    _ => None,
+                };
+                place.insert(Row {
+                    start,
+                    change,
+                    version,
+                });
+            }
+        }
     }
 
     fn rows(batch: &Rows) -> usize {

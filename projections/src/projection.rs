@@ -25,6 +25,10 @@ pub trait Projection: Send {
     /// they just did.
     const PACE: Duration = Duration::from_millis(50);
 
+    /// The most time between them, where steps are dear and events keep coming.
+    /// Shorter than readers wait for what they just did.
+    const MAX_PACE: Duration = Duration::from_secs(3);
+
     /// What many events come to before they are written.
     type Batch: Default + Send;
 

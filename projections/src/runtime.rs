@@ -16,17 +16,19 @@ use crate::dead_letter::{self, Known, Letter, Letters, Verdict, Why, text};
 use crate::projection::DEADLINE;
 use crate::{Checkpoint, CommitError, Projection, Step};
 
+mod pace;
 mod progress;
 
+use pace::Pace;
 pub use progress::{Progress, Until};
 
 /// Events read at once; bounds the memory that they take undigested.
 const CHUNK: usize = 4_096;
 
 /// Events folded into one commit. Many events of one session become one row
-/// write, so a larger batch is cheaper; this bounds the time that others wait
-/// for its locks, and what is applied again after a failure.
-const MAX_BATCH: usize = 4_096;
+/// write, so a larger batch is cheaper; this bounds what is applied again after a
+/// failure. As many as a saturated log gets in the longest pace of a projection.
+const MAX_BATCH: usize = 65_536;
 
 /// The same for who has far to go, and nobody waits for.
 const MAX_REPLAY_BATCH: usize = 1_048_576;
@@ -194,14 +196,15 @@ impl<P: Projection> Worker<P> {
         });
         let mut known = Known::read(&self.pool, P::NAME).await?;
         let mut folded = Folded::<P>::after(from);
-        let mut next_step = Instant::now();
+        let mut pace = Pace::of::<P>();
+        // Whether there was nothing more at the last look.
+        let mut all = false;
         loop {
             if until.is_reached(folded.to) {
                 return Ok(());
             }
-            if folded.events == 0 && until == Until::Stopped {
-                let rest = next_step.saturating_duration_since(Instant::now());
-                let _ = tokio::time::timeout(rest, stop.cancelled()).await;
+            if until == Until::Stopped {
+                let _ = tokio::time::timeout(pace.rest(), stop.cancelled()).await;
             }
             if folded.events == 0 {
                 folded.began = Instant::now();
@@ -216,6 +219,7 @@ impl<P: Projection> Worker<P> {
             let room = (self.batch - folded.events).min(CHUNK);
             // Only waiting is cut short; a commit is never torn, and what has been
             // folded is kept.
+            let gathers = all && folded.events > 0;
             let events = tokio::select! {
                 biased;
                 () = stop.cancelled() => {
@@ -225,9 +229,12 @@ impl<P: Projection> Worker<P> {
                     return Ok(());
                 }
                 events = self.reader.next_or_quiet(folded.to, room) => events?,
+                // Who has something to write does not wait for more.
+                () = std::future::ready(()), if gathers => None,
             };
             let mut events = events.unwrap_or_default();
-            let all = events.len() < room;
+            all = events.len() < room;
+            let quiet = events.is_empty();
             if let Until::Reached(end) = until {
                 events.retain(|event| event.global_position() <= end);
             }
@@ -248,10 +255,17 @@ impl<P: Projection> Worker<P> {
             let full = folded.events >= self.batch
                 || P::rows(&folded.batch) >= MAX_ROWS
                 || folded.began.elapsed() >= MAX_FOLDING;
-            if folded.events > 0 && (full || all || until.is_reached(folded.to)) {
-                // Who is behind does not rest.
-                next_step = Instant::now() + if full { Duration::ZERO } else { P::PACE };
+            let due = until != Until::Stopped || quiet || pace.is_due();
+            if folded.events > 0 && (full || (all && due) || until.is_reached(folded.to)) {
+                let began = Instant::now();
                 folded = self.commit(folded).await?;
+                if full {
+                    pace.hurry();
+                } else {
+                    pace.stepped(began.elapsed());
+                }
+            } else if folded.events > 0 && all {
+                pace.looked();
             }
             if all && until != Until::Stopped {
                 return Ok(());

@@ -1,0 +1,60 @@
+//! How long a worker that keeps up gathers before it makes a step.
+
+use std::time::{Duration, Instant};
+
+use crate::Projection;
+
+/// How many times as long as its last step took a worker gathers for the next:
+/// so writing takes a sixth of its time at most. Steps that are cheap stay
+/// frequent; where many readers read or the store is slow, more events of a
+/// session become one row.
+const GATHERED: u32 = 5;
+
+/// When a worker looks for events, and when it makes a step.
+pub(super) struct Pace {
+    least: Duration,
+    most: Duration,
+    look: Instant,
+    step: Instant,
+}
+
+impl Pace {
+    pub(super) fn of<P: Projection>() -> Self {
+        let now = Instant::now();
+        Self {
+            least: P::PACE,
+            most: P::MAX_PACE,
+            look: now,
+            step: now,
+        }
+    }
+
+    /// How long to rest before the next look at what has come.
+    pub(super) fn rest(&self) -> Duration {
+        self.look.saturating_duration_since(Instant::now())
+    }
+
+    /// After a look that found something.
+    pub(super) fn looked(&mut self) {
+        self.look = Instant::now() + self.least;
+    }
+
+    /// Whether the time for a step has come.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.step
+    }
+
+    /// After a step that took so long.
+    pub(super) fn stepped(&mut self, took: Duration) {
+        let now = Instant::now();
+        self.look = now + self.least;
+        self.step = now + (took * GATHERED).clamp(self.least, self.most);
+    }
+
+    /// Who is behind does not rest.
+    pub(super) fn hurry(&mut self) {
+        let now = Instant::now();
+        self.look = now;
+        self.step = now;
+    }
+}
