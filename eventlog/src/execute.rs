@@ -3,14 +3,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::session::{Rules, Session};
 use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, Timestamp,
     UpdatePosition,
 };
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -53,7 +53,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// How long it is remembered that a reader began or ended a session here, and of
 /// how many: projections are usually some milliseconds behind.
 const CLAIMED_FOR: Duration = Duration::from_secs(10);
-const MAX_CLAIMED: u64 = 100_000;
+const MAX_CLAIMED: usize = 100_000;
 
 /// How often a reader's active session is looked for while it changes.
 const ACTIVE_ATTEMPTS: u32 = 3;
@@ -68,7 +68,14 @@ struct Inner {
     places: Arc<Semaphore>,
     turns: Turns,
     /// Where readers began or ended a session here, a moment ago.
-    claimed_at: Cache<ReaderId, i64>,
+    claimed_at: Cache<ReaderId, Claimed>,
+}
+
+/// That a reader began or ended a session.
+#[derive(Clone, Copy)]
+struct Claimed {
+    position: i64,
+    at: Instant,
 }
 
 impl Sessions {
@@ -80,10 +87,7 @@ impl Sessions {
             rules,
             places: Arc::new(Semaphore::new(MAX_COMMANDS)),
             turns: Turns::default(),
-            claimed_at: Cache::builder()
-                .time_to_live(CLAIMED_FOR)
-                .max_capacity(MAX_CLAIMED)
-                .build(),
+            claimed_at: Cache::new(MAX_CLAIMED),
         }))
     }
 
@@ -219,7 +223,7 @@ impl Sessions {
         let inner = &self.0;
         let erased = erase::reader(inner.repository.pool(), reader_id, erased_at).await?;
         if let Some(position) = erased.global_position {
-            inner.claimed_at.insert(reader_id, position);
+            inner.claimed(reader_id, position);
         }
         Ok(erased)
     }
@@ -280,7 +284,8 @@ impl Sessions {
     /// What is behind it shows another active session than their app knows.
     #[must_use]
     pub fn claimed_at(&self, reader_id: ReaderId) -> Option<i64> {
-        self.0.claimed_at.get(&reader_id)
+        let claimed = self.0.claimed_at.get(&reader_id)?;
+        (claimed.at.elapsed() < CLAIMED_FOR).then_some(claimed.position)
     }
 
     /// The position of the last event.
@@ -325,6 +330,11 @@ impl Sessions {
 }
 
 impl Inner {
+    fn claimed(&self, reader_id: ReaderId, position: i64) {
+        let at = Instant::now();
+        self.claimed_at.insert(reader_id, Claimed { position, at });
+    }
+
     async fn run<A, F>(
         self: &Arc<Self>,
         reader_id: ReaderId,

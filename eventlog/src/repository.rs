@@ -9,16 +9,18 @@ use cqrs_es::persist::{
     PersistedEventRepository, PersistenceError, ReplayStream, SerializedEvent, SerializedSnapshot,
 };
 use domain::{ReadingSession, SessionEvent, SessionId};
-use moka::sync::Cache;
 use postgres_es::PostgresEventRepository;
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use serde_json::Value;
 
 use crate::append::{Append, NewEvent};
 use crate::{AppendError, Appender, LogError, Pool, read, upcast};
 
-/// The memory that kept sessions may take, in bytes; room for some 100,000 of
-/// the usual size.
+/// The memory that kept sessions may take, in bytes, and how many of the usual
+/// size that is.
 const CACHE_BYTES: u64 = 64 << 20;
+const CACHE_SESSIONS: usize = 100_000;
 
 /// What a session takes besides its texts.
 const SESSION_BYTES: usize = 512;
@@ -45,7 +47,7 @@ impl Versioned {
     }
 
     /// About how much memory it takes.
-    fn bytes(&self) -> u32 {
+    fn bytes(&self) -> u64 {
         let texts = self.session.started().map_or(0, |session| {
             let book = session.start.book.as_ref();
             [
@@ -60,7 +62,16 @@ impl Versioned {
             .map(String::len)
             .sum()
         });
-        u32::try_from(SESSION_BYTES + texts).unwrap_or(u32::MAX)
+        (SESSION_BYTES + texts) as u64
+    }
+}
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<SessionId, Arc<Versioned>> for Bytes {
+    fn weight(&self, _id: &SessionId, kept: &Arc<Versioned>) -> u64 {
+        kept.bytes()
     }
 }
 
@@ -69,7 +80,7 @@ pub struct Repository {
     pool: Pool,
     appender: Appender,
     log: PostgresEventRepository,
-    cache: Cache<SessionId, Arc<Versioned>>,
+    cache: Cache<SessionId, Arc<Versioned>, Bytes>,
 }
 
 impl Repository {
@@ -81,10 +92,7 @@ impl Repository {
             log: PostgresEventRepository::new(pool.inner().clone()),
             pool,
             appender,
-            cache: Cache::builder()
-                .max_capacity(CACHE_BYTES)
-                .weigher(|_, kept: &Arc<Versioned>| kept.bytes())
-                .build(),
+            cache: Cache::with_weighter(CACHE_SESSIONS, CACHE_BYTES, Bytes),
         }
     }
 
@@ -165,13 +173,18 @@ impl Repository {
         if offered.sequence == 0 {
             return offered;
         }
-        self.cache
-            .entry(id)
-            .and_upsert_with(|kept| match kept {
-                Some(kept) if kept.value().sequence >= offered.sequence => kept.into_value(),
-                _ => Arc::clone(&offered),
-            })
-            .into_value()
+        let entry = self.cache.entry(&id, None, |_, kept| {
+            if kept.sequence < offered.sequence {
+                kept.clone_from(&offered);
+            }
+            EntryAction::Retain(Arc::clone(kept))
+        });
+        match entry {
+            EntryResult::Retained(kept) => return kept,
+            EntryResult::Vacant(place) => drop(place.insert(Arc::clone(&offered))),
+            EntryResult::Removed(..) | EntryResult::Replaced(..) | EntryResult::Timeout => {}
+        }
+        offered
     }
 
     /// Appends the effect of a command.

@@ -293,7 +293,7 @@ impl Draft {
         }
         let position = positions.last().copied();
         if let Some(position) = position.filter(|_| claims) {
-            self.inner.claimed_at.insert(self.reader_id, position);
+            self.inner.claimed(self.reader_id, position);
         }
         Ok(position)
     }

@@ -13,6 +13,7 @@ mod claims;
 mod jwk;
 mod jwks;
 mod key;
+mod remembered;
 mod source;
 
 pub use claims::{Caller, token};

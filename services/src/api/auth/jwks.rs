@@ -3,42 +3,25 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use aws_lc_rs::digest;
 use jsonwebtoken::Validation;
-use moka::sync::Cache;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::claims::Caller;
 use super::jwk;
 use super::key::{Key, TokenHeader};
-use crate::clock;
-
-/// Verified tokens that are remembered. A signature costs 20 (RSA) to 80
-/// (P-256) microseconds, and a client sends the same token each time.
-const REMEMBERED: u64 = 10_000;
-
-/// How long a verified token is remembered, when it is valid as long.
-const REMEMBERED_FOR: Duration = Duration::from_mins(5);
+use super::remembered::{Fingerprint, Remembered};
 
 /// The keys of an issuer at one time.
 pub(super) struct KeySet {
     by_kid: HashMap<String, Key>,
     /// Keys without a name; good only for being the only one.
     unnamed: Vec<Key>,
-    /// Tokens by their hash, so that a dump of memory or a collision of short
-    /// hashes gives nobody away. They are forgotten with the set: a key that
-    /// the issuer took back opens nothing any more.
-    verified: Cache<[u8; digest::SHA256_OUTPUT_LEN], Verified>,
-}
-
-#[derive(Clone, Copy)]
-struct Verified {
-    caller: Caller,
-    expires_at: i64,
+    /// Forgotten with the set: a key that the issuer took back opens nothing any
+    /// more.
+    remembered: Remembered,
 }
 
 /// What became of a token.
@@ -89,10 +72,7 @@ impl KeySet {
         Ok(Self {
             by_kid,
             unnamed,
-            verified: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .time_to_live(REMEMBERED_FOR)
-                .build(),
+            remembered: Remembered::default(),
         })
     }
 
@@ -101,8 +81,13 @@ impl KeySet {
         self.by_kid.len() + self.unnamed.len()
     }
 
+    /// Tokens that it has verified.
+    pub(super) fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
     /// Verifies a token.
-    pub(super) fn open(&self, header: &TokenHeader, token: &str) -> Opened {
+    pub(super) fn open(&self, header: &TokenHeader, token: &str, hash: Fingerprint) -> Opened {
         let key = match &header.kid {
             Some(kid) => match self.by_kid.get(kid) {
                 Some(key) => key,
@@ -113,22 +98,13 @@ impl KeySet {
                 None => return Opened::Refused,
             },
         };
-        let mut hash = [0; digest::SHA256_OUTPUT_LEN];
-        hash.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
-        if let Some(known) = self.verified.get(&hash)
-            && clock::now().timestamp() < known.expires_at
-        {
-            return Opened::By(known.caller);
+        match key.open(header, token) {
+            Some((caller, claims)) => {
+                self.remembered.remember(hash, caller, &claims);
+                Opened::By(caller)
+            }
+            None => Opened::Refused,
         }
-        let Some(claims) = key.open(header, token) else {
-            return Opened::Refused;
-        };
-        let Some(caller) = claims.caller() else {
-            return Opened::Refused;
-        };
-        let expires_at = claims.expires_at();
-        self.verified.insert(hash, Verified { caller, expires_at });
-        Opened::By(caller)
     }
 
     /// The key of a set that has just one: a token need not name it.

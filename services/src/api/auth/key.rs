@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Deserializer};
 
-use super::claims::Claims;
+use super::claims::{Caller, Claims};
 
 /// A key that verifies tokens, pinned to its algorithm.
 pub(super) struct Key {
@@ -27,13 +27,14 @@ impl Key {
         }
     }
 
-    /// What a token says, when this key has signed it and its claims hold.
-    pub(super) fn open(&self, header: &TokenHeader, token: &str) -> Option<Claims> {
+    /// Who calls with a token and what it says, when this key has signed it and
+    /// its claims hold.
+    pub(super) fn open(&self, header: &TokenHeader, token: &str) -> Option<(Caller, Claims)> {
         if header.algorithm != self.algorithm {
             return None;
         }
         let data = jsonwebtoken::decode::<Claims>(token, &self.material, &self.validation).ok()?;
-        Some(data.claims)
+        Some((data.claims.caller()?, data.claims))
     }
 }
 

@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use super::claims::{self, Caller};
 use super::jwks::Opened;
 use super::key::{Key, TokenHeader};
+use super::remembered::{Fingerprint, Remembered};
 use super::source::{Fresh, Source};
 use crate::config::{AuthArgs, KeySource};
 
@@ -20,7 +21,7 @@ const MAX_TOKEN: usize = 16 * 1024;
 pub struct Keys(Arc<Kind>);
 
 enum Kind {
-    Secret(Box<Key>),
+    Secret(Box<Key>, Remembered),
     Public(Fresh),
 }
 
@@ -49,7 +50,10 @@ impl Keys {
             KeySource::Secret(secret) => {
                 let key = DecodingKey::from_secret(secret.expose().as_bytes());
                 let key = Key::new(Algorithm::HS256, key, &rules);
-                return Ok(Self(Arc::new(Kind::Secret(Box::new(key)))));
+                return Ok(Self(Arc::new(Kind::Secret(
+                    Box::new(key),
+                    Remembered::default(),
+                ))));
             }
             KeySource::File(path) => Source::file(path),
             KeySource::Url(address) => Source::url(address)?,
@@ -66,18 +70,35 @@ impl Keys {
         if token.len() > MAX_TOKEN {
             return Err(Refusal::Invalid);
         }
+        let hash = Fingerprint::of(token);
+        if let Some(caller) = self.remembered(&hash) {
+            return Ok(caller);
+        }
         let header = TokenHeader::of(token).ok_or(Refusal::Invalid)?;
         match &*self.0 {
-            Kind::Secret(key) => key
-                .open(&header, token)
-                .and_then(|claims| claims.caller())
-                .ok_or(Refusal::Invalid),
-            Kind::Public(fresh) => public(fresh, &header, token).await,
+            Kind::Secret(key, remembered) => {
+                let (caller, claims) = key.open(&header, token).ok_or(Refusal::Invalid)?;
+                remembered.remember(hash, caller, &claims);
+                Ok(caller)
+            }
+            Kind::Public(fresh) => public(fresh, &header, token, hash).await,
+        }
+    }
+
+    fn remembered(&self, token: &Fingerprint) -> Option<Caller> {
+        match &*self.0 {
+            Kind::Secret(_, remembered) => remembered.caller(token),
+            Kind::Public(fresh) => fresh.set()?.remembered().caller(token),
         }
     }
 }
 
-async fn public(fresh: &Fresh, header: &TokenHeader, token: &str) -> Result<Caller, Refusal> {
+async fn public(
+    fresh: &Fresh,
+    header: &TokenHeader,
+    token: &str,
+    hash: Fingerprint,
+) -> Result<Caller, Refusal> {
     // Most of all the HMAC family: a public key is no secret to anybody. Such
     // a token cannot make anyone fetch either.
     if !matches!(
@@ -86,7 +107,7 @@ async fn public(fresh: &Fresh, header: &TokenHeader, token: &str) -> Result<Call
     ) {
         return Err(Refusal::Invalid);
     }
-    let opened = || fresh.set().map(|set| set.open(header, token));
+    let opened = || fresh.set().map(|set| set.open(header, token, hash));
     let first = opened();
     let last = match first {
         None | Some(Opened::UnknownKey) => {
