@@ -1,15 +1,15 @@
 //! The HTTP edge for client apps: routes, in the order of the data's path, and
 //! the layers around them, in the order a request meets them. Layers stand in one
-//! list where they can: a router boxes and clones each for itself, at each request.
+//! list, and no router inside of another: each of them is boxed and cloned for
+//! itself, at every request.
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use axum::{Router, middleware};
 use eventlog::Sessions;
 use projections::cache::Cache;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
@@ -25,6 +25,7 @@ pub mod extract;
 pub mod freshness;
 pub mod health;
 pub mod idempotency;
+pub mod middleware;
 pub mod openapi;
 pub mod problem;
 pub mod queries;
@@ -35,9 +36,11 @@ pub mod traffic;
 pub mod work;
 
 use crate::export::Exports;
-use admission::Admission;
+use admission::{Admission, Anyone, Readers};
 use data::erase::Erasing;
+use edge::Edge;
 use idempotency::Idempotency;
+use middleware::Around;
 use problem::Problem;
 use queries::ReadTable;
 use queries::active::ActiveReads;
@@ -82,73 +85,78 @@ pub fn router(
         daily_stats,
     } = handles;
     let places = Places::default();
-    let anyone = (admission.clone(), places.clone());
-    let anyone = middleware::from_fn_with_state(anyone, admission::anyone);
-    let admitted = move |preset| {
-        let state = (admission.clone(), places.clone(), preset);
-        middleware::from_fn_with_state(state, admission::readers)
+    let anyone = Around(Anyone {
+        admission: admission.clone(),
+        places: places.clone(),
+    });
+    let admitted = |preset| {
+        Around(Readers {
+            admission: admission.clone(),
+            places: places.clone(),
+            preset,
+        })
     };
-    let once = Idempotency::new(history.primary.clone());
-    let once = middleware::from_fn_with_state(once, idempotency::once);
+    let once = Around(Idempotency::new(history.primary.clone()));
+    let edge = (
+        Around(Edge(Traffic::of_apps(metrics))),
+        cors::Pages::of(origins),
+        CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)),
+    );
+    let body = DefaultBodyLimit::max(MAX_BODY);
 
+    let at = |path| format!("/api/v1/reading-sessions{path}");
     let updates = Router::new()
-        .route("/{id}/update", put(commands::update::handle))
-        .route("/batch-update", post(commands::batch_update::handle))
-        .route_layer(once.clone())
-        .with_state(sessions.clone());
+        .route(&at("/{id}/update"), put(commands::update::handle))
+        .route(&at("/batch-update"), post(commands::batch_update::handle))
+        .with_state(sessions.clone())
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer((
+            edge.clone(),
+            admitted(Preset::HighFrequency),
+            body,
+            once.clone(),
+        ));
     let commands = Router::new()
-        .route("/start", post(commands::start::handle))
-        .route("/{id}/end", put(commands::end::handle))
-        .route_layer(once)
-        .with_state(sessions.clone());
-    let data = Router::new()
-        .route("/export", get(data::export::handle))
-        .with_state(Exports::new(history.primary.clone()))
-        .route("/", delete(data::erase::handle))
-        .with_state(Erasing {
-            sessions: sessions.clone(),
-            cache,
-            pool: history.primary.clone(),
-        });
+        .route(&at("/start"), post(commands::start::handle))
+        .route(&at("/{id}/end"), put(commands::end::handle))
+        .with_state(sessions.clone())
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer((edge.clone(), admitted(Preset::Normal), body, once));
     let queries = Router::new()
-        .route("/active", get(queries::active::handle))
+        .route(&at("/active"), get(queries::active::handle))
         .with_state(active)
-        .route("/history", get(queries::history::handle))
-        .with_state(history)
-        .route("/stats/daily", get(queries::daily::handle))
-        .route("/stats/weekly", get(queries::weekly::handle))
-        .route("/stats/streak", get(queries::streak::handle))
-        .route("/stats/patterns", get(queries::patterns::handle))
+        .route(&at("/history"), get(queries::history::handle))
+        .with_state(history.clone())
+        .route(&at("/stats/daily"), get(queries::daily::handle))
+        .route(&at("/stats/weekly"), get(queries::weekly::handle))
+        .route(&at("/stats/streak"), get(queries::streak::handle))
+        .route(&at("/stats/patterns"), get(queries::patterns::handle))
         .with_state(daily_stats)
-        .route("/{id}", get(queries::session::handle))
-        .with_state(sessions);
-    let behind = |calls: Router, preset| {
-        calls
-            .method_not_allowed_fallback(method_not_allowed)
-            .layer((
-                admitted(preset),
-                CatchPanicLayer::custom(edge::panicked),
-                DefaultBodyLimit::max(MAX_BODY),
-            ))
-    };
-    let sessions = behind(updates, Preset::HighFrequency)
-        .merge(behind(commands.merge(queries), Preset::Normal))
-        .merge(behind(data, Preset::LowFrequency));
-
-    let router = openapi::router()
+        .route(&at("/{id}"), get(queries::session::handle))
+        .with_state(sessions.clone())
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer((edge.clone(), admitted(Preset::Normal), body));
+    let data = Router::new()
+        .route(&at("/export"), get(data::export::handle))
+        .with_state(Exports::new(history.primary.clone()))
+        .route(&at(""), delete(data::erase::handle))
+        .with_state(Erasing {
+            sessions,
+            cache,
+            pool: history.primary,
+        })
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer((edge.clone(), admitted(Preset::LowFrequency), body));
+    openapi::router()
         .fallback(async || {
             Problem::not_found("There is nothing at this address; /docs describes what there is")
         })
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(anyone)
-        .nest("/api/v1/reading-sessions", sessions);
-    let compression = CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE));
-    router.layer((
-        middleware::from_fn_with_state(Traffic::of_apps(metrics), edge::edge),
-        CatchPanicLayer::custom(edge::panicked),
-        cors::Pages::of(origins),
-        compression,
-    ))
+        .layer((edge, anyone))
+        .merge(updates)
+        .merge(commands)
+        .merge(queries)
+        .merge(data)
 }
 
 /// The router adds which methods are allowed; to who only asks, that is the

@@ -10,8 +10,10 @@ use axum::middleware::{self, Next};
 use axum::routing::get;
 use reqwest::{Method, Response};
 use serde_json::json;
+use services::api::edge::Edge;
+use services::api::middleware::Around;
 use services::api::traffic::Traffic;
-use services::api::{edge, serve, work};
+use services::api::{serve, work};
 use services::config::Role;
 use services::metrics::Metrics;
 use tests::reader::id;
@@ -30,7 +32,8 @@ async fn behind_the_edge(router: Router, places: work::Places) -> String {
         async move { places.work(next.run(request)).await }
     };
     let router = router.layer(middleware::from_fn(work));
-    let router = edge::around(router, Traffic::of_apps(&Metrics::default()));
+    let edge = Edge(Traffic::of_apps(&Metrics::default()));
+    let router = router.layer(Around(edge));
     let stop = CancellationToken::new();
     tokio::spawn(serve::run(
         listener,

@@ -2,12 +2,11 @@
 //! for their tokens alone. What takes long runs in the background, and is seen
 //! in the list of projections.
 
+use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::routing::{get, post};
-use axum::{Router, middleware};
 use sqlx::PgPool;
-use tower_http::catch_panic::CatchPanicLayer;
 
 pub mod cleanup;
 pub mod daily;
@@ -18,11 +17,13 @@ pub mod jobs;
 pub mod projections;
 pub mod replay;
 
-use super::admission::{self, Admission};
+use super::admission::{Admission, Operators};
+use super::edge::Edge;
+use super::middleware::Around;
 use super::problem::Problem;
 use super::traffic::Traffic;
 use super::work::Places;
-use super::{edge, health, openapi};
+use super::{health, openapi};
 use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::replays::{Background, Name};
@@ -52,7 +53,7 @@ pub fn router(pulse: Pulse, handles: Option<Handles>, metrics: &Metrics) -> Rout
             .merge(openapi::operators::router())
             .nest("/api/v1/admin", calls(handles));
     }
-    edge::around(router, Traffic::of_operators(metrics))
+    router.layer(Around(Edge(Traffic::of_operators(metrics))))
 }
 
 async fn nothing() -> Problem {
@@ -84,13 +85,10 @@ fn calls(handles: Handles) -> Router {
         .with_state(pool)
         .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer((
-            middleware::from_fn_with_state(
-                (admission, Places::of(MAX_IN_FLIGHT)),
-                admission::operators,
-            ),
-            CatchPanicLayer::custom(edge::panicked),
-        ))
+        .layer(Around(Operators {
+            admission,
+            places: Places::of(MAX_IN_FLIGHT),
+        }))
 }
 
 /// The projection in the path.

@@ -4,13 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
 use super::auth::{Caller, Keys};
+use super::middleware::{Inside, Middleware, Next};
 use super::problem::Problem;
 use super::rate_limit::{Client, Limiter, Preset};
 use super::work::Places;
@@ -46,89 +46,119 @@ impl Admission {
     }
 }
 
-/// The middleware for client apps' calls that share a preset: a good token,
-/// and a place under the reader's limit. Failures are counted by address.
-pub async fn readers(
-    State((admission, places, preset)): State<(Admission, Places, Preset)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    // What may be called is no secret, and a browser asks without a token.
-    if request.method() == Method::OPTIONS {
-        return anyone(State((admission, places)), request, next).await;
+/// Lets client apps in, for calls that share a preset: with a good token, and as
+/// often as the reader's limit allows. Failures are counted by address.
+#[derive(Clone)]
+pub struct Readers {
+    /// Who may come in.
+    pub admission: Admission,
+    /// Where they are served.
+    pub places: Places,
+    /// How often.
+    pub preset: Preset,
+}
+
+impl Middleware for Readers {
+    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+        let Self {
+            admission,
+            places,
+            preset,
+        } = self;
+        // What may be called is no secret, and a browser asks without a token.
+        if request.method() == Method::OPTIONS {
+            return Anyone { admission, places }.answer(request, next).await;
+        }
+        admission.admit(&places, preset, Ok, request, next).await
     }
-    admit(&admission, &places, preset, Ok, request, next).await
 }
 
-/// The middleware for operators' calls: a good token that says it is one's.
-pub async fn operators(
-    State((admission, places)): State<(Admission, Places)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let only = |caller: Caller| {
-        if caller.admin {
-            Ok(caller)
-        } else {
-            Err(Problem::forbidden("This needs an operator's token"))
-        }
-    };
-    let preset = Preset::LowFrequency;
-    admit(&admission, &places, preset, only, request, next).await
+/// Lets operators in: with a good token that says it is one's.
+#[derive(Clone)]
+pub struct Operators {
+    /// Who may come in.
+    pub admission: Admission,
+    /// Where they are served.
+    pub places: Places,
 }
 
-/// Lets a caller in who has a good token, a place under the limit, and is one
-/// of `only`; then there must be a place to work.
-async fn admit(
-    admission: &Admission,
-    places: &Places,
-    preset: Preset,
-    only: impl FnOnce(Caller) -> Result<Caller, Problem>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let caller = admission.caller(request.headers()).await;
-    let (preset, client) = match &caller {
-        Ok(caller) => (preset, Client::Reader(caller.reader_id)),
-        Err(problem) => {
-            // That the keys are not there yet is not the caller's failure.
-            let failed = problem.status() == StatusCode::UNAUTHORIZED;
-            let preset = if failed { Preset::Auth } else { preset };
-            let address = address(&request, &admission.trusted_proxies);
-            (preset, Client::at(address))
-        }
-    };
-    let permit = admission.limiter.check(preset, client).await;
-    let mut response = if permit.retry_after.is_some() {
-        Problem::too_many_requests(permit.retry_after_seconds()).into_response()
-    } else {
-        match caller.and_then(only) {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                places.work(next.run(request)).await
+impl Middleware for Operators {
+    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+        let only = |caller: Caller| {
+            if caller.admin {
+                Ok(caller)
+            } else {
+                Err(Problem::forbidden("This needs an operator's token"))
             }
-            Err(problem) => problem.into_response(),
-        }
-    };
-    permit.write(response.headers_mut());
-    response
+        };
+        let admitted =
+            self.admission
+                .admit(&self.places, Preset::LowFrequency, only, request, next);
+        admitted.await
+    }
 }
 
-/// The middleware for what needs no token.
-pub async fn anyone(
-    State((admission, places)): State<(Admission, Places)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let client = Client::at(address(&request, &admission.trusted_proxies));
-    let permit = admission.limiter.check(Preset::Normal, client).await;
-    let mut response = if permit.retry_after.is_some() {
-        Problem::too_many_requests(permit.retry_after_seconds()).into_response()
-    } else {
-        places.work(next.run(request)).await
-    };
-    permit.write(response.headers_mut());
-    response
+/// Lets anyone in, for what needs no token.
+#[derive(Clone)]
+pub struct Anyone {
+    /// Who may come in.
+    pub admission: Admission,
+    /// Where they are served.
+    pub places: Places,
+}
+
+impl Middleware for Anyone {
+    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+        let Self { admission, places } = self;
+        let client = Client::at(address(&request, &admission.trusted_proxies));
+        let permit = admission.limiter.check(Preset::Normal, client).await;
+        let mut response = if permit.retry_after.is_some() {
+            Problem::too_many_requests(permit.retry_after_seconds()).into_response()
+        } else {
+            places.work(next.run(request)).await
+        };
+        permit.write(response.headers_mut());
+        response
+    }
+}
+
+impl Admission {
+    /// Lets a caller in who has a good token, a place under the limit, and is one
+    /// of `only`; then there must be a place to work.
+    async fn admit<S: Inside>(
+        &self,
+        places: &Places,
+        preset: Preset,
+        only: impl FnOnce(Caller) -> Result<Caller, Problem>,
+        mut request: Request,
+        next: Next<S>,
+    ) -> Response {
+        let caller = self.caller(request.headers()).await;
+        let (preset, client) = match &caller {
+            Ok(caller) => (preset, Client::Reader(caller.reader_id)),
+            Err(problem) => {
+                // That the keys are not there yet is not the caller's failure.
+                let failed = problem.status() == StatusCode::UNAUTHORIZED;
+                let preset = if failed { Preset::Auth } else { preset };
+                let address = address(&request, &self.trusted_proxies);
+                (preset, Client::at(address))
+            }
+        };
+        let permit = self.limiter.check(preset, client).await;
+        let mut response = if permit.retry_after.is_some() {
+            Problem::too_many_requests(permit.retry_after_seconds()).into_response()
+        } else {
+            match caller.and_then(only) {
+                Ok(caller) => {
+                    request.extensions_mut().insert(caller);
+                    places.work(next.run(request)).await
+                }
+                Err(problem) => problem.into_response(),
+            }
+        };
+        permit.write(response.headers_mut());
+        response
+    }
 }
 
 /// Where the request comes from: the peer, or who a trusted proxy says. Of

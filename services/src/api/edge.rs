@@ -1,17 +1,17 @@
 //! Around every request: its id, its line in the log and its count, the body of
-//! a problem, and the headers that every answer has.
+//! a problem, the headers that every answer has, and what is said after a panic.
 
-use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use tower_http::catch_panic::CatchPanicLayer;
+use futures::FutureExt;
 use uuid::Uuid;
 
+use super::middleware::{Inside, Middleware, Next};
 use super::problem::Problem;
 use super::traffic::Traffic;
 
@@ -21,51 +21,73 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id taken from a client.
 const MAX_REQUEST_ID: usize = 128;
 
-/// All that is around every request, and nothing else.
-pub fn around(router: Router, traffic: Traffic) -> Router {
-    router.layer((
-        middleware::from_fn_with_state(traffic, edge),
-        CatchPanicLayer::custom(panicked),
-    ))
+/// What comes first and goes last.
+#[derive(Clone)]
+pub struct Edge(pub Traffic);
+
+impl Middleware for Edge {
+    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+        let asked = Asked::of(&request);
+        let response = uncaught(next.run(request)).await;
+        asked.answered(response, &self.0)
+    }
 }
 
-/// The answer to a panic. What was said at it stands in the log already.
-#[must_use]
-pub fn panicked(_said: Box<dyn Any + Send>) -> Response {
-    Problem::internal().into_response()
+/// The answer, and one after a panic too. What was said at that stands in the log
+/// already.
+pub async fn uncaught(answer: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answer)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_said| Problem::internal().into_response())
 }
 
-/// The middleware; a panic is caught inside of it.
-pub async fn edge(State(traffic): State<Traffic>, request: Request, next: Next) -> Response {
-    let request_id = request_id(&request);
-    let method = request.method().clone();
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let started = Instant::now();
+/// What is remembered of a request until it is answered.
+struct Asked {
+    request_id: HeaderValue,
+    method: Method,
+    route: Arc<str>,
+    at: Instant,
+}
 
-    let mut response = next.run(request).await;
-
-    let status = response.status();
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        if let Some(cause) = problem.cause() {
-            tracing::error!(request.id = ?request_id, %method, route, cause, "a request failed");
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let route = request.extensions().get::<MatchedPath>();
+        Self {
+            request_id: request_id(request),
+            method: request.method().clone(),
+            route: route.map_or("none", MatchedPath::as_str).into(),
+            at: Instant::now(),
         }
-        problem.write(&mut response, request_id.to_str().unwrap_or_default());
     }
-    let took = started.elapsed();
-    traffic.count(&method, &route, status, took);
-    let duration_us = took.as_micros();
-    if is_news(status) {
-        tracing::info!(request.id = ?request_id, %method, route, status = status.as_u16(), duration_us, "refused");
-    } else {
-        tracing::debug!(request.id = ?request_id, %method, route, status = status.as_u16(), duration_us, "answered");
+
+    fn answered(self, mut response: Response, traffic: &Traffic) -> Response {
+        let Self {
+            request_id,
+            method,
+            route,
+            at,
+        } = self;
+        let status = response.status();
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+            if let Some(cause) = problem.cause() {
+                tracing::error!(request.id = ?request_id, %method, route = &*route, cause, "a request failed");
+            }
+            problem.write(&mut response, request_id.to_str().unwrap_or_default());
+        }
+        let took = at.elapsed();
+        traffic.count(&method, &route, status, took);
+        let duration_us = took.as_micros();
+        if is_news(status) {
+            tracing::info!(request.id = ?request_id, %method, route = &*route, status = status.as_u16(), duration_us, "refused");
+        } else {
+            tracing::debug!(request.id = ?request_id, %method, route = &*route, status = status.as_u16(), duration_us, "answered");
+        }
+        response.headers_mut().insert(REQUEST_ID, request_id);
+        weaken_tag(&mut response);
+        harden(&method, &mut response);
+        response
     }
-    response.headers_mut().insert(REQUEST_ID, request_id);
-    weaken_tag(&mut response);
-    harden(&method, &mut response);
-    response
 }
 
 /// Whether the log tells of an answer by default: of what an app's developer

@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest;
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use domain::ReaderId;
 use eventlog::idempotency::{self, Decided, Kept, Key};
@@ -19,6 +18,7 @@ use eventlog::{Pool, read};
 use super::answer::Answer;
 use super::auth::Caller;
 use super::extract::unreadable;
+use super::middleware::{Inside, Middleware, Next};
 use super::problem::Problem;
 
 /// The client's name for a command.
@@ -81,19 +81,28 @@ impl Idempotency {
     }
 }
 
-/// The middleware around commands.
-pub async fn once(
-    State(idempotency): State<Idempotency>,
+/// Around commands.
+impl Middleware for Idempotency {
+    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+        // Without a caller there is no command.
+        let caller = request.extensions().get::<Caller>().copied();
+        match (caller, name(request.headers())) {
+            (None, _) | (_, Ok(None)) => next.run(request).await,
+            (Some(caller), Ok(Some(name))) => once(&self, caller, name, request, next)
+                .await
+                .unwrap_or_else(Problem::into_response),
+            (_, Err(problem)) => problem.into_response(),
+        }
+    }
+}
+
+async fn once<S: Inside>(
+    idempotency: &Idempotency,
+    caller: Caller,
+    name: String,
     request: Request,
-    next: Next,
+    next: Next<S>,
 ) -> Result<Response, Problem> {
-    let Some(name) = name(request.headers())? else {
-        return Ok(next.run(request).await);
-    };
-    let caller = *request
-        .extensions()
-        .get::<Caller>()
-        .ok_or_else(|| Problem::unauthorized("Not authenticated"))?;
     let (mut parts, body) = request.into_parts();
     let body = Bytes::from_request(Request::from_parts(parts.clone(), body), &())
         .await

@@ -1,5 +1,6 @@
 //! Requests, counted: how many, with which answers, and how long they took.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -26,14 +27,14 @@ pub struct Traffic {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Answered {
     method: &'static str,
-    route: String,
+    route: Arc<str>,
     status: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Route {
     method: &'static str,
-    route: String,
+    route: Arc<str>,
 }
 
 impl Traffic {
@@ -66,15 +67,15 @@ impl Traffic {
     }
 
     /// Counts an answer; `route` is the pattern of its path.
-    pub fn count(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+    pub fn count(&self, method: &Method, route: &Arc<str>, status: StatusCode, took: Duration) {
         let method = known(method);
-        let route = route.to_owned();
         let answered = Answered {
             method,
-            route: route.clone(),
+            route: Arc::clone(route),
             status: status.as_u16(),
         };
         self.answered.get_or_create(&answered).inc();
+        let route = Arc::clone(route);
         let route = Route { method, route };
         self.took.get_or_create(&route).observe(took.as_secs_f64());
     }
@@ -103,11 +104,11 @@ mod tests {
         let traffic = Traffic::of_apps(&metrics);
         let took = Duration::from_millis(3);
         for status in [StatusCode::OK, StatusCode::OK, StatusCode::NOT_FOUND] {
-            traffic.count(&Method::GET, "/{id}", status, took);
+            traffic.count(&Method::GET, &"/{id}".into(), status, took);
         }
         traffic.count(
             &Method::from_bytes(b"X").unwrap(),
-            "none",
+            &"none".into(),
             StatusCode::OK,
             took,
         );

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
+use super::edge;
 use super::problem::Problem;
 
 /// How long a request may take. A command goes on in a task of its own even
@@ -35,7 +36,8 @@ impl Places {
             return Problem::unavailable("The service is overloaded; try again shortly")
                 .into_response();
         };
-        match tokio::time::timeout(DEADLINE, answer).await {
+        // A panic is caught here already, so that what is outside says its part.
+        match tokio::time::timeout(DEADLINE, edge::uncaught(answer)).await {
             Ok(response) => response,
             Err(late) => Problem::unavailable("The answer took too long")
                 .because(&late)
