@@ -3,13 +3,15 @@
 //! is no timer: an idle service commits a lone command at once, a busy one
 //! commits hundreds together.
 
+use std::slice;
 use std::time::Duration;
 
 use domain::{ReaderId, SessionEvent, SessionId};
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::AppendError;
+use crate::commits::Commits;
 use crate::deadline::within;
 
 mod rows;
@@ -94,14 +96,13 @@ struct Job {
 
 impl Appender {
     /// The handle, and the task to spawn. The task takes a connection of its
-    /// own out of `pool`. `head` is told the global position of
-    /// the last event of each batch.
+    /// own out of `pool`.
     pub fn new(
         pool: PgPool,
-        head: watch::Sender<i64>,
+        commits: Commits,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
-        (Self { jobs }, run(pool, waiting, head))
+        (Self { jobs }, run(pool, waiting, commits))
     }
 
     /// Appends the events of one command and returns their global positions.
@@ -122,7 +123,7 @@ impl Appender {
     }
 }
 
-async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, head: watch::Sender<i64>) {
+async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, commits: Commits) {
     let mut connection = None;
     let mut jobs = Vec::with_capacity(MAX_BATCH);
     while waiting.recv_many(&mut jobs, MAX_BATCH).await > 0 {
@@ -133,7 +134,8 @@ async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, head: watch::Sender
         };
         let (batch, replies): (Vec<Rows>, Vec<_>) =
             jobs.drain(..).map(|job| (job.rows, job.reply)).unzip();
-        let (results, trouble) = write_batch(&mut link, batch, &head).await;
+        let (results, trouble) = write_batch(&mut link, &batch).await;
+        tell(&commits, batch, &results);
         connection = trouble
             .is_none_or(Failure::leaves_a_good_connection)
             .then_some(link);
@@ -144,6 +146,20 @@ async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, head: watch::Sender
         if trouble.is_some_and(|failure| failure != Failure::Bad) {
             refuse(std::iter::from_fn(|| waiting.try_recv().ok()));
         }
+    }
+}
+
+/// Tells of what was written.
+fn tell(commits: &Commits, batch: Vec<Rows>, results: &[Positions]) {
+    let last = results.iter().flatten().flatten().last();
+    if let Some(last) = last {
+        commits.tell(*last, || {
+            let written = batch.into_iter().zip(results);
+            written
+                .filter_map(|(rows, result)| Some((rows, result.as_ref().ok()?)))
+                .flat_map(|(rows, positions)| rows.outgoing(positions))
+                .collect()
+        });
     }
 }
 
@@ -174,13 +190,9 @@ async fn connected(pool: &PgPool, connection: Option<PgConnection>) -> Option<Pg
 /// Writes a batch; one that the database cannot take whole is written command
 /// by command, so that one bad command fails alone. Also tells what went wrong
 /// last.
-async fn write_batch(
-    link: &mut PgConnection,
-    batch: Vec<Rows>,
-    head: &watch::Sender<i64>,
-) -> (Vec<Positions>, Option<Failure>) {
+async fn write_batch(link: &mut PgConnection, batch: &[Rows]) -> (Vec<Positions>, Option<Failure>) {
     let count = batch.len();
-    let failure = match write(link, &batch, head).await {
+    let failure = match write(link, batch).await {
         Ok(results) => return (results, None),
         Err(failure) => failure,
     };
@@ -188,7 +200,7 @@ async fn write_batch(
     let mut last = failure;
     if last == Failure::Bad && count > 1 {
         for rows in batch {
-            match write(link, &[rows], head).await {
+            match write(link, slice::from_ref(rows)).await {
                 Ok(result) => results.extend(result),
                 Err(failure) => {
                     results.push(Err(failure.into()));
@@ -256,18 +268,9 @@ impl From<Failure> for AppendError {
 
 /// One round trip: the function is its own transaction, and its answer means
 /// that the transaction is on disk.
-async fn write(
-    link: &mut PgConnection,
-    batch: &[Rows],
-    head: &watch::Sender<i64>,
-) -> Result<Vec<Positions>, Failure> {
+async fn write(link: &mut PgConnection, batch: &[Rows]) -> Result<Vec<Positions>, Failure> {
     match within(DEADLINE, call(link, batch)).await {
-        Ok(row) => {
-            if let Some(last) = row.positions.last() {
-                head.send_replace(*last);
-            }
-            Ok(share(batch, &row))
-        }
+        Ok(row) => Ok(share(batch, &row)),
         Err(sqlx::Error::Database(error)) => {
             let code = error.code().unwrap_or_default().into_owned();
             tracing::warn!(%error, code, commands = batch.len(), "a batch was not appended");

@@ -12,10 +12,65 @@ use uuid::Uuid;
 
 use crate::subject::short_name;
 use crate::upcast::{self, DecodeError};
-use crate::{LogError, Recorded, Stored};
+use crate::{LogError, Recorded, Stored, recorded};
 
 /// What produces the events.
 const SOURCE: &str = "/reading-sessions";
+
+/// An event on its way to the stream.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Its place in the whole log.
+    pub global_position: i64,
+    /// Its session, a UUID as text.
+    pub session_id: String,
+    /// Its place in the session, from 1.
+    pub sequence: i64,
+    /// The name of the event.
+    pub event_type: Cow<'static, str>,
+    /// The version of its payload.
+    pub event_version: Cow<'static, str>,
+    /// The event, as JSON.
+    pub payload: String,
+    /// What came with the command, as JSON.
+    pub metadata: String,
+    /// Whose session it is; the nil UUID when the event does not name a reader.
+    pub reader_id: ReaderId,
+    /// When it happened.
+    pub time: Timestamp,
+}
+
+impl From<Stored> for Outgoing {
+    fn from(stored: Stored) -> Self {
+        let routing: Routing = serde_json::from_str(&stored.payload).unwrap_or_default();
+        Self {
+            global_position: stored.global_position,
+            session_id: stored.session_id,
+            sequence: stored.sequence,
+            event_type: stored.event_type.into(),
+            event_version: stored.event_version.into(),
+            payload: stored.payload,
+            metadata: stored.metadata,
+            reader_id: routing
+                .reader_id
+                .unwrap_or_else(|| ReaderId::from(Uuid::nil())),
+            time: routing
+                .occurred_at
+                .or(routing.ended_at)
+                .or(routing.started_at)
+                .or(routing.erased_at)
+                .unwrap_or(stored.recorded_at),
+        }
+    }
+}
+
+impl Outgoing {
+    /// The event's id, the same wherever it is carried.
+    #[must_use]
+    pub fn id(&self) -> String {
+        recorded::id(&self.session_id, self.sequence)
+    }
+}
 
 /// A published event. Positions are strings, since `CloudEvents` integers have
 /// 32 bits.
@@ -79,41 +134,30 @@ struct Metadata<'a> {
 }
 
 impl<'a> CloudEvent<'a> {
-    /// The event to publish for a stored one. One that names no reader goes
-    /// with the nil UUID.
+    /// The event as it is published.
     ///
     /// # Errors
     /// [`LogError::Undecodable`] when the payload is no JSON, which the log
     /// does not take.
-    pub fn of(stored: &'a Stored, previousposition: i64) -> Result<Self, LogError> {
-        let routing: Routing = serde_json::from_str(&stored.payload).unwrap_or_default();
-        let metadata: Metadata = serde_json::from_str(&stored.metadata).unwrap_or_default();
+    pub fn of(event: &'a Outgoing, previousposition: i64) -> Result<Self, LogError> {
+        let metadata: Metadata = serde_json::from_str(&event.metadata).unwrap_or_default();
         Ok(Self {
             specversion: "1.0".into(),
-            id: stored.id().into(),
+            id: event.id().into(),
             source: SOURCE.into(),
-            event_type: wire_type(&stored.event_type, &stored.event_version).into(),
-            subject: stored.session_id.as_str().into(),
-            time: routing
-                .occurred_at
-                .or(routing.ended_at)
-                .or(routing.started_at)
-                .or(routing.erased_at)
-                .unwrap_or(stored.recorded_at),
+            event_type: wire_type(&event.event_type, &event.event_version).into(),
+            subject: event.session_id.as_str().into(),
+            time: event.time,
             datacontenttype: "application/json".into(),
-            sequence: stored.sequence,
-            globalposition: stored.global_position,
+            sequence: event.sequence,
+            globalposition: event.global_position,
             previousposition,
-            partitionkey: routing
-                .reader_id
-                .unwrap_or_else(|| ReaderId::from(Uuid::nil())),
+            partitionkey: event.reader_id,
             traceparent: metadata.traceparent,
-            data: serde_json::from_str(&stored.payload).map_err(|source| {
-                LogError::Undecodable {
-                    session_id: stored.session_id.clone(),
-                    sequence: stored.sequence,
-                    source: source.into(),
-                }
+            data: serde_json::from_str(&event.payload).map_err(|source| LogError::Undecodable {
+                session_id: event.session_id.clone(),
+                sequence: event.sequence,
+                source: source.into(),
             })?,
         })
     }
@@ -172,6 +216,24 @@ mod decimal {
 }
 
 #[cfg(test)]
+impl Outgoing {
+    /// An event at a position.
+    pub(crate) fn example(global_position: i64) -> Self {
+        Self {
+            global_position,
+            session_id: Uuid::nil().to_string(),
+            sequence: 1,
+            event_type: "SessionStarted".into(),
+            event_version: "1".into(),
+            payload: "{}".to_owned(),
+            metadata: "{}".to_owned(),
+            reader_id: ReaderId::from(Uuid::nil()),
+            time: Timestamp::UNIX_EPOCH,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -187,8 +249,9 @@ mod tests {
             metadata: r#"{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#.to_owned(),
             recorded_at: Timestamp::UNIX_EPOCH,
         };
+        let outgoing = Outgoing::from(stored.clone());
         let published =
-            serde_json::to_string(&CloudEvent::of(&stored, 6_999_999_999).unwrap()).unwrap();
+            serde_json::to_string(&CloudEvent::of(&outgoing, 6_999_999_999).unwrap()).unwrap();
         let value: serde_json::Value = serde_json::from_str(&published).unwrap();
         assert_eq!(value["type"], "reading.session.position_updated.v1");
         assert_eq!(value["id"], "019a0000-0000-7000-8000-000000000001.3");

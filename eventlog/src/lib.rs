@@ -10,6 +10,7 @@ pub mod upcast;
 
 pub mod append;
 pub mod claims;
+pub mod commits;
 pub mod execute;
 pub mod idempotency;
 pub mod repository;

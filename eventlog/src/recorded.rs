@@ -104,12 +104,17 @@ impl Logged {
     }
 }
 
+/// The id of a session's event.
+pub(crate) fn id(session_id: &str, sequence: i64) -> String {
+    format!("{session_id}.{sequence}")
+}
+
 impl Stored {
     /// The event's id, the same wherever it is carried: its session and its
     /// sequence name it for good.
     #[must_use]
     pub fn id(&self) -> String {
-        format!("{}.{}", self.session_id, self.sequence)
+        id(&self.session_id, self.sequence)
     }
 
     /// The event in today's version.

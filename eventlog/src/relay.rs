@@ -23,13 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::cursor::Cursor;
 use self::outage::Outage;
-use crate::cloud_event::CloudEvent;
+use crate::cloud_event::{CloudEvent, Outgoing};
+use crate::commits::Heard;
 use crate::deadline::within;
 use crate::stream::{self, StreamError};
-use crate::{LogError, Stored, Subjects, read};
+use crate::{LogError, Subjects, read};
 
 /// Events published before their acknowledgements are awaited.
-const WINDOW: i64 = 512;
+const WINDOW: usize = 512;
 
 /// The least time between reads that find something. What was committed within
 /// it is read and published together, which is far cheaper; the first event after
@@ -68,7 +69,7 @@ pub struct Relay {
     /// The names of the stream and its subjects.
     pub subjects: Subjects,
     /// Tells of commits of this process.
-    pub head: watch::Receiver<i64>,
+    pub commits: Heard,
     /// Says how this relay stands.
     pub standing: watch::Sender<Standing>,
 }
@@ -177,8 +178,10 @@ impl Relay {
         while !try_lock(&mut connection).await? {
             // It tells what there is to tell of.
             outage.led_elsewhere(asked);
+            self.commits.forget();
             // It does not see this process's commits.
-            let tell = tell(self.jetstream.client(), &self.subjects, &mut self.head);
+            let head = &mut self.commits.head;
+            let tell = tell(self.jetstream.client(), &self.subjects, head);
             let _ = tokio::time::timeout(LEAD_RETRY, tell).await;
         }
         self.relay(&mut connection, outage).await
@@ -189,6 +192,8 @@ impl Relay {
         connection: &mut PgConnection,
         outage: &mut Outage,
     ) -> Result<(), RelayError> {
+        // What was heard before may be old.
+        self.commits.forget();
         let mut wakeups = self
             .jetstream
             .client()
@@ -212,13 +217,9 @@ impl Relay {
                 position: cursor.global_position,
             });
             // What came before this read needs no other.
-            self.head.mark_unchanged();
+            self.commits.head.mark_unchanged();
             while let Some(Some(_)) = wakeups.next().now_or_never() {}
-            let events = within(
-                DEADLINE,
-                read::after(&mut *connection, cursor.global_position, WINDOW),
-            )
-            .await?;
+            let events = self.next(connection, cursor.global_position).await?;
             if events.is_empty() {
                 outage.over();
                 if looked.elapsed() > LOOK {
@@ -227,14 +228,14 @@ impl Relay {
                 }
                 tokio::select! {
                     // The sender is gone when this process appends nothing.
-                    Ok(()) = self.head.changed() => {}
+                    Ok(()) = self.commits.head.changed() => {}
                     Some(_) = wakeups.next() => {}
                     () = tokio::time::sleep(POLL) => {}
                 }
                 continue;
             }
             let read = Instant::now();
-            let all = i64::try_from(events.len()).is_ok_and(|count| count < WINDOW);
+            let all = events.len() < WINDOW;
             cursor = self.publish(&events, cursor).await?;
             outage.over();
             if all {
@@ -243,13 +244,29 @@ impl Relay {
         }
     }
 
+    /// What follows a position in the log. What this process has just written need
+    /// not be read.
+    async fn next(
+        &mut self,
+        connection: &mut PgConnection,
+        after: i64,
+    ) -> Result<Vec<Outgoing>, RelayError> {
+        let heard = self.commits.after(after, WINDOW);
+        if !heard.is_empty() {
+            return Ok(heard);
+        }
+        let limit = i64::try_from(WINDOW).expect("a window is far below 2^63");
+        let stored = within(DEADLINE, read::after(connection, after, limit)).await?;
+        Ok(stored.into_iter().map(Outgoing::from).collect())
+    }
+
     /// Publishes a window, all at once, each event expecting to follow the one
     /// before it. So only the last is acknowledged: had one before it not been
     /// stored as expected, neither would the last. Anything unexpected, a duplicate
     /// too, means that the stream is not where we think: the dedupe of a stream is
     /// checked before the expected sequence, so a duplicate proves nothing about
     /// order.
-    async fn publish(&self, events: &[Stored], mut cursor: Cursor) -> Result<Cursor, RelayError> {
+    async fn publish(&self, events: &[Outgoing], mut cursor: Cursor) -> Result<Cursor, RelayError> {
         let client = self.jetstream.client();
         let Some((last, before)) = events.split_last() else {
             return Ok(cursor);
@@ -289,7 +306,7 @@ impl Relay {
     }
 
     /// An event as it is published, and where.
-    fn message(&self, event: &Stored, after: Cursor) -> Result<(String, Bytes), RelayError> {
+    fn message(&self, event: &Outgoing, after: Cursor) -> Result<(String, Bytes), RelayError> {
         let cloud_event = CloudEvent::of(event, after.global_position)?;
         let subject = self
             .subjects

@@ -8,6 +8,7 @@ use anyhow::Context;
 use async_nats::jetstream;
 use chrono::TimeDelta;
 use domain::session::Rules;
+use eventlog::commits::{self, Commits};
 use eventlog::relay::{self, Relay};
 use eventlog::repository::Repository;
 use eventlog::tail::Tail;
@@ -85,7 +86,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     let metrics = Metrics::default();
     let usage = Usage::new(&metrics);
     let pool = usage.time(connect::api_pool(&args.database)?);
-    let (head, head_seen) = watch::channel(0);
+    let (commits, heard) = commits::channel();
     let subjects = Subjects::new(&args.nats.nats_prefix);
     let relays = args.has(Role::Relay);
     let jetstream = connect::jetstream(&args.nats).await?;
@@ -98,7 +99,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
     let commands = args.has(Role::Api) || args.has(Role::Maintenance);
     let sessions = if commands {
         let append = usage.show(connect::append_pool(&args.database)?);
-        let (sessions, task) = sessions(append, &args.rules, pool.clone(), head)?;
+        let (sessions, task) = sessions(append, &args.rules, pool.clone(), commits)?;
         service.writers.spawn(task);
         Some(sessions)
     } else {
@@ -135,7 +136,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         service.workers.spawn(relay::announce(
             jetstream.client(),
             subjects.clone(),
-            head_seen.clone(),
+            heard.head.clone(),
             stop,
         ));
     }
@@ -154,7 +155,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             pool: usage.show(connect::relay_pool(&args.database)?),
             jetstream: jetstream.clone(),
             subjects: subjects.clone(),
-            head: head_seen,
+            commits: heard,
             standing,
         };
         let stop = service.workers.stop.clone();
@@ -191,9 +192,9 @@ fn sessions(
     append: PgPool,
     rules: &RuleArgs,
     pool: Pool,
-    head: watch::Sender<i64>,
+    commits: Commits,
 ) -> anyhow::Result<(Sessions, impl Future<Output = ()> + Send + use<>)> {
-    let (appender, task) = Appender::new(append, head);
+    let (appender, task) = Appender::new(append, commits);
     let rules = Rules {
         active_gap: TimeDelta::from_std(rules.active_gap)?,
     };
@@ -212,10 +213,10 @@ pub fn tools(
     upkeep: &UpkeepArgs,
 ) -> anyhow::Result<(Tools, impl Future<Output = ()> + Send + use<>)> {
     // Relays look for what is new by themselves, within seconds.
-    let (head, _) = watch::channel(0);
+    let (commits, _) = commits::channel();
     let pool = connect::upkeep_pool(database)?;
     let append = connect::append_pool(database)?;
-    let (sessions, task) = sessions(append, rules, pool.clone().into(), head)?;
+    let (sessions, task) = sessions(append, rules, pool.clone().into(), commits)?;
     let tools = Tools {
         pool,
         sessions,

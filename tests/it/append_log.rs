@@ -13,19 +13,19 @@ use domain::{
     UpdatePosition,
 };
 use eventlog::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
+use eventlog::commits;
 use eventlog::repository::Repository;
 use eventlog::{AppendError, Appender, read};
 use futures::future::join_all;
 use sqlx::PgPool;
 use tests::wire::Wire;
 use tests::{Stack, app, check};
-use tokio::sync::watch;
 use uuid::Uuid;
 
 async fn log() -> (PgPool, Appender) {
     let corner = Stack::shared().await.corner().await;
     let pool = app::pool(&corner).await;
-    let (appender, task) = Appender::new(pool.clone(), watch::Sender::new(0));
+    let (appender, task) = Appender::new(pool.clone(), commits::channel().0);
     tokio::spawn(task);
     (pool, appender)
 }
@@ -122,7 +122,7 @@ async fn while_nobody_answers_all_who_wait_are_told_together() {
         .acquire_timeout(connect_timeout)
         .connect_lazy(&format!("postgres://nobody@127.0.0.1:{port}/none"))
         .unwrap();
-    let (appender, task) = Appender::new(pool, watch::Sender::new(0));
+    let (appender, task) = Appender::new(pool, commits::channel().0);
     tokio::spawn(task);
     let asked = Instant::now();
     // Far more than a batch holds.
@@ -150,7 +150,7 @@ async fn a_connection_that_goes_silent_stops_the_appender_for_seconds_only() {
     let pool = app::pool(&corner).await;
     let wire = Wire::to(&corner.database_url).await;
     let through = sqlx::PgPool::connect(&wire.url).await.unwrap();
-    let (appender, task) = Appender::new(through, watch::Sender::new(0));
+    let (appender, task) = Appender::new(through, commits::channel().0);
     tokio::spawn(task);
     let append = || appender.append(events(vec![started(new_id(), 1, "x")]));
     assert!(append().await.is_ok());

@@ -13,10 +13,10 @@ use domain::{
 };
 use eventlog::Appender;
 use eventlog::append::{Append, NewEvent};
+use eventlog::commits;
 use projections::daily_stats;
 use tests::traffic::Random;
 use tests::{App, check};
-use tokio::sync::watch;
 use uuid::Uuid;
 
 /// The days around changes of the clocks, of one hour and of half an hour, in
@@ -103,7 +103,7 @@ async fn statistics_equal_a_slow_count_through_changes_of_daylight_saving_time()
     println!("seed {seed}");
     let mut random = Random(seed | 1);
     let app = App::start().await;
-    let (appender, task) = Appender::new(app.pool.clone(), watch::Sender::new(0));
+    let (appender, task) = Appender::new(app.pool.clone(), commits::channel().0);
     tokio::spawn(task);
     let readers: Vec<ReaderId> = (0..5).map(|_| Uuid::new_v4().into()).collect();
     for (zone, year, month, day) in CHANGES {

@@ -3,10 +3,11 @@
 //! from them, so that the appending task copies nothing.
 
 use cqrs_es::Aggregate;
-use domain::ReadingSession;
+use domain::{ReaderId, ReadingSession, Timestamp};
 use uuid::Uuid;
 
 use super::{Append, ClaimChange, KeyedAnswer};
+use crate::cloud_event::Outgoing;
 
 /// The rows of one command.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct EventRow {
     event_version: &'static str,
     payload: String,
     metadata: String,
+    reader_id: ReaderId,
+    occurred_at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -45,12 +48,38 @@ impl Rows {
                 event_version: new.event.version(),
                 payload: serde_json::to_string(&new.event).expect("events are plain JSON"),
                 metadata: new.metadata,
+                reader_id: new.event.reader_id(),
+                occurred_at: new.event.occurred_at(),
             })
             .collect();
         Self {
             events,
             claim: append.claim.map(ClaimRow::of),
             answer: append.answer,
+        }
+    }
+
+    /// The events as they are published, now that their positions are known.
+    pub(super) fn outgoing(self, positions: &[i64]) -> impl Iterator<Item = Outgoing> {
+        self.events
+            .into_iter()
+            .zip(positions)
+            .map(|(row, position)| row.outgoing(*position))
+    }
+}
+
+impl EventRow {
+    fn outgoing(self, global_position: i64) -> Outgoing {
+        Outgoing {
+            global_position,
+            session_id: self.session_id,
+            sequence: self.sequence,
+            event_type: self.event_type.into(),
+            event_version: self.event_version.into(),
+            payload: self.payload,
+            metadata: self.metadata,
+            reader_id: self.reader_id,
+            time: self.occurred_at,
         }
     }
 }

@@ -4,10 +4,10 @@ use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use sqlx::PgConnection;
 
 use super::{DEADLINE, RelayError};
-use crate::cloud_event::CloudEvent;
+use crate::Subjects;
+use crate::cloud_event::{CloudEvent, Outgoing};
 use crate::deadline::within;
 use crate::stream::StreamError;
-use crate::{Stored, Subjects};
 
 /// Where the stream ends.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Where it ends once an event is stored.
-    pub fn after(self, event: &Stored) -> Self {
+    pub fn after(self, event: &Outgoing) -> Self {
         Self {
             stream_sequence: self.stream_sequence + 1,
             global_position: event.global_position,

@@ -3,7 +3,7 @@
 
 use chrono::SecondsFormat;
 use domain::{SessionEvent, Timestamp};
-use eventlog::cloud_event::CloudEvent;
+use eventlog::cloud_event::{CloudEvent, Outgoing};
 use eventlog::subject::short_name;
 use eventlog::{LogError, Stored};
 use serde::Serialize;
@@ -67,7 +67,8 @@ struct Line<'a> {
 /// `previous` is the place in the log of the event before it.
 pub fn json(event: &Stored, previous: i64) -> String {
     let undecodable = event.decode().err().map(reason);
-    let event = CloudEvent::of(event, previous).expect("the log takes JSON alone");
+    let outgoing = Outgoing::from(event.clone());
+    let event = CloudEvent::of(&outgoing, previous).expect("the log takes JSON alone");
     let line = serde_json::to_string(&Line { event, undecodable });
     on_a_line(&line.expect("it is plain JSON"))
 }
