@@ -3,6 +3,7 @@
 //! and the read tables are the relay's and the projections' to make.
 
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// Events in one statement, about: it holds the order lock.
 pub const WAVE: u32 = 1_000_000;
@@ -34,15 +35,34 @@ pub async fn sessions(
     Ok(())
 }
 
-/// Has all sessions of the log that are nobody's be the active ones of their
-/// readers; returns how many.
-pub async fn claim(connection: &mut PgConnection) -> anyhow::Result<u64> {
-    let claimed = sqlx::query(
+/// Fills a log with a reader's past: sessions that have all ended.
+pub async fn history(
+    connection: &mut PgConnection,
+    reader: Uuid,
+    sessions: i32,
+) -> anyhow::Result<()> {
+    sqlx::query(include_str!("fill/history.sql"))
+        .bind(reader)
+        .bind(sessions)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Has the sessions that began after a position of the log be the active ones of
+/// their readers; returns both.
+pub async fn claim(
+    connection: &mut PgConnection,
+    after: i64,
+) -> anyhow::Result<Vec<(Uuid, String)>> {
+    let claimed = sqlx::query_as(
         "insert into claims (reader_id, session_id)
-        select (payload ->> 'reader_id')::uuid, aggregate_id from events where sequence = 1
-        on conflict do nothing",
+        select (payload ->> 'reader_id')::uuid, aggregate_id from events
+        where sequence = 1 and global_position > $1
+        returning reader_id, session_id",
     )
-    .execute(connection)
+    .bind(after)
+    .fetch_all(connection)
     .await?;
-    Ok(claimed.rows_affected())
+    Ok(claimed)
 }

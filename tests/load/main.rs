@@ -4,9 +4,10 @@
 //! run stands for itself: one that fails costs the others nothing.
 #![expect(clippy::print_stdout, reason = "the report is what it is for")]
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -15,14 +16,21 @@ use services::dev::{Options, Servers};
 
 mod plan;
 
+mod growth;
+mod history;
+mod original;
+mod overload;
 mod replay;
 mod rounds;
+mod steady;
 
 mod fill;
 mod generator;
 mod hello;
+mod lag;
 mod pgbench;
 mod service;
+mod users;
 
 mod report;
 mod usage;
@@ -58,6 +66,16 @@ enum Command {
     /// Serve nothing, as the reference for reads.
     #[command(hide = true)]
     Hello,
+    /// Be users of the original's load test.
+    #[command(hide = true)]
+    Users {
+        /// Where the service listens.
+        address: SocketAddr,
+        /// How many.
+        users: usize,
+        /// For how long.
+        seconds: u64,
+    },
 }
 
 /// What the parts of a run share.
@@ -94,8 +112,14 @@ impl Bench<'_> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Command::Hello) = arguments.command {
-        return hello::serve().await;
+    match arguments.command {
+        Some(Command::Hello) => return hello::serve().await,
+        Some(Command::Users {
+            address,
+            users,
+            seconds,
+        }) => return Box::pin(users::run(address, users, Duration::from_secs(seconds))).await,
+        None => {}
     }
     let data = services::dev::scratch_data()?;
     let servers = Servers::start(Options {
@@ -154,7 +178,12 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
     for part in others {
         let measured = async {
             match part {
+                Part::History => history::measure(&mut bench).await,
+                Part::Steady => steady::measure(&mut bench).await,
+                Part::Original => original::measure(&mut bench).await,
                 Part::Replay => replay::measure(&mut bench).await,
+                Part::Overload => overload::measure(&mut bench).await,
+                Part::Growth => growth::measure(&mut bench).await,
                 Part::Updates | Part::Batch | Part::Active => unreachable!("of the rounds"),
             }
         };

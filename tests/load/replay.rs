@@ -136,9 +136,9 @@ async fn warm_up(
     connection: &mut PgConnection,
     sessions: u32,
 ) -> anyhow::Result<Duration> {
-    let claimed = fill::claim(connection).await?;
+    let claimed = fill::claim(connection, 0).await?.len();
     ensure!(
-        claimed == u64::from(sessions),
+        claimed == sessions as usize,
         "{claimed} of {sessions} sessions are active"
     );
     let started = Instant::now();
@@ -150,7 +150,7 @@ async fn warm_up(
     ensure!(status.success(), "the warm-up failed");
     let redis = redis::Client::open(corner.redis_url.as_str())?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
-    let entries: u64 = redis::cmd("DBSIZE").query_async(&mut redis).await?;
+    let entries: usize = redis::cmd("DBSIZE").query_async(&mut redis).await?;
     // And the checkpoint.
     ensure!(entries == claimed + 1, "{entries} entries of {claimed}");
     Ok(took)

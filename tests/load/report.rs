@@ -79,7 +79,7 @@ impl Row {
             " "
         };
         self.bar = format!("{sign} {bar}{space}{unit}");
-        self.verdict = if met { "met" } else { "not met" }.to_owned();
+        self.verdict = String::from(if met { "met" } else { "not met" });
         self.is_met = met;
         self
     }
@@ -244,6 +244,12 @@ fn cpu_model() -> Option<String> {
         .lines()
         .find_map(|line| line.strip_prefix("model name"))?;
     Some(line.trim_start_matches([':', ' ', '\t']).to_owned())
+}
+
+/// A part of a whole.
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+pub fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
 }
 
 /// For people.

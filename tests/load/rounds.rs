@@ -12,7 +12,7 @@ use crate::generator::Load;
 use crate::generator::crowd::{Crowd, THREADS};
 use crate::generator::scripts::{Actives, BATCH, Batches, Updates};
 use crate::hello::Hello;
-use crate::report::{Findings, LOADS, Row, load_line, median, megabytes};
+use crate::report::{Findings, LOADS, Row, load_line, median, megabytes, percent};
 use crate::service::{Events, Measured, Running};
 use crate::usage::{self, Usage};
 use crate::{Bench, CONNECTIONS, Part};
@@ -126,6 +126,7 @@ pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Fi
     } else {
         None
     };
+    let reads = service.active_reads().await?;
     let mut kinds: Vec<Kind> = parts.iter().copied().map(Kind::new).collect();
     let mut empty = Vec::new();
     let rounds = bench.plan.rounds;
@@ -158,6 +159,10 @@ pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Fi
             }
         }
     }
+    let reads = {
+        let (all, hits) = service.active_reads().await?;
+        percent(hits - reads.1, all - reads.0)
+    };
     service.stop().await?;
     for kind in kinds.iter().filter(|kind| kind.part == Part::Updates) {
         bench
@@ -167,7 +172,7 @@ pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Fi
             bench.capacity = Some(kind.median(|measured| measured.load.rate()));
         }
     }
-    Ok(findings(bench, &kinds, &empty))
+    Ok(findings(bench, &kinds, &empty, reads))
 }
 
 async fn one(
@@ -204,7 +209,7 @@ pub async fn capacity(
     Ok(measured.load.rate())
 }
 
-fn findings(bench: &Bench<'_>, kinds: &[Kind], empty: &[(Load, Usage)]) -> Findings {
+fn findings(bench: &Bench<'_>, kinds: &[Kind], empty: &[(Load, Usage)], hits: f64) -> Findings {
     let mut text = String::from(LOADS);
     for kind in kinds {
         for (n, (_, measured)) in (1..).zip(&kind.rounds) {
@@ -232,7 +237,8 @@ fn findings(bench: &Bench<'_>, kinds: &[Kind], empty: &[(Load, Usage)]) -> Findi
         let micros = |(load, used): &(Load, Usage)| used.micros_each("generator", load.good);
         let _ = writeln!(
             text,
-            "\nThe generator takes {:.1} µs a request of the empty handler.",
+            "\nThe generator takes {:.1} µs a request of the empty handler. Redis answered {hits:.1} % of \
+             the reads of active sessions, the log the others.",
             median(empty.iter().map(micros))
         );
     }

@@ -231,11 +231,18 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// What the service has counted.
-    pub async fn metrics(&self) -> anyhow::Result<app::Metrics> {
+    /// Reads of active sessions so far: all, and those that Redis answered.
+    pub async fn active_reads(&self) -> anyhow::Result<(u64, u64)> {
         let url = format!("http://{}/metrics", self.process.admin);
         let answer = tests::reader::client().get(url).send().await?;
-        Ok(app::Metrics::of(answer.error_for_status()?.text().await?))
+        let metrics = app::Metrics::of(answer.error_for_status()?.text().await?);
+        let of = |result: &str| {
+            let name = format!("reading_sessions_active_reads_total{{result=\"{result}\"}}");
+            metrics.count(&name)
+        };
+        let others = ["stale", "miss", "redis_late", "redis_failed", "redis_away"];
+        let hits = of("hit");
+        Ok((hits + others.map(of).iter().sum::<u64>(), hits))
     }
 
     /// CPU time used so far, by process.
