@@ -116,13 +116,13 @@ pub const QUICK: Plan = Plan {
     history_readers: 2,
     steady: Duration::from_secs(7),
     users: [
-        (100, Duration::from_secs(10)),
-        (1_000, Duration::from_secs(10)),
+        (100, Duration::from_secs(8)),
+        (1_000, Duration::from_secs(8)),
     ],
-    replayed: 500_000,
+    replayed: 300_000,
     overload: Duration::from_secs(4),
     growth: Extent {
-        sizes: &[10_000, 200_000],
+        sizes: &[10_000, 150_000],
         long: 1_000,
         groups: 1,
         readers: 90,

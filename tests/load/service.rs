@@ -206,7 +206,8 @@ impl<'a> Running<'a> {
         Ok(started.elapsed())
     }
 
-    /// That the stream and the history hold as many events as the log.
+    /// That the stream and the history hold as many events as the log. The
+    /// projections may have come to its end before the relay: they read the log.
     pub async fn everywhere(&self) -> anyhow::Result<()> {
         let events: i64 = sqlx::query_scalar("select count(*) from events")
             .fetch_one(&self.pool)
@@ -219,16 +220,29 @@ impl<'a> Running<'a> {
             versions == events,
             "the history has {versions} of {events} events"
         );
+        let wanted = u64::try_from(events)?;
+        let started = Instant::now();
+        loop {
+            let published = self.published().await?;
+            if published == wanted {
+                break;
+            }
+            ensure!(
+                published < wanted && started.elapsed() < CATCH_UP,
+                "the stream has {published} of {events} events"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ensure!(events > 0, "the log is empty");
+        Ok(())
+    }
+
+    /// How many events the stream holds.
+    pub async fn published(&self) -> anyhow::Result<u64> {
         let jetstream = connect::jetstream(&app::settings(&self.corner, &[]).nats).await?;
         let name = Subjects::new(&self.corner.nats_prefix).stream().to_owned();
         let stream = jetstream.get_stream(name).await?;
-        let published = stream.cached_info().state.messages;
-        ensure!(
-            published == u64::try_from(events)?,
-            "the stream has {published} of {events} events"
-        );
-        ensure!(events > 0, "the log is empty");
-        Ok(())
+        Ok(stream.cached_info().state.messages)
     }
 
     /// Reads of active sessions so far: all, and those that Redis answered.

@@ -18,6 +18,11 @@ use super::{Load, PATIENCE, Script, Verdict, judge};
 /// this, between looks at the connections.
 const NAP: Duration = Duration::from_micros(100);
 
+/// Connections that are made at once, and the time to accept them: who outruns
+/// the backlog of a listener waits for a second.
+const TOGETHER: usize = 32;
+const ACCEPTED: Duration = Duration::from_millis(3);
+
 /// When requests come.
 #[derive(Clone, Copy)]
 pub struct Arrivals {
@@ -72,6 +77,9 @@ impl<'a, S: Script> Open<'a, S> {
         let poll = Poll::new()?;
         let mut lanes = Vec::with_capacity(connections);
         for n in 0..connections {
+            if n % TOGETHER == TOGETHER - 1 {
+                std::thread::sleep(ACCEPTED);
+            }
             lanes.push(Lane {
                 connection: Connection::open(address, poll.registry(), Token(n))?,
                 due: None,
