@@ -18,13 +18,13 @@ test-examples: ## Run the example clients and consumers against a service of its
 	cargo build --locked --workspace --bins
 	tests/with-service examples/run
 
-bench: ## Measure beside references, and write docs/benchmarks.md
+bench: ## Measure beside references, and write docs/benchmarks.md; ONLY="updates steady" measures parts
 	cargo build --release --locked --workspace --bins
-	target/release/bench --report docs/benchmarks.md
+	$${CARGO_TARGET_DIR:-target}/release/bench $(if $(ONLY),$(ONLY:%=--only %),--report docs/benchmarks.md)
 
-bench-quick: ## A short look at the same figures
+bench-quick: ## A short look at the same figures, or with ONLY at parts of them
 	cargo build --release --locked --workspace --bins
-	target/release/bench --quick
+	$${CARGO_TARGET_DIR:-target}/release/bench --quick $(ONLY:%=--only %)
 
 lint: ## What CI denies
 	cargo fmt --check

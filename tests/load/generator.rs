@@ -1,215 +1,124 @@
-//! A load that costs little itself: requests are bytes made ahead, answers are
-//! looked at just enough to know their status and their end.
+//! A load that costs little itself, since it takes the same cores as what it
+//! measures: a thread or two that poll their connections, requests that are
+//! written into one buffer, answers that are looked at just enough to know
+//! their status and their end. What is asked is a [`Script`]'s; when, that of
+//! [`closed`] or [`open`].
 
-use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use tests::app::token;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use uuid::Uuid;
+pub mod closed;
+mod connection;
+pub mod crowd;
+pub mod open;
+pub mod scripts;
 
-/// Readers with an active session each, spread over connections.
-pub struct Crowd {
-    address: SocketAddr,
-    /// The readers of each connection.
-    shares: Vec<Vec<Member>>,
+pub use connection::Answer;
+
+/// How long answers are waited for after the last request.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is asked, over and over.
+pub trait Script: Send {
+    /// The next request of a lane; none when it has no more. A lane is a
+    /// connection in a closed loop; an open one has a single lane.
+    fn next(&mut self, lane: usize) -> Option<&[u8]>;
+
+    /// Whether an answer with status 200 or 201 is what was asked for.
+    fn is_good(&self, _answer: &Answer<'_>) -> bool {
+        true
+    }
 }
 
-/// A reader, as the head of their update requests.
-#[derive(Clone)]
-struct Member {
-    head: String,
-}
-
-/// What a run of updates came to.
+/// What a run came to.
 #[derive(Clone, Debug, Default)]
 pub struct Load {
-    /// Updates answered 200.
-    pub acknowledged: usize,
-    /// Other answers.
-    pub errors: usize,
-    /// How long it took.
+    /// Requests that were to be sent.
+    pub offered: usize,
+    /// Answers that were asked for.
+    pub good: usize,
+    /// Answers 429 and 503.
+    pub refused: usize,
+    /// Other answers, none, and those that broke off.
+    pub failed: usize,
+    /// From the first request to the last answer.
     pub took: Duration,
-    /// Latencies, in microseconds, ascending.
+    /// Latencies of good answers, in microseconds, ascending.
     pub latencies: Vec<u32>,
+    /// Those of refusals.
+    pub refusals: Vec<u32>,
 }
 
 impl Load {
-    /// Acknowledged updates a second.
+    /// Good answers a second.
     pub fn rate(&self) -> f64 {
-        count(self.acknowledged) / self.took.as_secs_f64()
+        per_second(self.good, self.took)
     }
 
-    /// A percentile of the latencies, in milliseconds.
+    /// Answers that an app would have to handle.
+    pub fn errors(&self) -> usize {
+        self.refused + self.failed
+    }
+
+    /// A percentile of the latencies of good answers, in milliseconds.
     pub fn percentile(&self, percent: usize) -> f64 {
-        let index = (self.latencies.len() * percent / 100).min(self.latencies.len() - 1);
-        f64::from(self.latencies[index]) / 1_000.0
+        percentile(&self.latencies, percent)
+    }
+
+    fn take(&mut self, latency: Duration, verdict: Verdict) {
+        let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        match verdict {
+            Verdict::Good => {
+                self.good += 1;
+                self.latencies.push(micros);
+            }
+            Verdict::Refused => {
+                self.refused += 1;
+                self.refusals.push(micros);
+            }
+            Verdict::Failed => self.failed += 1,
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.offered += other.offered;
+        self.good += other.good;
+        self.refused += other.refused;
+        self.failed += other.failed;
+        self.took = self.took.max(other.took);
+        self.latencies.extend(other.latencies);
+        self.refusals.extend(other.refusals);
+    }
+
+    fn sort(&mut self) {
+        self.latencies.sort_unstable();
+        self.refusals.sort_unstable();
     }
 }
 
+/// A percentile of ascending microseconds, in milliseconds; 0 of none.
+pub fn percentile(ascending: &[u32], percent: usize) -> f64 {
+    let index = ascending.len() * percent / 100;
+    let value = ascending.get(index).or(ascending.last());
+    f64::from(value.copied().unwrap_or(0)) / 1_000.0
+}
+
+/// So many in such a time.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-fn count(n: usize) -> f64 {
-    n as f64
+pub fn per_second(count: usize, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
 }
 
-impl Crowd {
-    /// Starts a session for each of `readers`.
-    pub async fn start(
-        address: SocketAddr,
-        readers: usize,
-        connections: usize,
-    ) -> anyhow::Result<Self> {
-        let mut tasks = JoinSet::new();
-        for connection in 0..connections {
-            let share = (connection..readers).step_by(connections).count();
-            tasks.spawn(start_share(address, share));
-        }
-        let mut shares = Vec::with_capacity(connections);
-        while let Some(share) = tasks.join_next().await {
-            shares.push(share??);
-        }
-        Ok(Self { address, shares })
-    }
-
-    /// Updates positions as fast as they are answered, for a while.
-    pub async fn update(&self, length: Duration) -> anyhow::Result<Load> {
-        let started = Instant::now();
-        let until = started + length;
-        let mut tasks = JoinSet::new();
-        for share in &self.shares {
-            tasks.spawn(update_share(self.address, share.clone(), until));
-        }
-        let mut load = Load::default();
-        while let Some(part) = tasks.join_next().await {
-            let part = part??;
-            load.acknowledged += part.acknowledged;
-            load.errors += part.errors;
-            load.latencies.extend(part.latencies);
-        }
-        load.took = started.elapsed();
-        load.latencies.sort_unstable();
-        Ok(load)
-    }
+#[derive(Clone, Copy)]
+enum Verdict {
+    Good,
+    Refused,
+    Failed,
 }
 
-async fn start_share(address: SocketAddr, readers: usize) -> anyhow::Result<Vec<Member>> {
-    let mut connection = Connection::open(address).await?;
-    let mut share = Vec::with_capacity(readers);
-    for _ in 0..readers {
-        let token = token(Uuid::new_v4());
-        let head = |method: &str, path: &str| {
-            format!(
-                "{method} /api/v1/reading-sessions/{path} HTTP/1.1\r\nhost: {address}\r\n\
-                 authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
-            )
-        };
-        let body = format!(
-            "{{\"book_id\":\"{}\",\"time_zone\":\"Europe/Berlin\"}}",
-            Uuid::new_v4()
-        );
-        let request = with_body(&head("POST", "start"), &body);
-        let status = connection.call(request.as_bytes()).await?;
-        ensure!(status == 201, "a start was answered {status}");
-        let session: serde_json::Value = serde_json::from_slice(connection.body())?;
-        let id = session["id"].as_str().context("a session has an id")?;
-        share.push(Member {
-            head: head("PUT", &format!("{id}/update")),
-        });
+fn judge(script: &impl Script, answer: &Answer<'_>) -> Verdict {
+    match answer.status {
+        200 | 201 if script.is_good(answer) => Verdict::Good,
+        429 | 503 => Verdict::Refused,
+        _ => Verdict::Failed,
     }
-    Ok(share)
-}
-
-async fn update_share(
-    address: SocketAddr,
-    share: Vec<Member>,
-    until: Instant,
-) -> anyhow::Result<Load> {
-    let mut connection = Connection::open(address).await?;
-    let mut load = Load::default();
-    for (n, member) in share.iter().cycle().enumerate() {
-        let position = n % 1_000;
-        let body = format!(
-            "{{\"current_position\":{}.{}}}",
-            position / 10,
-            position % 10
-        );
-        let request = with_body(&member.head, &body);
-        let sent = Instant::now();
-        if sent >= until {
-            break;
-        }
-        match connection.call(request.as_bytes()).await? {
-            200 => load.acknowledged += 1,
-            _ => load.errors += 1,
-        }
-        load.latencies
-            .push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
-    }
-    Ok(load)
-}
-
-fn with_body(head: &str, body: &str) -> String {
-    let mut request = String::with_capacity(head.len() + body.len() + 32);
-    request.push_str(head);
-    let _ = write!(request, "content-length: {}\r\n\r\n{body}", body.len());
-    request
-}
-
-/// A kept-alive HTTP/1.1 connection, one request at a time.
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    body: usize,
-}
-
-impl Connection {
-    async fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: Vec::with_capacity(4_096),
-            body: 0,
-        })
-    }
-
-    /// Sends a request and reads its answer; returns the status.
-    async fn call(&mut self, request: &[u8]) -> anyhow::Result<u16> {
-        self.stream.write_all(request).await?;
-        self.buffer.clear();
-        loop {
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                bail!("the connection was closed");
-            }
-            let Some(head) = find(&self.buffer, b"\r\n\r\n") else {
-                continue;
-            };
-            self.body = head + 4;
-            let text = std::str::from_utf8(&self.buffer[..head])?;
-            let length: usize = text
-                .split("\r\n")
-                .find_map(|line| line.strip_prefix("content-length: "))
-                .context("an answer has a length")?
-                .parse()?;
-            if self.buffer.len() < self.body + length {
-                continue;
-            }
-            let status = text.get(9..12).context("an answer has a status")?;
-            return Ok(status.parse()?);
-        }
-    }
-
-    fn body(&self) -> &[u8] {
-        &self.buffer[self.body..]
-    }
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
 }

@@ -1,51 +1,46 @@
 //! `make bench`: what the service does, beside references measured in the same
 //! run on the same machine. Rounds alternate and the medians count, since
-//! machines are shared and noisy; what matters is the ratio.
+//! machines are shared and noisy; what matters is the ratio. Each part of the
+//! run stands for itself: one that fails costs the others nothing.
 #![expect(clippy::print_stdout, reason = "the report is what it is for")]
 
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use clap::Parser;
+use anyhow::{Context, anyhow, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
+use futures::FutureExt;
 use services::dev::{Options, Servers};
 
-mod generator;
-mod pgbench;
+mod plan;
+
+mod growth;
+mod history;
+mod original;
+mod overload;
 mod replay;
-mod report;
+mod rounds;
+mod steady;
+
+mod fill;
+mod generator;
+mod hello;
+mod lag;
+mod pgbench;
 mod service;
+mod users;
+
+mod report;
 mod usage;
 
-use generator::{Crowd, Load};
-use report::{Report, Round};
-use service::Running;
+use plan::{Part, Plan};
+use report::{Findings, Report};
 
-/// Connections of the generator, each with one request in flight: a closed
-/// loop.
+/// Connections of the generator in a closed loop, each with one request in
+/// flight.
 const CONNECTIONS: usize = 256;
-
-/// How much is measured.
-#[derive(Clone, Copy)]
-struct Plan {
-    rounds: usize,
-    /// Of each part of a round.
-    length: Duration,
-    /// Events replayed.
-    replayed: u64,
-}
-
-const FULL: Plan = Plan {
-    rounds: 3,
-    length: Duration::from_secs(15),
-    replayed: 5_000_000,
-};
-
-const QUICK: Plan = Plan {
-    rounds: 1,
-    length: Duration::from_secs(10),
-    replayed: 1_000_000,
-};
 
 /// Measures the service beside references.
 #[derive(Parser)]
@@ -53,18 +48,79 @@ struct Arguments {
     /// Fewer and shorter rounds: a look, not a measurement.
     #[arg(long)]
     quick: bool,
+    /// Only this part; may be repeated.
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
     /// Where to write the report; not written by default.
     #[arg(long)]
     report: Option<PathBuf>,
     /// Readers, each with an active session.
     #[arg(long, default_value_t = 20_000)]
     readers: usize,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve nothing, as the reference for reads.
+    #[command(hide = true)]
+    Hello,
+    /// Be users of the original's load test.
+    #[command(hide = true)]
+    Users {
+        /// Where the service listens.
+        address: SocketAddr,
+        /// How many.
+        users: usize,
+        /// For how long.
+        seconds: u64,
+    },
+}
+
+/// What the parts of a run share.
+struct Bench<'a> {
+    servers: &'a Servers,
+    pgbench: &'a pgbench::Table,
+    plan: Plan,
+    /// Readers of a saturated run.
+    readers: usize,
+    /// What pgbench came to in this run.
+    one_row: Vec<f64>,
+    /// Updates a second that the service does at most, once that is known.
+    capacity: Option<f64>,
+    started: Instant,
+}
+
+impl Bench<'_> {
+    /// Tells what goes on.
+    fn say(&self, what: &str) {
+        println!("{:4} s  {what}", self.started.elapsed().as_secs());
+    }
+
+    /// pgbench's rows a second, measured now if no round did.
+    async fn one_row(&mut self) -> anyhow::Result<f64> {
+        if self.one_row.is_empty() {
+            self.say("pgbench one row");
+            let rate = self.pgbench.one_row(self.plan.length).await?;
+            self.one_row.push(rate);
+        }
+        Ok(report::median(self.one_row.iter().copied()))
+    }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let plan = if arguments.quick { QUICK } else { FULL };
+    match arguments.command {
+        Some(Command::Hello) => return hello::serve().await,
+        Some(Command::Users {
+            address,
+            users,
+            seconds,
+        }) => return Box::pin(users::run(address, users, Duration::from_secs(seconds))).await,
+        None => {}
+    }
     let data = services::dev::scratch_data()?;
     let servers = Servers::start(Options {
         data: data.clone(),
@@ -75,73 +131,107 @@ async fn main() -> anyhow::Result<()> {
         redis: None,
     })
     .await?;
-    let result = measure(&servers, &arguments, plan).await;
+    let report = run(&servers, &arguments).await;
     servers.stop().await?;
     std::fs::remove_dir_all(&data).context("the data of the run")?;
 
-    let report = result?;
-    println!("{}", report.table());
+    let report = report?;
+    println!("\n{}{}", report.table(), report.chapters());
     if let Some(path) = &arguments.report {
         report.write(path)?;
         println!("written to {}", path.display());
     }
+    ensure!(report.is_whole(), "not all could be measured");
     Ok(())
 }
 
-async fn measure(servers: &Servers, arguments: &Arguments, plan: Plan) -> anyhow::Result<Report> {
-    let Plan {
-        rounds,
-        length,
-        replayed,
-    } = plan;
-    let reference = pgbench::Table::create(servers).await?;
-    let service = Running::start(servers).await?;
-    println!("{} readers start a session each", arguments.readers);
-    let crowd = Crowd::start(service.http, arguments.readers, CONNECTIONS).await?;
-    service.caught_up().await?;
-
-    let mut measured = Vec::new();
-    for n in 1..=rounds {
-        println!("round {n} of {rounds}: pgbench, {} s", length.as_secs());
-        let one_row = reference.rows_per_second(length).await?;
-        println!(
-            "round {n} of {rounds}: single updates, {} s",
-            length.as_secs()
-        );
-        let before = service.usage(servers)?;
-        let events = service.events().await?;
-        let load = crowd.update(length).await?;
-        let used = service.usage(servers)?.since(&before);
-        let caught_up = service.caught_up().await?;
-        check(&service, events, &load).await?;
-        measured.push(Round {
-            one_row,
-            load,
-            used,
-            caught_up,
-            resident: service.resident()?,
-        });
+/// Runs the parts that are wanted, one after the other.
+async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report> {
+    let pgbench = pgbench::Table::create(servers).await?;
+    let mut bench = Bench {
+        servers,
+        pgbench: &pgbench,
+        plan: if arguments.quick {
+            plan::QUICK
+        } else {
+            plan::FULL
+        },
+        readers: arguments.readers,
+        one_row: Vec::new(),
+        capacity: None,
+        started: Instant::now(),
+    };
+    let wanted = |part: &Part| arguments.only.is_empty() || arguments.only.contains(part);
+    let parts: Vec<Part> = Part::value_variants()
+        .iter()
+        .copied()
+        .filter(wanted)
+        .collect();
+    let (saturated, others): (Vec<Part>, Vec<Part>) =
+        parts.into_iter().partition(|part| part.is_saturation());
+    let mut findings = Vec::new();
+    if let Some(first) = saturated.first() {
+        let rounds = rounds::measure(&mut bench, &saturated);
+        let found = AssertUnwindSafe(rounds).catch_unwind().await;
+        findings.push(ended(&bench, *first, found).await);
     }
-    println!("replay of the history, {replayed} events");
-    let replay = replay::measure(servers, replayed).await?;
+    for part in others {
+        let measured = async {
+            match part {
+                Part::History => history::measure(&mut bench).await,
+                Part::Steady => steady::measure(&mut bench).await,
+                Part::Original => original::measure(&mut bench).await,
+                Part::Replay => replay::measure(&mut bench).await,
+                Part::Overload => overload::measure(&mut bench).await,
+                Part::Growth => growth::measure(&mut bench).await,
+                Part::Updates | Part::Batch | Part::Active => unreachable!("of the rounds"),
+            }
+        };
+        let found = AssertUnwindSafe(measured).catch_unwind().await;
+        findings.push(ended(&bench, part, found).await);
+    }
     Ok(Report {
         versions: report::versions(servers),
-        rounds: measured,
-        replay,
+        extent: extent(arguments),
+        findings,
     })
 }
 
-/// Whatever was acknowledged is in the log, in the stream and in the
-/// projections; a figure without that is worth nothing.
-async fn check(service: &Running, before: i64, load: &Load) -> anyhow::Result<()> {
-    ensure!(load.errors == 0, "{} requests failed", load.errors);
-    let written = service.events().await? - before;
-    ensure!(
-        written == i64::try_from(load.acknowledged)?,
-        "{written} events for {} acknowledged updates",
-        load.acknowledged
-    );
-    service.everywhere().await
+/// What is left of a part when it is over: its findings or why there are none.
+/// Its data go.
+async fn ended(
+    bench: &Bench<'_>,
+    part: Part,
+    found: std::thread::Result<anyhow::Result<Findings>>,
+) -> Findings {
+    let found = found.unwrap_or_else(|panic| Err(said(&*panic)));
+    let found = found.unwrap_or_else(|error| {
+        bench.say(&format!("{}: {error:#}", part.name()));
+        service::tell_log(bench.servers);
+        Findings::failed(part, &error)
+    });
+    if let Err(error) = service::clear(bench.servers, part).await {
+        bench.say(&format!("{}: its data stay: {error:#}", part.name()));
+    }
+    found
+}
+
+/// The words of a panic; what is shared with the tests fails so.
+fn said(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    anyhow!("{}", text.unwrap_or("a panic"))
+}
+
+/// That a report is not of all, if so.
+fn extent(arguments: &Arguments) -> String {
+    if arguments.quick {
+        "**A quick look, not a measurement: one short round.**\n\n".to_owned()
+    } else if !arguments.only.is_empty() {
+        "**A part of the whole.**\n\n".to_owned()
+    } else {
+        String::new()
+    }
 }
 
 /// The executable of the service, built beside this one.

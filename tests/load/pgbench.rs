@@ -1,9 +1,10 @@
-//! The reference: pgbench, one event row a transaction, 32 clients, fsync on,
-//! into the same table with the same size of payload. Without the order lock,
+//! The references for writes: pgbench, one event row a transaction or a hundred
+//! in one statement, 32 clients, fsync on, into the same table with the same
+//! size of payload. Without the order lock,
 //! which would keep pgbench from committing in groups: the reference is what
 //! Postgres does for a writer that asks for no order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -21,8 +22,12 @@ const PAYLOAD: &str = r#"{"type":"PositionUpdated","reader_id":"018f4c2e-7c1a-70
 pub struct Table {
     program: PathBuf,
     url: String,
-    script: PathBuf,
+    one_row: PathBuf,
+    many_rows: PathBuf,
 }
+
+/// Rows of the statement that writes many.
+const ROWS: u32 = 100;
 
 impl Table {
     /// Creates the table.
@@ -41,37 +46,61 @@ impl Table {
         projections::schema::migrate(&pool).await?;
         pool.execute("alter table events disable trigger events_order")
             .await?;
+        // Its upkeep would fall into what is measured next.
+        pool.execute(
+            "do $$ declare partition regclass; begin
+                for partition in select inhrelid from pg_inherits where inhparent = 'events'::regclass
+                loop
+                    execute format('alter table %s set (autovacuum_enabled = off)', partition);
+                end loop;
+            end $$",
+        )
+        .await?;
         pool.close().await;
 
         // Ids of this month, whose first two groups are its time.
         let time = uuid::Uuid::now_v7().to_string();
-        let script = std::env::temp_dir().join(format!("{time}.pgbench"));
-        std::fs::write(
-            &script,
+        let row = |sequence: &str| {
             format!(
-                "\\set n random(1, 200000000000000)\n\
-                 insert into events (aggregate_id, sequence, aggregate_type, event_type, \
-                 event_version, payload, metadata) values ('{}-7000-8000-' || \
-                 lpad(to_hex(cast(:n as bigint)), 12, '0'), 1, 'reading_session', 'PositionUpdated', '1', \
-                 '{PAYLOAD}', '{{}}');\n",
-                &time[..13],
-            ),
-        )?;
+                "'{}-7000-8000-' || lpad(to_hex(cast(:n as bigint)), 12, '0'), {sequence}, \
+                 'reading_session', 'PositionUpdated', '1', '{PAYLOAD}', '{{}}'",
+                &time[..13]
+            )
+        };
+        let script = |name: &str, rows: String| -> anyhow::Result<PathBuf> {
+            let script = std::env::temp_dir().join(format!("{time}-{name}.pgbench"));
+            let insert = "insert into events (aggregate_id, sequence, aggregate_type, event_type, \
+                          event_version, payload, metadata)";
+            let text = format!("\\set n random(1, 200000000000000)\n{insert} {rows};\n");
+            std::fs::write(&script, text)?;
+            Ok(script)
+        };
+        let many = format!("select {} from generate_series(1, {ROWS}) as n", row("n"));
         Ok(Self {
             program: program(servers),
             url,
-            script,
+            one_row: script("one-row", format!("values ({})", row("1")))?,
+            many_rows: script("many-rows", many)?,
         })
     }
 
-    /// Rows a second.
-    pub async fn rows_per_second(&self, length: Duration) -> anyhow::Result<f64> {
+    /// Rows a second, one a transaction.
+    pub async fn one_row(&self, length: Duration) -> anyhow::Result<f64> {
+        self.transactions(&self.one_row, length).await
+    }
+
+    /// Rows a second, a hundred in a statement.
+    pub async fn many_rows(&self, length: Duration) -> anyhow::Result<f64> {
+        Ok(f64::from(ROWS) * self.transactions(&self.many_rows, length).await?)
+    }
+
+    async fn transactions(&self, script: &Path, length: Duration) -> anyhow::Result<f64> {
         let seconds = length.as_secs().to_string();
         let output = Command::new(&self.program)
             .args([
                 "-n", "-M", "prepared", "-c", "32", "-j", "2", "-T", &seconds, "-f",
             ])
-            .arg(&self.script)
+            .arg(script)
             .arg(&self.url)
             .output()
             .await
@@ -93,7 +122,9 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.script);
+        for script in [&self.one_row, &self.many_rows] {
+            let _ = std::fs::remove_file(script);
+        }
     }
 }
 

@@ -1,59 +1,129 @@
-//! The report: figures, references and ratios, with what they were measured on.
+//! The report: what each part found, as rows of one table and as chapters
+//! below it, with what it was measured on.
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 use services::dev::Servers;
 
-use crate::generator::Load;
-use crate::replay::Replay;
-use crate::usage::Usage;
+use crate::Part;
+use crate::service::Measured;
 
-/// The bar for acknowledged single updates over pgbench's one-row rate.
-const BAR: f64 = 0.6;
+/// The processes whose CPU time is told.
+pub const PROCESSES: [&str; 5] = ["service", "Postgres", "NATS", "Redis", "generator"];
 
-/// The bar for the service's resident memory, in megabytes.
-const MEMORY_BAR: f64 = 200.0;
-
-/// The bars for a replay: events over pgbench's one-row rate, and megabytes.
-const REPLAY_BAR: f64 = 15.0;
-const REPLAY_MEMORY_BAR: f64 = 300.0;
-
-/// The bar for a warm-up, in sessions a second: 100,000 in ten seconds.
-const WARM_UP_BAR: f64 = 10_000.0;
-
-/// One round of measurement.
-pub struct Round {
-    /// pgbench's rows a second.
-    pub one_row: f64,
-    /// The updates.
-    pub load: Load,
-    /// CPU time during the updates.
-    pub used: Usage,
-    /// How long the projections took to catch up after the last update.
-    pub caught_up: Duration,
-    /// Peak resident memory of the service so far, in bytes.
-    pub resident: u64,
+/// A line of the table.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    what: String,
+    figure: String,
+    reference: String,
+    ratio: String,
+    bar: String,
+    verdict: String,
+    is_met: bool,
 }
 
-impl Round {
-    /// CPU time of a process for each update, in microseconds.
-    fn cpu(&self, name: &str) -> f64 {
-        let used = self.used.0.get(name).copied().unwrap_or_default();
-        used.as_secs_f64() * 1e6 / (self.load.rate() * self.load.took.as_secs_f64())
+impl Row {
+    /// A figure.
+    pub fn new(what: impl Into<String>, figure: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            figure: figure.into(),
+            is_met: true,
+            ..Self::default()
+        }
+    }
+
+    /// What could not be measured.
+    pub fn failed(what: impl Into<String>, error: &anyhow::Error) -> Self {
+        Self {
+            verdict: format!("failed: {}", format!("{error:#}").replace(['\n', '|'], " ")),
+            is_met: false,
+            ..Self::new(what, "")
+        }
+    }
+
+    /// What it is compared with, and the ratio.
+    pub fn beside(mut self, reference: impl Into<String>, ratio: f64) -> Self {
+        self.reference = reference.into();
+        self.ratio = if ratio < 10.0 {
+            format!("{ratio:.2}")
+        } else {
+            format!("{ratio:.1}")
+        };
+        self
+    }
+
+    /// What it is compared with where a ratio says nothing.
+    pub fn beside_only(mut self, reference: impl Into<String>) -> Self {
+        self.reference = reference.into();
+        self
+    }
+
+    /// The least that a value may be.
+    pub fn at_least(self, value: f64, bar: f64, unit: &str) -> Self {
+        self.bar("≥", bar, unit, value >= bar)
+    }
+
+    /// The most that a value may be.
+    pub fn at_most(self, value: f64, bar: f64, unit: &str) -> Self {
+        self.bar("≤", bar, unit, value <= bar)
+    }
+
+    fn bar(mut self, sign: &str, bar: f64, unit: &str, met: bool) -> Self {
+        let space = if unit.is_empty() || unit.starts_with('/') {
+            ""
+        } else {
+            " "
+        };
+        self.bar = format!("{sign} {bar}{space}{unit}");
+        self.verdict = String::from(if met { "met" } else { "not met" });
+        self.is_met = met;
+        self
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "| {} | {} | {} | {} | {} | {} |",
+            self.what, self.figure, self.reference, self.ratio, self.bar, self.verdict
+        )
     }
 }
 
-/// All rounds.
+/// What a part of the run came to.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Lines of the table.
+    pub rows: Vec<Row>,
+    /// Titles and texts below it.
+    pub chapters: Vec<(String, String)>,
+    /// How it was measured, a sentence or two each.
+    pub conditions: Vec<String>,
+    /// Whether something could not be measured.
+    pub has_failed: bool,
+}
+
+impl Findings {
+    /// What is left of a part that failed.
+    pub fn failed(part: Part, error: &anyhow::Error) -> Self {
+        Self {
+            rows: vec![Row::failed(part.title(), error)],
+            has_failed: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// All that was found.
 pub struct Report {
     /// What it was measured with.
     pub versions: String,
-    /// In order.
-    pub rounds: Vec<Round>,
-    /// After them.
-    pub replay: Replay,
+    /// How it was run, if not in full.
+    pub extent: String,
+    /// Part by part.
+    pub findings: Vec<Findings>,
 }
 
 /// The versions of the servers.
@@ -64,72 +134,29 @@ pub fn versions(servers: &Servers) -> String {
 }
 
 impl Report {
-    fn median(&self, figure: impl Fn(&Round) -> f64) -> f64 {
-        let mut figures: Vec<f64> = self.rounds.iter().map(figure).collect();
-        figures.sort_by(f64::total_cmp);
-        figures[figures.len() / 2]
+    /// Whether all parts could be measured.
+    pub fn is_whole(&self) -> bool {
+        self.findings.iter().all(|findings| !findings.has_failed)
     }
 
     /// The table that is printed and written.
     pub fn table(&self) -> String {
-        let rate = self.median(|round| round.load.rate());
-        let one_row = self.median(|round| round.one_row);
-        let ratio = self.median(|round| round.load.rate() / round.one_row);
-        let memory = self.median(|round| megabytes(round.resident));
-        let caught_up = self.median(|round| round.caught_up.as_secs_f64());
-        let met = |met: bool| if met { "met" } else { "not met" };
-        let mut table = String::new();
-        let _ = writeln!(table, "| what | figure | reference | ratio | bar | |");
-        let _ = writeln!(table, "|---|---|---|---|---|---|");
-        let _ = writeln!(
-            table,
-            "| single updates, 256 connections, closed loop | {rate:.0}/s | pgbench one row {one_row:.0}/s | {ratio:.2} | ≥ {BAR} | {} |",
-            met(ratio >= BAR)
+        let mut table = String::from(
+            "| what | figure | reference | ratio | bar | |\n|---|---|---|---|---|---|\n",
         );
-        let _ = writeln!(
-            table,
-            "| … resident memory of the service, peak | {memory:.0} MB | | | ≤ {MEMORY_BAR:.0} MB | {} |",
-            met(memory <= MEMORY_BAR)
-        );
-        let _ = writeln!(
-            table,
-            "| … projections caught up after the last update | {caught_up:.2} s | | | ≤ 2 s | {} |",
-            met(caught_up <= 2.0)
-        );
-        let (replayed, replay_memory) = (self.replay.rate(), megabytes(self.replay.resident));
-        let _ = writeln!(
-            table,
-            "| replay of the history, {} events | {replayed:.0}/s | pgbench one row {one_row:.0}/s | {:.1} | ≥ {REPLAY_BAR} | {} |",
-            self.replay.events,
-            replayed / one_row,
-            met(replayed / one_row >= REPLAY_BAR)
-        );
-        let _ = writeln!(
-            table,
-            "| … resident memory of the replay, peak | {replay_memory:.0} MB | | | ≤ {REPLAY_MEMORY_BAR:.0} MB | {} |",
-            met(replay_memory <= REPLAY_MEMORY_BAR)
-        );
-        let warm_up = self.replay.warm_up.as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 sessions")]
-        let warmed = self.replay.sessions as f64 / warm_up;
-        let _ = writeln!(
-            table,
-            "| warm-up of an empty cache, {} active sessions | {warm_up:.1} s, {warmed:.0}/s | | | ≥ {WARM_UP_BAR:.0}/s | {} |",
-            self.replay.sessions,
-            met(warmed >= WARM_UP_BAR)
-        );
-        let [p50, p95, p99] =
-            [50, 95, 99].map(|percent| self.median(|round| round.load.percentile(percent)));
-        let _ = writeln!(
-            table,
-            "\nLatency of an update: p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms; no errors."
-        );
-        let _ = writeln!(table, "\nCPU per update:");
-        for name in ["service", "Postgres", "NATS", "Redis", "generator"] {
-            let micros = self.median(|round| round.cpu(name));
-            let _ = writeln!(table, "- {name}: {micros:.0} µs");
+        for row in self.findings.iter().flat_map(|findings| &findings.rows) {
+            let _ = writeln!(table, "{}", row.line());
         }
         table
+    }
+
+    /// What stands below the table.
+    pub fn chapters(&self) -> String {
+        let mut text = String::new();
+        for (title, body) in self.findings.iter().flat_map(|findings| &findings.chapters) {
+            let _ = writeln!(text, "\n## {title}\n\n{}", body.trim_end());
+        }
+        text
     }
 
     /// Writes the whole report.
@@ -140,27 +167,13 @@ impl Report {
              generator too, shares one machine. What counts is the ratio to a reference that was \
              measured in the same run, round by round in turn; figures are medians.\n\n",
         );
-        text.push_str(&self.table());
-        let _ = writeln!(text, "\n## Rounds\n");
         let _ = writeln!(
             text,
-            "| round | updates/s | pgbench one row/s | ratio | p50 | p99 | caught up | CPU per update: service | Postgres |"
+            "{}{}\nWhat holds it back: see [profile.md](profile.md).",
+            self.extent,
+            self.table()
         );
-        let _ = writeln!(text, "|---|---|---|---|---|---|---|---|---|");
-        for (n, round) in (1..).zip(&self.rounds) {
-            let _ = writeln!(
-                text,
-                "| {n} | {:.0} | {:.0} | {:.2} | {:.1} ms | {:.1} ms | {:.2} s | {:.0} µs | {:.0} µs |",
-                round.load.rate(),
-                round.one_row,
-                round.load.rate() / round.one_row,
-                round.load.percentile(50),
-                round.load.percentile(99),
-                round.caught_up.as_secs_f64(),
-                round.cpu("service"),
-                round.cpu("Postgres"),
-            );
-        }
+        text.push_str(&self.chapters());
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         let _ = writeln!(
             text,
@@ -169,23 +182,60 @@ impl Report {
              - Durability: fsync on, `synchronous_commit` on for the log (off for read tables, which \
              are rebuilt from it); JetStream file storage with its default sync interval; Redis \
              without persistence.\n\
-             - The service: one process with every role, token checks on, all settings at their \
-             defaults; 20,000 readers with an active session each.\n\
-             - pgbench: `-M prepared -c 32 -j 2`, one event row a transaction into the same table \
-             with the same payload, without the order lock.\n\
-             - The replay: `reading-sessions replay history` as operators run it, from its start \
-             to its end, on a log of its own; 20,000 sessions at a time, their events in turn.\n\
-             - The warm-up: `reading-sessions warmup` in the same way, of that log's sessions, fifty \
-             events each.\n\
-             - After each round: as many events in the log, in the stream and in the history as \
-             updates were acknowledged, or the run fails.",
+             - The service: one process with every role and all settings at their defaults, token \
+             checks and rate limits among them: readers take turns, so that none meets a limit where \
+             an answer 429 would count as an error.\n\
+             - Each part has a database, a stream and a Redis database of its own on the same \
+             servers, and they are removed after it.\n\
+             - After each run: as many events in the log, in the stream and in the history as \
+             commands were acknowledged, or there is no figure.\n\
+             - CPU time is what the kernel counts for each process and its children, divided by the \
+             good answers; the generator's is measured as well, since it takes the same cores.",
             cpu_model()
                 .map(|model| format!(" ({model})"))
                 .unwrap_or_default(),
             self.versions,
         );
+        for condition in self
+            .findings
+            .iter()
+            .flat_map(|findings| &findings.conditions)
+        {
+            let _ = writeln!(text, "- {condition}");
+        }
         std::fs::write(path, text).with_context(|| format!("{} was not written", path.display()))
     }
+}
+
+/// The head of a table of loads.
+pub const LOADS: &str = "| what | rate | p50 | p95 | p99 | errors | caught up | resident | CPU for each: service | Postgres | NATS | Redis | generator |\n\
+     |---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
+
+/// A line of that table.
+pub fn load_line(what: &str, measured: &Measured) -> String {
+    let Measured {
+        load,
+        used,
+        caught_up,
+        resident,
+    } = measured;
+    let [p50, p95, p99] = [50, 95, 99].map(|percent| load.percentile(percent));
+    let cpu = PROCESSES.map(|name| format!("{:.0} µs", used.micros_each(name, load.good)));
+    format!(
+        "| {what} | {:.0}/s | {p50:.1} ms | {p95:.1} ms | {p99:.1} ms | {} | {:.2} s | {:.0} MB | {} |\n",
+        load.rate(),
+        load.errors(),
+        caught_up.as_secs_f64(),
+        megabytes(*resident),
+        cpu.join(" | ")
+    )
+}
+
+/// The middle one; of an even number the upper of the two.
+pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(0.0)
 }
 
 fn cpu_model() -> Option<String> {
@@ -196,10 +246,17 @@ fn cpu_model() -> Option<String> {
     Some(line.trim_start_matches([':', ' ', '\t']).to_owned())
 }
 
+/// A part of a whole.
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+pub fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
+}
+
+/// For people.
 #[expect(
     clippy::cast_precision_loss,
     reason = "memory stays far below 2^52 bytes"
 )]
-fn megabytes(bytes: u64) -> f64 {
+pub fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1_048_576.0
 }

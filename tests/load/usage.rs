@@ -4,11 +4,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// The kernel tells times in hundredths of a second on every architecture.
+const TICK_MS: u64 = 10;
+
 /// CPU time by process, with that of its children.
 #[derive(Clone, Debug, Default)]
 pub struct Usage(pub BTreeMap<&'static str, Duration>);
 
 impl Usage {
+    /// That of the generator alone.
+    pub fn of_generator(used: Duration) -> Self {
+        Self(BTreeMap::from([("generator", used)]))
+    }
+
     /// What was used since an earlier moment.
     pub fn since(&self, before: &Self) -> Self {
         let used = self.0.iter().map(|(name, now)| {
@@ -17,9 +25,23 @@ impl Usage {
         });
         Self(used.collect())
     }
+
+    /// What a process used for each of so many, in microseconds.
+    pub fn micros_each(&self, name: &str, count: usize) -> f64 {
+        let used = self.0.get(name).copied().unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let count = count.max(1) as f64;
+        used.as_secs_f64() * 1e6 / count
+    }
 }
 
-/// The CPU time of a process and all below it that live.
+/// The CPU time of a process alone.
+pub fn own_cpu(pid: u32) -> Duration {
+    let ticks = stat(pid).map_or(0, |stat| stat.own_ticks);
+    Duration::from_millis(ticks * TICK_MS)
+}
+
+/// The CPU time of a process and all below it, those that ended too.
 pub fn cpu(pid: u32) -> Duration {
     let all: Vec<Stat> = std::fs::read_dir("/proc")
         .into_iter()
@@ -39,13 +61,14 @@ pub fn cpu(pid: u32) -> Duration {
             }
         }
     }
-    // The kernel tells times in hundredths of a second on every architecture.
-    Duration::from_millis(ticks * 10)
+    Duration::from_millis(ticks * TICK_MS)
 }
 
 struct Stat {
     pid: u32,
     parent: u32,
+    /// Of the process, and with those of its children that have ended.
+    own_ticks: u64,
     ticks: u64,
 }
 
@@ -55,14 +78,16 @@ fn stat(pid: u32) -> Option<Stat> {
     let (_, fields) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
     // utime, stime, and those of children that have ended.
-    let ticks = fields[11..15]
+    let ticks: Vec<u64> = fields
+        .get(11..15)?
         .iter()
-        .filter_map(|ticks| ticks.parse::<u64>().ok())
-        .sum();
+        .filter_map(|ticks| ticks.parse().ok())
+        .collect();
     Some(Stat {
         pid,
         parent: fields[1].parse().ok()?,
-        ticks,
+        own_ticks: ticks.iter().take(2).sum(),
+        ticks: ticks.iter().sum(),
     })
 }
 

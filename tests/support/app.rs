@@ -173,6 +173,12 @@ pub async fn until(what: &str, so: impl AsyncFn() -> bool) {
 pub struct Metrics(String);
 
 impl Metrics {
+    /// As they are shown.
+    #[must_use]
+    pub fn of(text: String) -> Self {
+        Self(text)
+    }
+
     /// A count, by its name and labels as they are shown; 0 when nothing was
     /// counted yet.
     #[must_use]

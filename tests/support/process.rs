@@ -20,8 +20,12 @@ pub struct Process {
     child: Child,
     /// Where it listens.
     pub http: SocketAddr,
+    /// Where probes and operators call.
+    pub admin: SocketAddr,
     /// Where client apps call.
     pub url: String,
+    /// From its start until it said that it is ready.
+    pub ready_after: Duration,
 }
 
 /// The executable beside the tests; `make` builds it first.
@@ -38,15 +42,24 @@ pub fn executable() -> PathBuf {
     executable
 }
 
-/// The executable, with the settings of a corner.
+/// The executable, with the settings of a corner and what suits tests.
 #[must_use]
 pub fn command(corner: &Corner) -> Command {
-    command_of(&executable(), corner)
+    let mut command = plain(&executable(), corner);
+    command
+        // Limits that nobody meets by chance; counting goes on.
+        .env("RATE_LIMIT_HIGH_FREQUENCY", "1000000")
+        .env("RATE_LIMIT_NORMAL", "1000000")
+        .env("RATE_LIMIT_AUTH", "1000000")
+        // The machine is busy with other tests.
+        .env("RATE_LIMIT_DEADLINE", "5000")
+        .env("RUST_LOG", "warn,async_nats=off");
+    command
 }
 
-/// An executable, with the settings of a corner.
+/// An executable that knows where everything is; all else is as by default.
 #[must_use]
-pub fn command_of(executable: &Path, corner: &Corner) -> Command {
+pub fn plain(executable: &Path, corner: &Corner) -> Command {
     let mut command = Command::new(executable);
     command
         .env("DATABASE_URL", &corner.database_url)
@@ -54,13 +67,6 @@ pub fn command_of(executable: &Path, corner: &Corner) -> Command {
         .env("NATS_PREFIX", &corner.nats_prefix)
         .env("REDIS_URL", &corner.redis_url)
         .env("JWT_SECRET", SECRET)
-        // Limits that nobody meets by chance; counting goes on.
-        .env("RATE_LIMIT_HIGH_FREQUENCY", "1000000")
-        .env("RATE_LIMIT_NORMAL", "1000000")
-        .env("RATE_LIMIT_AUTH", "1000000")
-        // The machine is busy with other tests.
-        .env("RATE_LIMIT_DEADLINE", "5000")
-        .env("RUST_LOG", "warn,async_nats=off")
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command
@@ -78,9 +84,13 @@ impl Process {
         Self::run(command(corner)).await
     }
 
-    /// As [`Process::start`], of another executable.
-    pub async fn start_of(executable: &Path, corner: &Corner) -> Self {
-        Self::run(command_of(executable, corner)).await
+    /// As [`Process::start`], of another executable, with all defaults; its log
+    /// goes on in a file.
+    pub async fn start_plain(executable: &Path, corner: &Corner, log: &Path) -> Self {
+        let mut command = plain(executable, corner);
+        let log = File::options().create(true).append(true).open(log);
+        command.stderr(log.unwrap());
+        Self::run(command).await
     }
 
     /// As [`Process::start`]; its log goes to a file, which is made.
@@ -92,14 +102,14 @@ impl Process {
 
     async fn run(mut command: Command) -> Self {
         let (http, admin) = (free_address(), free_address());
+        let client = client();
+        let started = Instant::now();
         let child = command
             .arg("serve")
             .env("HTTP_ADDR", http.to_string())
             .env("ADMIN_ADDR", admin.to_string())
             .spawn()
             .unwrap();
-        let client = client();
-        let started = Instant::now();
         loop {
             let ready = client.get(format!("http://{admin}/readyz")).send().await;
             if ready.is_ok_and(|answer| answer.status().is_success()) {
@@ -111,6 +121,8 @@ impl Process {
         Self {
             child,
             http,
+            admin,
+            ready_after: started.elapsed(),
             url: format!("http://{http}/api/v1/reading-sessions"),
         }
     }
