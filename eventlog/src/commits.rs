@@ -32,14 +32,15 @@ pub struct Heard {
 /// Both ends.
 #[must_use]
 pub fn channel() -> (Commits, Heard) {
-    let (head, seen) = watch::channel(0);
-    let (batches, heard) = mpsc::channel(KEPT_BATCHES);
-    let heard = Heard {
-        head: seen,
-        batches: heard,
+    let (head, last) = watch::channel(0);
+    let (batches, next) = mpsc::channel(KEPT_BATCHES);
+    let commits = Commits { head, batches };
+    let hearing = Heard {
+        head: last,
+        batches: next,
         events: VecDeque::new(),
     };
-    (Commits { head, batches }, heard)
+    (commits, hearing)
 }
 
 impl Commits {

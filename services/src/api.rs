@@ -73,7 +73,7 @@ pub struct Handles {
 /// All that client apps may call.
 pub fn router(
     handles: Handles,
-    admission: Admission,
+    admission: &Admission,
     origins: &[HeaderValue],
     metrics: &Metrics,
 ) -> Router {

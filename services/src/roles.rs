@@ -128,7 +128,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
             daily_stats: table(DailyStats::NAME),
         };
         let admission = admission.clone().expect("the API verifies tokens");
-        let router = api::router(handles, admission, &args.http.cors_origins, &metrics);
+        let router = api::router(handles, &admission, &args.http.cors_origins, &metrics);
         service.serve(listener, router, args.http.limits);
     }
     if sessions.is_some() && !relays {

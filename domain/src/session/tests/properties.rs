@@ -147,7 +147,10 @@ fn coalesced(known: Option<Progress>, batch: &[SessionEvent]) -> Option<Progress
     let change = batch
         .iter()
         .filter_map(SessionEvent::progress)
-        .reduce(ProgressChange::then)?;
+        .reduce(|mut all, later| {
+            all.extend(later);
+            all
+        })?;
     let mut progress = known.or_else(|| {
         Some(Progress {
             latest: change.latest.clone()?,
