@@ -40,6 +40,8 @@ pub struct Load {
     pub refused: usize,
     /// Other answers, none, and those that broke off.
     pub failed: usize,
+    /// Requests that found no connection in time, and were not sent.
+    pub unsent: usize,
     /// From the first request to the last answer.
     pub took: Duration,
     /// Latencies of good answers, in microseconds, ascending.
@@ -54,9 +56,9 @@ impl Load {
         per_second(self.good, self.took)
     }
 
-    /// Answers that an app would have to handle.
+    /// What an app would have to handle.
     pub fn errors(&self) -> usize {
-        self.refused + self.failed
+        self.refused + self.failed + self.unsent
     }
 
     /// A percentile of the latencies of good answers, in milliseconds.
@@ -84,6 +86,7 @@ impl Load {
         self.good += other.good;
         self.refused += other.refused;
         self.failed += other.failed;
+        self.unsent += other.unsent;
         self.took = self.took.max(other.took);
         self.latencies.extend(other.latencies);
         self.refusals.extend(other.refusals);

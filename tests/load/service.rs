@@ -167,10 +167,11 @@ impl<'a> Running<'a> {
             Events::Each(each) => {
                 ensure!(
                     load.errors() == 0,
-                    "{} of {} requests were refused, and {} failed",
-                    load.refused,
+                    "of {} requests {} were refused, {} failed, and {} were not sent",
                     load.offered,
-                    load.failed
+                    load.refused,
+                    load.failed,
+                    load.unsent
                 );
                 ensure!(
                     written == load.good * each,

@@ -30,9 +30,8 @@ pub struct Arrivals {
     pub count: u32,
     /// Within what time, evenly.
     pub within: Duration,
-    /// How long one may wait for a free connection; then it counts as failed.
-    /// There is no request without a connection, as there is none of an app
-    /// that cannot connect.
+    /// How long one may wait for a free connection; then it is not sent, as by an
+    /// app that cannot connect.
     pub patience: Duration,
 }
 
@@ -114,7 +113,8 @@ impl<'a, S: Script> Open<'a, S> {
                 break;
             }
             if now > last {
-                self.load.failed += in_flight + waiting.len();
+                self.load.failed += in_flight;
+                self.load.unsent += waiting.len();
                 break;
             }
             // An arrival that waits needs a connection, not time.
@@ -135,7 +135,7 @@ impl<'a, S: Script> Open<'a, S> {
         while let Some(due) = waiting.front().copied() {
             if due.elapsed() > patience {
                 waiting.pop_front();
-                self.load.failed += 1;
+                self.load.unsent += 1;
                 continue;
             }
             let Some(n) = self.free.pop_front() else {
