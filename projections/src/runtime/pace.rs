@@ -48,7 +48,11 @@ impl Pace {
     pub(super) fn stepped(&mut self, took: Duration) {
         let now = Instant::now();
         self.look = now + self.least;
-        self.step = now + (took * GATHERED).clamp(self.least, self.most);
+        self.step = now + self.gathering(took);
+    }
+
+    fn gathering(&self, took: Duration) -> Duration {
+        (took * GATHERED).clamp(self.least, self.most)
     }
 
     /// Who is behind does not rest.
@@ -56,5 +60,29 @@ impl Pace {
         let now = Instant::now();
         self.look = now;
         self.step = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::History;
+
+    #[test]
+    fn dear_steps_are_seldom_and_within_bounds() {
+        let pace = Pace::of::<History>();
+        let after = |millis| pace.gathering(Duration::from_millis(millis));
+        assert_eq!(after(1), History::PACE);
+        assert_eq!(after(100), Duration::from_millis(500));
+        assert_eq!(after(10_000), History::MAX_PACE);
+    }
+
+    #[test]
+    fn who_is_behind_does_not_rest() {
+        let mut pace = Pace::of::<History>();
+        pace.stepped(Duration::from_secs(1));
+        assert!(!pace.is_due() && pace.rest() > Duration::ZERO);
+        pace.hurry();
+        assert!(pace.is_due() && pace.rest() == Duration::ZERO);
     }
 }

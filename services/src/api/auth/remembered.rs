@@ -53,3 +53,26 @@ impl Remembered {
         self.0.insert(token, Bearer { caller, expires_at });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_remembered_until_it_expires() {
+        let remembered = Remembered::default();
+        let now = clock::now().timestamp();
+        for (token, expires_at, is_known) in [("a", now + 60, true), ("b", now, false)] {
+            let claims = json!({ "sub": "jo", "exp": expires_at });
+            let claims: Claims = serde_json::from_value(claims).unwrap();
+            let caller = claims.caller().unwrap();
+            let hash = Fingerprint::of(token);
+            assert_eq!(remembered.caller(&hash), None);
+            remembered.remember(hash, caller, &claims);
+            assert_eq!(remembered.caller(&hash), is_known.then_some(caller));
+        }
+        assert_eq!(remembered.caller(&Fingerprint::of("c")), None);
+    }
+}
