@@ -131,7 +131,11 @@ async fn main() -> anyhow::Result<()> {
         redis: None,
     })
     .await?;
-    let report = run(&servers, &arguments).await;
+    // Whoever interrupts it leaves nothing running.
+    let report = tokio::select! {
+        report = run(&servers, &arguments) => report,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+    };
     servers.stop().await?;
     std::fs::remove_dir_all(&data).context("the data of the run")?;
 
