@@ -92,6 +92,8 @@ pub fn id(session: &Value) -> Uuid {
 #[must_use]
 pub fn client() -> reqwest::Client {
     reqwest::Client::builder()
+        // Answers are looked at as they are sent. The load's crates bring this.
+        .no_gzip()
         .tls_certs_only([])
         .build()
         .unwrap()
