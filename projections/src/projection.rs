@@ -27,7 +27,7 @@ pub trait Projection: Send {
 
     /// The most time between them, where steps are dear and events keep coming.
     /// Shorter than readers wait for what they just did.
-    const MAX_PACE: Duration = Duration::from_secs(3);
+    const MAX_PACE: Duration = Duration::from_millis(500);
 
     /// What many events come to before they are written.
     type Batch: Default + Send;

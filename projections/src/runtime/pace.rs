@@ -73,7 +73,7 @@ mod tests {
         let pace = Pace::of::<History>();
         let after = |millis| pace.gathering(Duration::from_millis(millis));
         assert_eq!(after(1), History::PACE);
-        assert_eq!(after(100), Duration::from_millis(500));
+        assert_eq!(after(20), Duration::from_millis(100));
         assert_eq!(after(10_000), History::MAX_PACE);
     }
 
