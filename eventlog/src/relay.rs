@@ -192,8 +192,6 @@ impl Relay {
         connection: &mut PgConnection,
         outage: &mut Outage,
     ) -> Result<(), RelayError> {
-        // What was heard before may be old.
-        self.commits.forget();
         let mut wakeups = self
             .jetstream
             .client()
@@ -202,6 +200,8 @@ impl Relay {
             .map_err(|error| RelayError::Publish(error.into()))?;
         let stream = stream::ensure(&self.jetstream, &self.subjects).await?;
         let mut cursor = cursor::resume(&stream, &self.subjects, connection).await?;
+        // What was heard while NATS was away may have been erased from the log since.
+        self.commits.forget();
         if !outage.is_on() {
             tracing::info!(
                 stream = self.subjects.stream(),
