@@ -26,9 +26,10 @@ pub use progress::{Progress, Until};
 const CHUNK: usize = 4_096;
 
 /// Events folded into one commit. Many events of one session become one row
-/// write, so a larger batch is cheaper; this bounds what is applied again after a
-/// failure. As many as a saturated log gets in the longest pace of a projection.
-const MAX_BATCH: usize = 65_536;
+/// write, so a larger batch is cheaper; this bounds the time that others wait
+/// for its locks, and what is applied again after a failure. More than a saturated
+/// log gets in the longest pace of a projection.
+const MAX_BATCH: usize = 16_384;
 
 /// The same for who has far to go, and nobody waits for.
 const MAX_REPLAY_BATCH: usize = 1_048_576;
