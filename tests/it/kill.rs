@@ -93,6 +93,34 @@ impl Client {
     }
 }
 
+/// NATS stands still, so what is committed is in the relay's hand or on its way.
+#[tokio::test]
+async fn kill_9_between_a_commit_and_its_publishing_leaves_no_hole_in_the_stream() {
+    const UPDATES: u32 = 30;
+    let stack = Stack::own().await;
+    let corner = stack.corner().await;
+    let pool = app::pool(&corner).await;
+    let process = Process::start(&corner).await;
+    let reader = Reader::of(Uuid::new_v4()).at(&process.url);
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    app::settled(&pool, &corner).await;
+    check::all(&pool, &corner).await;
+
+    stack.servers.lock().await.nats.pause().unwrap();
+    for position in 1..=UPDATES {
+        let _ = reader.update(session, f64::from(position)).await.ok();
+    }
+    process.kill().await;
+    stack.servers.lock().await.nats.resume().unwrap();
+
+    let process = Process::start(&corner).await;
+    app::settled(&pool, &corner).await;
+    check::all(&pool, &corner).await;
+    let log = check::log(&pool).await;
+    assert_eq!(log.len(), 1 + UPDATES as usize);
+    process.kill().await;
+}
+
 #[tokio::test]
 async fn kill_9_in_the_middle_of_traffic_loses_and_repeats_nothing() {
     let stack = Stack::shared().await;
