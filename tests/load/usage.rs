@@ -7,6 +7,10 @@ use std::time::Duration;
 /// The kernel tells times in hundredths of a second on every architecture.
 const TICK_MS: u64 = 10;
 
+/// How often processes are looked at until none begins or ends meanwhile: those of
+/// a reference that has just ended are gone by then.
+const LOOKS: u32 = 50;
+
 /// CPU time by process, with that of its children.
 #[derive(Clone, Debug, Default)]
 pub struct Usage(pub BTreeMap<&'static str, Duration>);
@@ -43,12 +47,20 @@ pub fn own_cpu(pid: u32) -> Duration {
 
 /// The CPU time of a process and all below it, those that ended too.
 pub fn cpu(pid: u32) -> Duration {
-    let all: Vec<Stat> = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(stat)
-        .collect();
+    // What ends while it is looked at would be counted for neither itself nor its
+    // parent.
+    let mut before = processes();
+    let mut all: Vec<Stat>;
+    let mut looks = 0;
+    loop {
+        all = before.iter().copied().filter_map(stat).collect();
+        let after = processes();
+        looks += 1;
+        if after == before || looks == LOOKS {
+            break;
+        }
+        before = after;
+    }
     let mut family = vec![pid];
     let mut ticks = 0;
     while let Some(parent) = family.pop() {
@@ -62,6 +74,17 @@ pub fn cpu(pid: u32) -> Duration {
         }
     }
     Duration::from_millis(ticks * TICK_MS)
+}
+
+/// All there are, ascending.
+fn processes() -> Vec<u32> {
+    let mut all: Vec<u32> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    all.sort_unstable();
+    all
 }
 
 struct Stat {
