@@ -131,6 +131,41 @@ async fn tables_ahead_of_a_restored_log_are_brought_back_to_it() {
 }
 
 #[tokio::test]
+async fn tables_of_before_go_one_by_one_so_that_no_query_waits_in_a_ring() {
+    let app = App::start().await;
+    live_a_little(app.reader(), 5).await;
+    app.settled().await;
+    // As a replay leaves them that was killed right after its swap.
+    for statement in [
+        "create schema retired_history",
+        "create table retired_history.history (like read.history)",
+        "create table retired_history.history_totals (like read.history_totals)",
+    ] {
+        sqlx::query(statement).execute(&app.pool).await.unwrap();
+    }
+    // A query that was planned before the swap has the second one already.
+    let mut query = app.pool.begin().await.unwrap();
+    sqlx::query("lock table retired_history.history_totals in access share mode")
+        .execute(&mut *query)
+        .await
+        .unwrap();
+    let corner = app.corner.clone();
+    let go = CancellationToken::new();
+    let replay = tokio::spawn(async move { replayed::<History>(&corner, &go).await });
+    // The first one is not held back for it.
+    app::until("the first table goes", async || {
+        sqlx::query_scalar("select to_regclass('retired_history.history') is null")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap()
+    })
+    .await;
+    query.rollback().await.unwrap();
+    replay.await.unwrap().unwrap();
+    check::everything(&app).await;
+}
+
+#[tokio::test]
 async fn letters_that_a_replay_brings_hold_the_live_worker_too() {
     let app = App::start().await;
     app.settled().await;

@@ -45,14 +45,18 @@ pub(super) async fn refuse_views<P: InTables>(
 
 /// Removes the tables that an earlier swap has put aside; never with what
 /// others have built on them.
+///
+/// One by one, each in a transaction of its own: a query that was planned before
+/// the swap locks them by what they were, in its own order, and then plans anew. It
+/// would be broken off if it waited for one while this held that and waited for
+/// another.
 pub(super) async fn drop_retired<P: InTables>(connection: &mut PgConnection) -> sqlx::Result<()> {
     let retired = format!("retired_{}", P::NAME);
-    let tables: Vec<String> = P::TABLES
-        .iter()
-        .map(|table| format!("{retired}.{table}"))
-        .collect();
-    let tables = tables.join(", ");
-    let drop = format!("drop table if exists {tables}; drop schema if exists {retired}");
+    for table in P::TABLES {
+        let drop = format!("drop table if exists {retired}.{table}");
+        connection.execute(drop.as_str()).await?;
+    }
+    let drop = format!("drop schema if exists {retired}");
     connection.execute(drop.as_str()).await?;
     Ok(())
 }
