@@ -5,7 +5,7 @@ use domain::{ReadingSession, SessionId};
 use futures::TryStreamExt;
 use sqlx::PgExecutor;
 
-use crate::{LogError, Stored};
+use crate::{LogError, Recorded, Stored};
 
 /// A session as its first events left it.
 #[derive(Clone, Debug)]
@@ -18,6 +18,52 @@ pub struct Folded {
     pub sequence: i64,
     /// The global position of the last of them.
     pub global_position: i64,
+}
+
+impl Folded {
+    /// A session without events.
+    fn before(session_id: SessionId) -> Self {
+        Self {
+            session_id,
+            session: ReadingSession::default(),
+            sequence: 0,
+            global_position: 0,
+        }
+    }
+
+    /// The same event twice is one.
+    fn apply(&mut self, event: &Recorded) {
+        if self.sequence < event.sequence {
+            self.session.apply(&event.event);
+            self.sequence = event.sequence;
+            self.global_position = event.global_position;
+        }
+    }
+}
+
+/// A session with all its events; `None` when it has none. Three of them are read,
+/// however many it has.
+///
+/// # Errors
+/// [`LogError::Unavailable`], and [`LogError::Undecodable`] when one of the three
+/// is of no version that is known.
+pub async fn session(
+    database: impl PgExecutor<'_>,
+    id: SessionId,
+) -> Result<Option<Folded>, LogError> {
+    let events = sqlx::query_file_as!(
+        Stored,
+        "src/fold/sessions.sql",
+        &[id.to_string()],
+        &[i64::MAX]
+    )
+    .fetch_all(database)
+    .await?;
+    let mut folded = Folded::before(id);
+    for stored in events {
+        folded.apply(&stored.decode()?);
+    }
+    Ok(Some(folded).filter(|folded| folded.sequence > 0))
 }
 
 /// Some sessions, each as its first so many events left it, in the order of
@@ -54,20 +100,10 @@ pub async fn sessions(
             .last()
             .is_none_or(|last| last.session_id != event.session_id)
         {
-            folded.push(Folded {
-                session_id: event.session_id,
-                session: ReadingSession::default(),
-                sequence: 0,
-                global_position: 0,
-            });
+            folded.push(Folded::before(event.session_id));
         }
         let last = folded.last_mut().expect("it was just pushed");
-        if last.sequence == event.sequence {
-            continue;
-        }
-        last.session.apply(&event.event);
-        last.sequence = event.sequence;
-        last.global_position = event.global_position;
+        last.apply(&event);
     }
     Ok(folded)
 }

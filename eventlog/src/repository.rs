@@ -15,7 +15,7 @@ use quick_cache::sync::{Cache, EntryAction, EntryResult};
 use serde_json::Value;
 
 use crate::append::{Append, NewEvent};
-use crate::{AppendError, Appender, LogError, Pool, read, upcast};
+use crate::{AppendError, Appender, LogError, Pool, fold, read, upcast};
 
 /// The memory that kept sessions may take, in bytes, and how many of the usual
 /// size that is.
@@ -105,27 +105,11 @@ impl Repository {
         if let Some(cached) = self.cache.get(&id) {
             return Ok(cached);
         }
-        let stored = self
-            .log
-            .get_events::<ReadingSession>(&id.to_string())
-            .await
-            .map_err(|error| LogError::Unavailable(Box::new(error)))?;
-        let mut loaded = Versioned::default();
-        for event in stored {
-            let sequence = i64::try_from(event.sequence).expect("a bigint in the table");
-            let decoded = upcast::decode(
-                &event.event_type,
-                &event.event_version,
-                &event.payload.to_string(),
-            )
-            .map_err(|source| LogError::Undecodable {
-                session_id: id.to_string(),
-                sequence,
-                source,
-            })?;
-            loaded.session.apply(&decoded);
-            loaded.sequence = sequence;
-        }
+        let loaded = fold::session(&self.pool, id).await?;
+        let loaded = loaded.map_or_else(Versioned::default, |folded| Versioned {
+            session: folded.session,
+            sequence: folded.sequence,
+        });
         Ok(self.keep(id, Arc::new(loaded)))
     }
 

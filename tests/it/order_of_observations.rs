@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
+use services::config::Role;
 use tests::reader::id;
 use tests::{App, check};
 use uuid::Uuid;
@@ -31,6 +32,40 @@ async fn a_late_observation_is_kept_but_does_not_move_the_position_back() {
     assert_eq!(duplicate["applied"], false);
     assert_eq!(duplicate["active_seconds"], newest["active_seconds"]);
     assert_eq!(check::log(&app.pool).await.len(), 4);
+    check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn who_has_not_seen_a_session_finds_it_as_it_stands_whatever_came_last() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let begin = services::clock::now() - TimeDelta::hours(1);
+    let at = |minutes| begin + TimeDelta::minutes(minutes);
+    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at(0) });
+    let session = id(&reader.start_with(start).await.ok());
+    let body = |position: u32, minutes| json!({ "current_position": position, "occurred_at": at(minutes), "locator": position.to_string() });
+    for (position, minutes) in [(10, 10), (30, 20), (80, 5), (70, 4)] {
+        let _ = reader
+            .update_with(session, body(position, minutes))
+            .await
+            .ok();
+    }
+    let other = app.beside(&[Role::Api]).await;
+    let elsewhere = reader.at(&other.url);
+    assert_eq!(
+        elsewhere.session(session).await.ok(),
+        reader.session(session).await.ok()
+    );
+    let late = elsewhere.update_with(session, body(90, 15)).await.ok();
+    assert_eq!(late["applied"], false);
+    assert_eq!(
+        (&late["end_position"], &late["locator"]),
+        (&json!(30), &json!("30"))
+    );
+    assert_eq!(
+        (&late["furthest_position"], &late["version"]),
+        (&json!(90), &json!(6))
+    );
     check::everything(&app).await;
 }
 

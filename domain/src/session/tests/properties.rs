@@ -1,5 +1,7 @@
 //! What holds for every history of commands, in order or not.
 
+use std::collections::BTreeSet;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -181,6 +183,16 @@ proptest! {
     #[test]
     fn folding_a_log_gives_the_state_that_its_commands_gave((log, session) in histories()) {
         prop_assert_eq!(ReadingSession::fold(&log), session);
+    }
+
+    /// What repositories read of a session, however long it is.
+    #[test]
+    fn its_first_event_its_last_and_the_last_that_moved_it_are_a_session((log, session) in histories()) {
+        let moves = |event: &SessionEvent| event.progress().is_some_and(|change| change.latest.is_some());
+        let three = [Some(0), log.iter().rposition(moves), log.len().checked_sub(1)];
+        let three: BTreeSet<usize> = three.into_iter().flatten().collect();
+        let three = three.into_iter().filter_map(|n| log.get(n));
+        prop_assert_eq!(ReadingSession::fold(three), session);
     }
 
     #[test]
