@@ -71,7 +71,7 @@ pub struct Service {
 /// NATS and Redis need not be there: the service runs without them and catches
 /// up when they come.
 pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
-    let admin = bind(args.http.admin_addr, "ADMIN_ADDR").await?;
+    let admin = bind(args.http.admin_addr, "ADMIN_ADDR")?;
     // Starts are patient; what takes requests is not.
     schema::check(&connect::maintenance_pool(&args.database)?).await?;
 
@@ -106,7 +106,7 @@ pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
         None
     };
     if args.has(Role::Api) {
-        let listener = bind(args.http.http_addr, "HTTP_ADDR").await?;
+        let listener = bind(args.http.http_addr, "HTTP_ADDR")?;
         // So that the first request need not connect.
         drop(pool.acquire().await?);
         service.http = Some(listener.local_addr()?);
@@ -249,9 +249,8 @@ pub fn name() -> Arc<str> {
     format!("{machine}/{}/{a:02x}{b:02x}", std::process::id()).into()
 }
 
-async fn bind(address: std::net::SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
+fn bind(address: std::net::SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
+    api::serve::listen(address)
         .with_context(|| format!("cannot listen on {address}, as {name} says"))
 }
 

@@ -18,7 +18,7 @@ use services::config::Role;
 use services::metrics::Metrics;
 use tests::reader::id;
 use tests::{Answer, App, Reader, Stack, app};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -65,6 +65,17 @@ async fn a_panic_is_a_problem_without_details_and_the_service_goes_on() {
         assert_eq!(detail, "The service made a mistake");
     }
     assert_eq!(answer(&format!("{url}/fine")).await.status, 200);
+}
+
+#[tokio::test]
+async fn clients_that_come_back_at_once_find_room() {
+    let listener = serve::listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    // Nobody accepts; beyond the backlog, connects would wait for that.
+    let connects = (0..300).map(|_| TcpStream::connect(address));
+    let connected = futures::future::try_join_all(connects);
+    let connected = tokio::time::timeout(Duration::from_secs(5), connected).await;
+    assert_eq!(connected.expect("there is room").unwrap().len(), 300);
 }
 
 #[tokio::test]
@@ -203,6 +214,11 @@ async fn a_web_page_may_call_and_read_what_it_needs() {
     assert_eq!(allowed.headers()["access-control-allow-origin"], "*");
     let headers = allowed.headers()["access-control-allow-headers"].to_str();
     assert!(headers.unwrap().contains("idempotency-key"));
+
+    // What asks for itself is told nothing of pages.
+    let answer = app.client.get(format!("{}/active", app.url)).send().await;
+    let headers = answer.unwrap().headers().clone();
+    assert!(!headers.contains_key("access-control-allow-origin"));
 
     // Problems too can be read.
     let refused = app.client.get(format!("{}/active", app.url));

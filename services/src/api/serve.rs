@@ -14,7 +14,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,11 @@ use patience::Patience;
 /// Connections at the same time; more wait in the backlog. Bounds memory: each
 /// may hold a header buffer and a body.
 const MAX_CONNECTIONS: usize = 8_192;
+
+/// Connections that may wait to be accepted; the kernel may have a lower bound.
+/// Beyond that it drops what comes, and clients try again after a second at
+/// the earliest.
+const BACKLOG: u32 = 4_096;
 
 /// The longest request head, in bytes, and the most headers in it.
 const MAX_HEAD: usize = 16 * 1024;
@@ -71,6 +76,21 @@ impl Default for Limits {
             idle: Duration::from_secs(75),
         }
     }
+}
+
+/// Listens at an address, as [`TcpListener::bind`] does, but with room for all
+/// clients that come back at once.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `shutdown`; then accepts no more, lets open requests finish
