@@ -12,6 +12,10 @@ use serde_json::value::RawValue;
 /// The position of a command's last event in the log; queries can wait for it.
 pub const GLOBAL_POSITION: HeaderName = HeaderName::from_static("x-global-position");
 
+/// The headers that an answer has in the end, so that they are not moved as they
+/// become more.
+const HEADERS: usize = 16;
+
 /// What a client is told of a command. It can be kept, for repeats.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
@@ -57,6 +61,7 @@ impl Answer {
         let mut response = Response::new(Body::from(String::from(Box::<str>::from(self.body))));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
         let headers = response.headers_mut();
+        headers.reserve(HEADERS);
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
@@ -100,6 +105,8 @@ pub fn versioned(
     } else {
         axum::Json(body).into_response()
     };
-    response.headers_mut().insert(header::ETAG, tag);
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(header::ETAG, tag);
     response
 }

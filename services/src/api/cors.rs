@@ -1,6 +1,8 @@
 //! Which web pages may call. Tokens come in a header that no browser adds by
 //! itself, so any page may by default: it has no more power than its token.
 
+use std::mem;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,33 +17,40 @@ use super::{answer, edge, idempotency, rate_limit};
 const MAX_AGE: Duration = Duration::from_hours(2);
 
 /// Lets web pages call. [`CorsLayer`] takes every OPTIONS request for a browser's
-/// preflight; those that are none go past it.
+/// preflight, and writes for everyone what only a browser reads: what is of no page
+/// goes past it.
 #[derive(Clone)]
-pub struct Pages(CorsLayer);
+pub struct Pages(Arc<CorsLayer>);
 
 /// What [`Pages`] makes of a service.
 #[derive(Clone)]
-pub struct PagesService<S>(Cors<S>);
+pub struct PagesService<S> {
+    layer: Arc<CorsLayer>,
+    inside: S,
+}
 
 impl Pages {
     /// Lets pages of these origins call; without any, all of them.
     #[must_use]
     pub fn of(origins: &[HeaderValue]) -> Self {
-        Self(layer(origins))
+        Self(Arc::new(layer(origins)))
     }
 }
 
 impl<S> Layer<S> for Pages {
     type Service = PagesService<S>;
 
-    fn layer(&self, inner: S) -> PagesService<S> {
-        PagesService(self.0.layer(inner))
+    fn layer(&self, inside: S) -> PagesService<S> {
+        PagesService {
+            layer: Arc::clone(&self.0),
+            inside,
+        }
     }
 }
 
 impl<S, Body, Answer> Service<Request<Body>> for PagesService<S>
 where
-    S: Service<Request<Body>, Response = Response<Answer>>,
+    S: Service<Request<Body>, Response = Response<Answer>> + Clone,
     Answer: Default,
 {
     type Response = Response<Answer>;
@@ -49,19 +58,27 @@ where
     type Future = Either<S::Future, <Cors<S> as Service<Request<Body>>>::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+        self.inside.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let is_preflight = request
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        if request.method() == Method::OPTIONS && !is_preflight {
-            Either::Left(self.0.get_mut().call(request))
-        } else {
-            Either::Right(self.0.call(request))
+        if !is_of_a_page(&request) {
+            return Either::Left(self.inside.call(request));
         }
+        // The one that is ready is asked, its clone is asked next time.
+        let clone = self.inside.clone();
+        let ready = mem::replace(&mut self.inside, clone);
+        Either::Right(self.layer.layer(ready).call(request))
     }
+}
+
+/// Whether a browser asks for a web page's script (Fetch, section 3.2), or before
+/// it does.
+fn is_of_a_page<Body>(request: &Request<Body>) -> bool {
+    let headers = request.headers();
+    headers.contains_key(header::ORIGIN)
+        && (request.method() != Method::OPTIONS
+            || headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD))
 }
 
 fn layer(origins: &[HeaderValue]) -> CorsLayer {
