@@ -25,6 +25,18 @@ pub(super) struct Counted {
     pub(super) reset: Duration,
 }
 
+impl Counted {
+    /// As the script writes it.
+    fn read(bytes: &[u8; 24]) -> Self {
+        let number = |n| u64::from_be_bytes(bytes.as_chunks().0[n]);
+        Self {
+            allowed: number(0) == 1,
+            remaining: u32::try_from(number(1)).unwrap_or(u32::MAX),
+            reset: Duration::from_millis(number(2)),
+        }
+    }
+}
+
 /// A handle to the counting task, which ends with it.
 pub(super) struct SharedCount(mpsc::Sender<Call>);
 
@@ -71,13 +83,9 @@ async fn run(
                     tracing::info!("calls are counted for all processes again");
                 }
                 away = false;
-                for (call, (allowed, remaining, reset_ms)) in calls.drain(..).zip(counts) {
+                for (call, counted) in calls.drain(..).zip(counts) {
                     // Who has gone away has called all the same.
-                    let _ = call.counted.send(Counted {
-                        allowed,
-                        remaining,
-                        reset: Duration::from_millis(reset_ms),
-                    });
+                    let _ = call.counted.send(counted);
                 }
             }
             Err(error) => {
@@ -97,15 +105,16 @@ async fn count(
     window: Duration,
     deadline: Duration,
     calls: &[Call],
-) -> Result<Vec<(bool, u32, u64)>, CacheError> {
+) -> Result<Vec<Counted>, CacheError> {
     let mut all = script.prepare_invoke();
     all.arg(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
     for call in calls {
         all.key(&call.key).arg(call.limit);
     }
-    cache
+    let counts: Vec<u8> = cache
         .ask(deadline, async |mut redis| {
             all.invoke_async(&mut redis).await
         })
-        .await
+        .await?;
+    Ok(counts.as_chunks().0.iter().map(Counted::read).collect())
 }
