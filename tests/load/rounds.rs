@@ -1,12 +1,12 @@
 //! Saturation: updates, batches and reads of active sessions, in a closed loop,
 //! round by round in turn with their references, since the machine is not the
-//! same from minute to minute. The order also keeps a reader's calls of one kind
-//! more than a minute apart.
+//! same from minute to minute.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::time::Instant;
 
 use crate::generator::Load;
 use crate::generator::crowd::{Crowd, THREADS};
@@ -32,6 +32,9 @@ const CAUGHT_UP_BAR: f64 = 2.0;
 /// Reads last no longer than this: a reader may make 30 calls a minute, and
 /// 20,000 of them ask in turn.
 const READS: Duration = Duration::from_secs(10);
+
+/// From one round's reads to the next at least: each reader may make as many again.
+const READS_APART: Duration = Duration::from_secs(62);
 
 /// One kind of load beside its reference, over the rounds.
 struct Kind {
@@ -129,6 +132,7 @@ pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Fi
     let reads = service.active_reads().await?;
     let mut kinds: Vec<Kind> = parts.iter().copied().map(Kind::new).collect();
     let mut empty = Vec::new();
+    let mut next_reads = Instant::now();
     let rounds = bench.plan.rounds;
     for n in 1..=rounds {
         for kind in &mut kinds {
@@ -150,6 +154,10 @@ pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Fi
                     }
                     _ => bench.pgbench.one_row(length).await?,
                 };
+                if kind.part == Part::Active {
+                    tokio::time::sleep_until(next_reads).await;
+                    next_reads = Instant::now() + READS_APART;
+                }
                 let measured = one(&service, &mut crowd, kind.part, length).await?;
                 anyhow::Ok((reference, measured))
             };
