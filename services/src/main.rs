@@ -4,7 +4,6 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mimalloc::MiMalloc;
 use services::api::openapi;
 use services::config::{DatabaseArgs, ServeArgs};
 use services::operator::config::Settings;
@@ -22,9 +21,10 @@ use services::operator::warm_up::WarmUpArgs;
 use services::operator::{Output, print};
 use services::telemetry::LogFormat;
 use services::{operator, roles, telemetry};
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Reading sessions for e-reader back ends: commands over HTTP, an event log in
 /// Postgres, events on NATS, projections in Postgres and Redis.

@@ -1,8 +1,12 @@
 //! Answers: JSON with a session's version as its `ETag`, and a command's place
 //! in the log.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::SessionId;
 use eventlog::Outcome;
@@ -84,23 +88,35 @@ fn tag(version: &impl std::fmt::Display) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).expect("a version is plain ASCII")
 }
 
+/// The versions that a client has of what it asks for; most often none.
+#[derive(Debug)]
+pub struct Had(Vec<HeaderValue>);
+
+impl<S: Sync> FromRequestParts<S> for Had {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let had = parts.headers.get_all(header::IF_NONE_MATCH);
+        Ok(Self(had.iter().cloned().collect()))
+    }
+}
+
+impl Had {
+    fn has(&self, tag: &HeaderValue) -> bool {
+        self.0
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(|had| had.trim().trim_start_matches("W/"))
+            .any(|had| had == "*" || had.as_bytes() == tag.as_bytes())
+    }
+}
+
 /// The answer to a query of something that has a version: with it as `ETag`,
 /// and 304 for a client that has it already (RFC 9110, section 13.1.2).
-pub fn versioned(
-    method: &Method,
-    headers: &HeaderMap,
-    version: &impl std::fmt::Display,
-    body: &impl Serialize,
-) -> Response {
+pub fn versioned(had: &Had, version: &impl std::fmt::Display, body: &impl Serialize) -> Response {
     let tag = tag(version);
-    let known = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|known| known.trim().trim_start_matches("W/"))
-        .any(|known| known == "*" || known.as_bytes() == tag.as_bytes());
-    let mut response = if known && matches!(*method, Method::GET | Method::HEAD) {
+    let mut response = if had.has(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         axum::Json(body).into_response()

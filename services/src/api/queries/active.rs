@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::answer::versioned;
+use crate::api::answer::{Had, versioned};
 use crate::api::auth::Caller;
 use crate::api::extract::{Fresh, Query};
 use crate::api::freshness;
@@ -50,8 +50,7 @@ pub async fn handle(
     State(reads): State<ActiveReads>,
     caller: Caller,
     Query(fresh): Query<Fresh>,
-    method: Method,
-    headers: HeaderMap,
+    had: Had,
 ) -> Result<Response, Problem> {
     let min_position = freshness::position(fresh.min_position)?;
     let Found { active, stale } = reads.find(caller.reader_id, min_position).await?;
@@ -65,7 +64,7 @@ pub async fn handle(
                 session: Session::new(entry.session_id, entry.sequence, &entry.session),
                 stale,
             };
-            versioned(&method, &headers, &version, &body)
+            versioned(&had, &version, &body)
         }
         None => Json(()).into_response(),
     };

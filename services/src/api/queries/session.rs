@@ -1,11 +1,10 @@
 //! `GET /reading-sessions/{id}`
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use eventlog::Sessions;
 
-use crate::api::answer::versioned;
+use crate::api::answer::{Had, versioned};
 use crate::api::auth::Caller;
 use crate::api::extract::{Fresh, Query, SessionPath};
 use crate::api::freshness;
@@ -28,8 +27,7 @@ pub async fn handle(
     caller: Caller,
     SessionPath(session_id): SessionPath,
     Query(fresh): Query<Fresh>,
-    method: Method,
-    headers: HeaderMap,
+    had: Had,
 ) -> Result<Response, Problem> {
     freshness::in_log(&sessions, fresh.min_position).await?;
     let found = sessions.find(caller.reader_id, session_id).await?;
@@ -38,5 +36,5 @@ pub async fn handle(
         .and_then(|found| Some((found.sequence, found.session.started()?)))
         .ok_or(domain::SessionError::NotFound)?;
     let body = Session::new(session_id, version, session);
-    Ok(versioned(&method, &headers, &version, &body))
+    Ok(versioned(&had, &version, &body))
 }
