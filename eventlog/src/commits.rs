@@ -2,22 +2,22 @@
 //! who hears nothing, or not all of it, reads the log.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::cloud_event::Outgoing;
 
-/// Batches kept for a relay that is busy; with more it reads the log.
-const KEPT_BATCHES: usize = 32;
+/// Events kept for a relay that is busy, the latest; before them it reads the log.
+const KEPT: usize = 8_192;
 
-/// Events kept by it for the same reason.
-const KEPT_EVENTS: usize = 8_192;
+type Kept = Mutex<VecDeque<Outgoing>>;
 
 /// Tells of commits.
 #[derive(Debug)]
 pub struct Commits {
     head: watch::Sender<i64>,
-    batches: mpsc::Sender<Vec<Outgoing>>,
+    events: Weak<Kept>,
 }
 
 /// Hears of commits; where this process relays, also what they were.
@@ -25,30 +25,40 @@ pub struct Commits {
 pub struct Heard {
     /// The global position of the last event.
     pub head: watch::Receiver<i64>,
-    batches: mpsc::Receiver<Vec<Outgoing>>,
-    events: VecDeque<Outgoing>,
+    events: Arc<Kept>,
 }
 
 /// Both ends.
 #[must_use]
 pub fn channel() -> (Commits, Heard) {
     let (head, last) = watch::channel(0);
-    let (batches, next) = mpsc::channel(KEPT_BATCHES);
-    let commits = Commits { head, batches };
+    let kept = Arc::default();
+    let commits = Commits {
+        head,
+        events: Arc::downgrade(&kept),
+    };
     let hearing = Heard {
         head: last,
-        batches: next,
-        events: VecDeque::new(),
+        events: kept,
     };
     (commits, hearing)
+}
+
+fn lock(events: &Kept) -> MutexGuard<'_, VecDeque<Outgoing>> {
+    events.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Commits {
     /// Tells of a batch, in order. `events` is not asked for them when nobody
     /// would hear.
     pub(crate) fn tell(&self, last: i64, events: impl FnOnce() -> Vec<Outgoing>) {
-        if let Ok(place) = self.batches.try_reserve() {
-            place.send(events());
+        if let Some(kept) = self.events.upgrade() {
+            let events = events();
+            let mut kept = lock(&kept);
+            if kept.len() + events.len() > KEPT {
+                kept.clear();
+            }
+            kept.extend(events.into_iter().take(KEPT));
         }
         // After them: who is woken by this finds them.
         self.head.send_replace(last);
@@ -58,29 +68,23 @@ impl Commits {
 impl Heard {
     /// What was committed here right after a position: no other event of the log
     /// stands between. Nothing when that is not known.
-    pub(crate) fn after(&mut self, position: i64, limit: usize) -> Vec<Outgoing> {
-        while let Ok(batch) = self.batches.try_recv() {
-            if self.events.len() > KEPT_EVENTS {
-                self.events.clear();
-            }
-            self.events.extend(batch);
-        }
+    pub(crate) fn after(&self, position: i64, limit: usize) -> Vec<Outgoing> {
+        let mut events = lock(&self.events);
         let old = |event: &Outgoing| event.global_position <= position;
-        while self.events.front().is_some_and(old) {
-            self.events.pop_front();
+        while events.front().is_some_and(old) {
+            events.pop_front();
         }
         // Positions are drawn one by one and never again, so there is nothing
         // between two that follow each other.
-        let follow = (position + 1..).zip(&self.events).take(limit);
+        let follow = (position + 1..).zip(&*events).take(limit);
         let run = follow.take_while(|(next, event)| event.global_position == *next);
         let run = run.count();
-        self.events.drain(..run).collect()
+        events.drain(..run).collect()
     }
 
     /// Forgets what was heard; for who cannot use it now.
-    pub(crate) fn forget(&mut self) {
-        while self.batches.try_recv().is_ok() {}
-        self.events.clear();
+    pub(crate) fn forget(&self) {
+        lock(&self.events).clear();
     }
 }
 
@@ -100,7 +104,7 @@ mod tests {
 
     #[test]
     fn only_what_follows_without_a_hole_is_handed_out() {
-        let (commits, mut heard) = channel();
+        let (commits, heard) = channel();
         tell(&commits, &[4, 5]);
         tell(&commits, &[6, 9]);
         assert_eq!(*heard.head.borrow(), 9);
@@ -112,14 +116,27 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_that_is_behind_hears_less_and_is_told_the_end_all_the_same() {
-        let (commits, mut heard) = channel();
-        for position in 1..=100 {
+    fn a_relay_that_is_behind_hears_of_the_last_events_and_is_told_the_end_all_the_same() {
+        let (commits, heard) = channel();
+        let most = i64::try_from(KEPT).unwrap();
+        for position in 1..=most + 2 {
             tell(&commits, &[position]);
         }
-        assert_eq!(*heard.head.borrow(), 100);
-        assert_eq!(heard.after(0, 1_000).len(), KEPT_BATCHES);
+        assert_eq!(*heard.head.borrow(), most + 2);
+        assert!(heard.after(0, 10).is_empty());
+        assert_eq!(positions(&heard.after(most, 10)), [most + 1, most + 2]);
+        let batch: Vec<i64> = (most + 3..2 * most + 13).collect();
+        tell(&commits, &batch);
+        assert_eq!(heard.after(most + 2, usize::MAX).len(), KEPT);
+        tell(&commits, &[9_999_999]);
         heard.forget();
-        assert!(heard.after(40, 10).is_empty());
+        assert!(heard.after(9_999_998, 10).is_empty());
+    }
+
+    #[test]
+    fn without_a_relay_nobody_asks_what_was_committed() {
+        let (commits, Heard { head, .. }) = channel();
+        commits.tell(7, || panic!("nobody hears of them"));
+        assert_eq!(*head.borrow(), 7);
     }
 }

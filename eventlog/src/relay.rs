@@ -37,6 +37,9 @@ const WINDOW: usize = 512;
 /// a rest is published at once.
 const PACE: Duration = Duration::from_millis(5);
 
+/// How old what was heard may be. An erasure may write over it in the log.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// How long the relay sleeps at most when nothing wakes it.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -238,6 +241,9 @@ impl Relay {
             let all = events.len() < WINDOW;
             cursor = self.publish(&events, cursor).await?;
             outage.over();
+            if read.elapsed() > FRESH {
+                self.commits.forget();
+            }
             if all {
                 tokio::time::sleep_until((read + PACE).into()).await;
             }
@@ -257,6 +263,10 @@ impl Relay {
         }
         let limit = i64::try_from(WINDOW).expect("a window is far below 2^63");
         let stored = within(DEADLINE, read::after(connection, after, limit)).await?;
+        if stored.len() == WINDOW {
+            // It is behind: what is heard now is old when it comes to that.
+            self.commits.forget();
+        }
         Ok(stored.into_iter().map(Outgoing::from).collect())
     }
 

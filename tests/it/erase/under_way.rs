@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use domain::ReaderId;
 use eventlog::erase;
+use reqwest::Method;
 use serde_json::json;
 use services::config::Role;
+use tests::app::until;
 use tests::process::{Process, command};
 use tests::reader::id;
-use tests::{App, Reader, Stack, app, check, unknown};
+use tests::{App, Reader, Stack, app, check, stream, unknown};
 use uuid::Uuid;
 
 use super::{EVENTS, much_to_tell, overwritten};
@@ -265,4 +267,37 @@ async fn an_operator_erases_a_reader_when_that_is_meant() {
     assert!(said.contains("1 sessions of reader"), "{said}");
     assert_eq!(reader.active().await.ok(), json!(null));
     check::everything(&app).await;
+}
+
+#[tokio::test]
+async fn what_is_erased_while_nats_is_away_is_published_as_it_was_written_over() {
+    let app = App::on(Stack::own().await).await;
+    let (reader, other) = (app.reader(), app.reader());
+    let session = id(&other.start(Uuid::new_v4()).await.ok());
+    app.settled().await;
+    app.stack.servers.lock().await.nats.kill().unwrap();
+    // More than is published at once, and then what nobody may see.
+    let update = json!({ "session_id": session, "current_position": 50 });
+    for _ in 0..12 {
+        let updates = json!({ "updates": vec![&update; 50] });
+        let batch = other.call(Method::POST, "/batch-update", Some(updates));
+        assert_eq!(batch.await.ok()["success_count"], 50);
+    }
+    let _ = much_to_tell(&reader, "Erika").await;
+    assert_eq!(reader.erase().await.status, 202);
+    let _ = overwritten(&app, &reader).await;
+    // What it was publishing, it gives up.
+    until("the relay gives up", async || {
+        app.metrics().await.count("reading_sessions_relay_leads") == 0
+    })
+    .await;
+
+    app.stack.servers.lock().await.nats.start().await.unwrap();
+    check::everything(&app).await;
+    let published = stream::read_all(&app.corner).await;
+    assert!(published.len() > 600);
+    for published in published {
+        let event = published.event.to_string();
+        assert!(!event.contains("Erika"), "{event}");
+    }
 }
