@@ -170,6 +170,8 @@ async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
     assert!(letters(&pool, "active_sessions").await.is_empty());
     assert_eq!(version_in_history(&app, other).await, 202);
     assert_eq!(reader.at(&app.url).active().await.ok()["version"], 4);
+    let warm_up = command(&corner).arg("warmup").status().await;
+    assert!(warm_up.unwrap().success());
 
     // Tried again in vain, it stays; discarded, it is left out and the rest
     // goes on.

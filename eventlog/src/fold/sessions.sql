@@ -1,5 +1,8 @@
 -- Three events are a session: its first, its last, and the last that says where
--- the reader is, since what an event says is absolute. They may be the same.
+-- the reader is, since what an event says is absolute. They may be the same. Only
+-- an observation that came late and moved nothing says `applied`; it is found in
+-- the text, since Postgres has no words for some that JSON has, and in a string a
+-- quote never stands without its backslash.
 select e.global_position as "global_position!", wanted.session_id as "session_id!",
     e.sequence as "sequence!", e.event_type as "event_type!", e.event_version as "event_version!",
     e.payload::text as "payload!", e.metadata::text as "metadata!", e.recorded_at as "recorded_at!"
@@ -19,8 +22,8 @@ cross join lateral (
     (
         select * from events
         where aggregate_id = wanted.session_id and events.sequence < last.sequence
-            and last.payload ->> 'applied' = 'false'
-            and coalesce(payload ->> 'applied', 'true') <> 'false'
+            and last.payload::text ~ '"applied"\s*:\s*false'
+            and payload::text !~ '"applied"\s*:\s*false'
         order by events.sequence desc
         limit 1
     )
