@@ -50,6 +50,9 @@ use work::Places;
 
 use crate::metrics::Metrics;
 
+/// Where client apps find what they may call.
+const API: &str = "/api/v1/reading-sessions";
+
 /// The largest body taken, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -104,7 +107,7 @@ pub fn router(
     );
     let body = DefaultBodyLimit::max(MAX_BODY);
 
-    let at = |path| format!("/api/v1/reading-sessions{path}");
+    let at = |path| format!("{API}{path}");
     let updates = Router::new()
         .route(&at("/{id}/update"), put(commands::update::handle))
         .route(&at("/batch-update"), post(commands::batch_update::handle))
