@@ -29,6 +29,12 @@ pub trait Projection: Send {
     /// Shorter than readers wait for what they just did.
     const MAX_PACE: Duration = Duration::from_millis(500);
 
+    /// Events in one step of a worker that keeps up, at most. Many events of one
+    /// session become one row, so larger steps are cheaper; this bounds the time that
+    /// others wait for its locks, and what is applied again after a failure. More
+    /// than a saturated log gets in the longest pace.
+    const MAX_STEP: usize = 16_384;
+
     /// What many events come to before they are written.
     type Batch: Default + Send;
 

@@ -25,13 +25,8 @@ pub use progress::{Progress, Until};
 /// Events read at once; bounds the memory that they take undigested.
 const CHUNK: usize = 4_096;
 
-/// Events folded into one commit. Many events of one session become one row
-/// write, so a larger batch is cheaper; this bounds the time that others wait
-/// for its locks, and what is applied again after a failure. More than a saturated
-/// log gets in the longest pace of a projection.
-const MAX_BATCH: usize = 16_384;
-
-/// The same for who has far to go, and nobody waits for.
+/// Events in one step of who has far to go, and nobody waits for; see
+/// [`Projection::MAX_STEP`].
 const MAX_REPLAY_BATCH: usize = 1_048_576;
 
 /// Rows that a batch may come to before it is written; bounds its memory.
@@ -119,7 +114,7 @@ impl<P: Projection> Worker<P> {
     /// A worker that keeps up with the log.
     #[must_use]
     pub fn live(projection: P, reader: Reader, pool: PgPool) -> Self {
-        Self::new(projection, reader, pool, false, MAX_BATCH)
+        Self::new(projection, reader, pool, false, P::MAX_STEP)
     }
 
     /// A worker that goes through the whole log.
