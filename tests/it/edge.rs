@@ -71,11 +71,14 @@ async fn a_panic_is_a_problem_without_details_and_the_service_goes_on() {
 async fn clients_that_come_back_at_once_find_room() {
     let listener = serve::listen(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
+    // What the kernel allows; elsewhere than on Linux, no more than was always.
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    let most: usize = most.map_or(128, |most| most.trim().parse().unwrap());
     // Nobody accepts; beyond the backlog, connects would wait for that.
-    let connects = (0..300).map(|_| TcpStream::connect(address));
+    let connects = (0..most.min(300)).map(|_| TcpStream::connect(address));
     let connected = futures::future::try_join_all(connects);
     let connected = tokio::time::timeout(Duration::from_secs(5), connected).await;
-    assert_eq!(connected.expect("there is room").unwrap().len(), 300);
+    let _ = connected.expect("there is room").unwrap();
 }
 
 #[tokio::test]

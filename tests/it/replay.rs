@@ -41,8 +41,8 @@ async fn schemas(pool: &PgPool) -> Vec<String> {
     .unwrap()
 }
 
-/// Names, columns and indexes of the read tables, as migrations and queries
-/// know them.
+/// Names, columns, indexes and storage of the read tables, as migrations and
+/// queries know them.
 async fn shape(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar(
         "select format('%s %s %s', table_name, column_name, data_type)
@@ -52,6 +52,10 @@ async fn shape(pool: &PgPool) -> Vec<String> {
         from pg_index join pg_class as c on c.oid = indrelid
         join pg_namespace as n on n.oid = c.relnamespace
         where nspname = 'read'
+        union all
+        select format('%s with %s', c.oid::regclass, c.reloptions)
+        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+        where nspname = 'read' and reloptions is not null
         union all
         select format('%s part of %s', inhrelid::regclass, inhparent::regclass)
         from pg_inherits join pg_class as c on c.oid = inhrelid
@@ -74,6 +78,7 @@ async fn a_replay_gives_the_same_rows_in_the_same_tables() {
         .await
         .unwrap();
     let (before, schemas_before) = (shape(&app.pool).await, schemas(&app.pool).await);
+    assert!(before.iter().any(|line| line.contains("fillfactor")));
     // What only a replay mends.
     sqlx::query("update read.history set active_ms = active_ms + 1")
         .execute(&app.pool)

@@ -154,6 +154,8 @@ pub fn router() -> Router {
                 header::CACHE_CONTROL,
                 HeaderValue::from_static("public, max-age=3600"),
             );
+            // Another page's script gets more headers with it.
+            headers.append(header::VARY, HeaderValue::from_name(header::ORIGIN));
             response
         }));
     page.merge(served(&document()))
