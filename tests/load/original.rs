@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use eventlog::read;
 use tokio::process::Command;
 
 use crate::generator::{per_second, percentile};
@@ -69,10 +70,14 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
 }
 
 async fn run(service: &Running<'_>, users: usize, length: Duration) -> anyhow::Result<Run> {
+    let head = read::head(&service.pool).await?;
     let before = service.active_reads().await?;
     let users_process = Command::new(std::env::current_exe()?)
         .args(["users", &service.http.to_string(), &users.to_string()])
         .arg(length.as_secs().to_string())
+        // Whatever proxy there is for others.
+        .env("NO_PROXY", "*")
+        .env("no_proxy", "*")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
@@ -87,8 +92,15 @@ async fn run(service: &Running<'_>, users: usize, length: Duration) -> anyhow::R
     service.everywhere().await?;
 
     let is_good = |status: u16| (200..300).contains(&status);
-    let of_good = met.requests.iter().filter(|(.., status)| is_good(*status));
-    let mut latencies: Vec<u32> = of_good.map(|(_, micros, _)| *micros).collect();
+    let good = || met.requests.iter().filter(|(.., status)| is_good(*status));
+    let commands = good().filter(|(kind, ..)| kind.is_command()).count();
+    let written = service.written_after(head).await?;
+    // A start may end a session too.
+    ensure!(
+        written >= commands,
+        "{written} events of {commands} commands that were acknowledged"
+    );
+    let mut latencies: Vec<u32> = good().map(|(_, micros, _)| *micros).collect();
     latencies.sort_unstable();
     ensure!(!latencies.is_empty(), "no user met anything");
     Ok(Run {

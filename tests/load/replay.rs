@@ -31,6 +31,9 @@ const READY_BAR: f64 = 1.0;
 /// How often readiness is measured.
 const STARTS: usize = 3;
 
+/// How long a replay or a warm-up may take.
+const LONGEST: Duration = Duration::from_mins(5);
+
 /// How often the memory of the replay is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -125,6 +128,7 @@ async fn replay(corner: &Corner) -> anyhow::Result<(Duration, u64)> {
         if let Ok(status) = tokio::time::timeout(LOOK, child.wait()).await {
             break status?;
         }
+        ensure!(started.elapsed() < LONGEST, "the replay takes too long");
     };
     ensure!(status.success(), "the replay failed");
     Ok((started.elapsed(), resident))
@@ -142,10 +146,11 @@ async fn warm_up(
         "{claimed} of {sessions} sessions are active"
     );
     let started = Instant::now();
-    let status = process::plain(&crate::executable()?, corner)
+    let warm_up = process::plain(&crate::executable()?, corner)
         .arg("warmup")
-        .status()
-        .await?;
+        .status();
+    let status = tokio::time::timeout(LONGEST, warm_up).await;
+    let status = status.context("the warm-up takes too long")??;
     let took = started.elapsed();
     ensure!(status.success(), "the warm-up failed");
     let redis = redis::Client::open(corner.redis_url.as_str())?;

@@ -188,7 +188,8 @@ impl Report {
              - Each part has a database, a stream and a Redis database of its own on the same \
              servers, and they are removed after it.\n\
              - After each run: as many events in the log, in the stream and in the history as \
-             commands were acknowledged, or there is no figure.\n\
+             commands were acknowledged, or there is no figure. At least as many where a start may \
+             end another session (the original's users), or an answer came too late (overload).\n\
              - CPU time is what the kernel counts for each process and its children, divided by the \
              good answers; the generator's is measured as well, since it takes the same cores.",
             cpu_model()

@@ -157,12 +157,7 @@ impl<'a> Running<'a> {
         let load = load().await?;
         let used = self.usage()?.since(&before);
         let caught_up = self.caught_up(CATCH_UP).await?;
-        let written: i64 =
-            sqlx::query_scalar("select count(*) from events where global_position > $1")
-                .bind(head)
-                .fetch_one(&self.pool)
-                .await?;
-        let written = usize::try_from(written)?;
+        let written = self.written_after(head).await?;
         match events {
             Events::Each(each) => {
                 ensure!(
@@ -192,6 +187,16 @@ impl<'a> Running<'a> {
             caught_up,
             resident: self.resident()?,
         })
+    }
+
+    /// How many events stand in the log after a position.
+    pub async fn written_after(&self, position: i64) -> anyhow::Result<usize> {
+        let written: i64 =
+            sqlx::query_scalar("select count(*) from events where global_position > $1")
+                .bind(position)
+                .fetch_one(&self.pool)
+                .await?;
+        Ok(usize::try_from(written)?)
     }
 
     /// Waits for the projections; returns how long they took.

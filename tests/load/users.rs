@@ -58,6 +58,13 @@ pub enum Kind {
     Active,
 }
 
+impl Kind {
+    /// Whether it writes.
+    pub const fn is_command(self) -> bool {
+        matches!(self, Self::Start | Self::Update | Self::End)
+    }
+}
+
 type Record = Arc<Mutex<Vec<(Kind, u32, u16)>>>;
 
 /// A user's app.
