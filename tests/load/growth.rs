@@ -3,6 +3,7 @@
 //! The service runs while the log is filled, and relay and projections take all
 //! of it, as they would have over the years.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -17,6 +18,10 @@ use crate::{Bench, Part, fill};
 
 /// The bar: CPU of an update at the largest over that at the smallest.
 const BAR: f64 = 1.2;
+
+/// How long pgbench measures the machine before each group of readers: minutes lie
+/// between the smallest and the largest.
+const PGBENCH: Duration = Duration::from_secs(3);
 
 /// Events of the sessions that are measured on every log, and of those that only
 /// make it long.
@@ -57,20 +62,26 @@ impl Extent {
 struct Stage {
     log: u32,
     session: u32,
-    measured: Vec<Measured>,
+    /// pgbench's rows a second, and the updates after it.
+    measured: Vec<(f64, Measured)>,
+}
+
+/// CPU of an update in the service and in Postgres, in microseconds.
+fn cpu(measured: &Measured) -> f64 {
+    let micros = |name| measured.used.micros_each(name, measured.load.good);
+    micros("service") + micros("Postgres")
 }
 
 impl Stage {
-    fn median(&self, figure: impl Fn(&Measured) -> f64) -> f64 {
-        median(self.measured.iter().map(figure))
+    fn cpu(&self) -> f64 {
+        median(self.measured.iter().map(|(_, measured)| cpu(measured)))
     }
 
-    /// CPU of an update in the service and in Postgres, in microseconds.
-    fn cpu(&self) -> f64 {
-        self.median(|measured| {
-            let micros = |name| measured.used.micros_each(name, measured.load.good);
-            micros("service") + micros("Postgres")
-        })
+    /// The same as so many rows of pgbench in the same minute, which do not know how
+    /// long the log is.
+    fn cost(&self) -> f64 {
+        let costs = self.measured.iter();
+        median(costs.map(|(rows, measured)| cpu(measured) * rows / 1e6))
     }
 
     fn name(&self) -> String {
@@ -119,7 +130,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
         stages.push(Stage {
             log: size,
             session: SHORT,
-            measured: updates(&service, short, extent).await?,
+            measured: updates(bench, &service, short, extent).await?,
         });
     }
     let size = last.context("there is no size to measure")?;
@@ -127,7 +138,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     stages.push(Stage {
         log: size,
         session: extent.long,
-        measured: updates(&service, long, extent).await?,
+        measured: updates(bench, &service, long, extent).await?,
     });
     database.close().await?;
     service.stop().await?;
@@ -183,10 +194,11 @@ async fn caught_up(bench: &Bench<'_>, service: &Running<'_>) -> anyhow::Result<(
 
 /// The same updates, by one group of readers after the other.
 async fn updates(
+    bench: &Bench<'_>,
     service: &Running<'_>,
     readers: Vec<(Uuid, String)>,
     extent: Extent,
-) -> anyhow::Result<Vec<Measured>> {
+) -> anyhow::Result<Vec<(f64, Measured)>> {
     let mut measured = Vec::new();
     for group in readers.chunks(extent.readers as usize) {
         let members = group
@@ -199,7 +211,8 @@ async fn updates(
                 Updates::each(share, UPDATES)
             })
         };
-        measured.push(service.measure(Events::Each(1), load).await?);
+        let rows = bench.pgbench.one_row(PGBENCH).await?;
+        measured.push((rows, service.measure(Events::Each(1), load).await?));
     }
     Ok(measured)
 }
@@ -209,16 +222,26 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
         anyhow::bail!("there are too few sizes to compare");
     };
     let row = |what: String, stage: &Stage, reference: &Stage, short: String| {
-        let ratio = stage.cpu() / reference.cpu();
-        Row::new(what, format!("{:.0} µs", stage.cpu()))
-            .beside(format!("{short} {:.0} µs", reference.cpu()), ratio)
+        let ratio = stage.cost() / reference.cost();
+        let cost = |stage: &Stage| format!("{:.2} rows ({:.0} µs)", stage.cost(), stage.cpu());
+        Row::new(what, cost(stage))
+            .beside(format!("{short} {}", cost(reference)), ratio)
             .at_most(ratio, BAR, "")
     };
     let mut text = String::from(LOADS);
     for stage in stages {
-        for measured in &stage.measured {
+        for (_, measured) in &stage.measured {
             text.push_str(&load_line(&stage.name(), measured));
         }
+    }
+    text.push_str("\n| | pgbench one row before each |\n|---|---|\n");
+    for stage in stages {
+        let rows = stage
+            .measured
+            .iter()
+            .map(|(rows, _)| format!("{rows:.0}/s"));
+        let rows: Vec<String> = rows.collect();
+        let _ = writeln!(text, "| {} | {} |", stage.name(), rows.join(", "));
     }
     Ok(Findings {
         rows: vec![
@@ -242,9 +265,13 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
         conditions: vec![format!(
             "Growth: {} readers with {UPDATES} updates each in a closed loop over {LINES} \
              connections, {} times with other readers; CPU is that of the service and of Postgres \
-             together, the first look at each session included. The log is filled by SQL while the \
-             service runs; relay and projections have taken all of it before a measurement.",
-            extent.readers, extent.groups
+             together, the first look at each session included, and as rows of pgbench that take as \
+             long in the {} s before, since the machine is another one minutes later. The log is \
+             filled by SQL while the service runs; relay and projections have taken all of it before \
+             a measurement.",
+            extent.readers,
+            extent.groups,
+            PGBENCH.as_secs()
         )],
         ..Findings::default()
     })

@@ -181,6 +181,7 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
     }
     for part in others {
         let measured = async {
+            flush().await?;
             match part {
                 Part::History => history::measure(&mut bench).await,
                 Part::Steady => steady::measure(&mut bench).await,
@@ -199,6 +200,13 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
         extent: extent(arguments),
         findings,
     })
+}
+
+/// Has the disk take what is left of parts before, so that none pays for another.
+async fn flush() -> anyhow::Result<()> {
+    let flushed = tokio::process::Command::new("sync").status().await;
+    ensure!(flushed.context("no sync")?.success(), "sync failed");
+    Ok(())
 }
 
 /// What is left of a part when it is over: its findings or why there are none.
