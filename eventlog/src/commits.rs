@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -11,7 +12,11 @@ use crate::cloud_event::Outgoing;
 /// Events kept for a relay that is busy, the latest; before them it reads the log.
 const KEPT: usize = 8_192;
 
-type Kept = Mutex<VecDeque<Outgoing>>;
+/// How long they are kept: an erasure may write over them in the log.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Events, and when they were told.
+type Kept = Mutex<VecDeque<(Instant, Outgoing)>>;
 
 /// Tells of commits.
 #[derive(Debug)]
@@ -44,7 +49,7 @@ pub fn channel() -> (Commits, Heard) {
     (commits, hearing)
 }
 
-fn lock(events: &Kept) -> MutexGuard<'_, VecDeque<Outgoing>> {
+fn lock(events: &Kept) -> MutexGuard<'_, VecDeque<(Instant, Outgoing)>> {
     events.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -54,11 +59,12 @@ impl Commits {
     pub(crate) fn tell(&self, last: i64, events: impl FnOnce() -> Vec<Outgoing>) {
         if let Some(kept) = self.events.upgrade() {
             let events = events();
+            let now = Instant::now();
             let mut kept = lock(&kept);
             if kept.len() + events.len() > KEPT {
                 kept.clear();
             }
-            kept.extend(events.into_iter().take(KEPT));
+            kept.extend(events.into_iter().take(KEPT).map(|event| (now, event)));
         }
         // After them: who is woken by this finds them.
         self.head.send_replace(last);
@@ -66,25 +72,22 @@ impl Commits {
 }
 
 impl Heard {
-    /// What was committed here right after a position: no other event of the log
-    /// stands between. Nothing when that is not known.
-    pub(crate) fn after(&self, position: i64, limit: usize) -> Vec<Outgoing> {
+    /// What was committed here right after a position, a moment before `now`: no
+    /// other event of the log stands between. Nothing when that is not known.
+    pub(crate) fn after(&self, position: i64, limit: usize, now: Instant) -> Vec<Outgoing> {
         let mut events = lock(&self.events);
-        let old = |event: &Outgoing| event.global_position <= position;
-        while events.front().is_some_and(old) {
+        let is_over = |(told, event): &(Instant, Outgoing)| {
+            event.global_position <= position || now.duration_since(*told) > FRESH
+        };
+        while events.front().is_some_and(is_over) {
             events.pop_front();
         }
         // Positions are drawn one by one and never again, so there is nothing
         // between two that follow each other.
         let follow = (position + 1..).zip(&*events).take(limit);
-        let run = follow.take_while(|(next, event)| event.global_position == *next);
+        let run = follow.take_while(|(next, (_, event))| event.global_position == *next);
         let run = run.count();
-        events.drain(..run).collect()
-    }
-
-    /// Forgets what was heard; for who cannot use it now.
-    pub(crate) fn forget(&self) {
-        lock(&self.events).clear();
+        events.drain(..run).map(|(_, event)| event).collect()
     }
 }
 
@@ -98,7 +101,8 @@ mod tests {
         commits.tell(last, || events.collect());
     }
 
-    fn positions(events: &[Outgoing]) -> Vec<i64> {
+    fn after(heard: &Heard, position: i64, limit: usize) -> Vec<i64> {
+        let events = heard.after(position, limit, Instant::now());
         events.iter().map(|event| event.global_position).collect()
     }
 
@@ -108,11 +112,11 @@ mod tests {
         tell(&commits, &[4, 5]);
         tell(&commits, &[6, 9]);
         assert_eq!(*heard.head.borrow(), 9);
-        assert!(heard.after(2, 10).is_empty(), "somebody else wrote 3");
-        assert_eq!(positions(&heard.after(3, 2)), [4, 5]);
-        assert_eq!(positions(&heard.after(5, 10)), [6]);
-        assert!(heard.after(6, 10).is_empty());
-        assert_eq!(positions(&heard.after(8, 10)), [9]);
+        assert_eq!(after(&heard, 2, 10), [0; 0], "somebody else wrote 3");
+        assert_eq!(after(&heard, 3, 2), [4, 5]);
+        assert_eq!(after(&heard, 5, 10), [6]);
+        assert_eq!(after(&heard, 6, 10), [0; 0]);
+        assert_eq!(after(&heard, 8, 10), [9]);
     }
 
     #[test]
@@ -123,14 +127,20 @@ mod tests {
             tell(&commits, &[position]);
         }
         assert_eq!(*heard.head.borrow(), most + 2);
-        assert!(heard.after(0, 10).is_empty());
-        assert_eq!(positions(&heard.after(most, 10)), [most + 1, most + 2]);
+        assert_eq!(after(&heard, 0, 10), [0; 0]);
+        assert_eq!(after(&heard, most, 10), [most + 1, most + 2]);
         let batch: Vec<i64> = (most + 3..2 * most + 13).collect();
         tell(&commits, &batch);
-        assert_eq!(heard.after(most + 2, usize::MAX).len(), KEPT);
-        tell(&commits, &[9_999_999]);
-        heard.forget();
-        assert!(heard.after(9_999_998, 10).is_empty());
+        assert_eq!(after(&heard, most + 2, usize::MAX).len(), KEPT);
+    }
+
+    #[test]
+    fn what_may_have_been_erased_since_is_not_handed_out() {
+        let (commits, heard) = channel();
+        tell(&commits, &[4]);
+        let told = Instant::now();
+        assert!(heard.after(3, 10, told + 2 * FRESH).is_empty());
+        assert!(heard.after(3, 10, told).is_empty(), "it is gone");
     }
 
     #[test]

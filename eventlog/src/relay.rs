@@ -37,9 +37,6 @@ const WINDOW: usize = 512;
 /// a rest is published at once.
 const PACE: Duration = Duration::from_millis(5);
 
-/// How old what was heard may be. An erasure may write over it in the log.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// How long the relay sleeps at most when nothing wakes it.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -181,7 +178,6 @@ impl Relay {
         while !try_lock(&mut connection).await? {
             // It tells what there is to tell of.
             outage.led_elsewhere(asked);
-            self.commits.forget();
             // It does not see this process's commits.
             let head = &mut self.commits.head;
             let tell = tell(self.jetstream.client(), &self.subjects, head);
@@ -203,8 +199,6 @@ impl Relay {
             .map_err(|error| RelayError::Publish(error.into()))?;
         let stream = stream::ensure(&self.jetstream, &self.subjects).await?;
         let mut cursor = cursor::resume(&stream, &self.subjects, connection).await?;
-        // What was heard while NATS was away may have been erased from the log since.
-        self.commits.forget();
         if !outage.is_on() {
             tracing::info!(
                 stream = self.subjects.stream(),
@@ -241,9 +235,6 @@ impl Relay {
             let all = events.len() < WINDOW;
             cursor = self.publish(&events, cursor).await?;
             outage.over();
-            if read.elapsed() > FRESH {
-                self.commits.forget();
-            }
             if all {
                 tokio::time::sleep_until((read + PACE).into()).await;
             }
@@ -257,16 +248,12 @@ impl Relay {
         connection: &mut PgConnection,
         after: i64,
     ) -> Result<Vec<Outgoing>, RelayError> {
-        let heard = self.commits.after(after, WINDOW);
+        let heard = self.commits.after(after, WINDOW, Instant::now());
         if !heard.is_empty() {
             return Ok(heard);
         }
         let limit = i64::try_from(WINDOW).expect("a window is far below 2^63");
         let stored = within(DEADLINE, read::after(connection, after, limit)).await?;
-        if stored.len() == WINDOW {
-            // It is behind: what is heard now is old when it comes to that.
-            self.commits.forget();
-        }
         Ok(stored.into_iter().map(Outgoing::from).collect())
     }
 
