@@ -1,8 +1,8 @@
 -- Three events are a session: its first, its last, and the last that says where
--- the reader is, since what an event says is absolute. They may be the same. Only
--- an observation that came late and moved nothing says `applied`; it is found in
--- the text, since Postgres has no words for some that JSON has, and in a string a
--- quote never stands without its backslash.
+-- the reader is, since what an event says is absolute. They may be the same. An
+-- observation that came late, and moved nothing, says that it is not `applied`. That
+-- is found in the text, since Postgres's text cannot hold a NUL and JSON's can; in a
+-- string a quote never stands without its backslash.
 select e.global_position as "global_position!", wanted.session_id as "session_id!",
     e.sequence as "sequence!", e.event_type as "event_type!", e.event_version as "event_version!",
     e.payload::text as "payload!", e.metadata::text as "metadata!", e.recorded_at as "recorded_at!"
