@@ -88,35 +88,40 @@ fn tag(version: &impl std::fmt::Display) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).expect("a version is plain ASCII")
 }
 
-/// The versions that a client has of what it asks for; most often none.
+/// The header `If-None-Match`: the versions that a client has of what it asks for,
+/// most often none (RFC 9110, section 13.1.2).
 #[derive(Debug)]
-pub struct Had(Vec<HeaderValue>);
+pub struct IfNoneMatch(Vec<HeaderValue>);
 
-impl<S: Sync> FromRequestParts<S> for Had {
+impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        let had = parts.headers.get_all(header::IF_NONE_MATCH);
-        Ok(Self(had.iter().cloned().collect()))
+        let tags = parts.headers.get_all(header::IF_NONE_MATCH);
+        Ok(Self(tags.iter().cloned().collect()))
     }
 }
 
-impl Had {
-    fn has(&self, tag: &HeaderValue) -> bool {
+impl IfNoneMatch {
+    fn names(&self, tag: &HeaderValue) -> bool {
         self.0
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .map(|had| had.trim().trim_start_matches("W/"))
-            .any(|had| had == "*" || had.as_bytes() == tag.as_bytes())
+            .map(|known| known.trim().trim_start_matches("W/"))
+            .any(|known| known == "*" || known.as_bytes() == tag.as_bytes())
     }
 }
 
 /// The answer to a query of something that has a version: with it as `ETag`,
-/// and 304 for a client that has it already (RFC 9110, section 13.1.2).
-pub fn versioned(had: &Had, version: &impl std::fmt::Display, body: &impl Serialize) -> Response {
+/// and 304 for a client that has it already.
+pub fn versioned(
+    known: &IfNoneMatch,
+    version: &impl std::fmt::Display,
+    body: &impl Serialize,
+) -> Response {
     let tag = tag(version);
-    let mut response = if had.has(&tag) {
+    let mut response = if known.names(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         axum::Json(body).into_response()

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::answer::{Had, versioned};
+use crate::api::answer::{IfNoneMatch, versioned};
 use crate::api::auth::Caller;
 use crate::api::extract::{Fresh, Query};
 use crate::api::freshness;
@@ -50,7 +50,7 @@ pub async fn handle(
     State(reads): State<ActiveReads>,
     caller: Caller,
     Query(fresh): Query<Fresh>,
-    had: Had,
+    known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let min_position = freshness::position(fresh.min_position)?;
     let Found { active, stale } = reads.find(caller.reader_id, min_position).await?;
@@ -64,7 +64,7 @@ pub async fn handle(
                 session: Session::new(entry.session_id, entry.sequence, &entry.session),
                 stale,
             };
-            versioned(&had, &version, &body)
+            versioned(&known, &version, &body)
         }
         None => Json(()).into_response(),
     };

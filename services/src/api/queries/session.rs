@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use eventlog::Sessions;
 
-use crate::api::answer::{Had, versioned};
+use crate::api::answer::{IfNoneMatch, versioned};
 use crate::api::auth::Caller;
 use crate::api::extract::{Fresh, Query, SessionPath};
 use crate::api::freshness;
@@ -27,7 +27,7 @@ pub async fn handle(
     caller: Caller,
     SessionPath(session_id): SessionPath,
     Query(fresh): Query<Fresh>,
-    had: Had,
+    known: IfNoneMatch,
 ) -> Result<Response, Problem> {
     freshness::in_log(&sessions, fresh.min_position).await?;
     let found = sessions.find(caller.reader_id, session_id).await?;
@@ -36,5 +36,5 @@ pub async fn handle(
         .and_then(|found| Some((found.sequence, found.session.started()?)))
         .ok_or(domain::SessionError::NotFound)?;
     let body = Session::new(session_id, version, session);
-    Ok(versioned(&had, &version, &body))
+    Ok(versioned(&known, &version, &body))
 }
