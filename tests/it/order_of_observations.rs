@@ -4,17 +4,22 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use services::config::Role;
 use tests::reader::id;
-use tests::{App, check};
+use tests::{App, Reader, check};
 use uuid::Uuid;
+
+/// A session, and the time so many minutes after its start.
+async fn began_an_hour_ago(reader: &Reader) -> (Uuid, impl Fn(i64) -> DateTime<Utc>) {
+    let begin = services::clock::now() - TimeDelta::hours(1);
+    let at = move |minutes| begin + TimeDelta::minutes(minutes);
+    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at(0) });
+    (id(&reader.start_with(start).await.ok()), at)
+}
 
 #[tokio::test]
 async fn a_late_observation_is_kept_but_does_not_move_the_position_back() {
     let app = App::start().await;
     let reader = app.reader();
-    let begin = services::clock::now() - TimeDelta::hours(1);
-    let at = |minutes| begin + TimeDelta::minutes(minutes);
-    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at(0) });
-    let session = id(&reader.start_with(start).await.ok());
+    let (session, at) = began_an_hour_ago(&reader).await;
     let seen = async |position: u32, when: DateTime<Utc>| {
         let body = json!({ "current_position": position, "occurred_at": when });
         reader.update_with(session, body).await.ok()
@@ -39,10 +44,7 @@ async fn a_late_observation_is_kept_but_does_not_move_the_position_back() {
 async fn who_has_not_seen_a_session_finds_it_as_it_stands_whatever_came_last() {
     let app = App::start().await;
     let reader = app.reader();
-    let begin = services::clock::now() - TimeDelta::hours(1);
-    let at = |minutes| begin + TimeDelta::minutes(minutes);
-    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at(0) });
-    let session = id(&reader.start_with(start).await.ok());
+    let (session, at) = began_an_hour_ago(&reader).await;
     let body = |position: u32, minutes| json!({ "current_position": position, "occurred_at": at(minutes), "locator": position.to_string() });
     for (position, minutes) in [(10, 10), (30, 20), (80, 5), (70, 4)] {
         let _ = reader
