@@ -19,10 +19,6 @@ use crate::{Bench, Part, fill};
 /// The bar: CPU of an update at the largest over that at the smallest.
 const BAR: f64 = 1.2;
 
-/// How long pgbench measures the machine before each group of readers: minutes lie
-/// between the smallest and the largest.
-const PGBENCH: Duration = Duration::from_secs(3);
-
 /// Events of the sessions that are measured on every log, and of those that only
 /// make it long.
 const SHORT: u32 = 10;
@@ -50,6 +46,9 @@ pub struct Extent {
     /// How often each is measured, and the readers of each time.
     pub groups: u32,
     pub readers: u32,
+    /// How long pgbench measures the machine before each time: minutes lie between
+    /// the smallest and the largest.
+    pub pgbench: Duration,
 }
 
 impl Extent {
@@ -211,7 +210,7 @@ async fn updates(
                 Updates::each(share, UPDATES)
             })
         };
-        let rows = bench.pgbench.one_row(PGBENCH).await?;
+        let rows = bench.pgbench.one_row(extent.pgbench).await?;
         measured.push((rows, service.measure(Events::Each(1), load).await?));
     }
     Ok(measured)
@@ -271,7 +270,7 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
              a measurement.",
             extent.readers,
             extent.groups,
-            PGBENCH.as_secs()
+            extent.pgbench.as_secs()
         )],
         ..Findings::default()
     })

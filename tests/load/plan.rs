@@ -106,6 +106,7 @@ pub const FULL: Plan = Plan {
         long: 10_000,
         groups: 3,
         readers: 300,
+        pgbench: Duration::from_secs(3),
     },
 };
 
@@ -116,8 +117,8 @@ pub const QUICK: Plan = Plan {
     history_readers: 2,
     steady: Duration::from_secs(7),
     users: [
-        (100, Duration::from_secs(8)),
-        (1_000, Duration::from_secs(8)),
+        (100, Duration::from_secs(5)),
+        (1_000, Duration::from_secs(5)),
     ],
     replayed: 300_000,
     overload: Duration::from_secs(4),
@@ -126,5 +127,6 @@ pub const QUICK: Plan = Plan {
         long: 1_000,
         groups: 1,
         readers: 90,
+        pgbench: Duration::from_secs(1),
     },
 };
