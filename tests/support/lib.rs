@@ -6,6 +6,7 @@ pub mod app;
 pub mod asyncapi;
 pub mod check;
 pub mod contract;
+pub mod eventually;
 pub mod guarded_nats;
 pub mod issuer;
 pub mod old;
@@ -19,5 +20,6 @@ pub mod unknown;
 pub mod wire;
 
 pub use app::App;
+pub use eventually::{eventually, eventually_ok, scaled, until};
 pub use reader::{Answer, Reader};
 pub use stack::Stack;
