@@ -1,16 +1,16 @@
-# One image, a role per container: `docker run IMAGE serve --role api`.
-# Needs BuildKit, for the cache mounts; nothing but crates.io and the base
-# images is fetched.
+# One image for all roles; each container runs one: `docker run IMAGE serve --role api`.
+# It needs BuildKit for the cache mounts. The build downloads only crates and the
+# base images.
 
-# The same Debian as below, for the same glibc.
+# The same Debian release as the final image, so that the glibc versions match.
 FROM rust:1.95-trixie AS build
 WORKDIR /src
-# Queries are checked against the committed .sqlx: no database is needed.
+# sqlx checks queries against the committed .sqlx, so no database is needed.
 ENV SQLX_OFFLINE=true CARGO_INCREMENTAL=0
 COPY . .
-# Crates and compiled dependencies stay in the cache mounts from one build to
-# the next. Cargo tells by time stamps what has changed, and an older checkout
-# may come after a newer one: what is ours is always compiled.
+# The cache mounts keep downloaded crates and compiled dependencies between builds.
+# Cargo detects changes by timestamp, and an older checkout may be built after a
+# newer one. `touch` therefore forces a compilation of the workspace's own crates.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
@@ -20,12 +20,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM debian:trixie-slim
 LABEL org.opencontainers.image.title="Reading Sessions" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-# Certificate authorities, for servers that are reached by TLS.
+# Certificate authorities, for TLS connections to servers.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
     --shell /usr/sbin/nologin reading
 COPY --from=build /usr/local/bin/reading-sessions /usr/local/bin/
-# Others reach a container by its own address, never by loopback.
+# Other containers connect to this one's own address, so loopback is not enough.
 ENV HTTP_ADDR=0.0.0.0:8080 ADMIN_ADDR=0.0.0.0:8081 LOG_FORMAT=json
 EXPOSE 8080 8081
 USER 10001:10001
