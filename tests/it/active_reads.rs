@@ -1,7 +1,7 @@
-//! Reads of the active session are fast and right whatever Redis does: a miss
-//! costs one read of the log however many ask, a Redis that hangs costs one
-//! request in a while its deadline, and without Postgres what is known is shown
-//! for what it is.
+//! Reads of the active session stay fast and correct whatever Redis does.
+//! Concurrent misses for one reader share one read of the log. While Redis hangs,
+//! one request per half second waits for its deadline. While Postgres is down,
+//! cached sessions are served and marked as stale.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use futures::future::join_all;
 use redis::AsyncCommands;
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::config::{Role, ServeArgs};
+use server::config::{Role, ServeArgs};
 use tests::app::{Metrics, SETTLE, settings, until};
 use tests::reader::{Reader, id};
 use tests::{App, Stack, check};
@@ -35,19 +35,19 @@ fn key(reader: &Reader) -> String {
 }
 
 #[tokio::test]
-async fn a_miss_is_filled_and_the_next_read_is_a_hit() {
+async fn cache_miss_is_filled_and_next_read_hits() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
     let _: () = redis(&app).await.del(key(&reader)).await.unwrap();
-    until("the miss is filled", async || {
-        // Redis may be late, and then there is nothing to fill.
+    until("the miss fills the cache", async || {
+        // A read that exceeds the Redis deadline fills nothing.
         assert_eq!(id(&reader.active().await.ok()), session);
         fills(&app.metrics().await, "taken") >= 1
     })
     .await;
-    until("Redis answers", async || {
+    until("a read hits the cache", async || {
         assert_eq!(id(&reader.active().await.ok()), session);
         reads(&app.metrics().await, "hit") >= 1
     })
@@ -57,13 +57,13 @@ async fn a_miss_is_filled_and_the_next_read_is_a_hit() {
 }
 
 #[tokio::test]
-async fn many_who_ask_at_once_read_the_log_once() {
+async fn concurrent_misses_share_one_log_read() {
     const READERS: u64 = 40;
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
-    // What the reader began a moment ago is remembered where it was begun.
+    // The first process remembers the start, so its reads would not miss.
     let app = app.beside(&[Role::Api]).await;
     let reader = reader.at(&app.url);
     let _: () = redis(&app).await.del(key(&reader)).await.unwrap();
@@ -73,15 +73,15 @@ async fn many_who_ask_at_once_read_the_log_once() {
         .await
         .unwrap();
     let all = tokio::spawn(async move {
-        let ask = |_| async { id(&reader.active().await.ok()) };
-        join_all((0..READERS).map(ask)).await
+        let read = |_| async { id(&reader.active().await.ok()) };
+        join_all((0..READERS).map(read)).await
     });
     let joined = "reading_sessions_active_reads_joined_total";
-    until("all but one wait for that one", async || {
+    until("all other reads join the first", async || {
         let metrics = app.metrics().await;
-        let asked =
+        let started =
             reads(&metrics, "miss") + reads(&metrics, "redis_late") + reads(&metrics, "redis_away");
-        asked == READERS && metrics.count(joined) == READERS - 1
+        started == READERS && metrics.count(joined) == READERS - 1
     })
     .await;
     let waiting: i64 = sqlx::query_scalar(
@@ -97,7 +97,7 @@ async fn many_who_ask_at_once_read_the_log_once() {
 }
 
 #[tokio::test]
-async fn readers_see_what_they_began_and_ended_themselves() {
+async fn readers_see_their_own_starts_and_ends() {
     let app = App::start().await;
     let reader = app.reader();
     for _ in 0..30 {
@@ -108,9 +108,9 @@ async fn readers_see_what_they_began_and_ended_themselves() {
     }
     assert_eq!(reader.active().await.ok(), Value::Null);
     app.settled().await;
-    // That there is none is known to Redis too.
+    // The absence of an active session is cached too.
     let other = app.beside(&[Role::Api]).await;
-    until("Redis knows it", async || {
+    until("the absence is read from Redis", async || {
         assert_eq!(reader.at(&other.url).active().await.ok(), Value::Null);
         reads(&other.metrics().await, "hit") >= 1
     })
@@ -119,8 +119,8 @@ async fn readers_see_what_they_began_and_ended_themselves() {
 }
 
 #[tokio::test]
-async fn an_emptied_redis_takes_fills_again_though_nothing_happens() {
-    // Nobody warms it up here.
+async fn flushed_redis_accepts_fills_without_new_events() {
+    // Without background jobs, no warm-up fills the cache.
     let without = |settings: &mut ServeArgs| {
         settings.roles.retain(|role| *role != Role::Maintenance);
     };
@@ -131,7 +131,7 @@ async fn an_emptied_redis_takes_fills_again_though_nothing_happens() {
     let mut redis = redis(&app).await;
     let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
     let hits = reads(&app.metrics().await, "hit");
-    until("the cache is begun and filled", async || {
+    until("the cache is initialised and filled", async || {
         assert_eq!(id(&reader.active().await.ok()), session);
         let metrics = app.metrics().await;
         reads(&metrics, "hit") > hits && fills(&metrics, "taken") >= 1
@@ -140,7 +140,7 @@ async fn an_emptied_redis_takes_fills_again_though_nothing_happens() {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_costs_one_request_in_a_while() {
+async fn hanging_redis_delays_one_request_per_half_second() {
     let stack = Stack::own().await;
     let corner = stack.corner().await;
     let mut settings = settings(&corner, &Role::ALL);
@@ -154,14 +154,14 @@ async fn a_redis_that_hangs_costs_one_request_in_a_while() {
     for _ in 0..200 {
         assert_eq!(id(&reader.active().await.ok()), session);
     }
-    // The limiter asks first, and the read then knows.
+    // The rate limiter calls Redis first. After its timeout, the read skips Redis.
     let half_seconds = u64::try_from(since.elapsed().as_millis() / 500).unwrap();
     let metrics = app.metrics().await;
     let late = reads(&metrics, "redis_late");
-    assert!(late <= half_seconds + 1, "{late} waited");
+    assert!(late <= half_seconds + 1, "{late} reads waited for Redis");
     assert_eq!(late + reads(&metrics, "redis_away"), 200);
     app.stack.servers.lock().await.redis.resume().unwrap();
-    until("Redis is asked again", async || {
+    until("reads hit the cache again", async || {
         assert_eq!(id(&reader.active().await.ok()), session);
         reads(&app.metrics().await, "hit") >= 1
     })
@@ -170,57 +170,57 @@ async fn a_redis_that_hangs_costs_one_request_in_a_while() {
 }
 
 #[tokio::test]
-async fn without_postgres_what_redis_knows_is_shown_as_stale() {
+async fn without_postgres_cached_sessions_are_served_as_stale() {
     let app = App::on(Stack::own().await).await;
     let (reader, idle, new) = (app.reader(), app.reader(), app.reader());
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let ended = id(&idle.start(Uuid::new_v4()).await.ok());
     let _ = idle.end(ended, json!({})).await.ok();
     app.settled().await;
-    // Another process: this one wants to be sure of what it did a moment ago.
+    // The process that wrote reads its recent writes from Postgres, so use another.
     let other = app.beside(&[Role::Api]).await;
     let (reader, idle, new) = (
         reader.at(&other.url),
         idle.at(&other.url),
         new.at(&other.url),
     );
-    let ask = async |reader: &Reader| reader.call(Method::GET, "/active", None).await;
-    let tag = ask(&reader).await.header("etag").to_owned();
-    until("Redis answers", async || {
-        let answer = ask(&reader).await;
-        assert_eq!(answer.headers.get("warning"), None);
-        assert_eq!(answer.ok()["stale"], false);
+    let get = async |reader: &Reader| reader.call(Method::GET, "/active", None).await;
+    let tag = get(&reader).await.header("etag").to_owned();
+    until("a read hits the cache", async || {
+        let response = get(&reader).await;
+        assert_eq!(response.headers.get("warning"), None);
+        assert_eq!(response.ok()["stale"], false);
         reads(&other.metrics().await, "hit") >= 1
     })
     .await;
 
     app.stack.servers.lock().await.postgres.kill().unwrap();
-    until("it is noticed", async || {
-        let answer = ask(&reader).await;
-        // Redis may be late too, and then nobody knows.
-        answer.status == 200 && answer.headers.contains_key("warning")
+    until("the outage is detected", async || {
+        let response = get(&reader).await;
+        // If Redis exceeds its deadline too, the read fails.
+        response.status == 200 && response.headers.contains_key("warning")
     })
     .await;
-    let known = async |reader: &Reader| {
+    let get_cached = async |reader: &Reader| {
         let started = Instant::now();
         loop {
-            let answer = ask(reader).await;
-            if answer.status == 200 {
-                return answer;
+            let response = get(reader).await;
+            if response.status == 200 {
+                return response;
             }
-            assert!(started.elapsed() < SETTLE, "{}", answer.body);
+            assert!(started.elapsed() < SETTLE, "{}", response.body);
         }
     };
-    let answer = known(&reader).await;
-    assert_eq!(answer.headers["warning"], "110 - \"Response is Stale\"");
-    // Who has the answer of before must not take it for this one.
-    assert_ne!(answer.header("etag"), tag);
-    let body = answer.ok();
+    let response = get_cached(&reader).await;
+    assert_eq!(response.headers["warning"], "110 - \"Response is Stale\"");
+    // A stale response must not match the ETag of a fresh one.
+    assert_ne!(response.header("etag"), tag);
+    let body = response.ok();
     assert_eq!((id(&body), &body["stale"]), (session, &json!(true)));
-    let answer = known(&idle).await;
-    assert!(answer.headers.contains_key("warning"));
-    assert_eq!(answer.ok(), Value::Null);
-    let _ = ask(&new).await.problem(503);
+    let response = get_cached(&idle).await;
+    assert!(response.headers.contains_key("warning"));
+    assert_eq!(response.ok(), Value::Null);
+    let _ = get(&new).await.problem(503);
     assert!(reads(&other.metrics().await, "stale") >= 2);
 
     app.stack
@@ -231,10 +231,10 @@ async fn without_postgres_what_redis_knows_is_shown_as_stale() {
         .start()
         .await
         .unwrap();
-    until("it is noticed", async || {
-        ask(&reader).await.headers.get("warning").is_none()
+    until("the recovery is detected", async || {
+        get(&reader).await.headers.get("warning").is_none()
     })
     .await;
-    assert_eq!(ask(&reader).await.ok()["stale"], false);
+    assert_eq!(get(&reader).await.ok()["stale"], false);
     check::everything(&app).await;
 }

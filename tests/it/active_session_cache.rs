@@ -1,6 +1,6 @@
-//! I6: a Redis entry is never newer than the log, never brought back after its
-//! end, and never left behind, however queries and the projection interleave.
-//! Here the two take their steps one by one, in the orders that go wrong.
+//! A Redis entry is never newer than the log, never reappears after its session
+//! ended, and never stays outdated, however queries and the projection interleave.
+//! These tests execute both step by step, in the dangerous orders.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,23 +14,23 @@ use domain::{
 use eventlog::Recorded;
 use projections::active_sessions::{self, Entry, Filled, Known, Missed};
 use projections::cache::{Cache, CacheError};
-use projections::dead_letter::Letters;
+use projections::dead_letters::Letters;
 use projections::{ActiveSessions, Checkpoint, CommitError, Projection, Step};
 use redis::AsyncCommands;
-use services::connect;
+use server::connect;
 use tests::{Stack, app, check, stack};
 use uuid::Uuid;
 
-/// A projection that takes a step when it is told to.
-struct Steps {
+/// The cache, with a projection whose batches the test commits itself.
+struct Harness {
     projection: ActiveSessions,
     cache: Cache,
     corner: stack::Corner,
     reached: i64,
 }
 
-impl Steps {
-    async fn begin() -> Self {
+impl Harness {
+    async fn new() -> Self {
         let corner = Stack::shared().await.corner().await;
         let cache = connect::cache(&app::settings(&corner, &[]).redis).unwrap();
         let pool = app::pool(&corner).await;
@@ -56,27 +56,27 @@ impl Steps {
         Ok(())
     }
 
-    /// What a query finds.
+    /// The result of a query.
     async fn find(&self, reader: ReaderId) -> Known {
         check::known(&self.cache, reader).await
     }
 
-    async fn finds(&self, reader: ReaderId, events: &[Recorded]) {
+    async fn assert_active(&self, reader: ReaderId, events: &[Recorded]) {
         assert_eq!(self.find(reader).await, active(events));
     }
 
-    /// The query's miss.
+    /// Starts a query that misses the cache.
     async fn miss(&self) -> Missed {
-        in_time(async || active_sessions::miss(&self.cache).await).await
+        retried(async || active_sessions::miss(&self.cache).await).await
     }
 
-    /// The query's fill with what the log held up to an event.
+    /// Fills the cache from a query that read these events of the log.
     async fn fill(&self, missed: Missed, read: &[Recorded]) -> Filled {
         let head = read.last().unwrap().global_position;
         self.fill_with_log_at(head, missed, read).await
     }
 
-    /// As [`Steps::fill`], with other readers' events in the log after these.
+    /// Like [`Harness::fill`], with other readers' events in the log up to `head`.
     async fn fill_with_log_at(&self, head: i64, missed: Missed, read: &[Recorded]) -> Filled {
         let last = read.last().unwrap();
         let (reader, version) = (last.event.reader_id(), last.global_position);
@@ -84,7 +84,7 @@ impl Steps {
         let (cache, entry) = (&self.cache, entry.as_ref());
         let fill =
             async || active_sessions::fill(cache, missed, reader, entry, version, head).await;
-        in_time(fill).await
+        retried(fill).await
     }
 
     async fn redis(&self) -> redis::aio::MultiplexedConnection {
@@ -93,19 +93,19 @@ impl Steps {
     }
 }
 
-/// Busy machines get more than one deadline's time.
-async fn in_time<T>(call: impl AsyncFn() -> Result<T, CacheError>) -> T {
+/// Retries a call that exceeds its deadline, since the machine may be busy.
+async fn retried<T>(call: impl AsyncFn() -> Result<T, CacheError>) -> T {
     let since = Instant::now();
     loop {
         match call().await {
-            Ok(answer) => return answer,
+            Ok(value) => return value,
             Err(error) => assert!(since.elapsed() < app::SETTLE, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// A session as its events leave it.
+/// The cache entry that results from these events.
 fn entry(events: &[Recorded]) -> Entry {
     let last = events.last().unwrap();
     let session = ReadingSession::fold(events.iter().map(|event| &event.event));
@@ -120,15 +120,15 @@ fn active(events: &[Recorded]) -> Known {
     Known::Active(Box::new(entry(events)))
 }
 
-/// A session's start, two updates and end, as the log holds them.
-fn story(reader_id: ReaderId) -> Vec<Recorded> {
-    story_of(reader_id, 100)
+/// A session's start, two updates and end, as recorded in the log.
+fn session_events(reader_id: ReaderId) -> Vec<Recorded> {
+    session_events_after(reader_id, 100)
 }
 
-/// As [`story`], after a position.
-fn story_of(reader_id: ReaderId, after: i64) -> Vec<Recorded> {
-    let occurred = Occurrence::new(None, services::clock::now()).unwrap();
-    let session_id = SessionId::at(services::clock::now());
+/// Like [`session_events`], recorded after a global position.
+fn session_events_after(reader_id: ReaderId, after: i64) -> Vec<Recorded> {
+    let occurred = Occurrence::new(None, eventlog::clock::now()).unwrap();
+    let session_id = SessionId::at(eventlog::clock::now());
     let update = |percent| {
         SessionCommand::UpdatePosition(UpdatePosition {
             position: Position::new(percent).unwrap(),
@@ -178,181 +178,181 @@ fn reader() -> ReaderId {
 }
 
 #[tokio::test]
-async fn a_fill_that_read_before_an_update_does_not_come_after_it() {
-    let mut steps = Steps::begin().await;
+async fn fill_read_before_an_update_is_rejected() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
+    let events = session_events(reader);
 
-    // Redis misses the session, the query reads it up to its second event, and
-    // before the fill the projection is at the third.
-    assert_eq!(steps.find(reader).await, Known::Unknown);
-    let missed = steps.miss().await;
-    steps.apply(&story[2]).await.unwrap();
-    assert_eq!(steps.fill(missed, &story[..2]).await, Filled::Taken(0));
-    assert_eq!(steps.find(reader).await, Known::Unknown);
+    // The query misses and reads the log up to the second event. Before its fill,
+    // the projection commits the third.
+    assert_eq!(harness.find(reader).await, Known::Unknown);
+    let missed = harness.miss().await;
+    harness.apply(&events[2]).await.unwrap();
+    assert_eq!(harness.fill(missed, &events[..2]).await, Filled::Taken(0));
+    assert_eq!(harness.find(reader).await, Known::Unknown);
 
-    // The next miss reads the third event, and that may be filled.
-    let missed = steps.miss().await;
-    assert_eq!(steps.fill(missed, &story[..3]).await, Filled::Taken(1));
-    steps.finds(reader, &story[..3]).await;
+    // The next miss reads the third event, so its fill is accepted.
+    let missed = harness.miss().await;
+    assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Taken(1));
+    harness.assert_active(reader, &events[..3]).await;
 }
 
 #[tokio::test]
-async fn a_fill_that_read_before_the_end_does_not_bring_the_session_back() {
-    let mut steps = Steps::begin().await;
+async fn fill_read_before_the_end_does_not_revive_the_session() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
-    let missed = steps.miss().await;
-    for event in &story {
-        steps.apply(event).await.unwrap();
+    let events = session_events(reader);
+    let missed = harness.miss().await;
+    for event in &events {
+        harness.apply(event).await.unwrap();
     }
-    assert_eq!(steps.fill(missed, &story[..3]).await, Filled::Taken(0));
-    assert_eq!(steps.find(reader).await, Known::Inactive);
+    assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Taken(0));
+    assert_eq!(harness.find(reader).await, Known::Inactive);
 }
 
-/// A query that was frozen for longer than a tombstone stays, or a Redis that was
-/// paused with the fill in its socket: nothing there tells of the end any more.
+/// A process that stalls for longer than a tombstone lives, or a Redis that is
+/// paused with the fill in its socket: Redis has no record of the end any more.
 #[tokio::test]
-async fn a_fill_that_comes_when_its_tombstone_is_over_is_refused() {
-    let mut steps = Steps::begin().await;
+async fn fill_after_its_tombstone_expired_is_rejected() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
-    let Missed(now) = steps.miss().await;
+    let events = session_events(reader);
+    let Missed(now) = harness.miss().await;
     let missed = Missed(now - 6_000_000);
-    steps.apply(&story[3]).await.unwrap();
-    let mut redis = steps.redis().await;
+    harness.apply(&events[3]).await.unwrap();
+    let mut redis = harness.redis().await;
     let entry = format!("reading_session:active:{reader}");
     let _: () = redis.del(&entry).await.unwrap();
-    // As if the cache had been begun long before.
-    let begun = ("reading_session:projection", "begun_at", 1);
-    let _: () = redis.hset(begun.0, begun.1, begun.2).await.unwrap();
-    assert_eq!(steps.fill(missed, &story[..3]).await, Filled::Late);
-    assert_eq!(steps.find(reader).await, Known::Unknown);
+    // Pretend that the cache was initialised long before.
+    let initialised = ("reading_session:projection", "begun_at", 1);
+    let _: () = redis.hset(initialised.0, initialised.1, initialised.2).await.unwrap();
+    assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Late);
+    assert_eq!(harness.find(reader).await, Known::Unknown);
 }
 
-/// Redis was full, and evicted what told of the end.
+/// Redis ran out of memory and evicted the tombstone.
 #[tokio::test]
-async fn a_fill_whose_tombstone_was_evicted_is_refused() {
-    let mut steps = Steps::begin().await;
+async fn fill_after_its_tombstone_was_evicted_is_rejected() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
-    let missed = steps.miss().await;
-    steps.apply(&story[3]).await.unwrap();
-    let mut redis = steps.redis().await;
+    let events = session_events(reader);
+    let missed = harness.miss().await;
+    harness.apply(&events[3]).await.unwrap();
+    let mut redis = harness.redis().await;
     let entry = format!("reading_session:active:{reader}");
     let _: () = redis.del(&entry).await.unwrap();
-    assert_eq!(steps.fill(missed, &story[..3]).await, Filled::Taken(0));
-    assert_eq!(steps.find(reader).await, Known::Unknown);
-    // What was read as far as the projection has come is right, with or without.
-    let head = story[3].global_position;
-    let filled = steps.fill_with_log_at(head, missed, &story[..4]).await;
+    assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Taken(0));
+    assert_eq!(harness.find(reader).await, Known::Unknown);
+    // A fill that includes the projection's last event needs no tombstone.
+    let head = events[3].global_position;
+    let filled = harness.fill_with_log_at(head, missed, &events[..4]).await;
     assert_eq!(filled, Filled::Taken(1));
-    assert_eq!(steps.find(reader).await, Known::Inactive);
+    assert_eq!(harness.find(reader).await, Known::Inactive);
 }
 
 #[tokio::test]
-async fn a_fill_that_read_as_far_as_the_projection_changes_nothing() {
-    let mut steps = Steps::begin().await;
+async fn fill_no_newer_than_the_projection_changes_nothing() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
-    for event in &story[..3] {
-        steps.apply(event).await.unwrap();
+    let events = session_events(reader);
+    for event in &events[..3] {
+        harness.apply(event).await.unwrap();
     }
-    let missed = steps.miss().await;
-    assert_eq!(steps.fill(missed, &story[..2]).await, Filled::Taken(0));
-    let _ = steps.fill(missed, &story[..3]).await;
-    steps.finds(reader, &story[..3]).await;
+    let missed = harness.miss().await;
+    assert_eq!(harness.fill(missed, &events[..2]).await, Filled::Taken(0));
+    let _ = harness.fill(missed, &events[..3]).await;
+    harness.assert_active(reader, &events[..3]).await;
 }
 
 #[tokio::test]
-async fn that_there_is_no_active_session_is_known_until_one_starts() {
-    let mut steps = Steps::begin().await;
+async fn absence_is_cached_until_a_session_starts() {
+    let mut harness = Harness::new().await;
     let (reader, other) = (reader(), Uuid::new_v4().into());
-    let story = story(reader);
-    // The log's end was the end of another reader's session.
-    let before = story_of(other, 50).pop().unwrap();
-    let missed = steps.miss().await;
-    let cache = steps.cache.clone();
+    let events = session_events(reader);
+    // The last event in the log belongs to another reader.
+    let before = session_events_after(other, 50).pop().unwrap();
+    let missed = harness.miss().await;
+    let cache = harness.cache.clone();
     let none = async |version| {
         let fill =
             async || active_sessions::fill(&cache, missed, reader, None, version, version).await;
-        in_time(fill).await
+        retried(fill).await
     };
     assert_eq!(none(before.global_position).await, Filled::Taken(1));
-    assert_eq!(steps.find(reader).await, Known::Inactive);
-    steps.apply(&story[0]).await.unwrap();
-    steps.finds(reader, &story[..1]).await;
-    // One that read the log before the start comes after it.
+    assert_eq!(harness.find(reader).await, Known::Inactive);
+    harness.apply(&events[0]).await.unwrap();
+    harness.assert_active(reader, &events[..1]).await;
+    // A query that read the log before the start fills after it.
     assert_eq!(none(before.global_position).await, Filled::Taken(0));
-    steps.finds(reader, &story[..1]).await;
+    harness.assert_active(reader, &events[..1]).await;
 }
 
 #[tokio::test]
-async fn an_entry_whose_version_is_missing_or_wrong_is_not_served_and_replaced() {
-    let mut steps = Steps::begin().await;
+async fn entry_without_valid_version_is_ignored_and_replaced() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
-    let mut redis = steps.redis().await;
+    let events = session_events(reader);
+    let mut redis = harness.redis().await;
     let key = format!("reading_session:active:{reader}");
-    steps.apply(&story[0]).await.unwrap();
+    harness.apply(&events[0]).await.unwrap();
     let _: () = redis.hdel(&key, "version").await.unwrap();
-    assert_eq!(steps.find(reader).await, Known::Unknown);
-    let missed = steps.miss().await;
-    assert_eq!(steps.fill(missed, &story[..1]).await, Filled::Taken(1));
-    steps.finds(reader, &story[..1]).await;
+    assert_eq!(harness.find(reader).await, Known::Unknown);
+    let missed = harness.miss().await;
+    assert_eq!(harness.fill(missed, &events[..1]).await, Filled::Taken(1));
+    harness.assert_active(reader, &events[..1]).await;
     let _: () = redis.hset(&key, "version", "none").await.unwrap();
-    steps.apply(&story[1]).await.unwrap();
-    steps.finds(reader, &story[..2]).await;
+    harness.apply(&events[1]).await.unwrap();
+    harness.assert_active(reader, &events[..2]).await;
 }
 
 #[tokio::test]
-async fn an_emptied_redis_is_begun_anew_and_not_gone_on_with() {
-    let mut steps = Steps::begin().await;
+async fn flushed_redis_is_initialised_again_before_use() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
-    steps.apply(&story[0]).await.unwrap();
-    let missed = steps.miss().await;
-    let mut redis = steps.redis().await;
+    let events = session_events(reader);
+    harness.apply(&events[0]).await.unwrap();
+    let missed = harness.miss().await;
+    let mut redis = harness.redis().await;
     let keys: Vec<String> = redis.keys("*").await.unwrap();
     let _: () = redis.del(keys).await.unwrap();
 
-    // The worker need not have anything to do to notice.
-    let reached = Checkpoint::at(steps.reached);
-    assert!(!steps.projection.is_at(reached).await.unwrap());
-    let refused = steps.apply(&story[1]).await.unwrap_err();
+    // The worker detects the loss even without new events.
+    let reached = Checkpoint::at(harness.reached);
+    assert!(!harness.projection.is_at(reached).await.unwrap());
+    let refused = harness.apply(&events[1]).await.unwrap_err();
     assert!(matches!(refused, CommitError::Moved), "{refused}");
-    // Nothing is taken before it is begun, nor what was read before that.
-    assert_eq!(steps.fill(missed, &story[..1]).await, Filled::Late);
+    // Fills are rejected before the cache is initialised, and if they missed before it.
+    assert_eq!(harness.fill(missed, &events[..1]).await, Filled::Late);
     // The log of this test is empty.
-    let begun = steps.projection.checkpoint().await.unwrap();
-    assert_eq!(begun, Checkpoint::at(0));
-    assert_eq!(steps.fill(missed, &story[..1]).await, Filled::Late);
-    assert_eq!(steps.find(reader).await, Known::Unknown);
+    let initial = harness.projection.checkpoint().await.unwrap();
+    assert_eq!(initial, Checkpoint::at(0));
+    assert_eq!(harness.fill(missed, &events[..1]).await, Filled::Late);
+    assert_eq!(harness.find(reader).await, Known::Unknown);
 }
 
 #[tokio::test]
-async fn a_checkpoint_ahead_of_the_log_is_another_logs_and_begun_anew() {
-    let mut steps = Steps::begin().await;
+async fn checkpoint_ahead_of_the_log_resets_the_cache() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
-    steps.apply(&story[0]).await.unwrap();
-    steps.finds(reader, &story[..1]).await;
-    let begun = steps.projection.checkpoint().await.unwrap();
-    assert_eq!(begun, Checkpoint::at(0));
-    assert_eq!(steps.find(reader).await, Known::Unknown);
+    let events = session_events(reader);
+    harness.apply(&events[0]).await.unwrap();
+    harness.assert_active(reader, &events[..1]).await;
+    let initial = harness.projection.checkpoint().await.unwrap();
+    assert_eq!(initial, Checkpoint::at(0));
+    assert_eq!(harness.find(reader).await, Known::Unknown);
 }
 
 #[tokio::test]
-async fn a_query_that_needs_a_position_is_answered_when_the_cache_has_come_there() {
-    let mut steps = Steps::begin().await;
+async fn min_position_is_served_once_the_cache_reaches_it() {
+    let mut harness = Harness::new().await;
     let reader = reader();
-    let story = story(reader);
-    steps.apply(&story[0]).await.unwrap();
-    let reached = story[0].global_position;
-    let known = async |position| {
-        let get = async || active_sessions::get(&steps.cache, reader, Some(position)).await;
-        in_time(get).await
+    let events = session_events(reader);
+    harness.apply(&events[0]).await.unwrap();
+    let reached = events[0].global_position;
+    let get = async |position| {
+        let call = async || active_sessions::get(&harness.cache, reader, Some(position)).await;
+        retried(call).await
     };
-    assert_eq!(known(reached).await, active(&story[..1]));
-    assert_eq!(known(reached + 1).await, Known::Unknown);
+    assert_eq!(get(reached).await, active(&events[..1]));
+    assert_eq!(get(reached + 1).await, Known::Unknown);
 }

@@ -1,21 +1,21 @@
-//! Operators' calls over HTTP: for operators alone, as they are described, and
-//! what takes long goes on behind them and ends with the service.
+//! The admin API accepts operators only and matches its OpenAPI document. Long
+//! operations run in the background and stop with the service.
 
 mod refusals;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::api::openapi;
-use services::config::{AuthArgs, Role};
+use api::openapi;
+use server::config::{AuthArgs, Role};
 use tests::app::{SETTLE, until};
 use tests::contract::Contract;
 use tests::reader::id;
 use tests::{Answer, App, Reader, Stack, check, unknown};
 use uuid::Uuid;
 
-use refusals::{refusals, too_many};
+use refusals::{rate_limits, refusals};
 
-/// Operations and a call for each.
+/// The operations, with a request for each.
 const CALLS: [(&str, Method, &str); 14] = [
     ("projections", Method::GET, "/projections"),
     ("pause", Method::POST, "/projections/history/pause"),
@@ -45,29 +45,29 @@ async fn post(operator: &Reader, path: &str) -> Answer {
     operator.call(Method::POST, path, None).await
 }
 
-async fn standing(operator: &Reader, name: &str) -> Value {
+async fn projection_status(operator: &Reader, name: &str) -> Value {
     let body = get(operator, "/projections").await.ok();
     let mut all = body["projections"].as_array().unwrap().iter();
-    all.find(|one| one["name"] == name).unwrap().clone()
+    all.find(|projection| projection["name"] == name).unwrap().clone()
 }
 
-async fn holding(contract: &Contract) {
+async fn pause_and_resume(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
-    until("a worker has taken it", async || {
-        standing(&operator, "history").await["state"] == "running"
+    until("a worker holds the lease", async || {
+        projection_status(&operator, "history").await["state"] == "running"
     })
     .await;
     contract.holds("projections", 200, &get(&operator, "/projections").await);
     let paused = post(&operator, "/projections/history/pause").await;
     contract.holds("pause", 200, &paused);
     assert_eq!(paused.body["state"], "paused");
-    until("its worker stops", async || {
-        standing(&operator, "history").await["worker"].is_null()
+    until("the worker stops", async || {
+        projection_status(&operator, "history").await["worker"].is_null()
     })
     .await;
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
-    assert_eq!(standing(&operator, "history").await["lag_events"], 1);
+    assert_eq!(projection_status(&operator, "history").await["lag_events"], 1);
     let resumed = post(&operator, "/projections/history/resume").await;
     contract.holds("resume", 200, &resumed);
     check::everything(&app).await;
@@ -78,7 +78,7 @@ async fn replays(contract: &Contract) {
     let operator = app.operator();
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
     app.settled().await;
-    // A replay cannot take the place of what is being read, and tries again.
+    // A replay cannot swap in its table while a query reads the old one, and retries.
     let mut reading = app.pool.begin().await.unwrap();
     sqlx::query("select from history limit 1")
         .execute(&mut *reading)
@@ -86,14 +86,14 @@ async fn replays(contract: &Contract) {
         .unwrap();
     let replay = "/projections/history/replay?restart=true";
     contract.holds("replay", 202, &post(&operator, replay).await);
-    until("it is listed", async || {
-        standing(&operator, "history").await["replay"]["running"] == true
+    until("the replay is listed", async || {
+        projection_status(&operator, "history").await["replay"]["running"] == true
     })
     .await;
     contract.holds("replay", 409, &post(&operator, replay).await);
     reading.rollback().await.unwrap();
-    until("it is done", async || {
-        standing(&operator, "history").await["replay"].is_null()
+    until("the replay ends", async || {
+        projection_status(&operator, "history").await["replay"].is_null()
     })
     .await;
     contract.holds("warmUp", 202, &post(&operator, "/cache/warmup").await);
@@ -101,7 +101,7 @@ async fn replays(contract: &Contract) {
     check::everything(&app).await;
 }
 
-async fn letters(contract: &Contract) {
+async fn dead_letters(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
     let reader = app.reader();
@@ -115,10 +115,10 @@ async fn letters(contract: &Contract) {
             .ok();
         body["dead_letters"].as_array().unwrap().len()
     };
-    until("both are passed by all", async || count("").await == 6).await;
+    until("every projection skips both events", async || count("").await == 6).await;
     assert_eq!(count("projection=history&state=waiting").await, 1);
 
-    // Page by page, each once.
+    // The pages list each dead letter once.
     let mut seen: Vec<String> = Vec::new();
     let mut after = String::new();
     loop {
@@ -128,7 +128,7 @@ async fn letters(contract: &Contract) {
         seen.extend(
             letters
                 .iter()
-                .map(|one| one["id"].as_str().unwrap().to_owned()),
+                .map(|letter| letter["id"].as_str().unwrap().to_owned()),
         );
         match page.body["next"].as_str() {
             Some(next) => after = format!("&after={next}"),
@@ -146,33 +146,33 @@ async fn letters(contract: &Contract) {
     assert_eq!(shown.body["event"]["version"], "99");
     assert_eq!(shown.body["session_id"], session.to_string());
 
-    let answer = post(&operator, &format!("/dead-letters/{first}/retry")).await;
-    contract.holds("retry", 202, &answer);
-    until("it was tried", async || {
+    let response = post(&operator, &format!("/dead-letters/{first}/retry")).await;
+    contract.holds("retry", 202, &response);
+    until("the event is retried", async || {
         let letter = get(&operator, &format!("/dead-letters/{first}")).await.ok();
         letter["tries"] == 2
     })
     .await;
 
-    let answer = post(&operator, &format!("/dead-letters/{second}/discard")).await;
-    contract.holds("discard", 409, &answer);
+    let response = post(&operator, &format!("/dead-letters/{second}/discard")).await;
+    contract.holds("discard", 409, &response);
     assert!(
-        answer
+        response
             .problem(409)
             .ends_with(&format!("discard {first} instead"))
     );
-    let answer = post(&operator, &format!("/dead-letters/{first}/discard")).await;
-    contract.holds("discard", 200, &answer);
-    assert_eq!(answer.body["state"], "discarded");
-    let answer = post(&operator, &format!("/dead-letters/{first}/retry")).await;
-    contract.holds("retry", 409, &answer);
-    until("what waited goes on", async || {
+    let response = post(&operator, &format!("/dead-letters/{first}/discard")).await;
+    contract.holds("discard", 200, &response);
+    assert_eq!(response.body["state"], "discarded");
+    let response = post(&operator, &format!("/dead-letters/{first}/retry")).await;
+    contract.holds("retry", 409, &response);
+    until("the waiting event is applied", async || {
         count("projection=history").await == 1
     })
     .await;
 }
 
-async fn upkeep(contract: &Contract) {
+async fn jobs(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
     contract.holds("jobs", 200, &get(&operator, "/jobs").await);
@@ -186,15 +186,15 @@ async fn upkeep(contract: &Contract) {
     assert_eq!(cleanup.body["complete"], true);
 }
 
-async fn days(contract: &Contract) {
+async fn daily_stats(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
     let none = get(&operator, "/stats/daily").await;
     contract.holds("dailyStatsOfAll", 200, &none);
     assert_eq!(none.body, json!({ "days": [] }));
-    // Fifteen minutes of one reader, none of another; at noon, so that all of
-    // it is on one day.
-    let noon = services::clock::now().date_naive() - chrono::Days::new(2);
+    // One reader reads for fifteen minutes, another for none. Starting at noon keeps
+    // everything on one day.
+    let noon = eventlog::clock::now().date_naive() - chrono::Days::new(2);
     let noon = noon.and_hms_opt(12, 0, 0).unwrap().and_utc();
     let minute = |n: i64| json!(noon + chrono::TimeDelta::minutes(n));
     for (minutes, ended) in [(15, true), (0, false)] {
@@ -213,8 +213,8 @@ async fn days(contract: &Contract) {
         }
     }
     app.settled().await;
-    let answer = get(&operator, "/stats/daily").await;
-    contract.holds("dailyStatsOfAll", 200, &answer);
+    let response = get(&operator, "/stats/daily").await;
+    contract.holds("dailyStatsOfAll", 200, &response);
     let expected = json!([{
         "date": noon.date_naive(),
         "total_sessions": 2,
@@ -225,36 +225,36 @@ async fn days(contract: &Contract) {
         "sessions_over_10min": 1,
         "completed_sessions": 1,
     }]);
-    assert_eq!(answer.body["days"], expected);
-    let of_two = get(&operator, "/stats/daily?days=2").await.ok();
-    assert_eq!(of_two, json!({ "days": [] }));
-    let of_three = get(&operator, "/stats/daily?days=3").await.ok();
-    assert_eq!(of_three["days"], expected);
+    assert_eq!(response.body["days"], expected);
+    let two_days = get(&operator, "/stats/daily?days=2").await.ok();
+    assert_eq!(two_days, json!({ "days": [] }));
+    let three_days = get(&operator, "/stats/daily?days=3").await.ok();
+    assert_eq!(three_days["days"], expected);
 }
 
 #[tokio::test]
-async fn operators_calls_are_as_they_are_described() {
+async fn admin_api_matches_its_openapi_document() {
     let contract = Contract::of(openapi::operators::document());
     tokio::join!(
         refusals(&contract),
-        too_many(&contract),
-        holding(&contract),
+        rate_limits(&contract),
+        pause_and_resume(&contract),
         replays(&contract),
-        letters(&contract),
-        days(&contract),
-        upkeep(&contract),
+        dead_letters(&contract),
+        daily_stats(&contract),
+        jobs(&contract),
     );
     let mut missing = contract.described();
-    missing.retain(|described| !contract.seen().contains(described));
-    // Both come from what is behind all calls. A second warm-up is refused only
-    // while the first is at it.
+    missing.retain(|documented| !contract.seen().contains(documented));
+    // Server errors are the same for all operations. A second warm-up is refused
+    // only while the first is running.
     missing
         .retain(|(operation, status)| *status < 500 && !(operation == "warmUp" && *status == 409));
-    assert!(missing.is_empty(), "described, but not seen: {missing:?}");
+    assert!(missing.is_empty(), "documented, but not returned: {missing:?}");
 }
 
 #[tokio::test]
-async fn the_description_of_operators_calls_is_served_to_anyone() {
+async fn admin_openapi_document_needs_no_token() {
     let app = App::start().await;
     let served = app.client.get(format!("{}/openapi.json", app.admin_url));
     let served: Value = served.send().await.unwrap().json().await.unwrap();
@@ -262,7 +262,7 @@ async fn the_description_of_operators_calls_is_served_to_anyone() {
 }
 
 #[tokio::test]
-async fn a_process_that_cannot_verify_tokens_serves_probes_alone() {
+async fn without_token_keys_only_probes_are_served() {
     let stack = Stack::shared().await;
     let corner = stack.corner().await;
     let mut settings = tests::app::settings(&corner, &[Role::Relay]);
@@ -273,12 +273,12 @@ async fn a_process_that_cannot_verify_tokens_serves_probes_alone() {
     let alive = app.client.get(format!("{}/livez", app.admin_url));
     assert_eq!(alive.send().await.unwrap().status(), 200);
     let _ = get(&app.operator(), "/projections").await.problem(404);
-    let described = app.client.get(format!("{}/openapi.json", app.admin_url));
-    assert_eq!(described.send().await.unwrap().status(), 404);
+    let document = app.client.get(format!("{}/openapi.json", app.admin_url));
+    assert_eq!(document.send().await.unwrap().status(), 404);
 }
 
 #[tokio::test]
-async fn what_was_answered_is_counted() {
+async fn http_requests_are_counted_by_route_and_status() {
     let app = App::start().await;
     let reader = app.reader();
     let started = reader.start(Uuid::new_v4()).await.ok();
@@ -299,7 +299,7 @@ async fn what_was_answered_is_counted() {
 }
 
 #[tokio::test]
-async fn a_replay_stops_with_the_service_and_goes_on_in_the_next() {
+async fn replay_stops_with_the_service_and_resumes_after_restart() {
     let app = App::start().await;
     let operator = app.operator();
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
@@ -310,27 +310,27 @@ async fn a_replay_stops_with_the_service_and_goes_on_in_the_next() {
         .await
         .unwrap();
     let _ = post(&operator, "/projections/history/replay").await.ok();
-    until("it runs", async || {
-        standing(&operator, "history").await["replay"]["position"] == 1
+    until("the replay runs", async || {
+        projection_status(&operator, "history").await["replay"]["position"] == 1
     })
     .await;
     let (stack, corner) = (app.stack.clone(), app.corner.clone());
     let stopped = tokio::time::timeout(SETTLE, app.stop()).await;
-    stopped.expect("the service does not wait for the replay");
+    stopped.expect("the service stops without waiting for the replay");
     reading.rollback().await.unwrap();
 
     let settings = tests::app::settings(&corner, &Role::ALL);
     let app = App::run(stack, corner, &settings).await;
     let operator = app.operator();
-    let cut = standing(&operator, "history").await;
-    assert_eq!(cut["replay"]["position"], 1);
-    // For some seconds it looks as if it still ran.
-    until("it is taken up", async || {
+    let interrupted = projection_status(&operator, "history").await;
+    assert_eq!(interrupted["replay"]["position"], 1);
+    // Until its lease expires, the interrupted replay counts as running.
+    until("the replay can start again", async || {
         post(&operator, "/projections/history/replay").await.status == 202
     })
     .await;
-    until("it is done", async || {
-        standing(&operator, "history").await["replay"].is_null()
+    until("the replay ends", async || {
+        projection_status(&operator, "history").await["replay"].is_null()
     })
     .await;
     check::everything(&app).await;

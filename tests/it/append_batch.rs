@@ -1,5 +1,6 @@
-//! A batch is judged command by command, in order: one that comes too late is
-//! refused whole, its neighbours are written, and nothing is tried twice.
+//! `append_events` decides a batch command by command, in order. A conflicting
+//! command is refused as a whole, the other commands are written, and no command
+//! is tried twice.
 
 use std::sync::OnceLock;
 
@@ -7,7 +8,7 @@ use sqlx::PgPool;
 use tests::{Stack, app, check};
 use uuid::Uuid;
 
-/// The commands of a batch, as the database takes them.
+/// The commands of a batch, as arguments of `append_events`.
 #[derive(Default)]
 struct Batch {
     events: Vec<(i32, &'static str, i64)>,
@@ -15,14 +16,14 @@ struct Batch {
     keys: Vec<(i32, Uuid, &'static str)>,
 }
 
-/// Sessions of one month; what counts is that they differ.
+/// The ends of two session ids; [`this_month`] completes them.
 const A: &str = "-7000-8000-00000000000a";
 const B: &str = "-7000-8000-00000000000b";
 
 fn this_month(id: &str) -> String {
-    // Read once, so that a session has one id throughout a test.
+    // Read once, so that a session keeps its id throughout a test.
     static MILLIS: OnceLock<i64> = OnceLock::new();
-    let millis = MILLIS.get_or_init(|| services::clock::now().timestamp_millis());
+    let millis = MILLIS.get_or_init(|| eventlog::clock::now().timestamp_millis());
     let hex = format!("{millis:012x}");
     format!("{}-{}{id}", &hex[..8], &hex[8..])
 }
@@ -35,7 +36,7 @@ impl Batch {
         }
     }
 
-    /// The commands that are refused, in order, and how many events are written.
+    /// Returns the refused commands in order, and the number of events written.
     async fn append(&self, pool: &PgPool) -> (Vec<i32>, usize) {
         fn column<T, U>(rows: &[T], column: impl Fn(&T) -> U) -> Vec<U> {
             rows.iter().map(column).collect()
@@ -76,7 +77,7 @@ async fn pool() -> PgPool {
 }
 
 #[tokio::test]
-async fn of_two_commands_with_the_same_event_the_first_is_taken() {
+async fn duplicate_event_in_a_batch_keeps_the_first_command() {
     let pool = pool().await;
     let batch = Batch::of(&[(0, A, 1), (1, A, 1), (2, B, 1)]);
     assert_eq!(batch.append(&pool).await, (vec![1], 2));
@@ -84,7 +85,7 @@ async fn of_two_commands_with_the_same_event_the_first_is_taken() {
 }
 
 #[tokio::test]
-async fn an_event_follows_the_one_before_it_in_the_log_or_in_the_batch() {
+async fn event_must_follow_its_predecessor_in_log_or_batch() {
     let pool = pool().await;
     assert_eq!(Batch::of(&[(0, A, 2)]).append(&pool).await, (vec![0], 0));
     let batch = Batch::of(&[(0, A, 1), (0, A, 2), (1, A, 3), (2, B, 1), (3, B, 3)]);
@@ -95,14 +96,14 @@ async fn an_event_follows_the_one_before_it_in_the_log_or_in_the_batch() {
 }
 
 #[tokio::test]
-async fn who_follows_a_refused_command_is_refused_too() {
+async fn command_after_a_refused_one_is_refused() {
     let pool = pool().await;
     let reader = Uuid::new_v4();
     let batch = Batch {
-        // The first is refused for its claim, the others stand on it.
+        // The first is refused for its claim, and the others build on it.
         events: vec![(0, A, 1), (1, A, 2), (1, B, 1), (2, B, 2)],
         claims: vec![(0, reader, Some(B), Some(A))],
-        keys: vec![(2, reader, "of the last")],
+        keys: vec![(2, reader, "key of the last command")],
     };
     assert_eq!(batch.append(&pool).await, (vec![0, 1, 2], 0));
     let kept: i64 = sqlx::query_scalar("select count(*) from idempotency_keys")
@@ -113,7 +114,7 @@ async fn who_follows_a_refused_command_is_refused_too() {
 }
 
 #[tokio::test]
-async fn a_claim_changes_once_in_a_batch_and_a_key_is_used_once() {
+async fn claim_and_key_are_used_once_per_batch() {
     let pool = pool().await;
     let reader = Uuid::new_v4();
     let batch = Batch {
@@ -131,7 +132,7 @@ async fn a_claim_changes_once_in_a_batch_and_a_key_is_used_once() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_refused_for_its_key_leaves_the_claim() {
+async fn command_refused_for_its_key_leaves_the_claim() {
     let pool = pool().await;
     let reader = Uuid::new_v4();
     let start = Batch {
@@ -146,7 +147,7 @@ async fn a_command_that_is_refused_for_its_key_leaves_the_claim() {
         keys: vec![(0, reader, "used")],
     };
     assert_eq!(end.append(&pool).await, (vec![0], 0));
-    let active = eventlog::claims::active_session(&pool, reader.into())
+    let active = eventlog::active_claims::active_session(&pool, reader.into())
         .await
         .unwrap();
     assert_eq!(active.unwrap().to_string(), this_month(A));

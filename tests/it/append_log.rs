@@ -1,5 +1,5 @@
-//! The log itself: append-only, in one order, and fair to the neighbours in a
-//! batch.
+//! The log is append-only and has one order. A command that fails does not affect
+//! the other commands of its batch.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use domain::{
     UpdatePosition,
 };
 use eventlog::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
-use eventlog::commits;
-use eventlog::repository::Repository;
+use eventlog::commit_feed;
+use commands::repository::Repository;
 use eventlog::{AppendError, Appender, read};
 use futures::future::join_all;
 use sqlx::PgPool;
@@ -34,7 +34,7 @@ fn started(id: SessionId, sequence: i64, title: &str) -> NewEvent {
     let event = SessionEvent::SessionStarted(SessionStarted {
         reader_id: ReaderId::from(Uuid::new_v4()),
         book_id: Uuid::new_v4().into(),
-        started_at: services::clock::now(),
+        started_at: eventlog::clock::now(),
         position: Position::START,
         device_type: None,
         device_id: None,
@@ -51,7 +51,7 @@ fn started(id: SessionId, sequence: i64, title: &str) -> NewEvent {
 }
 
 fn new_id() -> SessionId {
-    SessionId::at(services::clock::now())
+    SessionId::at(eventlog::clock::now())
 }
 
 fn events(events: Vec<NewEvent>) -> Append {
@@ -62,7 +62,7 @@ fn events(events: Vec<NewEvent>) -> Append {
 }
 
 #[tokio::test]
-async fn a_conflict_is_its_own_commands_alone() {
+async fn conflict_fails_only_its_own_command() {
     let (pool, appender) = log().await;
     let taken = new_id();
     appender
@@ -70,11 +70,11 @@ async fn a_conflict_is_its_own_commands_alone() {
         .await
         .unwrap();
 
-    // All at once, so that they share batches.
+    // Append concurrently, so that the appends share batches.
     let appends = (0..50).map(|n| {
         let appender = appender.clone();
         let events = if n % 5 == 0 {
-            // Two events, of which the second conflicts: neither is written.
+            // The second event conflicts, so neither is written.
             events(vec![
                 started(new_id(), 1, "torn"),
                 started(taken, 1, "torn"),
@@ -98,9 +98,9 @@ async fn a_conflict_is_its_own_commands_alone() {
 }
 
 #[tokio::test]
-async fn data_that_the_database_cannot_take_fails_alone() {
+async fn event_that_postgres_rejects_fails_alone() {
     let (pool, appender) = log().await;
-    // No partition holds an id of the year 2100.
+    // There is no partition for the year 2100.
     let no_partition: SessionId = "03bb2cc3-d800-7000-8000-000000000000".parse().unwrap();
     let appends = (0..20).map(|n| {
         let appender = appender.clone();
@@ -114,17 +114,17 @@ async fn data_that_the_database_cannot_take_fails_alone() {
 }
 
 #[tokio::test]
-async fn while_nobody_answers_all_who_wait_are_told_together() {
+async fn unreachable_postgres_fails_all_waiting_appends_together() {
     let connect_timeout = Duration::from_secs(1);
-    // A port that was free a moment ago.
+    // Nothing listens on this port.
     let port = tests::wire::nobody().await.port();
     let pool = sqlx::postgres::PgPoolOptions::new()
         .acquire_timeout(connect_timeout)
-        .connect_lazy(&format!("postgres://nobody@127.0.0.1:{port}/none"))
+        .connect_lazy(&format!("postgres://user@127.0.0.1:{port}/none"))
         .unwrap();
     let (appender, task) = Appender::new(pool, commits::channel().0);
     tokio::spawn(task);
-    let asked = Instant::now();
+    let started_at = Instant::now();
     // Far more than a batch holds.
     let appends = (0..3_000).map(|_| {
         let appender = appender.clone();
@@ -138,14 +138,14 @@ async fn while_nobody_answers_all_who_wait_are_told_together() {
         assert_eq!(result, Err(AppendError::Unavailable));
     }
     assert!(
-        asked.elapsed() < 4 * connect_timeout,
+        started_at.elapsed() < 4 * connect_timeout,
         "{:?}",
-        asked.elapsed()
+        started_at.elapsed()
     );
 }
 
 #[tokio::test]
-async fn a_connection_that_goes_silent_stops_the_appender_for_seconds_only() {
+async fn silent_connection_blocks_the_appender_only_for_seconds() {
     let corner = Stack::shared().await.corner().await;
     let pool = app::pool(&corner).await;
     let wire = Wire::to(&corner.database_url).await;
@@ -156,15 +156,15 @@ async fn a_connection_that_goes_silent_stops_the_appender_for_seconds_only() {
     assert!(append().await.is_ok());
 
     wire.cut();
-    let answer = tokio::time::timeout(app::SETTLE, append()).await;
-    assert_eq!(answer, Ok(Err(AppendError::Unknown)));
+    let result = tokio::time::timeout(app::SETTLE, append()).await;
+    assert_eq!(result, Ok(Err(AppendError::Unknown)));
     wire.mend();
     assert!(append().await.is_ok());
     assert_eq!(check::log(&pool).await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_claim_that_has_changed_is_a_conflict() {
+async fn append_with_outdated_claim_conflicts() {
     let (pool, appender) = log().await;
     let reader_id = ReaderId::from(Uuid::new_v4());
     let claim = async |expected, next| {
@@ -184,13 +184,13 @@ async fn a_claim_that_has_changed_is_a_conflict() {
     assert_eq!(claim(None, Some(a)).await, Ok(()));
     assert_eq!(claim(None, Some(b)).await, Err(AppendError::Conflict));
     assert_eq!(claim(Some(a), Some(b)).await, Ok(()));
-    let active = eventlog::claims::active_session(&pool, reader_id)
+    let active = eventlog::active_claims::active_session(&pool, reader_id)
         .await
         .unwrap();
     assert_eq!(active, Some(b));
     assert_eq!(claim(Some(b), None).await, Ok(()));
     assert_eq!(
-        eventlog::claims::active_session(&pool, reader_id)
+        eventlog::active_claims::active_session(&pool, reader_id)
             .await
             .unwrap(),
         None
@@ -199,7 +199,7 @@ async fn a_claim_that_has_changed_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_key_is_good_for_one_command() {
+async fn idempotency_key_is_accepted_once() {
     let (pool, appender) = log().await;
     let reader_id = ReaderId::from(Uuid::new_v4());
     let appends = (0..20).map(|n| {
@@ -222,7 +222,7 @@ async fn a_key_is_good_for_one_command() {
 }
 
 #[tokio::test]
-async fn events_cannot_be_changed_or_taken_back() {
+async fn events_cannot_be_updated_or_deleted() {
     let (pool, appender) = log().await;
     appender
         .append(events(vec![started(new_id(), 1, "kept")]))
@@ -248,11 +248,11 @@ async fn events_cannot_be_changed_or_taken_back() {
     assert_eq!(check::log(&pool).await.len(), 1);
 }
 
-/// Writers that know nothing of the appender, as postgres-es, take the order
-/// lock by the table's trigger before they draw a position; so whoever reads
-/// up to a position has read all below it.
+/// For writers that bypass the appender, such as postgres-es, the table's trigger
+/// takes the order lock before it draws a global position. So a global position
+/// becomes visible only after all lower ones.
 #[tokio::test]
-async fn whoever_reads_a_position_has_read_all_below_it() {
+async fn visible_global_position_implies_all_lower_ones() {
     let (pool, _) = log().await;
     let insert = "insert into events (aggregate_id, sequence, aggregate_type, event_type,
         event_version, payload, metadata)
@@ -273,7 +273,7 @@ async fn whoever_reads_a_position_has_read_all_below_it() {
                 .unwrap()
         }
     });
-    // The second writer waits for the lock, and has drawn no position yet.
+    // The second writer waits for the lock, and has drawn no global position yet.
     let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
         and database = (select oid from pg_database where datname = current_database())";
     while sqlx::query_scalar::<_, i64>(waiting)
@@ -294,17 +294,17 @@ async fn whoever_reads_a_position_has_read_all_below_it() {
     assert_eq!(second.await.unwrap(), first + 1);
 }
 
-/// cqrs-es's own framework runs on the log: it loads by postgres-es and
-/// appends by group commit, and a conflict is its conflict.
+/// The framework of cqrs-es runs on the log: it loads through postgres-es, appends
+/// through the group commit, and reports a conflict as its own conflict error.
 #[tokio::test]
-async fn the_tools_of_cqrs_es_work_on_the_log() {
+async fn cqrs_es_framework_runs_on_the_log() {
     let (pool, appender) = log().await;
     let framework = || {
         let repository = Repository::new(pool.clone(), appender.clone());
         let store = PersistedEventStore::<_, ReadingSession>::new_event_store(repository);
         CqrsFramework::new(store, vec![], ())
     };
-    let now = services::clock::now();
+    let now = eventlog::clock::now();
     let occurred = Occurrence::new(None, now).unwrap();
     let id = new_id().to_string();
     let start = SessionCommand::Start(StartSession {

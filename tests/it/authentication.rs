@@ -1,5 +1,5 @@
-//! Who may call: every kind of key, every way to pretend, and issuers that
-//! change their keys, are away, or answer nonsense.
+//! Authentication: every kind of key, every kind of forged token, and issuers
+//! that rotate their keys, are unreachable, or return invalid responses.
 
 mod issuers;
 mod readers;
@@ -7,22 +7,22 @@ mod tokens;
 
 use axum::http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use services::api::auth::{Keys, Refusal};
-use services::config::{AuthArgs, Secret};
+use api::auth::{Keys, Refusal};
+use server::config::{AuthArgs, Secret};
 use tests::App;
 use tests::issuer::{Issuer, SigningKey, set_of};
 use uuid::Uuid;
 
 fn now() -> i64 {
-    services::clock::now().timestamp()
+    eventlog::clock::now().timestamp()
 }
 
-/// What a good token says.
+/// The claims of a valid token.
 fn claims() -> Value {
     json!({ "sub": Uuid::new_v4(), "exp": now() + 600, "type": "access" })
 }
 
-/// Good claims with some members changed; those that are null go away.
+/// Valid claims with some members changed; a `null` removes the member.
 fn claims_with(changes: &Value) -> Value {
     let mut claims = claims();
     let members = claims.as_object_mut().unwrap();
@@ -42,7 +42,7 @@ fn by_url(issuer: &Issuer) -> AuthArgs {
     }
 }
 
-/// Keys from a file that holds these.
+/// Settings that read these keys from a file.
 fn by_file(keys: &[&SigningKey]) -> (AuthArgs, std::path::PathBuf) {
     let file = std::env::temp_dir().join(format!("jwks-{}.json", Uuid::new_v4()));
     std::fs::write(&file, set_of(keys).to_string()).unwrap();
@@ -57,7 +57,7 @@ async fn refused(keys: &Keys, token: &str) -> bool {
     keys.verify(token).await == Err(Refusal::Invalid)
 }
 
-/// The answer to a query with any header.
+/// Sends a query with this `Authorization` header.
 async fn call(app: &App, authorization: HeaderValue) -> (StatusCode, Value) {
     let response = app
         .client

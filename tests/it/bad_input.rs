@@ -1,4 +1,4 @@
-//! I8: bad input gets a 4xx that says why, and leaves no event.
+//! Bad input returns a 4xx problem with the reason, and appends no event.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tests::reader::id;
 use tests::{App, check};
 use uuid::Uuid;
 
-/// Sends a body as it is.
+/// Sends a body unchanged.
 async fn raw(app: &App, token: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
     let method = if path.contains("start") || path.contains("batch") {
         Method::POST
@@ -32,7 +32,7 @@ async fn raw(app: &App, token: &str, path: &str, content_type: &str, body: &[u8]
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_fit_is_refused_and_leaves_nothing() {
+async fn invalid_body_is_rejected_and_appends_nothing() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -131,7 +131,7 @@ async fn a_body_that_does_not_fit_is_refused_and_leaves_nothing() {
             "{errors} for {body}"
         );
     }
-    // Not UTF-8, not JSON by its type, too large.
+    // Invalid UTF-8, a wrong content type, and a body that is too large.
     let (status, _) = raw(
         &app,
         &reader.token,
@@ -147,11 +147,11 @@ async fn a_body_that_does_not_fit_is_refused_and_leaves_nothing() {
     let (status, _) = raw(&app, &reader.token, &update, "application/json", &large).await;
     assert_eq!(status, 413);
 
-    assert_eq!(check::log(&app.pool).await.len(), 1, "only the start");
+    assert_eq!(check::log(&app.pool).await.len(), 1, "only the start is in the log");
 }
 
 #[tokio::test]
-async fn fields_that_the_original_service_ignored_are_ignored() {
+async fn unknown_fields_are_ignored_as_in_the_original() {
     let app = App::start().await;
     let reader = app.reader();
     let start = json!({ "book_id": Uuid::new_v4(), "start_position": "5", "unknown": true });
@@ -162,7 +162,7 @@ async fn fields_that_the_original_service_ignored_are_ignored() {
 }
 
 #[tokio::test]
-async fn unknown_addresses_methods_and_ids_are_refused() {
+async fn unknown_paths_methods_and_ids_are_rejected() {
     let app = App::start().await;
     let reader = app.reader();
     let unknown = Uuid::now_v7();
@@ -187,9 +187,9 @@ async fn unknown_addresses_methods_and_ids_are_refused() {
         .await
         .problem(422);
     let _ = reader.call(Method::GET, "/a/b/c", None).await.problem(404);
-    let answer = reader.call(Method::DELETE, "/active", None).await;
-    assert!(answer.headers.contains_key("allow"));
-    let _ = answer.problem(405);
+    let response = reader.call(Method::DELETE, "/active", None).await;
+    assert!(response.headers.contains_key("allow"));
+    let _ = response.problem(405);
     for query in [
         "?page_size=0",
         "?page_size=101",
@@ -203,8 +203,8 @@ async fn unknown_addresses_methods_and_ids_are_refused() {
         "Invalid book_id format: x"
     );
     for cursor in ["x", "AAAA", "%00", "e30"] {
-        let answer = reader.history(&format!("?cursor={cursor}")).await;
-        assert!(answer.problem(400).starts_with("Invalid cursor"));
+        let response = reader.history(&format!("?cursor={cursor}")).await;
+        assert!(response.problem(400).starts_with("Invalid cursor"));
     }
     for query in ["?days=0", "?days=367", "?days=all"] {
         let path = format!("/stats/daily{query}");
@@ -214,33 +214,33 @@ async fn unknown_addresses_methods_and_ids_are_refused() {
 }
 
 #[tokio::test]
-async fn another_readers_session_is_as_good_as_none() {
+async fn session_of_another_reader_returns_404() {
     let app = App::start().await;
     let owner = app.reader();
     let session = id(&owner.start(Uuid::new_v4()).await.ok());
     app.settled().await;
-    let thief = app.reader();
-    let body = |answer: tests::Answer| {
-        let mut body = answer.body.clone();
-        let _ = answer.problem(404);
+    let other = app.reader();
+    let body = |response: tests::Answer| {
+        let mut body = response.body.clone();
+        let _ = response.problem(404);
         body["request_id"] = Value::Null;
         body
     };
-    let none = body(thief.session(Uuid::now_v7()).await);
-    assert_eq!(body(thief.session(session).await), none);
-    assert_eq!(body(thief.update(session, 1.0).await), none);
-    assert_eq!(body(thief.end(session, json!({})).await), none);
-    assert_eq!(thief.active().await.ok(), Value::Null);
-    assert_eq!(thief.history("").await.ok()["sessions"], json!([]));
-    assert_eq!(thief.days().await.ok()["days"], json!([]));
+    let none = body(other.session(Uuid::now_v7()).await);
+    assert_eq!(body(other.session(session).await), none);
+    assert_eq!(body(other.update(session, 1.0).await), none);
+    assert_eq!(body(other.end(session, json!({})).await), none);
+    assert_eq!(other.active().await.ok(), Value::Null);
+    assert_eq!(other.history("").await.ok()["sessions"], json!([]));
+    assert_eq!(other.days().await.ok()["days"], json!([]));
     assert_eq!(check::log(&app.pool).await.len(), 1);
 }
 
 #[tokio::test]
-async fn without_a_good_token_nothing_is_looked_at() {
+async fn missing_or_invalid_token_returns_401() {
     let app = App::start().await;
     let user = Uuid::new_v4();
-    let now = services::clock::now();
+    let now = eventlog::clock::now();
     let good = token_until(user, now + chrono::TimeDelta::minutes(1));
     let expired = token_until(user, now - chrono::TimeDelta::hours(1));
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -255,7 +255,7 @@ async fn without_a_good_token_nothing_is_looked_at() {
         let mut auth = tests::app::auth();
         auth.jwt_secret = Some(SECRET.to_uppercase().into());
         let until = now.timestamp() + 60;
-        services::api::auth::token(
+        api::auth::token(
             &auth.secret().unwrap(),
             &user.to_string(),
             false,
@@ -296,9 +296,9 @@ async fn without_a_good_token_nothing_is_looked_at() {
         other_secret,
         "x".to_owned(),
     ] {
-        let answer = call(Some(format!("Bearer {bad}"))).await;
+        let response = call(Some(format!("Bearer {bad}"))).await;
         assert_eq!(
-            answer,
+            response,
             (401, json!("Could not validate credentials")),
             "{bad}"
         );

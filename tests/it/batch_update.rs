@@ -1,4 +1,5 @@
-//! Many positions at once: each stands for itself, all in one transaction.
+//! Batch updates: each item succeeds or fails on its own, and all are written in
+//! one transaction.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use tests::{App, check};
 use uuid::Uuid;
 
 #[tokio::test]
-async fn good_updates_are_taken_and_bad_ones_named() {
+async fn good_updates_are_applied_and_bad_ones_reported() {
     let app = App::start().await;
     let reader = app.reader();
     let ended = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -15,7 +16,7 @@ async fn good_updates_are_taken_and_bad_ones_named() {
     let foreign = id(&app.reader().start(Uuid::new_v4()).await.ok());
     let unknown = Uuid::now_v7();
 
-    let answer = reader
+    let response = reader
         .batch(json!([
             { "session_id": session, "current_position": 10 },
             { "session_id": "not-a-uuid", "current_position": 11 },
@@ -29,9 +30,9 @@ async fn good_updates_are_taken_and_bad_ones_named() {
             { "session_id": session, "current_position": 20.5 },
         ]))
         .await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.headers.contains_key("x-global-position"));
-    let body = answer.ok();
+    assert_eq!(response.status, 200);
+    assert!(response.headers.contains_key("x-global-position"));
+    let body = response.ok();
     assert_eq!(body["success_count"], 2);
     assert_eq!(body["failed_count"], 8);
     let errors: Vec<&str> = body["errors"]
@@ -55,7 +56,7 @@ async fn good_updates_are_taken_and_bad_ones_named() {
     assert_eq!(versions[0], 2);
     assert_eq!(versions[9], 3);
     assert_eq!(results[9]["applied"], true);
-    // A bad update is named by its session, as far as it says one.
+    // The result of a bad update contains its session id, if the update has one.
     assert_eq!(results[5]["session_id"], session.to_string());
     assert_eq!(results[8]["session_id"], Value::Null);
 
@@ -64,10 +65,10 @@ async fn good_updates_are_taken_and_bad_ones_named() {
 }
 
 #[tokio::test]
-async fn updates_of_one_session_take_effect_in_the_order_of_their_time() {
+async fn updates_of_one_session_apply_in_time_order() {
     let app = App::start().await;
     let reader = app.reader();
-    let now = services::clock::now();
+    let now = eventlog::clock::now();
     let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": now - TimeDelta::minutes(30) });
     let session = id(&reader.start_with(start).await.ok());
     let update = |minutes_ago: i64, position: u32| {
@@ -92,7 +93,7 @@ async fn updates_of_one_session_take_effect_in_the_order_of_their_time() {
     assert_eq!(session["end_position"], 50);
     assert_eq!(session["active_seconds"], 3 * 120);
 
-    // Without a time, the last one sent holds.
+    // Without times, the last update in the batch wins.
     let session = id(&session);
     let untimed = |position: u32| json!({ "session_id": session, "current_position": position });
     let _ = reader
@@ -104,7 +105,7 @@ async fn updates_of_one_session_take_effect_in_the_order_of_their_time() {
 }
 
 #[tokio::test]
-async fn a_batch_has_from_1_to_50_updates() {
+async fn batch_accepts_1_to_50_updates() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());

@@ -1,4 +1,4 @@
-//! The command line: help with examples, clear errors, no secrets shown.
+//! The command line prints help with examples and clear errors, and never secrets.
 
 use std::process::Output;
 
@@ -15,7 +15,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn every_command_has_help_with_an_example() {
+async fn every_command_prints_help_with_an_example() {
     let help = text(
         &run(&mut Command::new(executable()), &["--help"])
             .await
@@ -47,7 +47,7 @@ async fn every_command_has_help_with_an_example() {
 }
 
 #[tokio::test]
-async fn settings_are_shown_without_their_secrets() {
+async fn config_prints_settings_without_secrets() {
     let corner = Stack::shared().await.corner().await;
     for format in ["text", "json"] {
         let output = run(&mut command(&corner), &["config", "-o", format]).await;
@@ -67,7 +67,7 @@ async fn settings_are_shown_without_their_secrets() {
 }
 
 #[tokio::test]
-async fn a_printed_token_opens_the_door() {
+async fn printed_token_is_accepted() {
     let app = App::start().await;
     let user = uuid::Uuid::new_v4().to_string();
     let output = run(
@@ -76,18 +76,18 @@ async fn a_printed_token_opens_the_door() {
     )
     .await;
     let token = text(&output.stdout);
-    let answer = app
+    let response = app
         .client
         .get(format!("{}/active", app.url))
         .bearer_auth(token.trim())
         .send()
         .await
         .unwrap();
-    assert_eq!(answer.status(), 200);
+    assert_eq!(response.status(), 200);
 }
 
 #[tokio::test]
-async fn a_missing_setting_is_named() {
+async fn missing_or_invalid_setting_is_named_in_the_error() {
     let mut bare = Command::new(executable());
     bare.env_remove("DATABASE_URL")
         .env("JWT_SECRET", "too short");
@@ -103,14 +103,14 @@ async fn a_missing_setting_is_named() {
 
     let output = run(
         &mut Command::new(executable()),
-        &["serve", "--role", "cook"],
+        &["serve", "--role", "unknown"],
     )
     .await;
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[tokio::test]
-async fn a_database_that_was_not_migrated_is_an_error_that_says_what_to_do() {
+async fn unmigrated_database_fails_with_advice_to_migrate() {
     let stack = Stack::shared().await;
     let corner = stack.empty_corner().await;
     let output = run(
@@ -127,7 +127,7 @@ async fn a_database_that_was_not_migrated_is_an_error_that_says_what_to_do() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("run `reading-sessions migrate`"));
 
-    // Migrating is safe to do twice, and at the same time.
+    // Running `migrate` twice, even concurrently, is safe.
     let (mut one, mut two) = (command(&corner), command(&corner));
     let (one, two) = tokio::join!(run(&mut one, &["migrate"]), run(&mut two, &["migrate"]));
     assert!(one.status.success(), "{}", text(&one.stderr));

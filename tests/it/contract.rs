@@ -1,5 +1,5 @@
-//! The description of the API is true: every answer that it names is given,
-//! and every answer given is as it says. The tables below have a row for each
+//! The OpenAPI document is correct: the service returns every documented response,
+//! and every response matches its schema. The tables below have a row for each
 //! operation and status.
 
 mod refusals;
@@ -11,8 +11,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::api::openapi;
-use services::config::Role;
+use api::openapi;
+use server::config::Role;
 use tests::contract::Contract;
 use tests::reader::id;
 use tests::{Answer, App, Reader, Stack};
@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use refusals::refusals;
 
-/// Operations and a good request for each, `{id}` being a session that is
-/// active, `{reader}` whose it is.
+/// The operations, with a valid request for each. `{id}` is an active session, and
+/// `{reader}` is its reader.
 const OPERATIONS: [(&str, Method, &str); 13] = [
     ("start", Method::POST, "/start"),
     ("update", Method::PUT, "/{id}/update"),
@@ -38,7 +38,6 @@ const OPERATIONS: [(&str, Method, &str); 13] = [
     ("erase", Method::DELETE, "?confirm={reader}"),
 ];
 
-/// Whether an operation takes a body.
 fn takes_body(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::DELETE)
 }
@@ -90,8 +89,8 @@ async fn success(contract: &Contract) {
         let (reader, session) = reading(&app).await;
         let path = path.replace("{id}", &session.to_string());
         let first = reader.call(Method::GET, &path, None).await;
-        let known = [("if-none-match", first.header("etag"))];
-        let again = reader.call_with(Method::GET, &path, &known, None).await;
+        let headers = [("if-none-match", first.header("etag"))];
+        let again = reader.call_with(Method::GET, &path, &headers, None).await;
         let operation = if path == "/active" {
             "active"
         } else {
@@ -101,14 +100,14 @@ async fn success(contract: &Contract) {
     }
 }
 
-/// While a keyed command waits for Postgres, a repeat is told that it does.
+/// While a command with a key waits for Postgres, its repeat returns 409.
 async fn in_flight(contract: &Contract) {
     let app = App::start().await;
     for operation in ["start", "update", "batchUpdate", "end"] {
         let (reader, session) = reading(&app).await;
-        let mut hold = app.pool.begin().await.unwrap();
+        let mut lock = app.pool.begin().await.unwrap();
         sqlx::query("lock table idempotency_keys in access exclusive mode")
-            .execute(&mut *hold)
+            .execute(&mut *lock)
             .await
             .unwrap();
         let (_, method, path) = OPERATIONS.iter().find(|(id, ..)| *id == operation).unwrap();
@@ -122,32 +121,32 @@ async fn in_flight(contract: &Contract) {
             })
             .collect();
         contract.holds(operation, 409, &sends.next().await.unwrap());
-        hold.rollback().await.unwrap();
+        lock.rollback().await.unwrap();
         assert!(sends.next().await.unwrap().status.is_success());
     }
 }
 
-/// Who begins a body and never goes on is told so.
-async fn too_slow(contract: &Contract) {
+/// A request whose body never arrives returns 408.
+async fn slow_bodies(contract: &Contract) {
     let app = App::with(|settings| settings.http.limits.body = Duration::from_millis(100)).await;
     for (operation, method, path) in OPERATIONS {
         if !takes_body(&method) {
             continue;
         }
         let path = path.replace("{id}", &Uuid::now_v7().to_string());
-        let nothing = futures::stream::pending::<std::io::Result<Vec<u8>>>();
+        let pending_body = futures::stream::pending::<std::io::Result<Vec<u8>>>();
         let request = app
             .client
             .request(method, format!("{}{path}", app.url))
             .bearer_auth(app.reader().token)
             .header("content-type", "application/json")
-            .body(reqwest::Body::wrap_stream(nothing));
-        let answer = Answer::read(request.send().await.unwrap()).await.unwrap();
-        contract.holds(operation, 408, &answer);
+            .body(reqwest::Body::wrap_stream(pending_body));
+        let response = Answer::read(request.send().await.unwrap()).await.unwrap();
+        contract.holds(operation, 408, &response);
     }
 }
 
-async fn too_many(contract: &Contract) {
+async fn rate_limits(contract: &Contract) {
     let once = NonZeroU32::MIN;
     let app = App::with(|settings| {
         settings.rate_limit.normal = once;
@@ -158,64 +157,64 @@ async fn too_many(contract: &Contract) {
     for (operation, ..) in OPERATIONS {
         let reader = app.reader();
         let _ = good(&reader, operation, Uuid::now_v7()).await;
-        let answer = good(&reader, operation, Uuid::now_v7()).await;
-        contract.holds(operation, 429, &answer);
+        let response = good(&reader, operation, Uuid::now_v7()).await;
+        contract.holds(operation, 429, &response);
     }
 }
 
-async fn not_yet(contract: &Contract) {
+async fn unreached_positions(contract: &Contract) {
     let corner = Stack::shared().await.corner().await;
     let settings = tests::app::settings(&corner, &[Role::Api]);
     let app = &App::run(Stack::shared().await, corner, &settings).await;
     let queries = OPERATIONS
         .iter()
         .filter(|(id, method, _)| *method == Method::GET && !["session", "export"].contains(id));
-    let asked = queries.map(|(operation, _, path)| async move {
+    let requests = queries.map(|(operation, _, path)| async move {
         let path = format!("{path}?min_position=999999999");
-        let answer = app.reader().call(Method::GET, &path, None).await;
-        contract.holds(operation, 504, &answer);
+        let response = app.reader().call(Method::GET, &path, None).await;
+        contract.holds(operation, 504, &response);
     });
-    futures::future::join_all(asked).await;
+    futures::future::join_all(requests).await;
 }
 
-async fn postgres_away(contract: &Contract) {
+async fn postgres_outage(contract: &Contract) {
     let stack = Stack::own().await;
     let corner = stack.corner().await;
     let mut settings = tests::app::settings(&corner, &Role::ALL);
     settings.database.database_pool_timeout = Duration::from_secs(1);
     let app = App::run(stack, corner, &settings).await;
     app.stack.servers.lock().await.postgres.kill().unwrap();
-    let asked = OPERATIONS.iter().map(|(operation, ..)| {
+    let requests = OPERATIONS.iter().map(|(operation, ..)| {
         let reader = app.reader();
         async move {
-            let answer = good(&reader, operation, Uuid::now_v7()).await;
-            contract.holds(operation, 503, &answer);
+            let response = good(&reader, operation, Uuid::now_v7()).await;
+            contract.holds(operation, 503, &response);
         }
     });
-    futures::future::join_all(asked).await;
+    futures::future::join_all(requests).await;
 }
 
 #[tokio::test]
-async fn every_answer_that_is_described_is_given_and_is_as_described() {
+async fn every_documented_response_occurs_and_matches() {
     let contract = Contract::new();
     tokio::join!(
         success(&contract),
         refusals(&contract),
         in_flight(&contract),
-        too_slow(&contract),
-        too_many(&contract),
-        not_yet(&contract),
-        postgres_away(&contract),
+        slow_bodies(&contract),
+        rate_limits(&contract),
+        unreached_positions(&contract),
+        postgres_outage(&contract),
     );
     let mut missing = contract.described();
-    missing.retain(|described| !contract.seen().contains(described));
-    // What must not happen cannot be made to happen from outside.
+    missing.retain(|documented| !contract.seen().contains(documented));
+    // A client cannot provoke an internal server error.
     missing.retain(|(_, status)| *status != 500);
-    assert!(missing.is_empty(), "described, but not seen: {missing:?}");
+    assert!(missing.is_empty(), "documented, but not returned: {missing:?}");
 }
 
 #[test]
-fn every_request_and_every_answer_has_an_example_that_is_valid() {
+fn every_request_and_response_has_a_valid_example() {
     let contract = Contract::new();
     let mut checked = 0;
     let mut check = |about: &str, content: &Value| {
@@ -239,11 +238,11 @@ fn every_request_and_every_answer_has_an_example_that_is_valid() {
             }
         }
     }
-    assert!(checked > 90, "{checked} were checked");
+    assert!(checked > 90, "only {checked} examples were checked");
 }
 
 #[test]
-fn the_committed_descriptions_are_those_of_the_code() {
+fn committed_openapi_documents_match_the_code() {
     let documents = [
         ("openapi.json", openapi::document()),
         ("openapi-admin.json", openapi::operators::document()),
@@ -259,7 +258,7 @@ fn the_committed_descriptions_are_those_of_the_code() {
 }
 
 #[tokio::test]
-async fn the_documentation_is_served_and_loads_nothing_from_elsewhere() {
+async fn docs_page_is_served_without_external_resources() {
     let app = App::start().await;
     let root = app.url.replace("/api/v1/reading-sessions", "");
     let get = async |path: &str| {
@@ -272,7 +271,7 @@ async fn the_documentation_is_served_and_loads_nothing_from_elsewhere() {
     let served: Value = get("/openapi.json").await.json().await.unwrap();
     assert_eq!(served, openapi::document());
 
-    // By the address that people type, too.
+    // The path without the trailing slash redirects.
     let page = get("/docs").await;
     assert!(page.url().path().ends_with("/docs/"), "{}", page.url());
     let policy = page.headers()["content-security-policy"].to_str().unwrap();
@@ -286,8 +285,8 @@ async fn the_documentation_is_served_and_loads_nothing_from_elsewhere() {
     files.push("./swagger-initializer.js");
     assert!(files.len() >= 4, "{files:?}");
     for file in files {
-        let answer = get(&format!("/docs/{}", file.trim_start_matches("./"))).await;
-        assert_eq!(answer.status(), 200, "{file}");
+        let response = get(&format!("/docs/{}", file.trim_start_matches("./"))).await;
+        assert_eq!(response.status(), 200, "{file}");
     }
     let initializer = get("/docs/swagger-initializer.js")
         .await

@@ -1,25 +1,25 @@
-//! An event that cannot be applied is parked, its session's later events wait,
-//! and everything else goes on. Nothing is forgotten: what was parked is applied
-//! when it can be, or left out because somebody said so.
+//! If a projection cannot apply an event, it parks the event, holds back the later
+//! events of that session, and continues with the rest. A parked event is applied
+//! on a successful retry, or skipped when an operator discards it.
 
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::AckPolicy;
 use async_nats::jetstream::consumer::pull::Config;
-use eventlog::Subjects;
-use eventlog::stream::ensure_dead_letters;
+use messaging::Subjects;
+use messaging::stream::ensure_dead_letters;
 use futures::StreamExt;
-use projections::dead_letter::{self, DeadLetter, LetterId, Outcome};
+use projections::dead_letters::{self, DeadLetter, LetterId, Outcome};
 use serde_json::{Value, json};
-use services::config::Role;
-use services::connect;
+use server::config::Role;
+use server::connect;
 use sqlx::PgPool;
 use tests::process::command;
 use tests::reader::{Reader, id};
 use tests::{App, app, check, unknown};
 use uuid::Uuid;
 
-/// The letters of a projection.
+/// The dead letters of a projection.
 async fn letters(pool: &PgPool, projection: &str) -> Vec<DeadLetter> {
     dead_letter::list(pool, Some(projection), None, None, 1_000)
         .await
@@ -33,8 +33,8 @@ fn states(letters: &[DeadLetter]) -> Vec<(i64, &str)> {
         .collect()
 }
 
-/// Adds to the payload of a session's last event, which a newer build could
-/// have written, and writes it as the next.
+/// Appends a copy of a session's last update with changed payload fields, as a
+/// newer build could have written it.
 async fn update(pool: &PgPool, session: Uuid, version: &str, change: &Value) {
     let last: String = sqlx::query_scalar(
         "select payload::text from events
@@ -53,9 +53,9 @@ async fn update(pool: &PgPool, session: Uuid, version: &str, change: &Value) {
     unknown::write(pool, session, "PositionUpdated", version, &payload).await;
 }
 
-/// A service whose projections have all begun: the cache begins at the end of
-/// the log, and meets nothing of before.
-async fn begun() -> App {
+/// Starts a service and waits for all projections. The cache starts at the end of
+/// the log, so it would not process events appended before it started.
+async fn started() -> App {
     let app = App::start().await;
     app.settled().await;
     app
@@ -69,7 +69,7 @@ async fn reading(app: &App) -> (Reader, Uuid) {
     (reader, session)
 }
 
-/// Waits for what an operator's wish comes to.
+/// Waits for the result of an operator's retry or discard.
 async fn outcome(pool: &PgPool, letter: &LetterId) -> Outcome {
     for _ in 0..1_000 {
         let outcome = dead_letter::outcome(pool, letter).await.unwrap();
@@ -81,7 +81,7 @@ async fn outcome(pool: &PgPool, letter: &LetterId) -> Outcome {
     panic!("{letter} is still pending");
 }
 
-/// Waits until a projection has no letters that are open.
+/// Waits until a projection has no open dead letters.
 async fn none_open(pool: &PgPool, projection: &str) {
     for _ in 0..1_000 {
         let letters = letters(pool, projection).await;
@@ -102,8 +102,8 @@ async fn version_in_history(app: &App, session: Uuid) -> i64 {
 }
 
 #[tokio::test]
-async fn an_event_of_the_future_is_parked_and_its_session_waits() {
-    let app = begun().await;
+async fn event_of_unknown_version_is_parked_and_later_ones_wait() {
+    let app = started().await;
     let (reader, session) = reading(&app).await;
     update(&app.pool, session, "99", &json!({ "mood": "cheerful" })).await;
     update(&app.pool, session, "1", &json!({ "position": 30 })).await;
@@ -117,23 +117,23 @@ async fn an_event_of_the_future_is_parked_and_its_session_waits() {
         let position = letters[0].global_position.to_string();
         assert!(letters[1].error.ends_with(&position), "{letters:?}");
     }
-    // What was before it is shown; others are not held up; what cannot be told
-    // of the reader is not shown.
+    // The history shows the session's earlier events and other sessions. A query for
+    // the reader's active session fails, since the session cannot be loaded.
     assert_eq!(version_in_history(&app, session).await, 2);
     assert_eq!(version_in_history(&app, other).await, 2);
     let warm_up = command(&app.corner).arg("warmup").status().await;
     assert!(warm_up.unwrap().success());
     let _ = reader.active().await.problem(500);
 
-    // The stream has all of it, for consumers who know more.
+    // The stream contains every event, for consumers that support newer versions.
     let log = check::log(&app.pool).await;
     check::stream_is_the_log(&app.corner, &log).await;
 
-    // Its next session is none of this one's business.
+    // The reader's next session is not affected.
     let next = Uuid::now_v7();
     let start = json!({
         "type": "SessionStarted", "reader_id": reader.id, "book_id": Uuid::new_v4(),
-        "started_at": services::clock::now(), "position": 5,
+        "started_at": eventlog::clock::now(), "position": 5,
     });
     unknown::write(&app.pool, next, "SessionStarted", "1", &start).await;
     app.settled().await;
@@ -141,19 +141,19 @@ async fn an_event_of_the_future_is_parked_and_its_session_waits() {
 }
 
 #[tokio::test]
-async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
-    let app = begun().await;
+async fn event_rejected_by_the_store_is_parked_alone() {
+    let app = started().await;
     let (reader, session) = reading(&app).await;
     let (_, other) = reading(&app).await;
     app.settled().await;
     let (corner, pool) = (app.corner.clone(), app.pool.clone());
     app.stop().await;
-    // Text that JSON has and Postgres has not, in the middle of a batch.
+    // In the middle of a batch, text that JSON allows and Postgres rejects.
     for n in 0..100 {
         update(&pool, other, "1", &json!({ "position": n })).await;
     }
     update(&pool, session, "1", &json!({ "locator": "\u{0}" })).await;
-    // Late, so that the locator before it still counts.
+    // A late update, so the rejected locator is still the current one.
     update(&pool, session, "1", &json!({ "applied": false })).await;
     for n in 0..100 {
         update(&pool, other, "1", &json!({ "position": n })).await;
@@ -165,7 +165,7 @@ async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
     let parked = letters(&pool, "history").await;
     assert_eq!(states(&parked), [(3, "parked"), (4, "waiting")]);
     assert!(parked[0].error.contains("0x00"), "{parked:?}");
-    // The statistics keep no locators, and Redis takes any.
+    // The statistics store no locators, and Redis accepts any text.
     assert!(letters(&pool, "daily_stats").await.is_empty());
     assert!(letters(&pool, "active_sessions").await.is_empty());
     assert_eq!(version_in_history(&app, other).await, 202);
@@ -173,12 +173,12 @@ async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
     let warm_up = command(&corner).arg("warmup").status().await;
     assert!(warm_up.unwrap().success());
 
-    // Tried again in vain, it stays; discarded, it is left out and the rest
-    // goes on.
+    // A failed retry leaves the event parked. After a discard, the projection skips
+    // it and applies the later events.
     let letter = parked[0].id();
     assert!(dead_letter::retry(&pool, &letter).await.unwrap());
     let Outcome::Parked(error) = outcome(&pool, &letter).await else {
-        panic!("it cannot be applied");
+        panic!("the retry succeeded");
     };
     assert!(error.contains("0x00"), "{error}");
     assert_eq!(letters(&pool, "history").await[0].tries, 2);
@@ -189,7 +189,7 @@ async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
     assert_eq!(version_in_history(&app, session).await, 4);
     assert!(!dead_letter::retry(&pool, &letter).await.unwrap());
 
-    // For good: the session goes on, and so it is after a replay.
+    // The discard is permanent: later events are applied, also by a replay.
     let _ = reader.at(&app.url).update(session, 50.0).await.ok();
     app.settled().await;
     assert_eq!(version_in_history(&app, session).await, 5);
@@ -206,11 +206,11 @@ async fn what_the_store_refuses_is_found_among_thousands_and_parked_alone() {
 }
 
 #[tokio::test]
-async fn what_can_be_applied_now_is_applied_in_order_and_once() {
-    let app = begun().await;
+async fn retried_events_are_applied_in_order_and_once() {
+    let app = started().await;
     let (reader, session) = reading(&app).await;
     app.settled().await;
-    // Events that an earlier build could not read, and this one can.
+    // Dead letters of events that an earlier build could not read.
     let (corner, pool) = (app.corner.clone(), app.pool.clone());
     app.stop().await;
     for n in [30, 35, 40] {
@@ -230,7 +230,7 @@ async fn what_can_be_applied_now_is_applied_in_order_and_once() {
             sqlx::query(
                 "insert into dead_letters (
                     projection, global_position, session_id, sequence, state, error
-                ) values ($1, $2, $3, $4, $5, 'of an earlier build')",
+                ) values ($1, $2, $3, $4, $5, 'from an earlier build')",
             )
             .bind(projection)
             .bind(event.global_position)
@@ -252,7 +252,7 @@ async fn what_can_be_applied_now_is_applied_in_order_and_once() {
     let stack = tests::Stack::shared().await;
     let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
     let other = app.beside(&[Role::Projections]).await;
-    // What comes in the meantime waits too.
+    // Events that arrive before the retry wait too.
     let _ = reader.at(&app.url).update(session, 45.0).await.ok();
     app.settled().await;
     for projection in ["history", "daily_stats"] {
@@ -275,8 +275,8 @@ async fn what_can_be_applied_now_is_applied_in_order_and_once() {
 }
 
 #[tokio::test]
-async fn an_event_that_says_nothing_stops_neither_the_relay_nor_a_projection() {
-    let app = begun().await;
+async fn meaningless_event_stops_neither_relay_nor_projections() {
+    let app = started().await;
     let session = Uuid::now_v7();
     unknown::write(&app.pool, session, "Session Vanished.>", "7", &json!([])).await;
     let (_, other) = reading(&app).await;
@@ -296,12 +296,12 @@ async fn an_event_that_says_nothing_stops_neither_the_relay_nor_a_projection() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the relay stands still");
+    panic!("the relay did not publish all events");
 }
 
 #[tokio::test]
-async fn nats_has_a_copy_of_every_dead_letter() {
-    let app = begun().await;
+async fn every_dead_letter_is_published_to_nats() {
+    let app = started().await;
     let (_, session) = reading(&app).await;
     update(&app.pool, session, "99", &json!({ "mood": "cheerful" })).await;
     app.settled().await;

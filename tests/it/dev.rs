@@ -1,4 +1,4 @@
-//! `reading-sessions dev`: its servers never outlive it, and its data do.
+//! `reading-sessions dev`: its servers stop with it, and its data remains.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,13 +9,13 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-/// How long servers may take to be gone.
-const GONE: Duration = Duration::from_secs(10);
+/// How long the servers may take to exit.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Settings that whoever runs the tests may have, and that are not theirs.
+/// Variables of the environment that must not affect the tests.
 const SETTINGS: [&str; 3] = ["DATABASE_URL", "NATS_URL", "REDIS_URL"];
 
-/// Starts it, and waits until it has printed where it is.
+/// Starts `dev` and waits until it has printed its addresses.
 async fn start(data: &Path) -> Child {
     let mut command = Command::new(executable());
     command
@@ -40,50 +40,50 @@ async fn start(data: &Path) -> Child {
             return child;
         }
     }
-    panic!("it ended instead of starting");
+    panic!("dev exited instead of starting");
 }
 
-/// The processes of its servers.
-fn servers(data: &Path) -> Vec<String> {
+/// The process ids of its servers.
+fn server_pids(data: &Path) -> Vec<String> {
     ["postgres", "nats", "redis"]
         .map(|server| std::fs::read_to_string(data.join(server).join("pid")).unwrap())
         .map(|pid| pid.trim().to_owned())
         .into()
 }
 
-async fn runs(pid: &str) -> bool {
+async fn is_running(pid: &str) -> bool {
     let mut kill = Command::new("kill");
     kill.args(["-0", pid]).stderr(Stdio::null());
     kill.status().await.unwrap().success()
 }
 
-async fn are_gone(pids: &[String]) {
+async fn wait_for_exit(pids: &[String]) {
     let started = Instant::now();
     for pid in pids {
-        while runs(pid).await {
-            assert!(started.elapsed() < GONE, "process {pid} is still there");
+        while is_running(pid).await {
+            assert!(started.elapsed() < EXIT_TIMEOUT, "process {pid} is still running");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
 #[tokio::test]
-async fn servers_do_not_outlive_a_killed_dev_and_it_starts_again() {
+async fn killed_dev_stops_its_servers_and_can_start_again() {
     let data: PathBuf = std::env::temp_dir().join(format!("reading-sessions-{}", Uuid::new_v4()));
     let mut dev = start(&data).await;
-    let killed = servers(&data);
+    let killed = server_pids(&data);
     for pid in &killed {
-        assert!(runs(pid).await);
+        assert!(is_running(pid).await);
     }
     dev.kill().await.unwrap();
-    are_gone(&killed).await;
+    wait_for_exit(&killed).await;
 
     let mut dev = start(&data).await;
-    let stopped = servers(&data);
+    let stopped = server_pids(&data);
     let pid = dev.id().unwrap().to_string();
     let sent = Command::new("kill").args(["-INT", &pid]).status().await;
     assert!(sent.unwrap().success());
     assert!(dev.wait().await.unwrap().success());
-    are_gone(&stopped).await;
+    wait_for_exit(&stopped).await;
     std::fs::remove_dir_all(data).unwrap();
 }

@@ -1,4 +1,5 @@
-//! What every answer has, and what the edge does with those it cannot give.
+//! The outermost middleware: common headers, request ids, CORS, conditional
+//! requests, overload and panics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,12 @@ use axum::middleware::{self, Next};
 use axum::routing::get;
 use reqwest::{Method, Response};
 use serde_json::json;
-use services::api::edge::Edge;
-use services::api::middleware::Around;
-use services::api::traffic::Traffic;
-use services::api::{serve, work};
-use services::config::Role;
-use services::metrics::Metrics;
+use api::edge::Edge;
+use api::middleware::Around;
+use api::traffic::Traffic;
+use api::{serve, work};
+use server::config::Role;
+use server::metrics::Metrics;
 use tests::reader::id;
 use tests::{Answer, App, Reader, Stack, app};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,8 +24,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A router behind the edge alone.
-async fn behind_the_edge(router: Router, places: work::Places) -> String {
+/// Serves a router behind the outermost middleware only.
+async fn behind_the_middleware(router: Router, places: work::Places) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let work = move |request: Request, next: Next| {
@@ -45,44 +46,44 @@ async fn behind_the_edge(router: Router, places: work::Places) -> String {
     format!("http://{address}")
 }
 
-async fn answer(url: &str) -> Answer {
+async fn response(url: &str) -> Answer {
     Answer::read(reqwest::get(url).await.unwrap())
         .await
         .unwrap()
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_without_details_and_the_service_goes_on() {
+async fn panic_returns_500_without_details_and_service_continues() {
     let router = Router::new()
         .route(
             "/panic",
             get(async || -> &'static str { panic!("a secret") }),
         )
         .route("/fine", get(async || "fine"));
-    let url = behind_the_edge(router, work::Places::default()).await;
+    let url = behind_the_middleware(router, work::Places::default()).await;
     for _ in 0..3 {
-        let detail = answer(&format!("{url}/panic")).await.problem(500);
+        let detail = response(&format!("{url}/panic")).await.problem(500);
         assert_eq!(detail, "The service made a mistake");
     }
-    assert_eq!(answer(&format!("{url}/fine")).await.status, 200);
+    assert_eq!(response(&format!("{url}/fine")).await.status, 200);
 }
 
 #[tokio::test]
-async fn clients_that_come_back_at_once_find_room() {
+async fn backlog_accepts_many_simultaneous_connections() {
     let listener = serve::listen(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
-    // What the kernel allows; elsewhere than on Linux, no more than was always.
-    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
-    let most: usize = most.map_or(128, |most| most.trim().parse().unwrap());
-    // Nobody accepts; beyond the backlog, connects would wait for that.
-    let connects = (0..most.min(300)).map(|_| TcpStream::connect(address));
+    // The limit of the kernel on Linux, and the traditional limit elsewhere.
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+    let limit: usize = limit.map_or(128, |limit| limit.trim().parse().unwrap());
+    // Nothing accepts, so a connect beyond the backlog would wait.
+    let connects = (0..limit.min(300)).map(|_| TcpStream::connect(address));
     let connected = futures::future::try_join_all(connects);
     let connected = tokio::time::timeout(Duration::from_secs(5), connected).await;
-    let _ = connected.expect("there is room").unwrap();
+    let _ = connected.expect("the backlog holds all connections").unwrap();
 }
 
 #[tokio::test]
-async fn more_requests_than_there_are_places_for_are_refused_at_once() {
+async fn requests_beyond_the_limit_return_503_at_once() {
     let (entered, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let handler = {
         let (entered, leave) = (Arc::clone(&entered), Arc::clone(&leave));
@@ -93,24 +94,24 @@ async fn more_requests_than_there_are_places_for_are_refused_at_once() {
         }
     };
     let router = Router::new().route("/", get(handler));
-    let url = behind_the_edge(router, work::Places::of(1)).await;
+    let url = behind_the_middleware(router, work::Places::of(1)).await;
     let first = tokio::spawn({
         let url = url.clone();
-        async move { answer(&url).await }
+        async move { response(&url).await }
     });
     entered.notified().await;
-    let refused = answer(&url).await;
+    let refused = response(&url).await;
     assert_eq!(refused.header("retry-after"), "1");
     let detail = refused.problem(503);
     assert_eq!(detail, "The service is overloaded; try again shortly");
     leave.notify_one();
     assert_eq!(first.await.unwrap().status, 200);
     leave.notify_one();
-    assert_eq!(answer(&url).await.status, 200);
+    assert_eq!(response(&url).await.status, 200);
 }
 
 #[tokio::test]
-async fn while_postgres_hangs_who_calls_is_told_so_and_what_is_left() {
+async fn hanging_postgres_returns_503_with_rate_limit_headers() {
     let stack = Stack::own().await;
     let corner = stack.corner().await;
     let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
@@ -122,16 +123,16 @@ async fn while_postgres_hangs_who_calls_is_told_so_and_what_is_left() {
         reader.update(session, 1.0),
         reader.start(Uuid::new_v4()),
     );
-    for answer in [history, update, start] {
-        assert_eq!(answer.header("retry-after"), "1");
-        assert!(!answer.header("x-ratelimit-remaining").is_empty());
-        let _ = answer.problem(503);
+    for response in [history, update, start] {
+        assert_eq!(response.header("retry-after"), "1");
+        assert!(!response.header("x-ratelimit-remaining").is_empty());
+        let _ = response.problem(503);
     }
     app.stack.servers.lock().await.postgres.resume().unwrap();
 }
 
 #[tokio::test]
-async fn a_request_has_an_id_in_its_answer_and_in_its_problem() {
+async fn request_id_is_in_the_header_and_in_the_problem() {
     let app = App::start().await;
     let reader = app.reader();
     let call = async |id: &str| {
@@ -140,19 +141,19 @@ async fn a_request_has_an_id_in_its_answer_and_in_its_problem() {
             .call_with(Method::GET, "/nowhere", &headers, None)
             .await
     };
-    let answer = call("an-id-of-the-app").await;
-    assert_eq!(answer.header("x-request-id"), "an-id-of-the-app");
-    assert_eq!(answer.body["request_id"], "an-id-of-the-app");
+    let response = call("an-id-of-the-app").await;
+    assert_eq!(response.header("x-request-id"), "an-id-of-the-app");
+    assert_eq!(response.body["request_id"], "an-id-of-the-app");
     let too_long = "x".repeat(200);
     for refused in ["", too_long.as_str()] {
-        let answer = call(refused).await;
-        assert_eq!(answer.header("x-request-id").len(), 32, "{refused}");
-        let _ = answer.problem(422);
+        let response = call(refused).await;
+        assert_eq!(response.header("x-request-id").len(), 32, "{refused}");
+        let _ = response.problem(422);
     }
 }
 
 #[tokio::test]
-async fn answers_say_how_browsers_and_caches_must_treat_them() {
+async fn responses_carry_cache_and_security_headers() {
     let app = App::start().await;
     let reader = app.reader();
     let read = reader.active().await;
@@ -165,17 +166,17 @@ async fn answers_say_how_browsers_and_caches_must_treat_them() {
         written.header("cache-control"),
         "no-store, no-cache, must-revalidate"
     );
-    for answer in [read, written, app.reader().session(Uuid::nil()).await] {
-        assert_eq!(answer.header("x-content-type-options"), "nosniff");
-        assert_eq!(answer.header("x-frame-options"), "DENY");
-        assert_eq!(answer.header("referrer-policy"), "no-referrer");
-        let policy = answer.header("content-security-policy");
+    for response in [read, written, app.reader().session(Uuid::nil()).await] {
+        assert_eq!(response.header("x-content-type-options"), "nosniff");
+        assert_eq!(response.header("x-frame-options"), "DENY");
+        assert_eq!(response.header("referrer-policy"), "no-referrer");
+        let policy = response.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none'"), "{policy}");
     }
 }
 
 #[tokio::test]
-async fn large_answers_are_compressed_for_who_takes_that() {
+async fn large_responses_are_compressed_if_accepted() {
     let app = App::start().await;
     let reader = app.reader();
     for _ in 0..5 {
@@ -184,15 +185,15 @@ async fn large_answers_are_compressed_for_who_takes_that() {
     app.settled().await;
     let encoding = async |accepted: &'static str, path: &str| {
         let headers = [("accept-encoding", accepted)];
-        let answer = reader.call_with(Method::GET, path, &headers, None).await;
-        assert_eq!(answer.status, 200);
-        answer.header("content-encoding").to_owned()
+        let response = reader.call_with(Method::GET, path, &headers, None).await;
+        assert_eq!(response.status, 200);
+        response.header("content-encoding").to_owned()
     };
     assert_eq!(encoding("gzip", "/history").await, "gzip");
     assert_eq!(encoding("br", "/history").await, "br");
     assert_eq!(encoding("gzip, br", "/history").await, "br");
     assert_eq!(encoding("identity", "/history").await, "");
-    assert_eq!(encoding("gzip", "/stats/streak").await, "", "it is small");
+    assert_eq!(encoding("gzip", "/stats/streak").await, "", "a small response is not compressed");
 }
 
 async fn preflight(app: &App, origin: &str) -> Response {
@@ -210,7 +211,7 @@ async fn preflight(app: &App, origin: &str) -> Response {
 }
 
 #[tokio::test]
-async fn a_web_page_may_call_and_read_what_it_needs() {
+async fn cors_allows_any_origin_by_default() {
     let app = App::start().await;
     let allowed = preflight(&app, "https://reader.example").await;
     assert_eq!(allowed.status(), 200);
@@ -218,12 +219,12 @@ async fn a_web_page_may_call_and_read_what_it_needs() {
     let headers = allowed.headers()["access-control-allow-headers"].to_str();
     assert!(headers.unwrap().contains("idempotency-key"));
 
-    // What asks for itself is told nothing of pages.
-    let answer = app.client.get(format!("{}/active", app.url)).send().await;
-    let headers = answer.unwrap().headers().clone();
+    // A request without an origin gets no CORS headers.
+    let response = app.client.get(format!("{}/active", app.url)).send().await;
+    let headers = response.unwrap().headers().clone();
     assert!(!headers.contains_key("access-control-allow-origin"));
 
-    // Problems too can be read.
+    // A page can read problems, too.
     let refused = app.client.get(format!("{}/active", app.url));
     let refused = refused.header("origin", "https://reader.example");
     let refused = refused.send().await.unwrap();
@@ -248,7 +249,7 @@ async fn a_web_page_may_call_and_read_what_it_needs() {
 }
 
 #[tokio::test]
-async fn only_the_web_pages_named_may_call_when_some_are() {
+async fn cors_allows_only_configured_origins() {
     let app = App::with(|settings| {
         settings.http.cors_origins = vec![HeaderValue::from_static("https://reader.example")];
     })
@@ -263,13 +264,13 @@ async fn only_the_web_pages_named_may_call_when_some_are() {
 }
 
 async fn options(reader: &Reader, path: &str) -> String {
-    let answer = reader.call(Method::OPTIONS, path, None).await;
-    assert_eq!(answer.status, 204, "{path}");
-    answer.header("allow").to_owned()
+    let response = reader.call(Method::OPTIONS, path, None).await;
+    assert_eq!(response.status, 204, "{path}");
+    response.header("allow").to_owned()
 }
 
 #[tokio::test]
-async fn head_is_get_without_a_body_and_options_says_what_is_allowed() {
+async fn head_matches_get_and_options_lists_methods() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -289,33 +290,33 @@ async fn head_is_get_without_a_body_and_options_says_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn who_knows_the_session_as_it_is_gets_304() {
+async fn matching_if_none_match_returns_304() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     for path in [format!("/{session}"), "/active".to_owned()] {
-        let ask = async |tag: &str| {
+        let get = async |tag: &str| {
             let headers = [("if-none-match", tag)];
             reader.call_with(Method::GET, &path, &headers, None).await
         };
-        let tag = ask("\"none\"").await.header("etag").to_owned();
-        assert_eq!(ask(&tag).await.status, 304, "{path}");
-        assert_eq!(ask(&format!("\"x\", W/{tag}")).await.status, 304, "{path}");
+        let tag = get("\"none\"").await.header("etag").to_owned();
+        assert_eq!(get(&tag).await.status, 304, "{path}");
+        assert_eq!(get(&format!("\"x\", W/{tag}")).await.status, 304, "{path}");
         let _ = reader.update(session, 10.0).await.ok();
         let fresh = reader.call(Method::GET, &format!("/{session}"), None).await;
         assert_eq!(fresh.ok()["end_position"], 10);
         app.settled().await;
-        assert_eq!(ask(&tag).await.status, 200, "{path}");
+        assert_eq!(get(&tag).await.status, 200, "{path}");
     }
 }
 
 #[tokio::test]
-async fn another_active_session_of_the_same_version_has_another_tag() {
+async fn new_active_session_of_equal_version_has_a_new_etag() {
     let app = App::start().await;
     let reader = app.reader();
     let _ = reader.start(Uuid::new_v4()).await.ok();
     let first = reader.active().await;
-    // Another session, of the same version.
+    // The new session has the same version.
     let _ = reader.start(Uuid::new_v4()).await.ok();
     app.settled().await;
     let headers = [("if-none-match", first.header("etag"))];
@@ -326,7 +327,7 @@ async fn another_active_session_of_the_same_version_has_another_tag() {
 }
 
 #[tokio::test]
-async fn a_body_larger_than_64_kb_is_refused() {
+async fn body_larger_than_64_kb_returns_413() {
     let app = App::start().await;
     let body = json!({ "book_id": Uuid::new_v4(), "locator": "x".repeat(70_000) });
     let _ = app.reader().start_with(body).await.problem(413);

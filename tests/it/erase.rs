@@ -1,5 +1,5 @@
-//! A reader who is erased leaves nothing: not in the log, not in what is made of
-//! it, not in the memory of any process; and nobody else's data is touched.
+//! An erasure removes all data of a reader: from the log, the read tables, Redis and
+//! the memory of every process. Data of other readers does not change.
 
 mod traces;
 mod under_way;
@@ -8,7 +8,7 @@ use domain::ReaderId;
 use eventlog::erase;
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::config::Role;
+use server::config::Role;
 use tests::process::command;
 use tests::reader::id;
 use tests::traffic::all_live_a_little;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use traces::{found, texts};
 
-/// Waits until what the log held of a reader is written over.
+/// Waits until a reader's events in the log are overwritten.
 async fn overwritten(app: &App, reader: &Reader) -> erase::Erasure {
     for _ in 0..2_000 {
         let erasure = erase::find(&app.pool, ReaderId::from(reader.id)).await;
@@ -28,15 +28,15 @@ async fn overwritten(app: &App, reader: &Reader) -> erase::Erasure {
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    panic!("the log was not written over");
+    panic!("the events were not overwritten");
 }
 
-/// The events of that: the last session is still open.
+/// The number of events that [`write_sessions`] appends. The last session is open.
 const EVENTS: i64 = 11;
 
-/// Sessions that are ended, superseded and active, with texts that nobody else
-/// has, and an answer that is kept.
-async fn much_to_tell(reader: &Reader, tag: &str) -> Vec<Uuid> {
+/// Writes an ended, two superseded and an active session, with texts that only this
+/// reader has and with idempotency keys.
+async fn write_sessions(reader: &Reader, tag: &str) -> Vec<Uuid> {
     let mut sessions = Vec::new();
     for n in 0..4 {
         let start = json!({
@@ -50,7 +50,7 @@ async fn much_to_tell(reader: &Reader, tag: &str) -> Vec<Uuid> {
         let headers = [("idempotency-key", key.as_str())];
         let started = reader.call_with(Method::POST, "/start", &headers, Some(start));
         let session = id(&started.await.ok());
-        let update = json!({ "current_position": 12.5, "locator": format!("place of {tag}") });
+        let update = json!({ "current_position": 12.5, "locator": format!("locator of {tag}") });
         let _ = reader.update_with(session, update).await.ok();
         if n == 0 {
             let _ = reader
@@ -64,15 +64,15 @@ async fn much_to_tell(reader: &Reader, tag: &str) -> Vec<Uuid> {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_an_erased_reader_and_all_of_the_others() {
+async fn erasure_removes_one_reader_and_keeps_the_others() {
     let app = App::start().await;
     let (reader, other) = (app.reader(), app.reader());
-    let sessions = much_to_tell(&reader, "Erika").await;
-    let _ = much_to_tell(&other, "Otto").await;
+    let sessions = write_sessions(&reader, "Erika").await;
+    let _ = write_sessions(&other, "Otto").await;
     app.settled().await;
-    let texts_of = texts("Erika", &check::log(&app.pool).await, &reader);
-    assert!(texts_of.len() > 8, "{texts_of:?}");
-    let before = found(&app, &texts_of).await;
+    let erased_texts = texts("Erika", &check::log(&app.pool).await, &reader);
+    assert!(erased_texts.len() > 8, "{erased_texts:?}");
+    let before = found(&app, &erased_texts).await;
     for place in [
         "events",
         "history",
@@ -85,29 +85,29 @@ async fn nothing_is_left_of_an_erased_reader_and_all_of_the_others() {
             "{place}: {before:?}"
         );
     }
-    let others = texts("Otto", &check::log(&app.pool).await, &other);
-    let of_other = found(&app, &others).await;
+    let other_texts = texts("Otto", &check::log(&app.pool).await, &other);
+    let found_of_other = found(&app, &other_texts).await;
     let (history, days) = (other.history("").await.ok(), other.days().await.ok());
 
-    let answer = reader.erase().await;
-    assert_eq!(answer.status, 202);
-    assert_eq!(answer.body["sessions"], 4);
-    let position = answer.header("x-global-position").to_owned();
+    let response = reader.erase().await;
+    assert_eq!(response.status, 202);
+    assert_eq!(response.body["sessions"], 4);
+    let position = response.header("x-global-position").to_owned();
 
-    // At once, whatever the projections have come to.
+    // The sessions disappear at once, however far the projections are.
     assert_eq!(reader.active().await.ok(), Value::Null);
     for session in &sessions {
         let _ = reader.session(*session).await.problem(404);
         let _ = reader.update(*session, 30.0).await.problem(404);
         let _ = reader.end(*session, json!({})).await.problem(404);
     }
-    // And by its place in the log.
-    let nothing = reader
+    // A query that waits for the erasure's global position finds no history.
+    let empty = reader
         .history(&format!("?min_position={position}"))
         .await
         .ok();
     assert_eq!(
-        (&nothing["total"], &nothing["sessions"]),
+        (&empty["total"], &empty["sessions"]),
         (&json!(0), &json!([]))
     );
     app.settled().await;
@@ -115,13 +115,13 @@ async fn nothing_is_left_of_an_erased_reader_and_all_of_the_others() {
 
     let erasure = overwritten(&app, &reader).await;
     assert_eq!((erasure.sessions, erasure.events), (4, EVENTS));
-    assert_eq!(found(&app, &texts_of).await, [""; 0]);
-    assert_eq!(found(&app, &others).await, of_other);
+    assert_eq!(found(&app, &erased_texts).await, [""; 0]);
+    assert_eq!(found(&app, &other_texts).await, found_of_other);
     assert_eq!(other.history("").await.ok(), history);
     assert_eq!(other.days().await.ok(), days);
     check::everything(&app).await;
 
-    // Whoever reads the stream is told.
+    // The stream reports the erasure of each session.
     let published = stream::read_all(&app.corner).await;
     for session in &sessions {
         let mut of_session = published
@@ -132,7 +132,7 @@ async fn nothing_is_left_of_an_erased_reader_and_all_of_the_others() {
         assert_eq!(last.event["partitionkey"], reader.id.to_string());
     }
 
-    // Once more does no harm, and the reader may begin anew.
+    // A second erasure is harmless, and the reader can start sessions again.
     let again = reader.erase().await;
     assert_eq!(
         (again.status.as_u16(), &again.body["sessions"]),
@@ -146,14 +146,14 @@ async fn nothing_is_left_of_an_erased_reader_and_all_of_the_others() {
 }
 
 #[tokio::test]
-async fn a_reader_erases_only_their_own_and_must_mean_it() {
+async fn erasure_needs_the_readers_own_id_as_confirmation() {
     let app = App::start().await;
     let (reader, other) = (app.reader(), app.reader());
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     for path in ["", "?confirm=", "?confirm=yes"] {
         let _ = reader.call(Method::DELETE, path, None).await.problem(422);
     }
-    // Neither by another's id, nor with another's token.
+    // Another reader's id or another reader's token is rejected.
     let path = format!("?confirm={}", other.id);
     let _ = reader.call(Method::DELETE, &path, None).await.problem(422);
     let path = format!("?confirm={}", reader.id);
@@ -163,26 +163,26 @@ async fn a_reader_erases_only_their_own_and_must_mean_it() {
 }
 
 #[tokio::test]
-async fn another_process_that_remembers_the_sessions_knows_at_once() {
+async fn erasure_takes_effect_at_once_in_other_processes() {
     let app = App::start().await;
     let other = app.beside(&[Role::Api]).await;
     let reader = app.reader();
     let there = reader.at(&other.url);
-    let (open, over) = (Uuid::now_v7(), Uuid::now_v7());
+    let (open, ended) = (Uuid::now_v7(), Uuid::now_v7());
     let start = |session| json!({ "book_id": Uuid::from_u128(1), "session_id": session });
-    for session in [over, open] {
+    for session in [ended, open] {
         let _ = there.start_with(start(session)).await.ok();
         let _ = there.update(session, 10.0).await.ok();
     }
     assert_eq!(reader.erase().await.ok()["sessions"], 2);
     let missing = "Reading session not found";
-    for session in [open, over] {
+    for session in [open, ended] {
         assert_eq!(there.update(session, 20.0).await.problem(404), missing);
         assert_eq!(there.end(session, json!({})).await.problem(404), missing);
         let _ = there.session(session).await.problem(404);
         let batch = json!([{ "session_id": session, "current_position": 20 }]);
         assert_eq!(there.batch(batch).await.ok()["failed_count"], 1);
-        // A start sent again does not show what it started.
+        // A repeated start does not return the erased session.
         let _ = there.start_with(start(session)).await.problem(409);
     }
     assert_eq!(there.active().await.ok(), Value::Null);
@@ -191,8 +191,8 @@ async fn another_process_that_remembers_the_sessions_knows_at_once() {
 }
 
 #[tokio::test]
-async fn after_erasures_in_random_traffic_everything_equals_the_log_and_so_do_replays() {
-    // Nobody writes over events but this test.
+async fn read_models_equal_the_log_after_erasures_and_replays() {
+    // Without background jobs, only this test overwrites events.
     let app = App::with(|settings| {
         settings.roles = vec![Role::Api, Role::Relay, Role::Projections];
     })
@@ -215,16 +215,16 @@ async fn after_erasures_in_random_traffic_everything_equals_the_log_and_so_do_re
         }
     };
     tokio::join!(others, erasing);
-    // Two of them begin anew, and one of these is erased once more.
+    // Two of them start sessions again, and one of these is erased again.
     for reader in &erased[..2] {
         tests::traffic::live_a_little(reader.clone(), 77).await;
     }
     let _ = erased[0].erase().await.ok();
     check::everything(&app).await;
 
-    // Some of it written over: the log of one in parts, of another all of it.
-    for (reader, pieces) in [(&erased[0], 2), (&erased[1], 1_000), (&erased[2], 5)] {
-        for _ in 0..pieces {
+    // Overwrite some readers in part and one completely.
+    for (reader, batches) in [(&erased[0], 2), (&erased[1], 1_000), (&erased[2], 5)] {
+        for _ in 0..batches {
             sqlx::query("select overwrite_events($1, 7)")
                 .bind(reader.id)
                 .execute(&app.pool)
@@ -232,7 +232,7 @@ async fn after_erasures_in_random_traffic_everything_equals_the_log_and_so_do_re
                 .unwrap();
         }
     }
-    equal_and_replayed(&app).await;
+    check_and_replay(&app).await;
     for reader in &erased {
         while erase::overwrite(&app.pool, reader.id.into())
             .await
@@ -240,10 +240,10 @@ async fn after_erasures_in_random_traffic_everything_equals_the_log_and_so_do_re
             .1
         {}
     }
-    equal_and_replayed(&app).await;
+    check_and_replay(&app).await;
 }
 
-async fn equal_and_replayed(app: &App) {
+async fn check_and_replay(app: &App) {
     check::everything(app).await;
     for arguments in [
         &["verify"][..],

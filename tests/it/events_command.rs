@@ -1,5 +1,5 @@
-//! `reading-sessions events`: the log as it is, in its order, for people and for
-//! programs, whatever is in it.
+//! `reading-sessions events` prints the log unchanged and in order, as text or JSON,
+//! including events that cannot be decoded.
 
 mod written_elsewhere;
 
@@ -15,22 +15,22 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use uuid::Uuid;
 
-/// How long anything may take here.
-const LONGEST: Duration = Duration::from_secs(20);
+/// The timeout of a command; generous, since the machine may be busy.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Everything, and no more.
+/// Prints the whole log, then exits.
 const ALL: [&str; 4] = ["tail", "--from-position", "1", "--until-end"];
 
 async fn run(corner: &Corner, arguments: &[&str]) -> Output {
     let mut command = command(corner);
     let output = command.arg("events").args(arguments).output();
-    tokio::time::timeout(LONGEST, output)
+    tokio::time::timeout(COMMAND_TIMEOUT, output)
         .await
         .unwrap()
         .unwrap()
 }
 
-/// The lines that a good run prints.
+/// The lines that a successful run prints.
 async fn lines(corner: &Corner, arguments: &[&str]) -> Vec<String> {
     let output = run(corner, arguments).await;
     let error = String::from_utf8_lossy(&output.stderr);
@@ -39,10 +39,10 @@ async fn lines(corner: &Corner, arguments: &[&str]) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The ids of the events that a good run prints.
+/// The ids of the events that a successful run prints.
 async fn ids(corner: &Corner, arguments: &[&str]) -> Vec<String> {
     let lines = lines(corner, &[arguments, &["-o", "json"]].concat()).await;
-    // Of one that says nothing, the rest may be beyond any number.
+    // Payloads may contain numbers that serde_json cannot parse, so search the text.
     let id = |line: &String| {
         line.split("\"id\":\"")
             .nth(1)?
@@ -54,7 +54,7 @@ async fn ids(corner: &Corner, arguments: &[&str]) -> Vec<String> {
 }
 
 /// A session of three events.
-async fn read_once(reader: &Reader) -> Uuid {
+async fn write_session(reader: &Reader) -> Uuid {
     let start = json!({ "book_id": Uuid::new_v4(), "book": { "title": "Two\nlines" } });
     let session = id(&reader.start_with(start).await.ok());
     let _ = reader.update(session, 12.5).await.ok();
@@ -63,10 +63,10 @@ async fn read_once(reader: &Reader) -> Uuid {
 }
 
 #[tokio::test]
-async fn json_is_what_is_published_to_the_byte() {
+async fn json_output_equals_the_published_bytes() {
     let app = App::start().await;
     for _ in 0..3 {
-        read_once(&app.reader()).await;
+        write_session(&app.reader()).await;
     }
     check::everything(&app).await;
     let published: Vec<String> = stream::read_all(&app.corner)
@@ -77,7 +77,7 @@ async fn json_is_what_is_published_to_the_byte() {
     assert_eq!(published.len(), 9);
     let all = [&ALL[..], &["-o", "json"]].concat();
     assert_eq!(lines(&app.corner, &all).await, published);
-    // From the middle on, it is the same.
+    // The same holds when starting in the middle.
     let position = check::log(&app.pool).await[4].global_position.to_string();
     let rest = [
         "tail",
@@ -91,13 +91,13 @@ async fn json_is_what_is_published_to_the_byte() {
 }
 
 #[tokio::test]
-async fn filters_let_through_what_they_name() {
+async fn filters_print_only_matching_events() {
     let app = App::start().await;
     let (one, two) = (app.reader(), app.reader());
     let sessions = [
-        read_once(&one).await,
-        read_once(&two).await,
-        read_once(&one).await,
+        write_session(&one).await,
+        write_session(&two).await,
+        write_session(&one).await,
     ];
     let log = check::log(&app.pool).await;
     let expected = |wanted: &dyn Fn(usize) -> bool| -> Vec<String> {
@@ -152,7 +152,7 @@ async fn filters_let_through_what_they_name() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_not_there_is_an_error() {
+async fn unknown_session_or_bad_argument_fails() {
     let corner = Stack::shared().await.corner().await;
     let output = run(&corner, &["show", &Uuid::now_v7().to_string()]).await;
     assert_eq!(output.status.code(), Some(1));
@@ -171,7 +171,7 @@ async fn a_session_that_is_not_there_is_an_error() {
     }
 }
 
-/// A tail that goes on.
+/// Starts a tail that does not exit at the end of the log.
 fn follow(corner: &Corner, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut command = command(corner);
     command
@@ -183,25 +183,25 @@ fn follow(corner: &Corner, arguments: &[&str]) -> (Child, Lines<BufReader<ChildS
 }
 
 async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
-    let line = tokio::time::timeout(LONGEST, lines.next_line()).await;
+    let line = tokio::time::timeout(COMMAND_TIMEOUT, lines.next_line()).await;
     serde_json::from_str(&line.unwrap().unwrap().expect("a line")).unwrap()
 }
 
 async fn ends_well(mut child: Child) {
-    let ended = tokio::time::timeout(LONGEST, child.wait()).await;
+    let ended = tokio::time::timeout(COMMAND_TIMEOUT, child.wait()).await;
     assert!(ended.unwrap().unwrap().success());
 }
 
 #[tokio::test]
-async fn a_tail_prints_what_is_written_from_then_on_and_ends_at_ctrl_c() {
+async fn tail_prints_new_events_until_ctrl_c() {
     let app = App::start().await;
     let reader = app.reader();
-    let before = read_once(&reader).await.to_string();
+    let before = write_session(&reader).await.to_string();
     let (child, mut lines) = follow(&app.corner, &[]);
-    // It begins at some moment of this.
+    // The tail starts at some point during these writes.
     let write = async {
         loop {
-            read_once(&reader).await;
+            write_session(&reader).await;
         }
     };
     let first = tokio::select! {
@@ -210,10 +210,10 @@ async fn a_tail_prints_what_is_written_from_then_on_and_ends_at_ctrl_c() {
     };
     assert_ne!(first["subject"], before);
     let mut position = first["globalposition"].clone();
-    let last = read_once(&reader).await.to_string();
+    let last = write_session(&reader).await.to_string();
     loop {
         let event = next(&mut lines).await;
-        assert_eq!(event["previousposition"], position, "none is left out");
+        assert_eq!(event["previousposition"], position, "no event is missing");
         position = event["globalposition"].clone();
         if event["subject"] == last.as_str() && event["type"] == "reading.session.ended.v2" {
             break;
@@ -226,9 +226,9 @@ async fn a_tail_prints_what_is_written_from_then_on_and_ends_at_ctrl_c() {
 }
 
 #[tokio::test]
-async fn a_tail_that_nobody_reads_ends_though_nothing_is_written() {
+async fn tail_exits_when_its_output_is_closed() {
     let app = App::start().await;
-    read_once(&app.reader()).await;
+    write_session(&app.reader()).await;
     let (child, mut lines) = follow(&app.corner, &["--from-position", "0"]);
     for _ in 0..3 {
         next(&mut lines).await;
@@ -238,7 +238,7 @@ async fn a_tail_that_nobody_reads_ends_though_nothing_is_written() {
 }
 
 #[tokio::test]
-async fn each_command_has_help_with_an_example() {
+async fn each_subcommand_prints_help_with_an_example() {
     for name in ["tail", "show"] {
         let mut help = Command::new(executable());
         let output = help

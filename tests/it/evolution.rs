@@ -1,5 +1,5 @@
-//! What an old build wrote is read for good: every version of every event, in
-//! the log and on the stream, where it stands as it was written.
+//! Every version of every event that a build ever wrote stays readable. The log and
+//! the stream keep each event as it was written.
 
 use domain::{SessionEvent, SessionId, Timestamp};
 use eventlog::upcast;
@@ -9,7 +9,7 @@ use tests::reader::id;
 use tests::{App, Reader, check, stream};
 use uuid::Uuid;
 
-/// A payload in the log of somebody: its event, its version, and itself.
+/// A stored payload: event type, version and JSON text.
 macro_rules! stored {
     ($event:literal, $version:literal, $file:literal) => {
         (
@@ -37,7 +37,7 @@ fn decoded((event, version, payload): Payload) -> SessionEvent {
 }
 
 #[test]
-fn a_payload_of_todays_version_is_read_and_would_be_written_the_same() {
+fn current_payloads_decode_and_encode_identically() {
     let today = [
         STARTED,
         UPDATED,
@@ -52,7 +52,7 @@ fn a_payload_of_todays_version_is_read_and_would_be_written_the_same() {
         assert_eq!((decoded.name(), decoded.version()), (event, version));
         assert_eq!(serde_json::to_string(&decoded).unwrap(), payload);
     }
-    // Whoever makes a version adds its payload here.
+    // Each current version needs a payload in this list.
     let versions: Vec<_> = today
         .iter()
         .map(|(event, version, _)| (event, version))
@@ -63,18 +63,18 @@ fn a_payload_of_todays_version_is_read_and_would_be_written_the_same() {
 }
 
 #[test]
-fn an_end_of_version_1_is_read_as_one_of_version_2() {
+fn version_1_end_is_upcast_to_version_2() {
     for (old, new) in [(ENDED_1, ENDED_2), (LEAST_ENDED_1, LEAST_ENDED_2)] {
         assert_eq!(decoded(old), decoded(new));
-        // What version 1 lacks, and nothing else.
+        // Version 1 lacks `elapsed_ms` and differs in nothing else.
         assert_eq!(new.2.replace(r#""elapsed_ms":89877,"#, ""), old.2);
     }
 }
 
-/// The text of a payload, made one of this reader's and of yesterday: the rest
-/// stays as it was written.
-fn retold(reader: &Reader, payload: &str) -> String {
-    let yesterday = (services::clock::now() - chrono::TimeDelta::days(1)).date_naive();
+/// A fixture's payload with this reader's id and yesterday's date; the rest is
+/// unchanged.
+fn adapted(reader: &Reader, payload: &str) -> String {
+    let yesterday = (eventlog::clock::now() - chrono::TimeDelta::days(1)).date_naive();
     payload
         .replace(
             "5e3a0c1e-6f0b-4a58-9c61-0d9d2a6a7b01",
@@ -83,14 +83,14 @@ fn retold(reader: &Reader, payload: &str) -> String {
         .replace("2026-03-01", &yesterday.to_string())
 }
 
-/// Appends a session's events as a build of version 1 did, and leaves it open
-/// or not.
+/// Appends a session's events as a build of version 1 did. If `open`, also sets the
+/// reader's active-session claim.
 async fn append(app: &App, reader: &Reader, events: &[Payload], open: bool) -> Uuid {
-    let id = SessionId::at(services::clock::now()).uuid();
+    let id = SessionId::at(eventlog::clock::now()).uuid();
     let count = events.len();
     let readers = if open { vec![reader.id] } else { Vec::new() };
     let sequences: Vec<i64> = (1..).take(count).collect();
-    let payloads: Vec<String> = events.iter().map(|(.., p)| retold(reader, p)).collect();
+    let payloads: Vec<String> = events.iter().map(|(.., p)| adapted(reader, p)).collect();
     sqlx::query(
         "select append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
             '{}', '{}', '{}', '{}', '{}')",
@@ -114,7 +114,7 @@ async fn append(app: &App, reader: &Reader, events: &[Payload], open: bool) -> U
 }
 
 #[tokio::test]
-async fn a_session_of_version_1_is_shown_and_counted_and_published_as_it_was_written() {
+async fn version_1_session_is_read_and_published_unchanged() {
     let app = App::start().await;
     let (reader, other) = (app.reader(), app.reader());
     let written = [STARTED, UPDATED, ENDED_1];
@@ -146,7 +146,7 @@ async fn a_session_of_version_1_is_shown_and_counted_and_published_as_it_was_wri
     let prefix = format!("{}.", app.corner.nats_prefix);
     let events = written.iter().zip(["started", "position_updated", "ended"]);
     for (published, ((.., payload), name)) in published.iter().zip(events) {
-        let data = format!(r#""data":{}}}"#, retold(&reader, payload));
+        let data = format!(r#""data":{}}}"#, adapted(&reader, payload));
         assert!(published.text.ends_with(&data), "{}", published.text);
         assert_eq!(
             published.event["type"],
@@ -159,7 +159,7 @@ async fn a_session_of_version_1_is_shown_and_counted_and_published_as_it_was_wri
 }
 
 #[tokio::test]
-async fn a_session_that_version_1_started_is_ended_in_todays_version() {
+async fn session_started_in_version_1_ends_in_version_2() {
     let app = App::start().await;
     let reader = app.reader();
     let session = append(&app, &reader, &[STARTED, UPDATED], true).await;

@@ -1,4 +1,4 @@
-//! A reader gets all that is known of them, and nothing of anybody else.
+//! An export contains all data of the reader, and no data of other readers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,12 +14,12 @@ use uuid::Uuid;
 
 async fn text(app: &App, reader: &Reader, query: &str) -> (reqwest::header::HeaderMap, String) {
     let request = app.client.get(format!("{}/export{query}", app.url));
-    let answer = request.bearer_auth(&reader.token).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    (answer.headers().clone(), answer.text().await.unwrap())
+    let response = request.bearer_auth(&reader.token).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    (response.headers().clone(), response.text().await.unwrap())
 }
 
-/// What the log holds of a reader, as the export should show it.
+/// A reader's events in the log, in the form of the export.
 fn expected(log: &[Stored], reader: &Reader) -> Vec<Value> {
     let mut events: Vec<(&Stored, Value)> = log
         .iter()
@@ -36,8 +36,8 @@ fn expected(log: &[Stored], reader: &Reader) -> Vec<Value> {
     events.collect()
 }
 
-/// The events of an export, one after the other.
-fn shown(export: &Value) -> Vec<Value> {
+/// The events of an export, in order.
+fn exported(export: &Value) -> Vec<Value> {
     let sessions = export["sessions"].as_array().unwrap().iter();
     let events = sessions.flat_map(|session| {
         let events = session["events"].as_array().unwrap().iter();
@@ -52,7 +52,7 @@ fn shown(export: &Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn an_export_is_what_the_log_holds_of_the_reader_and_of_nobody_else() {
+async fn export_equals_the_readers_events_in_the_log() {
     let app = App::start().await;
     all_live_a_little(&app, 1..5).await;
     let log = check::log(&app.pool).await;
@@ -65,16 +65,16 @@ async fn an_export_is_what_the_log_holds_of_the_reader_and_of_nobody_else() {
     assert_eq!(file, "attachment; filename=\"reading-sessions.json\"");
     let export: Value = serde_json::from_str(&export).unwrap();
     assert_eq!(export["reader_id"], reader.id.to_string());
-    let wanted = expected(&log, &reader);
-    assert!(wanted.len() > 10);
-    assert_eq!(shown(&export), wanted);
+    let expected_events = expected(&log, &reader);
+    assert!(expected_events.len() > 10);
+    assert_eq!(exported(&export), expected_events);
 
-    // A stranger's is empty, and whole.
+    // The export of a reader without sessions is empty and complete.
     let (_, export) = text(&app, &app.reader(), "?format=json").await;
     let export: Value = serde_json::from_str(&export).unwrap();
     assert_eq!(export["sessions"], json!([]));
 
-    // An operator gets the same.
+    // The operator command exports the same.
     let path = std::env::temp_dir().join(format!("export-{}.json", reader.id));
     let written = command(&app.corner)
         .args(["reader", "export", &reader.id.to_string(), "--out"])
@@ -82,8 +82,8 @@ async fn an_export_is_what_the_log_holds_of_the_reader_and_of_nobody_else() {
         .output();
     assert!(written.await.unwrap().status.success());
     let export: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(shown(&export), wanted);
-    // A file that is there is not written over.
+    assert_eq!(exported(&export), expected_events);
+    // The command does not overwrite an existing file.
     let again = command(&app.corner)
         .args(["reader", "export", &reader.id.to_string(), "--out"])
         .arg(&path)
@@ -95,7 +95,7 @@ async fn an_export_is_what_the_log_holds_of_the_reader_and_of_nobody_else() {
         .output();
     assert_eq!(none.await.unwrap().status.code(), Some(1));
 
-    // Nothing, once it is erased.
+    // After an erasure, the export is empty.
     let _ = reader.erase().await.ok();
     let (_, export) = text(&app, &reader, "").await;
     let export: Value = serde_json::from_str(&export).unwrap();
@@ -103,7 +103,7 @@ async fn an_export_is_what_the_log_holds_of_the_reader_and_of_nobody_else() {
 }
 
 #[tokio::test]
-async fn an_export_as_csv_is_a_row_an_event_however_odd_the_texts() {
+async fn csv_export_has_one_row_per_event_and_quotes_texts() {
     let app = App::start().await;
     let reader = app.reader();
     let start = json!({
@@ -143,32 +143,32 @@ async fn an_export_as_csv_is_a_row_an_event_however_odd_the_texts() {
         .problem(422);
 }
 
-/// Rows and cells (RFC 4180).
+/// The rows and cells of a CSV text (RFC 4180).
 fn parsed(csv: &str) -> Vec<Vec<String>> {
     let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
     let mut quoted = false;
-    let mut letters = csv.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '"' if quoted && letters.peek() == Some(&'"') => {
-                letters.next();
+    let mut chars = csv.chars().peekable();
+    while let Some(char) = chars.next() {
+        match char {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
                 cell.push('"');
             }
             '"' => quoted = !quoted,
             ',' if !quoted => row.push(std::mem::take(&mut cell)),
             '\r' if !quoted => {
-                assert_eq!(letters.next(), Some('\n'));
+                assert_eq!(chars.next(), Some('\n'));
                 row.push(std::mem::take(&mut cell));
                 rows.push(std::mem::take(&mut row));
             }
             other => cell.push(other),
         }
     }
-    assert!(row.is_empty() && cell.is_empty(), "the last row ends too");
+    assert!(row.is_empty() && cell.is_empty(), "the last row ends with CRLF");
     rows
 }
 
-/// Sessions of a reader, straight into the log: each a start and nine updates.
+/// Inserts sessions directly into the log, each with a start and nine updates.
 async fn many_sessions(app: &App, reader: &Reader, count: i32) {
     sqlx::query(
         "insert into events
@@ -195,18 +195,18 @@ async fn many_sessions(app: &App, reader: &Reader, count: i32) {
 }
 
 #[tokio::test]
-async fn an_export_of_many_pages_is_whole_and_waits_for_a_slow_reader_without_a_connection() {
+async fn slow_export_is_complete_and_holds_no_connection() {
     let app = App::with(|settings| settings.database.database_pool_size = 1).await;
     let reader = app.reader();
     many_sessions(&app, &reader, 3_000).await;
     let log = check::log(&app.pool).await;
     let (_, export) = text(&app, &reader, "").await;
     assert_eq!(
-        shown(&serde_json::from_str(&export).unwrap()),
+        exported(&serde_json::from_str(&export).unwrap()),
         expected(&log, &reader)
     );
 
-    // Readers who ask, and take little of what they get.
+    // Clients that request the export and read only its first bytes.
     let address = app.url.strip_prefix("http://").unwrap();
     let address = address.split_once('/').unwrap().0.to_owned();
     let mut slow = Vec::new();
@@ -217,17 +217,17 @@ async fn an_export_of_many_pages_is_whole_and_waits_for_a_slow_reader_without_a_
             reader.token
         );
         connection.write_all(request.as_bytes()).unwrap();
-        let mut head = [0; 64];
+        let mut start = [0; 64];
         connection = tokio::task::spawn_blocking(move || {
-            connection.read_exact(&mut head).unwrap();
-            assert!(head.starts_with(b"HTTP/1.1 200"));
+            connection.read_exact(&mut start).unwrap();
+            assert!(start.starts_with(b"HTTP/1.1 200"));
             connection
         })
         .await
         .unwrap();
         slow.push(connection);
     }
-    // The only connection to Postgres is there for others all the same.
+    // The only Postgres connection stays available to other requests.
     let other = app.reader();
     let session = id(&other.start(Uuid::new_v4()).await.ok());
     let _ = other.session(session).await.ok();

@@ -1,4 +1,4 @@
-//! Who is turned away, and what is not understood.
+//! Requests that the admin API rejects: wrong callers, bad input and rate limits.
 
 use std::num::NonZeroU32;
 
@@ -16,26 +16,26 @@ pub async fn refusals(contract: &Contract) {
     let reader = app.reader_with_token(Uuid::new_v4(), app.reader().token);
     for (operation, method, call) in CALLS {
         let without = app.client.request(method.clone(), path(call));
-        let answer = Answer::read(without.send().await.unwrap()).await.unwrap();
-        contract.holds(operation, 401, &answer);
-        assert_eq!(answer.problem(401), "Not authenticated");
-        let asked = reader.at(&path(""));
-        let answer = asked.call(method, call, None).await;
-        contract.holds(operation, 403, &answer);
-        assert_eq!(answer.problem(403), "This needs an operator's token");
+        let response = Answer::read(without.send().await.unwrap()).await.unwrap();
+        contract.holds(operation, 401, &response);
+        assert_eq!(response.problem(401), "Not authenticated");
+        let as_reader = reader.at(&path(""));
+        let response = as_reader.call(method, call, None).await;
+        contract.holds(operation, 403, &response);
+        assert_eq!(response.problem(403), "This needs an operator's token");
     }
     for (operation, call) in [
-        ("pause", "/projections/cooks/pause"),
-        ("resume", "/projections/cooks/resume"),
-        ("replay", "/projections/cooks/replay"),
+        ("pause", "/projections/unknown/pause"),
+        ("resume", "/projections/unknown/resume"),
+        ("replay", "/projections/unknown/replay"),
         ("retry", "/dead-letters/history.1/retry"),
         ("discard", "/dead-letters/history.1/discard"),
-        ("runJob", "/jobs/cooking/run"),
+        ("runJob", "/jobs/unknown/run"),
     ] {
         contract.holds(operation, 404, &post(&operator, call).await);
     }
-    let answer = get(&operator, "/dead-letters/history.1").await;
-    contract.holds("deadLetter", 404, &answer);
+    let response = get(&operator, "/dead-letters/history.1").await;
+    contract.holds("deadLetter", 404, &response);
     for (operation, method, call) in [
         ("dailyStatsOfAll", Method::GET, "/stats/daily?days=0"),
         ("dailyStatsOfAll", Method::GET, "/stats/daily?days=367"),
@@ -48,7 +48,7 @@ pub async fn refusals(contract: &Contract) {
         ),
         ("deadLetters", Method::GET, "/dead-letters?limit=101"),
         ("deadLetters", Method::GET, "/dead-letters?state=lost"),
-        ("deadLetters", Method::GET, "/dead-letters?projection=cooks"),
+        ("deadLetters", Method::GET, "/dead-letters?projection=unknown"),
         ("deadLetters", Method::GET, "/dead-letters?after=nonsense"),
         ("deadLetter", Method::GET, "/dead-letters/nonsense"),
         ("retry", Method::POST, "/dead-letters/nonsense/retry"),
@@ -59,8 +59,8 @@ pub async fn refusals(contract: &Contract) {
             "/projections/history/replay?restart=maybe",
         ),
     ] {
-        let answer = operator.call(method, call, None).await;
-        contract.holds(operation, 422, &answer);
+        let response = operator.call(method, call, None).await;
+        contract.holds(operation, 422, &response);
     }
     let nothing = get(&operator, "/nothing").await.problem(404);
     assert_eq!(nothing, "There is nothing at this address");
@@ -69,7 +69,7 @@ pub async fn refusals(contract: &Contract) {
     let _ = put.problem(405);
 }
 
-pub async fn too_many(contract: &Contract) {
+pub async fn rate_limits(contract: &Contract) {
     let app = App::with(|settings| {
         settings.rate_limit.low_frequency = NonZeroU32::MIN;
         settings.rate_limit.auth = NonZeroU32::MIN;
@@ -79,10 +79,10 @@ pub async fn too_many(contract: &Contract) {
         let operator = app.operator();
         let first = operator.call(method.clone(), call, None).await;
         assert_eq!(first.header("x-ratelimit-limit"), "1");
-        let answer = operator.call(method, call, None).await;
-        contract.holds(operation, 429, &answer);
+        let response = operator.call(method, call, None).await;
+        contract.holds(operation, 429, &response);
     }
-    // Bad tokens are counted by address, also at this door.
+    // The admin listener, too, counts bad tokens by client address.
     let stranger = app.reader_with_token(Uuid::new_v4(), "nonsense".to_owned());
     let stranger = stranger.at(&format!("{}/api/v1/admin", app.admin_url));
     let _ = get(&stranger, "/projections").await.problem(401);

@@ -1,9 +1,9 @@
-//! Every kind of key, and every way to pretend.
+//! Every kind of key, and every kind of forged or invalid token.
 
 use axum::http::HeaderValue;
 use serde_json::{Value, json};
-use services::api::auth::Keys;
-use services::config::{AuthArgs, Secret};
+use api::auth::Keys;
+use server::config::{AuthArgs, Secret};
 use tests::issuer::{Issuer, SigningKey, hs256, message};
 use tests::process::{command, executable};
 use tests::reader::id;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{by_file, by_url, call, claims, claims_with, now, refused};
 
 #[tokio::test]
-async fn each_kind_of_key_opens_the_door() {
+async fn token_of_each_key_type_is_accepted() {
     let keys = [
         SigningKey::rsa("one"),
         SigningKey::ec("two"),
@@ -27,14 +27,14 @@ async fn each_kind_of_key_opens_the_door() {
         let reader = app.reader_with_token(user, token);
         let session = reader.start(Uuid::new_v4()).await.ok();
         assert_eq!(session["user_id"], json!(user), "{}", key.algorithm());
-        // The second time it is known.
+        // The second request uses the cached token.
         assert_eq!(reader.session(id(&session)).await.ok()["id"], session["id"]);
     }
     assert_eq!(issuer.fetches(), 1);
 }
 
 #[tokio::test]
-async fn a_public_key_is_no_secret_and_no_token_chooses_its_algorithm() {
+async fn forged_key_algorithm_or_key_id_is_rejected() {
     let (rsa, ec, ed) = (
         SigningKey::rsa("rsa"),
         SigningKey::ec("ec"),
@@ -63,7 +63,7 @@ async fn a_public_key_is_no_secret_and_no_token_chooses_its_algorithm() {
             bad.push(format!("{}.", message(&header, &claims)));
             bad.push(key.token_with(&header, &claims));
         }
-        // A good signature under another key's name, algorithm, or both.
+        // A valid signature with another key's id, algorithm, or both.
         for other in [&rsa, &ec, &ed] {
             if other.kid != key.kid {
                 bad.push(key.token_with(
@@ -83,13 +83,13 @@ async fn a_public_key_is_no_secret_and_no_token_chooses_its_algorithm() {
             bad.push(key.token_with(&json!({ "alg": algorithm, "kid": key.kid }), &claims));
         }
     }
-    // Names are looked up as they are; several keys need one.
+    // Key ids are compared literally, and required if there are several keys.
     for kid in ["", "RSA", "rsa ", "../rsa", "rsa\0", "' or 1=1 --"] {
         bad.push(rsa.token_with(&json!({ "alg": "RS256", "kid": kid }), &claims));
     }
     bad.push(rsa.token_with(&json!({ "alg": "RS256" }), &claims));
     bad.push(rsa.token_with(&json!({ "alg": "RS256", "kid": ["rsa"] }), &claims));
-    // A key that the token brings along, or says where to find.
+    // A key that the token contains or links to.
     bad.push(stranger.token(&claims));
     for extra in [
         json!({ "jwk": stranger.jwk() }),
@@ -101,7 +101,7 @@ async fn a_public_key_is_no_secret_and_no_token_chooses_its_algorithm() {
         header.as_object_mut().unwrap().extend(extra);
         bad.push(stranger.token_with(&header, &claims));
     }
-    // Extensions that would have to be understood.
+    // Critical extensions, which a verifier must understand (RFC 7515, 4.1.11).
     for critical in [json!(["exp"]), json!(["b64"]), json!([]), json!(null)] {
         let header = json!({ "alg": "RS256", "kid": "rsa", "crit": critical, "b64": true });
         bad.push(rsa.token_with(&header, &claims));
@@ -112,25 +112,25 @@ async fn a_public_key_is_no_secret_and_no_token_chooses_its_algorithm() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_alone_needs_no_name() {
+async fn single_key_needs_no_key_id() {
     let (one, two) = (SigningKey::ed("one"), SigningKey::ed("two"));
-    let nameless = one.token_with(&json!({ "alg": "EdDSA" }), &claims());
+    let without_id = one.token_with(&json!({ "alg": "EdDSA" }), &claims());
     let (args, _file) = by_file(&[&one]);
-    assert!(Keys::new(&args).unwrap().verify(&nameless).await.is_ok());
+    assert!(Keys::new(&args).unwrap().verify(&without_id).await.is_ok());
     let (args, _file) = by_file(&[&one, &two]);
-    assert!(refused(&Keys::new(&args).unwrap(), &nameless).await);
+    assert!(refused(&Keys::new(&args).unwrap(), &without_id).await);
 }
 
 #[tokio::test]
-async fn claims_that_do_not_hold_are_refused() {
+async fn invalid_claims_are_rejected() {
     let key = SigningKey::ec("a");
     let (args, _file) = by_file(&[&key]);
-    let secret = "of the tests, and 32 bytes or more";
+    let secret = "a test secret of 32 bytes or more";
     let shared = AuthArgs {
         jwt_secret: Some(Secret::from(secret.to_owned())),
         ..AuthArgs::default()
     };
-    let named = |args: AuthArgs| AuthArgs {
+    let with_issuer = |args: AuthArgs| AuthArgs {
         jwt_issuer: Some("https://issuer".to_owned()),
         jwt_audience: Some("reading".to_owned()),
         ..args
@@ -142,7 +142,7 @@ async fn claims_that_do_not_hold_are_refused() {
         all.as_object_mut().unwrap().extend(changes);
         claims_with(&all)
     };
-    for (args, public) in [(named(args), true), (named(shared), false)] {
+    for (args, public) in [(with_issuer(args), true), (with_issuer(shared), false)] {
         let keys = Keys::new(&args).unwrap();
         let sign = |claims: &Value| {
             if public {
@@ -194,7 +194,7 @@ async fn claims_that_do_not_hold_are_refused() {
 }
 
 #[tokio::test]
-async fn a_subject_is_one_reader_and_a_scope_makes_an_operator() {
+async fn subject_identifies_the_reader_and_scope_the_operator() {
     let key = SigningKey::rsa("a");
     let (args, _file) = by_file(&[&key]);
     let keys = Keys::new(&args).unwrap();
@@ -215,7 +215,7 @@ async fn a_subject_is_one_reader_and_a_scope_makes_an_operator() {
 }
 
 #[tokio::test]
-async fn garbage_is_answered_as_a_bad_token() {
+async fn malformed_token_returns_401() {
     let key = SigningKey::ed("a");
     let (args, _file) = by_file(&[&key]);
     let keys = Keys::new(&args).unwrap();
@@ -258,19 +258,19 @@ async fn garbage_is_answered_as_a_bad_token() {
     .await;
     assert_eq!(status, 401);
 
-    // A head of a megabyte does not come as far as to be a token.
+    // Headers of a megabyte are rejected before the token is parsed.
     let huge = format!("{}.{payload}.{signature}", "A".repeat(1024 * 1024));
     assert!(refused(&keys, &huge).await);
-    let answer = app.client.get(format!("{}/active", app.url));
-    let answer = answer.bearer_auth(&huge).send().await;
-    // The connection may end while the head is still on its way.
-    assert!(answer.map_or(true, |answer| answer.status() == 431));
+    let request = app.client.get(format!("{}/active", app.url));
+    let response = request.bearer_auth(&huge).send().await;
+    // The connection may close while the client still sends the headers.
+    assert!(response.map_or(true, |response| response.status() == 431));
     let bearer = format!("Bearer {good}").try_into().unwrap();
     assert_eq!(call(&app, bearer).await.0, 200);
 }
 
 #[tokio::test]
-async fn two_sources_of_keys_are_an_error_and_public_keys_do_not_sign() {
+async fn two_key_sources_or_signing_with_public_keys_fail() {
     let corner = Stack::shared().await.corner().await;
     let (args, file) = by_file(&[&SigningKey::ed("a")]);
     let file = file.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! What is wrong with a request, operation by operation.
+//! Requests that the API rejects, by operation.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,13 +9,13 @@ use uuid::Uuid;
 
 use super::{OPERATIONS, good_body, reading, takes_body};
 
-/// What is wrong with a request: operation, path, body, status.
+/// Sends each bad request and checks the response.
 pub async fn refusals(contract: &Contract) {
     let app = App::start().await;
     let (reader, active) = reading(&app).await;
     let (other, theirs) = reading(&app).await;
     let ended = id(&reader.end(active, json!({})).await.ok());
-    let taken = domain::SessionId::at(services::clock::now()).uuid();
+    let taken = domain::SessionId::at(eventlog::clock::now()).uuid();
     let start_taken = json!({ "book_id": Uuid::new_v4(), "session_id": taken });
     let _ = other.start_with(start_taken.clone()).await.ok();
 
@@ -180,17 +180,17 @@ pub async fn refusals(contract: &Contract) {
         ),
     ];
     for (operation, method, path, body, status) in cases {
-        let answer = reader.call(method, &path, body).await;
-        contract.holds(operation, status, &answer);
+        let response = reader.call(method, &path, body).await;
+        contract.holds(operation, status, &response);
     }
     for (operation, method, path) in OPERATIONS {
         let path = path.replace("{id}", &ended.to_string());
-        let mut nobody = reader.clone();
-        nobody.token = "x".into();
-        let answer = nobody
+        let mut unauthenticated = reader.clone();
+        unauthenticated.token = "x".into();
+        let response = unauthenticated
             .call(method.clone(), &path, good_body(operation, ended))
             .await;
-        contract.holds(operation, 401, &answer);
+        contract.holds(operation, 401, &response);
         if !takes_body(&method) {
             continue;
         }
@@ -206,8 +206,8 @@ pub async fn refusals(contract: &Contract) {
                 .bearer_auth(&reader.token)
                 .header("content-type", kind);
             let response = request.body(body).send().await.unwrap();
-            let answer = Answer::read(response).await.unwrap();
-            contract.holds(operation, status, &answer);
+            let response = Answer::read(response).await.unwrap();
+            contract.holds(operation, status, &response);
         }
     }
 }

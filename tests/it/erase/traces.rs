@@ -1,20 +1,20 @@
-//! Where texts of a reader are found: in any column of any row of any table, and
-//! in any key of Redis.
+//! Searches every row of every table and every cache entry in Redis for a reader's
+//! texts.
 
 use eventlog::Stored;
 use serde_json::Value;
 use tests::{App, Reader};
 
-/// What only this reader said: texts with the tag, and the ids of the books.
+/// Texts that only this reader sent: those with the tag, and the books' ids.
 pub fn texts(tag: &str, log: &[Stored], reader: &Reader) -> Vec<String> {
     let mut texts = vec![tag.to_owned()];
     for event in log {
         let payload: Value = serde_json::from_str(&event.payload).unwrap();
         if payload["reader_id"] == reader.id.to_string() {
-            let said = ["book_id", "locator", "device_id"].map(|field| &payload[field]);
+            let own = ["book_id", "locator", "device_id"].map(|field| &payload[field]);
             let book = ["title", "author"].map(|field| &payload["book"][field]);
-            let said = said.into_iter().chain(book).filter_map(Value::as_str);
-            texts.extend(said.map(str::to_owned));
+            let own = own.into_iter().chain(book).filter_map(Value::as_str);
+            texts.extend(own.map(str::to_owned));
         }
     }
     texts.sort();
@@ -22,7 +22,7 @@ pub fn texts(tag: &str, log: &[Stored], reader: &Reader) -> Vec<String> {
     texts
 }
 
-/// The places where one of the texts is, each with the text.
+/// The tables and Redis entries that contain one of the texts, each with the text.
 pub async fn found(app: &App, texts: &[String]) -> Vec<String> {
     let mut rows = everything(app).await;
     rows.extend(in_redis(app).await);

@@ -1,5 +1,5 @@
-//! Erasures that meet others on their way: traffic, kills, dead letters, and
-//! those who would write over what is not erased.
+//! Erasures during other activity: concurrent commands, kills, dead letters, a NATS
+//! outage, and attempts to overwrite events that are not erased.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use domain::ReaderId;
 use eventlog::erase;
 use reqwest::Method;
 use serde_json::json;
-use services::config::Role;
+use server::config::Role;
 use tests::app::until;
 use tests::process::{Process, command};
 use tests::reader::id;
 use tests::{App, Reader, Stack, app, check, stream, unknown};
 use uuid::Uuid;
 
-use super::{EVENTS, much_to_tell, overwritten};
+use super::{EVENTS, write_sessions, overwritten};
 
 #[tokio::test]
-async fn an_update_in_a_race_is_erased_too_or_finds_nothing() {
+async fn concurrent_update_is_erased_or_returns_404() {
     let app = App::start().await;
     let other = app.beside(&[Role::Api]).await;
     for _ in 0..10 {
@@ -26,16 +26,16 @@ async fn an_update_in_a_race_is_erased_too_or_finds_nothing() {
         let updating = async |reader: Reader| {
             let mut taken = 0;
             loop {
-                let answer = reader.update(session, 20.0).await;
-                match answer.status.as_u16() {
+                let response = reader.update(session, 20.0).await;
+                match response.status.as_u16() {
                     200 => taken += 1,
                     404 => return taken,
-                    status => panic!("{status}: {}", answer.body),
+                    status => panic!("{status}: {}", response.body),
                 }
             }
         };
         let erasing = async {
-            // In the middle of it.
+            // Erase in the middle of the updates.
             while reader.session(session).await.ok()["version"].as_i64() < Some(5) {}
             reader.erase().await.ok()
         };
@@ -45,7 +45,7 @@ async fn an_update_in_a_race_is_erased_too_or_finds_nothing() {
             erasing
         );
         assert_eq!(erased["sessions"], 1);
-        // The start, what was taken, and that it is erased.
+        // The start, the accepted updates, and the erasure.
         let last: i64 =
             sqlx::query_scalar("select max(sequence) from events where aggregate_id = $1")
                 .bind(session.to_string())
@@ -61,28 +61,28 @@ async fn an_update_in_a_race_is_erased_too_or_finds_nothing() {
 }
 
 #[tokio::test]
-async fn an_erasure_that_is_killed_in_the_middle_is_finished_by_the_next_process() {
+async fn killed_erasure_is_finished_by_the_next_process() {
     let stack = Stack::own().await;
     let corner = stack.corner().await;
     let pool = app::pool(&corner).await;
     let process = Process::start(&corner).await;
     let reader = Reader::of(Uuid::new_v4()).at(&process.url);
-    let sessions = much_to_tell(&reader, "Erika").await;
+    let sessions = write_sessions(&reader, "Erika").await;
     app::settled(&pool, &corner).await;
 
-    // Who writes over an event waits for this.
-    let mut held = pool.begin().await.unwrap();
+    // The overwrite of events waits for this lock.
+    let mut lock = pool.begin().await.unwrap();
     sqlx::query("select from events where aggregate_id = $1 for update")
         .bind(sessions[0].to_string())
-        .execute(&mut *held)
+        .execute(&mut *lock)
         .await
         .unwrap();
     let _ = reader.erase().await.ok();
-    waits(&pool, true).await;
+    wait_for_overwrite(&pool, true).await;
     process.kill().await;
-    // Postgres gives up for the one that is gone.
-    waits(&pool, false).await;
-    held.rollback().await.unwrap();
+    // Postgres cancels the statement of the killed process.
+    wait_for_overwrite(&pool, false).await;
+    lock.rollback().await.unwrap();
     let reader_id = ReaderId::from(reader.id);
     let erasure = erase::find(&pool, reader_id).await.unwrap().unwrap();
     assert_eq!((erasure.events, erasure.done_at), (0, None));
@@ -100,11 +100,11 @@ async fn an_erasure_that_is_killed_in_the_middle_is_finished_by_the_next_process
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it is not finished");
+    panic!("the erasure was not finished");
 }
 
-/// Waits until somebody writes over events, or nobody does.
-async fn waits(pool: &sqlx::PgPool, wanted: bool) {
+/// Waits until events are being overwritten, or no longer are.
+async fn wait_for_overwrite(pool: &sqlx::PgPool, wanted: bool) {
     for _ in 0..2_000 {
         let writes: bool = sqlx::query_scalar(
             "select exists (
@@ -121,11 +121,11 @@ async fn waits(pool: &sqlx::PgPool, wanted: bool) {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("somebody writes over events: {}", !wanted);
+    panic!("overwriting events: {}, expected {wanted}", !wanted);
 }
 
 #[tokio::test]
-async fn no_dead_letter_holds_an_erasure_back_or_outlives_it() {
+async fn erasure_removes_dead_letters_and_is_not_blocked_by_them() {
     let app = App::start().await;
     app.settled().await;
     let reader = app.reader();
@@ -136,24 +136,24 @@ async fn no_dead_letter_holds_an_erasure_back_or_outlives_it() {
     let _ = unknown::follow(&app.pool, session).await;
     let parked = unknown::append(&app.pool, discarded).await;
     app.settled().await;
-    let letters = async || -> i64 {
+    let dead_letters = async || -> i64 {
         sqlx::query_scalar("select count(*) from dead_letters")
             .fetch_one(&app.pool)
             .await
             .unwrap()
     };
-    assert!(letters().await >= 9, "{}", letters().await);
-    let discard = projections::dead_letter::LetterId {
+    assert!(dead_letters().await >= 9, "{}", dead_letters().await);
+    let discard = projections::dead_letters::LetterId {
         projection: "history".to_owned(),
         global_position: parked,
     };
     assert!(waiting < parked);
-    let done = projections::dead_letter::discard(&app.pool, &discard);
+    let done = projections::dead_letters::discard(&app.pool, &discard);
     assert!(done.await.unwrap());
 
     assert_eq!(reader.erase().await.ok()["sessions"], 2);
     app.settled().await;
-    assert_eq!(letters().await, 0);
+    assert_eq!(dead_letters().await, 0);
     let _ = overwritten(&app, &reader).await;
     check::everything(&app).await;
     for projection in ["history", "daily_stats"] {
@@ -162,12 +162,12 @@ async fn no_dead_letter_holds_an_erasure_back_or_outlives_it() {
             .status();
         assert!(replayed.await.unwrap().success());
     }
-    assert_eq!(letters().await, 0);
+    assert_eq!(dead_letters().await, 0);
     check::everything(&app).await;
 }
 
 #[tokio::test]
-async fn only_what_is_erased_is_written_over_and_only_by_that_it_is() {
+async fn only_erased_events_can_be_overwritten() {
     let app = App::with(|settings| settings.roles = vec![Role::Api]).await;
     let (reader, other) = (app.reader(), app.reader());
     let erased = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -176,7 +176,7 @@ async fn only_what_is_erased_is_written_over_and_only_by_that_it_is() {
     let tombstone = "select event_type, event_version, payload, metadata from events
         where event_type = 'SessionErased'";
     for (session, change) in [
-        // Of another session, though by the same words.
+        // A session that is not erased, with the content of an erased event.
         (
             kept,
             format!("(event_type, event_version, payload, metadata) = ({tombstone})"),
@@ -224,7 +224,7 @@ async fn only_what_is_erased_is_written_over_and_only_by_that_it_is() {
 }
 
 #[tokio::test]
-async fn an_operator_erases_a_reader_when_that_is_meant() {
+async fn operator_erases_a_reader_after_confirmation() {
     let app = App::with(|settings| {
         settings.roles = vec![Role::Api, Role::Relay, Role::Projections];
     })
@@ -235,59 +235,59 @@ async fn an_operator_erases_a_reader_when_that_is_meant() {
         let mut arguments = vec!["reader", "erase", &id];
         arguments.extend(more);
         let output = command(&app.corner).args(arguments).output().await.unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8(said).unwrap())
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
     };
-    let (code, said) = run(&["--yes"]).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("holds no session of reader"), "{said}");
+    let (code, text) = run(&["--yes"]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("holds no session of reader"), "{text}");
 
-    let _ = much_to_tell(&reader, "Erika").await;
-    let (code, said) = run(&[]).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("4 sessions with 11 events"), "{said}");
-    assert!(said.contains("--yes"), "{said}");
+    let _ = write_sessions(&reader, "Erika").await;
+    let (code, text) = run(&[]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("4 sessions with 11 events"), "{text}");
+    assert!(text.contains("--yes"), "{text}");
     assert!(reader.active().await.ok().is_object());
 
-    // Begun by the reader, and finished by the operator.
+    // The reader requests an erasure, and the operator finishes it.
     let _ = reader.erase().await.ok();
-    let (code, said) = run(&[]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, text) = run(&[]).await;
+    assert_eq!(code, Some(0), "{text}");
     assert!(
-        said.contains("11 events in the log are written over"),
-        "{said}"
+        text.contains("11 events in the log are written over"),
+        "{text}"
     );
-    let (code, said) = run(&[]).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("was erased at"), "{said}");
+    let (code, text) = run(&[]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("was erased at"), "{text}");
 
     let _ = reader.start(Uuid::new_v4()).await.ok();
-    let (code, said) = run(&["--yes"]).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("1 sessions of reader"), "{said}");
+    let (code, text) = run(&["--yes"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("1 sessions of reader"), "{text}");
     assert_eq!(reader.active().await.ok(), json!(null));
     check::everything(&app).await;
 }
 
 #[tokio::test]
-async fn what_is_erased_while_nats_is_away_is_published_as_it_was_written_over() {
+async fn events_erased_in_a_nats_outage_are_published_overwritten() {
     let app = App::on(Stack::own().await).await;
     let (reader, other) = (app.reader(), app.reader());
     let session = id(&other.start(Uuid::new_v4()).await.ok());
     app.settled().await;
     app.stack.servers.lock().await.nats.kill().unwrap();
-    // More than is published at once, and then what nobody may see.
+    // More events than the relay publishes at once, followed by the erased ones.
     let update = json!({ "session_id": session, "current_position": 50 });
     for _ in 0..12 {
         let updates = json!({ "updates": vec![&update; 50] });
         let batch = other.call(Method::POST, "/batch-update", Some(updates));
         assert_eq!(batch.await.ok()["success_count"], 50);
     }
-    let _ = much_to_tell(&reader, "Erika").await;
+    let _ = write_sessions(&reader, "Erika").await;
     assert_eq!(reader.erase().await.status, 202);
     let _ = overwritten(&app, &reader).await;
-    // What it was publishing, it gives up.
-    until("the relay gives up", async || {
+    // The relay abandons its current batch and stops leading.
+    until("the relay stops leading", async || {
         app.metrics().await.count("reading_sessions_relay_leads") == 0
     })
     .await;

@@ -1,4 +1,4 @@
-//! Events of other builds and of other times.
+//! Events that other builds wrote, and events recorded in the past.
 
 use domain::{SessionId, Timestamp};
 use eventlog::read;
@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::{ALL, ids, lines};
 
-/// Writes an event as another build might have.
+/// Appends an event as another build could have written it.
 async fn insert(pool: &PgPool, version: &str, payload: &str, at: Timestamp) -> String {
-    let session = SessionId::at(services::clock::now()).to_string();
+    let session = SessionId::at(eventlog::clock::now()).to_string();
     sqlx::query(
         "insert into events (aggregate_id, sequence, aggregate_type, event_type,
             event_version, payload, metadata, recorded_at)
@@ -28,16 +28,16 @@ async fn insert(pool: &PgPool, version: &str, payload: &str, at: Timestamp) -> S
 }
 
 #[tokio::test]
-async fn what_cannot_be_decoded_is_printed_and_marked() {
+async fn undecodable_events_are_printed_and_marked() {
     let corner = Stack::shared().await.corner().await;
     let pool = app::pool(&corner).await;
     let reader = Uuid::new_v4();
-    let now = services::clock::now();
+    let now = eventlog::clock::now();
     let future = json!({ "reader_id": reader, "mood": "cheerful" }).to_string();
     let good = include_str!("../../../eventlog/fixtures/position_updated.v1.json");
     let written = [
         insert(&pool, "99", &future, now).await,
-        insert(&pool, "1", "{\n\"nobody\": 1e999}", now).await,
+        insert(&pool, "1", "{\n\"unknown\": 1e999}", now).await,
         insert(&pool, "1", good, now).await,
     ];
     assert_eq!(ids(&corner, &ALL).await, written);
@@ -56,9 +56,9 @@ async fn what_cannot_be_decoded_is_printed_and_marked() {
     assert_eq!(reason, "PositionUpdated of version 99 is not known");
     assert_eq!(future["type"], "reading.session.position_updated.v99");
     assert_eq!(future["data"]["mood"], "cheerful");
-    // As it was written, whatever it is.
+    // The payload is printed unchanged.
     for part in [
-        r#""data":{ "nobody": 1e999}"#,
+        r#""data":{ "unknown": 1e999}"#,
         r#""undecodable":"the payload does not fit"#,
         r#""partitionkey":"00000000-0000-0000-0000-000000000000""#,
     ] {
@@ -73,23 +73,23 @@ async fn what_cannot_be_decoded_is_printed_and_marked() {
         "{}",
         text[0]
     );
-    assert!(text[1].contains(r#"{ "nobody": 1e999}"#), "{}", text[1]);
+    assert!(text[1].contains(r#"{ "unknown": 1e999}"#), "{}", text[1]);
     assert!(text[2].contains("at 20.5 %"), "{}", text[2]);
 }
 
 #[tokio::test]
-async fn since_begins_with_the_first_event_that_was_written_then() {
+async fn since_starts_at_the_first_event_after_that_time() {
     let corner = Stack::shared().await.corner().await;
     let pool = app::pool(&corner).await;
     assert_eq!(
         read::before_time(&pool, Timestamp::MIN_UTC).await.unwrap(),
         0
     );
-    let now = services::clock::now();
-    // Uneven, and some at the same time.
+    let now = eventlog::clock::now();
+    // Uneven intervals, with some events at the same time.
     let minutes = [600, 500, 500, 120, 119, 61, 59, 59, 8, 1];
     for minute in minutes {
-        // Positions have holes.
+        // Skip a global position, so that there are gaps.
         sqlx::query("select nextval('events_global_position')")
             .execute(&pool)
             .await
