@@ -1,5 +1,6 @@
-//! I7 and I8 against clients that mean no good: each ends with a refusal or a
-//! closed connection, soon; the others are served as ever; memory stays flat.
+//! Promises I7 (bounded latency and memory) and I8 (bad input leaves no state)
+//! against hostile clients. Each hostile request soon ends with a 4xx response
+//! or a closed connection. Other clients are still served, and memory stays flat.
 
 mod http1;
 mod http2;
@@ -8,23 +9,24 @@ mod wire;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use api::serve::Limits;
 use futures::StreamExt;
 use futures::stream;
-use services::api::serve::Limits;
 use tests::process::Process;
 use tests::reader::id;
-use tests::{App, Reader, Stack, check};
+use tests::{App, Reader, Stack, invariants, scaled};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use wire::{BOUND, Sends, answers, exchange};
+use wire::{CASE_TIMEOUT, Input, exchange, responses};
 
-/// How many hostile clients there are at a time.
-const AT_ONCE: usize = 32;
+/// Hostile clients that run concurrently.
+const CONCURRENCY: usize = 32;
 
-/// Where the hostile clients call, with a good token of a reader who has an
-/// active session: they are past the door, and as far in as they can come.
+/// The address that hostile clients call, with a valid token of a reader who
+/// has an active session. The service therefore processes their requests as far
+/// as it can.
 #[derive(Clone, Debug)]
 struct Target {
     address: SocketAddr,
@@ -32,40 +34,41 @@ struct Target {
     session: Uuid,
 }
 
-/// One of the corpus.
+/// A hostile client and the expected end of its connection.
 #[derive(Clone, Debug)]
 struct Case {
     name: String,
-    sends: Sends,
+    input: Input,
     expect: Expect,
-    /// Whether it takes much time.
+    /// Takes long; runs only in some rounds of the memory test.
     heavy: bool,
 }
 
-/// How it must end. Every HTTP/1.1 connection must be closed, too.
+/// The expected end. In addition, every HTTP/1.1 connection must be closed.
 #[derive(Clone, Copy, Debug)]
 enum Expect {
-    /// A refusal by the service, as a problem with this status.
+    /// A problem document with this status.
     Problem(u16),
-    /// A refusal of what is not HTTP, with this status and without a body.
-    Bare(u16),
-    /// One of these two, unless the connection was closed before the client
-    /// had sent so much that it came to read.
-    Cut(u16),
-    /// No answer.
+    /// A response with this status and without a body, to malformed HTTP.
+    StatusOnly(u16),
+    /// [`Expect::Problem`] or [`Expect::StatusOnly`], or no response if the
+    /// connection was closed while the client was still sending.
+    RefusedOrClosed(u16),
+    /// No response.
     Closed,
-    /// A refusal or no answer.
-    Ended,
-    /// This many good answers: it was harmless, or what did harm is ignored.
+    /// A response with any 4xx status, or no response.
+    AnyRefusalOrClosed,
+    /// This many 200 responses: the request is harmless, or the service ignores
+    /// its harmful part.
     Good(usize),
-    /// HTTP/2: the connection is closed.
-    GivenUp,
-    /// HTTP/2: the connection is closed, or served on.
-    GivenUpOrServed,
+    /// HTTP/2: the server closes the connection.
+    Http2Closed,
+    /// HTTP/2: the server closes the connection or continues to serve it.
+    Http2ClosedOrServed,
 }
 
 impl Target {
-    async fn of(reader: &Reader, address: SocketAddr) -> Self {
+    async fn new(reader: &Reader, address: SocketAddr) -> Self {
         Self {
             address,
             token: reader.token.clone(),
@@ -75,87 +78,99 @@ impl Target {
 }
 
 impl Case {
-    /// What is wrong with how it ended.
+    /// # Errors
+    /// A description of the difference from the expected end.
     async fn run(&self, target: &Target) -> Result<(), String> {
-        let http2 = matches!(self.expect, Expect::GivenUp | Expect::GivenUpOrServed);
+        let http2 = matches!(
+            self.expect,
+            Expect::Http2Closed | Expect::Http2ClosedOrServed
+        );
         let enough = |seen: &[u8]| http2 && http2::is_settled(seen);
-        let seen = exchange(target.address, &self.sends, enough)
+        let seen = exchange(target.address, &self.input, enough)
             .await
-            .ok_or_else(|| format!("{}: still open after {BOUND:?}", self.name))?;
-        let fits = if http2 {
-            Ok(matches!(self.expect, Expect::GivenUpOrServed) || http2::is_given_up(&seen))
+            .ok_or_else(|| format!("{}: still open after {CASE_TIMEOUT:?}", self.name))?;
+        let matches = if http2 {
+            Ok(matches!(self.expect, Expect::Http2ClosedOrServed) || http2::is_closed(&seen))
         } else {
-            answers(&seen).map(|answers| self.expect.fits(&answers))
+            responses(&seen).map(|responses| self.expect.matches(&responses))
         };
         let shown = || String::from_utf8_lossy(&seen[..seen.len().min(600)]).into_owned();
-        match fits {
+        match matches {
             Ok(true) if !shown().contains("\nInjected") => Ok(()),
-            Ok(_) => Err(format!("{}: not {:?}: {}", self.name, self.expect, shown())),
+            Ok(_) => Err(format!(
+                "{}: expected {:?}, got: {}",
+                self.name,
+                self.expect,
+                shown()
+            )),
             Err(error) => Err(format!("{}: {error}: {}", self.name, shown())),
         }
     }
 }
 
 impl Expect {
-    fn fits(self, answers: &[wire::Answer]) -> bool {
-        let refused = |status: u16| matches!(answers, [one] if one.status == status && (one.is_problem() || one.body.is_empty()));
+    fn matches(self, responses: &[wire::Response]) -> bool {
+        let refused = |status: u16| matches!(responses, [one] if one.status == status && (one.is_problem() || one.body.is_empty()));
         match self {
             Self::Problem(status) => {
-                matches!(answers, [one] if one.status == status && one.is_problem())
+                matches!(responses, [one] if one.status == status && one.is_problem())
             }
-            Self::Bare(status) => {
-                matches!(answers, [one] if one.status == status && one.body.is_empty())
+            Self::StatusOnly(status) => {
+                matches!(responses, [one] if one.status == status && one.body.is_empty())
             }
-            Self::Cut(status) => answers.is_empty() || refused(status),
-            Self::Closed => answers.is_empty(),
-            Self::Ended => answers.is_empty() || (400..500).any(refused),
+            Self::RefusedOrClosed(status) => responses.is_empty() || refused(status),
+            Self::Closed => responses.is_empty(),
+            Self::AnyRefusalOrClosed => responses.is_empty() || (400..500).any(refused),
             Self::Good(count) => {
-                answers.len() == count && answers.iter().all(|one| one.status == 200)
+                responses.len() == count && responses.iter().all(|one| one.status == 200)
             }
-            Self::GivenUp | Self::GivenUpOrServed => false,
+            Self::Http2Closed | Self::Http2ClosedOrServed => false,
         }
     }
 }
 
-/// All that can be sent in one go.
+/// The cases whose client sends without pauses.
 fn corpus(target: &Target) -> Vec<Case> {
     let mut cases = http1::cases(target);
     cases.extend(http2::cases(target));
     cases
 }
 
-/// All that takes its time.
+/// The cases whose client pauses or trickles bytes.
 fn slow(target: &Target) -> Vec<Case> {
     let mut cases = http1::slow(target);
     cases.extend(http2::slow(target));
     cases
 }
 
-/// Runs cases side by side; names those that did not end as they must.
+/// Runs cases concurrently; returns a description of each failure.
 async fn run(target: &Target, cases: Vec<Case>) -> Vec<String> {
     stream::iter(cases)
         .map(async |case| case.run(target).await.err())
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(CONCURRENCY)
         .filter_map(std::future::ready)
         .collect()
         .await
 }
 
-/// As [`run`], and after each case a good request must be answered.
-async fn run_and_ask(target: &Target, cases: Vec<Case>, reader: &Reader) -> Vec<String> {
+/// As [`run`], but one case at a time; after each, a valid request must succeed.
+async fn run_each_then_probe(target: &Target, cases: Vec<Case>, reader: &Reader) -> Vec<String> {
     let mut failures = Vec::new();
     for case in cases {
         let name = case.name.clone();
         failures.extend(run(target, vec![case]).await);
         let after = reader.active().await;
         if after.status != 200 {
-            failures.push(format!("{name}: and then {}", after.status));
+            failures.push(format!(
+                "{name}: the next valid request returned {}",
+                after.status
+            ));
         }
     }
     failures
 }
 
-fn none(failures: &[String]) {
+fn assert_no_failures(failures: &[String]) {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
@@ -165,17 +180,17 @@ fn address(app: &App) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn every_hostile_request_is_refused_and_the_next_good_one_is_answered() {
+async fn hostile_requests_are_refused_and_valid_ones_still_succeed() {
     let app = App::start().await;
     let reader = app.reader();
-    let target = Target::of(&reader, address(&app)).await;
-    none(&run_and_ask(&target, corpus(&target), &reader).await);
-    check::everything(&app).await;
+    let target = Target::new(&reader, address(&app)).await;
+    assert_no_failures(&run_each_then_probe(&target, corpus(&target), &reader).await);
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn clients_that_keep_the_service_waiting_are_cut_off() {
-    let app = App::with(|settings| {
+async fn slow_clients_are_disconnected() {
+    let app = App::with_settings(|settings| {
         settings.http.limits = Limits {
             head: Duration::from_millis(200),
             body: Duration::from_millis(200),
@@ -184,29 +199,31 @@ async fn clients_that_keep_the_service_waiting_are_cut_off() {
     })
     .await;
     let reader = app.reader();
-    let target = Target::of(&reader, address(&app)).await;
-    none(&run(&target, slow(&target)).await);
+    let target = Target::new(&reader, address(&app)).await;
+    assert_no_failures(&run(&target, slow(&target)).await);
     assert_eq!(reader.active().await.status, 200);
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_answers_is_cut_off() {
-    let app = App::with(|settings| settings.http.limits.idle = Duration::from_millis(200)).await;
+async fn client_that_reads_no_responses_is_disconnected() {
+    let app =
+        App::with_settings(|settings| settings.http.limits.idle = Duration::from_millis(200)).await;
     let mut stream = TcpStream::connect(address(&app)).await.unwrap();
-    // Answers that are large, until neither side can send any more.
-    let ask = b"GET /openapi.json HTTP/1.1\r\nHost: reading\r\n\r\n";
-    let sending = async { while stream.write_all(ask).await.is_ok() {} };
-    tokio::time::timeout(BOUND, sending)
+    // Large responses, until neither side can send any more.
+    let request = b"GET /openapi.json HTTP/1.1\r\nHost: reading\r\n\r\n";
+    let sending = async { while stream.write_all(request).await.is_ok() {} };
+    tokio::time::timeout(scaled(CASE_TIMEOUT), sending)
         .await
-        .expect("the connection is closed in the end");
+        .expect("the service closes the connection");
     assert_eq!(app.reader().active().await.status, 200);
 }
 
 #[tokio::test]
-async fn a_connection_that_was_served_may_be_idle_for_longer_than_a_new_one() {
-    let app = App::with(|settings| settings.http.limits.head = Duration::from_millis(100)).await;
+async fn served_connection_may_be_idle_longer_than_a_new_one() {
+    let app =
+        App::with_settings(|settings| settings.http.limits.head = Duration::from_millis(100)).await;
     let reader = app.reader();
-    let target = Target::of(&reader, address(&app)).await;
+    let target = Target::new(&reader, address(&app)).await;
     let get = |connection: &str| {
         format!(
             "GET /api/v1/reading-sessions/active HTTP/1.1\r\nConnection: {connection}\r\n\
@@ -214,47 +231,49 @@ async fn a_connection_that_was_served_may_be_idle_for_longer_than_a_new_one() {
             target.token
         )
     };
-    // The second one comes a byte at a time, and takes longer than the first
-    // might have taken.
-    let sends = Sends {
+    // The second request arrives a byte at a time, and takes longer than the
+    // head timeout of a new connection allows.
+    let input = Input {
         first: get("keep-alive").into_bytes(),
-        then: wire::Then::Drips(Box::leak(get("close").into_boxed_str()).as_bytes()),
+        then: wire::Then::Drip(Box::leak(get("close").into_boxed_str()).as_bytes()),
     };
-    let seen = exchange(target.address, &sends, |_| false).await.unwrap();
-    assert!(Expect::Good(2).fits(&answers(&seen).unwrap()));
+    let seen = exchange(target.address, &input, |_| false).await.unwrap();
+    assert!(Expect::Good(2).matches(&responses(&seen).unwrap()));
 }
 
 #[tokio::test]
-async fn http_2_without_tls_is_served() {
+async fn http2_without_tls_is_served() {
     let app = App::start().await;
-    let target = Target::of(&app.reader(), address(&app)).await;
+    let target = Target::new(&app.reader(), address(&app)).await;
     let path = format!("/api/v1/reading-sessions/{}", target.session);
-    let (sends, ends) = http2::good(&target, &path);
-    let seen = exchange(target.address, &sends, ends).await.unwrap();
+    let (input, is_complete) = http2::good(&target, &path);
+    let seen = exchange(target.address, &input, is_complete).await.unwrap();
     let body = http2::body_of_ok(&seen).expect("200 and a body");
     let session: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(id(&session), target.session);
 }
 
-/// Rounds of the whole corpus, and how often the heavy cases come along.
+/// Measured rounds of the whole corpus.
 const ROUNDS: usize = 200;
-const HEAVY: usize = 40;
-/// Rounds after which pools, caches and buffers have their size.
-const WARM: usize = 20;
-/// What may be held in addition after all rounds, some 45,000 requests: less
-/// than 400 bytes for each.
+/// The heavy cases run once in this many rounds.
+const HEAVY_INTERVAL: usize = 40;
+/// Rounds before the measurement, until pools, caches and buffers have reached
+/// their size.
+const WARM_UP_ROUNDS: usize = 20;
+/// Maximum growth over all rounds, which send about 45,000 requests: less than
+/// 400 bytes per request.
 const MAX_GROWTH_KB: u64 = 16 * 1024;
 
 #[tokio::test]
-async fn memory_stays_flat() {
+async fn hostile_traffic_leaves_memory_flat() {
     let stack = Stack::shared().await;
-    let corner = stack.corner().await;
-    let process = Process::start(&corner).await;
-    let reader = Reader::of(Uuid::new_v4()).at(&process.url);
-    let target = Target::of(&reader, process.http).await;
+    let env = stack.new_env().await;
+    let process = Process::start(&env).await;
+    let reader = Reader::with_id(Uuid::new_v4()).at(&process.url);
+    let target = Target::new(&reader, process.http).await;
     let pid = process.pid().unwrap();
 
-    // Clients that let it wait are there all the time.
+    // Slow clients are connected during the whole test.
     let waiting: Vec<_> = (0..10)
         .map(|_| {
             let target = target.clone();
@@ -266,13 +285,13 @@ async fn memory_stays_flat() {
         })
         .collect();
     let mut before = 0;
-    for round in 0..WARM + ROUNDS {
-        if round == WARM {
+    for round in 0..WARM_UP_ROUNDS + ROUNDS {
+        if round == WARM_UP_ROUNDS {
             before = resident_kb(pid);
         }
         let mut cases = corpus(&target);
-        cases.retain(|case| !case.heavy || round % HEAVY == 0);
-        none(&run(&target, cases).await);
+        cases.retain(|case| !case.heavy || round % HEAVY_INTERVAL == 0);
+        assert_no_failures(&run(&target, cases).await);
         assert_eq!(reader.active().await.status, 200, "round {round}");
     }
     let after = resident_kb(pid);
@@ -282,12 +301,12 @@ async fn memory_stays_flat() {
     println!("resident: {before} KB before, {after} KB after");
     assert!(
         after <= before + MAX_GROWTH_KB,
-        "grew from {before} to {after} KB"
+        "resident memory grew from {before} to {after} KB"
     );
     assert!(process.terminate().await.success());
 }
 
-/// The memory of a process, as Linux counts it.
+/// The resident memory of a process, from `/proc`, in KB.
 fn resident_kb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));

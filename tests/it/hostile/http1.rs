@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand (RFC 9112): requests that no client library would send.
+//! Handwritten HTTP/1.1 (RFC 9112): requests that no client library sends.
 
 mod bodies;
 mod framing;
@@ -7,12 +7,12 @@ mod lines;
 mod slow;
 mod targets;
 
-use super::wire::{Sends, Then};
+use super::wire::{Input, Then};
 use super::{Case, Expect, Target};
 
 pub use slow::cases as slow;
 
-/// All that can be sent in one go.
+/// The cases whose client sends without pauses.
 pub fn cases(target: &Target) -> Vec<Case> {
     [
         lines::cases,
@@ -28,7 +28,8 @@ pub fn cases(target: &Target) -> Vec<Case> {
     .collect()
 }
 
-/// A good start of a request: its line, who asks, and that nothing follows it.
+/// A valid request line and headers, with a token and `Connection: close`, but
+/// without the empty line that ends the head.
 fn head(target: &Target, line: &str) -> String {
     format!(
         "{line} HTTP/1.1\r\nHost: reading\r\nAuthorization: Bearer {}\r\nConnection: close\r\n",
@@ -47,7 +48,7 @@ fn get(target: &Target, path: impl AsRef<[u8]>) -> Vec<u8> {
     [before.as_bytes(), path.as_ref(), after.as_bytes(), b"\r\n"].concat()
 }
 
-/// A request without a body, and with headers of its own.
+/// A request without a body and with additional headers.
 fn get_with(target: &Target, headers: impl AsRef<[u8]>) -> Vec<u8> {
     let head = head(target, "GET /api/v1/reading-sessions/active");
     [head.as_bytes(), headers.as_ref(), b"\r\n"].concat()
@@ -74,23 +75,24 @@ fn put_with(target: &Target, headers: impl AsRef<[u8]>, body: impl AsRef<[u8]>) 
     .concat()
 }
 
-fn case(name: impl Into<String>, sends: impl Into<Sends>, expect: Expect) -> Case {
+fn case(name: impl Into<String>, input: impl Into<Input>, expect: Expect) -> Case {
     Case {
         name: name.into(),
-        sends: sends.into(),
+        input: input.into(),
         expect,
         heavy: false,
     }
 }
 
-fn heavy(name: &str, sends: impl Into<Sends>, expect: Expect) -> Case {
+fn heavy(name: &str, input: impl Into<Input>, expect: Expect) -> Case {
     Case {
         heavy: true,
-        ..case(name, sends, expect)
+        ..case(name, input, expect)
     }
 }
 
-fn endless(first: Vec<u8>, again: impl AsRef<[u8]>) -> Sends {
-    let then = Then::Again(again.as_ref().repeat(1_000));
-    Sends { first, then }
+/// Sends `first`, then `repeated` without end.
+fn endless(first: Vec<u8>, repeated: impl AsRef<[u8]>) -> Input {
+    let then = Then::Repeat(repeated.as_ref().repeat(1_000));
+    Input { first, then }
 }

@@ -1,6 +1,6 @@
-//! HTTP/2 by hand (RFC 9113): frames that no client library would send.
+//! Handwritten HTTP/2 (RFC 9113): frames that no client library sends.
 
-use super::wire::{Sends, Then};
+use super::wire::{Input, Then};
 use super::{Case, Expect, Target};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -18,8 +18,8 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The name of the PING that ends a case, so that a connection that is still
-/// served is known by its answer.
+/// The payload of the PING that ends a case. Its acknowledgement shows that the
+/// connection is still served.
 const LAST: &[u8; 8] = b"the last";
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -31,7 +31,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A header, written out (RFC 7541, section 6.2.2).
+/// A literal header field without indexing (RFC 7541, section 6.2.2).
 fn header(name: &str, value: &str) -> Vec<u8> {
     let mut block = vec![0];
     for text in [name, value] {
@@ -52,7 +52,7 @@ fn header(name: &str, value: &str) -> Vec<u8> {
     block
 }
 
-/// The header block of a good request.
+/// The header block of a valid request.
 fn request(target: &Target, method: &str, path: &str) -> Vec<u8> {
     let authorization = format!("Bearer {}", target.token);
     [
@@ -68,12 +68,13 @@ fn request(target: &Target, method: &str, path: &str) -> Vec<u8> {
     .collect()
 }
 
-/// The frames that a client begins with.
+/// The connection preface and an empty SETTINGS frame.
 fn hello() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
 }
 
-/// The frames of what came back; the last one may be missing its end.
+/// Parses received bytes into frames (type, flags, stream, payload). An
+/// incomplete last frame is ignored.
 pub fn frames(mut seen: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = seen.split_first_chunk::<9>() {
@@ -88,7 +89,7 @@ pub fn frames(mut seen: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
     frames
 }
 
-/// Whether the connection is given up, or still served after all was sent.
+/// Whether the server has sent GOAWAY or has acknowledged the last PING.
 pub fn is_settled(seen: &[u8]) -> bool {
     frames(seen)
         .iter()
@@ -99,26 +100,26 @@ pub fn is_settled(seen: &[u8]) -> bool {
         })
 }
 
-/// Whether the connection is given up.
-pub fn is_given_up(seen: &[u8]) -> bool {
+/// Whether the server closed the connection before it acknowledged the last PING.
+pub fn is_closed(seen: &[u8]) -> bool {
     !frames(seen)
         .iter()
         .any(|(kind, flags, _, payload)| *kind == PING && flags & ACK != 0 && payload == LAST)
 }
 
-/// A good request: its bytes, and a test of the answer.
-pub fn good(target: &Target, path: &str) -> (Sends, impl Fn(&[u8]) -> bool + use<>) {
+/// A valid request, and a check that its response is complete.
+pub fn good(target: &Target, path: &str) -> (Input, impl Fn(&[u8]) -> bool + use<>) {
     let block = request(target, "GET", path);
     let headers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
-    let ends = |seen: &[u8]| {
+    let is_complete = |seen: &[u8]| {
         frames(seen).iter().any(|(kind, flags, stream, _)| {
             *kind == DATA && flags & END_STREAM != 0 && *stream == 1
         })
     };
-    ([hello(), headers].concat().into(), ends)
+    ([hello(), headers].concat().into(), is_complete)
 }
 
-/// The status 200 and the body of the first stream.
+/// The body of a response with status 200; `None` for other responses.
 pub fn body_of_ok(seen: &[u8]) -> Option<Vec<u8>> {
     // RFC 7541, appendix A: the eighth header is `:status: 200`.
     const STATUS_200: u8 = 0x88;
@@ -136,15 +137,15 @@ fn case(name: &str, frames: Vec<u8>, expect: Expect) -> Case {
     let first = [hello(), frames, last].concat();
     Case {
         name: format!("h2: {name}"),
-        sends: first.into(),
+        input: first.into(),
         expect,
         heavy: false,
     }
 }
 
-/// Frames that ask for too much, or make no sense.
+/// Frames that are excessive or invalid.
 pub fn cases(target: &Target) -> Vec<Case> {
-    use Expect::{GivenUp, GivenUpOrServed};
+    use Expect::{Http2Closed, Http2ClosedOrServed};
     let path = "/api/v1/reading-sessions/active";
     let get = request(target, "GET", path);
     let good = |stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, &get);
@@ -159,7 +160,7 @@ pub fn cases(target: &Target) -> Vec<Case> {
         bytes.extend(frame(CONTINUATION, END_HEADERS, 1, &[]));
         bytes
     };
-    // One entry of 4 KB in the dynamic table, named again and again.
+    // One entry of 4 KB in the dynamic table, referenced 10,000 times.
     let bomb = {
         let mut entry = header("bomb", &"x".repeat(3_900));
         entry[0] = 0x40;
@@ -176,40 +177,48 @@ pub fn cases(target: &Target) -> Vec<Case> {
         case(
             "a header of 100 KB",
             in_parts(&with("x", &"x".repeat(100_000))),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
         case(
             "10,000 headers",
             in_parts(&[get.clone(), header("x", "y").repeat(10_000)].concat()),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
-        case("a compressed bomb", whole(&bomb), GivenUpOrServed),
-        case("broken compression", whole(&[0xff; 64]), GivenUp),
+        case(
+            "a header compression bomb",
+            whole(&bomb),
+            Http2ClosedOrServed,
+        ),
+        case("broken compression", whole(&[0xff; 64]), Http2Closed),
         case(
             "a header name in capitals",
             whole(&with("Injected", "x")),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
         case(
             "a line break in a header",
             whole(&with("x-request-id", "a\r\nInjected: b")),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
         case(
-            "a header of a connection",
+            "a connection-specific header",
             whole(&with("connection", "close")),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
-        case("no path", whole(&header(":method", "GET")), GivenUpOrServed),
+        case(
+            "no path",
+            whole(&header(":method", "GET")),
+            Http2ClosedOrServed,
+        ),
         case(
             "an empty path",
             whole(&request(target, "GET", "")),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
         case(
             "CONNECT",
             whole(&request(target, "CONNECT", path)),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
         case(
             "more body than its length",
@@ -223,59 +232,71 @@ pub fn cases(target: &Target) -> Vec<Case> {
                 frame(DATA, END_STREAM, 1, &[b' '; 1_000]),
             ]
             .concat(),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
-        case("a stream of the server's", good(2), GivenUp),
+        case("a stream id of the server", good(2), Http2Closed),
         case(
-            "a stream that goes back",
+            "a stream id lower than the last",
             [good(9), good(3)].concat(),
-            GivenUp,
+            Http2Closed,
         ),
-        case("data without a request", frame(DATA, 0, 1, b"x"), GivenUp),
+        case(
+            "data without a request",
+            frame(DATA, 0, 1, b"x"),
+            Http2Closed,
+        ),
         case(
             "a frame larger than allowed",
             frame(DATA, 0, 1, &[0; 20_000]),
-            GivenUp,
+            Http2Closed,
         ),
         case(
             "a frame of an unknown kind",
             frame(200, 255, 1, b"x"),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
-        case("a window that grows too far", grow.repeat(2), GivenUp),
+        case("a window that grows too far", grow.repeat(2), Http2Closed),
         case(
-            "a window that grows by nothing",
+            "a window update of zero",
             frame(WINDOW_UPDATE, 0, 0, &[0; 4]),
-            GivenUp,
+            Http2Closed,
         ),
         case(
             "settings of a wrong length",
             frame(SETTINGS, 0, 0, b"x"),
-            GivenUp,
+            Http2Closed,
         ),
-        case("a ping of a wrong length", frame(PING, 0, 0, b"x"), GivenUp),
+        case(
+            "a ping of a wrong length",
+            frame(PING, 0, 0, b"x"),
+            Http2Closed,
+        ),
         case(
             "headers that another frame interrupts",
             [frame(HEADERS, 0, 1, &get), good(3)].concat(),
-            GivenUp,
+            Http2Closed,
         ),
     ];
     let heavy = vec![
         case(
             "1,000 requests at once",
             streams(1_000).flat_map(good).collect(),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
-        case("1,000 requests opened and reset", resets(), GivenUpOrServed),
+        case(
+            "1,000 requests opened and reset",
+            resets(),
+            Http2ClosedOrServed,
+        ),
         case(
             "10,000 settings",
             times(10_000, frame(SETTINGS, 0, 0, &[])),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
         case(
             "10,000 pings",
             times(10_000, frame(PING, 0, 0, b"flooding")),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
         case(
             "10,000 empty data frames",
@@ -284,7 +305,7 @@ pub fn cases(target: &Target) -> Vec<Case> {
                 times(10_000, frame(DATA, 0, 1, &[])),
             ]
             .concat(),
-            GivenUpOrServed,
+            Http2ClosedOrServed,
         ),
         case(
             "10,000 continuations",
@@ -293,7 +314,7 @@ pub fn cases(target: &Target) -> Vec<Case> {
                 times(10_000, frame(CONTINUATION, 0, 1, &header("x", "y"))),
             ]
             .concat(),
-            GivenUp,
+            Http2Closed,
         ),
         case(
             "10,000 empty continuations",
@@ -302,7 +323,7 @@ pub fn cases(target: &Target) -> Vec<Case> {
                 times(10_000, frame(CONTINUATION, 0, 1, &[])),
             ]
             .concat(),
-            GivenUp,
+            Http2Closed,
         ),
     ];
     let heavy = heavy.into_iter().map(|case| Case {
@@ -312,26 +333,26 @@ pub fn cases(target: &Target) -> Vec<Case> {
     light.into_iter().chain(heavy).collect()
 }
 
-/// Clients that keep the service waiting.
+/// The cases whose client pauses or trickles bytes.
 pub fn slow(target: &Target) -> Vec<Case> {
     let waiting = |name: &str, first: Vec<u8>, then: Then| Case {
         name: format!("h2: {name}"),
-        sends: Sends { first, then },
-        expect: Expect::GivenUp,
+        input: Input { first, then },
+        expect: Expect::Http2Closed,
         heavy: false,
     };
     let post = request(target, "POST", "/api/v1/reading-sessions/start");
     let open = |flags| [hello(), frame(HEADERS, flags, 1, &post)].concat();
     vec![
-        waiting("half of the preface", PREFACE[..12].to_vec(), Then::Nothing),
-        waiting("the preface alone", PREFACE.to_vec(), Then::Nothing),
-        waiting("settings and no request", hello(), Then::Nothing),
-        waiting("headers without their end", open(0), Then::Nothing),
-        waiting("a body that never comes", open(END_HEADERS), Then::Nothing),
+        waiting("half of the preface", PREFACE[..12].to_vec(), Then::Wait),
+        waiting("the preface alone", PREFACE.to_vec(), Then::Wait),
+        waiting("settings and no request", hello(), Then::Wait),
+        waiting("headers without their end", open(0), Then::Wait),
+        waiting("a body that never comes", open(END_HEADERS), Then::Wait),
         waiting(
             "frames a byte at a time",
             hello(),
-            Then::Drips(b"\0\0\0\x04\0\0\0\0\0"),
+            Then::Drip(b"\0\0\0\x04\0\0\0\0\0"),
         ),
     ]
 }

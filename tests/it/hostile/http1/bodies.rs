@@ -1,4 +1,4 @@
-//! JSON, and what is none.
+//! Valid and invalid JSON bodies.
 
 use super::{case, put};
 use crate::hostile::{Case, Expect, Target};
@@ -71,7 +71,7 @@ pub fn cases(target: &Target) -> Vec<Case> {
         ("two values", "{\"current_position\": 1}{}".into(), 400),
         ("another shape", "[1]".into(), 422),
     ];
-    let taken = [
+    let accepted = [
         ("minus zero", position("-0")),
         ("minus zero with a point", position("-0.0")),
         ("1e-400", position("1e-400")),
@@ -102,7 +102,7 @@ pub fn cases(target: &Target) -> Vec<Case> {
             Expect::Problem(status),
         ));
     }
-    for (name, body) in taken {
+    for (name, body) in accepted {
         cases.push(case(
             format!("JSON: {name}"),
             put(target, body),
@@ -110,7 +110,11 @@ pub fn cases(target: &Target) -> Vec<Case> {
         ));
     }
     let open = put(target, deep(100_000));
-    cases.push(case("JSON: brackets 100,000 deep", open, Expect::Cut(413)));
+    cases.push(case(
+        "JSON: brackets 100,000 deep",
+        open,
+        Expect::RefusedOrClosed(413),
+    ));
     for (name, bytes) in [
         ("JSON: not UTF-8", &b"{\"current_position\": \"\xff\"}"[..]),
         (

@@ -1,10 +1,10 @@
-//! How long a body is, by contradictory accounts.
+//! Missing, contradictory and malformed body lengths.
 
 use super::{case, endless, get, get_with, heavy, put, put_with};
 use crate::hostile::{Case, Expect, Target};
 
 pub fn cases(target: &Target) -> Vec<Case> {
-    use Expect::{Bare, Cut, Good, Problem};
+    use Expect::{Good, Problem, RefusedOrClosed, StatusOnly};
     let chunked = "Transfer-Encoding: chunked\r\n";
     let body = b"{\"current_position\": 7}";
     let smuggled = [
@@ -34,7 +34,7 @@ pub fn cases(target: &Target) -> Vec<Case> {
         case(
             "two lengths",
             put_with(target, "Content-Length: 23\r\nContent-Length: 5\r\n", body),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "two equal lengths",
@@ -44,47 +44,47 @@ pub fn cases(target: &Target) -> Vec<Case> {
         case(
             "a list of lengths",
             put_with(target, "Content-Length: 23, 23\r\n", body),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "a negative length",
             put_with(target, "Content-Length: -1\r\n", body),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "a length with a plus",
             put_with(target, "Content-Length: +23\r\n", body),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "a hexadecimal length",
             put_with(target, "Content-Length: 0x17\r\n", body),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "a length beyond 64 bits",
             put_with(target, "Content-Length: 18446744073709551616\r\n", body),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "a length of 64 bits",
             put_with(target, "Content-Length: 18446744073709551615\r\n", body),
-            Bare(431),
+            StatusOnly(431),
         ),
         case(
             "an encoding after chunks",
             put_with(target, "Transfer-Encoding: chunked, gzip\r\n", body),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "an unknown encoding",
             put_with(target, "Transfer-Encoding: cow\r\n", body),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "chunks in HTTP/1.0",
             b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),
-            Bare(400),
+            StatusOnly(400),
         ),
         case(
             "chunks",
@@ -111,29 +111,29 @@ pub fn cases(target: &Target) -> Vec<Case> {
             Problem(400),
         ),
         case(
-            "a chunk that is longer than it says",
+            "a chunk that is longer than its size",
             put_with(target, chunked, "2\r\n{}garbage\r\n0\r\n\r\n"),
             Problem(400),
         ),
         case(
             "extensions of a chunk without end",
             endless(put_with(target, chunked, "2;"), "x"),
-            Cut(400),
+            RefusedOrClosed(400),
         ),
         case(
             "trailers without end",
             endless(put_with(target, chunked, "2\r\n{}\r\n0\r\n"), "x: y\r\n"),
-            Cut(400),
+            RefusedOrClosed(400),
         ),
         heavy(
             "chunks without end",
             endless(put_with(target, chunked, ""), "4\r\n    \r\n"),
-            Cut(413),
+            RefusedOrClosed(413),
         ),
         heavy(
             "chunks of one byte",
             endless(put_with(target, chunked, ""), "1\r\n \r\n"),
-            Cut(413),
+            RefusedOrClosed(413),
         ),
         case(
             "1 GB",
@@ -141,12 +141,12 @@ pub fn cases(target: &Target) -> Vec<Case> {
                 put_with(target, "Content-Length: 1000000000\r\n", ""),
                 [b' '; 64],
             ),
-            Cut(413),
+            RefusedOrClosed(413),
         ),
         case(
             "64 KB and a byte",
             put(target, vec![b' '; 64 * 1024 + 1]),
-            Cut(413),
+            RefusedOrClosed(413),
         ),
         case(
             "a body where none belongs",

@@ -1,9 +1,8 @@
-//! Tricks with paths and queries.
+//! Malicious and malformed paths and query strings.
 
 use super::{case, get};
 use crate::hostile::{Case, Expect, Target};
 
-/// Tricks with paths.
 pub fn paths(target: &Target) -> Vec<Case> {
     let mut cases: Vec<Case> = [
         ("/api/v1/reading-sessions/../../admin", 404),
@@ -51,12 +50,11 @@ pub fn paths(target: &Target) -> Vec<Case> {
     cases.push(case(
         "a path that is not UTF-8",
         get(target, raw),
-        Expect::Bare(400),
+        Expect::StatusOnly(400),
     ));
     cases
 }
 
-/// Tricks with queries.
 pub fn queries(target: &Target) -> Vec<Case> {
     let history = |query: &str| get(target, format!("/api/v1/reading-sessions/history?{query}"));
     let mut cases: Vec<Case> = [
