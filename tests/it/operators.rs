@@ -1,5 +1,6 @@
-//! What operators do on the command line: look, hold, replay, compare, and deal
-//! with what cannot be applied. Everything goes on meanwhile.
+//! The operator commands of the command line: list, pause, replay and verify
+//! projections, handle dead letters, and run the doctor. The service continues to
+//! run during each command.
 
 mod dead_letters;
 mod doctor;
@@ -8,25 +9,25 @@ mod verify;
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
-use tests::app::until;
+use tests::app::SETTLE;
 use tests::process::command;
 use tests::reader::id;
-use tests::stack::Corner;
-use tests::{App, check};
+use tests::stack::TestEnv;
+use tests::{App, invariants, until};
 use tokio::process::Child;
 use uuid::Uuid;
 
 const PROJECTIONS: [&str; 3] = ["active_sessions", "daily_stats", "history"];
 
-/// What a command came to.
-struct Said {
+/// The exit code and output of a finished command.
+struct Finished {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-impl Said {
-    fn of(output: Output) -> Self {
+impl Finished {
+    fn new(output: Output) -> Self {
         Self {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),
@@ -34,26 +35,26 @@ impl Said {
         }
     }
 
-    /// Its output, when it ended so.
+    /// Checks the exit code and returns the standard output.
     #[track_caller]
-    fn ended(&self, code: i32) -> &str {
+    fn expect_code(&self, code: i32) -> &str {
         assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
         &self.out
     }
 
     #[track_caller]
     fn json(&self, code: i32) -> Value {
-        serde_json::from_str(self.ended(code)).unwrap()
+        serde_json::from_str(self.expect_code(code)).unwrap()
     }
 }
 
-async fn run(corner: &Corner, arguments: &[&str]) -> Said {
-    Said::of(command(corner).args(arguments).output().await.unwrap())
+async fn run(env: &TestEnv, arguments: &[&str]) -> Finished {
+    Finished::new(command(env).args(arguments).output().await.unwrap())
 }
 
-/// Begins a command that a test stops.
-fn begin(corner: &Corner, arguments: &[&str]) -> Child {
-    command(corner)
+/// Starts a command that the test interrupts.
+fn spawn(env: &TestEnv, arguments: &[&str]) -> Child {
+    command(env)
         .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -61,26 +62,25 @@ fn begin(corner: &Corner, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-/// Interrupts a command, as by Ctrl-C.
+/// Sends SIGINT to a command, as Ctrl-C does.
 async fn interrupt(child: &Child) {
-    let pid = child.id().expect("it runs").to_string();
+    let pid = child.id().expect("the command is running").to_string();
     let mut kill = tokio::process::Command::new("kill");
     assert!(kill.args(["-INT", &pid]).status().await.unwrap().success());
 }
 
-/// Waits for a command to end.
-async fn end(child: Child) -> Said {
-    Said::of(child.wait_with_output().await.unwrap())
+async fn wait(child: Child) -> Finished {
+    Finished::new(child.wait_with_output().await.unwrap())
 }
 
-/// How a projection stands, as the command says.
-async fn standing(corner: &Corner, name: &str) -> Value {
-    let all = run(corner, &["projections", "-o", "json"]).await.json(0);
+/// The status of a projection in the output of `projections -o json`.
+async fn projection_status(env: &TestEnv, name: &str) -> Value {
+    let all = run(env, &["projections", "-o", "json"]).await.json(0);
     let mut all = all.as_array().unwrap().iter();
     all.find(|one| one["name"] == name).unwrap().clone()
 }
 
-/// A service whose readers have read: two sessions each.
+/// A service with five readers who have two sessions each.
 async fn after_reading() -> App {
     let app = App::start().await;
     for n in 0..5 {
@@ -112,101 +112,110 @@ async fn schemas(app: &App) -> Vec<String> {
 #[tokio::test]
 async fn projections_are_listed_paused_and_resumed() {
     let app = after_reading().await;
-    let corner = &app.corner.clone();
+    let env = &app.env.clone();
     for name in PROJECTIONS {
-        until("each has a worker", async || {
-            let it = standing(corner, name).await;
-            it["state"] == "running" && it["worker"].is_string() && it["position"] == it["head"]
+        until("a worker for each projection", 2 * SETTLE, async || {
+            let status = projection_status(env, name).await;
+            status["state"] == "running"
+                && status["worker"].is_string()
+                && status["position"] == status["head"]
         })
         .await;
     }
-    let text = run(corner, &["projections"]).await;
+    let text = run(env, &["projections"]).await;
     for word in ["POSITION", "EVENTS/WRITE", "history", "running"] {
-        assert!(text.ended(0).contains(word), "{}", text.out);
+        assert!(text.expect_code(0).contains(word), "{}", text.out);
     }
 
-    let paused = run(corner, &["projections", "pause", "history"]).await;
-    assert!(paused.ended(0).contains("has stopped"), "{}", paused.out);
+    let paused = run(env, &["projections", "pause", "history"]).await;
+    assert!(
+        paused.expect_code(0).contains("has stopped"),
+        "{}",
+        paused.out
+    );
     let reader = app.reader();
     let _ = reader.start(Uuid::new_v4()).await.ok();
-    let it = standing(corner, "history").await;
+    let status = projection_status(env, "history").await;
     assert_eq!(
-        (&it["state"], &it["worker"]),
+        (&status["state"], &status["worker"]),
         (&json!("paused"), &json!(null))
     );
-    assert_eq!(it["lag_events"], 1);
-    let again = run(corner, &["projections", "pause", "history"]).await;
+    assert_eq!(status["lag_events"], 1);
+    let again = run(env, &["projections", "pause", "history"]).await;
     assert!(
-        again.ended(0).contains("nobody worked on it"),
+        again.expect_code(0).contains("nobody worked on it"),
         "{}",
         again.out
     );
-    let _ = run(corner, &["projections", "resume", "history"])
+    let _ = run(env, &["projections", "resume", "history"])
         .await
-        .ended(0);
-    check::everything(&app).await;
+        .expect_code(0);
+    invariants::check(&app).await;
 
     app.stop().await;
-    let it = standing(corner, "history").await;
-    assert_eq!(it["state"], "stopped");
+    let status = projection_status(env, "history").await;
+    assert_eq!(status["state"], "stopped");
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_known_is_answered_with_those_that_are() {
-    let corner = tests::Stack::shared().await.corner().await;
+async fn unknown_projection_name_lists_the_valid_names() {
+    let env = tests::Stack::shared().await.new_env().await;
     for arguments in [
         &["replay", "cooks"][..],
         &["verify", "history", "cooks"],
         &["projections", "pause", "cooks"],
         &["dead-letters", "--projection", "cooks"],
     ] {
-        let said = run(&corner, arguments).await;
-        assert_eq!(said.code, Some(2), "{arguments:?}");
+        let finished = run(&env, arguments).await;
+        assert_eq!(finished.code, Some(2), "{arguments:?}");
         assert!(
-            said.err.contains("history, daily_stats, active_sessions"),
+            finished
+                .err
+                .contains("history, daily_stats, active_sessions"),
             "{}",
-            said.err
+            finished.err
         );
     }
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_has_an_exit_code_and_a_name() {
-    let mut corner = tests::Stack::shared().await.corner().await;
-    corner.database_url = "postgres://nobody@127.0.0.1:1/nothing".to_owned();
+async fn unreachable_postgres_is_named_and_sets_the_exit_code() {
+    let mut env = tests::Stack::shared().await.new_env().await;
+    env.database_url = "postgres://tester@127.0.0.1:1/absent".to_owned();
     for (arguments, code) in [
         (&["projections"][..], 1),
         (&["replay", "history"], 1),
         (&["verify"], 3),
         (&["dead-letters"], 1),
     ] {
-        let said = run(&corner, arguments).await;
-        assert_eq!(said.code, Some(code), "{arguments:?}: {}", said.err);
+        let finished = run(&env, arguments).await;
+        assert_eq!(finished.code, Some(code), "{arguments:?}: {}", finished.err);
         assert!(
-            said.err
-                .contains("Postgres does not answer at postgres://nobody@127.0.0.1:1/nothing"),
+            finished
+                .err
+                .contains("Postgres does not answer at postgres://tester@127.0.0.1:1/absent"),
             "{}",
-            said.err
+            finished.err
         );
-        assert!(said.err.contains("refused"), "{}", said.err);
+        assert!(finished.err.contains("refused"), "{}", finished.err);
     }
 }
 
 #[tokio::test]
-async fn a_replay_says_what_it_did_and_changes_nothing() {
+async fn replay_reports_its_work_and_keeps_the_rows() {
     let app = after_reading().await;
     for name in PROJECTIONS {
-        let said = run(&app.corner, &["replay", name]).await;
-        let out = said.ended(0);
+        let finished = run(&app.env, &["replay", name]).await;
+        let out = finished.expect_code(0);
         assert!(out.starts_with(&format!("{name}: ")), "{out}");
         assert!(out.contains("Queries "), "{out}");
     }
     assert_eq!(schemas(&app).await, [""; 0]);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn a_replay_keeps_grants_and_never_drops_a_view() {
+async fn replay_keeps_grants_and_refuses_to_drop_a_view() {
     let app = App::start().await;
     for statement in [
         "grant select on read.history to pg_monitor",
@@ -214,16 +223,16 @@ async fn a_replay_keeps_grants_and_never_drops_a_view() {
     ] {
         sqlx::query(statement).execute(&app.pool).await.unwrap();
     }
-    let said = run(&app.corner, &["replay", "history"]).await;
-    assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("drop ended"), "{}", said.err);
+    let finished = run(&app.env, &["replay", "history"]).await;
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.err.contains("drop ended"), "{}", finished.err);
     sqlx::query("drop view public.ended")
         .execute(&app.pool)
         .await
         .unwrap();
-    let said = run(&app.corner, &["replay", "history"]).await;
-    let _ = said.ended(0);
-    assert_eq!(said.err, "");
+    let finished = run(&app.env, &["replay", "history"]).await;
+    let _ = finished.expect_code(0);
+    assert_eq!(finished.err, "");
     let granted: bool =
         sqlx::query_scalar("select has_table_privilege('pg_monitor', 'read.history', 'select')")
             .fetch_one(&app.pool)
@@ -233,16 +242,20 @@ async fn a_replay_keeps_grants_and_never_drops_a_view() {
 }
 
 #[tokio::test]
-async fn a_cache_that_was_emptied_is_made_again_and_stays() {
+async fn replay_refills_an_emptied_cache() {
     let app = App::start().await;
     let reader = app.reader();
     let _ = reader.start(Uuid::new_v4()).await.ok();
     app.settled().await;
-    let client = redis::Client::open(app.corner.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
-    let said = run(&app.corner, &["replay", "active_sessions"]).await;
-    assert!(said.ended(0).contains("1 entries put"), "{}", said.out);
+    let finished = run(&app.env, &["replay", "active_sessions"]).await;
+    assert!(
+        finished.expect_code(0).contains("1 entries put"),
+        "{}",
+        finished.out
+    );
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
     app.settled().await;
     let key = format!("reading_session:active:{}", reader.id);
@@ -256,40 +269,50 @@ async fn a_cache_that_was_emptied_is_made_again_and_stays() {
 }
 
 #[tokio::test]
-async fn a_replay_that_is_stopped_says_where_the_next_one_goes_on() {
+async fn interrupted_replay_reports_where_the_next_one_resumes() {
     let app = after_reading().await;
     let head = eventlog::read::head(&app.pool).await.unwrap();
-    // It cannot take the place of what is being read, and tries again.
+    // The open transaction blocks the swap of the tables, so the replay retries.
     let mut reading = app.pool.begin().await.unwrap();
     sqlx::query("select from history limit 1")
         .execute(&mut *reading)
         .await
         .unwrap();
-    let replay = begin(&app.corner, &["replay", "history"]);
-    until("the replay comes to the end of the log", async || {
-        let it = standing(&app.corner, "history").await;
-        it["replay"]["position"] == head && it["replay"]["running"] == true
-    })
+    let replay = spawn(&app.env, &["replay", "history"]);
+    until(
+        "the replay reaches the end of the log",
+        2 * SETTLE,
+        async || {
+            let status = projection_status(&app.env, "history").await;
+            status["replay"]["position"] == head && status["replay"]["running"] == true
+        },
+    )
     .await;
-    let other = run(&app.corner, &["replay", "history"]).await;
+    let other = run(&app.env, &["replay", "history"]).await;
     assert_eq!(other.code, Some(1));
     assert!(other.err.contains("running elsewhere"), "{}", other.err);
     interrupt(&replay).await;
-    let said = end(replay).await;
-    assert_eq!(said.code, Some(130), "{}", said.err);
+    let finished = wait(replay).await;
+    assert_eq!(finished.code, Some(130), "{}", finished.err);
     let stopped = format!("history: stopped at {head}; the next replay goes on from there");
-    assert!(said.err.contains(&stopped), "{}", said.err);
+    assert!(finished.err.contains(&stopped), "{}", finished.err);
     assert_eq!(schemas(&app).await, ["replay_history"]);
 
     reading.rollback().await.unwrap();
-    let said = run(&app.corner, &["replay", "history"]).await;
-    let done = format!("history: 0 events after {head} in ");
-    assert!(said.ended(0).starts_with(&done), "{}", said.out);
+    let finished = run(&app.env, &["replay", "history"]).await;
+    let expected = format!("history: 0 events after {head} in ");
     assert!(
-        said.err.contains(&format!("history: goes on after {head}")),
+        finished.expect_code(0).starts_with(&expected),
         "{}",
-        said.err
+        finished.out
+    );
+    assert!(
+        finished
+            .err
+            .contains(&format!("history: goes on after {head}")),
+        "{}",
+        finished.err
     );
     assert_eq!(schemas(&app).await, [""; 0]);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }

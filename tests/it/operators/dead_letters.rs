@@ -1,27 +1,31 @@
-//! Events that a projection cannot apply.
+//! The command `dead-letters`: events that a projection cannot apply.
 
-use tests::app::{settled, until};
+use tests::app::{SETTLE, settled};
 use tests::reader::id;
-use tests::{App, unknown};
+use tests::{App, future_events, until};
 use uuid::Uuid;
 
-use super::{run, standing};
+use super::{projection_status, run};
 
 #[tokio::test]
-async fn a_dead_letter_is_shown_tried_again_and_applied_once_it_is_known() {
+async fn retry_applies_a_dead_letter_once_its_event_is_known() {
     let app = App::start().await;
-    let corner = &app.corner;
-    let none = run(corner, &["dead-letters"]).await;
-    assert_eq!(none.ended(0), "There are no dead letters.\n");
+    let env = &app.env;
+    let none = run(env, &["dead-letters"]).await;
+    assert_eq!(none.expect_code(0), "There are no dead letters.\n");
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let _ = reader.update(session, 50.0).await.ok();
-    let parked = unknown::append(&app.pool, session).await;
-    let waiting = unknown::follow(&app.pool, session).await;
-    until("the events are passed", async || {
-        let all = run(corner, &["dead-letters", "-o", "json"]).await.json(0);
-        all.as_array().unwrap().len() == 6
-    })
+    let parked = future_events::append_unreadable(&app.pool, session).await;
+    let waiting = future_events::append_readable(&app.pool, session).await;
+    until(
+        "a dead letter per event and projection",
+        2 * SETTLE,
+        async || {
+            let all = run(env, &["dead-letters", "-o", "json"]).await.json(0);
+            all.as_array().unwrap().len() == 6
+        },
+    )
     .await;
 
     let (parked, waiting) = (format!("history.{parked}"), format!("history.{waiting}"));
@@ -32,83 +36,99 @@ async fn a_dead_letter_is_shown_tried_again_and_applied_once_it_is_known() {
         "--state",
         "waiting",
     ];
-    let said = run(corner, &filtered).await;
-    assert!(said.ended(0).contains(&waiting) && !said.out.contains(&parked));
-    let said = run(corner, &["dead-letters", "--limit", "1"]).await;
+    let finished = run(env, &filtered).await;
+    assert!(finished.expect_code(0).contains(&waiting) && !finished.out.contains(&parked));
+    let finished = run(env, &["dead-letters", "--limit", "1"]).await;
     assert!(
-        said.ended(0).contains("There are more than 1."),
+        finished.expect_code(0).contains("There are more than 1."),
         "{}",
-        said.out
+        finished.out
     );
 
-    let said = run(corner, &["dead-letters", "show", &parked]).await;
+    let finished = run(env, &["dead-letters", "show", &parked]).await;
     for line in ["state    parked", "version  99", "payload  {"] {
-        assert!(said.ended(0).contains(line), "{}", said.out);
+        assert!(finished.expect_code(0).contains(line), "{}", finished.out);
     }
-    let shown = run(corner, &["dead-letters", "show", &waiting, "-o", "json"]).await;
+    let shown = run(env, &["dead-letters", "show", &waiting, "-o", "json"]).await;
     let shown = shown.json(0);
     assert_eq!(shown["state"], "waiting");
     assert_eq!(shown["event"]["type"], "PositionUpdated");
 
-    let said = run(corner, &["dead-letters", "retry", &parked]).await;
-    assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("stays where it is"), "{}", said.err);
-    let said = run(corner, &["dead-letters", "discard", &waiting]).await;
-    assert_eq!(said.code, Some(1));
+    let finished = run(env, &["dead-letters", "retry", &parked]).await;
+    assert_eq!(finished.code, Some(1));
+    assert!(
+        finished.err.contains("stays where it is"),
+        "{}",
+        finished.err
+    );
+    let finished = run(env, &["dead-letters", "discard", &waiting]).await;
+    assert_eq!(finished.code, Some(1));
     let instead = format!("discard {parked} instead");
-    assert!(said.err.contains(&instead), "{}", said.err);
+    assert!(finished.err.contains(&instead), "{}", finished.err);
     for command in ["show", "retry", "discard"] {
-        let said = run(corner, &["dead-letters", command, "history.7777"]).await;
-        assert_eq!(said.code, Some(1), "{command}");
+        let finished = run(env, &["dead-letters", command, "history.7777"]).await;
+        assert_eq!(finished.code, Some(1), "{command}");
         assert!(
-            said.err.contains("There is no dead letter history.7777"),
+            finished
+                .err
+                .contains("There is no dead letter history.7777"),
             "{}",
-            said.err
+            finished.err
         );
-        let said = run(corner, &["dead-letters", command, "cooks.3"]).await;
-        assert_eq!(said.code, Some(1), "{command}");
+        let finished = run(env, &["dead-letters", command, "cooks.3"]).await;
+        assert_eq!(finished.code, Some(1), "{command}");
         let no_such = "There is no projection cooks, only history, ";
-        assert!(said.err.contains(no_such), "{}", said.err);
-        let said = run(corner, &["dead-letters", command, "nonsense"]).await;
-        assert_eq!(said.code, Some(2), "{command}");
+        assert!(finished.err.contains(no_such), "{}", finished.err);
+        let finished = run(env, &["dead-letters", command, "nonsense"]).await;
+        assert_eq!(finished.code, Some(2), "{command}");
     }
 
     let (_, position) = parked.rsplit_once('.').unwrap();
-    unknown::learn(&app.pool, position.parse().unwrap()).await;
-    let said = run(corner, &["dead-letters", "retry", &parked]).await;
-    assert_eq!(said.ended(0), format!("{parked} is applied\n"));
+    future_events::make_readable(&app.pool, position.parse().unwrap()).await;
+    let finished = run(env, &["dead-letters", "retry", &parked]).await;
+    assert_eq!(finished.expect_code(0), format!("{parked} is applied\n"));
 }
 
 #[tokio::test]
-async fn a_discarded_letter_is_left_out_for_good() {
+async fn discarded_dead_letter_is_skipped_permanently() {
     let app = App::start().await;
-    let corner = &app.corner;
+    let env = &app.env;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    let position = unknown::append(&app.pool, session).await;
-    settled(&app.pool, corner).await;
-    let letter = format!("history.{position}");
-    let said = run(corner, &["verify", "history"]).await;
+    let position = future_events::append_unreadable(&app.pool, session).await;
+    settled(&app.pool, env).await;
+    let dead_letter = format!("history.{position}");
+    let finished = run(env, &["verify", "history"]).await;
     assert!(
-        said.ended(0).contains("Dead letters: 1, and 0 discarded."),
+        finished
+            .expect_code(0)
+            .contains("Dead letters: 1, and 0 discarded."),
         "{}",
-        said.out
+        finished.out
     );
-    let said = run(corner, &["dead-letters", "discard", &letter]).await;
-    assert!(said.ended(0).contains("is discarded"), "{}", said.out);
-    let said = run(corner, &["dead-letters", "retry", &letter]).await;
-    assert_eq!(said.code, Some(1));
+    let finished = run(env, &["dead-letters", "discard", &dead_letter]).await;
     assert!(
-        said.err.contains("was discarded, and stays so"),
+        finished.expect_code(0).contains("is discarded"),
         "{}",
-        said.err
+        finished.out
     );
-    let _ = run(corner, &["replay", "history"]).await.ended(0);
+    let finished = run(env, &["dead-letters", "retry", &dead_letter]).await;
+    assert_eq!(finished.code, Some(1));
+    assert!(
+        finished.err.contains("was discarded, and stays so"),
+        "{}",
+        finished.err
+    );
+    let _ = run(env, &["replay", "history"]).await.expect_code(0);
     let discarded = ["dead-letters", "list", "--state", "discarded", "-o", "json"];
-    let discarded = run(corner, &discarded).await.json(0);
-    assert_eq!(discarded[0]["id"], letter);
-    assert_eq!(standing(corner, "history").await["dead_letters"], 0);
-    let said = run(corner, &["verify", "history"]).await;
-    let told = "Dead letters: 0, and 1 discarded.";
-    assert!(said.ended(0).contains(told), "{}", said.out);
+    let discarded = run(env, &discarded).await.json(0);
+    assert_eq!(discarded[0]["id"], dead_letter);
+    assert_eq!(projection_status(env, "history").await["dead_letters"], 0);
+    let finished = run(env, &["verify", "history"]).await;
+    let expected = "Dead letters: 0, and 1 discarded.";
+    assert!(
+        finished.expect_code(0).contains(expected),
+        "{}",
+        finished.out
+    );
 }

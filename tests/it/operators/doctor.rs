@@ -1,42 +1,42 @@
-//! Whether everything is as it must be, at a glance.
+//! The command `doctor`: the state of servers and workers.
 
 use serde_json::Value;
-use tests::unknown;
+use tests::future_events;
 use uuid::Uuid;
 
-use tests::App;
-use tests::app::until;
+use tests::app::SETTLE;
 use tests::reader::id;
+use tests::{App, until};
 
 use super::run;
 
-/// What is said of something, and how it stands.
-fn of<'a>(findings: &'a Value, what: &str) -> (&'a str, &'a str) {
+/// The state and the details of the finding about `what`.
+fn finding<'a>(findings: &'a Value, what: &str) -> (&'a str, &'a str) {
     let mut all = findings.as_array().unwrap().iter();
-    let finding = all.find(|finding| finding["what"] == what).unwrap();
+    let found = all.find(|finding| finding["what"] == what).unwrap();
     (
-        finding["state"].as_str().unwrap(),
-        finding["says"].as_str().unwrap(),
+        found["state"].as_str().unwrap(),
+        found["says"].as_str().unwrap(),
     )
 }
 
 #[tokio::test]
-async fn the_doctor_says_what_is_wrong_and_that_the_rest_is_well() {
+async fn doctor_reports_each_problem_and_ok_for_the_rest() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
     app.warmed_up().await;
-    let look = async || run(&app.corner, &["doctor", "-o", "json"]).await.json(1);
-    until("there are workers", async || {
-        of(&look().await, "projections").0 == "ok"
+    let findings = async || run(&app.env, &["doctor", "-o", "json"]).await.json(1);
+    until("a worker for each projection", 2 * SETTLE, async || {
+        finding(&findings().await, "projections").0 == "ok"
     })
     .await;
-    let findings = look().await;
-    // Servers of tests do not wait for their disks.
-    let (state, says) = of(&findings, "Postgres");
+    let healthy = findings().await;
+    // The test server runs without fsync.
+    let (state, details) = finding(&healthy, "Postgres");
     assert_eq!(state, "failure");
-    assert!(says.contains("fsync is off"), "{says}");
+    assert!(details.contains("fsync is off"), "{details}");
     for what in [
         "partitions",
         "projections",
@@ -47,23 +47,23 @@ async fn the_doctor_says_what_is_wrong_and_that_the_rest_is_well() {
         "NATS",
         "stream",
     ] {
-        assert_eq!(of(&findings, what).0, "ok", "{what}: {findings:#}");
+        assert_eq!(finding(&healthy, what).0, "ok", "{what}: {healthy:#}");
     }
 
-    unknown::append(&app.pool, session).await;
+    future_events::append_unreadable(&app.pool, session).await;
     app.settled().await;
-    assert_eq!(of(&look().await, "dead letters").0, "warning");
+    assert_eq!(finding(&findings().await, "dead letters").0, "warning");
     let paused = ["projections", "pause", "history"];
-    let _ = run(&app.corner, &paused).await.ended(0);
-    let findings = look().await;
+    let _ = run(&app.env, &paused).await.expect_code(0);
+    let paused = findings().await;
     assert_eq!(
-        of(&findings, "projections"),
+        finding(&paused, "projections"),
         ("warning", "history is paused")
     );
 
-    let corner = app.corner.clone();
+    let env = app.env.clone();
     app.stop().await;
-    let said = run(&corner, &["doctor"]).await;
-    let said = said.ended(1);
-    assert!(said.contains("nobody works on daily_stats"), "{said}");
+    let finished = run(&env, &["doctor"]).await;
+    let out = finished.expect_code(1);
+    assert!(out.contains("nobody works on daily_stats"), "{out}");
 }

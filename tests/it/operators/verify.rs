@@ -1,13 +1,13 @@
-//! Comparing what queries read with the log.
+//! The command `verify`: compare the read models with the event log.
 
-use tests::app::until;
+use tests::app::SETTLE;
 use tests::process::command;
-use tests::{App, check};
+use tests::{App, invariants, until};
 
-use super::{after_reading, begin, end, interrupt, run, schemas};
+use super::{after_reading, interrupt, run, schemas, spawn, wait};
 
-/// Whether somebody waits for a lock that a test has.
-async fn is_waited_for(app: &App) -> bool {
+/// Whether a connection to the test's database waits for a lock.
+async fn lock_is_awaited(app: &App) -> bool {
     let waiting: i64 = sqlx::query_scalar(
         "select count(*) from pg_stat_activity
         where wait_event_type = 'Lock' and datname = current_database()",
@@ -19,10 +19,10 @@ async fn is_waited_for(app: &App) -> bool {
 }
 
 #[tokio::test]
-async fn verify_tells_equal_from_different() {
+async fn verify_reports_differing_rows() {
     let app = after_reading().await;
-    let corner = &app.corner;
-    let said = run(corner, &["verify"]).await;
+    let env = &app.env;
+    let finished = run(env, &["verify"]).await;
     for name in [
         "history_totals",
         "claims",
@@ -30,10 +30,10 @@ async fn verify_tells_equal_from_different() {
         "days",
         "active_sessions",
     ] {
-        assert!(said.ended(0).contains(name), "{}", said.out);
+        assert!(finished.expect_code(0).contains(name), "{}", finished.out);
     }
     assert_eq!(
-        run(corner, &["verify", "-o", "json"]).await.json(0)["equal"],
+        run(env, &["verify", "-o", "json"]).await.json(0)["equal"],
         true
     );
 
@@ -41,11 +41,11 @@ async fn verify_tells_equal_from_different() {
         .execute(&app.pool)
         .await
         .unwrap();
-    let said = run(corner, &["verify", "daily_stats"]).await;
-    let out = said.ended(1);
+    let finished = run(env, &["verify", "daily_stats"]).await;
+    let out = finished.expect_code(1);
     assert!(out.contains("reader_days\n  found:    {"), "{out}");
     assert!(out.contains("expected: {"), "{out}");
-    let found = run(corner, &["verify", "-o", "json"]).await.json(1);
+    let found = run(env, &["verify", "-o", "json"]).await.json(1);
     assert_eq!(found["equal"], false);
     let differing: Vec<(&str, u64)> = found["compared"]
         .as_array()
@@ -60,58 +60,61 @@ async fn verify_tells_equal_from_different() {
         .filter(|(_, differing)| *differing > 0)
         .collect();
     assert_eq!(differing, [("reader_days", 5)]);
-    let _ = run(corner, &["verify", "history", "active_sessions"])
+    let _ = run(env, &["verify", "history", "active_sessions"])
         .await
-        .ended(0);
+        .expect_code(0);
 
-    // What to do then.
-    let _ = run(corner, &["replay", "daily_stats"]).await.ended(0);
-    let _ = run(corner, &["verify"]).await.ended(0);
+    // A replay repairs the difference.
+    let _ = run(env, &["replay", "daily_stats"]).await.expect_code(0);
+    let _ = run(env, &["verify"]).await.expect_code(0);
     assert_eq!(schemas(&app).await, [""; 0]);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn what_was_compared_is_told_when_a_server_is_away() {
+async fn verify_reports_finished_comparisons_if_redis_is_down() {
     let app = after_reading().await;
-    let mut corner = app.corner.clone();
-    corner.redis_url = "redis://127.0.0.1:1".to_owned();
-    let said = run(&corner, &["verify"]).await;
-    let out = said.ended(3);
+    let mut env = app.env.clone();
+    env.redis_url = "redis://127.0.0.1:1".to_owned();
+    let finished = run(&env, &["verify"]).await;
+    let out = finished.expect_code(3);
     assert!(
         out.contains("history_totals") && out.contains("days"),
         "{out}"
     );
     assert!(!out.contains("active_sessions"), "{out}");
     let why = "active_sessions could not be checked: Redis";
-    assert!(said.err.contains(why), "{}", said.err);
-    let found = run(&corner, &["verify", "-o", "json"]).await.json(3);
+    assert!(finished.err.contains(why), "{}", finished.err);
+    let found = run(&env, &["verify", "-o", "json"]).await.json(3);
     assert!(found["equal"].is_null(), "{found}");
     assert!(found["error"].is_string(), "{found}");
 
-    // Who needs no Redis need not name one.
+    // Commands that do not use Redis run without `REDIS_URL`.
     for arguments in [["verify", "history"], ["replay", "history"]] {
-        let mut command = command(&app.corner);
+        let mut command = command(&app.env);
         let ended = command.args(arguments).env_remove("REDIS_URL").status();
         assert!(ended.await.unwrap().success(), "{arguments:?}");
     }
 }
 
 #[tokio::test]
-async fn verify_that_is_stopped_leaves_nothing_behind() {
+async fn interrupted_verify_leaves_nothing_behind() {
     let app = after_reading().await;
     let mut held = app.pool.begin().await.unwrap();
     sqlx::query("select from checkpoints where projection = 'history' for update")
         .execute(&mut *held)
         .await
         .unwrap();
-    let verify = begin(&app.corner, &["verify", "history"]);
-    until("it waits", async || is_waited_for(&app).await).await;
+    let verify = spawn(&app.env, &["verify", "history"]);
+    until("a waiting verify", 2 * SETTLE, async || {
+        lock_is_awaited(&app).await
+    })
+    .await;
     assert_eq!(schemas(&app).await, ["verify_history"]);
     interrupt(&verify).await;
     held.rollback().await.unwrap();
-    let said = end(verify).await;
-    assert_eq!(said.code, Some(3), "{}", said.err);
+    let finished = wait(verify).await;
+    assert_eq!(finished.code, Some(3), "{}", finished.err);
     assert_eq!(schemas(&app).await, [""; 0]);
-    let _ = run(&app.corner, &["verify", "history"]).await.ended(0);
+    let _ = run(&app.env, &["verify", "history"]).await.expect_code(0);
 }
