@@ -1,32 +1,39 @@
-//! I2: a command with an `Idempotency-Key` takes effect once, and every repeat
-//! gets the first answer.
+//! Promise I2 (at most once): a command with an `Idempotency-Key` takes effect
+//! once, and every repeat receives the first response.
 
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::config::Role;
+use server::config::Role;
+use tests::app::SETTLE;
 use tests::reader::id;
-use tests::{Answer, App, Reader, check};
+use tests::{ApiResponse, App, Reader, eventually, invariants};
 use uuid::Uuid;
 
-async fn keyed(reader: &Reader, method: Method, path: &str, key: &str, body: &Value) -> Answer {
+async fn keyed(
+    reader: &Reader,
+    method: Method,
+    path: &str,
+    key: &str,
+    body: &Value,
+) -> ApiResponse {
     let headers = [("idempotency-key", key)];
     let body = Some(body.clone());
     reader.call_with(method, path, &headers, body).await
 }
 
-/// What a client sees of an answer, apart from the request's id.
-fn seen(answer: &Answer) -> (u16, String, String, &Value) {
+/// The parts of a response that a repeat must reproduce. The request id differs.
+fn reproducible(response: &ApiResponse) -> (u16, String, String, &Value) {
     (
-        answer.status.as_u16(),
-        answer.header("etag").to_owned(),
-        answer.header("x-global-position").to_owned(),
-        &answer.body,
+        response.status.as_u16(),
+        response.header("etag").to_owned(),
+        response.header("x-global-position").to_owned(),
+        &response.body,
     )
 }
 
 #[tokio::test]
-async fn every_repeated_command_gets_its_first_answer() {
+async fn repeated_command_returns_its_first_response() {
     let app = App::start().await;
     let reader = app.reader();
     let start = json!({ "book_id": Uuid::new_v4() });
@@ -52,32 +59,32 @@ async fn every_repeated_command_gets_its_first_answer() {
             json!({ "end_position": 30 }),
         ),
     ];
-    let mut answers = vec![first];
+    let mut responses = vec![first];
     for (method, path, body) in &commands {
-        let answer = keyed(&reader, method.clone(), path, path, body).await;
-        assert!(answer.status.is_success(), "{}", answer.body);
-        assert_eq!(answer.header("idempotent-replayed"), "");
-        answers.push(answer);
+        let response = keyed(&reader, method.clone(), path, path, body).await;
+        assert!(response.status.is_success(), "{}", response.body);
+        assert_eq!(response.header("idempotent-replayed"), "");
+        responses.push(response);
     }
-    let log = check::log(&app.pool).await.len();
+    let log = invariants::read_log(&app.pool).await.len();
     assert_eq!(log, 4);
 
-    // Long after, when the session has ended.
+    // Repeats still return the first response after the session has ended.
     let again = keyed(&reader, Method::POST, "/start", "start", &start).await;
     assert_eq!(again.header("idempotent-replayed"), "true");
-    assert_eq!(seen(&again), seen(&answers[0]));
-    for ((method, path, body), first) in commands.iter().zip(&answers[1..]) {
+    assert_eq!(reproducible(&again), reproducible(&responses[0]));
+    for ((method, path, body), first) in commands.iter().zip(&responses[1..]) {
         let again = keyed(&reader, method.clone(), path, path, body).await;
         assert_eq!(again.header("idempotent-replayed"), "true", "{path}");
-        assert_eq!(seen(&again), seen(first), "{path}");
+        assert_eq!(reproducible(&again), reproducible(first), "{path}");
     }
-    assert_eq!(check::log(&app.pool).await.len(), log);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), log);
 }
 
 #[tokio::test]
-async fn a_hundred_parallel_sends_to_two_processes_make_one_event_and_one_answer() {
+async fn parallel_repeats_make_one_event_and_one_response() {
     let app = App::start().await;
-    let other = app.beside(&[Role::Api]).await;
+    let other = app.alongside(&[Role::Api]).await;
     let here = app.reader();
     let there = here.at(&other.url);
     let session = id(&here.start(Uuid::new_v4()).await.ok());
@@ -88,45 +95,46 @@ async fn a_hundred_parallel_sends_to_two_processes_make_one_event_and_one_answer
         let reader = if i % 2 == 0 { &here } else { &there };
         let (path, body) = (&path, &body);
         async move {
-            for _ in 0..1_000 {
-                let answer = keyed(reader, Method::PUT, path, "once", body).await;
-                if answer.status != 409 {
-                    return answer;
+            eventually("a response other than 409", SETTLE, async || {
+                let response = keyed(reader, Method::PUT, path, "once", body).await;
+                if response.status != 409 {
+                    return Some(response);
                 }
-                // In flight: it says when to ask again.
-                assert_eq!(answer.header("retry-after"), "1");
-            }
-            panic!("a command stays in flight");
+                // The first request is in flight.
+                assert_eq!(response.header("retry-after"), "1");
+                None
+            })
+            .await
         }
     });
-    let answers = join_all(sends).await;
-    for answer in &answers {
-        assert_eq!(seen(answer), seen(&answers[0]));
-        assert_eq!(answer.status, 200);
+    let responses = join_all(sends).await;
+    for response in &responses {
+        assert_eq!(reproducible(response), reproducible(&responses[0]));
+        assert_eq!(response.status, 200);
     }
-    let replayed = |answer: &&Answer| answer.header("idempotent-replayed") == "true";
-    assert_eq!(answers.iter().filter(replayed).count(), 99);
-    assert_eq!(check::log(&app.pool).await.len(), 2);
-    check::everything(&app).await;
+    let replayed = |response: &&ApiResponse| response.header("idempotent-replayed") == "true";
+    assert_eq!(responses.iter().filter(replayed).count(), 99);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 2);
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn an_answer_survives_a_restart() {
+async fn stored_response_survives_a_restart() {
     let app = App::start().await;
     let id = Uuid::new_v4();
     let start = json!({ "book_id": Uuid::new_v4() });
     let first = keyed(&app.reader_with_id(id), Method::POST, "/start", "k", &start).await;
-    let (stack, corner) = (app.stack.clone(), app.corner.clone());
+    let (stack, env) = (app.stack.clone(), app.env.clone());
     app.stop().await;
-    let settings = tests::app::settings(&corner, &Role::ALL);
-    let app = App::run(stack, corner, &settings).await;
+    let settings = tests::app::settings(&env, &Role::ALL);
+    let app = App::run(stack, env, &settings).await;
     let again = keyed(&app.reader_with_id(id), Method::POST, "/start", "k", &start).await;
     assert_eq!(again.header("idempotent-replayed"), "true");
-    assert_eq!(seen(&again), seen(&first));
+    assert_eq!(reproducible(&again), reproducible(&first));
 }
 
 #[tokio::test]
-async fn a_key_is_good_for_one_command_of_one_reader() {
+async fn key_is_valid_for_one_command_of_one_reader() {
     let app = App::start().await;
     let reader = app.reader();
     let start = json!({ "book_id": Uuid::new_v4() });
@@ -134,25 +142,25 @@ async fn a_key_is_good_for_one_command_of_one_reader() {
     let session = id(&session.ok());
 
     let other_body = json!({ "book_id": Uuid::new_v4() });
-    let answer = keyed(&reader, Method::POST, "/start", "k", &other_body).await;
-    assert_eq!(answer.body["errors"][0]["field"], "idempotency-key");
-    let _ = answer.problem(422);
+    let response = keyed(&reader, Method::POST, "/start", "k", &other_body).await;
+    assert_eq!(response.body["errors"][0]["field"], "idempotency-key");
+    let _ = response.problem(422);
     let other_path = format!("/{session}/end");
-    let answer = keyed(&reader, Method::PUT, &other_path, "k", &start).await;
-    let _ = answer.problem(422);
-    assert_eq!(check::log(&app.pool).await.len(), 1);
+    let response = keyed(&reader, Method::PUT, &other_path, "k", &start).await;
+    let _ = response.problem(422);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 1);
 
     let other_reader = app.reader();
-    let answer = keyed(&other_reader, Method::POST, "/start", "k", &start).await;
-    assert_eq!(answer.header("idempotent-replayed"), "");
-    assert_ne!(id(&answer.ok()), session);
+    let response = keyed(&other_reader, Method::POST, "/start", "k", &start).await;
+    assert_eq!(response.header("idempotent-replayed"), "");
+    assert_ne!(id(&response.ok()), session);
 }
 
 #[tokio::test]
-async fn a_refused_command_stays_refused() {
+async fn refused_command_stays_refused() {
     let app = App::start().await;
     let reader = app.reader();
-    let own = domain::SessionId::at(services::clock::now()).uuid();
+    let own = domain::SessionId::at(eventlog::clock::now()).uuid();
     let path = format!("/{own}/update");
     let update = json!({ "current_position": 5 });
     let send = async |key: &str, body: &Value| keyed(&reader, Method::PUT, &path, key, body).await;
@@ -161,7 +169,7 @@ async fn a_refused_command_stays_refused() {
     assert_eq!(first.header("idempotent-replayed"), "");
     let _ = first.problem(404);
 
-    // Now it could be taken; but it was decided.
+    // The command would now be accepted, but its refusal is stored.
     let start = json!({ "book_id": Uuid::new_v4(), "session_id": own });
     let _ = reader.start_with(start).await.ok();
     let again = send("k", &update).await;
@@ -170,13 +178,13 @@ async fn a_refused_command_stays_refused() {
     let _ = again.problem(404);
     let other = send("k", &json!({ "current_position": 6 })).await;
     let _ = other.problem(422);
-    assert_eq!(check::log(&app.pool).await.len(), 1);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 1);
     // Another key is another command.
     assert_eq!(send("other", &update).await.ok()["applied"], true);
 }
 
 #[tokio::test]
-async fn bad_input_leaves_its_key_free() {
+async fn invalid_input_does_not_use_up_its_key() {
     let app = App::start().await;
     let reader = app.reader();
     let bad = json!({ "book_id": Uuid::new_v4(), "start_position": 101 });
@@ -190,32 +198,32 @@ async fn bad_input_leaves_its_key_free() {
 }
 
 #[tokio::test]
-async fn a_start_that_is_repeated_by_its_id_tells_where_the_first_one_is() {
+async fn start_repeated_by_session_id_returns_the_first_response() {
     let app = App::start().await;
     let reader = app.reader();
-    let own = domain::SessionId::at(services::clock::now()).uuid();
+    let own = domain::SessionId::at(eventlog::clock::now()).uuid();
     let start = json!({ "book_id": Uuid::new_v4(), "session_id": own });
     let first = reader.start_with(start.clone()).await;
     let again = reader.start_with(start.clone()).await;
-    assert_eq!(seen(&again), seen(&first));
+    assert_eq!(reproducible(&again), reproducible(&first));
     for _ in 0..2 {
         let keyed = keyed(&reader, Method::POST, "/start", "k", &start).await;
-        assert_eq!(seen(&keyed), seen(&first));
+        assert_eq!(reproducible(&keyed), reproducible(&first));
     }
-    assert_eq!(check::log(&app.pool).await.len(), 1);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_key_has_1_to_255_visible_characters() {
+async fn key_must_have_1_to_255_visible_characters() {
     let app = App::start().await;
     let reader = app.reader();
     let start = json!({ "book_id": Uuid::new_v4() });
     for bad in [String::new(), "a key".to_owned(), "k".repeat(256)] {
-        let answer = keyed(&reader, Method::POST, "/start", &bad, &start).await;
-        let _ = answer.problem(422);
+        let response = keyed(&reader, Method::POST, "/start", &bad, &start).await;
+        let _ = response.problem(422);
     }
-    assert!(check::log(&app.pool).await.is_empty());
+    assert!(invariants::read_log(&app.pool).await.is_empty());
     let longest = "k".repeat(255);
-    let answer = keyed(&reader, Method::POST, "/start", &longest, &start).await;
-    let _ = answer.ok();
+    let response = keyed(&reader, Method::POST, "/start", &longest, &start).await;
+    let _ = response.ok();
 }

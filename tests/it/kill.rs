@@ -1,86 +1,93 @@
-//! I1 and I2: kill -9 of the whole service in the middle of traffic loses no
-//! acknowledged command and applies none twice, though what was not answered is
-//! sent again.
+//! Promises I1 (durability) and I2 (at most once) under `kill -9`: a kill of the
+//! whole service during traffic loses no acknowledged command. No command is
+//! applied twice, although clients repeat requests that received no response.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 use tests::process::Process;
 use tests::reader::id;
-use tests::{Answer, Reader, Stack, app, check};
+use tests::{ApiResponse, Reader, Stack, app, invariants, until};
 use uuid::Uuid;
 
-/// How often the service is killed.
 const KILLS: usize = 5;
 
 /// Acknowledged commands between two kills.
 const COMMANDS: usize = 400;
 
-/// A reader's app. Each update has a key and a locator that no other has, and
-/// is sent until it is acknowledged, as apps do.
+/// Time limit for [`COMMANDS`] acknowledged commands.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A reader's app. Each update has a unique key and locator. The app sends an
+/// update until it is acknowledged.
 struct Client {
     reader: Reader,
-    /// The update whose answer did not come: its path and its locator.
-    unknown: Option<(String, String)>,
+    /// Path and locator of the update that received no response.
+    unanswered: Option<(String, String)>,
+    /// The locators of the acknowledged updates.
     acknowledged: Vec<String>,
-    /// Of those that were sent again: found done, and done then.
+    /// Repeated updates that the service had applied before the kill.
     replayed: usize,
-    done_anew: usize,
+    /// Repeated updates that the service had not applied before the kill.
+    applied_on_retry: usize,
 }
 
 impl Client {
     fn new() -> Self {
         Self {
-            reader: Reader::of(Uuid::new_v4()),
-            unknown: None,
+            reader: Reader::with_id(Uuid::new_v4()),
+            unanswered: None,
             acknowledged: Vec::new(),
             replayed: 0,
-            done_anew: 0,
+            applied_on_retry: 0,
         }
     }
 
-    /// Sends an update; `None` when the service is gone.
-    async fn send(&mut self, path: String, name: String) -> Option<Answer> {
+    /// Sends an update; `None` if the service is down.
+    async fn send(&mut self, path: String, name: String) -> Option<ApiResponse> {
         let update = json!({ "current_position": 1, "locator": name });
         let key = [("idempotency-key", name.as_str())];
-        let answer = self
+        let response = self
             .reader
             .try_call_with(Method::PUT, &path, &key, Some(update))
             .await;
-        let Ok(answer) = answer else {
-            self.unknown = Some((path, name));
+        let Ok(response) = response else {
+            self.unanswered = Some((path, name));
             return None;
         };
-        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(response.status, 200, "{}", response.body);
         self.acknowledged.push(name);
-        Some(answer)
+        Some(response)
     }
 
-    /// Sends again what is not known to be done.
-    async fn make_sure(&mut self) {
-        let Some((path, name)) = self.unknown.take() else {
+    /// Repeats the update that received no response.
+    async fn retry_unanswered(&mut self) {
+        let Some((path, name)) = self.unanswered.take() else {
             return;
         };
         match self.send(path, name).await {
-            Some(answer) if answer.header("idempotent-replayed") == "true" => self.replayed += 1,
-            Some(_) => self.done_anew += 1,
+            Some(response) if response.header("idempotent-replayed") == "true" => {
+                self.replayed += 1
+            }
+            Some(_) => self.applied_on_retry += 1,
             None => {}
         }
     }
 
-    /// Updates a new session until the service is gone.
-    async fn update_until_gone(mut self, round: usize, acknowledged: Arc<AtomicUsize>) -> Self {
-        self.make_sure().await;
+    /// Starts a session and updates it until the service is down.
+    async fn update_until_killed(mut self, round: usize, acknowledged: Arc<AtomicUsize>) -> Self {
+        self.retry_unanswered().await;
         let start = json!({ "book_id": Uuid::new_v4() });
         let start = self.reader.try_call(Method::POST, "/start", Some(start));
-        let Ok(answer) = start.await else {
+        let Ok(response) = start.await else {
             return self;
         };
-        let session = id(&answer.ok());
+        let session = id(&response.ok());
         for n in 0_u32.. {
             let name = format!("{}/{round}/{n}", self.reader.id);
             let path = format!("/{session}/update");
@@ -93,18 +100,19 @@ impl Client {
     }
 }
 
-/// NATS stands still, so what is committed is in the relay's hand or on its way.
+/// While NATS is paused, the relay holds committed events that are not in the
+/// stream yet.
 #[tokio::test]
-async fn kill_9_between_a_commit_and_its_publishing_leaves_no_hole_in_the_stream() {
+async fn kill_between_commit_and_publish_leaves_no_gap_in_stream() {
     const UPDATES: u32 = 30;
-    let stack = Stack::own().await;
-    let corner = stack.corner().await;
-    let pool = app::pool(&corner).await;
-    let process = Process::start(&corner).await;
-    let reader = Reader::of(Uuid::new_v4()).at(&process.url);
+    let stack = Stack::dedicated().await;
+    let env = stack.new_env().await;
+    let pool = app::pool(&env).await;
+    let process = Process::start(&env).await;
+    let reader = Reader::with_id(Uuid::new_v4()).at(&process.url);
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    app::settled(&pool, &corner).await;
-    check::all(&pool, &corner).await;
+    app::settled(&pool, &env).await;
+    invariants::check_env(&pool, &env).await;
 
     stack.servers.lock().await.nats.pause().unwrap();
     for position in 1..=UPDATES {
@@ -113,34 +121,35 @@ async fn kill_9_between_a_commit_and_its_publishing_leaves_no_hole_in_the_stream
     process.kill().await;
     stack.servers.lock().await.nats.resume().unwrap();
 
-    let process = Process::start(&corner).await;
-    app::settled(&pool, &corner).await;
-    check::all(&pool, &corner).await;
-    let log = check::log(&pool).await;
+    let process = Process::start(&env).await;
+    app::settled(&pool, &env).await;
+    invariants::check_env(&pool, &env).await;
+    let log = invariants::read_log(&pool).await;
     assert_eq!(log.len(), 1 + UPDATES as usize);
     process.kill().await;
 }
 
 #[tokio::test]
-async fn kill_9_in_the_middle_of_traffic_loses_and_repeats_nothing() {
+async fn kill_during_traffic_loses_and_repeats_no_command() {
     let stack = Stack::shared().await;
-    let corner = stack.corner().await;
-    let pool = app::pool(&corner).await;
+    let env = stack.new_env().await;
+    let pool = app::pool(&env).await;
     let mut clients: Vec<Client> = (0..20).map(|_| Client::new()).collect();
 
     for round in 0..KILLS {
-        let process = Process::start(&corner).await;
+        let process = Process::start(&env).await;
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let running: Vec<_> = clients
             .into_iter()
             .map(|mut client| {
                 client.reader = client.reader.at(&process.url);
-                tokio::spawn(client.update_until_gone(round, Arc::clone(&acknowledged)))
+                tokio::spawn(client.update_until_killed(round, Arc::clone(&acknowledged)))
             })
             .collect();
-        while acknowledged.load(Ordering::Relaxed) < COMMANDS {
-            tokio::task::yield_now().await;
-        }
+        until("enough acknowledged commands", ROUND_TIMEOUT, async || {
+            acknowledged.load(Ordering::Relaxed) >= COMMANDS
+        })
+        .await;
         process.kill().await;
         clients = join_all(running)
             .await
@@ -149,36 +158,42 @@ async fn kill_9_in_the_middle_of_traffic_loses_and_repeats_nothing() {
             .collect();
     }
 
-    // Whoever starts next carries on where the killed one stopped, and each
-    // command becomes known.
-    let process = Process::start(&corner).await;
+    // The next process continues where the killed one stopped, and each
+    // unanswered command receives its response.
+    let process = Process::start(&env).await;
     for client in &mut clients {
         client.reader = client.reader.at(&process.url);
-        client.make_sure().await;
-        assert_eq!(client.unknown, None);
+        client.retry_unanswered().await;
+        assert_eq!(client.unanswered, None);
     }
-    app::settled(&pool, &corner).await;
-    check::all(&pool, &corner).await;
+    app::settled(&pool, &env).await;
+    invariants::check_env(&pool, &env).await;
 
     let mut written: BTreeMap<String, usize> = BTreeMap::new();
-    for event in check::log(&pool).await {
+    for event in invariants::read_log(&pool).await {
         let payload: serde_json::Value = serde_json::from_str(&event.payload).unwrap();
         if event.event_type == "PositionUpdated" {
             let name = payload["locator"].as_str().unwrap().to_owned();
             *written.entry(name).or_default() += 1;
         }
     }
-    let (mut acknowledged, mut replayed, mut done_anew) = (0, 0, 0);
+    let (mut acknowledged, mut replayed, mut applied_on_retry) = (0, 0, 0);
     for client in clients {
         for name in client.acknowledged {
             acknowledged += 1;
-            assert_eq!(written.remove(&name), Some(1), "{name} was acknowledged");
+            assert_eq!(
+                written.remove(&name),
+                Some(1),
+                "events of the acknowledged update {name}"
+            );
         }
         replayed += client.replayed;
-        done_anew += client.done_anew;
+        applied_on_retry += client.applied_on_retry;
     }
-    println!("{acknowledged} acknowledged; sent again: {replayed} done before, {done_anew} not");
+    println!(
+        "{acknowledged} acknowledged; repeated: {replayed} applied before, {applied_on_retry} not"
+    );
     assert!(acknowledged >= KILLS * COMMANDS);
-    assert!(written.is_empty(), "nobody sent {written:?}");
+    assert!(written.is_empty(), "no client sent {written:?}");
     process.kill().await;
 }

@@ -1,18 +1,18 @@
-//! Several workers of a projection take over from each other, whatever happens
-//! to the one that works, and apply nothing twice.
+//! When the lease holder of a projection stops, dies or freezes, another worker
+//! takes over. No event is applied twice.
 
 use std::time::{Duration, Instant};
 
-use projections::status;
-use services::config::Role;
+use projections::status::{self, Status};
+use server::config::Role;
 use sqlx::PgPool;
 use tests::process::Process;
-use tests::traffic::{all_live_a_little, live_a_little};
-use tests::{App, Stack, check};
+use tests::random_history::{write_random_histories, write_random_history};
+use tests::{App, Stack, eventually, eventually_ok, invariants, scaled, until};
 use uuid::Uuid;
 
-/// How soon another worker takes over.
-const TAKEOVER: Duration = Duration::from_secs(5);
+/// Time limit for another worker to take over.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PROJECTIONS: [&str; 3] = ["active_sessions", "daily_stats", "history"];
 
@@ -27,26 +27,28 @@ fn pid_of(holder: &str) -> u32 {
     holder.split('/').nth(1).unwrap().parse().unwrap()
 }
 
-/// Waits until every projection has a worker for whom this holds.
-async fn held(pool: &PgPool, wanted: impl Fn(u32) -> bool) -> Duration {
+/// Waits until the lease of every projection has a holder whose pid is accepted;
+/// returns the time that this took.
+async fn held_by(pool: &PgPool, accepts: impl Fn(u32) -> bool) -> Duration {
     let since = Instant::now();
-    loop {
+    eventually_ok("lease holders", TAKEOVER_TIMEOUT, async || {
         let holders = holders(pool).await;
-        if holders
-            .iter()
-            .all(|holder| holder.as_deref().is_some_and(|h| wanted(pid_of(h))))
-        {
-            return since.elapsed();
+        let accepted = |holder: &Option<String>| {
+            let holder = holder.as_deref();
+            holder.is_some_and(|holder| accepts(pid_of(holder)))
+        };
+        if holders.iter().all(accepted) {
+            return Ok(());
         }
-        assert!(since.elapsed() < TAKEOVER, "held by {holders:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        Err(format!("held by {holders:?}"))
+    })
+    .await;
+    since.elapsed()
 }
 
-/// Waits until as many steps of projections wait for their checkpoint.
+/// Waits until at least `wanted` projection commits wait for a lock.
 async fn blocked(pool: &PgPool, wanted: i64) {
-    let since = Instant::now();
-    loop {
+    until("blocked projection commits", TAKEOVER_TIMEOUT, async || {
         let blocked: i64 = sqlx::query_scalar(
             "select count(*) from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'
@@ -55,76 +57,79 @@ async fn blocked(pool: &PgPool, wanted: i64) {
         .fetch_one(pool)
         .await
         .unwrap();
-        if blocked >= wanted {
-            return;
-        }
-        assert!(since.elapsed() < TAKEOVER, "{blocked} steps are blocked");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+        blocked >= wanted
+    })
+    .await;
+}
+
+/// The status of the projection `history`.
+async fn history_status(pool: &PgPool) -> Status {
+    status::list(pool).await.unwrap().remove(2)
 }
 
 #[tokio::test]
-async fn a_worker_that_is_killed_is_followed_within_five_seconds() {
-    let corner = Stack::shared().await.corner().await;
-    let pool = tests::app::pool(&corner).await;
-    let mut one = Process::start(&corner).await;
+async fn killed_worker_is_replaced_within_five_seconds() {
+    let env = Stack::shared().await.new_env().await;
+    let pool = tests::app::pool(&env).await;
+    let mut one = Process::start(&env).await;
     for n in 0..3 {
         let pid = one.pid().unwrap();
-        held(&pool, |holder| holder == pid).await;
-        let two = Process::start(&corner).await;
-        let reader = tests::Reader::of(Uuid::new_v4()).at(&two.url);
-        let traffic = tokio::spawn(live_a_little(reader, n));
+        held_by(&pool, |holder| holder == pid).await;
+        let two = Process::start(&env).await;
+        let reader = tests::Reader::with_id(Uuid::new_v4()).at(&two.url);
+        let traffic = tokio::spawn(write_random_history(reader, n));
         one.kill().await;
-        let took = held(&pool, |holder| holder != pid).await;
+        let took = held_by(&pool, |holder| holder != pid).await;
         println!("taken over after {took:?}");
         traffic.await.unwrap();
         one = two;
     }
-    tests::app::settled(&pool, &corner).await;
-    check::all(&pool, &corner).await;
-    // One that stops in order gives its projections up at once.
+    tests::app::settled(&pool, &env).await;
+    invariants::check_env(&pool, &env).await;
+    // A worker that shuts down in order releases its leases immediately.
     let pid = one.pid().unwrap();
-    let two = Process::start(&corner).await;
+    let two = Process::start(&env).await;
     assert!(one.terminate().await.success());
-    let took = held(&pool, |holder| holder != pid).await;
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    let took = held_by(&pool, |holder| holder != pid).await;
+    assert!(took < scaled(Duration::from_secs(2)), "{took:?}");
     drop(two);
 }
 
 #[tokio::test]
-async fn a_worker_that_was_frozen_finds_another_at_work_and_applies_nothing() {
-    let corner = Stack::shared().await.corner().await;
-    let pool = tests::app::pool(&corner).await;
-    let frozen = Process::start(&corner).await;
+async fn frozen_worker_that_lost_its_lease_applies_nothing() {
+    let env = Stack::shared().await.new_env().await;
+    let pool = tests::app::pool(&env).await;
+    let frozen = Process::start(&env).await;
     let pid = frozen.pid().unwrap();
-    held(&pool, |holder| holder == pid).await;
-    let other = Process::start(&corner).await;
+    held_by(&pool, |holder| holder == pid).await;
+    let other = Process::start(&env).await;
     for n in 0..2 {
         let reader = |n| {
-            let reader = tests::Reader::of(Uuid::new_v4()).at(&other.url);
-            live_a_little(reader, n)
+            let reader = tests::Reader::with_id(Uuid::new_v4()).at(&other.url);
+            write_random_history(reader, n)
         };
-        // Frozen in the middle of a step, whose statement is then done without it.
-        let mut step = pool.begin().await.unwrap();
+        // The lock holds the worker's statement until the worker is frozen.
+        // Postgres then completes the statement without it.
+        let mut lock = pool.begin().await.unwrap();
         sqlx::query("select from checkpoints for update")
-            .execute(&mut *step)
+            .execute(&mut *lock)
             .await
             .unwrap();
         let before = tokio::spawn(reader(n));
         blocked(&pool, 2).await;
         frozen.signal("-STOP").await;
-        step.rollback().await.unwrap();
-        let took = held(&pool, |holder| holder != pid).await;
+        lock.rollback().await.unwrap();
+        let took = held_by(&pool, |holder| holder != pid).await;
         println!("taken over after {took:?}");
         reader(100 + n).await;
         frozen.signal("-CONT").await;
         before.await.unwrap();
         reader(200 + n).await;
-        tests::app::settled(&pool, &corner).await;
-        check::all(&pool, &corner).await;
-        // And back, for the next round.
+        tests::app::settled(&pool, &env).await;
+        invariants::check_env(&pool, &env).await;
+        // The first worker takes over again for the next round.
         other.signal("-STOP").await;
-        held(&pool, |holder| holder == pid).await;
+        held_by(&pool, |holder| holder == pid).await;
         other.signal("-CONT").await;
     }
     other.kill().await;
@@ -132,67 +137,67 @@ async fn a_worker_that_was_frozen_finds_another_at_work_and_applies_nothing() {
 }
 
 #[tokio::test]
-async fn a_paused_projection_stands_still_and_goes_on_where_it_was() {
+async fn paused_projection_stops_and_resumes_at_its_checkpoint() {
     let app = App::start().await;
-    let other = app.beside(&[Role::Projections]).await;
-    live_a_little(app.reader(), 1).await;
-    check::everything(&app).await;
+    let other = app.alongside(&[Role::Projections]).await;
+    write_random_history(app.reader(), 1).await;
+    invariants::check(&app).await;
     assert!(status::pause(&app.pool, "history", true).await.unwrap());
     assert!(!status::pause(&app.pool, "novels", true).await.unwrap());
-    let since = Instant::now();
-    while holders(&app.pool).await[2].is_some() {
-        assert!(since.elapsed() < TAKEOVER, "it is not given up");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(
+        "the lease of history is released",
+        TAKEOVER_TIMEOUT,
+        async || holders(&app.pool).await[2].is_none(),
+    )
+    .await;
     let before = projections::checkpoint::read(&app.pool, "history")
         .await
         .unwrap();
-    all_live_a_little(&app, 10..15).await;
+    write_random_histories(&app, 10..15).await;
     let head = eventlog::read::head(&app.pool).await.unwrap();
     let statistics = projections::checkpoint::Awaited::new(app.pool.clone(), "daily_stats");
-    assert!(statistics.reaches(head, TAKEOVER).await.unwrap());
+    assert!(
+        statistics
+            .reaches(head, scaled(TAKEOVER_TIMEOUT))
+            .await
+            .unwrap()
+    );
 
-    let paused = &status::list(&app.pool).await.unwrap()[2];
+    let paused = history_status(&app.pool).await;
     assert!(paused.paused);
     assert_eq!((paused.position, paused.head), (before, head));
     assert_eq!(paused.lag_events, head - before);
     assert!(paused.lag_seconds > 0.0);
     assert!(status::pause(&app.pool, "history", false).await.unwrap());
-    check::everything(&app).await;
-    let running = &status::list(&app.pool).await.unwrap()[2];
+    invariants::check(&app).await;
+    let running = history_status(&app.pool).await;
     assert_eq!((running.paused, running.lag_events), (false, 0));
     other.stop().await;
 }
 
 #[tokio::test]
-async fn a_failing_projection_says_so_and_is_well_again_when_its_store_is() {
+async fn failing_projection_reports_its_error_and_recovers() {
     let app = App::start().await;
-    live_a_little(app.reader(), 1).await;
-    check::everything(&app).await;
+    write_random_history(app.reader(), 1).await;
+    invariants::check(&app).await;
     sqlx::query("alter table read.history_totals rename to gone")
         .execute(&app.pool)
         .await
         .unwrap();
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
-    let since = Instant::now();
-    loop {
-        let history = &status::list(&app.pool).await.unwrap()[2];
-        if history.failing {
-            let error = history.last_error.as_deref().unwrap();
-            assert!(error.contains("history_totals"), "{error}");
-            break;
-        }
-        assert!(since.elapsed() < TAKEOVER, "{history:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let error = eventually("history is failing", TAKEOVER_TIMEOUT, async || {
+        let history = history_status(&app.pool).await;
+        history.failing.then(|| history.last_error.unwrap())
+    })
+    .await;
+    assert!(error.contains("history_totals"), "{error}");
     sqlx::query("alter table read.gone rename to history_totals")
         .execute(&app.pool)
         .await
         .unwrap();
-    check::everything(&app).await;
-    let since = Instant::now();
-    while status::list(&app.pool).await.unwrap()[2].failing {
-        assert!(since.elapsed() < TAKEOVER, "it still fails");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    invariants::check(&app).await;
+    until("history has recovered", TAKEOVER_TIMEOUT, async || {
+        !history_status(&app.pool).await.failing
+    })
+    .await;
 }

@@ -1,36 +1,35 @@
-//! What operators are told of without asking: metrics, and the alerts on them.
+//! Metrics, and the alerts that `deploy/alerts.yaml` defines on them.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
-use services::config::Secret;
-use tests::App;
+use api::secret::Secret;
 use tests::app::{Metrics, SETTLE};
+use tests::{App, eventually_ok};
 use uuid::Uuid;
 
 const ALERTS: &str = include_str!("../../deploy/alerts.yaml");
 
-/// Asks for metrics until they are so; bounded.
-async fn until(app: &App, what: &str, so: impl Fn(&Metrics) -> bool) {
-    let started = Instant::now();
-    loop {
+/// Polls the metrics until `check` accepts them.
+async fn until_metrics(app: &App, what: &str, check: impl Fn(&Metrics) -> bool) {
+    eventually_ok(what, 2 * SETTLE, async || {
         let metrics = app.metrics().await;
-        if so(&metrics) {
-            return;
+        if check(&metrics) {
+            return Ok(());
         }
-        assert!(started.elapsed() < 2 * SETTLE, "{what}: {metrics:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+        Err(format!("{metrics:?}"))
+    })
+    .await;
 }
 
-fn of(projection: &str, what: &str) -> String {
-    format!(r#"reading_sessions_{what}{{projection="{projection}"}}"#)
+/// The name of a metric with the label of a projection.
+fn of(projection: &str, name: &str) -> String {
+    format!(r#"reading_sessions_{name}{{projection="{projection}"}}"#)
 }
 
 #[tokio::test]
-async fn every_metric_of_an_alert_is_one_that_the_service_shows() {
-    let app = App::with(|settings| {
-        // Nobody is there: reads of it are counted as the primary's.
+async fn every_metric_in_alerts_is_exported() {
+    let app = App::with_settings(|settings| {
+        // No server listens there, so the primary serves and counts the reads.
         let url = "postgres://reads@127.0.0.1:1/reading".to_owned();
         settings.replica.database_read_url = Some(Secret::from(url));
     })
@@ -45,7 +44,7 @@ async fn every_metric_of_an_alert_is_one_that_the_service_shows() {
         .filter(|word| word.starts_with("reading_sessions_"))
         .collect();
     assert!(named.len() >= 15, "{named:?}");
-    until(&app, "a metric is not shown", |metrics| {
+    until_metrics(&app, "every metric is exported", |metrics| {
         named.iter().all(|name| metrics.shows(name))
     })
     .await;
@@ -53,12 +52,12 @@ async fn every_metric_of_an_alert_is_one_that_the_service_shows() {
 }
 
 #[tokio::test]
-async fn how_far_relay_and_projections_are_is_shown() {
+async fn metrics_report_relay_and_projection_lag() {
     let app = App::start().await;
     let operator = app.operator();
     let pause = "/projections/history/pause";
     let _ = operator.call(reqwest::Method::POST, pause, None).await.ok();
-    until(&app, "the worker stops", |metrics| {
+    until_metrics(&app, "the worker stops", |metrics| {
         metrics.count(&of("history", "projection_paused")) == 1
             && metrics.count(&of("history", "projection_works")) == 0
     })
@@ -68,7 +67,7 @@ async fn how_far_relay_and_projections_are_is_shown() {
     let _ = reader.start(Uuid::new_v4()).await.ok();
     let head = eventlog::read::head(&app.pool).await.unwrap();
     let head = u64::try_from(head).unwrap();
-    until(&app, "the backlog", |metrics| {
+    until_metrics(&app, "the lag of history", |metrics| {
         metrics.count("reading_sessions_relay_leads") == 1
             && metrics.count("reading_sessions_relay_position") == head
             && metrics.count("reading_sessions_log_position") == head

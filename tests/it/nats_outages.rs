@@ -1,37 +1,27 @@
-//! NATS with the configuration of production is restarted, emptied or away for
-//! long: each role goes on with what its user may do, and says so in the log.
+//! NATS, with its production configuration, is restarted, emptied or unreachable
+//! for a long time. Each role resumes with the permissions of its own user and
+//! logs the outage.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream::Stream;
 use futures::StreamExt;
-use services::config::Role;
-use tests::guarded_nats::{GuardedNats, password};
+use server::config::Role;
 use tests::process::Process;
+use tests::production_nats::{ProductionNats, password};
 use tests::reader::id;
-use tests::stack::Corner;
-use tests::{App, Reader, Stack, app, check};
+use tests::stack::TestEnv;
+use tests::{App, Reader, Stack, app, eventually, invariants, until};
 use uuid::Uuid;
 
-/// How long it may take until events come by NATS again: a client notices
-/// within two heartbeats that its consumer is gone.
-const LONGEST: Duration = Duration::from_secs(40);
+/// Time limit until NATS delivers events again. A client needs up to two
+/// heartbeats to detect that its consumer is gone.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(40);
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(seen) = look().await {
-            return seen;
-        }
-        assert!(started.elapsed() < LONGEST, "{what}: not in {LONGEST:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Starts a book, reads on and ends, so many times: three events each.
+/// Starts, updates and ends a session, `times` times: three events each.
 async fn read(reader: &Reader, times: usize) {
     for _ in 0..times {
         let session = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -40,20 +30,21 @@ async fn read(reader: &Reader, times: usize) {
     }
 }
 
-/// The stream as operators see it, once it holds so many events.
-async fn filled(nats: &GuardedNats, events: u64) -> Stream {
+/// Waits until the stream contains at least `events` events; opened as the user
+/// `operator`.
+async fn filled(nats: &ProductionNats, events: u64) -> Stream {
     let operator = nats.user("operator", "_INBOX_operator").await;
     let jetstream = jetstream::new(operator.client);
-    until("a stream of all events", async || {
+    eventually("a stream of all events", RECOVERY_TIMEOUT, async || {
         let stream = jetstream.get_stream("READING").await.ok()?;
         (stream.cached_info().state.messages >= events).then_some(stream)
     })
     .await
 }
 
-/// The stream's consumer that takes what is written.
+/// The consumer of the stream that waits for new events.
 async fn follower(stream: &Stream) -> Info {
-    until("a consumer that waits", async || {
+    eventually("a waiting consumer", RECOVERY_TIMEOUT, async || {
         let consumers: Vec<_> = stream.consumers().collect().await;
         let mut waiting = consumers.into_iter().flatten();
         waiting.find(|consumer| consumer.num_waiting > 0)
@@ -61,29 +52,29 @@ async fn follower(stream: &Stream) -> Info {
     .await
 }
 
-/// Waits until so many events came to projections by their consumer.
+/// Waits until the consumer has delivered at least `events` events.
 async fn delivered(stream: &Stream, consumer: &str, events: u64) {
-    until("events by the stream", async || {
+    until("delivered events", RECOVERY_TIMEOUT, async || {
         let info = stream.consumer_info(consumer).await.unwrap();
-        (info.delivered.consumer_sequence >= events).then_some(())
+        info.delivered.consumer_sequence >= events
     })
     .await;
 }
 
-/// Roles, each as its own user.
+/// One service per role, each connected as its own NATS user.
 struct Roles {
     api: App,
     others: Vec<App>,
-    corner: Corner,
+    env: TestEnv,
 }
 
 impl Roles {
-    async fn start(stack: &Arc<Stack>, nats: &GuardedNats) -> Self {
-        let corner = stack.corner().await;
+    async fn start(stack: &Arc<Stack>, nats: &ProductionNats) -> Self {
+        let env = stack.new_env().await;
         let role = async |user: &str, role: Role| {
-            let corner = nats.corner(&corner, user);
-            let settings = app::settings(&corner, &[role]);
-            App::run(Arc::clone(stack), corner, &settings).await
+            let env = nats.env_for(&env, user);
+            let settings = app::settings(&env, &[role]);
+            App::run(Arc::clone(stack), env, &settings).await
         };
         let relay = role("relay", Role::Relay).await;
         let _ = filled(nats, 0).await;
@@ -91,13 +82,13 @@ impl Roles {
         Self {
             api: role("api", Role::Api).await,
             others: vec![relay, projections],
-            corner: nats.corner(&corner, "reading"),
+            env: nats.env_for(&env, "reading"),
         }
     }
 
     async fn check(&self) {
         self.api.settled().await;
-        check::all(&self.api.pool, &self.corner).await;
+        invariants::check_env(&self.api.pool, &self.env).await;
     }
 
     async fn stop(self) {
@@ -109,9 +100,9 @@ impl Roles {
 }
 
 #[tokio::test]
-async fn projections_follow_again_when_their_consumer_is_gone() {
+async fn projections_resume_after_their_consumer_was_deleted() {
     let stack = Stack::shared().await;
-    let nats = GuardedNats::start(&stack).await;
+    let nats = ProductionNats::start(&stack).await;
     let roles = Roles::start(&stack, &nats).await;
     read(&roles.api.reader(), 2).await;
     let stream = filled(&nats, 6).await;
@@ -128,9 +119,9 @@ async fn projections_follow_again_when_their_consumer_is_gone() {
 }
 
 #[tokio::test]
-async fn an_emptied_nats_is_filled_and_followed_again_without_a_command() {
+async fn emptied_nats_is_refilled_without_a_new_command() {
     let stack = Stack::shared().await;
-    let mut nats = GuardedNats::start(&stack).await;
+    let mut nats = ProductionNats::start(&stack).await;
     let roles = Roles::start(&stack, &nats).await;
     read(&roles.api.reader(), 2).await;
     let stream = filled(&nats, 6).await;
@@ -149,14 +140,14 @@ async fn an_emptied_nats_is_filled_and_followed_again_without_a_command() {
 }
 
 #[tokio::test]
-async fn one_process_goes_on_after_a_restart_of_nats() {
+async fn service_resumes_after_a_nats_restart() {
     let stack = Stack::shared().await;
-    let mut nats = GuardedNats::start(&stack).await;
-    let corner = nats.corner(&stack.corner().await, "reading");
-    let settings = app::settings(&corner, &Role::ALL);
-    let app = App::run(stack, corner, &settings).await;
+    let mut nats = ProductionNats::start(&stack).await;
+    let env = nats.env_for(&stack.new_env().await, "reading");
+    let settings = app::settings(&env, &Role::ALL);
+    let app = App::run(stack, env, &settings).await;
     read(&app.reader(), 5).await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
     let stream = filled(&nats, 15).await;
     let _ = follower(&stream).await;
 
@@ -165,55 +156,56 @@ async fn one_process_goes_on_after_a_restart_of_nats() {
     let consumer = follower(&stream).await;
     read(&app.reader(), 5).await;
     delivered(&stream, &consumer.name, 15).await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
     app.stop().await;
     assert_eq!(nats.violations(), Vec::<String>::new());
 }
 
-/// The lines of a log that have these words.
+/// The lines of a log that contain `words`.
 fn lines(log: &str, words: &str) -> Vec<String> {
     let lines = log.lines().filter(|line| line.contains(words));
     lines.map(str::to_owned).collect()
 }
 
 #[tokio::test]
-async fn the_log_tells_of_an_outage_what_there_is_to_know_and_no_more() {
+async fn nats_outage_is_logged_once_and_without_secrets() {
     let stack = Stack::shared().await;
-    let mut nats = GuardedNats::start(&stack).await;
-    let corner = nats.corner(&stack.corner().await, "reading");
+    let mut nats = ProductionNats::start(&stack).await;
+    let env = nats.env_for(&stack.new_env().await, "reading");
     let file = nats.scratch("service");
-    let process = Process::logging(&corner, &file).await;
-    let reader = Reader::of(Uuid::new_v4()).at(&process.url);
+    let process = Process::start_with_log(&env, &file).await;
+    let reader = Reader::with_id(Uuid::new_v4()).at(&process.url);
     let log = || std::fs::read_to_string(&file).unwrap();
     read(&reader, 2).await;
     let stream = filled(&nats, 6).await;
     let _ = follower(&stream).await;
 
     nats.kill().await;
-    let lost = until("lost", async || lines(&log(), "NATS is lost").pop()).await;
+    let line = async |words: &str| {
+        eventually(words, RECOVERY_TIMEOUT, async || lines(&log(), words).pop()).await
+    };
+    let lost = line("NATS is lost").await;
     assert!(
         lost.contains("WARN") && lost.contains(&nats.address()),
         "{lost}"
     );
     read(&reader, 2).await;
     let waiting = "events are not published";
-    until("how many wait", async || {
-        let told = lines(&log(), waiting);
-        (told.len() > 1 && told.last()?.contains("waiting_at_most=6")).then_some(())
-    })
+    until(
+        "the number of waiting events",
+        RECOVERY_TIMEOUT,
+        async || {
+            let logged = lines(&log(), waiting);
+            logged.len() > 1 && logged[logged.len() - 1].contains("waiting_at_most=6")
+        },
+    )
     .await;
-    // So long that projections gave their consumer up.
-    until("no heartbeats", async || {
-        lines(&log(), "missed idle heartbeat").pop()
-    })
-    .await;
+    // The outage lasts until the projections have dropped their consumer.
+    line("missed idle heartbeat").await;
 
     nats.revive().await;
-    until("back", async || lines(&log(), "NATS is back").pop()).await;
-    until("published", async || {
-        lines(&log(), "events are published again").pop()
-    })
-    .await;
+    line("NATS is back").await;
+    line("events are published again").await;
     let stream = filled(&nats, 12).await;
     let consumer = follower(&stream).await;
     read(&reader, 2).await;
@@ -224,7 +216,7 @@ async fn the_log_tells_of_an_outage_what_there_is_to_know_and_no_more() {
     for once in ["NATS is lost", "NATS is back", "events are published again"] {
         assert_eq!(lines(&log, once).len(), 1, "{log}");
     }
-    // Some 15 seconds, and a hundred attempts to connect.
+    // The outage lasts about 15 seconds, with about 100 connection attempts.
     assert!(lines(&log, "WARN").len() < 12, "{log}");
     assert_eq!(nats.violations(), Vec::<String>::new());
 }

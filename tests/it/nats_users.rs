@@ -1,8 +1,7 @@
-//! Each user of `nats/server.conf` can do its work and nothing else, by the word
-//! of a server that runs with this very file.
+//! Each user of `nats/server.conf` has the permissions that its role needs, and
+//! no more. The tests run a server with this file.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::AckPolicy;
@@ -10,12 +9,12 @@ use async_nats::jetstream::consumer::pull::Config as PullConfig;
 use async_nats::jetstream::consumer::push::Config as PushConfig;
 use async_nats::jetstream::stream::{Config as StreamConfig, StorageType};
 use futures::StreamExt;
-use services::config::Role;
-use tests::guarded_nats::{Connection, GuardedNats, LONGEST, USERS, password};
-use tests::{App, Stack, app, check};
+use server::config::Role;
+use tests::production_nats::{Connection, LONGEST, ProductionNats, USERS, password};
+use tests::{App, Stack, app, eventually, invariants, scaled};
 use uuid::Uuid;
 
-/// Where a user's answers come.
+/// The subject prefix of the replies to a user.
 fn inbox(user: &str) -> &'static str {
     match user {
         "operator" => "_INBOX_operator",
@@ -24,27 +23,23 @@ fn inbox(user: &str) -> &'static str {
     }
 }
 
-async fn user(nats: &GuardedNats, user: &str) -> Connection {
+async fn user(nats: &ProductionNats, user: &str) -> Connection {
     nats.user(user, inbox(user)).await
 }
 
-/// The stream, with these many events in it.
-async fn filled(nats: &GuardedNats, events: u64) -> jetstream::stream::Stream {
+/// Waits until the stream contains at least `events` events; opened as the user
+/// `operator`.
+async fn filled(nats: &ProductionNats, events: u64) -> jetstream::stream::Stream {
     let operator = user(nats, "operator").await;
     let jetstream = jetstream::new(operator.client);
-    let started = Instant::now();
-    loop {
-        if let Ok(stream) = jetstream.get_stream("READING").await
-            && stream.cached_info().state.messages >= events
-        {
-            return stream;
-        }
-        assert!(started.elapsed() < LONGEST, "no stream of {events} events");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("a stream of all events", LONGEST, async || {
+        let stream = jetstream.get_stream("READING").await.ok()?;
+        (stream.cached_info().state.messages >= events).then_some(stream)
+    })
+    .await
 }
 
-/// Starts a book, reads on and ends, so many times: three events each.
+/// Starts, updates and ends a session, `times` times: three events each.
 async fn read(app: &App, times: usize) {
     let reader = app.reader();
     for _ in 0..times {
@@ -55,14 +50,14 @@ async fn read(app: &App, times: usize) {
 }
 
 #[tokio::test]
-async fn each_role_does_its_work_as_its_own_user() {
+async fn each_role_works_with_its_own_nats_user() {
     let stack = Stack::shared().await;
-    let nats = GuardedNats::start(&stack).await;
-    let corner = stack.corner().await;
+    let nats = ProductionNats::start(&stack).await;
+    let env = stack.new_env().await;
     let role = async |user: &str, roles: &[Role]| {
-        let corner = nats.corner(&corner, user);
-        let settings = app::settings(&corner, roles);
-        App::run(Arc::clone(&stack), corner, &settings).await
+        let env = nats.env_for(&env, user);
+        let settings = app::settings(&env, roles);
+        App::run(Arc::clone(&stack), env, &settings).await
     };
     let relay = role("relay", &[Role::Relay]).await;
     filled(&nats, 0).await;
@@ -72,20 +67,20 @@ async fn each_role_does_its_work_as_its_own_user() {
 
     read(&api, 5).await;
     filled(&nats, 15).await;
-    // The tail has a consumer: what projections see comes by the stream.
+    // One consumer exists: the projections receive their events by the stream.
     let mut operators = user(&nats, "operator").await;
     let stream = jetstream::new(operators.client.clone());
     let stream = stream.get_stream("READING").await.unwrap();
     assert_eq!(stream.consumer_names().count().await, 1);
-    app::settled(&api.pool, &api.corner).await;
-    // The log, and the stream as one who may do all that roles do reads it.
-    check::all(&api.pool, &nats.corner(&corner, "reading")).await;
+    app::settled(&api.pool, &api.env).await;
+    // The user `reading` has the permissions of all roles.
+    invariants::check_env(&api.pool, &nats.env_for(&env, "reading")).await;
     for app in [api, projections, relay, maintenance] {
         app.stop().await;
     }
     assert_eq!(nats.violations(), Vec::<String>::new());
 
-    // Were something refused, the log would say so.
+    // A refused publish does appear in the log of the server.
     let denied = "reading.sessions.started.p0";
     operators.client.publish(denied, "".into()).await.unwrap();
     assert!(operators.complaint().await.contains(denied));
@@ -93,12 +88,12 @@ async fn each_role_does_its_work_as_its_own_user() {
 }
 
 #[tokio::test]
-async fn an_analytics_consumer_reads_and_acknowledges_and_goes_on_from_there() {
+async fn analytics_consumer_resumes_after_its_acknowledgements() {
     let stack = Stack::shared().await;
-    let nats = GuardedNats::start(&stack).await;
-    let corner = nats.corner(&stack.corner().await, "reading");
-    let settings = app::settings(&corner, &Role::ALL);
-    let app = App::run(stack, corner, &settings).await;
+    let nats = ProductionNats::start(&stack).await;
+    let env = nats.env_for(&stack.new_env().await, "reading");
+    let settings = app::settings(&env, &Role::ALL);
+    let app = App::run(stack, env, &settings).await;
     read(&app, 5).await;
     filled(&nats, 15).await;
 
@@ -122,7 +117,7 @@ async fn an_analytics_consumer_reads_and_acknowledges_and_goes_on_from_there() {
             .unwrap();
         while let Some(message) = messages.next().await {
             let message = message.unwrap();
-            // The answer says that it was taken.
+            // Waits until the server confirms the acknowledgement.
             message.double_ack().await.unwrap();
             seen.push(message.info().unwrap().stream_sequence);
         }
@@ -133,7 +128,7 @@ async fn an_analytics_consumer_reads_and_acknowledges_and_goes_on_from_there() {
     assert_eq!(nats.violations(), Vec::<String>::new());
 }
 
-/// The stream of dead letters, made by one who may.
+/// Creates the stream of dead letters, if there is none.
 async fn dead_letters(jetstream: &jetstream::Context) -> jetstream::stream::Stream {
     let config = StreamConfig {
         name: "READING_DEAD".to_owned(),
@@ -145,12 +140,12 @@ async fn dead_letters(jetstream: &jetstream::Context) -> jetstream::stream::Stre
 }
 
 #[tokio::test]
-async fn what_an_analytics_consumer_has_sent_elsewhere_reaches_no_stream() {
+async fn analytics_push_consumer_cannot_write_to_a_stream() {
     let stack = Stack::shared().await;
-    let nats = GuardedNats::start(&stack).await;
-    let corner = nats.corner(&stack.corner().await, "reading");
-    let settings = app::settings(&corner, &Role::ALL);
-    let app = App::run(stack, corner, &settings).await;
+    let nats = ProductionNats::start(&stack).await;
+    let env = nats.env_for(&stack.new_env().await, "reading");
+    let settings = app::settings(&env, &Role::ALL);
+    let app = App::run(stack, env, &settings).await;
     read(&app, 2).await;
     let stream = filled(&nats, 6).await;
     let projections = user(&nats, "projections").await;
@@ -161,7 +156,8 @@ async fn what_an_analytics_consumer_has_sent_elsewhere_reaches_no_stream() {
     operator.client.flush().await.unwrap();
     let analytics = user(&nats, "analytics").await;
     let jetstream = jetstream::new(analytics.client.clone());
-    // The last is heard: by then the others were too, if by anybody.
+    // The wake-ups of the last consumer arrive. By then the messages of the
+    // other consumers would have arrived, too.
     for (name, target) in [
         ("into", "reading.sessions.started.p0"),
         ("dead", "reading.dead.history"),
@@ -176,24 +172,30 @@ async fn what_an_analytics_consumer_has_sent_elsewhere_reaches_no_stream() {
             headers_only: true,
             ..PushConfig::default()
         };
-        let made = jetstream.create_consumer_on_stream(config, "READING").await;
-        assert_eq!(made.is_err(), name == "into", "{name}");
+        let created = jetstream.create_consumer_on_stream(config, "READING").await;
+        assert_eq!(created.is_err(), name == "into", "{name}");
     }
-    let heard = wakeups.take(6).collect::<Vec<_>>();
-    assert_eq!(tokio::time::timeout(LONGEST, heard).await.unwrap().len(), 6);
+    let received = wakeups.take(6).collect::<Vec<_>>();
+    assert_eq!(
+        tokio::time::timeout(scaled(LONGEST), received)
+            .await
+            .unwrap()
+            .len(),
+        6
+    );
     for name in ["dead", "purge", "delete"] {
         let info = stream.consumer_info(name).await.unwrap();
         assert_eq!(info.delivered.consumer_sequence, 0, "{name}");
     }
     assert_eq!(dead.get_info().await.unwrap().state.messages, 0);
-    check::everything(&app).await;
+    invariants::check(&app).await;
     app.stop().await;
 }
 
 #[tokio::test]
-async fn projections_tell_of_what_they_cannot_apply_and_operators_read_it() {
+async fn projections_publish_dead_letters_and_operators_read_them() {
     let stack = Stack::shared().await;
-    let nats = GuardedNats::start(&stack).await;
+    let nats = ProductionNats::start(&stack).await;
     let projections = user(&nats, "projections").await;
     let jetstream = jetstream::new(projections.client.clone());
     let stream = dead_letters(&jetstream).await;
@@ -218,7 +220,7 @@ async fn projections_tell_of_what_they_cannot_apply_and_operators_read_it() {
     assert_eq!(nats.violations(), Vec::<String>::new());
 }
 
-/// What nobody may do.
+/// Subjects to which no user may publish.
 const FORBIDDEN: [&str; 9] = [
     "$JS.API.STREAM.DELETE.READING",
     "$JS.API.STREAM.PURGE.READING",
@@ -231,8 +233,8 @@ const FORBIDDEN: [&str; 9] = [
     "elsewhere",
 ];
 
-/// What only these users may do.
-const SOME_MAY: [(&str, &[&str]); 11] = [
+/// Subjects to which only the listed users may publish.
+const RESTRICTED: [(&str, &[&str]); 11] = [
     ("reading.sessions.started.p0", &["relay", "reading"]),
     ("$JS.API.STREAM.CREATE.READING", &["relay", "reading"]),
     (
@@ -261,8 +263,8 @@ const SOME_MAY: [(&str, &[&str]); 11] = [
     ("$JS.ACK.READING.x.1.1.1.1.0", &["operator", "analytics"]),
 ];
 
-/// What these users may listen to, and nobody else.
-const HEARD: [(&str, &[&str]); 6] = [
+/// Subjects to which only the listed users may subscribe.
+const SUBSCRIBABLE: [(&str, &[&str]); 6] = [
     ("_INBOX.x.y", &["relay", "projections", "reading"]),
     ("_INBOX_operator.x.y", &["operator"]),
     ("_INBOX_analytics.x.y", &["analytics"]),
@@ -272,19 +274,21 @@ const HEARD: [(&str, &[&str]); 6] = [
 ];
 
 #[tokio::test]
-async fn nobody_can_do_what_is_not_theirs() {
+async fn each_user_is_denied_the_subjects_of_other_users() {
     let stack = Stack::shared().await;
-    let nats = GuardedNats::start(&stack).await;
-    let corner = nats.corner(&stack.corner().await, "reading");
-    let settings = app::settings(&corner, &Role::ALL);
-    let app = App::run(stack, corner.clone(), &settings).await;
+    let nats = ProductionNats::start(&stack).await;
+    let env = nats.env_for(&stack.new_env().await, "reading");
+    let settings = app::settings(&env, &Role::ALL);
+    let app = App::run(stack, env.clone(), &settings).await;
     read(&app, 2).await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
 
     let mut refused = 0;
     for (name, _) in USERS {
         let mut connection = user(&nats, name).await;
-        let others = SOME_MAY.iter().filter(|(_, users)| !users.contains(&name));
+        let others = RESTRICTED
+            .iter()
+            .filter(|(_, users)| !users.contains(&name));
         let denied = FORBIDDEN.iter().chain(others.map(|(subject, _)| subject));
         for subject in denied {
             let client = &connection.client;
@@ -294,8 +298,11 @@ async fn nobody_can_do_what_is_not_theirs() {
             assert_eq!(complaint, expected, "{name}");
             refused += 1;
         }
-        for (subject, _) in HEARD.iter().filter(|(_, users)| !users.contains(&name)) {
-            let _heard = connection.client.subscribe(*subject).await.unwrap();
+        for (subject, _) in SUBSCRIBABLE
+            .iter()
+            .filter(|(_, users)| !users.contains(&name))
+        {
+            let _subscription = connection.client.subscribe(*subject).await.unwrap();
             let complaint = connection.complaint().await;
             let expected = format!("Permissions Violation for Subscription to \"{subject}\"");
             assert_eq!(complaint, expected, "{name}");
@@ -303,18 +310,18 @@ async fn nobody_can_do_what_is_not_theirs() {
         }
     }
     assert_eq!(nats.violations().len(), refused);
-    // All of it left nothing behind.
-    check::everything(&app).await;
+    // The refused requests changed nothing.
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn who_has_no_password_is_not_let_in() {
+async fn wrong_credentials_are_rejected() {
     let stack = Stack::shared().await;
-    let nats = GuardedNats::start(&stack).await;
+    let nats = ProductionNats::start(&stack).await;
     for (name, password) in [
         ("relay", String::new()),
         ("relay", password("analytics")),
-        ("nobody", password("relay")),
+        ("unknown", password("relay")),
         ("", String::new()),
     ] {
         let refused = nats.connect(name, &password, "_INBOX").await;

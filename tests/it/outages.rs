@@ -1,16 +1,18 @@
-//! NATS and Redis can be wiped or away at any moment: clients notice little,
-//! and everything comes back from Postgres.
+//! NATS and Redis may be wiped or unreachable at any time. Clients are hardly
+//! affected, and all data is restored from Postgres. While Postgres is down,
+//! commands return 503.
 
 use serde_json::{Value, json};
+use tests::app::SETTLE;
 use tests::reader::{Reader, id};
-use tests::{App, Stack, check};
+use tests::{App, Stack, invariants, until};
 use uuid::Uuid;
 
-async fn read_on(readers: &[(Reader, Uuid)], positions: std::ops::Range<u32>) {
+async fn update_all(readers: &[(Reader, Uuid)], positions: std::ops::Range<u32>) {
     for position in positions {
         for (reader, session) in readers {
-            let answer = reader.update(*session, f64::from(position)).await;
-            assert_eq!(answer.status, 200, "{}", answer.body);
+            let response = reader.update(*session, f64::from(position)).await;
+            assert_eq!(response.status, 200, "{}", response.body);
         }
     }
 }
@@ -26,27 +28,27 @@ async fn readers(app: &App) -> Vec<(Reader, Uuid)> {
 }
 
 #[tokio::test]
-async fn a_wiped_nats_store_comes_back_from_the_log() {
-    let app = App::on(Stack::own().await).await;
+async fn wiped_nats_stream_is_refilled_from_the_log() {
+    let app = App::on(Stack::dedicated().await).await;
     let readers = readers(&app).await;
-    read_on(&readers, 0..10).await;
-    check::everything(&app).await;
+    update_all(&readers, 0..10).await;
+    invariants::check(&app).await;
 
     app.stack.servers.lock().await.nats.wipe().await.unwrap();
-    read_on(&readers, 10..20).await;
-    check::everything(&app).await;
+    update_all(&readers, 10..20).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn without_nats_the_read_side_goes_on_and_the_stream_catches_up() {
-    let app = App::on(Stack::own().await).await;
+async fn read_side_continues_without_nats_and_stream_catches_up() {
+    let app = App::on(Stack::dedicated().await).await;
     let readers = readers(&app).await;
-    read_on(&readers, 0..5).await;
+    update_all(&readers, 0..5).await;
     app.settled().await;
 
     app.stack.servers.lock().await.nats.kill().unwrap();
-    read_on(&readers, 5..10).await;
-    // From Postgres alone.
+    update_all(&readers, 5..10).await;
+    // The projections read the events from Postgres.
     app.settled().await;
     let (reader, session) = &readers[0];
     let history = reader.history("").await.ok();
@@ -54,18 +56,18 @@ async fn without_nats_the_read_side_goes_on_and_the_stream_catches_up() {
     assert_eq!(id(&history["sessions"][0]), *session);
 
     app.stack.servers.lock().await.nats.start().await.unwrap();
-    read_on(&readers, 10..15).await;
-    check::everything(&app).await;
+    update_all(&readers, 10..15).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn a_flushed_redis_is_a_miss_and_never_a_wrong_answer() {
+async fn flushed_redis_causes_misses_but_no_wrong_response() {
     let app = App::start().await;
     let readers = readers(&app).await;
-    read_on(&readers, 0..5).await;
-    check::everything(&app).await;
+    update_all(&readers, 0..5).await;
+    invariants::check(&app).await;
 
-    let redis = redis::Client::open(app.corner.redis_url.as_str()).unwrap();
+    let redis = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
     let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
     for (reader, session) in &readers {
@@ -73,36 +75,36 @@ async fn a_flushed_redis_is_a_miss_and_never_a_wrong_answer() {
         assert_eq!(id(&active), *session);
         assert_eq!(active["end_position"], 4);
     }
-    read_on(&readers, 5..10).await;
-    let (gone, session) = &readers[0];
-    let _ = gone.end(*session, json!({})).await.ok();
+    update_all(&readers, 5..10).await;
+    let (ended, session) = &readers[0];
+    let _ = ended.end(*session, json!({})).await.ok();
     let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
-    assert_eq!(gone.active().await.ok(), Value::Null);
+    assert_eq!(ended.active().await.ok(), Value::Null);
     for (reader, session) in &readers[1..] {
         let active = reader.active().await.ok();
         assert_eq!(id(&active), *session);
         assert_eq!(active["end_position"], 9);
     }
-    read_on(&readers[1..], 10..12).await;
-    check::everything(&app).await;
+    update_all(&readers[1..], 10..12).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn without_redis_an_active_session_is_read_from_the_log() {
-    let app = App::on(Stack::own().await).await;
+async fn active_session_is_read_from_the_log_without_redis() {
+    let app = App::on(Stack::dedicated().await).await;
     let readers = readers(&app).await;
-    read_on(&readers, 0..3).await;
+    update_all(&readers, 0..3).await;
     app.settled().await;
     app.stack.servers.lock().await.redis.kill().unwrap();
-    read_on(&readers, 3..6).await;
+    update_all(&readers, 3..6).await;
     for (reader, session) in &readers {
         let active = reader.active().await.ok();
         assert_eq!(id(&active), *session);
         assert_eq!(active["end_position"], 5);
     }
     app.stack.servers.lock().await.redis.start().await.unwrap();
-    read_on(&readers, 6..9).await;
-    check::everything(&app).await;
+    update_all(&readers, 6..9).await;
+    invariants::check(&app).await;
     for (reader, session) in &readers {
         let active = reader.active().await.ok();
         assert_eq!(
@@ -113,15 +115,15 @@ async fn without_redis_an_active_session_is_read_from_the_log() {
 }
 
 #[tokio::test]
-async fn while_postgres_is_away_clients_are_told_so_and_afterwards_all_goes_on() {
-    let app = App::on(Stack::own().await).await;
+async fn postgres_outage_returns_503_and_the_service_recovers() {
+    let app = App::on(Stack::dedicated().await).await;
     let readers = readers(&app).await;
-    read_on(&readers, 0..3).await;
+    update_all(&readers, 0..3).await;
     app.stack.servers.lock().await.postgres.kill().unwrap();
     let (reader, session) = &readers[0];
-    let answer = reader.update(*session, 50.0).await;
-    assert!(answer.headers.contains_key("retry-after"));
-    let _ = answer.problem(503);
+    let response = reader.update(*session, 50.0).await;
+    assert!(response.headers.contains_key("retry-after"));
+    let _ = response.problem(503);
     app.stack
         .servers
         .lock()
@@ -130,10 +132,11 @@ async fn while_postgres_is_away_clients_are_told_so_and_afterwards_all_goes_on()
         .start()
         .await
         .unwrap();
-    // The first command may meet the connection that broke.
-    while reader.update(*session, 51.0).await.status == 503 {
-        tokio::task::yield_now().await;
-    }
-    read_on(&readers, 52..55).await;
-    check::everything(&app).await;
+    // The first commands may still use a broken connection.
+    until("a command after the outage", SETTLE, async || {
+        reader.update(*session, 51.0).await.status != 503
+    })
+    .await;
+    update_all(&readers, 52..55).await;
+    invariants::check(&app).await;
 }

@@ -1,11 +1,11 @@
-//! Partitions are made beside the traffic, and each is like the others.
+//! Month partitions are created during traffic, and all have the same definition.
 
 use sqlx::PgPool;
-use tests::{Stack, app};
+use tests::{Stack, app, scaled};
 
-/// What a partition is made of, without its name: columns, constraints,
-/// indexes and triggers.
-const MADE_OF: &str = "
+/// The definition of a partition without its name: columns, constraints, indexes
+/// and triggers.
+const DEFINITION: &str = "
     with partition as (select $1::regclass as id, to_char($2::date, 'YYYY_MM') as month)
     select replace(part, month, 'month') from partition, lateral (
         select concat_ws(' ', 'column', attnum, attname, atttypid::regtype, attcollation,
@@ -24,7 +24,7 @@ const MADE_OF: &str = "
     ) as parts
     order by 1";
 
-async fn made_of(pool: &PgPool, table: &str, months_ahead: i32) -> Vec<String> {
+async fn definition(pool: &PgPool, table: &str, months_ahead: i32) -> Vec<String> {
     let (month, name): (chrono::NaiveDate, String) = sqlx::query_as(
         "select month::date, $1 || to_char(month, '\"_\"YYYY\"_\"MM') from (
             select date_trunc('month', now() at time zone 'UTC') + make_interval(months => $2)
@@ -35,7 +35,7 @@ async fn made_of(pool: &PgPool, table: &str, months_ahead: i32) -> Vec<String> {
     .fetch_one(pool)
     .await
     .unwrap();
-    sqlx::query_scalar(MADE_OF)
+    sqlx::query_scalar(DEFINITION)
         .bind(name)
         .bind(month)
         .fetch_all(pool)
@@ -52,20 +52,20 @@ async fn create_ahead(pool: &PgPool, table: &str, months: i32) -> sqlx::Result<i
 }
 
 #[tokio::test]
-async fn partitions_made_later_are_like_those_that_a_migration_made() {
-    let pool = app::pool(&Stack::shared().await.corner().await).await;
+async fn partitions_created_later_equal_those_of_the_migration() {
+    let pool = app::pool(&Stack::shared().await.new_env().await).await;
     for table in ["events", "read.history"] {
         assert_eq!(create_ahead(&pool, table, 5).await.unwrap(), 2);
         assert_eq!(create_ahead(&pool, table, 5).await.unwrap(), 0);
-        let first = made_of(&pool, table, 0).await;
+        let first = definition(&pool, table, 0).await;
         assert!(first.iter().any(|part| part.starts_with("index")));
-        assert_eq!(made_of(&pool, table, 5).await, first, "{table}");
+        assert_eq!(definition(&pool, table, 5).await, first, "{table}");
     }
 }
 
 #[tokio::test]
-async fn partitions_are_made_while_somebody_reads_and_writes() {
-    let pool = app::pool(&Stack::shared().await.corner().await).await;
+async fn partitions_are_created_without_blocking_on_traffic() {
+    let pool = app::pool(&Stack::shared().await.new_env().await).await;
     let mut busy = pool.begin().await.unwrap();
     for statement in [
         "lock table events, read.history in row exclusive mode",
@@ -74,8 +74,13 @@ async fn partitions_are_made_while_somebody_reads_and_writes() {
         sqlx::query(statement).execute(&mut *busy).await.unwrap();
     }
     for table in ["events", "read.history"] {
-        let created = tokio::time::timeout(app::SETTLE, create_ahead(&pool, table, 4)).await;
-        assert_eq!(created.expect("nobody waits").unwrap(), 1, "{table}");
+        let created =
+            tokio::time::timeout(scaled(app::SETTLE), create_ahead(&pool, table, 4)).await;
+        assert_eq!(
+            created.expect("no wait for the lock").unwrap(),
+            1,
+            "{table}"
+        );
     }
     busy.commit().await.unwrap();
 }
