@@ -1,27 +1,27 @@
-//! A reader starts, reads and ends; the log, the stream, the tables, Redis and
-//! the queries follow.
+//! A session from its start to its end, in the log, the stream, the read tables,
+//! Redis and the queries.
 
 use serde_json::{Value, json};
 use tests::reader::id;
-use tests::{App, check, stream};
+use tests::{App, invariants, stream};
 use uuid::Uuid;
 
 #[tokio::test]
-async fn a_reader_starts_reads_and_ends() {
+async fn start_update_and_end_reach_every_read_model() {
     let app = App::start().await;
     let reader = app.reader();
     let book = Uuid::new_v4();
 
-    let answer = reader
+    let response = reader
         .start_with(json!({
             "book_id": book, "start_position": 10, "device_type": "tablet",
             "time_zone": "Europe/Berlin",
             "book": { "title": "Middlemarch", "author": "George Eliot", "total_pages": 800 },
         }))
         .await;
-    assert_eq!(answer.status, 201);
-    assert_eq!(answer.headers["etag"], "\"1\"");
-    let started = answer.ok();
+    assert_eq!(response.status, 201);
+    assert_eq!(response.headers["etag"], "\"1\"");
+    let started = response.ok();
     let session = id(&started);
     assert_eq!(started["user_id"], reader.id.to_string());
     assert_eq!(started["book_id"], book.to_string());
@@ -31,9 +31,9 @@ async fn a_reader_starts_reads_and_ends() {
     assert_eq!(started["ended_at"], Value::Null);
     assert_eq!(started["device_type"], "tablet");
 
-    let answer = reader.update(session, 12.5).await;
-    assert_eq!(answer.headers["etag"], "\"2\"");
-    let updated = answer.ok();
+    let response = reader.update(session, 12.5).await;
+    assert_eq!(response.headers["etag"], "\"2\"");
+    let updated = response.ok();
     assert_eq!(updated["applied"], true);
     assert_eq!(updated["end_position"], 12.5);
     assert_eq!(updated["progress_delta"], 2.5);
@@ -52,7 +52,7 @@ async fn a_reader_starts_reads_and_ends() {
     assert_eq!(ended["furthest_position"], 12.5);
     assert_eq!(ended["progress_delta"], -5);
 
-    check::everything(&app).await;
+    invariants::check(&app).await;
     assert_eq!(reader.active().await.ok(), Value::Null);
     let history = reader.history("").await.ok();
     assert_eq!(history["sessions"], json!([ended]));
@@ -63,7 +63,7 @@ async fn a_reader_starts_reads_and_ends() {
     assert_eq!(days["days"][0]["sessions"], 1);
     assert_eq!(days["days"][0]["progress"], -5);
 
-    let events = stream::read_all(&app.corner).await;
+    let events = stream::read_all(&app.env).await;
     let types: Vec<&str> = events
         .iter()
         .map(|event| event.event["type"].as_str().unwrap())
@@ -80,17 +80,17 @@ async fn a_reader_starts_reads_and_ends() {
 }
 
 #[tokio::test]
-async fn an_app_reads_what_it_just_wrote() {
+async fn session_is_readable_right_after_its_start() {
     let app = App::start().await;
     let reader = app.reader();
     let started = reader.start(Uuid::new_v4()).await.ok();
-    // At once: the projections need not have come this far.
+    // The test does not wait for the projections.
     assert_eq!(reader.session(id(&started)).await.ok(), started);
     assert_eq!(id(&reader.active().await.ok()), id(&started));
 }
 
 #[tokio::test]
-async fn an_end_without_a_position_keeps_the_last_one() {
+async fn end_without_a_position_keeps_the_last_one() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -100,31 +100,31 @@ async fn an_end_without_a_position_keeps_the_last_one() {
 }
 
 #[tokio::test]
-async fn a_repeated_start_with_its_own_id_is_the_same_session() {
+async fn repeated_start_with_the_same_id_returns_the_same_session() {
     let app = App::start().await;
     let reader = app.reader();
-    let own = domain::SessionId::at(services::clock::now());
+    let own = domain::SessionId::at(eventlog::clock::now());
     let start = json!({ "book_id": Uuid::new_v4(), "session_id": own.uuid() });
     let first = reader.start_with(start.clone()).await.ok();
     let second = reader.start_with(start.clone()).await;
     assert_eq!(second.status, 201);
     assert_eq!(second.ok(), first);
-    assert_eq!(check::log(&app.pool).await.len(), 1);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 1);
 
     // Under the same id, another book and another reader are refused.
     let mut other_book = start.clone();
     other_book["book_id"] = json!(Uuid::new_v4());
     let _ = reader.start_with(other_book).await.problem(409);
     let _ = app.reader().start_with(start).await.problem(409);
-    assert_eq!(check::log(&app.pool).await.len(), 1);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_session_over_midnight_counts_on_both_of_the_readers_days() {
+async fn session_over_midnight_counts_on_both_local_days() {
     let app = App::start().await;
     let reader = app.reader();
     // Midnight of the day before yesterday in Kathmandu, +05:45.
-    let today = services::clock::now().date_naive();
+    let today = eventlog::clock::now().date_naive();
     let midnight = (today - chrono::Days::new(2))
         .and_hms_opt(18, 15, 0)
         .unwrap()
@@ -145,7 +145,7 @@ async fn a_session_over_midnight_counts_on_both_of_the_readers_days() {
         .await
         .ok();
 
-    check::everything(&app).await;
+    invariants::check(&app).await;
     let days = reader.days().await.ok();
     let first = (today - chrono::Days::new(2)).to_string();
     let second = (today - chrono::Days::new(1)).to_string();
@@ -159,7 +159,7 @@ async fn a_session_over_midnight_counts_on_both_of_the_readers_days() {
 }
 
 #[tokio::test]
-async fn the_history_goes_page_by_page_newest_first() {
+async fn history_pages_list_sessions_newest_first() {
     let app = App::start().await;
     let reader = app.reader();
     let books = [Uuid::new_v4(), Uuid::new_v4()];
@@ -167,7 +167,7 @@ async fn the_history_goes_page_by_page_newest_first() {
     for n in 0..7 {
         started.push(id(&reader.start(books[n % 2]).await.ok()));
     }
-    // Another reader's sessions are never among them.
+    // This session of another reader must not appear in the history.
     let _ = app.reader().start(books[0]).await.ok();
     app.settled().await;
 
@@ -175,9 +175,9 @@ async fn the_history_goes_page_by_page_newest_first() {
         let mut seen = Vec::new();
         let mut query = format!("?page_size=3{filter}");
         loop {
-            let answer = reader.history(&query).await;
-            let link = answer.headers.get("link").cloned();
-            let page = answer.ok();
+            let response = reader.history(&query).await;
+            let link = response.headers.get("link").cloned();
+            let page = response.ok();
             seen.extend(page["sessions"].as_array().unwrap().iter().map(id));
             let Some(cursor) = page["next_cursor"].as_str() else {
                 assert_eq!(page["has_next"], false);
@@ -197,7 +197,7 @@ async fn the_history_goes_page_by_page_newest_first() {
         (of_book, json!(4))
     );
 
-    // A cursor of one list is no cursor of another.
+    // A cursor is valid only for the list that returned it.
     let page = reader.history("?page_size=3").await.ok();
     let cursor = page["next_cursor"].as_str().unwrap();
     let foreign = app.reader().history(&format!("?cursor={cursor}")).await;

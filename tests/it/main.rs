@@ -1,5 +1,5 @@
-//! Tests of promises, against real servers; a module a promise, a test a
-//! sentence.
+//! Tests of the service's promises against real servers: one module per promise,
+//! and each test name states a condition and its result.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod active_reads;

@@ -1,14 +1,15 @@
-//! A reader has one active session, however many apps start at once.
+//! A reader has at most one active session, even if several apps start sessions
+//! concurrently (promise I3).
 
 use futures::future::join_all;
 use serde_json::json;
-use services::config::Role;
+use server::config::Role;
 use tests::reader::id;
-use tests::{App, check};
+use tests::{App, invariants};
 use uuid::Uuid;
 
 #[tokio::test]
-async fn a_superseding_start_keeps_the_old_sessions_last_position() {
+async fn superseded_session_keeps_its_last_position() {
     let app = App::start().await;
     let reader = app.reader();
     let old = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -23,16 +24,17 @@ async fn a_superseding_start_keeps_the_old_sessions_last_position() {
         reader.update(old, 50.0).await.problem(400),
         "Cannot update inactive session"
     );
-    check::everything(&app).await;
+    invariants::check(&app).await;
     assert_eq!(id(&reader.active().await.ok()), new);
 }
 
 #[tokio::test]
-async fn of_200_simultaneous_starts_exactly_one_stays_active() {
+async fn concurrent_starts_leave_exactly_one_active_session() {
     let app = App::start().await;
-    let other = app.beside(&[Role::Api]).await;
+    let other = app.alongside(&[Role::Api]).await;
     let reader = app.reader();
-    // Half of them through another process: the log decides, not a lock.
+    // Half of the starts go through another process, because the event log must
+    // decide and not a lock in one process.
     let starts = (0..200).map(|n| {
         let reader = if n % 2 == 0 {
             reader.clone()
@@ -41,11 +43,11 @@ async fn of_200_simultaneous_starts_exactly_one_stays_active() {
         };
         async move { reader.start(Uuid::new_v4()).await }
     });
-    for answer in join_all(starts).await {
-        assert_eq!(answer.status, 201, "{}", answer.body);
+    for response in join_all(starts).await {
+        assert_eq!(response.status, 201, "{}", response.body);
     }
-    check::everything(&app).await;
-    let sessions = check::fold(&check::log(&app.pool).await);
+    invariants::check(&app).await;
+    let sessions = invariants::fold(&invariants::read_log(&app.pool).await);
     assert_eq!(sessions.len(), 200);
     let active = sessions
         .values()
@@ -57,9 +59,9 @@ async fn of_200_simultaneous_starts_exactly_one_stays_active() {
 }
 
 #[tokio::test]
-async fn two_processes_write_one_session_without_losing_an_update() {
+async fn updates_through_two_processes_are_all_kept() {
     let app = App::start().await;
-    let other = app.beside(&[Role::Api]).await;
+    let other = app.alongside(&[Role::Api]).await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let updates = (0..60).map(|n| {
@@ -70,20 +72,20 @@ async fn two_processes_write_one_session_without_losing_an_update() {
         };
         async move { reader.update(session, f64::from(n)).await }
     });
-    for answer in join_all(updates).await {
-        assert_eq!(answer.status, 200, "{}", answer.body);
+    for response in join_all(updates).await {
+        assert_eq!(response.status, 200, "{}", response.body);
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
     assert_eq!(reader.session(session).await.ok()["version"], 61);
 }
 
 #[tokio::test]
-async fn an_end_in_one_process_is_an_end_in_the_other() {
+async fn end_in_one_process_takes_effect_in_the_other() {
     let app = App::start().await;
-    let other = app.beside(&[Role::Api]).await;
+    let other = app.alongside(&[Role::Api]).await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    // The other process remembers the session as it was before the end.
+    // The other process caches the session as it was before the end.
     let _ = reader.at(&other.url).update(session, 1.0).await.ok();
     let _ = reader.end(session, json!({})).await.ok();
     assert_eq!(
@@ -102,5 +104,5 @@ async fn an_end_in_one_process_is_an_end_in_the_other() {
             .problem(400),
         "Session already ended"
     );
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }

@@ -1,25 +1,27 @@
-//! The client's time orders a session, not the order of arrival.
+//! The client's timestamps order the updates of a session, not the order of
+//! arrival.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
-use services::config::Role;
+use server::config::Role;
 use tests::reader::id;
-use tests::{App, Reader, check};
+use tests::{App, Reader, invariants};
 use uuid::Uuid;
 
-/// A session, and the time so many minutes after its start.
-async fn began_an_hour_ago(reader: &Reader) -> (Uuid, impl Fn(i64) -> DateTime<Utc>) {
-    let begin = services::clock::now() - TimeDelta::hours(1);
+/// Starts a session one hour ago. Returns its id and a function from minutes
+/// after the start to a timestamp.
+async fn start_an_hour_ago(reader: &Reader) -> (Uuid, impl Fn(i64) -> DateTime<Utc>) {
+    let begin = eventlog::clock::now() - TimeDelta::hours(1);
     let at = move |minutes| begin + TimeDelta::minutes(minutes);
     let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at(0) });
     (id(&reader.start_with(start).await.ok()), at)
 }
 
 #[tokio::test]
-async fn a_late_observation_is_kept_but_does_not_move_the_position_back() {
+async fn late_observation_is_kept_but_does_not_move_the_position() {
     let app = App::start().await;
     let reader = app.reader();
-    let (session, at) = began_an_hour_ago(&reader).await;
+    let (session, at) = start_an_hour_ago(&reader).await;
     let seen = async |position: u32, when: DateTime<Utc>| {
         let body = json!({ "current_position": position, "occurred_at": when });
         reader.update_with(session, body).await.ok()
@@ -36,15 +38,15 @@ async fn a_late_observation_is_kept_but_does_not_move_the_position_back() {
     let duplicate = seen(30, at(10)).await;
     assert_eq!(duplicate["applied"], false);
     assert_eq!(duplicate["active_seconds"], newest["active_seconds"]);
-    assert_eq!(check::log(&app.pool).await.len(), 4);
-    check::everything(&app).await;
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 4);
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn who_has_not_seen_a_session_finds_it_as_it_stands_whatever_came_last() {
+async fn session_loaded_after_late_updates_has_its_newest_position() {
     let app = App::start().await;
     let reader = app.reader();
-    let (session, at) = began_an_hour_ago(&reader).await;
+    let (session, at) = start_an_hour_ago(&reader).await;
     let body = |position: u32, minutes| json!({ "current_position": position, "occurred_at": at(minutes), "locator": position.to_string() });
     for (position, minutes) in [(10, 10), (30, 20), (80, 5), (70, 4)] {
         let _ = reader
@@ -52,7 +54,7 @@ async fn who_has_not_seen_a_session_finds_it_as_it_stands_whatever_came_last() {
             .await
             .ok();
     }
-    let other = app.beside(&[Role::Api]).await;
+    let other = app.alongside(&[Role::Api]).await;
     let elsewhere = reader.at(&other.url);
     assert_eq!(
         elsewhere.session(session).await.ok(),
@@ -68,13 +70,13 @@ async fn who_has_not_seen_a_session_finds_it_as_it_stands_whatever_came_last() {
         (&late["furthest_position"], &late["version"]),
         (&json!(90), &json!(6))
     );
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn the_same_observations_in_any_order_end_at_the_same_position() {
+async fn order_of_arrival_does_not_change_the_final_position() {
     let app = App::start().await;
-    let begin = services::clock::now() - TimeDelta::hours(1);
+    let begin = eventlog::clock::now() - TimeDelta::hours(1);
     let observations: Vec<(i64, i64)> = (1..=8).map(|n| (n, (n * 37) % 100)).collect();
     let mut orders = vec![observations.clone(), observations.clone(), observations];
     orders[1].reverse();
@@ -94,14 +96,14 @@ async fn the_same_observations_in_any_order_end_at_the_same_position() {
         assert_eq!(session["end_position"], 96);
         assert_eq!(session["furthest_position"], 96);
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn active_time_leaves_out_the_night() {
+async fn active_time_excludes_a_long_gap() {
     let app = App::start().await;
     let reader = app.reader();
-    let begin = services::clock::now() - TimeDelta::hours(10);
+    let begin = eventlog::clock::now() - TimeDelta::hours(10);
     let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": begin });
     let session = id(&reader.start_with(start).await.ok());
     for (seconds, position) in [(30, 1), (60, 2), (30_000, 3)] {
@@ -115,11 +117,11 @@ async fn active_time_leaves_out_the_night() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_ahead_does_not_outdate_what_comes_after() {
+async fn update_from_a_fast_clock_does_not_outdate_later_ones() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    let ahead = services::clock::now() + TimeDelta::hours(3);
+    let ahead = eventlog::clock::now() + TimeDelta::hours(3);
     let body = json!({ "current_position": 10, "occurred_at": ahead });
     let _ = reader.update_with(session, body).await.ok();
     let next = reader.update(session, 11.0).await.ok();

@@ -1,15 +1,15 @@
-//! A client of the service that this one follows works unchanged: what that
-//! service's own tests pin, and what its app relies on. docs/compatibility.md
-//! has each row, and those that are different on purpose.
+//! Clients of the original service work unchanged. The tests cover the behaviour
+//! that the original's own tests require and that its app relies on.
+//! docs/compatibility.md lists each point and the intentional differences.
 
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::reader::id;
-use tests::{App, check};
+use tests::{App, invariants};
 use uuid::Uuid;
 
-/// The fields of a session that an old client knows.
+/// The fields of a session that clients of the original read.
 const FIELDS: [&str; 12] = [
     "id",
     "user_id",
@@ -26,13 +26,13 @@ const FIELDS: [&str; 12] = [
 ];
 
 #[tokio::test]
-async fn a_start_ends_at_its_own_position_and_closes_the_session_before() {
+async fn start_sets_both_positions_and_ends_the_previous_session() {
     let app = App::start().await;
     let reader = app.reader();
     let started = reader
         .start_with(json!({
             "book_id": Uuid::new_v4(), "start_position": 25, "device_type": "mobile",
-            "something_new": "which it does not know",
+            "unknown_field": "is ignored",
         }))
         .await;
     assert_eq!(started.status, 201);
@@ -49,12 +49,12 @@ async fn a_start_ends_at_its_own_position_and_closes_the_session_before() {
     let before = reader.session(id(&started)).await.ok();
     assert_eq!(before["is_active"], false);
     assert!(before["ended_at"].is_string());
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
-/// Different on purpose: there it went back to where it had begun.
+/// Intentional difference: the original reset the position to the start position.
 #[tokio::test]
-async fn the_session_before_keeps_how_far_it_came() {
+async fn superseded_session_keeps_its_end_position() {
     let app = App::start().await;
     let reader = app.reader();
     let first = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -64,7 +64,7 @@ async fn the_session_before_keeps_how_far_it_came() {
 }
 
 #[tokio::test]
-async fn what_is_over_is_over() {
+async fn ended_session_rejects_updates_and_a_second_end() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -82,9 +82,9 @@ async fn what_is_over_is_over() {
     assert_eq!(reader.session(session).await.ok(), ended);
 }
 
-/// Different on purpose: there such a session could not be ended at all.
+/// Intentional difference: the original could not end such a session at all.
 #[tokio::test]
-async fn who_leafed_back_ends_before_the_start() {
+async fn session_may_end_before_its_start_position() {
     let app = App::start().await;
     let reader = app.reader();
     let start = json!({ "book_id": Uuid::new_v4(), "start_position": 50 });
@@ -95,7 +95,7 @@ async fn who_leafed_back_ends_before_the_start() {
 }
 
 #[tokio::test]
-async fn somebody_elses_session_is_none() {
+async fn session_of_another_reader_returns_404() {
     let app = App::start().await;
     let session = id(&app.reader().start(Uuid::new_v4()).await.ok());
     let stranger = app.reader();
@@ -109,7 +109,7 @@ async fn somebody_elses_session_is_none() {
 }
 
 #[tokio::test]
-async fn positions_may_come_as_whole_numbers_floats_or_text() {
+async fn positions_may_be_integers_floats_or_strings() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -117,7 +117,7 @@ async fn positions_may_come_as_whole_numbers_floats_or_text() {
         (json!(42), "42"),
         (json!(42.0), "42"),
         (json!("43"), "43"),
-        // What the original's own app sent, and got 422 for.
+        // The original's app sent such values, and the original returned 422.
         (json!(43.7), "43.7"),
     ] {
         let body = json!({ "current_position": sent });
@@ -130,7 +130,7 @@ async fn positions_may_come_as_whole_numbers_floats_or_text() {
 }
 
 #[tokio::test]
-async fn a_bad_book_is_said_to_be_invalid() {
+async fn malformed_book_id_returns_the_original_message() {
     let app = App::start().await;
     let reader = app.reader();
     let start = reader.start_with(json!({ "book_id": "seven" })).await;
@@ -148,7 +148,7 @@ async fn a_bad_book_is_said_to_be_invalid() {
 }
 
 #[tokio::test]
-async fn the_history_is_newest_first_by_book_and_may_be_empty() {
+async fn history_is_newest_first_filterable_and_may_be_empty() {
     let app = App::start().await;
     let reader = app.reader();
     let (book, other) = (Uuid::new_v4(), Uuid::new_v4());
@@ -182,14 +182,14 @@ async fn the_history_is_newest_first_by_book_and_may_be_empty() {
 }
 
 #[tokio::test]
-async fn a_batch_is_taken_in_part_and_says_why_in_the_old_words() {
+async fn partly_applied_batch_returns_the_original_messages() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let unknown = Uuid::new_v4();
     let item =
         |session: &str, position| json!({ "session_id": session, "current_position": position });
-    let answer = reader
+    let response = reader
         .batch(json!([
             item(&session.to_string(), 10),
             item("seven", 20),
@@ -198,14 +198,14 @@ async fn a_batch_is_taken_in_part_and_says_why_in_the_old_words() {
         ]))
         .await
         .ok();
-    assert_eq!(answer["success_count"], 2);
-    assert_eq!(answer["failed_count"], 2);
+    assert_eq!(response["success_count"], 2);
+    assert_eq!(response["failed_count"], 2);
     let expected = [
         "Invalid UUID format: seven".to_owned(),
         format!("Session {unknown} not found or not active"),
     ];
-    assert_eq!(answer["errors"], json!(expected));
-    // Of several for one session the last one holds.
+    assert_eq!(response["errors"], json!(expected));
+    // The last of several updates of one session applies.
     assert_eq!(reader.session(session).await.ok()["end_position"], 40);
 
     let many: Vec<_> = (0..51).map(|n| item(&session.to_string(), n)).collect();
@@ -216,13 +216,13 @@ async fn a_batch_is_taken_in_part_and_says_why_in_the_old_words() {
 }
 
 #[tokio::test]
-async fn a_day_with_an_app() {
+async fn active_session_follows_a_day_of_reading() {
     let app = App::start().await;
     let reader = app.reader();
     let book = Uuid::new_v4();
     assert_eq!(reader.active().await.ok(), Value::Null);
 
-    // Several sessions with one book, a position each time it settles.
+    // Three sessions with one book, each with four updates.
     let mut last = 0;
     for _ in 0..3 {
         let start = json!({ "book_id": book, "start_position": last });
@@ -232,7 +232,7 @@ async fn a_day_with_an_app() {
             let updated = reader.update(session, f64::from(last)).await.ok();
             assert_eq!(updated["end_position"], last);
         }
-        // The app comes back after a break, and finds where it was.
+        // After a break, the app reads the position of the active session.
         app.settled().await;
         let active = reader.active().await.ok();
         assert_eq!(
@@ -244,7 +244,7 @@ async fn a_day_with_an_app() {
             .await
             .ok();
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
     assert_eq!(reader.active().await.ok(), Value::Null);
     let history = reader.history(&format!("?book_id={book}")).await.ok();
     let deltas: Vec<_> = history["sessions"]
@@ -257,32 +257,32 @@ async fn a_day_with_an_app() {
 }
 
 #[tokio::test]
-async fn readers_do_not_see_each_other() {
+async fn readers_see_only_their_own_sessions() {
     let app = App::start().await;
     let book = Uuid::new_v4();
-    let read = async |place: u8| {
+    let read = async |position: u8| {
         let reader = app.reader();
         let session = id(&reader.start(book).await.ok());
-        let _ = reader.update(session, f64::from(place)).await.ok();
-        (reader, session, place)
+        let _ = reader.update(session, f64::from(position)).await.ok();
+        (reader, session, position)
     };
     let readers = join_all((1..=20).map(read)).await;
     app.settled().await;
-    for (reader, session, place) in readers {
+    for (reader, session, position) in readers {
         let active = reader.active().await.ok();
         assert_eq!(
             (id(&active), &active["end_position"]),
-            (session, &json!(place))
+            (session, &json!(position))
         );
         let history = reader.history("").await.ok();
         assert_eq!(history["total"], 1);
         assert_eq!(id(&history["sessions"][0]), session);
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn a_large_history_is_read_by_cursor_and_by_page_alike() {
+async fn cursors_and_page_numbers_return_the_same_history() {
     let app = App::start().await;
     let reader = app.reader();
     for _ in 0..53 {
@@ -315,10 +315,10 @@ async fn a_large_history_is_read_by_cursor_and_by_page_alike() {
     assert_eq!(by_cursor, by_page);
 }
 
-/// Different on purpose: there a bad cursor was the first page once more, and
-/// an app that followed it never came to an end.
+/// Intentional difference: the original returned the first page for an invalid
+/// cursor, so an app that followed cursors could loop forever.
 #[tokio::test]
-async fn a_bad_cursor_is_refused() {
+async fn invalid_cursor_returns_400() {
     let app = App::start().await;
     let _ = app.reader().history("?cursor=first").await.problem(400);
 }
