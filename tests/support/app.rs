@@ -1,85 +1,84 @@
-//! A service in its own corner of a stack, with every role, in this process.
+//! A service that runs in the test process, with its own database, stream and
+//! Redis database.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use api::serve::Limits;
 use chrono::{DateTime, Utc};
-use services::api::serve::Limits;
-use services::config::{
+use server::app::{self, Service};
+use server::config::{
     AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, ReplicaArgs, Role,
     RuleArgs, Secret, ServeArgs, UpkeepArgs,
 };
-use services::roles::{self, Service};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::eventually::{eventually_ok, scaled, until};
 use crate::reader::{self, Reader};
-use crate::stack::{Corner, Stack};
+use crate::stack::{Stack, TestEnv};
 
-/// The secret of all test tokens.
+/// The secret that signs all test tokens.
 pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
 
-/// How long anything may take to settle after it is healed (promise I5).
+/// Longest time until the projections have caught up with the log, also after an
+/// outage has ended.
 pub const SETTLE: Duration = Duration::from_secs(10);
 
-/// A service and its corner.
 pub struct App {
-    /// The servers.
     pub stack: Arc<Stack>,
-    /// Its corner of them.
-    pub corner: Corner,
-    /// Its database.
+    pub env: TestEnv,
+    /// The service's database. Finds the read tables by name.
     pub pool: PgPool,
-    /// For requests; keeps connections.
     pub client: reqwest::Client,
-    /// Where it listens.
+    /// The API, up to `/api/v1/reading-sessions`. Empty without the role `api`.
     pub url: String,
-    /// Where probes call.
+    /// The listener for probes, metrics and the admin API.
     pub admin_url: String,
     service: Option<Service>,
 }
 
 impl App {
-    /// A service with all roles on the shared servers.
+    /// Starts a service with all roles on the shared servers.
     pub async fn start() -> Self {
         Self::on(Stack::shared().await).await
     }
 
-    /// A service with all roles on these servers.
+    /// Starts a service with all roles on these servers.
     pub async fn on(stack: Arc<Stack>) -> Self {
-        let corner = stack.corner().await;
-        Self::at(stack, corner, &Role::ALL).await
+        let env = stack.new_env().await;
+        Self::at(stack, env, &Role::ALL).await
     }
 
-    /// A service that verifies tokens as these settings say.
-    pub async fn trusting(auth: AuthArgs) -> Self {
-        Self::with(|settings| settings.auth = auth).await
+    /// Starts a service that verifies tokens with these settings.
+    pub async fn with_auth(auth: AuthArgs) -> Self {
+        Self::with_settings(|settings| settings.auth = auth).await
     }
 
-    /// Another process's worth of service in the same corner.
-    pub async fn beside(&self, roles: &[Role]) -> Self {
-        Self::at(Arc::clone(&self.stack), self.corner.clone(), roles).await
+    /// Starts another service in the same test environment.
+    pub async fn alongside(&self, roles: &[Role]) -> Self {
+        Self::at(Arc::clone(&self.stack), self.env.clone(), roles).await
     }
 
-    /// A service with all roles and some settings of its own.
-    pub async fn with(change: impl FnOnce(&mut ServeArgs)) -> Self {
+    /// Starts a service with all roles and changed settings.
+    pub async fn with_settings(change: impl FnOnce(&mut ServeArgs)) -> Self {
         let stack = Stack::shared().await;
-        let corner = stack.corner().await;
-        let mut settings = settings(&corner, &Role::ALL);
+        let env = stack.new_env().await;
+        let mut settings = settings(&env, &Role::ALL);
         change(&mut settings);
-        Self::run(stack, corner, &settings).await
+        Self::run(stack, env, &settings).await
     }
 
-    async fn at(stack: Arc<Stack>, corner: Corner, roles: &[Role]) -> Self {
-        let settings = settings(&corner, roles);
-        Self::run(stack, corner, &settings).await
+    async fn at(stack: Arc<Stack>, env: TestEnv, roles: &[Role]) -> Self {
+        let settings = settings(&env, roles);
+        Self::run(stack, env, &settings).await
     }
 
-    /// A service with these settings, in a corner.
-    pub async fn run(stack: Arc<Stack>, corner: Corner, settings: &ServeArgs) -> Self {
+    /// Starts a service with these settings.
+    pub async fn run(stack: Arc<Stack>, env: TestEnv, settings: &ServeArgs) -> Self {
         let service = roles::start(settings).await.unwrap();
-        let pool = pool(&corner).await;
+        let pool = pool(&env).await;
         Self {
             url: service.http.map_or_else(String::new, |http| {
                 format!("http://{http}/api/v1/reading-sessions")
@@ -88,7 +87,7 @@ impl App {
             client: reader::client(),
             service: Some(service),
             stack,
-            corner,
+            env,
             pool,
         }
     }
@@ -105,26 +104,26 @@ impl App {
         self.reader_with_token(id, token(id))
     }
 
-    /// A reader with any token.
+    /// A reader with the given token, which may be invalid.
     #[must_use]
     pub fn reader_with_token(&self, id: Uuid, token: String) -> Reader {
         Reader::new(self.client.clone(), self.url.clone(), id, token)
     }
 
-    /// An operator, calling below `/api/v1/admin`.
+    /// An operator with an admin token. Requests go to paths below `/api/v1/admin`.
     #[must_use]
     pub fn operator(&self) -> Reader {
         let id = Uuid::new_v4();
-        let expires_at = services::clock::now() + chrono::TimeDelta::hours(1);
+        let expires_at = eventlog::clock::now() + chrono::TimeDelta::hours(1);
         let token = signed(id, true, expires_at);
         let url = format!("{}/api/v1/admin", self.admin_url);
         Reader::new(self.client.clone(), url, id, token)
     }
 
-    /// Waits until upkeep has filled the cache, as it does at its start.
+    /// Waits until the `warm_up` job, which starts with the service, has filled the
+    /// cache.
     pub async fn warmed_up(&self) {
-        let started = Instant::now();
-        let warm = async || -> bool {
+        until("the warm-up has finished", SETTLE, async || {
             sqlx::query_scalar(
                 "select ended_at is not null and not asked and held_until < now()
                 from jobs where job = 'warm_up'",
@@ -132,55 +131,38 @@ impl App {
             .fetch_one(&self.pool)
             .await
             .unwrap()
-        };
-        while !warm().await {
-            assert!(started.elapsed() < SETTLE, "the cache is not filled");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        })
+        .await;
     }
 
-    /// What it has counted so far.
     pub async fn metrics(&self) -> Metrics {
         let metrics = self.client.get(format!("{}/metrics", self.admin_url));
         Metrics(metrics.send().await.unwrap().text().await.unwrap())
     }
 
-    /// Stops the service in order.
+    /// Shuts the service down gracefully.
     pub async fn stop(mut self) {
         self.service.take().expect("it runs").stop().await;
     }
 
-    /// Waits until every projection has come to the end of the log.
+    /// Waits until every projection has reached the end of the log.
     pub async fn settled(&self) {
-        settled(&self.pool, &self.corner).await;
+        settled(&self.pool, &self.env).await;
     }
 }
 
-/// Asks until it is so; bounded.
-///
-/// # Panics
-/// When it is not so for twice as long as anything may take to settle.
-pub async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let started = Instant::now();
-    while !so().await {
-        assert!(started.elapsed() < 2 * SETTLE, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// What a service has counted.
+/// The metrics of a service, in the text format of Prometheus.
 #[derive(Debug)]
 pub struct Metrics(String);
 
 impl Metrics {
-    /// As they are shown.
     #[must_use]
-    pub fn of(text: String) -> Self {
+    pub fn parse(text: String) -> Self {
         Self(text)
     }
 
-    /// A count, by its name and labels as they are shown; 0 when nothing was
-    /// counted yet.
+    /// The value of a series, by its name and labels as printed. 0 if the series is
+    /// missing.
     #[must_use]
     pub fn count(&self, name: &str) -> u64 {
         let mut values = self.0.lines().filter_map(|line| line.strip_prefix(name));
@@ -191,17 +173,17 @@ impl Metrics {
         })
     }
 
-    /// Whether there is a figure of a name, whatever its labels.
+    /// Whether a metric of this name is present, with any labels.
     #[must_use]
-    pub fn shows(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         let mut rests = self.0.lines().filter_map(|line| line.strip_prefix(name));
         rests.any(|rest| rest.starts_with([' ', '{']))
     }
 }
 
-/// The settings of a service in a corner.
+/// The settings of a service in a test environment, listening on free ports.
 #[must_use]
-pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
+pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
     let local = "127.0.0.1:0".parse().unwrap();
     let secret = |url: &str| Some(Secret::from(url.to_owned()));
     ServeArgs {
@@ -214,26 +196,25 @@ pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
             limits: Limits::default(),
         },
         database: DatabaseArgs {
-            database_url: secret(&corner.database_url),
+            database_url: secret(&env.database_url),
             database_url_file: None,
             // Tests run in parallel on one server.
             database_pool_size: 8,
             database_statement_timeout: Duration::from_secs(30),
-            // And the machine is busy with them.
-            database_pool_timeout: Duration::from_secs(5),
+            database_pool_timeout: scaled(Duration::from_secs(5)),
         },
         replica: ReplicaArgs::default(),
         nats: NatsArgs {
-            nats_url: secret(&corner.nats_url),
+            nats_url: secret(&env.nats_url),
             nats_url_file: None,
-            nats_prefix: corner.nats_prefix.clone(),
+            nats_prefix: env.nats_prefix.clone(),
         },
         redis: RedisArgs {
-            redis_url: secret(&corner.redis_url),
+            redis_url: secret(&env.redis_url),
             redis_url_file: None,
         },
         auth: auth(),
-        rate_limit: plenty(),
+        rate_limit: unlimited(),
         rules: RuleArgs {
             active_gap: Duration::from_mins(2),
         },
@@ -246,22 +227,21 @@ pub fn settings(corner: &Corner, roles: &[Role]) -> ServeArgs {
     }
 }
 
-/// Limits that no test meets by chance.
+/// Rate limits that no test reaches by accident.
 #[must_use]
-pub fn plenty() -> RateLimitArgs {
-    let plenty = NonZeroU32::new(1_000_000).unwrap();
+pub fn unlimited() -> RateLimitArgs {
+    let calls = NonZeroU32::new(1_000_000).unwrap();
     RateLimitArgs {
-        high_frequency: plenty,
-        normal: plenty,
-        low_frequency: plenty,
-        auth: plenty,
+        high_frequency: calls,
+        normal: calls,
+        low_frequency: calls,
+        auth: calls,
         window: Duration::from_mins(1),
-        // The machine is busy with other tests.
-        deadline: Duration::from_secs(5),
+        deadline: scaled(Duration::from_secs(5)),
     }
 }
 
-/// The settings of test tokens.
+/// The settings that accept test tokens.
 #[must_use]
 pub fn auth() -> AuthArgs {
     AuthArgs {
@@ -273,10 +253,9 @@ pub fn auth() -> AuthArgs {
 /// A token that is valid for an hour.
 #[must_use]
 pub fn token(user: Uuid) -> String {
-    token_until(user, services::clock::now() + chrono::TimeDelta::hours(1))
+    token_until(user, eventlog::clock::now() + chrono::TimeDelta::hours(1))
 }
 
-/// A token that is valid until a moment.
 #[must_use]
 pub fn token_until(user: Uuid, expires_at: DateTime<Utc>) -> String {
     signed(user, false, expires_at)
@@ -284,7 +263,7 @@ pub fn token_until(user: Uuid, expires_at: DateTime<Utc>) -> String {
 
 fn signed(user: Uuid, admin: bool, expires_at: DateTime<Utc>) -> String {
     let auth = auth();
-    services::api::auth::token(
+    api::auth::token(
         &auth.secret().unwrap(),
         &user.to_string(),
         admin,
@@ -294,9 +273,9 @@ fn signed(user: Uuid, admin: bool, expires_at: DateTime<Utc>) -> String {
     .unwrap()
 }
 
-/// A pool that finds the read tables by name, as the service's do.
-pub async fn pool(corner: &Corner) -> PgPool {
-    let options: sqlx::postgres::PgConnectOptions = corner.database_url.parse().unwrap();
+/// A pool that finds the read tables by name, as the service's pools do.
+pub async fn pool(env: &TestEnv) -> PgPool {
+    let options: sqlx::postgres::PgConnectOptions = env.database_url.parse().unwrap();
     sqlx::postgres::PgPoolOptions::new()
         .max_connections(4)
         .connect_with(options.options([("search_path", "read,public")]))
@@ -304,35 +283,34 @@ pub async fn pool(corner: &Corner) -> PgPool {
         .unwrap()
 }
 
-/// Waits until every projection has come to the end of the log.
-pub async fn settled(pool: &PgPool, corner: &Corner) {
-    let started = Instant::now();
-    while let Err(behind) = caught_up(pool, corner).await {
-        assert!(
-            started.elapsed() < SETTLE,
-            "not settled within {SETTLE:?}: {behind}"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// Waits until every projection has reached the end of the log.
+pub async fn settled(pool: &PgPool, env: &TestEnv) {
+    eventually_ok("projections at the end of the log", SETTLE, async || {
+        caught_up(pool, env).await
+    })
+    .await;
 }
 
-/// Whether every projection has come to the end of the log.
+/// Succeeds if every projection has reached the end of the log.
 ///
 /// # Errors
-/// When one is behind, or a server does not answer.
-pub async fn caught_up(pool: &PgPool, corner: &Corner) -> anyhow::Result<()> {
+/// If a projection is behind or a server is unreachable.
+pub async fn caught_up(pool: &PgPool, env: &TestEnv) -> anyhow::Result<()> {
     let head = eventlog::read::head(pool).await?;
     for projection in ["history", "daily_stats"] {
-        let position = projections::checkpoint::read(pool, projection).await?;
-        anyhow::ensure!(position >= head, "{projection} is at {position} of {head}");
+        let checkpoint = projections::checkpoint::read(pool, projection).await?;
+        anyhow::ensure!(
+            checkpoint >= head,
+            "{projection} is at global position {checkpoint} of {head}"
+        );
     }
-    let redis = redis::Client::open(corner.redis_url.as_str())?;
+    let redis = redis::Client::open(env.redis_url.as_str())?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
-    let position: Option<i64> =
+    let checkpoint: Option<i64> =
         redis::AsyncCommands::hget(&mut redis, "reading_session:projection", "checkpoint").await?;
     anyhow::ensure!(
-        position >= Some(head),
-        "active_sessions is at {position:?} of {head}"
+        checkpoint >= Some(head),
+        "active_sessions is at global position {checkpoint:?} of {head}"
     );
     Ok(())
 }

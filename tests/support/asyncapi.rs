@@ -1,26 +1,26 @@
-//! The description of what is published, `nats/asyncapi.yaml` with the schemas
-//! beside it, and whether a message is as it says.
+//! Validates published messages against `nats/asyncapi.yaml` and the JSON Schemas in
+//! `nats/schemas`.
 
 use std::path::{Path, PathBuf};
 
 use jsonschema::{Retrieve, Uri};
 use serde_json::{Value, json};
 
-/// Where the description and its schemas are.
+/// The folder of the document and its JSON Schemas.
 #[must_use]
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../nats")
 }
 
-/// The description.
+/// The parsed AsyncAPI document.
 pub struct AsyncApi {
     document: Value,
 }
 
-/// Schemas by their references, which are relative to the description.
-struct Beside;
+/// Loads JSON Schemas by reference. References are relative to the document.
+struct SchemaFiles;
 
-impl Retrieve for Beside {
+impl Retrieve for SchemaFiles {
     fn retrieve(
         &self,
         uri: &Uri<String>,
@@ -31,7 +31,7 @@ impl Retrieve for Beside {
 }
 
 impl AsyncApi {
-    /// As it is committed.
+    /// Reads the committed document.
     #[must_use]
     pub fn new() -> Self {
         let text = std::fs::read_to_string(folder().join("asyncapi.yaml")).unwrap();
@@ -40,45 +40,44 @@ impl AsyncApi {
         }
     }
 
-    /// All of it.
     #[must_use]
     pub fn document(&self) -> &Value {
         &self.document
     }
 
-    /// What a reference within the description, or a value itself, stands for.
+    /// Resolves a reference within the document. Returns any other value unchanged.
     #[must_use]
     pub fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(reference) => self
                 .document
                 .pointer(reference.trim_start_matches('#'))
-                .unwrap_or_else(|| panic!("{reference} leads nowhere")),
+                .unwrap_or_else(|| panic!("unresolved reference {reference}")),
             None => value,
         }
     }
 
-    /// The messages that a channel may carry.
+    /// The messages of a channel.
     pub fn messages<'a>(&'a self, channel: &'a Value) -> impl Iterator<Item = &'a Value> {
         let messages = channel["messages"].as_object().unwrap().values();
         messages.map(|message| self.resolve(message))
     }
 
-    /// Whether something published on a subject is as its type says.
+    /// Validates an event that was published on a subject.
     ///
     /// # Errors
-    /// Says what is not.
-    pub fn holds(&self, subject: &str, event: &Value) -> Result<(), String> {
+    /// A description of the first violation.
+    pub fn validate(&self, subject: &str, event: &Value) -> Result<(), String> {
         let channels = self.document["channels"].as_object().unwrap().values();
         let channel = channels
             .into_iter()
             .find(|channel| self.is_address(channel, subject))
-            .ok_or_else(|| format!("{subject} is no channel's"))?;
+            .ok_or_else(|| format!("no channel has the subject {subject}"))?;
         let message = self
             .messages(channel)
             .find(|message| message["name"] == event["type"])
-            .ok_or_else(|| format!("{subject} does not carry {}", event["type"]))?;
-        valid(&message["payload"], event)
+            .ok_or_else(|| format!("the channel of {subject} has no message {}", event["type"]))?;
+        validate(&message["payload"], event)
     }
 
     fn is_address(&self, channel: &Value, subject: &str) -> bool {
@@ -98,12 +97,11 @@ impl Default for AsyncApi {
     }
 }
 
-/// Whether a value is as a schema says, whose references are relative to the
-/// description.
+/// Validates a value against a JSON Schema. References are relative to the document.
 ///
 /// # Errors
-/// Says what is not.
-pub fn valid(schema: &Value, value: &Value) -> Result<(), String> {
+/// A description of the first violation.
+pub fn validate(schema: &Value, value: &Value) -> Result<(), String> {
     let schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "allOf": [schema],
@@ -111,7 +109,7 @@ pub fn valid(schema: &Value, value: &Value) -> Result<(), String> {
     let validator = jsonschema::options()
         .should_validate_formats(true)
         .with_base_uri("reading:///asyncapi.yaml")
-        .with_retriever(Beside)
+        .with_retriever(SchemaFiles)
         .build(&schema)
         .map_err(|error| error.to_string())?;
     validator

@@ -1,35 +1,34 @@
-//! The description of the API, held against what the service answers.
+//! Checks responses of the service against its OpenAPI document.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::reader::Answer;
+use crate::reader::ApiResponse;
 
-/// The description, and which of its answers were seen.
+/// An OpenAPI document, and the responses that tests have checked against it.
 pub struct Contract {
     document: Value,
     seen: Mutex<BTreeSet<(String, u16)>>,
 }
 
 impl Contract {
-    /// As the code has it.
+    /// The document that the code generates.
     #[must_use]
     pub fn new() -> Self {
-        Self::of(services::api::openapi::document())
+        Self::from_document(api::openapi::document())
     }
 
-    /// Another description.
     #[must_use]
-    pub fn of(document: Value) -> Self {
+    pub fn from_document(document: Value) -> Self {
         Self {
             document,
             seen: Mutex::default(),
         }
     }
 
-    /// The operations, by their ids.
+    /// The operations with their ids.
     pub fn operations(&self) -> impl Iterator<Item = (&str, &Value)> {
         let paths = self.document["paths"].as_object().unwrap().values();
         paths
@@ -37,7 +36,7 @@ impl Contract {
             .map(|operation| (operation["operationId"].as_str().unwrap(), operation))
     }
 
-    /// All answers that are described: operation and status.
+    /// All documented responses: operation and status.
     #[must_use]
     pub fn described(&self) -> BTreeSet<(String, u16)> {
         self.operations()
@@ -48,18 +47,18 @@ impl Contract {
             .collect()
     }
 
-    /// All answers that were seen.
+    /// All responses that were checked: operation and status.
     #[must_use]
     pub fn seen(&self) -> BTreeSet<(String, u16)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.clone()
     }
 
-    /// Whether a value is as a schema in the description says.
+    /// Validates a value against a schema of the document.
     ///
     /// # Errors
-    /// Says what is not.
-    pub fn valid(&self, schema: &Value, value: &Value) -> Result<(), String> {
+    /// A description of the first violation.
+    pub fn validate(&self, schema: &Value, value: &Value) -> Result<(), String> {
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "components": self.document["components"],
@@ -70,12 +69,12 @@ impl Contract {
             .build(&schema)
             .map_err(|error| error.to_string())?;
         validator.validate(value).map_err(|error| {
-            let place = error.instance_path();
-            format!("{place}: {error}")
+            let path = error.instance_path();
+            format!("{path}: {error}")
         })
     }
 
-    /// The description of an operation's answer, without references.
+    /// The documented response of an operation, with its reference resolved.
     #[must_use]
     pub fn response(&self, operation: &str, status: u16) -> Option<&Value> {
         let (_, operation) = self.operations().find(|(id, _)| *id == operation)?;
@@ -88,38 +87,41 @@ impl Contract {
             Some(reference) => self
                 .document
                 .pointer(reference.trim_start_matches('#'))
-                .expect("references lead somewhere"),
+                .expect("a reference that resolves"),
             None => value,
         }
     }
 
-    /// Holds an answer against the description: its status, its headers, its
-    /// type and its body.
+    /// Checks the status, headers, content type and body of a response.
+    ///
+    /// # Panics
+    /// If the document does not describe the response.
     #[track_caller]
-    pub fn holds(&self, operation: &str, status: u16, answer: &Answer) {
+    pub fn check(&self, operation: &str, status: u16, response: &ApiResponse) {
         let about = format!("{operation} {status}");
-        assert_eq!(answer.status, status, "{about}: {}", answer.body);
-        let response = self.response(operation, status).expect(&about);
-        for name in response["headers"].as_object().unwrap().keys() {
-            let at_times = match name.as_str() {
+        assert_eq!(response.status, status, "{about}: {}", response.body);
+        let documented = self.response(operation, status).expect(&about);
+        for name in documented["headers"].as_object().unwrap().keys() {
+            let is_optional = match name.as_str() {
                 "idempotent-replayed" | "link" | "warning" => true,
-                // Trying again does not help when an id is taken.
+                // A conflict over a session id is permanent: a retry cannot succeed.
                 "retry-after" => status == 409,
-                // Nothing has no version, and nothing done no position.
+                // Without an active session there is no version.
                 "etag" => operation == "active",
+                // A command that appends nothing has no global position.
                 "x-global-position" => operation == "batchUpdate" || operation == "erase",
                 _ => false,
             };
-            let there = answer.headers.contains_key(name.as_str());
-            assert!(there || at_times, "{about}: {name}");
+            let is_present = response.headers.contains_key(name.as_str());
+            assert!(is_present || is_optional, "{about}: {name}");
         }
-        if let Some(content) = response.get("content") {
-            let kind = answer.header("content-type");
-            let kind = kind.split(';').next().unwrap();
-            let content = content.get(kind);
-            let content = content.unwrap_or_else(|| panic!("{about}: {kind}"));
-            let valid = self.valid(&content["schema"], &answer.body);
-            valid.unwrap_or_else(|error| panic!("{about}: {error} in {}", answer.body));
+        if let Some(content) = documented.get("content") {
+            let media_type = response.header("content-type");
+            let media_type = media_type.split(';').next().unwrap();
+            let content = content.get(media_type);
+            let content = content.unwrap_or_else(|| panic!("{about}: {media_type}"));
+            let valid = self.validate(&content["schema"], &response.body);
+            valid.unwrap_or_else(|error| panic!("{about}: {error} in {}", response.body));
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert((operation.to_owned(), status));

@@ -62,5 +62,8 @@ pub async fn eventually_ok<T, E: Display>(
 /// # Panics
 /// After `timeout` (scaled), with `what` was expected.
 pub async fn until(what: &str, timeout: Duration, mut check: impl AsyncFnMut() -> bool) {
-    eventually_ok(what, timeout, async || check().await.then_some(()).ok_or("not yet")).await;
+    eventually_ok(what, timeout, async || {
+        check().await.then_some(()).ok_or("not yet")
+    })
+    .await;
 }

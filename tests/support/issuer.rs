@@ -1,6 +1,6 @@
-//! An issuer of tokens: keys of each kind, made at run time, and the set that
-//! it publishes. It signs without the library that the service verifies with,
-//! so that the two cannot be wrong in the same way.
+//! An issuer of tokens with generated keys of each type, and the key set that it
+//! publishes. It does not sign with the library that the service verifies with, so
+//! that both cannot share a defect.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,10 +23,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// A key pair and its name.
+/// A key pair with an id.
 #[derive(Clone)]
 pub struct SigningKey {
-    /// Its `kid`.
     pub kid: String,
     pair: Arc<Pair>,
 }
@@ -42,30 +41,30 @@ impl SigningKey {
     #[must_use]
     pub fn rsa(kid: &str) -> Self {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-        Self::of(kid, Pair::Rsa(pair))
+        Self::new(kid, Pair::Rsa(pair))
     }
 
-    /// A key on P-256, for ES256.
+    /// A P-256 key, for ES256.
     #[must_use]
     pub fn ec(kid: &str) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        Self::of(kid, Pair::Ec(pair))
+        Self::new(kid, Pair::Ec(pair))
     }
 
-    /// A key on Ed25519, for its signatures.
+    /// An Ed25519 key, for EdDSA.
     #[must_use]
     pub fn ed(kid: &str) -> Self {
-        Self::of(kid, Pair::Ed(Ed25519KeyPair::generate().unwrap()))
+        Self::new(kid, Pair::Ed(Ed25519KeyPair::generate().unwrap()))
     }
 
-    fn of(kid: &str, pair: Pair) -> Self {
+    fn new(kid: &str, pair: Pair) -> Self {
         Self {
             kid: kid.to_owned(),
             pair: Arc::new(pair),
         }
     }
 
-    /// The name of its algorithm.
+    /// The `alg` of tokens that this key signs.
     #[must_use]
     pub fn algorithm(&self) -> &'static str {
         match &*self.pair {
@@ -75,19 +74,19 @@ impl SigningKey {
         }
     }
 
-    /// What a token of this key begins with.
+    /// The header of tokens that this key signs.
     #[must_use]
     pub fn header(&self) -> Value {
         json!({ "alg": self.algorithm(), "typ": "JWT", "kid": self.kid })
     }
 
-    /// A token as the key's owner makes it.
+    /// A correctly signed token.
     #[must_use]
     pub fn token(&self, claims: &Value) -> String {
         self.token_with(&self.header(), claims)
     }
 
-    /// A token whose header says anything.
+    /// A token with any header, signed with this key.
     #[must_use]
     pub fn token_with(&self, header: &Value, claims: &Value) -> String {
         let message = message(header, claims);
@@ -109,7 +108,7 @@ impl SigningKey {
         }
     }
 
-    /// The public key, as it stands in a set.
+    /// The public key as a JWK.
     #[must_use]
     pub fn jwk(&self) -> Value {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -119,7 +118,7 @@ impl SigningKey {
                 json!({ "kty": "RSA", "n": text(&public.n), "e": text(&public.e) })
             }
             Pair::Ec(pair) => {
-                // An uncompressed point: a byte that says so, x, y.
+                // An uncompressed point: a marker byte, x, y.
                 let point = pair.public_key().as_ref();
                 let (x, y) = point[1..].split_at(32);
                 json!({ "kty": "EC", "crv": "P-256", "x": text(x), "y": text(y) })
@@ -134,7 +133,7 @@ impl SigningKey {
         jwk
     }
 
-    /// The public key as a certificate holds it.
+    /// The public key in X.509 DER.
     #[must_use]
     pub fn public_der(&self) -> Vec<u8> {
         let der: PublicKeyX509Der<'_> = match &*self.pair {
@@ -145,7 +144,7 @@ impl SigningKey {
         der.as_ref().to_vec()
     }
 
-    /// The same, as text.
+    /// The public key in PEM.
     #[must_use]
     pub fn public_pem(&self) -> String {
         let text = STANDARD.encode(self.public_der());
@@ -161,14 +160,14 @@ impl SigningKey {
     }
 }
 
-/// The part of a token that is signed.
+/// The signed part of a token.
 #[must_use]
 pub fn message(header: &Value, claims: &Value) -> String {
     let text = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}", text(header), text(claims))
 }
 
-/// A token of the HMAC family: its owner is whoever knows the secret.
+/// A token signed with HMAC. Anyone with the secret can create it.
 #[must_use]
 pub fn hs256(header: &Value, claims: &Value, secret: &[u8]) -> String {
     use aws_lc_rs::hmac;
@@ -178,39 +177,39 @@ pub fn hs256(header: &Value, claims: &Value, secret: &[u8]) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
 }
 
-/// The set of some keys.
+/// A JSON Web Key Set.
 #[must_use]
-pub fn set_of(keys: &[&SigningKey]) -> Value {
+pub fn key_set(keys: &[&SigningKey]) -> Value {
     json!({ "keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>() })
 }
 
-/// A server that publishes a set, and counts who asks for it.
+/// An HTTP server that publishes a key set and counts requests for it.
 pub struct Issuer {
-    /// Where the set is.
+    /// The URL of the key set.
     pub url: String,
     state: Arc<State>,
 }
 
 struct State {
-    answer: Mutex<(StatusCode, String)>,
+    response: Mutex<(StatusCode, String)>,
     location: String,
     fetches: AtomicUsize,
 }
 
-/// How long the issuer takes to answer: long enough for others to ask too.
-const SLOWNESS: Duration = Duration::from_millis(100);
+/// Delay of each response, so that concurrent requests overlap.
+const RESPONSE_DELAY: Duration = Duration::from_millis(100);
 
 impl Issuer {
-    /// An issuer that publishes these keys.
+    /// Starts an issuer that publishes these keys.
     pub async fn start(keys: &[&SigningKey]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
-            answer: Mutex::new((StatusCode::OK, set_of(keys).to_string())),
+            response: Mutex::new((StatusCode::OK, key_set(keys).to_string())),
             location: format!("http://{address}/elsewhere"),
             fetches: AtomicUsize::new(0),
         });
-        let elsewhere = set_of(keys).to_string();
+        let elsewhere = key_set(keys).to_string();
         let router = Router::new()
             .route("/jwks.json", get(publish))
             .route("/elsewhere", get(async || elsewhere))
@@ -224,15 +223,15 @@ impl Issuer {
 
     /// Publishes other keys.
     pub fn publish(&self, keys: &[&SigningKey]) {
-        self.answer(StatusCode::OK, set_of(keys).to_string());
+        self.respond_with(StatusCode::OK, key_set(keys).to_string());
     }
 
-    /// Answers with anything. Redirects lead to the first keys.
-    pub fn answer(&self, status: StatusCode, body: String) {
-        *self.state.answer.lock().unwrap() = (status, body);
+    /// Returns this response from now on. Redirects lead to the keys of the start.
+    pub fn respond_with(&self, status: StatusCode, body: String) {
+        *self.state.response.lock().unwrap() = (status, body);
     }
 
-    /// How often the set was asked for.
+    /// The number of requests for the key set.
     #[must_use]
     pub fn fetches(&self) -> usize {
         self.state.fetches.load(Ordering::SeqCst)
@@ -241,7 +240,7 @@ impl Issuer {
 
 async fn publish(state: extract::State<Arc<State>>) -> impl IntoResponse {
     state.fetches.fetch_add(1, Ordering::SeqCst);
-    tokio::time::sleep(SLOWNESS).await;
-    let (status, body) = state.answer.lock().unwrap().clone();
+    tokio::time::sleep(RESPONSE_DELAY).await;
+    let (status, body) = state.response.lock().unwrap().clone();
     (status, [(header::LOCATION, state.location.clone())], body)
 }

@@ -1,25 +1,25 @@
-//! What the tests stand on: real servers, a service of their own for each
-//! test, readers who speak the domain, and the checks of the promises.
+//! Support for the integration tests and benchmarks: real servers, an isolated
+//! service for each test, readers that call the API, and checks of the invariants.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub mod app;
 pub mod asyncapi;
-pub mod check;
+pub mod backdate;
 pub mod contract;
 pub mod eventually;
-pub mod guarded_nats;
+pub mod future_events;
+pub mod invariants;
 pub mod issuer;
-pub mod old;
 pub mod process;
+pub mod production_nats;
+pub mod proxy;
+pub mod random_history;
 pub mod reader;
 pub mod replica;
 pub mod stack;
 pub mod stream;
-pub mod traffic;
-pub mod unknown;
-pub mod wire;
 
 pub use app::App;
 pub use eventually::{eventually, eventually_ok, scaled, until};
-pub use reader::{Answer, Reader};
+pub use reader::{ApiResponse, Reader};
 pub use stack::Stack;

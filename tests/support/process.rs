@@ -1,4 +1,4 @@
-//! The service as a process of its own, to be killed.
+//! The service as a child process, which tests can kill or pause.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -9,26 +9,25 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 use crate::app::SECRET;
+use crate::eventually::until;
 use crate::reader::client;
-use crate::stack::Corner;
+use crate::stack::TestEnv;
 
-/// How long the service may take to start on a busy machine.
-const START: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running `reading-sessions serve`.
 pub struct Process {
     child: Child,
-    /// Where it listens.
     pub http: SocketAddr,
-    /// Where probes and operators call.
+    /// The listener for probes, metrics and the admin API.
     pub admin: SocketAddr,
-    /// Where client apps call.
+    /// The API, up to `/api/v1/reading-sessions`.
     pub url: String,
-    /// From its start until it said that it is ready.
+    /// Time from the start of the process until `/readyz` succeeded.
     pub ready_after: Duration,
 }
 
-/// The executable beside the tests; `make` builds it first.
+/// The executable in the target folder of the tests. `make` builds it first.
 #[must_use]
 pub fn executable() -> PathBuf {
     let tests = std::env::current_exe().expect("a test is a file");
@@ -42,37 +41,38 @@ pub fn executable() -> PathBuf {
     executable
 }
 
-/// The executable, with the settings of a corner and what suits tests.
+/// The executable with the addresses of a test environment and settings for
+/// tests.
 #[must_use]
-pub fn command(corner: &Corner) -> Command {
-    let mut command = plain(&executable(), corner);
+pub fn command(env: &TestEnv) -> Command {
+    let mut command = plain_command(&executable(), env);
     command
-        // Limits that nobody meets by chance; counting goes on.
+        // Calls are still counted, but no test reaches these limits by accident.
         .env("RATE_LIMIT_HIGH_FREQUENCY", "1000000")
         .env("RATE_LIMIT_NORMAL", "1000000")
         .env("RATE_LIMIT_AUTH", "1000000")
-        // The machine is busy with other tests.
         .env("RATE_LIMIT_DEADLINE", "5000")
         .env("RUST_LOG", "warn,async_nats=off");
     command
 }
 
-/// An executable that knows where everything is; all else is as by default.
+/// An executable with the addresses of a test environment. All other settings
+/// keep their defaults.
 #[must_use]
-pub fn plain(executable: &Path, corner: &Corner) -> Command {
+pub fn plain_command(executable: &Path, env: &TestEnv) -> Command {
     let mut command = Command::new(executable);
     command
-        .env("DATABASE_URL", &corner.database_url)
-        .env("NATS_URL", &corner.nats_url)
-        .env("NATS_PREFIX", &corner.nats_prefix)
-        .env("REDIS_URL", &corner.redis_url)
+        .env("DATABASE_URL", &env.database_url)
+        .env("NATS_URL", &env.nats_url)
+        .env("NATS_PREFIX", &env.nats_prefix)
+        .env("REDIS_URL", &env.redis_url)
         .env("JWT_SECRET", SECRET)
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command
 }
 
-/// A loopback address that was free a moment ago.
+/// A loopback address that was free when it was chosen.
 fn free_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     listener.local_addr().expect("it is bound")
@@ -80,22 +80,22 @@ fn free_address() -> SocketAddr {
 
 impl Process {
     /// Starts all roles and waits until it is ready.
-    pub async fn start(corner: &Corner) -> Self {
-        Self::run(command(corner)).await
+    pub async fn start(env: &TestEnv) -> Self {
+        Self::run(command(env)).await
     }
 
-    /// As [`Process::start`], of another executable, with all defaults; its log
-    /// goes on in a file.
-    pub async fn start_plain(executable: &Path, corner: &Corner, log: &Path) -> Self {
-        let mut command = plain(executable, corner);
+    /// Starts another executable with default settings and appends its log to a
+    /// file.
+    pub async fn start_with_defaults(executable: &Path, env: &TestEnv, log: &Path) -> Self {
+        let mut command = plain_command(executable, env);
         let log = File::options().create(true).append(true).open(log);
         command.stderr(log.unwrap());
         Self::run(command).await
     }
 
-    /// As [`Process::start`]; its log goes to a file, which is made.
-    pub async fn logging(corner: &Corner, log: &Path) -> Self {
-        let mut command = command(corner);
+    /// As [`Process::start`]; creates a file and writes the log to it.
+    pub async fn start_with_log(env: &TestEnv, log: &Path) -> Self {
+        let mut command = command(env);
         command.stderr(File::create(log).unwrap());
         Self::run(command).await
     }
@@ -110,14 +110,11 @@ impl Process {
             .env("ADMIN_ADDR", admin.to_string())
             .spawn()
             .unwrap();
-        loop {
+        until("the service is ready", START_TIMEOUT, async || {
             let ready = client.get(format!("http://{admin}/readyz")).send().await;
-            if ready.is_ok_and(|answer| answer.status().is_success()) {
-                break;
-            }
-            assert!(started.elapsed() < START, "the service does not get ready");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            ready.is_ok_and(|response| response.status().is_success())
+        })
+        .await;
         Self {
             child,
             http,
@@ -127,24 +124,24 @@ impl Process {
         }
     }
 
-    /// Its process id.
+    /// The process id; `None` once the process has ended.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// kill -9.
+    /// Kills the process with SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// SIGTERM; returns how it ended.
+    /// Sends SIGTERM and waits for the exit status.
     pub async fn terminate(mut self) -> std::process::ExitStatus {
         self.signal("-TERM").await;
         self.child.wait().await.unwrap()
     }
 
-    /// Sends it a signal, as `-STOP`.
+    /// Sends a signal in the notation of `kill`, such as `-STOP`.
     pub async fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         let sent = Command::new("kill").args([signal, &pid]).status();

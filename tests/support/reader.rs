@@ -1,37 +1,32 @@
-//! A reader with an e-reader app.
+//! A reader, who calls the API with the token of an e-reader app.
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// A reader and the token of their app.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    /// Who.
     pub id: Uuid,
-    /// The app's token.
     pub token: String,
     client: reqwest::Client,
     url: String,
 }
 
-/// What the service answered.
+/// A response that was received in full.
 #[derive(Debug)]
-pub struct Answer {
-    /// The status.
+pub struct ApiResponse {
     pub status: StatusCode,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body; null when it is not JSON.
+    /// The body, or null if it is not JSON.
     pub body: Value,
 }
 
-impl Answer {
-    /// What came back.
+impl ApiResponse {
+    /// Reads the whole body.
     ///
     /// # Errors
-    /// When it did not come whole.
+    /// If the body is incomplete.
     pub async fn read(response: Response) -> reqwest::Result<Self> {
         let status = response.status();
         let headers = response.headers().clone();
@@ -43,14 +38,17 @@ impl Answer {
         })
     }
 
-    /// A header's value; empty when it is not there.
+    /// The value of a header, or an empty string if it is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The body of a success.
+    /// Returns the body.
+    ///
+    /// # Panics
+    /// If the status is not a success.
     #[track_caller]
     #[must_use]
     pub fn ok(self) -> Value {
@@ -58,7 +56,10 @@ impl Answer {
         self.body
     }
 
-    /// The `detail` of a problem with this status.
+    /// Returns the `detail` of a problem document with this status.
+    ///
+    /// # Panics
+    /// If the response has another status or is no problem document.
     #[track_caller]
     #[must_use]
     pub fn problem(self, status: u16) -> String {
@@ -76,7 +77,7 @@ impl Answer {
     }
 }
 
-/// The id in a session's answer.
+/// The id of a session in a response body.
 #[track_caller]
 #[must_use]
 pub fn id(session: &Value) -> Uuid {
@@ -87,12 +88,13 @@ pub fn id(session: &Value) -> Uuid {
         .unwrap()
 }
 
-/// A client for plain HTTP. One that reads the machine's certificates takes
-/// its time, and fails where there are none.
+/// An HTTP client without TLS certificates. Reading the certificates of the
+/// machine is slow, and fails where there are none.
 #[must_use]
 pub fn client() -> reqwest::Client {
     reqwest::Client::builder()
-        // Answers are looked at as they are sent. The load's crates bring this.
+        // Tests check the bytes that the server sends. A dependency of the load
+        // generator turns the `gzip` feature on.
         .no_gzip()
         .tls_certs_only([])
         .build()
@@ -109,13 +111,13 @@ impl Reader {
         }
     }
 
-    /// A reader with a valid token and no service to call yet.
+    /// A reader with a valid token. Set the service to call with [`Reader::at`].
     #[must_use]
-    pub fn of(id: Uuid) -> Self {
+    pub fn with_id(id: Uuid) -> Self {
         Self::new(client(), String::new(), id, crate::app::token(id))
     }
 
-    /// The same reader, calling another process.
+    /// The same reader, calling the service at another URL.
     #[must_use]
     pub fn at(&self, url: &str) -> Self {
         Self {
@@ -124,53 +126,53 @@ impl Reader {
         }
     }
 
-    /// A request to a path below `/api/v1/reading-sessions`.
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+    /// Sends a request to a path below `/api/v1/reading-sessions`.
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> ApiResponse {
         self.try_call(method, path, body).await.unwrap()
     }
 
-    /// As [`Reader::call`], when the service may be gone.
+    /// As [`Reader::call`], for a service that may have stopped.
     ///
     /// # Errors
-    /// When there was no answer.
+    /// If no complete response arrives.
     pub async fn try_call(
         &self,
         method: Method,
         path: &str,
         body: Option<Value>,
-    ) -> reqwest::Result<Answer> {
-        Answer::read(self.request(method, path, body).send().await?).await
+    ) -> reqwest::Result<ApiResponse> {
+        ApiResponse::read(self.request(method, path, body).send().await?).await
     }
 
-    /// As [`Reader::call`], with more headers.
+    /// As [`Reader::call`], with additional headers.
     pub async fn call_with(
         &self,
         method: Method,
         path: &str,
         headers: &[(&'static str, &str)],
         body: Option<Value>,
-    ) -> Answer {
+    ) -> ApiResponse {
         self.try_call_with(method, path, headers, body)
             .await
             .unwrap()
     }
 
-    /// As [`Reader::call_with`], when the service may be gone.
+    /// As [`Reader::call_with`], for a service that may have stopped.
     ///
     /// # Errors
-    /// When there was no answer.
+    /// If no complete response arrives.
     pub async fn try_call_with(
         &self,
         method: Method,
         path: &str,
         headers: &[(&'static str, &str)],
         body: Option<Value>,
-    ) -> reqwest::Result<Answer> {
+    ) -> reqwest::Result<ApiResponse> {
         let mut request = self.request(method, path, body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::read(request.send().await?).await
+        ApiResponse::read(request.send().await?).await
     }
 
     fn request(&self, method: Method, path: &str, body: Option<Value>) -> RequestBuilder {
@@ -184,64 +186,58 @@ impl Reader {
         }
     }
 
-    /// Starts a book from its beginning.
-    pub async fn start(&self, book: Uuid) -> Answer {
+    /// Starts a session at position 0.
+    pub async fn start(&self, book: Uuid) -> ApiResponse {
         self.start_with(json!({ "book_id": book })).await
     }
 
-    /// Starts as the body says.
-    pub async fn start_with(&self, body: Value) -> Answer {
+    pub async fn start_with(&self, body: Value) -> ApiResponse {
         self.call(Method::POST, "/start", Some(body)).await
     }
 
-    /// Moves the position.
-    pub async fn update(&self, session: Uuid, position: f64) -> Answer {
+    pub async fn update(&self, session: Uuid, position: f64) -> ApiResponse {
         self.update_with(session, json!({ "current_position": position }))
             .await
     }
 
-    /// Moves the position as the body says.
-    pub async fn update_with(&self, session: Uuid, body: Value) -> Answer {
+    pub async fn update_with(&self, session: Uuid, body: Value) -> ApiResponse {
         self.call(Method::PUT, &format!("/{session}/update"), Some(body))
             .await
     }
 
-    /// Ends where the body says.
-    pub async fn end(&self, session: Uuid, body: Value) -> Answer {
+    pub async fn end(&self, session: Uuid, body: Value) -> ApiResponse {
         self.call(Method::PUT, &format!("/{session}/end"), Some(body))
             .await
     }
 
     /// Sends updates as one batch.
-    pub async fn batch(&self, updates: Value) -> Answer {
+    pub async fn batch(&self, updates: Value) -> ApiResponse {
         let body = json!({ "updates": updates });
         self.call(Method::POST, "/batch-update", Some(body)).await
     }
 
-    /// The active session.
-    pub async fn active(&self) -> Answer {
+    pub async fn active(&self) -> ApiResponse {
         self.call(Method::GET, "/active", None).await
     }
 
-    /// A session by its id.
-    pub async fn session(&self, session: Uuid) -> Answer {
+    pub async fn session(&self, session: Uuid) -> ApiResponse {
         self.call(Method::GET, &format!("/{session}"), None).await
     }
 
-    /// A page of the history; `query` with its question mark.
-    pub async fn history(&self, query: &str) -> Answer {
+    /// Requests a page of the history. `query` includes the question mark.
+    pub async fn history(&self, query: &str) -> ApiResponse {
         self.call(Method::GET, &format!("/history{query}"), None)
             .await
     }
 
-    /// Has all that is the reader's erased.
-    pub async fn erase(&self) -> Answer {
+    /// Requests the erasure of all data of the reader.
+    pub async fn erase(&self) -> ApiResponse {
         let path = format!("?confirm={}", self.id);
         self.call(Method::DELETE, &path, None).await
     }
 
-    /// The days with reading.
-    pub async fn days(&self) -> Answer {
+    /// Requests the daily statistics.
+    pub async fn days(&self) -> ApiResponse {
         self.call(Method::GET, "/stats/daily", None).await
     }
 }

@@ -1,34 +1,33 @@
-//! A streaming replica of a stack's Postgres: a copy of its data, taken while it
-//! runs, that goes on reading what it writes.
+//! A streaming replica of a stack's Postgres, created with `pg_basebackup`.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
+use dev_servers::{Options, Server, Servers, scratch_data};
 use reqwest::Url;
-use services::dev::{Options, Server, Servers, scratch_data};
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::app::SETTLE;
-use crate::stack::{Corner, Stack};
+use crate::eventually::until;
+use crate::stack::{Stack, TestEnv};
 
-/// A replica; ends with its test.
+/// A running replica, which ends with the test.
 pub struct Replica {
     servers: Servers,
 }
 
 impl Replica {
-    /// A replica of a stack's Postgres, which follows it already.
-    pub async fn of(stack: &Stack) -> Self {
+    /// Starts a replica of a stack's Postgres.
+    pub async fn start(stack: &Stack) -> Self {
         let primary = stack.servers.lock().await;
         let data = scratch_data().unwrap();
-        let theirs = primary.postgres.folder().unwrap();
-        let ours = data.join(theirs.file_name().unwrap());
-        // Postgres refuses to be root, and reads only what is its own.
-        let owner = std::fs::metadata(theirs.join("data")).unwrap();
-        std::fs::create_dir_all(&ours).unwrap();
-        chown(&ours, Some(owner.uid()), Some(owner.gid())).unwrap();
+        let source = primary.postgres.folder().unwrap();
+        let folder = data.join(source.file_name().unwrap());
+        // Postgres does not run as root and reads only files that its user owns.
+        let owner = std::fs::metadata(source.join("data")).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
+        chown(&folder, Some(owner.uid()), Some(owner.gid())).unwrap();
         let executable = primary.postgres.executable().unwrap();
         let url = Url::parse(primary.postgres.url()).unwrap();
         let mut copy = Command::new(executable.with_file_name("pg_basebackup"));
@@ -39,7 +38,7 @@ impl Replica {
             .args(["--username", url.username()])
             .env("PGPASSWORD", url.password().unwrap())
             .arg("--pgdata")
-            .arg(ours.join("data"));
+            .arg(folder.join("data"));
         let copied = copy.output().unwrap();
         assert!(copied.status.success(), "{copied:?}");
         let servers = Servers::start(Options {
@@ -55,57 +54,52 @@ impl Replica {
         Self { servers }
     }
 
-    /// Its server, to be killed, paused and started.
+    /// The server, which tests kill, pause and start.
     pub fn server(&mut self) -> &mut Server {
         &mut self.servers.postgres
     }
 
-    /// A corner's database, here.
+    /// The URL of an environment's database on the replica.
     #[must_use]
-    pub fn url(&self, corner: &Corner) -> String {
-        let mut url = Url::parse(&corner.database_url).unwrap();
+    pub fn url(&self, env: &TestEnv) -> String {
+        let mut url = Url::parse(&env.database_url).unwrap();
         url.set_port(self.servers.postgres.port()).unwrap();
         url.into()
     }
 
-    /// Waits until it has all that the primary has.
+    /// Waits until the replica has replayed everything that the primary has written.
     pub async fn caught_up(&self, primary: &PgPool) {
-        // Projections do not wait for the disk; a commit that does writes theirs too.
-        let commit = sqlx::query("select pg_logical_emit_message(true, 'tests', 'to the disk')");
-        commit.execute(primary).await.unwrap();
+        // Projections commit asynchronously. A synchronous commit flushes their WAL too.
+        let flush = sqlx::query("select pg_logical_emit_message(true, 'tests', 'flush')");
+        flush.execute(primary).await.unwrap();
         let head: String = sqlx::query_scalar("select pg_current_wal_lsn()::text")
             .fetch_one(primary)
             .await
             .unwrap();
-        self.says(&format!("pg_last_wal_replay_lsn() >= '{head}'"))
+        self.wait_for(&format!("pg_last_wal_replay_lsn() >= '{head}'"))
             .await;
     }
 
-    /// Stands still where it is, until it is told to go on.
-    pub async fn hold(&self) {
-        self.says("pg_wal_replay_pause() is not null").await;
-        self.says("pg_get_wal_replay_pause_state() = 'paused'")
+    /// Stops the replay of changes until [`Replica::resume_replay`].
+    pub async fn pause_replay(&self) {
+        self.wait_for("pg_wal_replay_pause() is not null").await;
+        self.wait_for("pg_get_wal_replay_pause_state() = 'paused'")
             .await;
     }
 
-    /// Goes on.
-    pub async fn go_on(&self) {
-        self.says("pg_wal_replay_resume() is not null").await;
+    pub async fn resume_replay(&self) {
+        self.wait_for("pg_wal_replay_resume() is not null").await;
     }
 
-    /// Waits until it says so.
-    pub async fn says(&self, what: &str) {
-        let since = Instant::now();
+    /// Waits until a condition in SQL is true on the replica.
+    async fn wait_for(&self, condition: &str) {
         let url = self.servers.postgres.url();
         let mut connection = PgConnection::connect(url).await.unwrap();
-        let ask = format!("select coalesce({what}, false)");
-        while !sqlx::query_scalar::<_, bool>(&ask)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap()
-        {
-            assert!(since.elapsed() < SETTLE, "never: {what}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let query = format!("select coalesce({condition}, false)");
+        until(condition, SETTLE, async || {
+            let is_true = sqlx::query_scalar(&query).fetch_one(&mut connection).await;
+            is_true.unwrap()
+        })
+        .await;
     }
 }

@@ -1,23 +1,22 @@
-//! Real Postgres, NATS and Redis servers. Most tests share one set, each with
-//! a database, a stream and a Redis database of its own; tests that kill or
-//! wipe servers start a set for themselves.
+//! Real Postgres, NATS and Redis servers. Most tests share one set of servers,
+//! and each test has its own database, stream and Redis database. Tests that kill
+//! servers or delete their data start a set of their own.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use services::dev::{Options, Servers};
+use dev_servers::{Options, Servers};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::{Mutex, OnceCell};
 
-/// Databases of the shared Redis server; one a test.
+/// Databases of the shared Redis server. Each test uses one.
 const REDIS_DATABASES: u32 = 4_096;
 
-/// The database that those of the tests are copies of.
+/// The migrated database from which the test databases are copied.
 const TEMPLATE: &str = "migrated";
 
 /// A set of servers.
 pub struct Stack {
-    /// The servers; tests of faults kill and start them.
     pub servers: Mutex<Servers>,
     database_url: String,
     nats_url: String,
@@ -26,25 +25,24 @@ pub struct Stack {
     next: AtomicU32,
 }
 
-/// A test's own corner of a stack.
+/// The isolated environment of one test on a stack.
 #[derive(Clone, Debug)]
-pub struct Corner {
-    /// Its database.
+pub struct TestEnv {
     pub database_url: String,
-    /// The NATS server.
     pub nats_url: String,
-    /// What its stream's name begins with.
+    /// The setting `NATS_PREFIX`, which isolates streams and subjects on a shared
+    /// server.
     pub nats_prefix: String,
-    /// Its Redis database.
+    /// Includes the number of the Redis database.
     pub redis_url: String,
 }
 
 impl Stack {
-    /// The servers that tests share; started by the first that asks, gone when
-    /// the test process is.
+    /// The servers that tests share. The first call starts them; they end with the
+    /// test process.
     pub async fn shared() -> Arc<Self> {
         static SHARED: OnceLock<Arc<Stack>> = OnceLock::new();
-        // The servers outlive the runtime of the test that asked first.
+        // The servers outlive the runtime of the test that starts them.
         let started = tokio::task::spawn_blocking(|| {
             Arc::clone(SHARED.get_or_init(|| {
                 let (sender, receiver) = std::sync::mpsc::channel();
@@ -60,14 +58,14 @@ impl Stack {
         started.await.unwrap()
     }
 
-    /// Servers for one test alone.
-    pub async fn own() -> Arc<Self> {
+    /// Starts servers for one test alone.
+    pub async fn dedicated() -> Arc<Self> {
         Arc::new(Self::start().await)
     }
 
     async fn start() -> Self {
         let servers = Servers::start(Options {
-            data: services::dev::scratch_data().unwrap(),
+            data: dev_servers::scratch_data().unwrap(),
             fsync: false,
             offline: false,
             postgres: None,
@@ -86,32 +84,32 @@ impl Stack {
         }
     }
 
-    /// A corner that no other test uses, its database migrated.
-    pub async fn corner(&self) -> Corner {
+    /// Creates an environment with a migrated database.
+    pub async fn new_env(&self) -> TestEnv {
         self.migrated
             .get_or_init(async || {
                 self.execute(&format!("create database {TEMPLATE}")).await;
                 let template = connection_to(&self.database_url, TEMPLATE);
                 let pool = sqlx::PgPool::connect(&template).await.unwrap();
-                projections::schema::migrate(&pool).await.unwrap();
+                eventlog::migrations::migrate(&pool).await.unwrap();
                 pool.close().await;
             })
             .await;
         self.create(&format!("template {TEMPLATE}")).await
     }
 
-    /// A corner whose database is empty.
-    pub async fn empty_corner(&self) -> Corner {
+    /// Creates an environment with an empty database.
+    pub async fn new_empty_env(&self) -> TestEnv {
         self.create("").await
     }
 
-    async fn create(&self, like: &str) -> Corner {
+    async fn create(&self, template: &str) -> TestEnv {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         assert!(n < REDIS_DATABASES, "more tests than Redis databases");
         let name = format!("test_{n}");
-        self.execute(&format!("create database {name} {like}"))
+        self.execute(&format!("create database {name} {template}"))
             .await;
-        Corner {
+        TestEnv {
             database_url: connection_to(&self.database_url, &name),
             nats_url: self.nats_url.clone(),
             nats_prefix: name,
@@ -129,8 +127,8 @@ impl Stack {
     }
 }
 
-/// The address of another database of the same server.
+/// The URL of another database of the same server.
 fn connection_to(url: &str, database: &str) -> String {
-    let (server, _) = url.rsplit_once('/').expect("an address names its database");
+    let (server, _) = url.rsplit_once('/').expect("a URL with a database");
     format!("{server}/{database}")
 }

@@ -1,34 +1,33 @@
-//! The stream as an analytics consumer reads it.
+//! Reads the stream as an analytics consumer does.
 
 use async_nats::jetstream::consumer::AckPolicy;
 use async_nats::jetstream::consumer::pull::Config;
-use eventlog::Subjects;
 use futures::StreamExt;
+use messaging::Subjects;
 use serde_json::Value;
-use services::connect;
+use server::connect;
 
 use crate::app;
-use crate::stack::Corner;
+use crate::stack::TestEnv;
 
-/// An event as it came from the stream.
+/// A message of the stream.
 #[derive(Debug)]
 pub struct Published {
-    /// The subject it was published on.
     pub subject: String,
     /// The `Nats-Msg-Id` header.
     pub message_id: String,
-    /// The payload.
+    /// The payload, parsed.
     pub event: Value,
-    /// The payload as it came.
+    /// The payload as received.
     pub text: String,
 }
 
-/// All events of the stream, in its order.
-pub async fn read_all(corner: &Corner) -> Vec<Published> {
-    let jetstream = connect::jetstream(&app::settings(corner, &[]).nats)
+/// All messages of the stream, in order.
+pub async fn read_all(env: &TestEnv) -> Vec<Published> {
+    let jetstream = connect::jetstream(&app::settings(env, &[]).nats)
         .await
         .unwrap();
-    let name = Subjects::new(&corner.nats_prefix).stream().to_owned();
+    let name = Subjects::new(&env.nats_prefix).stream().to_owned();
     let mut stream = jetstream.get_stream(name).await.unwrap();
     let mut left = stream.info().await.unwrap().state.messages;
     let consumer = stream

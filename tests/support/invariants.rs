@@ -1,56 +1,55 @@
-//! The promises, checked after the fact: everything that can be read is
-//! compared with a plain fold of the log.
+//! The invariants of the system. After a test, these checks compare the stream, the
+//! read tables and Redis with a plain fold of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use chrono::{NaiveDate, TimeDelta, Timelike};
 use domain::event::EndReason;
 use domain::{ReaderId, ReadingSession, SessionEvent, SessionId, Timestamp};
-use eventlog::subject::partition;
 use eventlog::{Stored, Subjects, read};
+use messaging::subject::partition;
 use projections::active_sessions::{self, Known};
 use projections::cache::Cache;
 use projections::history;
 use redis::aio::ConnectionManager;
-use services::connect;
+use server::connect;
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::app::{self, App, SETTLE};
-use crate::stack::Corner;
+use crate::eventually::eventually_ok;
+use crate::stack::TestEnv;
 use crate::stream;
 
-/// Everything that the log, the stream, the tables and Redis promise of each
-/// other, once they have settled.
-pub async fn everything(app: &App) {
+/// Waits until the projections have caught up, then checks all invariants.
+pub async fn check(app: &App) {
     app.settled().await;
-    all(&app.pool, &app.corner).await;
+    check_env(&app.pool, &app.env).await;
 }
 
-/// As [`everything`], when the service runs elsewhere.
-pub async fn all(pool: &PgPool, corner: &Corner) {
-    let log = log(pool).await;
-    sequences_have_no_holes(&log);
+/// As [`check`], for a service that runs as a process. Its projections must have
+/// caught up.
+pub async fn check_env(pool: &PgPool, env: &TestEnv) {
+    let log = read_log(pool).await;
+    sequences_have_no_gaps(&log);
     let sessions = fold(&log);
-    claims_are_the_active_sessions(pool, &sessions).await;
-    stream_is_the_log(corner, &log).await;
-    history_is_the_fold(pool, &sessions).await;
-    statistics_are_the_recomputed(pool, &log).await;
-    cache_is_not_newer(corner, &sessions).await;
+    active_claims_match_the_log(pool, &sessions).await;
+    stream_matches_the_log(env, &log).await;
+    history_matches_the_log(pool, &sessions).await;
+    statistics_match_the_log(pool, &log).await;
+    cache_matches_the_log(env, &sessions).await;
 }
 
-/// A session as the log has it.
+/// The state of a session after all its events.
 #[derive(Clone, Debug, Default)]
-pub struct Folded {
-    /// The session.
+pub struct FoldedSession {
     pub session: ReadingSession,
-    /// How many events it has.
+    /// The number of its events.
     pub version: i64,
 }
 
 /// The whole log, in order.
-pub async fn log(pool: &PgPool) -> Vec<Stored> {
+pub async fn read_log(pool: &PgPool) -> Vec<Stored> {
     let mut log: Vec<Stored> = Vec::new();
     loop {
         let after = log.last().map_or(0, |event| event.global_position);
@@ -62,10 +61,10 @@ pub async fn log(pool: &PgPool) -> Vec<Stored> {
     }
 }
 
-/// The sessions of the log, without those that are erased.
+/// The sessions of the log, without erased ones.
 #[must_use]
-pub fn fold(log: &[Stored]) -> BTreeMap<SessionId, Folded> {
-    let mut sessions: BTreeMap<SessionId, Folded> = BTreeMap::new();
+pub fn fold(log: &[Stored]) -> BTreeMap<SessionId, FoldedSession> {
+    let mut sessions: BTreeMap<SessionId, FoldedSession> = BTreeMap::new();
     let mut erased = BTreeSet::new();
     for stored in log {
         let recorded = stored.decode().unwrap();
@@ -80,21 +79,24 @@ pub fn fold(log: &[Stored]) -> BTreeMap<SessionId, Folded> {
     sessions
 }
 
-/// I3: a session's sequences are 1 to n.
-pub fn sequences_have_no_holes(log: &[Stored]) {
+/// Global positions ascend, and the sequences of a session are 1 to n.
+pub fn sequences_have_no_gaps(log: &[Stored]) {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
-    let mut position = 0;
+    let mut previous = 0;
     for event in log {
-        assert!(event.global_position > position, "positions ascend");
-        position = event.global_position;
+        assert!(event.global_position > previous, "global positions ascend");
+        previous = event.global_position;
         let sequence = last.entry(&event.session_id).or_default();
         *sequence += 1;
         assert_eq!(event.sequence, *sequence, "of session {}", event.session_id);
     }
 }
 
-/// I3: a reader has at most one active session, and the claim says which.
-pub async fn claims_are_the_active_sessions(pool: &PgPool, sessions: &BTreeMap<SessionId, Folded>) {
+/// A reader has at most one active session, and the active-session claim names it.
+pub async fn active_claims_match_the_log(
+    pool: &PgPool,
+    sessions: &BTreeMap<SessionId, FoldedSession>,
+) {
     let mut active: BTreeMap<Uuid, String> = BTreeMap::new();
     for (id, folded) in sessions {
         let session = folded
@@ -114,21 +116,24 @@ pub async fn claims_are_the_active_sessions(pool: &PgPool, sessions: &BTreeMap<S
     assert_eq!(claims, active.into_iter().collect::<Vec<_>>());
 }
 
-/// I4: the stream is the log, in its order, without a hole or a duplicate.
-pub async fn stream_is_the_log(corner: &Corner, log: &[Stored]) {
-    // The relay may be a moment behind what the projections read themselves.
-    let started = std::time::Instant::now();
-    let mut published = stream::read_all(corner).await;
-    while published.len() < log.len() && started.elapsed() < app::SETTLE {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        published = stream::read_all(corner).await;
-    }
+/// The stream contains the events of the log in the same order, without gaps or
+/// duplicates.
+pub async fn stream_matches_the_log(env: &TestEnv, log: &[Stored]) {
+    // The relay may be behind the projections, which can read the log directly.
+    let published = eventually_ok("all events in the stream", SETTLE, async || {
+        let published = stream::read_all(env).await;
+        if published.len() < log.len() {
+            return Err(format!("{} of {} events", published.len(), log.len()));
+        }
+        Ok(published)
+    })
+    .await;
     assert_eq!(
         published.len(),
         log.len(),
         "events in the stream and in the log"
     );
-    let subjects = Subjects::new(&corner.nats_prefix);
+    let subjects = Subjects::new(&env.nats_prefix);
     let mut previous = 0;
     for (published, stored) in published.iter().zip(log) {
         let event = &published.event;
@@ -140,7 +145,7 @@ pub async fn stream_is_the_log(corner: &Corner, log: &[Stored]) {
         assert_eq!(event["previousposition"], previous.to_string());
         previous = stored.global_position;
         if stored.event_type == "SessionErased" && event["data"] != data {
-            // Written over since it was published.
+            // An erasure has overwritten the event since it was published.
             continue;
         }
         assert_eq!(event["data"], data);
@@ -156,9 +161,9 @@ pub async fn stream_is_the_log(corner: &Corner, log: &[Stored]) {
     }
 }
 
-/// I5: the history is the fold of the log.
-pub async fn history_is_the_fold(pool: &PgPool, sessions: &BTreeMap<SessionId, Folded>) {
-    let mut by_reader: BTreeMap<ReaderId, Vec<(SessionId, &Folded)>> = BTreeMap::new();
+/// The history equals a fold of the log.
+pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionId, FoldedSession>) {
+    let mut by_reader: BTreeMap<ReaderId, Vec<(SessionId, &FoldedSession)>> = BTreeMap::new();
     for (id, folded) in sessions {
         let session = folded.session.started().unwrap();
         by_reader
@@ -219,7 +224,9 @@ struct Day {
 }
 
 impl Day {
-    fn of([sessions, active_ms, progress, long_sessions, ended_sessions]: [i64; 5]) -> Self {
+    fn from_columns(
+        [sessions, active_ms, progress, long_sessions, ended_sessions]: [i64; 5],
+    ) -> Self {
         Self {
             sessions,
             active_ms,
@@ -238,9 +245,8 @@ impl Day {
     }
 }
 
-/// I5: the statistics are what a slow count, second by second, makes of the
-/// log.
-pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
+/// The statistics equal a slow count of the log, second by second.
+pub async fn statistics_match_the_log(pool: &PgPool, log: &[Stored]) {
     let mut days: BTreeMap<(Uuid, NaiveDate), Day> = BTreeMap::new();
     let mut seen: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
     let mut hours: BTreeMap<(Uuid, NaiveDate, i16), (i64, i64)> = BTreeMap::new();
@@ -254,8 +260,8 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
                 (e.time_zone, e.started_at, 0, Some(e.started_at), 0)
             }
             SessionEvent::SessionErased(_) => {
-                days.retain(|(of, _), _| *of != reader);
-                hours.retain(|(of, ..), _| *of != reader);
+                days.retain(|(owner, _), _| *owner != reader);
+                hours.retain(|(owner, ..), _| *owner != reader);
                 continue;
             }
             SessionEvent::PositionUpdated(e) if !e.applied => continue,
@@ -294,7 +300,7 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
         let mut at = from;
         let until = from + TimeDelta::milliseconds(credited);
         while at < until {
-            // To the next whole second, so that no step goes over midnight.
+            // Ends each step at a whole second, so that no step crosses midnight.
             let step = (1_000 - at.timestamp_millis().rem_euclid(1_000))
                 .min((until - at).num_milliseconds());
             touch(at, step, 0);
@@ -317,7 +323,7 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
     .unwrap();
     let shown: BTreeMap<_, _> = rows
         .into_iter()
-        .map(|(reader, day, a, b, c, d, e)| ((reader, day), Day::of([a, b, c, d, e])))
+        .map(|(reader, day, a, b, c, d, e)| ((reader, day), Day::from_columns([a, b, c, d, e])))
         .collect();
     assert_eq!(shown, days, "days of readers");
 
@@ -347,22 +353,23 @@ pub async fn statistics_are_the_recomputed(pool: &PgPool, log: &[Stored]) {
     .unwrap();
     let shown: BTreeMap<_, _> = rows
         .into_iter()
-        .map(|(day, readers, a, b, c, d, e)| (day, (readers, Day::of([a, b, c, d, e]))))
+        .map(|(day, readers, a, b, c, d, e)| (day, (readers, Day::from_columns([a, b, c, d, e]))))
         .collect();
     assert_eq!(shown, sums, "days of all readers");
 }
 
-/// I6: what Redis has is what the log says; what it does not have is a miss.
-pub async fn cache_is_not_newer(corner: &Corner, sessions: &BTreeMap<SessionId, Folded>) {
-    let cache = connect::cache(&app::settings(corner, &[]).redis).unwrap();
-    let redis = redis::Client::open(corner.redis_url.as_str()).unwrap();
+/// Every active session in Redis equals the fold of its events. A missing entry is
+/// allowed: it is a cache miss.
+pub async fn cache_matches_the_log(env: &TestEnv, sessions: &BTreeMap<SessionId, FoldedSession>) {
+    let cache = connect::cache(&app::settings(env, &[]).redis).unwrap();
+    let redis = redis::Client::open(env.redis_url.as_str()).unwrap();
     let mut redis = ConnectionManager::new(redis).await.unwrap();
     let keys: Vec<String> = redis::AsyncCommands::keys(&mut redis, "reading_session:active:*")
         .await
         .unwrap();
     for key in keys {
         let reader: Uuid = key.rsplit(':').next().unwrap().parse().unwrap();
-        let Known::Active(entry) = known(&cache, reader.into()).await else {
+        let Known::Active(entry) = cached(&cache, reader.into()).await else {
             continue;
         };
         let folded = &sessions[&entry.session_id];
@@ -371,14 +378,10 @@ pub async fn cache_is_not_newer(corner: &Corner, sessions: &BTreeMap<SessionId, 
     }
 }
 
-/// What Redis knows of a reader; busy machines get more than one deadline's time.
-pub async fn known(cache: &Cache, reader: ReaderId) -> Known {
-    let since = Instant::now();
-    loop {
-        match active_sessions::get(cache, reader, None).await {
-            Ok(known) => return known,
-            Err(error) => assert!(since.elapsed() < SETTLE, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// The cache entry of a reader. Repeats the read if it exceeds the cache's deadline.
+pub async fn cached(cache: &Cache, reader: ReaderId) -> Known {
+    eventually_ok("a response of Redis", SETTLE, async || {
+        active_sessions::get(cache, reader, None).await
+    })
+    .await
 }

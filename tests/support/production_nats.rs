@@ -1,18 +1,20 @@
-//! A NATS server with the configuration for production, `nats/server.conf`, and
-//! its users.
+//! A NATS server with the production configuration, `nats/server.conf`, and its
+//! users.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::stack::{Corner, Stack};
+use crate::eventually::{eventually, scaled};
+use crate::stack::{Stack, TestEnv};
 
-/// The users of the configuration, and the variables of their passwords.
+/// The users of the configuration, and the environment variables of their
+/// passwords.
 pub const USERS: [(&str, &str); 6] = [
     ("api", "NATS_API_PASSWORD"),
     ("relay", "NATS_RELAY_PASSWORD"),
@@ -22,32 +24,33 @@ pub const USERS: [(&str, &str); 6] = [
     ("analytics", "NATS_ANALYTICS_PASSWORD"),
 ];
 
-/// How long anything may take here.
-pub const LONGEST: Duration = Duration::from_secs(20);
+/// Longest wait for the server in these tests.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A running server; it ends with the test.
-pub struct GuardedNats {
+/// A running server, which ends with the test.
+pub struct ProductionNats {
     executable: PathBuf,
     folder: PathBuf,
     port: u16,
     child: Child,
 }
 
-/// A connection of a user, and what the server complained of to it.
+/// A connection of a user, with the errors that the server reports on it.
 pub struct Connection {
-    /// The connection.
     pub client: Client,
-    complaints: mpsc::UnboundedReceiver<String>,
+    errors: mpsc::UnboundedReceiver<String>,
 }
 
-impl GuardedNats {
-    /// Starts it with the very file of production; the port, the folder and the
-    /// probes' port are others.
+impl ProductionNats {
+    /// Starts a server with the production file. Only the client port, the monitoring
+    /// port and the folders differ.
     pub async fn start(stack: &Stack) -> Self {
         let executable = {
             let servers = stack.servers.lock().await;
             let executable = servers.nats.executable();
-            executable.expect("the tests' own server").to_owned()
+            executable
+                .expect("a server that the tests started")
+                .to_owned()
         };
         let folder = std::env::temp_dir().join(format!("nats-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).unwrap();
@@ -58,107 +61,104 @@ impl GuardedNats {
             port: 0,
             child,
         };
-        server.port = server.listens().await;
+        server.port = server.client_port().await;
         server
     }
 
-    /// Kills it and starts it again at the same address with its streams.
+    /// Kills the server, then starts it at the same address with the same streams.
     pub async fn restart(&mut self) {
         self.kill().await;
-        self.revive().await;
+        self.start_again().await;
     }
 
-    /// kill -9.
+    /// Kills the server with SIGKILL.
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// Starts one that was killed, at the same address.
-    pub async fn revive(&mut self) {
+    /// Starts a killed server at the same address.
+    pub async fn start_again(&mut self) {
         self.child = spawn(&self.executable, &self.folder, &self.port.to_string());
-        self.listens().await;
+        self.client_port().await;
     }
 
-    /// Takes away the streams and consumers of one that was killed.
-    pub fn wipe(&self) {
+    /// Deletes the streams and consumers of a killed server.
+    pub fn delete_streams(&self) {
         std::fs::remove_dir_all(self.folder.join("jetstream")).unwrap();
     }
 
-    /// Where it listens, as `host:port`.
+    /// The client address as `host:port`.
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Waits until it listens, and says where.
-    async fn listens(&self) -> u16 {
+    /// Waits until the server accepts clients and returns its port.
+    async fn client_port(&self) -> u16 {
         let pid = self.child.id().expect("it runs");
         let ports = self.folder.join(format!("nats-server_{pid}.ports"));
-        let started = Instant::now();
-        loop {
-            let ports = std::fs::read(&ports).unwrap_or_default();
-            if let Ok(ports) = serde_json::from_slice::<serde_json::Value>(&ports) {
-                let url = ports["nats"][0].as_str().unwrap();
-                return url.rsplit_once(':').unwrap().1.parse().unwrap();
-            }
-            assert!(started.elapsed() < LONGEST, "NATS does not start");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually("NATS listens", TIMEOUT, async || {
+            let ports = std::fs::read(&ports).ok()?;
+            let ports: serde_json::Value = serde_json::from_slice(&ports).ok()?;
+            let url = ports["nats"][0].as_str().unwrap();
+            Some(url.rsplit_once(':').unwrap().1.parse().unwrap())
+        })
+        .await
     }
 
-    /// A user's address.
+    /// The URL for a user, with the password.
     #[must_use]
     pub fn url(&self, user: &str) -> String {
         format!("nats://{user}:{}@{}", password(user), self.address())
     }
 
-    /// A corner whose NATS is this one, for a user; names are the public ones.
+    /// A copy of an environment that uses this server as a user, without a prefix.
     #[must_use]
-    pub fn corner(&self, corner: &Corner, user: &str) -> Corner {
-        Corner {
+    pub fn env_for(&self, env: &TestEnv, user: &str) -> TestEnv {
+        TestEnv {
             nats_url: self.url(user),
             nats_prefix: String::new(),
-            ..corner.clone()
+            ..env.clone()
         }
     }
 
     /// Connects as a user, with an inbox prefix.
     ///
     /// # Errors
-    /// When the server does not let them in.
+    /// If the server rejects the user.
     pub async fn connect(
         &self,
         user: &str,
         password: &str,
         inbox: &str,
     ) -> Result<Connection, async_nats::ConnectError> {
-        let (sender, complaints) = mpsc::unbounded_channel();
+        let (sender, errors) = mpsc::unbounded_channel();
         let options = ConnectOptions::with_user_and_password(user.into(), password.into());
         let client = options
             .custom_inbox_prefix(inbox)
             .event_callback(move |event| {
-                if let Event::ServerError(ServerError::Other(complaint)) = event {
-                    let _ = sender.send(complaint);
+                if let Event::ServerError(ServerError::Other(error)) = event {
+                    let _ = sender.send(error);
                 }
                 std::future::ready(())
             })
             .connect(self.address())
             .await?;
-        Ok(Connection { client, complaints })
+        Ok(Connection { client, errors })
     }
 
-    /// Connects as a user.
+    /// Connects as a user with the correct password.
     pub async fn user(&self, user: &str, inbox: &str) -> Connection {
         self.connect(user, &password(user), inbox).await.unwrap()
     }
 
-    /// A file that goes with the server.
+    /// The path of a temporary file, which is deleted with the server.
     #[must_use]
-    pub fn scratch(&self, name: &str) -> PathBuf {
+    pub fn temp_file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// What the server refused to anybody, by its log.
+    /// The permission violations in the log of the server.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.folder.join("log")).unwrap();
@@ -186,22 +186,22 @@ fn spawn(executable: &Path, folder: &Path, port: &str) -> Child {
     command.spawn().unwrap()
 }
 
-impl Drop for GuardedNats {
+impl Drop for ProductionNats {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
 impl Connection {
-    /// Waits for the server's next complaint.
-    pub async fn complaint(&mut self) -> String {
-        let complaint = tokio::time::timeout(LONGEST, self.complaints.recv()).await;
-        complaint.expect("a complaint").expect("it is connected")
+    /// Waits for the next error that the server reports.
+    pub async fn next_error(&mut self) -> String {
+        let error = tokio::time::timeout(scaled(TIMEOUT), self.errors.recv()).await;
+        error.expect("an error").expect("the client is connected")
     }
 }
 
-/// The password of a user, of digits alone: the server must not take it for a
-/// number.
+/// The password of a user. It contains only digits, to test that the server does not
+/// parse it as a number.
 #[must_use]
 pub fn password(user: &str) -> String {
     format!("{:032}", user.len())

@@ -7,17 +7,17 @@ mod retention;
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
-use eventlog::claims;
+use eventlog::active_claims;
 use futures::future::join_all;
-use projections::upkeep::{self, Held};
+use jobs::store::{self, Held};
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::config::Role;
-use services::{clock, roles};
+use server::config::Role;
+use server::{clock, roles};
 use tests::app::{self, SETTLE, until};
 use tests::process::{Process, command};
 use tests::reader::{Reader, id};
-use tests::{App, Stack, check, old};
+use tests::{App, Stack, invariants, backdate};
 use uuid::Uuid;
 
 const LONG: TimeDelta = TimeDelta::hours(3);
@@ -71,8 +71,8 @@ async fn a_session_of_which_nothing_was_heard_ends_where_it_was() {
     let (unread, unread_session) = reading(&app, 0).await;
     // Read hours ago, and told of just now: its app goes on to tell.
     let (synced, going_on) = reading(&app, 3).await;
-    old::make_older(&app.pool, session, LONG).await;
-    old::make_older(&app.pool, unread_session, LONG).await;
+    backdate::shift_session(&app.pool, session, LONG).await;
+    backdate::shift_session(&app.pool, unread_session, LONG).await;
     let cleanup = async || {
         let path = "/reading-sessions/cleanup";
         app.operator().call(Method::POST, path, None).await.ok()
@@ -106,7 +106,7 @@ async fn a_session_of_which_nothing_was_heard_ends_where_it_was() {
     assert_eq!(stats["no_progress_count"], 1);
     // A second time there is nothing to do.
     assert_eq!(cleanup().await["closed_count"], 0);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_session_that_is_read_on_meanwhile_is_left_alone() {
     let app = App::start().await;
     // The service's own look, which is due at its start, is over.
     run(&app, "idle_sessions").await;
-    let settings = app::settings(&app.corner, &[]);
+    let settings = app::settings(&app.env, &[]);
     let (tools, writer) = roles::tools(
         &settings.database,
         &settings.redis,
@@ -124,7 +124,7 @@ async fn a_session_that_is_read_on_meanwhile_is_left_alone() {
     .unwrap();
     let writer = tokio::spawn(writer);
     let (reader, session) = reading(&app, 1).await;
-    old::make_older(&app.pool, session, LONG).await;
+    backdate::shift_session(&app.pool, session, LONG).await;
     let found = claims::idle(&app.pool, clock::now() - TimeDelta::hours(2), None, 10);
     let [idle] = found.await.unwrap()[..] else {
         panic!("one is idle")
@@ -135,7 +135,7 @@ async fn a_session_that_is_read_on_meanwhile_is_left_alone() {
 
     // Nor is another one that the reader has begun since.
     let (reader, session) = reading(&app, 1).await;
-    old::make_older(&app.pool, session, LONG).await;
+    backdate::shift_session(&app.pool, session, LONG).await;
     let found = claims::idle(&app.pool, clock::now() - TimeDelta::hours(2), None, 10);
     let [idle] = found.await.unwrap()[..] else {
         panic!("one is idle")
@@ -145,16 +145,16 @@ async fn a_session_that_is_read_on_meanwhile_is_left_alone() {
     assert_eq!(id(&reader.active().await.ok()), next);
     drop(tools);
     writer.await.unwrap();
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
 async fn two_processes_and_readers_who_go_on_end_each_session_once() {
     let app = App::start().await;
-    let other = app.beside(&[Role::Maintenance]).await;
+    let other = app.alongside(&[Role::Maintenance]).await;
     let sessions: Vec<_> = join_all((0..40).map(|_| reading(&app, 1))).await;
     for (_, session) in &sessions {
-        old::make_older(&app.pool, *session, LONG).await;
+        backdate::shift_session(&app.pool, *session, LONG).await;
     }
     let upkeep = async || {
         for app in [&app, &other] {
@@ -186,15 +186,15 @@ async fn two_processes_and_readers_who_go_on_end_each_session_once() {
         let expected = i64::from(!went_on.get(n).copied().unwrap_or(false));
         assert_eq!(ends, expected, "session {n}");
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
 async fn a_job_whose_process_was_killed_is_run_by_another() {
-    let stack = Stack::own().await;
-    let corner = stack.corner().await;
-    let first = Process::start(&corner).await;
-    let pool = app::pool(&corner).await;
+    let stack = Stack::dedicated().await;
+    let env = stack.new_env().await;
+    let first = Process::start(&env).await;
+    let pool = app::pool(&env).await;
     // It holds the job until it is killed: what it does waits for a lock.
     let mut lock = pool.begin().await.unwrap();
     sqlx::query("lock idempotency_keys in access exclusive mode")
@@ -212,7 +212,7 @@ async fn a_job_whose_process_was_killed_is_run_by_another() {
     let killed = holder().await.unwrap();
     first.kill().await;
     lock.rollback().await.unwrap();
-    let _second = Process::start(&corner).await;
+    let _second = Process::start(&env).await;
     // Its time is over sooner than it would be.
     sqlx::query("update jobs set held_until = now() where holder = $1")
         .bind(&killed)
@@ -248,7 +248,7 @@ async fn a_job_is_held_by_one_who_says_so() {
             .is_none()
     );
     assert!(mine.renew(1).await.unwrap());
-    let busy = command(&app.corner)
+    let busy = command(&app.env)
         .args(["upkeep", "run", "retention"])
         .output()
         .await
@@ -302,7 +302,7 @@ async fn an_emptied_redis_is_filled_by_itself() {
     let sessions = join_all((0..10).map(|_| reading(&app, 1))).await;
     app.settled().await;
     app.warmed_up().await;
-    let redis = redis::Client::open(app.corner.redis_url.as_str()).unwrap();
+    let redis = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
     let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
     let mut filled = 0;
@@ -315,14 +315,14 @@ async fn an_emptied_redis_is_filled_by_itself() {
         filled = keys.len();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
 async fn operators_see_jobs_and_run_them_on_the_command_line() {
     let app = App::start().await;
     let said = async |arguments: &[&str]| {
-        let output = command(&app.corner).args(arguments).output().await.unwrap();
+        let output = command(&app.env).args(arguments).output().await.unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(0), "{err}");
         String::from_utf8(output.stdout).unwrap()
@@ -335,10 +335,10 @@ async fn operators_see_jobs_and_run_them_on_the_command_line() {
         "statistics_window: statistics are kept for ever"
     );
     let (_, session) = reading(&app, 1).await;
-    old::make_older(&app.pool, session, LONG).await;
+    backdate::shift_session(&app.pool, session, LONG).await;
     // The service may be at it; then it is asked again.
     until("it is ended", async || {
-        let output = command(&app.corner)
+        let output = command(&app.env)
             .args(["upkeep", "run", "idle_sessions"])
             .output();
         let output = output.await.unwrap();
@@ -358,5 +358,5 @@ async fn operators_see_jobs_and_run_them_on_the_command_line() {
     assert!(table.contains("daily at 02:00 UTC"), "{table}");
     let warm = said(&["warmup"]).await;
     assert!(warm.contains("active sessions in"), "{warm}");
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }

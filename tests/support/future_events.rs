@@ -1,5 +1,5 @@
-//! Events that this build cannot read, as a newer one beside it would write
-//! them: a projection parks them.
+//! Events in versions that this build cannot read, as a newer build in the same
+//! deployment would append them. Projections park such events.
 
 use serde_json::Value;
 use sqlx::PgPool;
@@ -29,18 +29,19 @@ pub async fn write(
     .unwrap()
 }
 
-/// Appends the last event of a session once more, in a version that is not
-/// known. Returns its global position.
-pub async fn append(pool: &PgPool, session: Uuid) -> i64 {
-    again(pool, session, "99").await
+/// Appends a copy of the last event of a session in an unknown version. Returns its
+/// global position.
+pub async fn append_unreadable(pool: &PgPool, session: Uuid) -> i64 {
+    append_copy(pool, session, "99").await
 }
 
-/// Appends the last event of a session once more, in a version that is known.
-pub async fn follow(pool: &PgPool, session: Uuid) -> i64 {
-    again(pool, session, "1").await
+/// Appends a copy of the last event of a session in a known version. Returns its
+/// global position.
+pub async fn append_readable(pool: &PgPool, session: Uuid) -> i64 {
+    append_copy(pool, session, "1").await
 }
 
-async fn again(pool: &PgPool, session: Uuid, version: &str) -> i64 {
+async fn append_copy(pool: &PgPool, session: Uuid, version: &str) -> i64 {
     sqlx::query_scalar(
         "insert into events
             (sequence, aggregate_id, aggregate_type, event_type, event_version, payload, metadata)
@@ -58,13 +59,13 @@ async fn again(pool: &PgPool, session: Uuid, version: &str) -> i64 {
     .unwrap()
 }
 
-/// Makes the event one that this build can read, as a newer build would do.
-/// Events do not change, so their triggers are passed by.
-pub async fn learn(pool: &PgPool, position: i64) {
+/// Changes an event to a version that this build can read, as if a newer build were
+/// running. Disables the triggers that forbid changes of events.
+pub async fn make_readable(pool: &PgPool, global_position: i64) {
     let mut transaction = pool.begin().await.unwrap();
     for statement in [
         "set local session_replication_role = replica".to_owned(),
-        format!("update events set event_version = '1' where global_position = {position}"),
+        format!("update events set event_version = '1' where global_position = {global_position}"),
     ] {
         sqlx::query(&statement)
             .execute(&mut *transaction)

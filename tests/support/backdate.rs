@@ -1,5 +1,5 @@
-//! What is old: events that were written, or sessions that were read, long ago.
-//! Time is not waited for; Postgres is told that it has passed.
+//! Old sessions and old events. Tests write them, or change their timestamps in
+//! Postgres, instead of waiting.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::SessionId;
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::unknown;
+use crate::future_events;
 
-/// Has the events of a session be as much older as `by` says. Events do not
-/// change, so their triggers are passed by.
-pub async fn make_older(pool: &PgPool, session: Uuid, by: TimeDelta) {
+/// Moves the `recorded_at` of a session's events into the past. Disables the
+/// triggers that forbid changes of events.
+pub async fn shift_session(pool: &PgPool, session: Uuid, by: TimeDelta) {
     let mut transaction = pool.begin().await.unwrap();
     sqlx::query("set local session_replication_role = replica")
         .execute(&mut *transaction)
@@ -29,9 +29,9 @@ pub async fn make_older(pool: &PgPool, session: Uuid, by: TimeDelta) {
     transaction.commit().await.unwrap();
 }
 
-/// Writes a session that was read at a time and ended a minute later, as the log
-/// of such a service would hold it. Its month must have a partition.
-pub async fn read_at(pool: &PgPool, reader: Uuid, id: SessionId, at: DateTime<Utc>) {
+/// Appends a session that started at a given time and ended a minute later. The
+/// month of its id must have a partition.
+pub async fn write_session(pool: &PgPool, reader: Uuid, id: SessionId, at: DateTime<Utc>) {
     let book = Uuid::from_u128(7);
     let end = at + TimeDelta::minutes(1);
     let started = json!({
@@ -49,11 +49,12 @@ pub async fn read_at(pool: &PgPool, reader: Uuid, id: SessionId, at: DateTime<Ut
 }
 
 async fn write(pool: &PgPool, id: SessionId, event_type: &str, version: &str, payload: &Value) {
-    unknown::write(pool, id.uuid(), event_type, version, payload).await;
+    future_events::write(pool, id.uuid(), event_type, version, payload).await;
 }
 
-/// Creates the partitions of a month, as they were made when it was ahead.
-pub async fn create_month(pool: &PgPool, at: DateTime<Utc>) {
+/// Creates the partitions of a past month. The service creates only the partitions
+/// of coming months.
+pub async fn create_month_partitions(pool: &PgPool, at: DateTime<Utc>) {
     for table in ["public.events", "read.history"] {
         let create = format!(
             "do $$ declare month date := date_trunc('month', timestamp '{}'); begin

@@ -4,16 +4,16 @@
 use chrono::{DateTime, Days, TimeDelta, Utc};
 use domain::SessionId;
 use serde_json::{Value, json};
-use services::clock;
+use eventlog::clock;
 use tests::process::command;
-use tests::{App, old};
+use tests::{App, backdate};
 use uuid::Uuid;
 
 use super::run;
 
 /// Whether a command went well.
 async fn says(app: &App, arguments: &[&str]) -> String {
-    let output = command(&app.corner).args(arguments).output().await.unwrap();
+    let output = command(&app.env).args(arguments).output().await.unwrap();
     let (out, err) = (output.stdout, output.stderr);
     let (out, err) = (
         String::from_utf8(out).unwrap(),
@@ -51,14 +51,14 @@ async fn months_that_are_over_leave_the_history_and_stay_in_the_statistics() {
     let (reader, other) = (Uuid::new_v4(), Uuid::new_v4());
     let ago = |days| noon(now, days);
     for days in [400, 200] {
-        old::create_month(&app.pool, ago(days)).await;
-        old::read_at(&app.pool, reader, SessionId::at(ago(days)), ago(days)).await;
+        backdate::create_month_partitions(&app.pool, ago(days)).await;
+        backdate::write_session(&app.pool, reader, SessionId::at(ago(days)), ago(days)).await;
     }
-    old::read_at(&app.pool, other, SessionId::at(ago(200)), ago(200)).await;
+    backdate::write_session(&app.pool, other, SessionId::at(ago(200)), ago(200)).await;
     // An old id does not make a session old.
-    old::create_month(&app.pool, ago(170)).await;
-    old::read_at(&app.pool, reader, SessionId::at(ago(170)), ago(5)).await;
-    old::read_at(&app.pool, reader, SessionId::at(ago(1)), ago(1)).await;
+    backdate::create_month_partitions(&app.pool, ago(170)).await;
+    backdate::write_session(&app.pool, reader, SessionId::at(ago(170)), ago(5)).await;
+    backdate::write_session(&app.pool, reader, SessionId::at(ago(1)), ago(1)).await;
     app.settled().await;
     assert_eq!(history(&app, reader).await["total"], 4);
 
@@ -101,14 +101,14 @@ async fn a_month_with_an_open_session_stays_whole() {
     app.warmed_up().await;
     let then = clock::now() - Days::new(200);
     let reader = Uuid::new_v4();
-    old::create_month(&app.pool, then).await;
-    old::read_at(&app.pool, reader, SessionId::at(then), then).await;
+    backdate::create_month_partitions(&app.pool, then).await;
+    backdate::write_session(&app.pool, reader, SessionId::at(then), then).await;
     let open = json!({
         "type": "SessionStarted", "reader_id": Uuid::new_v4(), "book_id": Uuid::new_v4(),
         "started_at": then, "position": 0,
     });
     let session = SessionId::at(then + TimeDelta::seconds(1)).uuid();
-    tests::unknown::write(&app.pool, session, "SessionStarted", "1", &open).await;
+    tests::future_events::write(&app.pool, session, "SessionStarted", "1", &open).await;
     app.settled().await;
     assert_eq!(run(&app, "retention").await, "no month is old enough");
     assert_eq!(history(&app, reader).await["total"], 1);
@@ -123,7 +123,7 @@ async fn old_days_leave_the_statistics_where_that_is_wanted() {
         let at = noon(now, days);
         // Whatever its id says, a day is when it was read.
         let id = SessionId::at(now - TimeDelta::seconds(i64::try_from(n).unwrap()));
-        old::read_at(&app.pool, reader, id, at).await;
+        backdate::write_session(&app.pool, reader, id, at).await;
     }
     app.settled().await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Readers who live a little: random histories that an app could send.
+//! Random reading histories, as apps could send them.
 
 use std::ops::Range;
 
@@ -9,12 +9,11 @@ use uuid::Uuid;
 use crate::App;
 use crate::reader::{Reader, id};
 
-/// A small generator (xorshift), so that a failure can be run again from its
-/// seed.
+/// A xorshift generator. The same seed repeats a failed run.
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below a bound.
+    /// A number in `0..bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -22,13 +21,13 @@ impl Random {
         self.0 % bound
     }
 
-    /// As [`Random::below`], of a small one.
-    pub fn small(&mut self, bound: u32) -> u32 {
+    /// As [`Random::below`], for a 32-bit bound.
+    pub fn below_u32(&mut self, bound: u32) -> u32 {
         u32::try_from(self.below(u64::from(bound))).unwrap()
     }
 }
 
-/// Zones with and without daylight saving time, and with odd offsets.
+/// Zones with and without daylight saving time, and with unusual offsets.
 pub const ZONES: [&str; 6] = [
     "UTC",
     "Europe/Berlin",
@@ -38,29 +37,29 @@ pub const ZONES: [&str; 6] = [
     "Pacific/Apia",
 ];
 
-/// As many readers as seeds, at the same time.
-pub async fn all_live_a_little(app: &App, seeds: Range<u64>) {
-    let lives = seeds.map(|seed| live_a_little(app.reader(), seed));
-    let _: Vec<()> = futures::future::join_all(lives).await;
+/// Writes one history for each seed, all at the same time.
+pub async fn write_random_histories(app: &App, seeds: Range<u64>) {
+    let histories = seeds.map(|seed| write_random_history(app.reader(), seed));
+    let _: Vec<()> = futures::future::join_all(histories).await;
 }
 
-/// A reader's two days: sessions that are read, left, superseded and ended,
-/// with observations late, twice, without a time, and refused.
-pub async fn live_a_little(reader: Reader, seed: u64) {
+/// Writes two days of a reader: sessions that are updated, abandoned, superseded and
+/// ended. Some observations arrive late, twice or without a time, or are rejected.
+pub async fn write_random_history(reader: Reader, seed: u64) {
     let mut random = Random(seed | 1);
-    let mut at = services::clock::now() - TimeDelta::hours(40);
+    let mut at = eventlog::clock::now() - TimeDelta::hours(40);
     let mut session = None;
     for _ in 0..30 {
-        at += TimeDelta::seconds(i64::from(random.small(4_000)));
-        let when = at - TimeDelta::seconds(i64::from(random.small(3) * random.small(600)));
-        let position = f64::from(random.small(1_000_000)) / 10_000.0;
+        at += TimeDelta::seconds(i64::from(random.below_u32(4_000)));
+        let when = at - TimeDelta::seconds(i64::from(random.below_u32(3) * random.below_u32(600)));
+        let position = f64::from(random.below_u32(1_000_000)) / 10_000.0;
         match (random.below(10), session) {
             (0, _) | (_, None) => {
                 let answer = reader
                     .start_with(json!({
                         "book_id": Uuid::from_u128(u128::from(random.below(3))),
                         "start_position": position,
-                        "time_zone": ZONES[random.small(6) as usize],
+                        "time_zone": ZONES[random.below_u32(6) as usize],
                         "locator": format!("epubcfi(/6/{})", random.below(40)),
                         "occurred_at": when,
                     }))
