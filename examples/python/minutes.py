@@ -1,11 +1,10 @@
 """Counts finished sessions and their minutes, by book, from the stream READING.
 
-A durable consumer remembers how far this program has come, and a small SQLite
-file what it has counted. What is counted is counted once: an event's id and its
-effect are written in one transaction, and the event is acknowledged after it.
-Killed at any moment, it goes on where it was, and it waits for a NATS that is
-away. One that lost its disk has lost the consumer too: it is made again, and all
-events come once more.
+A durable consumer stores the read position, and a small SQLite file the totals.
+Each event counts once: its id and its effect are written in one transaction, and
+the event is acknowledged afterwards. After a crash at any moment, the program
+resumes. While NATS is unavailable, it retries. If NATS loses its disk, the program
+creates its consumer again, receives all events once more, and skips known ids.
 """
 
 import argparse
@@ -23,21 +22,21 @@ from nats.js.api import AckPolicy, ConsumerConfig
 STREAM = "READING"
 SUBJECTS = "reading.sessions.ended.*"
 
-# Events taken, counted and acknowledged together.
-BATCH = 50
+# Events that are fetched, counted and acknowledged together.
+BATCH_SIZE = 50
 
-# After so many seconds without an acknowledgement an event comes again.
+# Seconds until NATS redelivers an event that was not acknowledged.
 ACK_WAIT = 5
 
-# How long a request for events waits for the first.
-PATIENCE = 1
+# Seconds that a fetch waits for its first event.
+FETCH_TIMEOUT = 1
 
-# How long NATS is left alone after an error.
-PAUSE = 1
+# Seconds between an error and the next attempt.
+RETRY_DELAY = 1
 
 
 def elapsed_ms(event):
-    """How long the session was open; version 1 left that to be reckoned."""
+    """Milliseconds for which the session was open. Version 1 does not contain them."""
     data = event["data"]
     if event["type"] == "reading.session.ended.v1":
         times = (data["started_at"], data["ended_at"])
@@ -45,12 +44,12 @@ def elapsed_ms(event):
         return round((ended - started).total_seconds() * 1000)
     if event["type"] == "reading.session.ended.v2":
         return data["elapsed_ms"]
-    # Better to stop than to count what is not understood.
-    raise SystemExit(f"{event['type']} is not known; {event['id']} was not counted")
+    # Stop rather than miscount an event of an unsupported type.
+    raise SystemExit(f"event {event['id']} has unsupported type {event['type']}; it was not counted")
 
 
-class Counts:
-    """What was counted, in a file."""
+class Totals:
+    """The totals and the ids of counted events, in a SQLite file."""
 
     def __init__(self, file):
         self.database = sqlite3.connect(file)
@@ -64,7 +63,7 @@ class Counts:
         )
 
     def count(self, events):
-        """Counts events that were not counted before; returns their books."""
+        """Counts new events and returns the books whose totals changed."""
         books = set()
         with self.database:
             for event in events:
@@ -82,40 +81,40 @@ class Counts:
                 books.add(book)
         return books
 
-    def show(self, books=None):
-        """Prints a line of JSON for each book."""
+    def print(self, books=None):
+        """Prints one line of JSON for each book; `None` means all books."""
         for book, sessions, ms in self.database.execute("select * from books order by book_id"):
             if books is None or book in books:
                 line = {"book_id": book, "sessions": sessions, "minutes": ms / 60_000}
                 print(json.dumps(line), flush=True)
 
 
-async def trouble(error):
-    print(f"NATS: {error!r}; trying again", file=sys.stderr, flush=True)
+async def report_error(error):
+    print(f"NATS request failed: {error!r}; retrying", file=sys.stderr, flush=True)
 
 
-async def consume(arguments, counts):
+async def consume(arguments, totals):
     connection = await nats.connect(
         arguments.nats_url,
-        # Where a user of its own may listen; see nats/server.conf.
+        # The inbox prefix of the user `analytics`; see nats/server.conf.
         inbox_prefix=b"_INBOX_analytics",
         max_reconnect_attempts=-1,
-        error_cb=trouble,
+        error_cb=report_error,
     )
     while True:
         try:
-            await follow(connection.jetstream(), arguments, counts)
+            await follow(connection.jetstream(), arguments, totals)
             break
-        # NATS is away, or it lost the stream, which the service makes again.
+        # NATS is unavailable, or it lost the stream, which the service restores.
         except (nats.errors.Error, asyncio.TimeoutError) as error:
-            await trouble(error)
-            await asyncio.sleep(PAUSE)
-    counts.show()
+            await report_error(error)
+            await asyncio.sleep(RETRY_DELAY)
+    totals.print()
     await connection.close()
 
 
-async def follow(jetstream, arguments, counts):
-    """Counts until NATS fails, or to the stream's end if that is wanted."""
+async def follow(jetstream, arguments, totals):
+    """Counts events until NATS fails or, with --until-end, to the end of the stream."""
     consumer = ConsumerConfig(
         name=arguments.durable,
         durable_name=arguments.durable,
@@ -123,37 +122,38 @@ async def follow(jetstream, arguments, counts):
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT,
     )
-    # Makes it, unless there is one.
+    # Creates the consumer if it does not exist.
     await jetstream.add_consumer(STREAM, consumer)
     subscription = await jetstream.pull_subscribe_bind(arguments.durable, STREAM)
     while True:
         try:
-            messages = await subscription.fetch(BATCH, timeout=PATIENCE)
-        # There was nothing, or NATS did not answer; that shows now.
+            messages = await subscription.fetch(BATCH_SIZE, timeout=FETCH_TIMEOUT)
+        # Either no event arrived or NATS did not respond. If NATS is unavailable, the
+        # next request fails.
         except asyncio.TimeoutError:
             state = await subscription.consumer_info()
             if arguments.until_end and state.num_pending == state.num_ack_pending == 0:
                 return
             continue
-        changed = counts.count(json.loads(message.data) for message in messages)
+        changed = totals.count(json.loads(message.data) for message in messages)
         for message in messages:
             await message.ack()
         if not arguments.until_end:
-            counts.show(changed)
+            totals.print(changed)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--state", default="minutes.sqlite", help="where the counts are kept")
-    parser.add_argument("--durable", default="minutes-python", help="the consumer's name")
-    parser.add_argument("--until-end", action="store_true", help="stop at the stream's end")
+    parser.add_argument("--state", default="minutes.sqlite", help="SQLite file for the totals")
+    parser.add_argument("--durable", default="minutes-python", help="name of the durable consumer")
+    parser.add_argument("--until-end", action="store_true", help="exit at the end of the stream")
     arguments = parser.parse_args()
     arguments.nats_url = os.environ.get("NATS_URL")
     if not arguments.nats_url:
         parser.error("set NATS_URL, for example nats://analytics:password@127.0.0.1:4222")
-    # Ctrl-C may come at any moment, as a kill may.
+    # Ctrl-C ends the process at once; the state is consistent at any moment.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    asyncio.run(consume(arguments, Counts(arguments.state)))
+    asyncio.run(consume(arguments, Totals(arguments.state)))
 
 
 main()

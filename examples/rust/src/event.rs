@@ -1,4 +1,4 @@
-//! The events that are counted, as `nats/asyncapi.yaml` describes them.
+//! Decodes `ended` events, which `nats/asyncapi.yaml` describes.
 
 use anyhow::bail;
 use chrono::{DateTime, Utc};
@@ -7,11 +7,10 @@ use uuid::Uuid;
 
 /// The end of a session, of any version.
 pub struct Ended {
-    /// The event's id.
+    /// The event's id, which is the same in each duplicate.
     pub id: String,
-    /// What was read.
     pub book_id: Uuid,
-    /// How long the session was open.
+    /// Milliseconds for which the session was open.
     pub elapsed_ms: i64,
 }
 
@@ -32,15 +31,15 @@ struct Data {
 }
 
 impl Ended {
-    /// Reads a message; one of a version that is not known is an error, since
-    /// it is better to stop than to count what is not understood.
-    pub fn read(message: &[u8]) -> anyhow::Result<Self> {
+    /// Decodes a message. An unsupported type is an error: the consumer stops rather
+    /// than miscount.
+    pub fn decode(message: &[u8]) -> anyhow::Result<Self> {
         let CloudEvent { id, kind, data } = serde_json::from_slice(message)?;
         let elapsed_ms = match (kind.as_str(), data.elapsed_ms) {
-            // Version 1 left it to be reckoned.
+            // Version 1 does not contain `elapsed_ms`.
             ("reading.session.ended.v1", _) => (data.ended_at - data.started_at).num_milliseconds(),
             ("reading.session.ended.v2", Some(elapsed_ms)) => elapsed_ms,
-            _ => bail!("{kind} is not known; {id} was not counted"),
+            _ => bail!("event {id} has unsupported type {kind}; it was not counted"),
         };
         Ok(Self {
             id,

@@ -1,5 +1,5 @@
-//! What was counted, in a file that only grows: a line for each event. A line
-//! that a kill cut short was not acknowledged, so its event comes again.
+//! An append-only file with one line for each counted event. If a crash leaves a
+//! partial line, its event was not acknowledged, so NATS delivers the event again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
@@ -10,24 +10,24 @@ use uuid::Uuid;
 
 use crate::event::Ended;
 
-/// The sessions of a book.
+/// The totals of a book's finished sessions.
 #[derive(Default)]
-pub struct Count {
-    /// How many have ended.
+pub struct Totals {
     pub sessions: u64,
-    /// How long they were open, in milliseconds.
+    /// Milliseconds for which the sessions were open.
     pub ms: i64,
 }
 
-/// The counts and their file.
+/// The totals in memory, and the file from which they are restored.
 pub struct Journal {
     file: File,
+    /// The ids of all counted events.
     counted: HashSet<String>,
-    books: BTreeMap<Uuid, Count>,
+    books: BTreeMap<Uuid, Totals>,
 }
 
 impl Journal {
-    /// Reads what was counted, and cuts off a line that is not whole.
+    /// Restores the totals from the file and truncates a partial last line.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let mut file = File::options()
             .read(true)
@@ -36,7 +36,8 @@ impl Journal {
             .open(path)?;
         let mut lines = BufReader::new(&mut file);
         let (mut counted, mut books) = (HashSet::new(), BTreeMap::new());
-        let mut whole = 0;
+        // The length of the file up to its last complete line.
+        let mut complete = 0;
         let mut line = String::new();
         while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
             let (id, book_id, elapsed_ms) = serde_json::from_str(&line)?;
@@ -47,10 +48,10 @@ impl Journal {
             };
             add(&mut books, &event);
             counted.insert(event.id);
-            whole = lines.stream_position()?;
+            complete = lines.stream_position()?;
             line.clear();
         }
-        file.set_len(whole)?;
+        file.set_len(complete)?;
         Ok(Self {
             file,
             counted,
@@ -58,8 +59,8 @@ impl Journal {
         })
     }
 
-    /// Counts events that were not counted before, and returns their books once
-    /// that is on disk.
+    /// Counts new events and returns the books whose totals changed. The events are
+    /// on disk when it returns.
     pub fn count(&mut self, events: Vec<Ended>) -> anyhow::Result<BTreeSet<Uuid>> {
         let mut lines = Vec::new();
         let mut changed = BTreeSet::new();
@@ -82,14 +83,14 @@ impl Journal {
         self.file.sync_data()
     }
 
-    /// What was counted, by book.
-    pub fn books(&self) -> impl Iterator<Item = (&Uuid, &Count)> {
+    /// The totals by book.
+    pub fn books(&self) -> impl Iterator<Item = (&Uuid, &Totals)> {
         self.books.iter()
     }
 }
 
-fn add(books: &mut BTreeMap<Uuid, Count>, event: &Ended) {
-    let count = books.entry(event.book_id).or_default();
-    count.sessions += 1;
-    count.ms += event.elapsed_ms;
+fn add(books: &mut BTreeMap<Uuid, Totals>, event: &Ended) {
+    let totals = books.entry(event.book_id).or_default();
+    totals.sessions += 1;
+    totals.ms += event.elapsed_ms;
 }

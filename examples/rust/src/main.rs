@@ -1,12 +1,12 @@
 //! Counts finished sessions and their minutes, by book, from the stream
 //! `READING`.
 //!
-//! A durable consumer remembers how far this program has come, and a journal
-//! what it has counted, a line an event. An event is acknowledged once its line
-//! is on disk, and passed over when its id is in the journal. Killed at any
-//! moment, it goes on where it was, and it waits for a NATS that is away. One
-//! that lost its disk has lost the consumer too: it is made again, and all
-//! events come once more.
+//! A durable consumer stores the read position, and a journal the counted events,
+//! one line each. The program acknowledges an event once its line is on disk, and
+//! skips an event whose id is in the journal. After a crash at any moment, the
+//! program resumes. While NATS is unavailable, it retries. If NATS loses its disk,
+//! the program creates its consumer again, receives all events once more, and skips
+//! known ids.
 
 mod event;
 mod journal;
@@ -31,40 +31,40 @@ use journal::Journal;
 const STREAM: &str = "READING";
 const SUBJECTS: &str = "reading.sessions.ended.*";
 
-/// Events taken, counted and acknowledged together.
-const BATCH: usize = 50;
+/// Events that are fetched, counted and acknowledged together.
+const BATCH_SIZE: usize = 50;
 
-/// How long after its delivery an event that was not acknowledged comes again.
+/// The time until NATS redelivers an event that was not acknowledged.
 const ACK_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a request for events waits for the first.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a fetch waits for its first event.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long NATS is left alone after an error.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The delay between an error and the next attempt.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Counts finished sessions and their minutes, by book.
 #[derive(Parser)]
 struct Arguments {
-    /// NATS, for example `nats://analytics:password@127.0.0.1:4222`.
+    /// Address of NATS, for example `nats://analytics:password@127.0.0.1:4222`.
     #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: ServerAddr,
-    /// Where the counts are kept.
+    /// Journal file with the counted events.
     #[arg(long, default_value = "minutes.journal")]
     state: PathBuf,
-    /// The consumer's name.
+    /// Name of the durable consumer.
     #[arg(long, default_value = "minutes-rust")]
     durable: String,
-    /// Stop at the stream's end.
+    /// Exit at the end of the stream.
     #[arg(long)]
     until_end: bool,
 }
 
 /// Why counting stops.
 enum Stop {
-    /// NATS is away, or it lost the stream, which the service makes again.
+    /// NATS is unavailable, or it lost the stream, which the service restores; retry.
     Nats(async_nats::Error),
-    /// An event was not understood, or not written.
+    /// An event could not be decoded or written; exit.
     Count(anyhow::Error),
 }
 
@@ -77,19 +77,19 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Stop {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let mut journal = Journal::open(&arguments.state).context("the state cannot be read")?;
+    let mut journal = Journal::open(&arguments.state).context("reading the journal failed")?;
     let jetstream = jetstream::new(connect(&arguments.nats_url).await?);
     loop {
         match follow(&jetstream, &arguments, &mut journal).await {
-            Ok(()) => return show(journal.books()),
+            Ok(()) => return print(journal.books()),
             Err(Stop::Count(error)) => return Err(error),
-            Err(Stop::Nats(error)) => eprintln!("NATS: {error}; trying again"),
+            Err(Stop::Nats(error)) => eprintln!("NATS request failed: {error}; retrying"),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
-/// Counts until NATS fails, or to the stream's end if that is wanted.
+/// Counts events until NATS fails or, with `--until-end`, to the end of the stream.
 async fn follow(
     jetstream: &jetstream::Context,
     arguments: &Arguments,
@@ -101,11 +101,11 @@ async fn follow(
     loop {
         let mut fetched = consumer
             .fetch()
-            .max_messages(BATCH)
-            .expires(PATIENCE)
+            .max_messages(BATCH_SIZE)
+            .expires(FETCH_TIMEOUT)
             .messages()
             .await?;
-        let mut messages = Vec::with_capacity(BATCH);
+        let mut messages = Vec::with_capacity(BATCH_SIZE);
         while let Some(message) = fetched.next().await {
             messages.push(message.map_err(Stop::Nats)?);
         }
@@ -122,17 +122,19 @@ async fn follow(
         }
         if !arguments.until_end {
             let books = journal.books().filter(|(book, _)| changed.contains(book));
-            show(books).map_err(Stop::Count)?;
+            print(books).map_err(Stop::Count)?;
         }
     }
 }
 
 fn count(journal: &mut Journal, messages: &[Message]) -> anyhow::Result<BTreeSet<Uuid>> {
-    let events = messages.iter().map(|message| Ended::read(&message.payload));
+    let events = messages
+        .iter()
+        .map(|message| Ended::decode(&message.payload));
     journal.count(events.collect::<Result<_, _>>()?)
 }
 
-/// The durable consumer; made unless there is one.
+/// Returns the durable consumer and creates it if it does not exist.
 async fn consumer(
     jetstream: &jetstream::Context,
     name: &str,
@@ -148,7 +150,7 @@ async fn consumer(
 }
 
 async fn connect(address: &ServerAddr) -> Result<Client, ConnectError> {
-    // The client does not take credentials from the address by itself.
+    // The client does not read credentials from the address itself.
     let options = match (address.username(), address.password()) {
         (Some(user), Some(password)) => {
             ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
@@ -156,21 +158,21 @@ async fn connect(address: &ServerAddr) -> Result<Client, ConnectError> {
         _ => ConnectOptions::new(),
     };
     options
-        // Where a user of its own may listen; see nats/server.conf.
+        // The inbox prefix of the user `analytics`; see nats/server.conf.
         .custom_inbox_prefix("_INBOX_analytics")
         .retry_on_initial_connect()
         .connect(address.clone())
         .await
 }
 
-/// Prints a line of JSON for each book.
-fn show<'a>(books: impl Iterator<Item = (&'a Uuid, &'a journal::Count)>) -> anyhow::Result<()> {
+/// Prints one line of JSON for each book.
+fn print<'a>(books: impl Iterator<Item = (&'a Uuid, &'a journal::Totals)>) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    for (book_id, count) in books {
+    for (book_id, totals) in books {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52 milliseconds")]
-        let minutes = count.ms as f64 / 60_000.0;
+        let minutes = totals.ms as f64 / 60_000.0;
         let line = serde_json::json!({
-            "book_id": book_id, "sessions": count.sessions, "minutes": minutes,
+            "book_id": book_id, "sessions": totals.sessions, "minutes": minutes,
         });
         writeln!(out, "{line}")?;
     }

@@ -1,6 +1,6 @@
-// A client of the Reading Sessions API. The types come from its description;
-// here is what they cannot give: the token, keys that make commands safe to
-// repeat, and the repeating.
+// A client of the Reading Sessions API. Its types are generated from the OpenAPI
+// document. This file adds the token, an idempotency key for every command, and
+// retries.
 
 import createClient, { type Middleware } from "openapi-fetch";
 import type { components, paths } from "./schema.js";
@@ -13,12 +13,12 @@ const LONGEST_WAIT_MS = 60_000;
 
 /** A client for one reader. */
 export function client(baseUrl: string, token: string) {
-  const api = createClient<paths>({ baseUrl, fetch: patientFetch });
+  const api = createClient<paths>({ baseUrl, fetch: fetchWithRetry });
   let position: number | undefined;
   const middleware: Middleware = {
     onRequest({ request }) {
       request.headers.set("Authorization", `Bearer ${token}`);
-      // One key for all attempts: whichever arrives, the command is done once.
+      // All attempts use the same key, so the command takes effect only once.
       if (request.method !== "GET" && !request.headers.has("Idempotency-Key")) {
         request.headers.set("Idempotency-Key", crypto.randomUUID());
       }
@@ -29,31 +29,31 @@ export function client(baseUrl: string, token: string) {
     },
   };
   api.use(middleware);
-  /** For queries that must see what the last command did. */
-  const fresh = () => (position === undefined ? {} : { min_position: position });
-  return { api, fresh };
+  /** Query parameters that make a query include the effect of the last command. */
+  const readYourWrites = () => (position === undefined ? {} : { min_position: position });
+  return { api, readYourWrites };
 }
 
-/** An answer that is a problem, thrown by those who do not expect one. */
-export class Refused extends Error {
+/** An error response of the API. */
+export class ProblemError extends Error {
   constructor(readonly problem: Problem) {
     super(`${problem.status} ${problem.title}: ${problem.detail} (request ${problem.request_id})`);
   }
 }
 
-/** The data of an answer that should be good. */
-export function good<T>(answer: { data?: T; error?: Problem }): T {
-  if (answer.error !== undefined) {
-    throw new Refused(answer.error);
+/** Returns the data of a successful response; throws `ProblemError` otherwise. */
+export function unwrap<T>(response: { data?: T; error?: Problem }): T {
+  if (response.error !== undefined) {
+    throw new ProblemError(response.error);
   }
-  return answer.data as T;
+  return response.data as T;
 }
 
 /**
- * As fetch, and tries again after network errors and whenever the answer says
- * when: all requests here are queries or have a key.
+ * Calls `fetch`, and retries after network errors and after responses with
+ * `Retry-After`. Retries are safe: every request is a query or has a key.
  */
-async function patientFetch(request: Request): Promise<Response> {
+async function fetchWithRetry(request: Request): Promise<Response> {
   for (let attempt = 1; ; attempt++) {
     const isLast = attempt === ATTEMPTS;
     let wait: number | undefined;
@@ -69,14 +69,14 @@ async function patientFetch(request: Request): Promise<Response> {
         throw error;
       }
     }
-    // Apart from each other, or all who were turned away come back at once.
+    // Jitter keeps rejected clients from retrying all at once.
     wait ??= 100 * 2 ** attempt;
     wait *= 1 + Math.random() / 2;
     await new Promise((resolve) => setTimeout(resolve, Math.min(wait, LONGEST_WAIT_MS)));
   }
 }
 
-/** What `Retry-After` asks for, in milliseconds. */
+/** The value of `Retry-After` in milliseconds. */
 function retryAfter(response: Response): number | undefined {
   const seconds = Number(response.headers.get("Retry-After") ?? NaN);
   return Number.isFinite(seconds) ? seconds * 1_000 : undefined;
