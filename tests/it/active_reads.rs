@@ -10,9 +10,9 @@ use redis::AsyncCommands;
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::{Role, ServeArgs};
-use tests::app::{Metrics, SETTLE, settings, until};
+use tests::app::{Metrics, SETTLE, settings};
 use tests::reader::{Reader, id};
-use tests::{App, Stack, check};
+use tests::{App, Stack, eventually_ok, invariants, until};
 use uuid::Uuid;
 
 fn reads(metrics: &Metrics, result: &str) -> u64 {
@@ -26,7 +26,7 @@ fn fills(metrics: &Metrics, result: &str) -> u64 {
 }
 
 async fn redis(app: &App) -> redis::aio::MultiplexedConnection {
-    let redis = redis::Client::open(app.corner.redis_url.as_str()).unwrap();
+    let redis = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     redis.get_multiplexed_async_connection().await.unwrap()
 }
 
@@ -41,19 +41,19 @@ async fn cache_miss_is_filled_and_next_read_hits() {
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
     let _: () = redis(&app).await.del(key(&reader)).await.unwrap();
-    until("the miss fills the cache", async || {
+    until("the miss fills the cache", 2 * SETTLE, async || {
         // A read that exceeds the Redis deadline fills nothing.
         assert_eq!(id(&reader.active().await.ok()), session);
         fills(&app.metrics().await, "taken") >= 1
     })
     .await;
-    until("a read hits the cache", async || {
+    until("a read hits the cache", 2 * SETTLE, async || {
         assert_eq!(id(&reader.active().await.ok()), session);
         reads(&app.metrics().await, "hit") >= 1
     })
     .await;
     assert!(reads(&app.metrics().await, "miss") >= 1);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn concurrent_misses_share_one_log_read() {
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
     // The first process remembers the start, so its reads would not miss.
-    let app = app.beside(&[Role::Api]).await;
+    let app = app.alongside(&[Role::Api]).await;
     let reader = reader.at(&app.url);
     let _: () = redis(&app).await.del(key(&reader)).await.unwrap();
     let mut lock = app.pool.begin().await.unwrap();
@@ -77,7 +77,7 @@ async fn concurrent_misses_share_one_log_read() {
         join_all((0..READERS).map(read)).await
     });
     let joined = "reading_sessions_active_reads_joined_total";
-    until("all other reads join the first", async || {
+    until("all other reads join the first", 2 * SETTLE, async || {
         let metrics = app.metrics().await;
         let started =
             reads(&metrics, "miss") + reads(&metrics, "redis_late") + reads(&metrics, "redis_away");
@@ -109,13 +109,13 @@ async fn readers_see_their_own_starts_and_ends() {
     assert_eq!(reader.active().await.ok(), Value::Null);
     app.settled().await;
     // The absence of an active session is cached too.
-    let other = app.beside(&[Role::Api]).await;
-    until("the absence is read from Redis", async || {
+    let other = app.alongside(&[Role::Api]).await;
+    until("the absence is read from Redis", 2 * SETTLE, async || {
         assert_eq!(reader.at(&other.url).active().await.ok(), Value::Null);
         reads(&other.metrics().await, "hit") >= 1
     })
     .await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
@@ -124,28 +124,32 @@ async fn flushed_redis_accepts_fills_without_new_events() {
     let without = |settings: &mut ServeArgs| {
         settings.roles.retain(|role| *role != Role::Maintenance);
     };
-    let app = App::with(without).await;
+    let app = App::with_settings(without).await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
     let mut redis = redis(&app).await;
     let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
     let hits = reads(&app.metrics().await, "hit");
-    until("the cache is initialised and filled", async || {
-        assert_eq!(id(&reader.active().await.ok()), session);
-        let metrics = app.metrics().await;
-        reads(&metrics, "hit") > hits && fills(&metrics, "taken") >= 1
-    })
+    until(
+        "the cache is initialised and filled",
+        2 * SETTLE,
+        async || {
+            assert_eq!(id(&reader.active().await.ok()), session);
+            let metrics = app.metrics().await;
+            reads(&metrics, "hit") > hits && fills(&metrics, "taken") >= 1
+        },
+    )
     .await;
 }
 
 #[tokio::test]
 async fn hanging_redis_delays_one_request_per_half_second() {
-    let stack = Stack::own().await;
-    let corner = stack.corner().await;
-    let mut settings = settings(&corner, &Role::ALL);
+    let stack = Stack::dedicated().await;
+    let env = stack.new_env().await;
+    let mut settings = settings(&env, &Role::ALL);
     settings.rate_limit.deadline = Duration::from_millis(10);
-    let app = App::run(stack, corner, &settings).await;
+    let app = App::run(stack, env, &settings).await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
@@ -161,24 +165,24 @@ async fn hanging_redis_delays_one_request_per_half_second() {
     assert!(late <= half_seconds + 1, "{late} reads waited for Redis");
     assert_eq!(late + reads(&metrics, "redis_away"), 200);
     app.stack.servers.lock().await.redis.resume().unwrap();
-    until("reads hit the cache again", async || {
+    until("reads hit the cache again", 2 * SETTLE, async || {
         assert_eq!(id(&reader.active().await.ok()), session);
         reads(&app.metrics().await, "hit") >= 1
     })
     .await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
 async fn without_postgres_cached_sessions_are_served_as_stale() {
-    let app = App::on(Stack::own().await).await;
+    let app = App::on(Stack::dedicated().await).await;
     let (reader, idle, new) = (app.reader(), app.reader(), app.reader());
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let ended = id(&idle.start(Uuid::new_v4()).await.ok());
     let _ = idle.end(ended, json!({})).await.ok();
     app.settled().await;
     // The process that wrote reads its recent writes from Postgres, so use another.
-    let other = app.beside(&[Role::Api]).await;
+    let other = app.alongside(&[Role::Api]).await;
     let (reader, idle, new) = (
         reader.at(&other.url),
         idle.at(&other.url),
@@ -186,7 +190,7 @@ async fn without_postgres_cached_sessions_are_served_as_stale() {
     );
     let get = async |reader: &Reader| reader.call(Method::GET, "/active", None).await;
     let tag = get(&reader).await.header("etag").to_owned();
-    until("a read hits the cache", async || {
+    until("a read hits the cache", 2 * SETTLE, async || {
         let response = get(&reader).await;
         assert_eq!(response.headers.get("warning"), None);
         assert_eq!(response.ok()["stale"], false);
@@ -195,21 +199,22 @@ async fn without_postgres_cached_sessions_are_served_as_stale() {
     .await;
 
     app.stack.servers.lock().await.postgres.kill().unwrap();
-    until("the outage is detected", async || {
+    until("the outage is detected", 2 * SETTLE, async || {
         let response = get(&reader).await;
         // If Redis exceeds its deadline too, the read fails.
         response.status == 200 && response.headers.contains_key("warning")
     })
     .await;
     let get_cached = async |reader: &Reader| {
-        let started = Instant::now();
-        loop {
+        eventually_ok("a response from the cache", SETTLE, async || {
             let response = get(reader).await;
             if response.status == 200 {
-                return response;
+                Ok(response)
+            } else {
+                Err(response.body)
             }
-            assert!(started.elapsed() < SETTLE, "{}", response.body);
-        }
+        })
+        .await
     };
     let response = get_cached(&reader).await;
     assert_eq!(response.headers["warning"], "110 - \"Response is Stale\"");
@@ -231,10 +236,10 @@ async fn without_postgres_cached_sessions_are_served_as_stale() {
         .start()
         .await
         .unwrap();
-    until("the recovery is detected", async || {
+    until("the recovery is detected", 2 * SETTLE, async || {
         get(&reader).await.headers.get("warning").is_none()
     })
     .await;
     assert_eq!(get(&reader).await.ok()["stale"], false);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }

@@ -3,7 +3,6 @@
 //! These tests execute both step by step, in the dangerous orders.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use domain::command::Occurrence;
 use domain::session::Rules;
@@ -18,28 +17,28 @@ use projections::dead_letters::Letters;
 use projections::{ActiveSessions, Checkpoint, CommitError, Projection, Step};
 use redis::AsyncCommands;
 use server::connect;
-use tests::{Stack, app, check, stack};
+use tests::{Stack, app, eventually_ok, invariants, stack};
 use uuid::Uuid;
 
 /// The cache, with a projection whose batches the test commits itself.
 struct Harness {
     projection: ActiveSessions,
     cache: Cache,
-    corner: stack::Corner,
+    env: stack::TestEnv,
     reached: i64,
 }
 
 impl Harness {
     async fn new() -> Self {
-        let corner = Stack::shared().await.corner().await;
-        let cache = connect::cache(&app::settings(&corner, &[]).redis).unwrap();
-        let pool = app::pool(&corner).await;
+        let env = Stack::shared().await.new_env().await;
+        let cache = connect::cache(&app::settings(&env, &[]).redis).unwrap();
+        let pool = app::pool(&env).await;
         let mut projection = ActiveSessions::new(cache.clone(), pool);
         let reached = projection.checkpoint().await.unwrap().global_position;
         Self {
             projection,
             cache,
-            corner,
+            env,
             reached,
         }
     }
@@ -58,7 +57,7 @@ impl Harness {
 
     /// The result of a query.
     async fn find(&self, reader: ReaderId) -> Known {
-        check::known(&self.cache, reader).await
+        invariants::cached(&self.cache, reader).await
     }
 
     async fn assert_active(&self, reader: ReaderId, events: &[Recorded]) {
@@ -88,21 +87,14 @@ impl Harness {
     }
 
     async fn redis(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.corner.redis_url.as_str()).unwrap();
+        let client = redis::Client::open(self.env.redis_url.as_str()).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
     }
 }
 
 /// Retries a call that exceeds its deadline, since the machine may be busy.
 async fn retried<T>(call: impl AsyncFn() -> Result<T, CacheError>) -> T {
-    let since = Instant::now();
-    loop {
-        match call().await {
-            Ok(value) => return value,
-            Err(error) => assert!(since.elapsed() < app::SETTLE, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually_ok("a response of Redis", app::SETTLE, call).await
 }
 
 /// The cache entry that results from these events.
@@ -225,7 +217,10 @@ async fn fill_after_its_tombstone_expired_is_rejected() {
     let _: () = redis.del(&entry).await.unwrap();
     // Pretend that the cache was initialised long before.
     let initialised = ("reading_session:projection", "begun_at", 1);
-    let _: () = redis.hset(initialised.0, initialised.1, initialised.2).await.unwrap();
+    let _: () = redis
+        .hset(initialised.0, initialised.1, initialised.2)
+        .await
+        .unwrap();
     assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Late);
     assert_eq!(harness.find(reader).await, Known::Unknown);
 }

@@ -3,14 +3,14 @@
 
 mod refusals;
 
+use api::openapi;
 use reqwest::Method;
 use serde_json::{Value, json};
-use api::openapi;
 use server::config::{AuthArgs, Role};
-use tests::app::{SETTLE, until};
+use tests::app::SETTLE;
 use tests::contract::Contract;
 use tests::reader::id;
-use tests::{Answer, App, Reader, Stack, check, unknown};
+use tests::{ApiResponse, App, Reader, Stack, future_events, invariants, scaled, until};
 use uuid::Uuid;
 
 use refusals::{rate_limits, refusals};
@@ -37,40 +37,45 @@ const CALLS: [(&str, Method, &str); 14] = [
     ("cleanup", Method::POST, "/reading-sessions/cleanup"),
 ];
 
-async fn get(operator: &Reader, path: &str) -> Answer {
+async fn get(operator: &Reader, path: &str) -> ApiResponse {
     operator.call(Method::GET, path, None).await
 }
 
-async fn post(operator: &Reader, path: &str) -> Answer {
+async fn post(operator: &Reader, path: &str) -> ApiResponse {
     operator.call(Method::POST, path, None).await
 }
 
 async fn projection_status(operator: &Reader, name: &str) -> Value {
     let body = get(operator, "/projections").await.ok();
     let mut all = body["projections"].as_array().unwrap().iter();
-    all.find(|projection| projection["name"] == name).unwrap().clone()
+    all.find(|projection| projection["name"] == name)
+        .unwrap()
+        .clone()
 }
 
 async fn pause_and_resume(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
-    until("a worker holds the lease", async || {
+    until("a worker holds the lease", 2 * SETTLE, async || {
         projection_status(&operator, "history").await["state"] == "running"
     })
     .await;
-    contract.holds("projections", 200, &get(&operator, "/projections").await);
+    contract.check("projections", 200, &get(&operator, "/projections").await);
     let paused = post(&operator, "/projections/history/pause").await;
-    contract.holds("pause", 200, &paused);
+    contract.check("pause", 200, &paused);
     assert_eq!(paused.body["state"], "paused");
-    until("the worker stops", async || {
+    until("the worker stops", 2 * SETTLE, async || {
         projection_status(&operator, "history").await["worker"].is_null()
     })
     .await;
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
-    assert_eq!(projection_status(&operator, "history").await["lag_events"], 1);
+    assert_eq!(
+        projection_status(&operator, "history").await["lag_events"],
+        1
+    );
     let resumed = post(&operator, "/projections/history/resume").await;
-    contract.holds("resume", 200, &resumed);
-    check::everything(&app).await;
+    contract.check("resume", 200, &resumed);
+    invariants::check(&app).await;
 }
 
 async fn replays(contract: &Contract) {
@@ -85,20 +90,20 @@ async fn replays(contract: &Contract) {
         .await
         .unwrap();
     let replay = "/projections/history/replay?restart=true";
-    contract.holds("replay", 202, &post(&operator, replay).await);
-    until("the replay is listed", async || {
+    contract.check("replay", 202, &post(&operator, replay).await);
+    until("the replay is listed", 2 * SETTLE, async || {
         projection_status(&operator, "history").await["replay"]["running"] == true
     })
     .await;
-    contract.holds("replay", 409, &post(&operator, replay).await);
+    contract.check("replay", 409, &post(&operator, replay).await);
     reading.rollback().await.unwrap();
-    until("the replay ends", async || {
+    until("the replay ends", 2 * SETTLE, async || {
         projection_status(&operator, "history").await["replay"].is_null()
     })
     .await;
-    contract.holds("warmUp", 202, &post(&operator, "/cache/warmup").await);
+    contract.check("warmUp", 202, &post(&operator, "/cache/warmup").await);
     app.warmed_up().await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 async fn dead_letters(contract: &Contract) {
@@ -107,15 +112,20 @@ async fn dead_letters(contract: &Contract) {
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let _ = reader.update(session, 50.0).await.ok();
-    let parked = unknown::append(&app.pool, session).await;
-    let waiting = unknown::follow(&app.pool, session).await;
+    let parked = future_events::append_unreadable(&app.pool, session).await;
+    let waiting = future_events::append_readable(&app.pool, session).await;
     let count = async |filter: &str| {
         let body = get(&operator, &format!("/dead-letters?{filter}"))
             .await
             .ok();
         body["dead_letters"].as_array().unwrap().len()
     };
-    until("every projection skips both events", async || count("").await == 6).await;
+    until(
+        "every projection skips both events",
+        2 * SETTLE,
+        async || count("").await == 6,
+    )
+    .await;
     assert_eq!(count("projection=history&state=waiting").await, 1);
 
     // The pages list each dead letter once.
@@ -123,13 +133,14 @@ async fn dead_letters(contract: &Contract) {
     let mut after = String::new();
     loop {
         let page = get(&operator, &format!("/dead-letters?limit=4{after}")).await;
-        contract.holds("deadLetters", 200, &page);
+        contract.check("deadLetters", 200, &page);
         let letters = page.body["dead_letters"].as_array().unwrap();
         seen.extend(
             letters
                 .iter()
                 .map(|letter| letter["id"].as_str().unwrap().to_owned()),
         );
+        assert!(seen.len() <= 6, "{seen:?}");
         match page.body["next"].as_str() {
             Some(next) => after = format!("&after={next}"),
             None => break,
@@ -142,31 +153,31 @@ async fn dead_letters(contract: &Contract) {
 
     let (first, second) = (format!("history.{parked}"), format!("history.{waiting}"));
     let shown = get(&operator, &format!("/dead-letters/{first}")).await;
-    contract.holds("deadLetter", 200, &shown);
+    contract.check("deadLetter", 200, &shown);
     assert_eq!(shown.body["event"]["version"], "99");
     assert_eq!(shown.body["session_id"], session.to_string());
 
     let response = post(&operator, &format!("/dead-letters/{first}/retry")).await;
-    contract.holds("retry", 202, &response);
-    until("the event is retried", async || {
+    contract.check("retry", 202, &response);
+    until("the event is retried", 2 * SETTLE, async || {
         let letter = get(&operator, &format!("/dead-letters/{first}")).await.ok();
         letter["tries"] == 2
     })
     .await;
 
     let response = post(&operator, &format!("/dead-letters/{second}/discard")).await;
-    contract.holds("discard", 409, &response);
+    contract.check("discard", 409, &response);
     assert!(
         response
             .problem(409)
             .ends_with(&format!("discard {first} instead"))
     );
     let response = post(&operator, &format!("/dead-letters/{first}/discard")).await;
-    contract.holds("discard", 200, &response);
+    contract.check("discard", 200, &response);
     assert_eq!(response.body["state"], "discarded");
     let response = post(&operator, &format!("/dead-letters/{first}/retry")).await;
-    contract.holds("retry", 409, &response);
-    until("the waiting event is applied", async || {
+    contract.check("retry", 409, &response);
+    until("the waiting event is applied", 2 * SETTLE, async || {
         count("projection=history").await == 1
     })
     .await;
@@ -175,14 +186,14 @@ async fn dead_letters(contract: &Contract) {
 async fn jobs(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
-    contract.holds("jobs", 200, &get(&operator, "/jobs").await);
+    contract.check("jobs", 200, &get(&operator, "/jobs").await);
     let run = post(&operator, "/jobs/partitions/run").await;
-    contract.holds("runJob", 202, &run);
+    contract.check("runJob", 202, &run);
     assert_eq!(run.body["name"], "partitions");
     let stats = get(&operator, "/reading-sessions/cleanup-stats?hours=1").await;
-    contract.holds("cleanupStats", 200, &stats);
+    contract.check("cleanupStats", 200, &stats);
     let cleanup = post(&operator, "/reading-sessions/cleanup").await;
-    contract.holds("cleanup", 200, &cleanup);
+    contract.check("cleanup", 200, &cleanup);
     assert_eq!(cleanup.body["complete"], true);
 }
 
@@ -190,7 +201,7 @@ async fn daily_stats(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
     let none = get(&operator, "/stats/daily").await;
-    contract.holds("dailyStatsOfAll", 200, &none);
+    contract.check("dailyStatsOfAll", 200, &none);
     assert_eq!(none.body, json!({ "days": [] }));
     // One reader reads for fifteen minutes, another for none. Starting at noon keeps
     // everything on one day.
@@ -214,7 +225,7 @@ async fn daily_stats(contract: &Contract) {
     }
     app.settled().await;
     let response = get(&operator, "/stats/daily").await;
-    contract.holds("dailyStatsOfAll", 200, &response);
+    contract.check("dailyStatsOfAll", 200, &response);
     let expected = json!([{
         "date": noon.date_naive(),
         "total_sessions": 2,
@@ -234,7 +245,7 @@ async fn daily_stats(contract: &Contract) {
 
 #[tokio::test]
 async fn admin_api_matches_its_openapi_document() {
-    let contract = Contract::of(openapi::operators::document());
+    let contract = Contract::from_document(openapi::operators::document());
     tokio::join!(
         refusals(&contract),
         rate_limits(&contract),
@@ -250,7 +261,10 @@ async fn admin_api_matches_its_openapi_document() {
     // only while the first is running.
     missing
         .retain(|(operation, status)| *status < 500 && !(operation == "warmUp" && *status == 409));
-    assert!(missing.is_empty(), "documented, but not returned: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "documented, but not returned: {missing:?}"
+    );
 }
 
 #[tokio::test]
@@ -264,12 +278,12 @@ async fn admin_openapi_document_needs_no_token() {
 #[tokio::test]
 async fn without_token_keys_only_probes_are_served() {
     let stack = Stack::shared().await;
-    let corner = stack.corner().await;
-    let mut settings = tests::app::settings(&corner, &[Role::Relay]);
-    let app = App::run(stack.clone(), corner.clone(), &settings).await;
+    let env = stack.new_env().await;
+    let mut settings = tests::app::settings(&env, &[Role::Relay]);
+    let app = App::run(stack.clone(), env.clone(), &settings).await;
     assert_eq!(get(&app.operator(), "/projections").await.status, 200);
     settings.auth = AuthArgs::default();
-    let app = App::run(stack, corner, &settings).await;
+    let app = App::run(stack, env, &settings).await;
     let alive = app.client.get(format!("{}/livez", app.admin_url));
     assert_eq!(alive.send().await.unwrap().status(), 200);
     let _ = get(&app.operator(), "/projections").await.problem(404);
@@ -310,28 +324,28 @@ async fn replay_stops_with_the_service_and_resumes_after_restart() {
         .await
         .unwrap();
     let _ = post(&operator, "/projections/history/replay").await.ok();
-    until("the replay runs", async || {
+    until("the replay runs", 2 * SETTLE, async || {
         projection_status(&operator, "history").await["replay"]["position"] == 1
     })
     .await;
-    let (stack, corner) = (app.stack.clone(), app.corner.clone());
-    let stopped = tokio::time::timeout(SETTLE, app.stop()).await;
+    let (stack, env) = (app.stack.clone(), app.env.clone());
+    let stopped = tokio::time::timeout(scaled(SETTLE), app.stop()).await;
     stopped.expect("the service stops without waiting for the replay");
     reading.rollback().await.unwrap();
 
-    let settings = tests::app::settings(&corner, &Role::ALL);
-    let app = App::run(stack, corner, &settings).await;
+    let settings = tests::app::settings(&env, &Role::ALL);
+    let app = App::run(stack, env, &settings).await;
     let operator = app.operator();
     let interrupted = projection_status(&operator, "history").await;
     assert_eq!(interrupted["replay"]["position"], 1);
     // Until its lease expires, the interrupted replay counts as running.
-    until("the replay can start again", async || {
+    until("the replay can start again", 2 * SETTLE, async || {
         post(&operator, "/projections/history/replay").await.status == 202
     })
     .await;
-    until("the replay ends", async || {
+    until("the replay ends", 2 * SETTLE, async || {
         projection_status(&operator, "history").await["replay"].is_null()
     })
     .await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }

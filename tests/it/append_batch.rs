@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 
 use sqlx::PgPool;
-use tests::{Stack, app, check};
+use tests::{Stack, app, invariants};
 use uuid::Uuid;
 
 /// The commands of a batch, as arguments of `append_events`.
@@ -73,7 +73,7 @@ impl Batch {
 }
 
 async fn pool() -> PgPool {
-    app::pool(&Stack::shared().await.corner().await).await
+    app::pool(&Stack::shared().await.new_env().await).await
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn duplicate_event_in_a_batch_keeps_the_first_command() {
     let pool = pool().await;
     let batch = Batch::of(&[(0, A, 1), (1, A, 1), (2, B, 1)]);
     assert_eq!(batch.append(&pool).await, (vec![1], 2));
-    check::sequences_have_no_holes(&check::log(&pool).await);
+    invariants::sequences_have_no_gaps(&invariants::read_log(&pool).await);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn event_must_follow_its_predecessor_in_log_or_batch() {
     assert_eq!(batch.append(&pool).await, (vec![3], 4));
     let batch = Batch::of(&[(0, A, 4), (1, A, 6), (2, B, 2), (3, B, 1)]);
     assert_eq!(batch.append(&pool).await, (vec![1, 3], 2));
-    check::sequences_have_no_holes(&check::log(&pool).await);
+    invariants::sequences_have_no_gaps(&invariants::read_log(&pool).await);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use commands::repository::Repository;
 use cqrs_es::persist::PersistedEventStore;
 use cqrs_es::{AggregateError, CqrsFramework};
 use domain::command::Occurrence;
@@ -14,17 +15,16 @@ use domain::{
 };
 use eventlog::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
 use eventlog::commit_feed;
-use commands::repository::Repository;
 use eventlog::{AppendError, Appender, read};
 use futures::future::join_all;
 use sqlx::PgPool;
-use tests::wire::Wire;
-use tests::{Stack, app, check};
+use tests::proxy::Proxy;
+use tests::{Stack, app, invariants, scaled, until};
 use uuid::Uuid;
 
 async fn log() -> (PgPool, Appender) {
-    let corner = Stack::shared().await.corner().await;
-    let pool = app::pool(&corner).await;
+    let env = Stack::shared().await.new_env().await;
+    let pool = app::pool(&env).await;
     let (appender, task) = Appender::new(pool.clone(), commits::channel().0);
     tokio::spawn(task);
     (pool, appender)
@@ -91,8 +91,8 @@ async fn conflict_fails_only_its_own_command() {
             assert_eq!(result.unwrap().len(), 1, "{n}");
         }
     }
-    let log = check::log(&pool).await;
-    check::sequences_have_no_holes(&log);
+    let log = invariants::read_log(&pool).await;
+    invariants::sequences_have_no_gaps(&log);
     assert_eq!(log.len(), 41);
     assert!(log.iter().all(|event| !event.payload.contains("torn")));
 }
@@ -110,14 +110,14 @@ async fn event_that_postgres_rejects_fails_alone() {
     let results = join_all(appends).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 19);
     assert_eq!(results[7], Err(AppendError::Unavailable));
-    assert_eq!(check::log(&pool).await.len(), 19);
+    assert_eq!(invariants::read_log(&pool).await.len(), 19);
 }
 
 #[tokio::test]
 async fn unreachable_postgres_fails_all_waiting_appends_together() {
     let connect_timeout = Duration::from_secs(1);
     // Nothing listens on this port.
-    let port = tests::wire::nobody().await.port();
+    let port = tests::proxy::unused_address().await.port();
     let pool = sqlx::postgres::PgPoolOptions::new()
         .acquire_timeout(connect_timeout)
         .connect_lazy(&format!("postgres://user@127.0.0.1:{port}/none"))
@@ -138,7 +138,7 @@ async fn unreachable_postgres_fails_all_waiting_appends_together() {
         assert_eq!(result, Err(AppendError::Unavailable));
     }
     assert!(
-        started_at.elapsed() < 4 * connect_timeout,
+        started_at.elapsed() < scaled(4 * connect_timeout),
         "{:?}",
         started_at.elapsed()
     );
@@ -146,9 +146,9 @@ async fn unreachable_postgres_fails_all_waiting_appends_together() {
 
 #[tokio::test]
 async fn silent_connection_blocks_the_appender_only_for_seconds() {
-    let corner = Stack::shared().await.corner().await;
-    let pool = app::pool(&corner).await;
-    let wire = Wire::to(&corner.database_url).await;
+    let env = Stack::shared().await.new_env().await;
+    let pool = app::pool(&env).await;
+    let wire = Proxy::start(&env.database_url).await;
     let through = sqlx::PgPool::connect(&wire.url).await.unwrap();
     let (appender, task) = Appender::new(through, commits::channel().0);
     tokio::spawn(task);
@@ -156,11 +156,11 @@ async fn silent_connection_blocks_the_appender_only_for_seconds() {
     assert!(append().await.is_ok());
 
     wire.cut();
-    let result = tokio::time::timeout(app::SETTLE, append()).await;
+    let result = tokio::time::timeout(scaled(app::SETTLE), append()).await;
     assert_eq!(result, Ok(Err(AppendError::Unknown)));
-    wire.mend();
+    wire.restore();
     assert!(append().await.is_ok());
-    assert_eq!(check::log(&pool).await.len(), 2);
+    assert_eq!(invariants::read_log(&pool).await.len(), 2);
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn append_with_outdated_claim_conflicts() {
             .unwrap(),
         None
     );
-    assert_eq!(check::log(&pool).await.len(), 3);
+    assert_eq!(invariants::read_log(&pool).await.len(), 3);
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn idempotency_key_is_accepted_once() {
     });
     let results = join_all(appends).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    assert_eq!(check::log(&pool).await.len(), 1);
+    assert_eq!(invariants::read_log(&pool).await.len(), 1);
 }
 
 #[tokio::test]
@@ -245,7 +245,7 @@ async fn events_cannot_be_updated_or_deleted() {
             );
         }
     }
-    assert_eq!(check::log(&pool).await.len(), 1);
+    assert_eq!(invariants::read_log(&pool).await.len(), 1);
 }
 
 /// For writers that bypass the appender, such as postgres-es, the table's trigger
@@ -276,14 +276,15 @@ async fn visible_global_position_implies_all_lower_ones() {
     // The second writer waits for the lock, and has drawn no global position yet.
     let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted
         and database = (select oid from pg_database where datname = current_database())";
-    while sqlx::query_scalar::<_, i64>(waiting)
-        .fetch_one(&pool)
-        .await
-        .unwrap()
-        == 0
-    {
-        tokio::task::yield_now().await;
-    }
+    until(
+        "the second writer waits for the lock",
+        app::SETTLE,
+        async || {
+            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&pool).await.unwrap();
+            waiting > 0
+        },
+    )
+    .await;
     let drawn: i64 = sqlx::query_scalar("select last_value from events_global_position")
         .fetch_one(&pool)
         .await
@@ -341,7 +342,7 @@ async fn cqrs_es_framework_runs_on_the_log() {
         }
     }
     assert!(accepted >= 1);
-    let log = check::log(&pool).await;
-    check::sequences_have_no_holes(&log);
+    let log = invariants::read_log(&pool).await;
+    invariants::sequences_have_no_gaps(&log);
     assert_eq!(log.len(), 1 + accepted);
 }

@@ -5,12 +5,12 @@ mod issuers;
 mod readers;
 mod tokens;
 
+use api::auth::{Keys, Refusal};
 use axum::http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use api::auth::{Keys, Refusal};
 use server::config::{AuthArgs, Secret};
 use tests::App;
-use tests::issuer::{Issuer, SigningKey, set_of};
+use tests::issuer::{Issuer, SigningKey, key_set};
 use uuid::Uuid;
 
 fn now() -> i64 {
@@ -45,7 +45,7 @@ fn by_url(issuer: &Issuer) -> AuthArgs {
 /// Settings that read these keys from a file.
 fn by_file(keys: &[&SigningKey]) -> (AuthArgs, std::path::PathBuf) {
     let file = std::env::temp_dir().join(format!("jwks-{}.json", Uuid::new_v4()));
-    std::fs::write(&file, set_of(keys).to_string()).unwrap();
+    std::fs::write(&file, key_set(keys).to_string()).unwrap();
     let args = AuthArgs {
         jwks_file: Some(file.clone()),
         ..AuthArgs::default()

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tests::app::{SECRET, token_until};
 use tests::reader::id;
-use tests::{App, check};
+use tests::{App, invariants};
 use uuid::Uuid;
 
 /// Sends a body unchanged.
@@ -147,7 +147,11 @@ async fn invalid_body_is_rejected_and_appends_nothing() {
     let (status, _) = raw(&app, &reader.token, &update, "application/json", &large).await;
     assert_eq!(status, 413);
 
-    assert_eq!(check::log(&app.pool).await.len(), 1, "only the start is in the log");
+    assert_eq!(
+        invariants::read_log(&app.pool).await.len(),
+        1,
+        "only the start is in the log"
+    );
 }
 
 #[tokio::test]
@@ -210,7 +214,7 @@ async fn unknown_paths_methods_and_ids_are_rejected() {
         let path = format!("/stats/daily{query}");
         let _ = reader.call(Method::GET, &path, None).await.problem(422);
     }
-    assert!(check::log(&app.pool).await.is_empty());
+    assert!(invariants::read_log(&app.pool).await.is_empty());
 }
 
 #[tokio::test]
@@ -220,7 +224,7 @@ async fn session_of_another_reader_returns_404() {
     let session = id(&owner.start(Uuid::new_v4()).await.ok());
     app.settled().await;
     let other = app.reader();
-    let body = |response: tests::Answer| {
+    let body = |response: tests::ApiResponse| {
         let mut body = response.body.clone();
         let _ = response.problem(404);
         body["request_id"] = Value::Null;
@@ -233,7 +237,7 @@ async fn session_of_another_reader_returns_404() {
     assert_eq!(other.active().await.ok(), Value::Null);
     assert_eq!(other.history("").await.ok()["sessions"], json!([]));
     assert_eq!(other.days().await.ok()["days"], json!([]));
-    assert_eq!(check::log(&app.pool).await.len(), 1);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 1);
 }
 
 #[tokio::test]
@@ -303,5 +307,5 @@ async fn missing_or_invalid_token_returns_401() {
             "{bad}"
         );
     }
-    assert!(check::log(&app.pool).await.is_empty());
+    assert!(invariants::read_log(&app.pool).await.is_empty());
 }

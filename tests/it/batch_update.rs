@@ -4,7 +4,7 @@
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tests::reader::id;
-use tests::{App, check};
+use tests::{App, invariants};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn good_updates_are_applied_and_bad_ones_reported() {
     assert_eq!(results[8]["session_id"], Value::Null);
 
     assert_eq!(reader.session(session).await.ok()["end_position"], 20.5);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn updates_of_one_session_apply_in_time_order() {
         .await
         .ok();
     assert_eq!(reader.session(session).await.ok()["end_position"], 65);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn batch_accepts_1_to_50_updates() {
     };
     let _ = reader.batch(batch(0)).await.problem(422);
     let _ = reader.batch(batch(51)).await.problem(422);
-    assert_eq!(check::log(&app.pool).await.len(), 1);
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 1);
     assert_eq!(reader.batch(batch(50)).await.ok()["success_count"], 50);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }

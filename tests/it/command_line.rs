@@ -48,14 +48,14 @@ async fn every_command_prints_help_with_an_example() {
 
 #[tokio::test]
 async fn config_prints_settings_without_secrets() {
-    let corner = Stack::shared().await.corner().await;
+    let env = Stack::shared().await.new_env().await;
     for format in ["text", "json"] {
-        let output = run(&mut command(&corner), &["config", "-o", format]).await;
+        let output = run(&mut command(&env), &["config", "-o", format]).await;
         assert!(output.status.success());
         let shown = text(&output.stdout);
         assert!(shown.contains("(hidden)"), "{shown}");
         assert!(!shown.contains(tests::app::SECRET), "{shown}");
-        let (_, password) = corner
+        let (_, password) = env
             .database_url
             .rsplit_once('@')
             .unwrap()
@@ -71,7 +71,7 @@ async fn printed_token_is_accepted() {
     let app = App::start().await;
     let user = uuid::Uuid::new_v4().to_string();
     let output = run(
-        &mut command(&app.corner),
+        &mut command(&app.env),
         &["token", "--user", &user, "--ttl", "5m"],
     )
     .await;
@@ -112,9 +112,9 @@ async fn missing_or_invalid_setting_is_named_in_the_error() {
 #[tokio::test]
 async fn unmigrated_database_fails_with_advice_to_migrate() {
     let stack = Stack::shared().await;
-    let corner = stack.empty_corner().await;
+    let env = stack.new_empty_env().await;
     let output = run(
-        &mut command(&corner),
+        &mut command(&env),
         &[
             "serve",
             "--http-addr",
@@ -128,7 +128,7 @@ async fn unmigrated_database_fails_with_advice_to_migrate() {
     assert!(text(&output.stderr).contains("run `reading-sessions migrate`"));
 
     // Running `migrate` twice, even concurrently, is safe.
-    let (mut one, mut two) = (command(&corner), command(&corner));
+    let (mut one, mut two) = (command(&env), command(&env));
     let (one, two) = tokio::join!(run(&mut one, &["migrate"]), run(&mut two, &["migrate"]));
     assert!(one.status.success(), "{}", text(&one.stderr));
     assert!(two.status.success(), "{}", text(&two.stderr));

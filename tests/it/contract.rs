@@ -7,15 +7,15 @@ mod refusals;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use api::openapi;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use reqwest::Method;
 use serde_json::{Value, json};
-use api::openapi;
 use server::config::Role;
 use tests::contract::Contract;
 use tests::reader::id;
-use tests::{Answer, App, Reader, Stack};
+use tests::{ApiResponse, App, Reader, Stack};
 use uuid::Uuid;
 
 use refusals::refusals;
@@ -55,7 +55,7 @@ fn good_body(operation: &str, session: Uuid) -> Option<Value> {
     }
 }
 
-async fn good(reader: &Reader, operation: &str, session: Uuid) -> Answer {
+async fn good(reader: &Reader, operation: &str, session: Uuid) -> ApiResponse {
     let (_, method, path) = OPERATIONS.iter().find(|(id, ..)| *id == operation).unwrap();
     let path = path.replace("{id}", &session.to_string());
     let path = path.replace("{reader}", &reader.id.to_string());
@@ -81,10 +81,10 @@ async fn success(contract: &Contract) {
             "erase" => 202,
             _ => 200,
         };
-        contract.holds(operation, status, &good(&reader, operation, session).await);
+        contract.check(operation, status, &good(&reader, operation, session).await);
     }
     let reader = app.reader();
-    contract.holds("active", 200, &reader.active().await);
+    contract.check("active", 200, &reader.active().await);
     for path in ["/{id}", "/active"] {
         let (reader, session) = reading(&app).await;
         let path = path.replace("{id}", &session.to_string());
@@ -96,7 +96,7 @@ async fn success(contract: &Contract) {
         } else {
             "session"
         };
-        contract.holds(operation, 304, &again);
+        contract.check(operation, 304, &again);
     }
 }
 
@@ -120,7 +120,7 @@ async fn in_flight(contract: &Contract) {
                 async move { reader.call_with(method.clone(), path, &key, body).await }
             })
             .collect();
-        contract.holds(operation, 409, &sends.next().await.unwrap());
+        contract.check(operation, 409, &sends.next().await.unwrap());
         lock.rollback().await.unwrap();
         assert!(sends.next().await.unwrap().status.is_success());
     }
@@ -128,7 +128,8 @@ async fn in_flight(contract: &Contract) {
 
 /// A request whose body never arrives returns 408.
 async fn slow_bodies(contract: &Contract) {
-    let app = App::with(|settings| settings.http.limits.body = Duration::from_millis(100)).await;
+    let app =
+        App::with_settings(|settings| settings.http.limits.body = Duration::from_millis(100)).await;
     for (operation, method, path) in OPERATIONS {
         if !takes_body(&method) {
             continue;
@@ -141,14 +142,16 @@ async fn slow_bodies(contract: &Contract) {
             .bearer_auth(app.reader().token)
             .header("content-type", "application/json")
             .body(reqwest::Body::wrap_stream(pending_body));
-        let response = Answer::read(request.send().await.unwrap()).await.unwrap();
-        contract.holds(operation, 408, &response);
+        let response = ApiResponse::read(request.send().await.unwrap())
+            .await
+            .unwrap();
+        contract.check(operation, 408, &response);
     }
 }
 
 async fn rate_limits(contract: &Contract) {
     let once = NonZeroU32::MIN;
-    let app = App::with(|settings| {
+    let app = App::with_settings(|settings| {
         settings.rate_limit.normal = once;
         settings.rate_limit.high_frequency = once;
         settings.rate_limit.low_frequency = once;
@@ -158,37 +161,37 @@ async fn rate_limits(contract: &Contract) {
         let reader = app.reader();
         let _ = good(&reader, operation, Uuid::now_v7()).await;
         let response = good(&reader, operation, Uuid::now_v7()).await;
-        contract.holds(operation, 429, &response);
+        contract.check(operation, 429, &response);
     }
 }
 
 async fn unreached_positions(contract: &Contract) {
-    let corner = Stack::shared().await.corner().await;
-    let settings = tests::app::settings(&corner, &[Role::Api]);
-    let app = &App::run(Stack::shared().await, corner, &settings).await;
+    let env = Stack::shared().await.new_env().await;
+    let settings = tests::app::settings(&env, &[Role::Api]);
+    let app = &App::run(Stack::shared().await, env, &settings).await;
     let queries = OPERATIONS
         .iter()
         .filter(|(id, method, _)| *method == Method::GET && !["session", "export"].contains(id));
     let requests = queries.map(|(operation, _, path)| async move {
         let path = format!("{path}?min_position=999999999");
         let response = app.reader().call(Method::GET, &path, None).await;
-        contract.holds(operation, 504, &response);
+        contract.check(operation, 504, &response);
     });
     futures::future::join_all(requests).await;
 }
 
 async fn postgres_outage(contract: &Contract) {
-    let stack = Stack::own().await;
-    let corner = stack.corner().await;
-    let mut settings = tests::app::settings(&corner, &Role::ALL);
+    let stack = Stack::dedicated().await;
+    let env = stack.new_env().await;
+    let mut settings = tests::app::settings(&env, &Role::ALL);
     settings.database.database_pool_timeout = Duration::from_secs(1);
-    let app = App::run(stack, corner, &settings).await;
+    let app = App::run(stack, env, &settings).await;
     app.stack.servers.lock().await.postgres.kill().unwrap();
     let requests = OPERATIONS.iter().map(|(operation, ..)| {
         let reader = app.reader();
         async move {
             let response = good(&reader, operation, Uuid::now_v7()).await;
-            contract.holds(operation, 503, &response);
+            contract.check(operation, 503, &response);
         }
     });
     futures::future::join_all(requests).await;
@@ -210,7 +213,10 @@ async fn every_documented_response_occurs_and_matches() {
     missing.retain(|documented| !contract.seen().contains(documented));
     // A client cannot provoke an internal server error.
     missing.retain(|(_, status)| *status != 500);
-    assert!(missing.is_empty(), "documented, but not returned: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "documented, but not returned: {missing:?}"
+    );
 }
 
 #[test]
@@ -222,7 +228,7 @@ fn every_request_and_response_has_a_valid_example() {
             let example = content
                 .get("example")
                 .unwrap_or_else(|| panic!("{about}: no example"));
-            let valid = contract.valid(&content["schema"], example);
+            let valid = contract.validate(&content["schema"], example);
             valid.unwrap_or_else(|error| panic!("{about}: {error}"));
             checked += 1;
         }

@@ -2,21 +2,20 @@
 //! events of that session, and continues with the rest. A parked event is applied
 //! on a successful retry, or skipped when an operator discards it.
 
-use std::time::Duration;
-
 use async_nats::jetstream::consumer::AckPolicy;
 use async_nats::jetstream::consumer::pull::Config;
+use futures::StreamExt;
 use messaging::Subjects;
 use messaging::stream::ensure_dead_letters;
-use futures::StreamExt;
 use projections::dead_letters::{self, DeadLetter, LetterId, Outcome};
 use serde_json::{Value, json};
 use server::config::Role;
 use server::connect;
 use sqlx::PgPool;
+use tests::app::SETTLE;
 use tests::process::command;
 use tests::reader::{Reader, id};
-use tests::{App, app, check, unknown};
+use tests::{App, app, eventually, future_events, invariants, until};
 use uuid::Uuid;
 
 /// The dead letters of a projection.
@@ -50,7 +49,7 @@ async fn update(pool: &PgPool, session: Uuid, version: &str, change: &Value) {
     for (field, value) in change.as_object().unwrap() {
         payload[field] = value.clone();
     }
-    unknown::write(pool, session, "PositionUpdated", version, &payload).await;
+    future_events::write(pool, session, "PositionUpdated", version, &payload).await;
 }
 
 /// Starts a service and waits for all projections. The cache starts at the end of
@@ -71,26 +70,22 @@ async fn reading(app: &App) -> (Reader, Uuid) {
 
 /// Waits for the result of an operator's retry or discard.
 async fn outcome(pool: &PgPool, letter: &LetterId) -> Outcome {
-    for _ in 0..1_000 {
+    let what = format!("the result for dead letter {letter}");
+    eventually(&what, SETTLE, async || {
         let outcome = dead_letter::outcome(pool, letter).await.unwrap();
-        if outcome != Outcome::Pending {
-            return outcome;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{letter} is still pending");
+        (outcome != Outcome::Pending).then_some(outcome)
+    })
+    .await
 }
 
 /// Waits until a projection has no open dead letters.
 async fn none_open(pool: &PgPool, projection: &str) {
-    for _ in 0..1_000 {
+    let what = format!("{projection} has no open dead letters");
+    until(&what, SETTLE, async || {
         let letters = letters(pool, projection).await;
-        if letters.iter().all(|letter| letter.state == "discarded") {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{projection} still has open letters");
+        letters.iter().all(|letter| letter.state == "discarded")
+    })
+    .await;
 }
 
 async fn version_in_history(app: &App, session: Uuid) -> i64 {
@@ -121,13 +116,13 @@ async fn event_of_unknown_version_is_parked_and_later_ones_wait() {
     // the reader's active session fails, since the session cannot be loaded.
     assert_eq!(version_in_history(&app, session).await, 2);
     assert_eq!(version_in_history(&app, other).await, 2);
-    let warm_up = command(&app.corner).arg("warmup").status().await;
+    let warm_up = command(&app.env).arg("warmup").status().await;
     assert!(warm_up.unwrap().success());
     let _ = reader.active().await.problem(500);
 
     // The stream contains every event, for consumers that support newer versions.
-    let log = check::log(&app.pool).await;
-    check::stream_is_the_log(&app.corner, &log).await;
+    let log = invariants::read_log(&app.pool).await;
+    invariants::stream_matches_the_log(&app.env, &log).await;
 
     // The reader's next session is not affected.
     let next = Uuid::now_v7();
@@ -135,7 +130,7 @@ async fn event_of_unknown_version_is_parked_and_later_ones_wait() {
         "type": "SessionStarted", "reader_id": reader.id, "book_id": Uuid::new_v4(),
         "started_at": eventlog::clock::now(), "position": 5,
     });
-    unknown::write(&app.pool, next, "SessionStarted", "1", &start).await;
+    future_events::write(&app.pool, next, "SessionStarted", "1", &start).await;
     app.settled().await;
     assert_eq!(version_in_history(&app, next).await, 1);
 }
@@ -146,7 +141,7 @@ async fn event_rejected_by_the_store_is_parked_alone() {
     let (reader, session) = reading(&app).await;
     let (_, other) = reading(&app).await;
     app.settled().await;
-    let (corner, pool) = (app.corner.clone(), app.pool.clone());
+    let (env, pool) = (app.env.clone(), app.pool.clone());
     app.stop().await;
     // In the middle of a batch, text that JSON allows and Postgres rejects.
     for n in 0..100 {
@@ -160,7 +155,7 @@ async fn event_rejected_by_the_store_is_parked_alone() {
     }
 
     let stack = tests::Stack::shared().await;
-    let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
+    let app = App::run(stack, env.clone(), &app::settings(&env, &Role::ALL)).await;
     app.settled().await;
     let parked = letters(&pool, "history").await;
     assert_eq!(states(&parked), [(3, "parked"), (4, "waiting")]);
@@ -170,7 +165,7 @@ async fn event_rejected_by_the_store_is_parked_alone() {
     assert!(letters(&pool, "active_sessions").await.is_empty());
     assert_eq!(version_in_history(&app, other).await, 202);
     assert_eq!(reader.at(&app.url).active().await.ok()["version"], 4);
-    let warm_up = command(&corner).arg("warmup").status().await;
+    let warm_up = command(&env).arg("warmup").status().await;
     assert!(warm_up.unwrap().success());
 
     // A failed retry leaves the event parked. After a discard, the projection skips
@@ -194,7 +189,7 @@ async fn event_rejected_by_the_store_is_parked_alone() {
     app.settled().await;
     assert_eq!(version_in_history(&app, session).await, 5);
     let before = letters(&pool, "history").await;
-    let replayed = tests::process::command(&corner)
+    let replayed = tests::process::command(&env)
         .args(["replay", "history", "--restart"])
         .status();
     assert!(replayed.await.unwrap().success());
@@ -211,7 +206,7 @@ async fn retried_events_are_applied_in_order_and_once() {
     let (reader, session) = reading(&app).await;
     app.settled().await;
     // Dead letters of events that an earlier build could not read.
-    let (corner, pool) = (app.corner.clone(), app.pool.clone());
+    let (env, pool) = (app.env.clone(), app.pool.clone());
     app.stop().await;
     for n in [30, 35, 40] {
         update(
@@ -250,8 +245,8 @@ async fn retried_events_are_applied_in_order_and_once() {
     }
 
     let stack = tests::Stack::shared().await;
-    let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
-    let other = app.beside(&[Role::Projections]).await;
+    let app = App::run(stack, env.clone(), &app::settings(&env, &Role::ALL)).await;
+    let other = app.alongside(&[Role::Projections]).await;
     // Events that arrive before the retry wait too.
     let _ = reader.at(&app.url).update(session, 45.0).await.ok();
     app.settled().await;
@@ -270,7 +265,7 @@ async fn retried_events_are_applied_in_order_and_once() {
         none_open(&pool, projection).await;
     }
     assert_eq!(version_in_history(&app, session).await, 6);
-    check::everything(&app).await;
+    invariants::check(&app).await;
     other.stop().await;
 }
 
@@ -278,7 +273,7 @@ async fn retried_events_are_applied_in_order_and_once() {
 async fn meaningless_event_stops_neither_relay_nor_projections() {
     let app = started().await;
     let session = Uuid::now_v7();
-    unknown::write(&app.pool, session, "Session Vanished.>", "7", &json!([])).await;
+    future_events::write(&app.pool, session, "Session Vanished.>", "7", &json!([])).await;
     let (_, other) = reading(&app).await;
     app.settled().await;
     assert_eq!(version_in_history(&app, other).await, 2);
@@ -288,15 +283,12 @@ async fn meaningless_event_stops_neither_relay_nor_projections() {
             [(1, "parked")]
         );
     }
-    let log = check::log(&app.pool).await;
+    let log = invariants::read_log(&app.pool).await;
     assert_eq!(log.len(), 3);
-    for _ in 0..1_000 {
-        if tests::stream::read_all(&app.corner).await.len() == 3 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the relay did not publish all events");
+    until("three events in the stream", SETTLE, async || {
+        tests::stream::read_all(&app.env).await.len() == 3
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -305,10 +297,10 @@ async fn every_dead_letter_is_published_to_nats() {
     let (_, session) = reading(&app).await;
     update(&app.pool, session, "99", &json!({ "mood": "cheerful" })).await;
     app.settled().await;
-    let jetstream = connect::jetstream(&app::settings(&app.corner, &[]).nats)
+    let jetstream = connect::jetstream(&app::settings(&app.env, &[]).nats)
         .await
         .unwrap();
-    let subjects = Subjects::new(&app.corner.nats_prefix);
+    let subjects = Subjects::new(&app.env.nats_prefix);
     let stream = ensure_dead_letters(&jetstream, &subjects).await.unwrap();
     let consumer = stream
         .create_consumer(Config {

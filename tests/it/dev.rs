@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tests::process::executable;
+use tests::{scaled, until};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
 /// How long the servers may take to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long `dev` may take to start; the first start downloads the servers.
+const START_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Variables of the environment that must not affect the tests.
 const SETTINGS: [&str; 3] = ["DATABASE_URL", "NATS_URL", "REDIS_URL"];
@@ -35,12 +39,17 @@ async fn start(data: &Path) -> Child {
     }
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if line.starts_with("Ctrl-C") {
-            return child;
+    let ready = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.starts_with("Ctrl-C") {
+                return;
+            }
         }
-    }
-    panic!("dev exited instead of starting");
+        panic!("dev exited instead of starting");
+    };
+    let started = tokio::time::timeout(scaled(START_TIMEOUT), ready).await;
+    started.expect("dev starts in time");
+    child
 }
 
 /// The process ids of its servers.
@@ -58,12 +67,9 @@ async fn is_running(pid: &str) -> bool {
 }
 
 async fn wait_for_exit(pids: &[String]) {
-    let started = Instant::now();
     for pid in pids {
-        while is_running(pid).await {
-            assert!(started.elapsed() < EXIT_TIMEOUT, "process {pid} is still running");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let what = format!("the exit of process {pid}");
+        until(&what, EXIT_TIMEOUT, async || !is_running(pid).await).await;
     }
 }
 
@@ -83,7 +89,8 @@ async fn killed_dev_stops_its_servers_and_can_start_again() {
     let pid = dev.id().unwrap().to_string();
     let sent = Command::new("kill").args(["-INT", &pid]).status().await;
     assert!(sent.unwrap().success());
-    assert!(dev.wait().await.unwrap().success());
+    let exited = tokio::time::timeout(scaled(EXIT_TIMEOUT), dev.wait()).await;
+    assert!(exited.expect("dev exits").unwrap().success());
     wait_for_exit(&stopped).await;
     std::fs::remove_dir_all(data).unwrap();
 }

@@ -4,6 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::edge::Edge;
+use api::middleware::Around;
+use api::traffic::Traffic;
+use api::{serve, work};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderValue;
@@ -11,14 +15,10 @@ use axum::middleware::{self, Next};
 use axum::routing::get;
 use reqwest::{Method, Response};
 use serde_json::json;
-use api::edge::Edge;
-use api::middleware::Around;
-use api::traffic::Traffic;
-use api::{serve, work};
 use server::config::Role;
 use server::metrics::Metrics;
 use tests::reader::id;
-use tests::{Answer, App, Reader, Stack, app};
+use tests::{ApiResponse, App, Reader, Stack, app, scaled};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -46,8 +46,8 @@ async fn behind_the_middleware(router: Router, places: work::Places) -> String {
     format!("http://{address}")
 }
 
-async fn response(url: &str) -> Answer {
-    Answer::read(reqwest::get(url).await.unwrap())
+async fn response(url: &str) -> ApiResponse {
+    ApiResponse::read(reqwest::get(url).await.unwrap())
         .await
         .unwrap()
 }
@@ -78,8 +78,10 @@ async fn backlog_accepts_many_simultaneous_connections() {
     // Nothing accepts, so a connect beyond the backlog would wait.
     let connects = (0..limit.min(300)).map(|_| TcpStream::connect(address));
     let connected = futures::future::try_join_all(connects);
-    let connected = tokio::time::timeout(Duration::from_secs(5), connected).await;
-    let _ = connected.expect("the backlog holds all connections").unwrap();
+    let connected = tokio::time::timeout(scaled(Duration::from_secs(5)), connected).await;
+    let _ = connected
+        .expect("the backlog holds all connections")
+        .unwrap();
 }
 
 #[tokio::test]
@@ -112,9 +114,9 @@ async fn requests_beyond_the_limit_return_503_at_once() {
 
 #[tokio::test]
 async fn hanging_postgres_returns_503_with_rate_limit_headers() {
-    let stack = Stack::own().await;
-    let corner = stack.corner().await;
-    let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
+    let stack = Stack::dedicated().await;
+    let env = stack.new_env().await;
+    let app = App::run(stack, env.clone(), &app::settings(&env, &Role::ALL)).await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.stack.servers.lock().await.postgres.pause().unwrap();
@@ -193,7 +195,11 @@ async fn large_responses_are_compressed_if_accepted() {
     assert_eq!(encoding("br", "/history").await, "br");
     assert_eq!(encoding("gzip, br", "/history").await, "br");
     assert_eq!(encoding("identity", "/history").await, "");
-    assert_eq!(encoding("gzip", "/stats/streak").await, "", "a small response is not compressed");
+    assert_eq!(
+        encoding("gzip", "/stats/streak").await,
+        "",
+        "a small response is not compressed"
+    );
 }
 
 async fn preflight(app: &App, origin: &str) -> Response {
@@ -250,7 +256,7 @@ async fn cors_allows_any_origin_by_default() {
 
 #[tokio::test]
 async fn cors_allows_only_configured_origins() {
-    let app = App::with(|settings| {
+    let app = App::with_settings(|settings| {
         settings.http.cors_origins = vec![HeaderValue::from_static("https://reader.example")];
     })
     .await;

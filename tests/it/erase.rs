@@ -9,26 +9,22 @@ use eventlog::erase;
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Role;
+use tests::app::SETTLE;
 use tests::process::command;
+use tests::random_history::write_random_histories;
 use tests::reader::id;
-use tests::traffic::all_live_a_little;
-use tests::{App, Reader, check, stream};
+use tests::{App, Reader, eventually, invariants, stream, until};
 use uuid::Uuid;
 
 use traces::{found, texts};
 
 /// Waits until a reader's events in the log are overwritten.
 async fn overwritten(app: &App, reader: &Reader) -> erase::Erasure {
-    for _ in 0..2_000 {
+    eventually("the events are overwritten", 2 * SETTLE, async || {
         let erasure = erase::find(&app.pool, ReaderId::from(reader.id)).await;
-        if let Some(erasure) = erasure.unwrap()
-            && erasure.done_at.is_some()
-        {
-            return erasure;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("the events were not overwritten");
+        erasure.unwrap().filter(|erasure| erasure.done_at.is_some())
+    })
+    .await
 }
 
 /// The number of events that [`write_sessions`] appends. The last session is open.
@@ -70,7 +66,7 @@ async fn erasure_removes_one_reader_and_keeps_the_others() {
     let sessions = write_sessions(&reader, "Erika").await;
     let _ = write_sessions(&other, "Otto").await;
     app.settled().await;
-    let erased_texts = texts("Erika", &check::log(&app.pool).await, &reader);
+    let erased_texts = texts("Erika", &invariants::read_log(&app.pool).await, &reader);
     assert!(erased_texts.len() > 8, "{erased_texts:?}");
     let before = found(&app, &erased_texts).await;
     for place in [
@@ -85,7 +81,7 @@ async fn erasure_removes_one_reader_and_keeps_the_others() {
             "{place}: {before:?}"
         );
     }
-    let other_texts = texts("Otto", &check::log(&app.pool).await, &other);
+    let other_texts = texts("Otto", &invariants::read_log(&app.pool).await, &other);
     let found_of_other = found(&app, &other_texts).await;
     let (history, days) = (other.history("").await.ok(), other.days().await.ok());
 
@@ -119,10 +115,10 @@ async fn erasure_removes_one_reader_and_keeps_the_others() {
     assert_eq!(found(&app, &other_texts).await, found_of_other);
     assert_eq!(other.history("").await.ok(), history);
     assert_eq!(other.days().await.ok(), days);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 
     // The stream reports the erasure of each session.
-    let published = stream::read_all(&app.corner).await;
+    let published = stream::read_all(&app.env).await;
     for session in &sessions {
         let mut of_session = published
             .iter()
@@ -142,7 +138,7 @@ async fn erasure_removes_one_reader_and_keeps_the_others() {
     assert_eq!(id(&reader.active().await.ok()), next);
     app.settled().await;
     assert_eq!(reader.history("").await.ok()["total"], 1);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
@@ -165,7 +161,7 @@ async fn erasure_needs_the_readers_own_id_as_confirmation() {
 #[tokio::test]
 async fn erasure_takes_effect_at_once_in_other_processes() {
     let app = App::start().await;
-    let other = app.beside(&[Role::Api]).await;
+    let other = app.alongside(&[Role::Api]).await;
     let reader = app.reader();
     let there = reader.at(&other.url);
     let (open, ended) = (Uuid::now_v7(), Uuid::now_v7());
@@ -186,18 +182,18 @@ async fn erasure_takes_effect_at_once_in_other_processes() {
         let _ = there.start_with(start(session)).await.problem(409);
     }
     assert_eq!(there.active().await.ok(), Value::Null);
-    check::everything(&app).await;
+    invariants::check(&app).await;
     other.stop().await;
 }
 
 #[tokio::test]
 async fn read_models_equal_the_log_after_erasures_and_replays() {
     // Without background jobs, only this test overwrites events.
-    let app = App::with(|settings| {
+    let app = App::with_settings(|settings| {
         settings.roles = vec![Role::Api, Role::Relay, Role::Projections];
     })
     .await;
-    all_live_a_little(&app, 1..12).await;
+    write_random_histories(&app, 1..12).await;
     let readers: Vec<Uuid> =
         sqlx::query_scalar("select reader_id from history_totals group by reader_id order by 1")
             .fetch_all(&app.pool)
@@ -208,7 +204,7 @@ async fn read_models_equal_the_log_after_erasures_and_replays() {
         .take(5)
         .map(|id| app.reader_with_id(*id))
         .collect();
-    let others = all_live_a_little(&app, 20..26);
+    let others = write_random_histories(&app, 20..26);
     let erasing = async {
         for reader in &erased {
             let _ = reader.erase().await.ok();
@@ -217,10 +213,10 @@ async fn read_models_equal_the_log_after_erasures_and_replays() {
     tokio::join!(others, erasing);
     // Two of them start sessions again, and one of these is erased again.
     for reader in &erased[..2] {
-        tests::traffic::live_a_little(reader.clone(), 77).await;
+        tests::random_history::write_random_history(reader.clone(), 77).await;
     }
     let _ = erased[0].erase().await.ok();
-    check::everything(&app).await;
+    invariants::check(&app).await;
 
     // Overwrite some readers in part and one completely.
     for (reader, batches) in [(&erased[0], 2), (&erased[1], 1_000), (&erased[2], 5)] {
@@ -234,17 +230,18 @@ async fn read_models_equal_the_log_after_erasures_and_replays() {
     }
     check_and_replay(&app).await;
     for reader in &erased {
-        while erase::overwrite(&app.pool, reader.id.into())
-            .await
-            .unwrap()
-            .1
-        {}
+        until("no event is left to overwrite", SETTLE, async || {
+            let overwritten = erase::overwrite(&app.pool, reader.id.into()).await;
+            let (_, more) = overwritten.unwrap();
+            !more
+        })
+        .await;
     }
     check_and_replay(&app).await;
 }
 
 async fn check_and_replay(app: &App) {
-    check::everything(app).await;
+    invariants::check(app).await;
     for arguments in [
         &["verify"][..],
         &["replay", "history", "--restart"],
@@ -252,9 +249,9 @@ async fn check_and_replay(app: &App) {
         &["replay", "active_sessions"],
         &["verify"],
     ] {
-        let output = command(&app.corner).args(arguments).output().await.unwrap();
+        let output = command(&app.env).args(arguments).output().await.unwrap();
         let out = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{arguments:?}: {out}");
     }
-    check::everything(app).await;
+    invariants::check(app).await;
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::process::{command, executable};
 use tests::reader::id;
-use tests::stack::Corner;
-use tests::{App, Reader, Stack, check, stream};
+use tests::stack::TestEnv;
+use tests::{App, Reader, Stack, invariants, scaled, stream};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use uuid::Uuid;
@@ -21,18 +21,18 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 /// Prints the whole log, then exits.
 const ALL: [&str; 4] = ["tail", "--from-position", "1", "--until-end"];
 
-async fn run(corner: &Corner, arguments: &[&str]) -> Output {
-    let mut command = command(corner);
+async fn run(env: &TestEnv, arguments: &[&str]) -> Output {
+    let mut command = command(env);
     let output = command.arg("events").args(arguments).output();
-    tokio::time::timeout(COMMAND_TIMEOUT, output)
+    tokio::time::timeout(scaled(COMMAND_TIMEOUT), output)
         .await
         .unwrap()
         .unwrap()
 }
 
 /// The lines that a successful run prints.
-async fn lines(corner: &Corner, arguments: &[&str]) -> Vec<String> {
-    let output = run(corner, arguments).await;
+async fn lines(env: &TestEnv, arguments: &[&str]) -> Vec<String> {
+    let output = run(env, arguments).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{error}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -40,8 +40,8 @@ async fn lines(corner: &Corner, arguments: &[&str]) -> Vec<String> {
 }
 
 /// The ids of the events that a successful run prints.
-async fn ids(corner: &Corner, arguments: &[&str]) -> Vec<String> {
-    let lines = lines(corner, &[arguments, &["-o", "json"]].concat()).await;
+async fn ids(env: &TestEnv, arguments: &[&str]) -> Vec<String> {
+    let lines = lines(env, &[arguments, &["-o", "json"]].concat()).await;
     // Payloads may contain numbers that serde_json cannot parse, so search the text.
     let id = |line: &String| {
         line.split("\"id\":\"")
@@ -68,17 +68,19 @@ async fn json_output_equals_the_published_bytes() {
     for _ in 0..3 {
         write_session(&app.reader()).await;
     }
-    check::everything(&app).await;
-    let published: Vec<String> = stream::read_all(&app.corner)
+    invariants::check(&app).await;
+    let published: Vec<String> = stream::read_all(&app.env)
         .await
         .into_iter()
         .map(|published| published.text)
         .collect();
     assert_eq!(published.len(), 9);
     let all = [&ALL[..], &["-o", "json"]].concat();
-    assert_eq!(lines(&app.corner, &all).await, published);
+    assert_eq!(lines(&app.env, &all).await, published);
     // The same holds when starting in the middle.
-    let position = check::log(&app.pool).await[4].global_position.to_string();
+    let position = invariants::read_log(&app.pool).await[4]
+        .global_position
+        .to_string();
     let rest = [
         "tail",
         "--from-position",
@@ -87,7 +89,7 @@ async fn json_output_equals_the_published_bytes() {
         "-o",
         "json",
     ];
-    assert_eq!(lines(&app.corner, &rest).await, published[4..]);
+    assert_eq!(lines(&app.env, &rest).await, published[4..]);
 }
 
 #[tokio::test]
@@ -99,12 +101,12 @@ async fn filters_print_only_matching_events() {
         write_session(&two).await,
         write_session(&one).await,
     ];
-    let log = check::log(&app.pool).await;
+    let log = invariants::read_log(&app.pool).await;
     let expected = |wanted: &dyn Fn(usize) -> bool| -> Vec<String> {
         let events = log.iter().enumerate().filter(|(n, _)| wanted(*n));
         events.map(|(_, event)| event.id()).collect()
     };
-    let filtered = async |filters: &[&str]| ids(&app.corner, &[&ALL, filters].concat()).await;
+    let filtered = async |filters: &[&str]| ids(&app.env, &[&ALL, filters].concat()).await;
     assert_eq!(filtered(&[]).await, expected(&|_| true));
     assert_eq!(
         filtered(&["--event", "ended"]).await,
@@ -132,9 +134,9 @@ async fn filters_print_only_matching_events() {
     ];
     assert!(filtered(&all).await.is_empty());
 
-    let shown = ids(&app.corner, &["show", &session]).await;
+    let shown = ids(&app.env, &["show", &session]).await;
     assert_eq!(shown, expected(&|n| n / 3 == 2));
-    let text = lines(&app.corner, &["show", &session]).await;
+    let text = lines(&app.env, &["show", &session]).await;
     for (line, words) in text.iter().zip([
         ["started", r#""Two\nlines", at 0 %"#],
         ["position_updated", "at 12.5 %"],
@@ -153,8 +155,8 @@ async fn filters_print_only_matching_events() {
 
 #[tokio::test]
 async fn unknown_session_or_bad_argument_fails() {
-    let corner = Stack::shared().await.corner().await;
-    let output = run(&corner, &["show", &Uuid::now_v7().to_string()]).await;
+    let env = Stack::shared().await.new_env().await;
+    let output = run(&env, &["show", &Uuid::now_v7().to_string()]).await;
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("the log holds no session"), "{error}");
@@ -163,17 +165,13 @@ async fn unknown_session_or_bad_argument_fails() {
         &["tail", "--until-end"],
         &["tail", "--since", "x"],
     ] {
-        assert_eq!(
-            run(&corner, wrong).await.status.code(),
-            Some(2),
-            "{wrong:?}"
-        );
+        assert_eq!(run(&env, wrong).await.status.code(), Some(2), "{wrong:?}");
     }
 }
 
 /// Starts a tail that does not exit at the end of the log.
-fn follow(corner: &Corner, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
-    let mut command = command(corner);
+fn follow(env: &TestEnv, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut command = command(env);
     command
         .args(["events", "tail", "-o", "json"])
         .args(arguments);
@@ -183,12 +181,12 @@ fn follow(corner: &Corner, arguments: &[&str]) -> (Child, Lines<BufReader<ChildS
 }
 
 async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Value {
-    let line = tokio::time::timeout(COMMAND_TIMEOUT, lines.next_line()).await;
+    let line = tokio::time::timeout(scaled(COMMAND_TIMEOUT), lines.next_line()).await;
     serde_json::from_str(&line.unwrap().unwrap().expect("a line")).unwrap()
 }
 
 async fn ends_well(mut child: Child) {
-    let ended = tokio::time::timeout(COMMAND_TIMEOUT, child.wait()).await;
+    let ended = tokio::time::timeout(scaled(COMMAND_TIMEOUT), child.wait()).await;
     assert!(ended.unwrap().unwrap().success());
 }
 
@@ -197,7 +195,7 @@ async fn tail_prints_new_events_until_ctrl_c() {
     let app = App::start().await;
     let reader = app.reader();
     let before = write_session(&reader).await.to_string();
-    let (child, mut lines) = follow(&app.corner, &[]);
+    let (child, mut lines) = follow(&app.env, &[]);
     // The tail starts at some point during these writes.
     let write = async {
         loop {
@@ -229,7 +227,7 @@ async fn tail_prints_new_events_until_ctrl_c() {
 async fn tail_exits_when_its_output_is_closed() {
     let app = App::start().await;
     write_session(&app.reader()).await;
-    let (child, mut lines) = follow(&app.corner, &["--from-position", "0"]);
+    let (child, mut lines) = follow(&app.env, &["--from-position", "0"]);
     for _ in 0..3 {
         next(&mut lines).await;
     }

@@ -6,7 +6,7 @@ use eventlog::upcast;
 use serde_json::{Value, json};
 use tests::asyncapi::AsyncApi;
 use tests::reader::id;
-use tests::{App, Reader, check, stream};
+use tests::{App, Reader, invariants, stream};
 use uuid::Uuid;
 
 /// A stored payload: event type, version and JSON text.
@@ -121,7 +121,7 @@ async fn version_1_session_is_read_and_published_unchanged() {
     let session = append(&app, &reader, &written, false).await;
     let least = [LEAST_STARTED, LEAST_UPDATED, LEAST_ENDED_1];
     let _ = append(&app, &other, &least, false).await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
 
     for reader in [&reader, &other] {
         let history = reader.history("").await.ok();
@@ -141,9 +141,9 @@ async fn version_1_session_is_read_and_published_unchanged() {
     assert_eq!(shown["end_reason"], "superseded");
     assert_eq!(shown["locator"], "chapter 2");
 
-    let published = stream::read_all(&app.corner).await;
+    let published = stream::read_all(&app.env).await;
     let description = AsyncApi::new();
-    let prefix = format!("{}.", app.corner.nats_prefix);
+    let prefix = format!("{}.", app.env.nats_prefix);
     let events = written.iter().zip(["started", "position_updated", "ended"]);
     for (published, ((.., payload), name)) in published.iter().zip(events) {
         let data = format!(r#""data":{}}}"#, adapted(&reader, payload));
@@ -153,7 +153,7 @@ async fn version_1_session_is_read_and_published_unchanged() {
             format!("reading.session.{name}.v1")
         );
         let subject = published.subject.replacen(&prefix, "", 1);
-        description.holds(&subject, &published.event).unwrap();
+        description.validate(&subject, &published.event).unwrap();
     }
     assert_eq!(published.len(), 6);
 }
@@ -167,9 +167,9 @@ async fn session_started_in_version_1_ends_in_version_2() {
         .end(session, json!({ "end_position": 30 }))
         .await
         .ok();
-    check::everything(&app).await;
+    invariants::check(&app).await;
 
-    let published = stream::read_all(&app.corner).await;
+    let published = stream::read_all(&app.env).await;
     let end = &published.last().unwrap().event;
     assert_eq!(end["type"], "reading.session.ended.v2");
     let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();

@@ -7,9 +7,9 @@ use eventlog::Stored;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::process::command;
+use tests::random_history::write_random_histories;
 use tests::reader::id;
-use tests::traffic::all_live_a_little;
-use tests::{App, Reader, check};
+use tests::{App, Reader, invariants};
 use uuid::Uuid;
 
 async fn text(app: &App, reader: &Reader, query: &str) -> (reqwest::header::HeaderMap, String) {
@@ -54,8 +54,8 @@ fn exported(export: &Value) -> Vec<Value> {
 #[tokio::test]
 async fn export_equals_the_readers_events_in_the_log() {
     let app = App::start().await;
-    all_live_a_little(&app, 1..5).await;
-    let log = check::log(&app.pool).await;
+    write_random_histories(&app, 1..5).await;
+    let log = invariants::read_log(&app.pool).await;
     let reader: Value = serde_json::from_str(&log[0].payload).unwrap();
     let reader = app.reader_with_id(reader["reader_id"].as_str().unwrap().parse().unwrap());
 
@@ -76,7 +76,7 @@ async fn export_equals_the_readers_events_in_the_log() {
 
     // The operator command exports the same.
     let path = std::env::temp_dir().join(format!("export-{}.json", reader.id));
-    let written = command(&app.corner)
+    let written = command(&app.env)
         .args(["reader", "export", &reader.id.to_string(), "--out"])
         .arg(&path)
         .output();
@@ -84,13 +84,13 @@ async fn export_equals_the_readers_events_in_the_log() {
     let export: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(exported(&export), expected_events);
     // The command does not overwrite an existing file.
-    let again = command(&app.corner)
+    let again = command(&app.env)
         .args(["reader", "export", &reader.id.to_string(), "--out"])
         .arg(&path)
         .output();
     assert_eq!(again.await.unwrap().status.code(), Some(1));
     std::fs::remove_file(path).unwrap();
-    let none = command(&app.corner)
+    let none = command(&app.env)
         .args(["reader", "export", &Uuid::new_v4().to_string()])
         .output();
     assert_eq!(none.await.unwrap().status.code(), Some(1));
@@ -164,7 +164,10 @@ fn parsed(csv: &str) -> Vec<Vec<String>> {
             other => cell.push(other),
         }
     }
-    assert!(row.is_empty() && cell.is_empty(), "the last row ends with CRLF");
+    assert!(
+        row.is_empty() && cell.is_empty(),
+        "the last row ends with CRLF"
+    );
     rows
 }
 
@@ -196,10 +199,10 @@ async fn many_sessions(app: &App, reader: &Reader, count: i32) {
 
 #[tokio::test]
 async fn slow_export_is_complete_and_holds_no_connection() {
-    let app = App::with(|settings| settings.database.database_pool_size = 1).await;
+    let app = App::with_settings(|settings| settings.database.database_pool_size = 1).await;
     let reader = app.reader();
     many_sessions(&app, &reader, 3_000).await;
-    let log = check::log(&app.pool).await;
+    let log = invariants::read_log(&app.pool).await;
     let (_, export) = text(&app, &reader, "").await;
     assert_eq!(
         exported(&serde_json::from_str(&export).unwrap()),

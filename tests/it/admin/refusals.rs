@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use reqwest::Method;
 use tests::contract::Contract;
-use tests::{Answer, App};
+use tests::{ApiResponse, App};
 use uuid::Uuid;
 
 use super::{CALLS, get, post};
@@ -16,12 +16,14 @@ pub async fn refusals(contract: &Contract) {
     let reader = app.reader_with_token(Uuid::new_v4(), app.reader().token);
     for (operation, method, call) in CALLS {
         let without = app.client.request(method.clone(), path(call));
-        let response = Answer::read(without.send().await.unwrap()).await.unwrap();
-        contract.holds(operation, 401, &response);
+        let response = ApiResponse::read(without.send().await.unwrap())
+            .await
+            .unwrap();
+        contract.check(operation, 401, &response);
         assert_eq!(response.problem(401), "Not authenticated");
         let as_reader = reader.at(&path(""));
         let response = as_reader.call(method, call, None).await;
-        contract.holds(operation, 403, &response);
+        contract.check(operation, 403, &response);
         assert_eq!(response.problem(403), "This needs an operator's token");
     }
     for (operation, call) in [
@@ -32,10 +34,10 @@ pub async fn refusals(contract: &Contract) {
         ("discard", "/dead-letters/history.1/discard"),
         ("runJob", "/jobs/unknown/run"),
     ] {
-        contract.holds(operation, 404, &post(&operator, call).await);
+        contract.check(operation, 404, &post(&operator, call).await);
     }
     let response = get(&operator, "/dead-letters/history.1").await;
-    contract.holds("deadLetter", 404, &response);
+    contract.check("deadLetter", 404, &response);
     for (operation, method, call) in [
         ("dailyStatsOfAll", Method::GET, "/stats/daily?days=0"),
         ("dailyStatsOfAll", Method::GET, "/stats/daily?days=367"),
@@ -48,7 +50,11 @@ pub async fn refusals(contract: &Contract) {
         ),
         ("deadLetters", Method::GET, "/dead-letters?limit=101"),
         ("deadLetters", Method::GET, "/dead-letters?state=lost"),
-        ("deadLetters", Method::GET, "/dead-letters?projection=unknown"),
+        (
+            "deadLetters",
+            Method::GET,
+            "/dead-letters?projection=unknown",
+        ),
         ("deadLetters", Method::GET, "/dead-letters?after=nonsense"),
         ("deadLetter", Method::GET, "/dead-letters/nonsense"),
         ("retry", Method::POST, "/dead-letters/nonsense/retry"),
@@ -60,7 +66,7 @@ pub async fn refusals(contract: &Contract) {
         ),
     ] {
         let response = operator.call(method, call, None).await;
-        contract.holds(operation, 422, &response);
+        contract.check(operation, 422, &response);
     }
     let nothing = get(&operator, "/nothing").await.problem(404);
     assert_eq!(nothing, "There is nothing at this address");
@@ -70,7 +76,7 @@ pub async fn refusals(contract: &Contract) {
 }
 
 pub async fn rate_limits(contract: &Contract) {
-    let app = App::with(|settings| {
+    let app = App::with_settings(|settings| {
         settings.rate_limit.low_frequency = NonZeroU32::MIN;
         settings.rate_limit.auth = NonZeroU32::MIN;
     })
@@ -80,7 +86,7 @@ pub async fn rate_limits(contract: &Contract) {
         let first = operator.call(method.clone(), call, None).await;
         assert_eq!(first.header("x-ratelimit-limit"), "1");
         let response = operator.call(method, call, None).await;
-        contract.holds(operation, 429, &response);
+        contract.check(operation, 429, &response);
     }
     // The admin listener, too, counts bad tokens by client address.
     let stranger = app.reader_with_token(Uuid::new_v4(), "nonsense".to_owned());

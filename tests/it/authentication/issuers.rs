@@ -1,12 +1,12 @@
 //! Issuers that rotate their keys, are unreachable, or return invalid responses.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use api::auth::{Keys, Refusal};
 use axum::http::{HeaderValue, StatusCode};
 use serde_json::json;
-use api::auth::{Keys, Refusal};
-use tests::App;
-use tests::issuer::{Issuer, SigningKey, set_of};
+use tests::issuer::{Issuer, SigningKey, key_set};
+use tests::{App, until};
 use uuid::Uuid;
 
 use super::{by_file, by_url, call, claims, refused};
@@ -18,7 +18,7 @@ const DETECTION_TIMEOUT: Duration = Duration::from_secs(20);
 async fn new_key_is_fetched_once_for_concurrent_requests() {
     let (old, new) = (SigningKey::rsa("old"), SigningKey::ec("new"));
     let issuer = Issuer::start(&[&old]).await;
-    let app = App::trusting(by_url(&issuer)).await;
+    let app = App::with_auth(by_url(&issuer)).await;
     let reader = |key: &SigningKey| app.reader_with_token(Uuid::new_v4(), key.token(&claims()));
     let old_reader = reader(&old);
     let _ = old_reader.active().await.ok();
@@ -50,8 +50,8 @@ async fn failing_issuer_leaves_the_last_good_keys() {
     let (key, new) = (SigningKey::ed("key"), SigningKey::ed("new"));
     let huge = json!({ "keys": [new.jwk()], "padding": "x".repeat(300 * 1024) });
     let responses = [
-        (StatusCode::INTERNAL_SERVER_ERROR, set_of(&[&new])),
-        (StatusCode::FOUND, set_of(&[&new])),
+        (StatusCode::INTERNAL_SERVER_ERROR, key_set(&[&new])),
+        (StatusCode::FOUND, key_set(&[&new])),
         (StatusCode::NO_CONTENT, json!("")),
         (StatusCode::OK, json!("an error page")),
         (StatusCode::OK, json!({ "keys": [] })),
@@ -65,7 +65,7 @@ async fn failing_issuer_leaves_the_last_good_keys() {
         let issuer = Issuer::start(&[&key]).await;
         let keys = Keys::new(&by_url(&issuer)).unwrap();
         assert!(keys.verify(&key.token(&claims())).await.is_ok());
-        issuer.answer(status, body.to_string());
+        issuer.respond_with(status, body.to_string());
         assert!(refused(&keys, &new.token(&claims())).await, "{status}");
         assert_eq!(issuer.fetches(), 2, "the new key causes a fetch");
         assert!(keys.verify(&key.token(&claims())).await.is_ok());
@@ -76,8 +76,8 @@ async fn failing_issuer_leaves_the_last_good_keys() {
 async fn issuer_unreachable_at_start_is_retried() {
     let key = SigningKey::rsa("key");
     let issuer = Issuer::start(&[&key]).await;
-    issuer.answer(StatusCode::BAD_GATEWAY, String::new());
-    let app = App::trusting(by_url(&issuer)).await;
+    issuer.respond_with(StatusCode::BAD_GATEWAY, String::new());
+    let app = App::with_auth(by_url(&issuer)).await;
     let reader = app.reader_with_token(Uuid::new_v4(), key.token(&claims()));
     let response = reader.active().await;
     assert!(response.headers.contains_key("retry-after"));
@@ -88,14 +88,17 @@ async fn issuer_unreachable_at_start_is_retried() {
     assert_eq!(call(&app, bearer).await.0, 401);
 
     issuer.publish(&[&key]);
-    until(async || reader.active().await.status == 200).await;
+    until("the keys are available", DETECTION_TIMEOUT, async || {
+        reader.active().await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn redirect_of_the_key_url_is_not_followed() {
     let key = SigningKey::rsa("key");
     let issuer = Issuer::start(&[&key]).await;
-    issuer.answer(StatusCode::FOUND, String::new());
+    issuer.respond_with(StatusCode::FOUND, String::new());
     let keys = Keys::new(&by_url(&issuer)).unwrap();
     let verified = keys.verify(&key.token(&claims())).await;
     assert_eq!(verified, Err(Refusal::KeysUnavailable));
@@ -116,14 +119,17 @@ async fn changed_key_file_is_read_again() {
     assert!(keys.verify(&cached).await.is_ok());
 
     // A token with a new key triggers a read at once.
-    std::fs::write(&file, set_of(&[&new]).to_string()).unwrap();
+    std::fs::write(&file, key_set(&[&new]).to_string()).unwrap();
     assert!(keys.verify(&new.token(&claims())).await.is_ok());
     assert!(refused(&keys, &cached).await);
 
     // Without such a token, the file is read again periodically.
     let good = new.token(&claims());
-    std::fs::write(&file, set_of(&[&later]).to_string()).unwrap();
-    until(async || refused(&keys, &good).await).await;
+    std::fs::write(&file, key_set(&[&later]).to_string()).unwrap();
+    until("the old key is rejected", DETECTION_TIMEOUT, async || {
+        refused(&keys, &good).await
+    })
+    .await;
     assert!(keys.verify(&later.token(&claims())).await.is_ok());
 
     // A broken or missing file changes nothing.
@@ -135,18 +141,12 @@ async fn changed_key_file_is_read_again() {
     assert!(keys.verify(&good).await.is_ok());
     let keys = Keys::new(&args).unwrap();
     assert_eq!(keys.verify(&good).await, Err(Refusal::KeysUnavailable));
-    std::fs::write(&file, set_of(&[&later]).to_string()).unwrap();
-    until(async || keys.verify(&good).await.is_ok()).await;
+    std::fs::write(&file, key_set(&[&later]).to_string()).unwrap();
+    until("the repaired file is read", DETECTION_TIMEOUT, async || {
+        keys.verify(&good).await.is_ok()
+    })
+    .await;
     std::fs::remove_file(&file).unwrap();
     assert!(refused(&keys, &new.token(&claims())).await);
     assert!(keys.verify(&good).await.is_ok());
-}
-
-/// Waits until something holds.
-async fn until(holds: impl AsyncFn() -> bool) {
-    let started = Instant::now();
-    while !holds().await {
-        assert!(started.elapsed() < DETECTION_TIMEOUT, "it does not come true");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

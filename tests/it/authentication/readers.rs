@@ -4,7 +4,7 @@ use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::reader::id;
-use tests::{Answer, App, Reader};
+use tests::{ApiResponse, App, Reader};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn data_of_another_reader_returns_404_or_nothing() {
     app.settled().await;
 
     // The response is the same as for a session that does not exist.
-    let body = |response: Answer| {
+    let body = |response: ApiResponse| {
         let mut body = response.body.clone();
         assert!(!response.headers.contains_key("etag"));
         let _ = response.problem(404);
@@ -75,7 +75,11 @@ async fn data_of_another_reader_returns_404_or_nothing() {
             let path = format!("/stats/{path}");
             reader.call(Method::GET, &path, None).await.ok()
         };
-        assert_eq!(statistics(&other).await, statistics(&newcomer).await, "{path}");
+        assert_eq!(
+            statistics(&other).await,
+            statistics(&newcomer).await,
+            "{path}"
+        );
         assert_ne!(statistics(&other).await, statistics(&owner).await, "{path}");
     }
 

@@ -1,8 +1,8 @@
 //! Every kind of key, and every kind of forged or invalid token.
 
+use api::auth::Keys;
 use axum::http::HeaderValue;
 use serde_json::{Value, json};
-use api::auth::Keys;
 use server::config::{AuthArgs, Secret};
 use tests::issuer::{Issuer, SigningKey, hs256, message};
 use tests::process::{command, executable};
@@ -20,7 +20,7 @@ async fn token_of_each_key_type_is_accepted() {
         SigningKey::ed("three"),
     ];
     let issuer = Issuer::start(&keys.each_ref()).await;
-    let app = App::trusting(by_url(&issuer)).await;
+    let app = App::with_auth(by_url(&issuer)).await;
     for key in &keys {
         let user = Uuid::new_v4();
         let token = key.token(&claims_with(&json!({ "sub": user })));
@@ -219,7 +219,7 @@ async fn malformed_token_returns_401() {
     let key = SigningKey::ed("a");
     let (args, _file) = by_file(&[&key]);
     let keys = Keys::new(&args).unwrap();
-    let app = App::trusting(args).await;
+    let app = App::with_auth(args).await;
     let good = key.token(&claims());
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let (header, payload) = signed.split_once('.').unwrap();
@@ -271,12 +271,12 @@ async fn malformed_token_returns_401() {
 
 #[tokio::test]
 async fn two_key_sources_or_signing_with_public_keys_fail() {
-    let corner = Stack::shared().await.corner().await;
+    let env = Stack::shared().await.new_env().await;
     let (args, file) = by_file(&[&SigningKey::ed("a")]);
     let file = file.to_str().unwrap();
     let user = Uuid::new_v4().to_string();
     let run = async |both: bool, arguments: &[&str]| {
-        let mut command = command(&corner);
+        let mut command = command(&env);
         if !both {
             command.env_remove("JWT_SECRET");
         }

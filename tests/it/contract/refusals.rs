@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tests::contract::Contract;
 use tests::reader::id;
-use tests::{Answer, App};
+use tests::{ApiResponse, App};
 use uuid::Uuid;
 
 use super::{OPERATIONS, good_body, reading, takes_body};
@@ -181,7 +181,7 @@ pub async fn refusals(contract: &Contract) {
     ];
     for (operation, method, path, body, status) in cases {
         let response = reader.call(method, &path, body).await;
-        contract.holds(operation, status, &response);
+        contract.check(operation, status, &response);
     }
     for (operation, method, path) in OPERATIONS {
         let path = path.replace("{id}", &ended.to_string());
@@ -190,7 +190,7 @@ pub async fn refusals(contract: &Contract) {
         let response = unauthenticated
             .call(method.clone(), &path, good_body(operation, ended))
             .await;
-        contract.holds(operation, 401, &response);
+        contract.check(operation, 401, &response);
         if !takes_body(&method) {
             continue;
         }
@@ -206,8 +206,8 @@ pub async fn refusals(contract: &Contract) {
                 .bearer_auth(&reader.token)
                 .header("content-type", kind);
             let response = request.body(body).send().await.unwrap();
-            let response = Answer::read(response).await.unwrap();
-            contract.holds(operation, status, &response);
+            let response = ApiResponse::read(response).await.unwrap();
+            contract.check(operation, status, &response);
         }
     }
 }

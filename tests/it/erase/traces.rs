@@ -57,7 +57,7 @@ async fn everything(app: &App) -> Vec<(String, String)> {
 }
 
 async fn in_redis(app: &App) -> Vec<(String, String)> {
-    let redis = redis::Client::open(app.corner.redis_url.as_str()).unwrap();
+    let redis = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
     let keys: Vec<String> = redis::AsyncCommands::keys(&mut redis, "reading_session:active:*")
         .await

@@ -1,25 +1,23 @@
 //! Erasures during other activity: concurrent commands, kills, dead letters, a NATS
 //! outage, and attempts to overwrite events that are not erased.
 
-use std::time::Duration;
-
 use domain::ReaderId;
 use eventlog::erase;
 use reqwest::Method;
 use serde_json::json;
 use server::config::Role;
-use tests::app::until;
+use tests::app::SETTLE;
 use tests::process::{Process, command};
 use tests::reader::id;
-use tests::{App, Reader, Stack, app, check, stream, unknown};
+use tests::{App, Reader, Stack, app, future_events, invariants, scaled, stream, until};
 use uuid::Uuid;
 
-use super::{EVENTS, write_sessions, overwritten};
+use super::{EVENTS, overwritten, write_sessions};
 
 #[tokio::test]
 async fn concurrent_update_is_erased_or_returns_404() {
     let app = App::start().await;
-    let other = app.beside(&[Role::Api]).await;
+    let other = app.alongside(&[Role::Api]).await;
     for _ in 0..10 {
         let reader = app.reader();
         let session = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -36,14 +34,21 @@ async fn concurrent_update_is_erased_or_returns_404() {
         };
         let erasing = async {
             // Erase in the middle of the updates.
-            while reader.session(session).await.ok()["version"].as_i64() < Some(5) {}
+            until("five events of the session", SETTLE, async || {
+                reader.session(session).await.ok()["version"].as_i64() >= Some(5)
+            })
+            .await;
             reader.erase().await.ok()
         };
-        let (here, there, erased) = tokio::join!(
-            updating(reader.clone()),
-            updating(reader.at(&other.url)),
-            erasing
-        );
+        let all = async {
+            tokio::join!(
+                updating(reader.clone()),
+                updating(reader.at(&other.url)),
+                erasing
+            )
+        };
+        let all = tokio::time::timeout(scaled(2 * SETTLE), all).await;
+        let (here, there, erased) = all.expect("updates fail after the erasure");
         assert_eq!(erased["sessions"], 1);
         // The start, the accepted updates, and the erasure.
         let last: i64 =
@@ -56,19 +61,19 @@ async fn concurrent_update_is_erased_or_returns_404() {
         let erasure = overwritten(&app, &reader).await;
         assert_eq!(erasure.events, last - 1);
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
     other.stop().await;
 }
 
 #[tokio::test]
 async fn killed_erasure_is_finished_by_the_next_process() {
-    let stack = Stack::own().await;
-    let corner = stack.corner().await;
-    let pool = app::pool(&corner).await;
-    let process = Process::start(&corner).await;
-    let reader = Reader::of(Uuid::new_v4()).at(&process.url);
+    let stack = Stack::dedicated().await;
+    let env = stack.new_env().await;
+    let pool = app::pool(&env).await;
+    let process = Process::start(&env).await;
+    let reader = Reader::with_id(Uuid::new_v4()).at(&process.url);
     let sessions = write_sessions(&reader, "Erika").await;
-    app::settled(&pool, &corner).await;
+    app::settled(&pool, &env).await;
 
     // The overwrite of events waits for this lock.
     let mut lock = pool.begin().await.unwrap();
@@ -89,23 +94,21 @@ async fn killed_erasure_is_finished_by_the_next_process() {
     let left = erase::left(&pool, reader_id).await.unwrap();
     assert_eq!(left, EVENTS);
 
-    let process = Process::start(&corner).await;
+    let process = Process::start(&env).await;
     let reader = reader.at(&process.url);
     let _ = reader.session(sessions[0]).await.problem(404);
-    for _ in 0..2_000 {
-        if erase::left(&pool, reader_id).await.unwrap() == 0 {
-            app::settled(&pool, &corner).await;
-            check::all(&pool, &corner).await;
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the erasure was not finished");
+    until("the erasure is finished", 2 * SETTLE, async || {
+        erase::left(&pool, reader_id).await.unwrap() == 0
+    })
+    .await;
+    app::settled(&pool, &env).await;
+    invariants::check_env(&pool, &env).await;
 }
 
 /// Waits until events are being overwritten, or no longer are.
 async fn wait_for_overwrite(pool: &sqlx::PgPool, wanted: bool) {
-    for _ in 0..2_000 {
+    let what = format!("overwriting events: {wanted}");
+    until(&what, 2 * SETTLE, async || {
         let writes: bool = sqlx::query_scalar(
             "select exists (
                 select from pg_stat_activity
@@ -116,12 +119,9 @@ async fn wait_for_overwrite(pool: &sqlx::PgPool, wanted: bool) {
         .fetch_one(pool)
         .await
         .unwrap();
-        if writes == wanted {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("overwriting events: {}, expected {wanted}", !wanted);
+        writes == wanted
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -132,9 +132,9 @@ async fn erasure_removes_dead_letters_and_is_not_blocked_by_them() {
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let _ = reader.update(session, 10.0).await.ok();
     let discarded = id(&reader.start(Uuid::new_v4()).await.ok());
-    let waiting = unknown::append(&app.pool, session).await;
-    let _ = unknown::follow(&app.pool, session).await;
-    let parked = unknown::append(&app.pool, discarded).await;
+    let waiting = future_events::append_unreadable(&app.pool, session).await;
+    let _ = future_events::append_readable(&app.pool, session).await;
+    let parked = future_events::append_unreadable(&app.pool, discarded).await;
     app.settled().await;
     let dead_letters = async || -> i64 {
         sqlx::query_scalar("select count(*) from dead_letters")
@@ -155,20 +155,20 @@ async fn erasure_removes_dead_letters_and_is_not_blocked_by_them() {
     app.settled().await;
     assert_eq!(dead_letters().await, 0);
     let _ = overwritten(&app, &reader).await;
-    check::everything(&app).await;
+    invariants::check(&app).await;
     for projection in ["history", "daily_stats"] {
-        let replayed = command(&app.corner)
+        let replayed = command(&app.env)
             .args(["replay", projection, "--restart"])
             .status();
         assert!(replayed.await.unwrap().success());
     }
     assert_eq!(dead_letters().await, 0);
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
 async fn only_erased_events_can_be_overwritten() {
-    let app = App::with(|settings| settings.roles = vec![Role::Api]).await;
+    let app = App::with_settings(|settings| settings.roles = vec![Role::Api]).await;
     let (reader, other) = (app.reader(), app.reader());
     let erased = id(&reader.start(Uuid::new_v4()).await.ok());
     let kept = id(&other.start(Uuid::new_v4()).await.ok());
@@ -225,7 +225,7 @@ async fn only_erased_events_can_be_overwritten() {
 
 #[tokio::test]
 async fn operator_erases_a_reader_after_confirmation() {
-    let app = App::with(|settings| {
+    let app = App::with_settings(|settings| {
         settings.roles = vec![Role::Api, Role::Relay, Role::Projections];
     })
     .await;
@@ -234,7 +234,7 @@ async fn operator_erases_a_reader_after_confirmation() {
         let id = reader.id.to_string();
         let mut arguments = vec!["reader", "erase", &id];
         arguments.extend(more);
-        let output = command(&app.corner).args(arguments).output().await.unwrap();
+        let output = command(&app.env).args(arguments).output().await.unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(text).unwrap())
     };
@@ -266,12 +266,12 @@ async fn operator_erases_a_reader_after_confirmation() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("1 sessions of reader"), "{text}");
     assert_eq!(reader.active().await.ok(), json!(null));
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
 async fn events_erased_in_a_nats_outage_are_published_overwritten() {
-    let app = App::on(Stack::own().await).await;
+    let app = App::on(Stack::dedicated().await).await;
     let (reader, other) = (app.reader(), app.reader());
     let session = id(&other.start(Uuid::new_v4()).await.ok());
     app.settled().await;
@@ -287,14 +287,14 @@ async fn events_erased_in_a_nats_outage_are_published_overwritten() {
     assert_eq!(reader.erase().await.status, 202);
     let _ = overwritten(&app, &reader).await;
     // The relay abandons its current batch and stops leading.
-    until("the relay stops leading", async || {
+    until("the relay stops leading", 2 * SETTLE, async || {
         app.metrics().await.count("reading_sessions_relay_leads") == 0
     })
     .await;
 
     app.stack.servers.lock().await.nats.start().await.unwrap();
-    check::everything(&app).await;
-    let published = stream::read_all(&app.corner).await;
+    invariants::check(&app).await;
+    let published = stream::read_all(&app.env).await;
     assert!(published.len() > 600);
     for published in published {
         let event = published.event.to_string();

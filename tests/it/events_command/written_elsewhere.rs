@@ -4,7 +4,7 @@ use domain::{SessionId, Timestamp};
 use eventlog::read;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tests::{Stack, app, check};
+use tests::{Stack, app, invariants};
 use uuid::Uuid;
 
 use super::{ALL, ids, lines};
@@ -29,8 +29,8 @@ async fn insert(pool: &PgPool, version: &str, payload: &str, at: Timestamp) -> S
 
 #[tokio::test]
 async fn undecodable_events_are_printed_and_marked() {
-    let corner = Stack::shared().await.corner().await;
-    let pool = app::pool(&corner).await;
+    let env = Stack::shared().await.new_env().await;
+    let pool = app::pool(&env).await;
     let reader = Uuid::new_v4();
     let now = eventlog::clock::now();
     let future = json!({ "reader_id": reader, "mood": "cheerful" }).to_string();
@@ -40,16 +40,16 @@ async fn undecodable_events_are_printed_and_marked() {
         insert(&pool, "1", "{\n\"unknown\": 1e999}", now).await,
         insert(&pool, "1", good, now).await,
     ];
-    assert_eq!(ids(&corner, &ALL).await, written);
+    assert_eq!(ids(&env, &ALL).await, written);
     let owned = ids(
-        &corner,
+        &env,
         &[&ALL[..], &["--reader", &reader.to_string()]].concat(),
     )
     .await;
     assert_eq!(owned, written[..1]);
 
     let all = [&ALL[..], &["-o", "json"]].concat();
-    let printed = lines(&corner, &all).await;
+    let printed = lines(&env, &all).await;
     let parsed = |n: usize| serde_json::from_str::<Value>(&printed[n]).unwrap();
     let future = parsed(0);
     let reason = &future["undecodable"];
@@ -66,7 +66,7 @@ async fn undecodable_events_are_printed_and_marked() {
     }
     assert_eq!(parsed(2).get("undecodable"), None);
 
-    let text = lines(&corner, &ALL).await;
+    let text = lines(&env, &ALL).await;
     assert_eq!(text.len(), 3);
     assert!(
         text[0].contains("NOT DECODED") && text[0].contains("cheerful"),
@@ -79,8 +79,8 @@ async fn undecodable_events_are_printed_and_marked() {
 
 #[tokio::test]
 async fn since_starts_at_the_first_event_after_that_time() {
-    let corner = Stack::shared().await.corner().await;
-    let pool = app::pool(&corner).await;
+    let env = Stack::shared().await.new_env().await;
+    let pool = app::pool(&env).await;
     assert_eq!(
         read::before_time(&pool, Timestamp::MIN_UTC).await.unwrap(),
         0
@@ -97,7 +97,7 @@ async fn since_starts_at_the_first_event_after_that_time() {
         let at = now - chrono::TimeDelta::minutes(minute);
         insert(&pool, "1", "{}", at).await;
     }
-    let log = check::log(&pool).await;
+    let log = invariants::read_log(&pool).await;
     let times = minutes
         .iter()
         .flat_map(|minute| [*minute, minute - 1, minute + 1]);
@@ -112,8 +112,8 @@ async fn since_starts_at_the_first_event_after_that_time() {
     let hour_ago = (now - chrono::TimeDelta::hours(1)).to_rfc3339();
     for since in ["1h", "60m", &hour_ago] {
         let arguments = ["tail", "--since", since, "--until-end"];
-        assert_eq!(ids(&corner, &arguments).await, expected, "{since}");
+        assert_eq!(ids(&env, &arguments).await, expected, "{since}");
     }
     let arguments = ["tail", "--since", "30s", "--until-end"];
-    assert!(ids(&corner, &arguments).await.is_empty());
+    assert!(ids(&env, &arguments).await.is_empty());
 }
