@@ -8,7 +8,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// What a crate may use. Dev-dependencies do not count, since they are never shipped.
+/// The dependencies a crate may have. Dev-dependencies do not count: they are never
+/// shipped.
 struct Rule {
     name: &'static str,
     /// The crates of the workspace that it may depend on.
@@ -171,7 +172,6 @@ fn api_and_server_contain_no_sql() {
     }
 }
 
-/// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
