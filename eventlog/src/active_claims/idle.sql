@@ -1,5 +1,6 @@
--- By when Postgres wrote the last event, not by the client's time: an app that
--- comes back online tells of what is hours old, and goes on.
+-- Idleness is measured from `recorded_at` of the last event, not from the client's
+-- time. An app that comes back online sends observations that are hours old, and its
+-- session must stay active.
 select reader_id, session_id, last.sequence, last.recorded_at
 from claims
 cross join lateral (
@@ -9,7 +10,7 @@ cross join lateral (
     limit 1
 ) as last
 where ($1::uuid is null or reader_id > $1)
-    -- One that is younger by its id has no older event.
+    -- A session with a later id has only later events.
     and session_id < $2
     and last.recorded_at < $3
 order by reader_id

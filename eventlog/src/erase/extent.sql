@@ -1,5 +1,6 @@
--- A reader's sessions that are erased, or those that are not. Where a start
--- stands, all events of its session do that are not written over.
+-- Counts a reader's sessions and their events that are not overwritten: erased
+-- sessions if $2 is true, otherwise all others. Sessions are found by their start.
+-- This is complete, because an erasure overwrites the start of a session last.
 select count(*) as "sessions!", coalesce(sum(session.events), 0)::bigint as "events!"
 from (
     select distinct aggregate_id from events

@@ -1,5 +1,5 @@
--- A session has one event at least, so as many sessions as events will do, and
--- one that may be read through.
+-- Returns at most $4 events after sequence $3 of session $2. Each session has at least
+-- one event, so $4 sessions suffice, plus one because session $2 may have no more.
 select global_position, aggregate_id as session_id, events.sequence, event_type, event_version,
     payload::text as "payload!", metadata::text as "metadata!", recorded_at
 from (

@@ -1,8 +1,9 @@
--- Three events are a session: its first, its last, and the last that says where
--- the reader is, since what an event says is absolute. They may be the same. An
--- observation that came late, and moved nothing, says that it is not `applied`. That
--- is found in the text, since Postgres's text cannot hold a NUL and JSON's can; in a
--- string a quote never stands without its backslash.
+-- Three events determine the state of a session, because events contain absolute
+-- values: the first, the last, and the last that moved the position. Two or all of
+-- them may be the same event. A late observation does not move the position; its
+-- payload has `"applied": false`. The query matches this in the text of the payload:
+-- JSON strings may contain NUL, which Postgres cannot convert to text. The match is
+-- exact, because quotes inside a JSON string are escaped.
 select e.global_position as "global_position!", wanted.session_id as "session_id!",
     e.sequence as "sequence!", e.event_type as "event_type!", e.event_version as "event_version!",
     e.payload::text as "payload!", e.metadata::text as "metadata!", e.recorded_at as "recorded_at!"

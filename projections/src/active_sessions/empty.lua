@@ -1,11 +1,12 @@
--- Empties a cache that is to be begun, some keys at a time, and then begins it.
--- KEYS: the projection's. ARGV: the checkpoint that is no good, empty when there
--- is none; that to begin at; a cursor, 0 at first, and how many keys to look at.
--- Returns the next cursor, 0 at the end, and nothing when somebody else has
--- begun it. Meanwhile there is no checkpoint, and so nobody writes.
-local at = redis.call('HGET', KEYS[1], 'checkpoint') or ''
-if at ~= ARGV[1] then return false end
-if at ~= '' then redis.call('DEL', KEYS[1]) end
+-- Removes all entries, some keys per call, and then initialises the cache. KEYS: the
+-- projection's key. ARGV: the invalid checkpoint, or an empty string if there is none;
+-- the checkpoint to start from; the SCAN cursor, initially 0; the number of keys to
+-- scan. Returns the next cursor, or 0 at the end. Returns false if another process
+-- has initialised the cache. Until the end there is no checkpoint, so no worker
+-- writes.
+local checkpoint = redis.call('HGET', KEYS[1], 'checkpoint') or ''
+if checkpoint ~= ARGV[1] then return false end
+if checkpoint ~= '' then redis.call('DEL', KEYS[1]) end
 local page = redis.call('SCAN', ARGV[3], 'MATCH', 'reading_session:active:*', 'COUNT', ARGV[4])
 if #page[2] > 0 then redis.call('UNLINK', unpack(page[2])) end
 if page[1] == '0' then

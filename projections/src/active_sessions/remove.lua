@@ -1,6 +1,6 @@
--- Removes entries that are not as the log has them, if they still are as they
--- were seen. KEYS: one key a reader. ARGV: the version seen of each. Returns how
--- many were removed.
+-- Removes entries that differ from the log, unless they have changed since they were
+-- read. KEYS: one key per reader. ARGV: the version that was read from each. Returns
+-- the number of removed entries.
 local removed = 0
 for i = 1, #KEYS do
     if redis.call('HGET', KEYS[i], 'version') == ARGV[i] then

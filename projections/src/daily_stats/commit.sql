@@ -1,5 +1,6 @@
--- One step of the projection, atomic because it is one statement: nothing is
--- written unless the checkpoint was where the step begins, of the same replay.
+-- Commits a batch of the projection. A single statement makes it atomic: it writes
+-- nothing unless the checkpoint is at the start of the batch ($2) and the number of
+-- replays is unchanged ($18).
 with moved as (
     update checkpoints
     set global_position = $3, moved_at = clock_timestamp()
@@ -46,7 +47,7 @@ readers as (
         time_zone_position = greatest(d.time_zone_position, excluded.time_zone_position),
         long_sessions = d.long_sessions + excluded.long_sessions,
         ended_sessions = d.ended_sessions + excluded.ended_sessions
-    -- A row that was not there before has no transaction that locked it.
+    -- `xmax` is 0 for an inserted row; for an updated row it is this transaction.
     returning day, (xmax = 0)::int as new
 ),
 counted as (

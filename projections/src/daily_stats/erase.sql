@@ -1,5 +1,5 @@
--- Readers who are erased leave, and what the days of all readers have of them.
--- Before the statement of the step, and in its transaction.
+-- Removes erased readers, and subtracts them from the days of all readers. It runs
+-- before commit.sql, in the same transaction.
 with gone as (
     delete from reader_days where reader_id = any ($1::uuid[])
     returning day, sessions, active_ms, progress, long_sessions, ended_sessions

@@ -1,4 +1,5 @@
--- The old days and hours of some readers, and the last of these.
+-- Deletes the days and hours before $2 of the next $3 readers after $1. Returns the
+-- number of deleted rows and the last of these readers.
 with readers as (
     select distinct reader_id from read.reader_days
     where reader_id > $1

@@ -1,5 +1,6 @@
--- One step of the projection, atomic because it is one statement: nothing is
--- written unless the checkpoint was where the step begins, of the same replay.
+-- Commits a batch of the projection. A single statement makes it atomic: it writes
+-- nothing unless the checkpoint is at the start of the batch ($2) and the number of
+-- replays is unchanged ($32).
 with moved as (
     update checkpoints
     set global_position = $3, moved_at = clock_timestamp()
@@ -19,7 +20,7 @@ started as (
         $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::int[], $22::text[]
     ) as s (session_id)
     where exists (select from moved)
-        -- What has left the history stays out.
+        -- Retention has removed earlier sessions; they are not inserted again.
         and s.session_id >= (select history_from from retention where one)
     returning reader_id, book_id
 ),
@@ -41,7 +42,7 @@ changed as (
         position = coalesce(c.position, history.position),
         furthest_position = c.furthest_position,
         end_reason = c.end_reason,
-        -- A new observation brings its own locator, or none.
+        -- A new observation replaces the locator, even if it has none.
         locator = case when c.position is null then history.locator else c.locator end
     from unnest(
         $23::text[], $24::bigint[], $25::timestamptz[], $26::timestamptz[], $27::bigint[],

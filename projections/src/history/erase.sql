@@ -1,5 +1,5 @@
--- Sessions that are erased leave, and what the totals have of them. Before the
--- statement of the step, and in its transaction.
+-- Removes erased sessions, and subtracts them from the totals. It runs before
+-- commit.sql, in the same transaction.
 with gone as (
     delete from history where session_id = any ($1::text[])
     returning reader_id, book_id

@@ -1,5 +1,5 @@
--- A page, and how many sessions there are on all pages. There is a row also when
--- the page is empty. The join promises no order; whoever reads puts it there.
+-- Returns a page and the number of sessions on all pages. An empty page is one row
+-- with that number alone. The join guarantees no order, so the caller sorts the rows.
 select totals.total as "total!", page.*
 from (
     select coalesce(sum(sessions), 0)::bigint as total

@@ -11,7 +11,8 @@ select p.projection, p.paused,
         and coalesce(p.replay_reported_at > clock_timestamp() - interval '5 s', false) as "replaying!"
 from projections as p
 left join checkpoints as c using (projection)
--- The one in Redis is as new as its worker's last report.
+-- The checkpoint of the cache is in Redis; `projections` contains the position that
+-- its worker reported last.
 cross join lateral (select coalesce(c.global_position, p.global_position) as position) as at
 cross join (
     select coalesce(

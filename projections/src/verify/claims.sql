@@ -3,15 +3,15 @@ with later as (
     from events
     where global_position > $1 and event_type in ('SessionStarted', 'SessionEnded', 'SessionErased')
 ),
--- Sessions with an event that cannot be applied: the fold does not know whether
--- they are open.
+-- Sessions with an event that cannot be applied. It is not known whether they are
+-- open, so the comparison omits them.
 unknown as (
     select session_id from dead_letters
     union
     select session_id from later
     where reader_id is null or reader_id !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
 ),
--- `history` is the fold, up to the position.
+-- `history` is the fold of the log up to $1; `later` contains the events after it.
 active as (
     select reader_id, session_id from history where ended_at is null
     union all

@@ -1,16 +1,18 @@
--- Counts calls in a sliding window, each if it may be made.
+-- Counts requests in a sliding window. A request counts only if its limit allows it.
 --
--- The window slides in steps of a sixtieth: a step's calls count until all of
--- them are older than the window. So there are never more than the limit in
--- any window, wherever it begins. One string a client: for each step with calls,
--- oldest first, its number and how many calls there were up to its end, since
--- the string was begun. The first entry has none that count; it says what is to
--- be taken off.
+-- The window moves in steps of a sixtieth of its width. The requests of a step count
+-- until all of them are older than the window, so no window contains more requests
+-- than the limit, wherever it starts.
 --
--- KEYS: the client of each call. ARGV: the window in ms, then for each call how
--- many may be made in a window. Returns for each, in one string of 64-bit numbers,
--- big end first: 1 when it may be made, how many are left, and in how many
--- milliseconds more are left.
+-- Redis stores one string per client, with an entry for each step that has requests,
+-- oldest first. An entry contains the number of the step, and the total of requests
+-- from the creation of the string to the end of that step. The first entry no longer
+-- counts; its total is subtracted from the others.
+--
+-- KEYS: the client of each request. ARGV: the width of the window in milliseconds,
+-- then the limit of each request. Returns one string with three big-endian 64-bit
+-- numbers per request: 1 if it is allowed, else 0; the remaining requests; the
+-- milliseconds until more requests are allowed.
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local ceil, max, sub = math.ceil, math.max, string.sub
 
@@ -21,29 +23,29 @@ local width = tonumber(ARGV[1])
 local length = width / STEPS
 local expiry = width + ceil(length)
 
--- The server's clock: those of the callers differ.
+-- The clock of Redis, because the clocks of API processes differ.
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local step = math.floor(now / length)
 
--- When a step does not count any more.
-local function gone(s)
+-- Milliseconds until a step no longer counts.
+local function expires_in(s)
     return max(1, ceil((s + STEPS + 1) * length - now))
 end
 
 local function count(key, limit)
-    local held = call('GET', key) or NONE
-    -- The first that counts, and what came before it.
-    local _, before = unpack(ENTRY, held)
-    local first, last = SIZE + 1, #held
+    local entries = call('GET', key) or NONE
+    -- The first entry that counts, and the total before it.
+    local _, before = unpack(ENTRY, entries)
+    local first, last = SIZE + 1, #entries
     while first < last do
-        local s, calls = unpack(ENTRY, held, first)
+        local s, calls = unpack(ENTRY, entries, first)
         if s >= step - STEPS then
             break
         end
         before, first = calls, first + SIZE
     end
-    local newest, calls = unpack(ENTRY, held, last - SIZE + 1)
+    local newest, calls = unpack(ENTRY, entries, last - SIZE + 1)
 
     if calls - before < limit then
         if newest >= step then
@@ -51,18 +53,18 @@ local function count(key, limit)
         else
             newest = step
         end
-        held = sub(held, first - SIZE, last) .. pack(ENTRY, newest, calls + 1)
-        call('SET', key, held, 'PX', expiry)
-        return 1, limit - (calls + 1 - before), gone((unpack(ENTRY, held, SIZE + 1)))
+        entries = sub(entries, first - SIZE, last) .. pack(ENTRY, newest, calls + 1)
+        call('SET', key, entries, 'PX', expiry)
+        return 1, limit - (calls + 1 - before), expires_in((unpack(ENTRY, entries, SIZE + 1)))
     end
 
-    -- When so many are gone that one more may come; more than one must go where
-    -- the limit was lowered.
+    -- Wait until enough steps have expired to allow one more request. A limit that was
+    -- lowered may require several.
     local wait = 1
     for at = first, last, SIZE do
-        local s, upto = unpack(ENTRY, held, at)
-        wait = gone(s)
-        if calls - upto < limit then
+        local s, total = unpack(ENTRY, entries, at)
+        wait = expires_in(s)
+        if calls - total < limit then
             break
         end
     end
