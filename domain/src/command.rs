@@ -1,34 +1,36 @@
-//! What a reader's app asks for. Commands say when it happened and when it
-//! arrived; deciding reads no clock.
+//! The commands of client apps. A command contains the client's time, if any,
+//! and its arrival time, so that deciding needs no clock.
 
 use chrono::SubsecRound;
 use chrono_tz::Tz;
 
 use crate::event::{Book, DeviceType, EndReason};
-use crate::ids::{MAX_CLOCK_LEAD, MAX_ID_AGE};
+use crate::ids::{MAX_CLIENT_TIME_AGE, MAX_CLIENT_TIME_LEAD};
 use crate::{BookId, Position, ReaderId, SessionError, Timestamp};
 
-/// When something happened, by the client's clock where it said so.
+/// The time of a command, by the client's clock and by the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occurrence {
-    /// The client's time; `None` when it gave none.
+    /// The client's time, never later than `received`; `None` if the client
+    /// sent none.
     pub client: Option<Timestamp>,
-    /// When the command arrived, by the server's clock.
+    /// The arrival time of the command, by the server's clock.
     pub received: Timestamp,
 }
 
 impl Occurrence {
-    /// Checks a client's time against the server's. Both are cut to the
-    /// millisecond, and a client's clock that runs ahead is held back to the
-    /// moment of arrival: otherwise it would outdate every later observation.
+    /// Checks the client's time against the server's and truncates both to the
+    /// millisecond. A client's time after the arrival becomes the arrival time:
+    /// otherwise later observations would look older than this one.
     ///
     /// # Errors
-    /// [`SessionError::OccurredAt`] when the client's time is more than 30
-    /// days old or more than 24 hours ahead.
+    /// [`SessionError::OccurredAt`] if the client's time is more than
+    /// [`MAX_CLIENT_TIME_AGE`] before or [`MAX_CLIENT_TIME_LEAD`] after
+    /// `received`.
     pub fn new(client: Option<Timestamp>, received: Timestamp) -> Result<Self, SessionError> {
         let received = received.trunc_subsecs(3);
         if let Some(at) = client
-            && (at < received - MAX_ID_AGE || at > received + MAX_CLOCK_LEAD)
+            && (at < received - MAX_CLIENT_TIME_AGE || at > received + MAX_CLIENT_TIME_LEAD)
         {
             return Err(SessionError::OccurredAt);
         }
@@ -38,66 +40,84 @@ impl Occurrence {
         })
     }
 
-    /// The client's time, else the time of arrival.
+    /// The client's time, or the arrival time if there is none.
     #[must_use]
     pub fn at(self) -> Timestamp {
         self.client.unwrap_or(self.received)
     }
 }
 
-/// Begin to read.
+/// Starts a session.
 #[derive(Clone, Debug)]
 pub struct StartSession {
-    /// Who reads.
     pub reader_id: ReaderId,
-    /// What is read.
     pub book_id: BookId,
-    /// Where reading starts.
     pub position: Position,
-    /// The kind of device.
     pub device_type: Option<DeviceType>,
-    /// The device, as the app names it.
+    /// The device's id in the app's own format.
     pub device_id: Option<String>,
-    /// The reader's zone; decides what a reading day is. UTC when unknown.
+    /// The zone of the reader's calendar days; UTC if it is unknown.
     pub time_zone: Tz,
-    /// The exact place, opaque to the service.
+    /// The exact place in the app's own format, for example an EPUB CFI.
     pub locator: Option<String>,
-    /// What the app knows about the book.
     pub book: Option<Book>,
-    /// When.
     pub occurred: Occurrence,
 }
 
-/// The reader is at this place.
+/// Records the reader's position.
 #[derive(Clone, Debug)]
 pub struct UpdatePosition {
-    /// The place.
     pub position: Position,
-    /// The exact place, opaque to the service.
+    /// The exact place in the app's own format, for example an EPUB CFI.
     pub locator: Option<String>,
-    /// When.
     pub occurred: Occurrence,
 }
 
-/// Stop reading.
+/// Ends a session.
 #[derive(Clone, Debug)]
 pub struct EndSession {
-    /// The last place; `None` leaves it where it was.
+    /// The final position; `None` keeps the session's latest one.
     pub position: Option<Position>,
-    /// Why.
     pub reason: EndReason,
-    /// When.
     pub occurred: Occurrence,
+}
+
+impl EndSession {
+    /// The command that ends the reader's active session because `start` starts
+    /// another one: a reader has at most one active session.
+    ///
+    /// The superseded session keeps its latest position. It ends when the new
+    /// session starts, but not before its own latest observation. A repeated
+    /// start of an existing session supersedes nothing.
+    #[must_use]
+    pub fn superseded_by(start: &StartSession) -> Self {
+        Self {
+            position: None,
+            reason: EndReason::Superseded,
+            occurred: start.occurred,
+        }
+    }
+
+    /// The command that ends an idle session at the time of its latest
+    /// observation, so that the idle period adds no reading time.
+    #[must_use]
+    pub fn idle_since(latest_observation: Timestamp) -> Self {
+        Self {
+            position: None,
+            reason: EndReason::Idle,
+            occurred: Occurrence {
+                client: Some(latest_observation),
+                received: latest_observation,
+            },
+        }
+    }
 }
 
 /// A command for one reading session.
 #[derive(Clone, Debug)]
 pub enum SessionCommand {
-    /// Begin to read.
     Start(StartSession),
-    /// The reader is at this place.
     UpdatePosition(UpdatePosition),
-    /// Stop reading.
     End(EndSession),
 }
 
@@ -115,11 +135,11 @@ mod tests {
 
     #[rstest]
     #[case::now(TimeDelta::zero(), true)]
-    #[case::thirty_days_old(-MAX_ID_AGE, true)]
-    #[case::older(-MAX_ID_AGE - MS, false)]
-    #[case::a_day_ahead(MAX_CLOCK_LEAD, true)]
-    #[case::further_ahead(MAX_CLOCK_LEAD + MS, false)]
-    fn a_clients_time_is_a_recent_one(#[case] offset: TimeDelta, #[case] accepted: bool) {
+    #[case::at_the_maximum_age(-MAX_CLIENT_TIME_AGE, true)]
+    #[case::above_the_maximum_age(-MAX_CLIENT_TIME_AGE - MS, false)]
+    #[case::at_the_maximum_lead(MAX_CLIENT_TIME_LEAD, true)]
+    #[case::above_the_maximum_lead(MAX_CLIENT_TIME_LEAD + MS, false)]
+    fn client_time_out_of_range_is_refused(#[case] offset: TimeDelta, #[case] accepted: bool) {
         let occurrence = Occurrence::new(Some(now() + offset), now());
         assert_eq!(occurrence.is_ok(), accepted);
         if !accepted {
@@ -128,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_runs_ahead_is_held_back_to_the_arrival() {
+    fn client_time_in_the_future_becomes_the_arrival_time() {
         let occurrence = Occurrence::new(Some(now() + TimeDelta::hours(3)), now()).unwrap();
         assert_eq!(occurrence.client, Some(now()));
         assert_eq!(occurrence.at(), now());
     }
 
     #[test]
-    fn a_client_that_read_offline_keeps_its_time() {
+    fn client_time_in_the_past_is_kept() {
         let then = now() - TimeDelta::days(3);
         let occurrence = Occurrence::new(Some(then), now()).unwrap();
         assert_eq!(occurrence.at(), then);
@@ -143,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_clients_time_the_arrival_counts() {
+    fn missing_client_time_falls_back_to_the_arrival_time() {
         let occurrence = Occurrence::new(None, now()).unwrap();
         assert_eq!(occurrence.client, None);
         assert_eq!(occurrence.at(), now());
     }
 
     #[test]
-    fn times_are_cut_to_the_millisecond() {
+    fn times_are_truncated_to_the_millisecond() {
         let part = TimeDelta::nanoseconds(999_999);
         let occurrence = Occurrence::new(Some(now() - MS + part), now() + part).unwrap();
         assert_eq!(occurrence.client, Some(now() - MS));

@@ -1,31 +1,37 @@
-//! Why a command is refused. A refused command leaves no event.
+//! The errors of the domain. A refused command produces no event.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Why a command is refused.
+/// The reason why a command or a value was refused.
+///
+/// The event log stores the serialized variants in the responses that it keeps
+/// for idempotency keys: keep their names.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionError {
-    /// There is no such session, or it is another reader's.
+    /// The session does not exist, was erased or belongs to another reader.
     #[error("Reading session not found")]
     NotFound,
-    /// A session that was started cannot be started otherwise.
+    /// A start used the id of a session that has another reader, book or start
+    /// position, or that was erased.
     #[error("This session id is already in use")]
     AlreadyStarted,
-    /// A position came after the end.
+    /// A position update arrived for an ended session.
     #[error("Cannot update inactive session")]
     Inactive,
-    /// An end came after the end.
+    /// An end arrived for an ended session.
     #[error("Session already ended")]
     AlreadyEnded,
-    /// Not a position in a book.
+    /// The position is not a number from 0 to 100.
     #[error("A position is a number from 0 to 100")]
     Position,
-    /// Not an id that a client may give a session.
-    #[error("A session id is a UUIDv7 made within the last 30 days and at most 24 hours ahead")]
+    /// The client's session id is not a `UUIDv7`, or its time is out of range.
+    #[error(
+        "A session id must be a UUIDv7 whose time is at most 30 days ago and at most 24 hours from now"
+    )]
     SessionId,
-    /// A time that a client's clock cannot mean.
-    #[error("A time lies within the last 30 days and at most 24 hours ahead")]
+    /// The client's time is out of range.
+    #[error("A time must be at most 30 days ago and at most 24 hours from now")]
     OccurredAt,
 }

@@ -1,6 +1,12 @@
-//! What happened. Events carry what was decided, so that a projection needs
-//! no state besides its own table: an update says how much active time it
-//! adds and since when, and every event says where the session stands after it.
+//! The events of a reading session.
+//!
+//! An event contains what the command decided, so that a projection needs no
+//! state besides its own table. Every event contains the session's state after
+//! it. Updates and ends also contain the active time that they add and the start
+//! of that interval.
+//!
+//! The doc comments of the types that derive `JsonSchema` are published as
+//! descriptions in `nats/schemas`: write them for analytics consumers.
 
 use chrono_tz::Tz;
 use cqrs_es::DomainEvent;
@@ -9,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BookId, Position, ReaderId, Timestamp};
 
-/// The kind of device read on.
+/// The kind of device on which the reader reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceType {
@@ -17,12 +23,12 @@ pub enum DeviceType {
     Mobile,
     /// A tablet.
     Tablet,
-    /// A computer.
+    /// A desktop or laptop computer.
     Desktop,
 }
 
 impl DeviceType {
-    /// As it is written in events and tables.
+    /// The name in events and tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,7 +38,7 @@ impl DeviceType {
         }
     }
 
-    /// Reads what [`DeviceType::as_str`] writes.
+    /// The inverse of [`DeviceType::as_str`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Mobile, Self::Tablet, Self::Desktop]
@@ -41,20 +47,20 @@ impl DeviceType {
     }
 }
 
-/// Why a session ended.
+/// The reason why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndReason {
-    /// The reader stopped.
+    /// The reader ended the session.
     Finished,
     /// The reader started another session.
     Superseded,
-    /// Nothing was heard of the session for too long.
+    /// The service ended the session after a period without events.
     Idle,
 }
 
 impl EndReason {
-    /// As it is written in events and tables.
+    /// The name in events and tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -64,7 +70,7 @@ impl EndReason {
         }
     }
 
-    /// Reads what [`EndReason::as_str`] writes.
+    /// The inverse of [`EndReason::as_str`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Finished, Self::Superseded, Self::Idle]
@@ -73,127 +79,121 @@ impl EndReason {
     }
 }
 
-/// What the app knows about a book.
+/// Details of a book, as the client app sent them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Book {
-    /// Its title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Its author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
-    /// Its length in pages.
+    /// The number of pages in the book.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_pages: Option<u32>,
 }
 
-/// A reader began to read.
+/// A reader started a reading session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionStarted {
-    /// Who.
     pub reader_id: ReaderId,
-    /// What.
     pub book_id: BookId,
-    /// When.
+    /// The start time: the client's time, or the arrival time at the service if the client sent none.
     pub started_at: Timestamp,
-    /// Where in the book.
+    /// The position at the start of the session.
     pub position: Position,
-    /// The kind of device.
+    /// The kind of device on which the reader reads, if the client sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_type: Option<DeviceType>,
-    /// The device, as the app names it.
+    /// The device's id in the client app's own format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// The reader's IANA time zone; UTC when it is left out.
+    /// The reader's IANA time zone, which determines the reader's calendar days. UTC if absent.
     #[serde(default = "utc", skip_serializing_if = "is_utc")]
     #[schemars(with = "String")]
     pub time_zone: Tz,
-    /// The exact place, opaque.
+    /// The exact place in the book in the client app's own format, for example an EPUB CFI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locator: Option<String>,
-    /// The book, as the app knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub book: Option<Book>,
 }
 
-/// A reader was seen at a position.
+/// The service recorded the reader's position at a point in time: an observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PositionUpdated {
-    /// Who.
     pub reader_id: ReaderId,
-    /// When.
+    /// The time of the observation: the client's time if it sent one.
+    /// Otherwise the arrival time at the service, but not before `previous_at`.
     pub occurred_at: Timestamp,
-    /// Where in the book.
+    /// The observed position.
     pub position: Position,
-    /// The exact place, opaque.
+    /// The exact place in the book in the client app's own format, for example an EPUB CFI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locator: Option<String>,
-    /// Whether this became the latest position; `false` for an observation
-    /// that is older than one already known.
+    /// Whether `position` became the session's latest position.
+    /// `false` if the session already had this observation or a newer one.
+    /// If two client times are equal, the observation with the further position counts as newer.
     pub applied: bool,
-    /// When the latest observation before this one was.
+    /// The time of the session's latest observation before this event.
     pub previous_at: Timestamp,
-    /// The latest position before this one.
+    /// The session's latest position before this event.
     pub previous_position: Position,
-    /// Active time that this observation adds, in milliseconds, from
-    /// `previous_at` on.
+    /// The active reading time that this event adds, in milliseconds, counted from `previous_at`.
+    /// It is limited by the service's setting `ACTIVE_GAP` (two minutes by default), and is 0 if `applied` is `false`.
     pub credited_ms: i64,
-    /// Active time of the session so far, in milliseconds.
+    /// The active reading time of the session so far, in milliseconds, including `credited_ms`.
     pub active_ms: i64,
-    /// The furthest position so far.
+    /// The furthest position of the session so far. Observations that were not applied count too.
     pub furthest_position: Position,
-    /// The reader's IANA time zone; UTC when it is left out.
+    /// The reader's IANA time zone, which determines the reader's calendar days. UTC if absent.
     #[serde(default = "utc", skip_serializing_if = "is_utc")]
     #[schemars(with = "String")]
     pub time_zone: Tz,
 }
 
-/// A session came to its end.
+/// A session ended. This event summarizes the whole session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionEnded {
-    /// Who.
     pub reader_id: ReaderId,
-    /// What.
     pub book_id: BookId,
-    /// Why.
     pub reason: EndReason,
-    /// When reading began.
+    /// The start time of the session.
     pub started_at: Timestamp,
-    /// When it ended.
+    /// The end time of the session, never before `previous_at`.
     pub ended_at: Timestamp,
-    /// How long the session was open, in milliseconds: from `started_at` to
-    /// `ended_at`. Since version 2.
+    /// The time from `started_at` to `ended_at`, in milliseconds. Version 1 of this event does not contain it.
     pub elapsed_ms: i64,
-    /// Where reading began.
+    /// The position at the start of the session.
     pub start_position: Position,
-    /// Where it ended.
+    /// The position at the end of the session.
     pub position: Position,
-    /// The exact place, opaque.
+    /// The exact place of `position` in the client app's own format, for example an EPUB CFI.
+    /// Present only if `position` equals `previous_position` and the latest observation had a locator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locator: Option<String>,
-    /// When the latest observation before the end was.
+    /// The time of the session's latest observation before the end.
     pub previous_at: Timestamp,
-    /// The latest position before the end.
+    /// The session's latest position before the end.
     pub previous_position: Position,
-    /// Active time that the end adds, in milliseconds, from `previous_at` on.
+    /// The active reading time that the end adds, in milliseconds, counted from `previous_at`.
+    /// It is limited by the service's setting `ACTIVE_GAP` (two minutes by default).
     pub credited_ms: i64,
-    /// Active time of the whole session, in milliseconds.
+    /// The active reading time of the whole session, in milliseconds, including `credited_ms`.
     pub active_ms: i64,
-    /// The furthest position of the session.
+    /// The furthest position of the session. Observations that were not applied count too.
     pub furthest_position: Position,
-    /// The reader's IANA time zone; UTC when it is left out.
+    /// The reader's IANA time zone, which determines the reader's calendar days. UTC if absent.
     #[serde(default = "utc", skip_serializing_if = "is_utc")]
     #[schemars(with = "String")]
     pub time_zone: Tz,
 }
 
-/// A reader's data was erased. Nothing is known of the session any more, and
-/// what events before this one said is written over in the log.
+/// The reader's data was erased, including this session.
+/// Consumers must erase their own data about the session too.
+/// In the log, copies of this event overwrite the session's earlier events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionErased {
-    /// Whose.
     pub reader_id: ReaderId,
-    /// When.
+    /// The time of the erasure request.
     pub erased_at: Timestamp,
 }
 
@@ -201,18 +201,14 @@ pub struct SessionErased {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum SessionEvent {
-    /// A reader began to read.
     SessionStarted(SessionStarted),
-    /// A reader was seen at a position.
     PositionUpdated(PositionUpdated),
-    /// A session came to its end.
     SessionEnded(SessionEnded),
-    /// A reader's data was erased.
     SessionErased(SessionErased),
 }
 
 impl SessionEvent {
-    /// The names of all events, as [`SessionEvent::name`] gives them.
+    /// The names of all events, as [`Self::name`] returns them.
     pub const NAMES: [&'static str; 4] = [
         "SessionStarted",
         "PositionUpdated",
@@ -220,25 +216,24 @@ impl SessionEvent {
         "SessionErased",
     ];
 
-    /// The versions that these are written in, in the same order. A version
-    /// changes when a reader of the one before would miss something; what the
-    /// log holds of it stays as it is.
+    /// The current versions of all events, in the order of [`Self::NAMES`]. An
+    /// optional field needs no new version; any other change of an event does.
+    /// Events in the log keep the version in which they were written.
     pub const VERSIONS: [&'static str; 4] = ["1", "1", "2", "1"];
 
-    /// The event's name.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        Self::NAMES[self.kind()]
+        Self::NAMES[self.index()]
     }
 
-    /// The version that the event is written in.
+    /// The version in which a new event of this kind is written.
     #[must_use]
     pub fn version(&self) -> &'static str {
-        Self::VERSIONS[self.kind()]
+        Self::VERSIONS[self.index()]
     }
 
-    /// Its place in the tables above.
-    fn kind(&self) -> usize {
+    /// The index into [`Self::NAMES`] and [`Self::VERSIONS`].
+    fn index(&self) -> usize {
         match self {
             Self::SessionStarted(_) => 0,
             Self::PositionUpdated(_) => 1,
@@ -247,7 +242,6 @@ impl SessionEvent {
         }
     }
 
-    /// Whose session it is.
     #[must_use]
     pub fn reader_id(&self) -> ReaderId {
         match self {
@@ -258,7 +252,7 @@ impl SessionEvent {
         }
     }
 
-    /// When it happened.
+    /// The time at which the event happened, which is not when it was recorded.
     #[must_use]
     pub fn occurred_at(&self) -> Timestamp {
         match self {
@@ -370,20 +364,20 @@ mod tests {
         event
     }
 
-    /// What is in the log stays there: these shapes may gain optional fields
-    /// and change in no other way; any other change makes a version.
+    /// The log keeps its events: these JSON objects may only gain optional
+    /// fields. Any other change needs a new version.
     #[rstest]
     #[case::started(started())]
-    #[case::started_with_the_least(without(
+    #[case::started_without_optional_fields(without(
         started(),
         &["device_type", "device_id", "time_zone", "locator", "book"]
     ))]
     #[case::updated(updated())]
-    #[case::updated_with_the_least(without(updated(), &["locator", "time_zone"]))]
+    #[case::updated_without_optional_fields(without(updated(), &["locator", "time_zone"]))]
     #[case::ended(ended())]
-    #[case::ended_with_the_least(without(ended(), &["locator", "time_zone"]))]
+    #[case::ended_without_optional_fields(without(ended(), &["locator", "time_zone"]))]
     #[case::erased(erased())]
-    fn an_event_is_read_and_written_as_the_log_has_it(#[case] json: Value) {
+    fn event_json_of_the_log_round_trips_unchanged(#[case] json: Value) {
         let event: SessionEvent = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(&event).unwrap(), json);
         assert_eq!(event.name(), json["type"]);
@@ -392,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_a_later_version_may_carry_more() {
+    fn unknown_fields_are_ignored() {
         for mut json in [started(), updated(), ended(), erased()] {
             let event: SessionEvent = serde_json::from_value(json.clone()).unwrap();
             json["mood"] = json!("cheerful");

@@ -1,4 +1,5 @@
-//! Identifiers: UUIDs that cannot be taken for one another.
+//! Identifiers: a UUID type for each kind of entity, so that the compiler
+//! rejects a mix-up.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +11,12 @@ use uuid::Uuid;
 
 use crate::{SessionError, Timestamp};
 
-/// How old a session id made by a client may be: offline reading older than
-/// this has no partition to go to any more.
-pub const MAX_ID_AGE: TimeDelta = TimeDelta::days(30);
+/// The maximum age of a client's time, in a session id or a command: the log may
+/// have no partition for an older session.
+pub const MAX_CLIENT_TIME_AGE: TimeDelta = TimeDelta::days(30);
 
-/// How far ahead a client's clock may be.
-pub const MAX_CLOCK_LEAD: TimeDelta = TimeDelta::hours(24);
+/// How far a client's time may be ahead of the server's.
+pub const MAX_CLIENT_TIME_LEAD: TimeDelta = TimeDelta::hours(24);
 
 macro_rules! uuid_newtype {
     ($(#[$doc:meta])* $name:ident) => {
@@ -25,7 +26,6 @@ macro_rules! uuid_newtype {
         pub struct $name(Uuid);
 
         impl $name {
-            /// The UUID itself.
             #[must_use]
             pub const fn uuid(self) -> Uuid {
                 self.0
@@ -47,16 +47,17 @@ macro_rules! uuid_newtype {
 }
 
 uuid_newtype! {
-    /// Who reads.
+    /// Identifies a reader. The service takes or derives the UUID from the `sub`
+    /// claim of the reader's token.
     ReaderId
 }
 uuid_newtype! {
-    /// What is read.
+    /// Identifies a book. The client app assigns the UUID.
     BookId
 }
 uuid_newtype! {
-    /// One reading session; a `UUIDv7`, so that its time says which monthly
-    /// partition it lives in.
+    /// Identifies a reading session. It is a `UUIDv7`: its time determines the
+    /// monthly partition that stores the session.
     SessionId
 }
 
@@ -73,7 +74,7 @@ impl From<Uuid> for BookId {
 }
 
 impl SessionId {
-    /// A new id whose time is `at`.
+    /// Generates an id with the time `at`.
     #[must_use]
     pub fn at(at: Timestamp) -> Self {
         let seconds = u64::try_from(at.timestamp()).unwrap_or(0);
@@ -82,14 +83,14 @@ impl SessionId {
         Self(Uuid::new_v7(time))
     }
 
-    /// An id of which only the shape is known: to look a session up, not to
-    /// start one.
+    /// Wraps a UUID without any check: for the lookup of a session, not for the
+    /// start of one.
     #[must_use]
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
 
-    /// The time in the id; `None` when it is not a `UUIDv7`.
+    /// The time in the id; `None` if it is not a `UUIDv7`.
     #[must_use]
     pub fn time(self) -> Option<Timestamp> {
         if self.0.get_version_num() != 7 {
@@ -99,15 +100,19 @@ impl SessionId {
         DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
     }
 
-    /// Accepts an id that a client made, at the time `now`.
+    /// Checks an id that a client generated. `now` is the server's time.
     ///
     /// # Errors
-    /// [`SessionError::SessionId`] unless it is a `UUIDv7` whose time is within
-    /// [`MAX_ID_AGE`] before and [`MAX_CLOCK_LEAD`] after `now`.
+    /// [`SessionError::SessionId`] unless it is a `UUIDv7` with a time from
+    /// [`MAX_CLIENT_TIME_AGE`] before to [`MAX_CLIENT_TIME_LEAD`] after `now`.
     pub fn from_client(uuid: Uuid, now: Timestamp) -> Result<Self, SessionError> {
         let id = Self(uuid);
         match id.time() {
-            Some(time) if time >= now - MAX_ID_AGE && time <= now + MAX_CLOCK_LEAD => Ok(id),
+            Some(time)
+                if (now - MAX_CLIENT_TIME_AGE..=now + MAX_CLIENT_TIME_LEAD).contains(&time) =>
+            {
+                Ok(id)
+            }
             _ => Err(SessionError::SessionId),
         }
     }
@@ -127,19 +132,23 @@ mod tests {
     use chrono::TimeZone;
 
     #[test]
-    fn an_id_carries_its_time() {
+    fn session_id_contains_its_time() {
         let at = chrono::Utc.timestamp_millis_opt(1_790_000_000_123).unwrap();
         assert_eq!(SessionId::at(at).time(), Some(at));
     }
 
     #[test]
-    fn a_clients_id_is_a_recent_uuid_v7() {
+    fn client_session_id_must_be_a_recent_uuid_v7() {
         let now = chrono::Utc.timestamp_millis_opt(1_790_000_000_000).unwrap();
         let accepted = |time| SessionId::from_client(SessionId::at(time).uuid(), now).is_ok();
-        assert!(accepted(now - MAX_ID_AGE));
-        assert!(accepted(now + MAX_CLOCK_LEAD));
-        assert!(!accepted(now - MAX_ID_AGE - TimeDelta::milliseconds(1)));
-        assert!(!accepted(now + MAX_CLOCK_LEAD + TimeDelta::milliseconds(1)));
+        assert!(accepted(now - MAX_CLIENT_TIME_AGE));
+        assert!(accepted(now + MAX_CLIENT_TIME_LEAD));
+        assert!(!accepted(
+            now - MAX_CLIENT_TIME_AGE - TimeDelta::milliseconds(1)
+        ));
+        assert!(!accepted(
+            now + MAX_CLIENT_TIME_LEAD + TimeDelta::milliseconds(1)
+        ));
         assert!(SessionId::from_client(Uuid::new_v4(), now).is_err());
         assert!(SessionId::from_client(Uuid::max(), now).is_err());
     }

@@ -1,7 +1,7 @@
-//! Reading sessions as pure decisions.
+//! The rules of reading sessions, as pure functions.
 //!
-//! Everything here is a function of its arguments: nothing reads a clock, a
-//! database or the network. Read the modules in this order.
+//! This crate does no I/O and reads no clock: every result depends on the
+//! arguments alone. The modules are listed in reading order.
 
 pub mod ids;
 pub mod position;
@@ -22,5 +22,5 @@ pub use ids::{BookId, ReaderId, SessionId};
 pub use position::Position;
 pub use session::ReadingSession;
 
-/// A point in time, to the millisecond.
+/// A point in time in UTC. Commands and events have millisecond precision.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -1,21 +1,21 @@
-//! A position in a book: percent read, valid by construction.
+//! A position in a book, valid by construction.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::SessionError;
 
-/// Steps in one percent: positions keep four decimals.
+/// A step is a ten-thousandth of a percent: positions have four decimals.
 const STEPS_PER_PERCENT: i32 = 10_000;
 const MAX_STEPS: i32 = 100 * STEPS_PER_PERCENT;
 
-/// How much of a book lies before the reader, from 0 to 100 percent, with four
-/// decimals. Kept as a whole number of ten-thousandths of a percent, so that
-/// it compares and adds exactly.
+/// A position in a book, as a percentage from 0 to 100 with at most four
+/// decimals. It is stored as a whole number of ten-thousandths of a percent, so
+/// that comparisons and sums are exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[schemars(
     transparent,
-    description = "Percent of the book, with up to four decimals"
+    description = "A position in a book, as a percentage with at most four decimals."
 )]
 pub struct Position(#[schemars(with = "f64", range(min = 0, max = 100))] i32);
 
@@ -23,7 +23,7 @@ impl Position {
     /// The beginning of the book.
     pub const START: Self = Self(0);
 
-    /// From percent; further decimals than the fourth are rounded.
+    /// Creates a position from a percentage, rounded to four decimals.
     ///
     /// # Errors
     /// [`SessionError::Position`] unless `percent` is from 0 to 100.
@@ -38,7 +38,8 @@ impl Position {
         Ok(Self((percent * f64::from(STEPS_PER_PERCENT)).round() as i32))
     }
 
-    /// From ten-thousandths of a percent, as the read tables keep it.
+    /// Creates a position from ten-thousandths of a percent, the unit of the read
+    /// tables.
     ///
     /// # Errors
     /// [`SessionError::Position`] unless `steps` is from 0 to 1,000,000.
@@ -49,22 +50,21 @@ impl Position {
         Ok(Self(steps))
     }
 
-    /// In ten-thousandths of a percent.
+    /// The position in ten-thousandths of a percent.
     #[must_use]
     pub const fn steps(self) -> i32 {
         self.0
     }
 
-    /// In percent.
     #[must_use]
     pub fn percent(self) -> f64 {
         f64::from(self.0) / f64::from(STEPS_PER_PERCENT)
     }
 }
 
-/// Percent from ten-thousandths of a percent, of a difference too.
-#[must_use]
-pub fn percent(steps: i64) -> f64 {
+/// Converts steps to percent. `steps` may be a difference between positions or a
+/// sum of differences.
+fn percent_from_steps(steps: i64) -> f64 {
     #[expect(
         clippy::cast_precision_loss,
         reason = "sums stay far below 2^52 ten-thousandths"
@@ -73,23 +73,20 @@ pub fn percent(steps: i64) -> f64 {
     steps / f64::from(STEPS_PER_PERCENT)
 }
 
-/// Whole percents are written without a decimal point.
 impl Serialize for Position {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serialize_percent(i64::from(self.0), serializer)
     }
 }
 
-/// Writes ten-thousandths of a percent as percent, whole numbers whole.
-///
-/// # Errors
-/// The serializer's own.
+/// Serializes ten-thousandths of a percent as percent. Whole percentages are
+/// serialized without a decimal point.
 pub fn serialize_percent<S: Serializer>(steps: i64, serializer: S) -> Result<S::Ok, S::Error> {
     let unit = i64::from(STEPS_PER_PERCENT);
     if steps % unit == 0 {
         serializer.serialize_i64(steps / unit)
     } else {
-        serializer.serialize_f64(percent(steps))
+        serializer.serialize_f64(percent_from_steps(steps))
     }
 }
 
@@ -111,7 +108,7 @@ mod tests {
     #[case(33.333_333, "33.3333")]
     #[case(99.999_96, "100")]
     #[case(0.000_1, "0.0001")]
-    fn positions_are_written_as_percent(#[case] percent: f64, #[case] json: &str) {
+    fn position_serializes_as_percent_with_four_decimals(#[case] percent: f64, #[case] json: &str) {
         let position = Position::new(percent).unwrap();
         assert_eq!(serde_json::to_string(&position).unwrap(), json);
         assert_eq!(serde_json::from_str::<Position>(json).unwrap(), position);
@@ -123,7 +120,7 @@ mod tests {
     #[case(f64::NAN)]
     #[case(f64::INFINITY)]
     #[case(f64::NEG_INFINITY)]
-    fn positions_outside_the_book_are_refused(#[case] percent: f64) {
+    fn percentage_out_of_range_is_refused(#[case] percent: f64) {
         assert_eq!(Position::new(percent), Err(SessionError::Position));
     }
 
@@ -132,12 +129,12 @@ mod tests {
     #[case(1_000_001)]
     #[case(i32::MIN)]
     #[case(i32::MAX)]
-    fn steps_outside_the_book_are_refused(#[case] steps: i32) {
+    fn steps_out_of_range_are_refused(#[case] steps: i32) {
         assert_eq!(Position::from_steps(steps), Err(SessionError::Position));
     }
 
     #[test]
-    fn every_position_survives_percent_and_back() {
+    fn every_position_round_trips_through_percent() {
         for steps in 0..=MAX_STEPS {
             let position = Position::from_steps(steps).unwrap();
             assert_eq!(position.steps(), steps);
@@ -146,8 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn positions_survive_json() {
-        // 37 has no factor with ten in common, so every decimal is met.
+    fn positions_round_trip_through_json() {
+        // 37 and 10 have no common factor, so every digit occurs in every
+        // decimal place.
         for steps in (0..=MAX_STEPS)
             .step_by(37)
             .chain([1, MAX_STEPS - 1, MAX_STEPS])

@@ -1,20 +1,21 @@
-//! Streaks: how many days in a row somebody has read.
+//! Streaks: numbers of consecutive reading days.
 
 use chrono::NaiveDate;
 
-/// Consecutive reading days.
+/// A reader's streaks, in days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Streak {
-    /// Days up to today, or up to yesterday: a day is not lost before it is
-    /// over.
+    /// The streak that ends today or yesterday: a day without reading breaks a
+    /// streak only once that day has ended.
     pub current: u32,
-    /// The most days ever.
+    /// The longest streak among all given days.
     pub longest: u32,
 }
 
 impl Streak {
-    /// The streaks in reading days, newest first, each once. Days after today
-    /// (a reader who flew west) count as today does.
+    /// Computes the streaks from reading days, newest first and without
+    /// duplicates. A day after `today` keeps the streak alive as `today` does:
+    /// after travelling west, a reader may have read on a later local date.
     #[must_use]
     pub fn of(newest_first: impl IntoIterator<Item = NaiveDate>, today: NaiveDate) -> Self {
         let mut streak = Self::default();
@@ -44,18 +45,24 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    /// Days ago, newest first, and the current and the longest streak.
+    /// Reading days as days before today, newest first.
     #[rstest]
-    #[case::never(&[], 0, 0)]
+    #[case::no_days(&[], 0, 0)]
     #[case::today(&[0], 1, 1)]
     #[case::yesterday_keeps_it_alive(&[1, 2, 3], 3, 3)]
-    #[case::the_day_before_does_not(&[2, 3], 0, 2)]
-    #[case::a_gap_ends_it(&[0, 1, 3, 4, 5], 2, 3)]
+    #[case::two_days_ago_does_not(&[2, 3], 0, 2)]
+    #[case::a_gap_breaks_it(&[0, 1, 3, 4, 5], 2, 3)]
     #[case::long_ago(&[3], 0, 1)]
-    #[case::tomorrow_of_one_who_flew_west(&[-1, 0, 1], 3, 3)]
-    fn days_in_a_row(#[case] ago: &[i64], #[case] current: u32, #[case] longest: u32) {
+    #[case::tomorrow_after_travelling_west(&[-1, 0, 1], 3, 3)]
+    fn streaks_count_consecutive_days(
+        #[case] days_ago: &[i64],
+        #[case] current: u32,
+        #[case] longest: u32,
+    ) {
         let today = NaiveDate::from_ymd_opt(2026, 3, 1).unwrap();
-        let days = ago.iter().map(|ago| today - chrono::TimeDelta::days(*ago));
+        let days = days_ago
+            .iter()
+            .map(|days_ago| today - chrono::TimeDelta::days(*days_ago));
         assert_eq!(Streak::of(days, today), Streak { current, longest });
     }
 }

@@ -1,5 +1,5 @@
-//! Days that are shorter, longer, begin at one o'clock, come twice or not at
-//! all, as places on Earth have had them.
+//! Reading days in real time zones: shorter and longer days, days without a
+//! midnight, repeated days and a skipped day.
 
 use chrono::Offset;
 use chrono_tz::{Africa, America, Asia, Australia, Europe, Pacific};
@@ -13,7 +13,7 @@ const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
-/// Days alone.
+/// Splits by day only.
 fn split_by_day(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<(NaiveDate, i64)> {
     split(from, active_ms, |at| reading_day(at, zone))
 }
@@ -26,24 +26,24 @@ fn utc(text: &str) -> Timestamp {
 #[case::before_midnight(Europe::Berlin, "2024-01-10T22:59:59.999Z", "2024-01-10")]
 #[case::at_midnight(Europe::Berlin, "2024-01-10T23:00:00Z", "2024-01-11")]
 #[case::in_summer(Europe::Berlin, "2024-07-10T22:00:00Z", "2024-07-11")]
-#[case::west(America::New_York, "2024-01-10T04:59:59.999Z", "2024-01-09")]
-#[case::far_east(Pacific::Kiritimati, "2024-01-10T10:00:00Z", "2024-01-11")]
-#[case::by_quarters_of_an_hour(Asia::Kathmandu, "2024-01-10T18:15:00Z", "2024-01-11")]
+#[case::western_offset(America::New_York, "2024-01-10T04:59:59.999Z", "2024-01-09")]
+#[case::far_eastern_offset(Pacific::Kiritimati, "2024-01-10T10:00:00Z", "2024-01-11")]
+#[case::offset_with_quarter_hour(Asia::Kathmandu, "2024-01-10T18:15:00Z", "2024-01-11")]
 #[case::before_1970(Tz::UTC, "1969-12-31T23:59:59.999Z", "1969-12-31")]
-fn a_reading_day_is_the_readers_day(#[case] zone: Tz, #[case] at: &str, #[case] day: NaiveDate) {
+fn reading_day_is_the_local_date(#[case] zone: Tz, #[case] at: &str, #[case] day: NaiveDate) {
     assert_eq!(reading_day(utc(at), zone), day);
 }
 
 #[rstest]
-#[case::nothing(Tz::UTC, "2024-05-01T12:00:00Z", 0, &[])]
-#[case::less_than_nothing(Tz::UTC, "2024-05-01T12:00:00Z", -1, &[])]
-#[case::a_millisecond(Tz::UTC, "2024-05-01T12:00:00.999Z", 1, &[("2024-05-01", 1)])]
+#[case::zero(Tz::UTC, "2024-05-01T12:00:00Z", 0, &[])]
+#[case::negative(Tz::UTC, "2024-05-01T12:00:00Z", -1, &[])]
+#[case::one_millisecond(Tz::UTC, "2024-05-01T12:00:00.999Z", 1, &[("2024-05-01", 1)])]
 #[case::across_midnight(Tz::UTC, "2024-05-01T23:59:59.999Z", 2, &[("2024-05-01", 1), ("2024-05-02", 1)])]
 #[case::until_midnight(Tz::UTC, "2024-05-01T23:59:00Z", MINUTE, &[("2024-05-01", MINUTE)])]
 #[case::from_midnight(Tz::UTC, "2024-05-02T00:00:00Z", MINUTE, &[("2024-05-02", MINUTE)])]
 #[case::a_leap_day(Tz::UTC, "2024-02-28T23:00:00Z", 26 * HOUR,
     &[("2024-02-28", HOUR), ("2024-02-29", 24 * HOUR), ("2024-03-01", HOUR)])]
-#[case::a_day_and_a_half(Tz::UTC, "2024-05-01T18:00:00Z", 36 * HOUR,
+#[case::three_days(Tz::UTC, "2024-05-01T18:00:00Z", 36 * HOUR,
     &[("2024-05-01", 6 * HOUR), ("2024-05-02", 24 * HOUR), ("2024-05-03", 6 * HOUR)])]
 #[case::kathmandu(Asia::Kathmandu, "2024-05-01T18:14:00Z", 2 * MINUTE,
     &[("2024-05-01", MINUTE), ("2024-05-02", MINUTE)])]
@@ -59,27 +59,27 @@ fn a_reading_day_is_the_readers_day(#[case] zone: Tz, #[case] at: &str, #[case] 
     &[("2024-10-05", HOUR), ("2024-10-06", 23 * HOUR + 30 * MINUTE), ("2024-10-07", 30 * MINUTE)])]
 #[case::lord_howe_autumn_by_half_an_hour(Australia::Lord_Howe, "2024-04-06T12:00:00Z", 26 * HOUR,
     &[("2024-04-06", HOUR), ("2024-04-07", 24 * HOUR + 30 * MINUTE), ("2024-04-08", 30 * MINUTE)])]
-#[case::sao_paulo_where_midnight_did_not_exist(America::Sao_Paulo, "2018-11-04T02:00:00Z", 25 * HOUR,
+#[case::sao_paulo_without_midnight(America::Sao_Paulo, "2018-11-04T02:00:00Z", 25 * HOUR,
     &[("2018-11-03", HOUR), ("2018-11-04", 23 * HOUR), ("2018-11-05", HOUR)])]
-#[case::sao_paulo_where_eleven_came_twice(America::Sao_Paulo, "2018-02-17T01:00:00Z", 27 * HOUR,
+#[case::sao_paulo_with_two_elevens(America::Sao_Paulo, "2018-02-17T01:00:00Z", 27 * HOUR,
     &[("2018-02-16", HOUR), ("2018-02-17", 25 * HOUR), ("2018-02-18", HOUR)])]
-#[case::cairo_where_midnight_did_not_exist(Africa::Cairo, "2023-04-27T21:59:59.999Z", 2,
+#[case::cairo_without_midnight(Africa::Cairo, "2023-04-27T21:59:59.999Z", 2,
     &[("2023-04-27", 1), ("2023-04-28", 1)])]
-#[case::cairo_where_eleven_came_twice(Africa::Cairo, "2023-10-25T20:00:00Z", 27 * HOUR,
+#[case::cairo_with_two_elevens(Africa::Cairo, "2023-10-25T20:00:00Z", 27 * HOUR,
     &[("2023-10-25", HOUR), ("2023-10-26", 25 * HOUR), ("2023-10-27", HOUR)])]
-#[case::beirut_where_midnight_did_not_exist(Asia::Beirut, "2022-03-26T21:00:00Z", 25 * HOUR,
+#[case::beirut_without_midnight(Asia::Beirut, "2022-03-26T21:00:00Z", 25 * HOUR,
     &[("2022-03-26", HOUR), ("2022-03-27", 23 * HOUR), ("2022-03-28", HOUR)])]
-#[case::havana_where_midnight_did_not_exist(America::Havana, "2024-03-10T04:00:00Z", 25 * HOUR,
+#[case::havana_without_midnight(America::Havana, "2024-03-10T04:00:00Z", 25 * HOUR,
     &[("2024-03-09", HOUR), ("2024-03-10", 23 * HOUR), ("2024-03-11", HOUR)])]
-#[case::havana_where_midnight_came_twice(America::Havana, "2024-11-03T03:00:00Z", 27 * HOUR,
+#[case::havana_with_two_midnights(America::Havana, "2024-11-03T03:00:00Z", 27 * HOUR,
     &[("2024-11-02", HOUR), ("2024-11-03", 25 * HOUR), ("2024-11-04", HOUR)])]
-#[case::apia_which_skipped_a_day(Pacific::Apia, "2011-12-30T09:00:00Z", 26 * HOUR,
+#[case::apia_with_a_skipped_day(Pacific::Apia, "2011-12-30T09:00:00Z", 26 * HOUR,
     &[("2011-12-29", HOUR), ("2011-12-31", 24 * HOUR), ("2012-01-01", HOUR)])]
 #[case::st_johns_spring_at_one_past_midnight(America::St_Johns, "2010-03-14T03:29:00Z", 3 * MINUTE,
     &[("2010-03-13", MINUTE), ("2010-03-14", 2 * MINUTE)])]
-#[case::st_johns_where_a_day_came_back(America::St_Johns, "2010-11-07T02:29:00Z", 62 * MINUTE,
+#[case::st_johns_with_a_returning_date(America::St_Johns, "2010-11-07T02:29:00Z", 62 * MINUTE,
     &[("2010-11-06", MINUTE), ("2010-11-07", MINUTE), ("2010-11-06", 59 * MINUTE), ("2010-11-07", MINUTE)])]
-fn active_time_falls_on_the_readers_days(
+fn active_time_is_split_by_local_day(
     #[case] zone: Tz,
     #[case] from: &str,
     #[case] active_ms: i64,
@@ -92,8 +92,8 @@ fn active_time_falls_on_the_readers_days(
     assert_eq!(split_by_day(utc(from), active_ms, zone), days);
 }
 
-/// Zones where a date, once over, does not come back between 1975 and 2037.
-const ONWARD: [Tz; 12] = [
+/// Zones in which no past date returns between 1975 and 2037.
+const MONOTONIC_ZONES: [Tz; 12] = [
     Tz::UTC,
     Europe::Berlin,
     Europe::London,
@@ -109,7 +109,7 @@ const ONWARD: [Tz; 12] = [
 ];
 
 fn zones() -> impl Strategy<Value = Tz> {
-    select([&ONWARD[..], &[America::St_Johns]].concat())
+    select([&MONOTONIC_ZONES[..], &[America::St_Johns]].concat())
 }
 
 fn instants() -> impl Strategy<Value = Timestamp> {
@@ -118,8 +118,8 @@ fn instants() -> impl Strategy<Value = Timestamp> {
     years.prop_map(|ms| Timestamp::from_timestamp_millis(ms).unwrap())
 }
 
-/// The zone's next change of offset within a year or so, to the second.
-fn next_shift(at: Timestamp, zone: Tz) -> Option<Timestamp> {
+/// The zone's next change of offset within about 400 days, to the second.
+fn next_offset_change(at: Timestamp, zone: Tz) -> Option<Timestamp> {
     let offset = |at: Timestamp| at.with_timezone(&zone).offset().fix();
     let day = TimeDelta::days(1);
     let mut before = (0..400)
@@ -137,19 +137,19 @@ fn next_shift(at: Timestamp, zone: Tz) -> Option<Timestamp> {
     Some(after)
 }
 
-/// Spans of up to three hours: anywhere, or around a change of offset.
+/// Spans of up to three hours, at any time or around a change of offset.
 fn spans() -> impl Strategy<Value = (Timestamp, i64, Tz)> {
     (zones(), instants(), any::<bool>(), 0..2 * HOUR, 0..3 * HOUR).prop_map(
-        |(zone, at, around_a_shift, lead_ms, active_ms)| {
-            let shift = next_shift(at, zone).filter(|_| around_a_shift);
-            let from = shift.map_or(at, |shift| shift - TimeDelta::milliseconds(lead_ms));
+        |(zone, at, around_a_change, lead_ms, active_ms)| {
+            let change = next_offset_change(at, zone).filter(|_| around_a_change);
+            let from = change.map_or(at, |change| change - TimeDelta::milliseconds(lead_ms));
             (from, active_ms, zone)
         },
     )
 }
 
-/// The day of every single second, by the definition of a reading day.
-fn second_by_second(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<(NaiveDate, i64)> {
+/// Splits by day with a loop over all seconds.
+fn split_by_second(from: Timestamp, active_ms: i64, zone: Tz) -> Vec<(NaiveDate, i64)> {
     let start = from.timestamp_millis();
     let end = start + active_ms;
     let mut days: Vec<(NaiveDate, i64)> = Vec::new();
@@ -178,10 +178,10 @@ proptest! {
     #![proptest_config(config(256))]
 
     #[test]
-    fn a_split_is_what_counting_every_second_gives((from, active_ms, zone) in spans()) {
+    fn split_equals_a_loop_over_all_seconds((from, active_ms, zone) in spans()) {
         prop_assert_eq!(
             split_by_day(from, active_ms, zone),
-            second_by_second(from, active_ms, zone)
+            split_by_second(from, active_ms, zone)
         );
     }
 }
@@ -190,7 +190,7 @@ proptest! {
     #![proptest_config(config(512))]
 
     #[test]
-    fn the_parts_of_a_split_are_the_whole(
+    fn split_parts_add_up_to_the_active_time(
         zone in zones(),
         from in instants(),
         active_ms in 0..80 * HOUR,
@@ -205,8 +205,8 @@ proptest! {
     }
 
     #[test]
-    fn days_come_in_order_where_no_date_comes_back(
-        zone in select(ONWARD.to_vec()),
+    fn days_are_in_order_where_no_date_returns(
+        zone in select(MONOTONIC_ZONES.to_vec()),
         from in instants(),
         active_ms in 0..80 * HOUR,
     ) {
@@ -215,7 +215,7 @@ proptest! {
     }
 
     #[test]
-    fn a_split_in_two_pieces_gives_the_same_days(
+    fn splitting_in_two_steps_gives_the_same_days(
         (from, active_ms, zone) in spans(),
         cut in 0.0..1.0_f64,
     ) {
@@ -240,13 +240,13 @@ proptest! {
 #[rstest]
 #[case::over_the_hour(Tz::UTC, "2024-05-01T09:59:00Z", 3 * MINUTE,
     &[("2024-05-01", 9, MINUTE), ("2024-05-01", 10, 2 * MINUTE)])]
-#[case::by_quarters_of_an_hour(Asia::Kathmandu, "2024-05-01T18:14:00Z", 2 * MINUTE,
+#[case::offset_with_quarter_hour(Asia::Kathmandu, "2024-05-01T18:14:00Z", 2 * MINUTE,
     &[("2024-05-01", 23, MINUTE), ("2024-05-02", 0, MINUTE)])]
-#[case::an_hour_that_is_skipped(Europe::Berlin, "2024-03-31T00:59:00Z", 2 * MINUTE,
+#[case::skipped_hour(Europe::Berlin, "2024-03-31T00:59:00Z", 2 * MINUTE,
     &[("2024-03-31", 1, MINUTE), ("2024-03-31", 3, MINUTE)])]
-#[case::an_hour_that_comes_twice(Europe::Berlin, "2024-10-27T00:30:00Z", HOUR,
+#[case::repeated_hour(Europe::Berlin, "2024-10-27T00:30:00Z", HOUR,
     &[("2024-10-27", 2, HOUR)])]
-fn active_time_is_split_by_the_readers_hours(
+fn active_time_is_split_by_local_hour(
     #[case] zone: Tz,
     #[case] from: &str,
     #[case] active_ms: i64,

@@ -1,7 +1,6 @@
-//! What a session answers to each command in each state: given these events,
-//! when this command comes, then these events or this refusal. All of it plays
-//! on one story: a start at 10 %, an update to 20 % a minute later, the end
-//! half a minute after that.
+//! The events or the refusal for each command in each state, in the form given,
+//! when, then. All tests use variations of one session: a start at 10 %, an
+//! update to 20 % one minute later and an end 30 seconds after that.
 
 mod end;
 mod properties;
@@ -15,31 +14,38 @@ use uuid::Uuid;
 
 use super::*;
 use crate::command::Occurrence;
-use crate::event::{Book, DeviceType};
-use crate::{BookId, ReaderId};
+use crate::event::{Book, DeviceType, EndReason};
+use crate::{BookId, Position, ReaderId};
 
 const ZONE: Tz = Europe::Berlin;
 
 fn given(events: impl IntoIterator<Item = SessionEvent>) -> AggregateTestExecutor<ReadingSession> {
-    TestFramework::with(()).given(events.into_iter().collect())
+    given_with(Rules::default(), events)
 }
 
-/// The moment this many seconds after the story's start.
+fn given_with(
+    rules: Rules,
+    events: impl IntoIterator<Item = SessionEvent>,
+) -> AggregateTestExecutor<ReadingSession> {
+    TestFramework::with(rules).given(events.into_iter().collect())
+}
+
+/// A time in seconds after the start of the session.
 fn at(seconds: i64) -> Timestamp {
     DateTime::from_timestamp(1_790_000_000 + seconds, 0).unwrap()
 }
 
-/// It happened then, says the client, and arrived at once.
+/// A client's time, received at the same time.
 fn timed(seconds: i64) -> Occurrence {
     delayed(seconds, seconds)
 }
 
-/// It happened then, says the client, and arrived later.
+/// A client's time, received later.
 fn delayed(seconds: i64, received: i64) -> Occurrence {
     Occurrence::new(Some(at(seconds)), at(received)).unwrap()
 }
 
-/// It arrived then; the client gave no time.
+/// An arrival time without a client's time.
 fn untimed(received: i64) -> Occurrence {
     Occurrence::new(None, at(received)).unwrap()
 }
@@ -140,19 +146,16 @@ fn ended() -> SessionEnded {
     }
 }
 
-/// Started, nothing more.
-fn fresh() -> Vec<SessionEvent> {
+fn started_log() -> Vec<SessionEvent> {
     vec![started()]
 }
 
-/// Started and read on.
-fn reading() -> Vec<SessionEvent> {
+fn updated_log() -> Vec<SessionEvent> {
     vec![started(), SessionEvent::PositionUpdated(updated())]
 }
 
-/// Started, read on and ended.
-fn over() -> Vec<SessionEvent> {
-    let mut events = reading();
+fn ended_log() -> Vec<SessionEvent> {
+    let mut events = updated_log();
     events.push(SessionEvent::SessionEnded(ended()));
     events
 }

@@ -1,16 +1,16 @@
-//! Ends: with and without a place, late, superseded, twice.
+//! Ends: with and without a position, late, superseded, idle, repeated.
 
 use rstest::rstest;
 
 use super::*;
 
 fn expect(command: EndSession, event: SessionEnded) {
-    given(reading())
+    given(updated_log())
         .when(SessionCommand::End(command))
         .then_expect_events(vec![SessionEvent::SessionEnded(event)]);
 }
 
-/// The end where the session stood before it.
+/// The end at the session's latest position.
 fn ended_in_place() -> SessionEnded {
     SessionEnded {
         position: percent(20.0),
@@ -21,9 +21,9 @@ fn ended_in_place() -> SessionEnded {
 }
 
 #[test]
-fn an_end_with_a_position_ends_there() {
+fn end_with_a_position_records_it() {
     expect(end(), ended());
-    let session = ReadingSession::fold(&over());
+    let session = ReadingSession::fold(&ended_log());
     let session = session.started().unwrap();
     assert!(!session.is_active());
     assert_eq!(session.duration(), TimeDelta::seconds(90));
@@ -46,7 +46,7 @@ fn an_end_with_a_position_ends_there() {
 }
 
 #[test]
-fn an_end_without_a_position_ends_at_the_last_one() {
+fn end_without_a_position_keeps_the_latest_one() {
     let command = EndSession {
         position: None,
         ..end()
@@ -55,7 +55,7 @@ fn an_end_without_a_position_ends_at_the_last_one() {
 }
 
 #[test]
-fn an_end_at_the_last_position_keeps_its_locator() {
+fn end_at_the_latest_position_keeps_its_locator() {
     let command = EndSession {
         position: Some(percent(20.0)),
         ..end()
@@ -64,7 +64,7 @@ fn an_end_at_the_last_position_keeps_its_locator() {
 }
 
 #[test]
-fn an_end_below_the_start_is_allowed_and_keeps_the_furthest_position() {
+fn end_before_the_start_position_is_allowed() {
     let command = EndSession {
         position: Some(percent(3.0)),
         ..end()
@@ -78,8 +78,8 @@ fn an_end_below_the_start_is_allowed_and_keeps_the_furthest_position() {
 }
 
 #[test]
-fn an_end_right_after_the_start_has_no_length() {
-    given(fresh())
+fn end_at_the_start_time_has_no_duration() {
+    given(started_log())
         .when(SessionCommand::End(EndSession {
             position: None,
             occurred: timed(0),
@@ -103,7 +103,7 @@ fn an_end_right_after_the_start_has_no_length() {
 #[case::with_a_position_behind(Some(3.0), 20.0)]
 #[case::with_a_position_ahead(Some(40.0), 40.0)]
 #[case::without_a_position(None, 20.0)]
-fn a_late_end_ends_no_earlier_than_the_session_was_last_read(
+fn late_end_takes_the_time_of_the_latest_observation(
     #[case] position: Option<f64>,
     #[case] furthest: f64,
 ) {
@@ -124,10 +124,10 @@ fn a_late_end_ends_no_earlier_than_the_session_was_last_read(
 }
 
 #[rstest]
-#[case::by_the_client(timed(60))]
-#[case::on_arrival(untimed(60))]
-#[case::by_a_server_whose_clock_is_behind(untimed(50))]
-fn an_end_at_the_moment_of_the_last_observation_brings_its_position(#[case] occurred: Occurrence) {
+#[case::client_time(timed(60))]
+#[case::arrival_time(untimed(60))]
+#[case::server_clock_behind(untimed(50))]
+fn end_at_the_latest_observation_time_records_its_position(#[case] occurred: Occurrence) {
     let command = EndSession { occurred, ..end() };
     let event = SessionEnded {
         ended_at: at(60),
@@ -142,7 +142,7 @@ fn an_end_at_the_moment_of_the_last_observation_brings_its_position(#[case] occu
 #[rstest]
 #[case(timed(60 + 3_600))]
 #[case(untimed(60 + 3_600))]
-fn the_gap_before_an_end_counts_as_reading_up_to_two_minutes(#[case] occurred: Occurrence) {
+fn gap_before_the_end_is_credited_up_to_two_minutes(#[case] occurred: Occurrence) {
     let command = EndSession { occurred, ..end() };
     let event = SessionEnded {
         ended_at: at(60 + 3_600),
@@ -155,12 +155,11 @@ fn the_gap_before_an_end_counts_as_reading_up_to_two_minutes(#[case] occurred: O
 }
 
 #[test]
-fn a_superseded_session_ends_at_its_last_position() {
-    let command = EndSession {
-        position: None,
-        reason: EndReason::Superseded,
-        ..end()
-    };
+fn superseded_session_ends_when_the_new_one_starts() {
+    let command = EndSession::superseded_by(&StartSession {
+        occurred: timed(90),
+        ..start()
+    });
     let event = SessionEnded {
         reason: EndReason::Superseded,
         ..ended_in_place()
@@ -169,12 +168,11 @@ fn a_superseded_session_ends_at_its_last_position() {
 }
 
 #[test]
-fn a_session_superseded_by_an_older_start_ends_when_it_was_last_read() {
-    let command = EndSession {
-        position: None,
-        reason: EndReason::Superseded,
+fn start_from_the_past_supersedes_at_the_latest_observation() {
+    let command = EndSession::superseded_by(&StartSession {
         occurred: delayed(-86_400, 90),
-    };
+        ..start()
+    });
     let event = SessionEnded {
         reason: EndReason::Superseded,
         ended_at: at(60),
@@ -187,14 +185,14 @@ fn a_session_superseded_by_an_older_start_ends_when_it_was_last_read() {
 }
 
 #[test]
-fn a_session_that_nothing_was_heard_of_ends_as_idle() {
-    let command = EndSession {
-        position: None,
-        reason: EndReason::Idle,
-        occurred: untimed(90),
-    };
+fn idle_session_ends_at_its_latest_observation() {
+    let command = EndSession::idle_since(at(60));
     let event = SessionEnded {
         reason: EndReason::Idle,
+        ended_at: at(60),
+        elapsed_ms: 60_000,
+        credited_ms: 0,
+        active_ms: 60_000,
         ..ended_in_place()
     };
     expect(command, event);
@@ -202,11 +200,11 @@ fn a_session_that_nothing_was_heard_of_ends_as_idle() {
 
 #[rstest]
 #[case::the_same(end())]
-#[case::superseded(EndSession { reason: EndReason::Superseded, position: None, ..end() })]
-#[case::idle(EndSession { reason: EndReason::Idle, position: None, ..end() })]
+#[case::superseded(EndSession::superseded_by(&start()))]
+#[case::idle(EndSession::idle_since(at(90)))]
 #[case::late(EndSession { occurred: delayed(70, 120), ..end() })]
-fn a_session_ends_once(#[case] again: EndSession) {
-    given(over())
+fn second_end_is_refused(#[case] again: EndSession) {
+    given(ended_log())
         .when(SessionCommand::End(again))
         .then_expect_error(SessionError::AlreadyEnded);
 }

@@ -1,18 +1,18 @@
-//! Starting, and commands for what was never started.
+//! Starts, repeated starts, and commands for sessions that were never started.
 
 use rstest::rstest;
 
 use super::*;
 
 #[test]
-fn a_start_begins_a_session_with_all_that_the_app_said() {
+fn start_records_all_values_of_the_command() {
     given([])
         .when(SessionCommand::Start(start()))
         .then_expect_events(vec![started()]);
 }
 
 #[test]
-fn a_start_without_a_clients_time_begins_on_arrival() {
+fn start_without_client_time_uses_the_arrival_time() {
     let events = given([])
         .when(SessionCommand::Start(StartSession {
             occurred: untimed(7),
@@ -24,7 +24,7 @@ fn a_start_without_a_clients_time_begins_on_arrival() {
 }
 
 #[test]
-fn a_start_made_offline_begins_when_it_happened() {
+fn delayed_start_keeps_the_client_time() {
     given([])
         .when(SessionCommand::Start(StartSession {
             occurred: delayed(0, 86_400),
@@ -34,8 +34,8 @@ fn a_start_made_offline_begins_when_it_happened() {
 }
 
 #[test]
-fn a_started_session_is_active_and_stands_where_it_began() {
-    let session = ReadingSession::fold(&fresh());
+fn started_session_is_active_at_its_start_position() {
+    let session = ReadingSession::fold(&started_log());
     let session = session.started().unwrap();
     assert!(session.is_active());
     assert_eq!(session.duration(), TimeDelta::zero());
@@ -52,18 +52,18 @@ fn a_started_session_is_active_and_stands_where_it_began() {
 }
 
 #[rstest]
-#[case::fresh(fresh())]
-#[case::reading(reading())]
-#[case::over(over())]
-fn a_repeated_start_gives_no_event(#[case] events: Vec<SessionEvent>) {
+#[case::started(started_log())]
+#[case::updated(updated_log())]
+#[case::ended(ended_log())]
+fn repeated_start_produces_no_event(#[case] events: Vec<SessionEvent>) {
     given(events)
         .when(SessionCommand::Start(start()))
         .then_expect_events(vec![]);
 }
 
 #[test]
-fn a_repeated_start_is_known_by_reader_book_and_position_alone() {
-    given(fresh())
+fn repeated_start_is_matched_by_reader_book_and_position() {
+    given(started_log())
         .when(SessionCommand::Start(StartSession {
             device_type: None,
             device_id: None,
@@ -77,8 +77,8 @@ fn a_repeated_start_is_known_by_reader_book_and_position_alone() {
 }
 
 #[rstest]
-fn another_start_under_the_id_is_refused(
-    #[values(fresh(), reading(), over())] events: Vec<SessionEvent>,
+fn different_start_with_the_same_id_is_refused(
+    #[values(started_log(), updated_log(), ended_log())] events: Vec<SessionEvent>,
     #[values(
         StartSession { reader_id: Uuid::from_u128(9).into(), ..start() },
         StartSession { book_id: Uuid::from_u128(9).into(), ..start() },
@@ -94,18 +94,18 @@ fn another_start_under_the_id_is_refused(
 #[rstest]
 #[case(SessionCommand::UpdatePosition(update()))]
 #[case(SessionCommand::End(end()))]
-fn a_session_that_was_never_started_is_not_found(#[case] command: SessionCommand) {
+fn command_before_the_start_fails_with_not_found(#[case] command: SessionCommand) {
     given([])
         .when(command)
         .then_expect_error(SessionError::NotFound);
 }
 
 #[test]
-fn refusals_keep_the_sentences_that_clients_know() {
-    given(over())
+fn refusals_keep_the_messages_that_clients_match() {
+    given(ended_log())
         .when(SessionCommand::UpdatePosition(update()))
         .then_expect_error_message("Cannot update inactive session");
-    given(over())
+    given(ended_log())
         .when(SessionCommand::End(end()))
         .then_expect_error_message("Session already ended");
     given([])
@@ -116,16 +116,16 @@ fn refusals_keep_the_sentences_that_clients_know() {
 #[rstest]
 #[case(SessionEvent::PositionUpdated(updated()))]
 #[case(SessionEvent::SessionEnded(ended()))]
-fn an_event_of_a_session_without_a_start_makes_no_session_up(#[case] event: SessionEvent) {
+fn event_without_a_start_creates_no_session(#[case] event: SessionEvent) {
     assert_eq!(ReadingSession::fold([&event]).started(), None);
 }
 
 #[test]
-fn a_second_start_in_the_log_does_not_begin_anew() {
-    let mut events = reading();
+fn second_start_event_is_ignored() {
+    let mut events = updated_log();
     events.push(started());
     assert_eq!(
         ReadingSession::fold(&events),
-        ReadingSession::fold(&reading())
+        ReadingSession::fold(&updated_log())
     );
 }

@@ -1,25 +1,26 @@
-//! Updates: in order, late, untimed, after the end; active time; locators.
+//! Position updates: in order, late, without a client's time, after the end;
+//! active time; locators.
 
 use rstest::rstest;
 
 use super::*;
 
 fn after_update(update: UpdatePosition) -> Observation {
-    let session = ReadingSession::fold(&reading());
+    let session = ReadingSession::fold(&updated_log());
     let events = session
         .decide(SessionCommand::UpdatePosition(update), Rules::default())
         .unwrap();
-    let session = ReadingSession::fold(reading().iter().chain(&events));
+    let session = ReadingSession::fold(updated_log().iter().chain(&events));
     session.started().unwrap().progress.latest.clone()
 }
 
 fn expect(command: UpdatePosition, event: PositionUpdated) {
-    given(reading())
+    given(updated_log())
         .when(SessionCommand::UpdatePosition(command))
         .then_expect_events(vec![SessionEvent::PositionUpdated(event)]);
 }
 
-/// The update after [`updated`], a minute later.
+/// The update one minute after [`updated`].
 fn next() -> PositionUpdated {
     PositionUpdated {
         occurred_at: at(120),
@@ -33,7 +34,7 @@ fn next() -> PositionUpdated {
     }
 }
 
-/// An update that arrives after [`updated`] and is older than it.
+/// An update with an earlier time than [`updated`] that arrives after it.
 fn late() -> PositionUpdated {
     PositionUpdated {
         occurred_at: at(40),
@@ -48,11 +49,11 @@ fn late() -> PositionUpdated {
 }
 
 #[test]
-fn an_update_moves_the_session_on() {
-    given(fresh())
+fn update_records_position_and_active_time() {
+    given(started_log())
         .when(SessionCommand::UpdatePosition(update()))
         .then_expect_events(vec![SessionEvent::PositionUpdated(updated())]);
-    let session = ReadingSession::fold(&reading());
+    let session = ReadingSession::fold(&updated_log());
     let session = session.started().unwrap();
     assert!(session.is_active());
     assert_eq!(session.duration(), TimeDelta::seconds(60));
@@ -61,7 +62,7 @@ fn an_update_moves_the_session_on() {
 }
 
 #[test]
-fn a_second_update_goes_on_from_the_first() {
+fn second_update_continues_from_the_first() {
     let command = UpdatePosition {
         position: percent(30.0),
         locator: None,
@@ -71,7 +72,7 @@ fn a_second_update_goes_on_from_the_first() {
 }
 
 #[test]
-fn leafing_back_moves_the_latest_position_and_keeps_the_furthest() {
+fn backward_update_keeps_the_furthest_position() {
     let command = UpdatePosition {
         position: percent(5.0),
         locator: None,
@@ -86,7 +87,7 @@ fn leafing_back_moves_the_latest_position_and_keeps_the_furthest() {
 }
 
 #[test]
-fn a_late_update_is_recorded_and_does_not_move_the_position_back() {
+fn late_update_is_recorded_but_not_applied() {
     let command = UpdatePosition {
         position: percent(15.0),
         locator: None,
@@ -104,7 +105,7 @@ fn a_late_update_is_recorded_and_does_not_move_the_position_back() {
 }
 
 #[test]
-fn a_late_update_may_raise_the_furthest_position() {
+fn late_update_can_raise_the_furthest_position() {
     let command = UpdatePosition {
         position: percent(50.0),
         locator: Some("the end of a leap".into()),
@@ -121,7 +122,7 @@ fn a_late_update_may_raise_the_furthest_position() {
 }
 
 #[test]
-fn an_update_older_than_the_start_is_recorded_and_not_applied() {
+fn update_from_before_the_start_is_not_applied() {
     let command = UpdatePosition {
         position: percent(15.0),
         locator: None,
@@ -135,8 +136,8 @@ fn an_update_older_than_the_start_is_recorded_and_not_applied() {
 }
 
 #[test]
-fn after_a_late_update_time_goes_on_from_the_newest_observation() {
-    given(reading())
+fn late_update_does_not_change_the_start_of_the_next_gap() {
+    given(updated_log())
         .and(vec![SessionEvent::PositionUpdated(late())])
         .when(SessionCommand::UpdatePosition(UpdatePosition {
             position: percent(30.0),
@@ -149,10 +150,10 @@ fn after_a_late_update_time_goes_on_from_the_newest_observation() {
 #[rstest]
 #[case::further(21.0, Some("chapter 1"), true)]
 #[case::not_as_far(19.0, Some("chapter 9"), false)]
-#[case::the_same_again(20.0, Some("chapter 2"), false)]
-#[case::the_same_place_with_a_greater_locator(20.0, Some("chapter 3"), true)]
-#[case::the_same_place_without_a_locator(20.0, None, false)]
-fn of_one_moment_the_furthest_place_is_the_latest(
+#[case::the_same_observation(20.0, Some("chapter 2"), false)]
+#[case::the_same_position_with_a_greater_locator(20.0, Some("chapter 3"), true)]
+#[case::the_same_position_without_a_locator(20.0, None, false)]
+fn equal_times_are_ordered_by_position_then_locator(
     #[case] position: f64,
     #[case] locator: Option<&str>,
     #[case] applied: bool,
@@ -175,9 +176,9 @@ fn of_one_moment_the_furthest_place_is_the_latest(
 
 #[rstest]
 #[case::in_order(120, 120, 60_000)]
-#[case::at_the_same_moment(60, 60, 0)]
-#[case::by_a_server_whose_clock_is_behind(50, 60, 0)]
-fn an_update_without_a_clients_time_applies_in_order_of_arrival(
+#[case::at_the_same_time(60, 60, 0)]
+#[case::server_clock_behind(50, 60, 0)]
+fn update_without_client_time_applies_in_arrival_order(
     #[case] received: i64,
     #[case] occurred_at: i64,
     #[case] credited_ms: i64,
@@ -201,10 +202,10 @@ fn an_update_without_a_clients_time_applies_in_order_of_arrival(
 
 #[rstest]
 #[case::later(timed(120))]
-#[case::from_before_the_end(delayed(70, 120))]
+#[case::late(delayed(70, 120))]
 #[case::untimed(untimed(120))]
-fn an_update_after_the_end_is_refused(#[case] occurred: Occurrence) {
-    given(over())
+fn update_after_the_end_is_refused(#[case] occurred: Occurrence) {
+    given(ended_log())
         .when(SessionCommand::UpdatePosition(UpdatePosition {
             occurred,
             ..update()
@@ -219,15 +220,15 @@ fn an_update_after_the_end_is_refused(#[case] occurred: Occurrence) {
 #[case(120_000, 120_000)]
 #[case(120_001, 120_000)]
 #[case::a_book_left_open_overnight(8 * 3_600_000, 120_000)]
-fn a_gap_counts_as_reading_up_to_two_minutes(#[case] gap_ms: i64, #[case] credited_ms: i64) {
-    let seen = at(60) + TimeDelta::milliseconds(gap_ms);
+fn gap_is_credited_up_to_two_minutes(#[case] gap_ms: i64, #[case] credited_ms: i64) {
+    let occurred_at = at(60) + TimeDelta::milliseconds(gap_ms);
     let command = UpdatePosition {
         position: percent(30.0),
         locator: None,
-        occurred: Occurrence::new(Some(seen), seen).unwrap(),
+        occurred: Occurrence::new(Some(occurred_at), occurred_at).unwrap(),
     };
     let event = PositionUpdated {
-        occurred_at: seen,
+        occurred_at,
         credited_ms,
         active_ms: 60_000 + credited_ms,
         ..next()
@@ -239,23 +240,22 @@ fn a_gap_counts_as_reading_up_to_two_minutes(#[case] gap_ms: i64, #[case] credit
 #[case(TimeDelta::zero(), 0)]
 #[case(TimeDelta::seconds(10), 10_000)]
 #[case(TimeDelta::hours(1), 60_000)]
-fn a_deployment_may_set_another_gap(#[case] active_gap: TimeDelta, #[case] credited_ms: i64) {
-    let events = ReadingSession::fold(&fresh())
-        .decide(
-            SessionCommand::UpdatePosition(update()),
-            Rules { active_gap },
-        )
-        .unwrap();
+fn credited_gap_is_limited_by_the_configured_rules(
+    #[case] active_gap: TimeDelta,
+    #[case] credited_ms: i64,
+) {
     let event = PositionUpdated {
         credited_ms,
         active_ms: credited_ms,
         ..updated()
     };
-    assert_eq!(events, [SessionEvent::PositionUpdated(event)]);
+    given_with(Rules { active_gap }, started_log())
+        .when(SessionCommand::UpdatePosition(update()))
+        .then_expect_events(vec![SessionEvent::PositionUpdated(event)]);
 }
 
 #[test]
-fn an_update_brings_its_own_locator_or_none() {
+fn update_replaces_the_locator() {
     let update = |locator| UpdatePosition {
         position: percent(20.0),
         locator,
