@@ -1,22 +1,22 @@
-//! What a reader did, how much and when: pages, and answers that include what
-//! was just done.
+//! Queries for history and statistics: pages, and `min_position`, which makes a
+//! response include the reader's own writes.
 
 use std::collections::BTreeSet;
 
 use chrono::{Days, TimeDelta, Timelike};
+use eventlog::clock;
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::clock;
-use services::config::Role;
+use server::config::Role;
 use tests::reader::id;
-use tests::{Answer, App, Reader};
+use tests::{ApiResponse, App, Reader};
 use uuid::Uuid;
 
-fn position(answer: &Answer) -> i64 {
-    answer.header("x-global-position").parse().unwrap()
+fn global_position(response: &ApiResponse) -> i64 {
+    response.header("x-global-position").parse().unwrap()
 }
 
-async fn get(reader: &Reader, path: &str) -> Answer {
+async fn get(reader: &Reader, path: &str) -> ApiResponse {
     reader.call(Method::GET, path, None).await
 }
 
@@ -26,11 +26,11 @@ async fn with_sessions(app: &App, count: usize) -> (Reader, Vec<Uuid>) {
     let mut last = 0;
     for _ in 0..count {
         let started = reader.start(Uuid::new_v4()).await;
-        last = position(&started);
+        last = global_position(&started);
         newest_first.insert(0, id(&started.ok()));
     }
-    let answer = reader.history(&format!("?min_position={last}")).await;
-    assert_eq!(answer.status, 200);
+    let response = reader.history(&format!("?min_position={last}")).await;
+    assert_eq!(response.status, 200);
     (reader, newest_first)
 }
 
@@ -44,14 +44,14 @@ fn ids(page: &Value) -> Vec<Uuid> {
 }
 
 #[tokio::test]
-async fn old_clients_number_their_pages() {
+async fn numbered_pages_return_totals_and_next_links() {
     let app = App::start().await;
     let (reader, all) = with_sessions(&app, 5).await;
     let mut seen = Vec::new();
     for (page, has_next) in [(1, true), (2, true), (3, false)] {
-        let answer = reader.history(&format!("?page={page}&limit=2")).await;
-        let link = answer.header("link").to_owned();
-        let body = answer.ok();
+        let response = reader.history(&format!("?page={page}&limit=2")).await;
+        let link = response.header("link").to_owned();
+        let body = response.ok();
         assert_eq!(body["page"], page);
         assert_eq!(body["page_size"], 2);
         assert_eq!(body["total"], 5);
@@ -63,23 +63,23 @@ async fn old_clients_number_their_pages() {
     assert_eq!(seen, all);
     let beyond = reader.history("?page=9").await.ok();
     assert_eq!(beyond["sessions"], json!([]));
-    for bad in ["?page=0", "?page=1001", "?page=-1", "?page=x"] {
-        let answer = reader.history(bad).await;
-        assert_eq!(answer.body["errors"][0]["field"], "page", "{bad}");
-        let _ = answer.problem(422);
+    for invalid in ["?page=0", "?page=1001", "?page=-1", "?page=x"] {
+        let response = reader.history(invalid).await;
+        assert_eq!(response.body["errors"][0]["field"], "page", "{invalid}");
+        let _ = response.problem(422);
     }
 }
 
 #[tokio::test]
-async fn links_lead_through_the_whole_history_even_while_it_grows() {
+async fn next_links_return_each_session_once_while_history_grows() {
     let app = App::start().await;
     let (reader, all) = with_sessions(&app, 7).await;
     let mut seen = Vec::new();
     let mut query = "?page_size=3".to_owned();
     loop {
-        let answer = reader.history(&query).await;
-        let link = answer.header("link").to_owned();
-        let body = answer.ok();
+        let response = reader.history(&query).await;
+        let link = response.header("link").to_owned();
+        let body = response.ok();
         seen.extend(ids(&body));
         assert_eq!(body["page"], Value::Null);
         let Some(next) = link.strip_suffix(">; rel=\"next\"") else {
@@ -93,7 +93,7 @@ async fn links_lead_through_the_whole_history_even_while_it_grows() {
 }
 
 #[tokio::test]
-async fn a_cursor_goes_before_a_page_and_is_good_for_its_own_list_alone() {
+async fn cursor_overrides_page_and_is_valid_only_for_its_list() {
     let app = App::start().await;
     let (reader, all) = with_sessions(&app, 3).await;
     let first = reader.history("?page_size=1").await.ok();
@@ -104,28 +104,28 @@ async fn a_cursor_goes_before_a_page_and_is_good_for_its_own_list_alone() {
     assert_eq!(second["page"], Value::Null);
 
     let book = Uuid::new_v4();
-    let foreign = app.reader().history(&format!("?cursor={cursor}")).await;
-    assert!(foreign.problem(400).starts_with("Invalid cursor"));
+    let other_reader = app.reader().history(&format!("?cursor={cursor}")).await;
+    assert!(other_reader.problem(400).starts_with("Invalid cursor"));
     let query = format!("?cursor={cursor}&book_id={book}");
     let filtered = reader.history(&query).await;
     assert!(filtered.problem(400).starts_with("Invalid cursor"));
 }
 
 #[tokio::test]
-async fn a_query_that_asks_for_it_includes_what_was_just_done() {
+async fn min_position_returns_the_preceding_write() {
     let app = App::start().await;
     let reader = app.reader();
     for n in 1..=20 {
         let started = reader.start(Uuid::new_v4()).await;
-        let at = position(&started);
+        let at = global_position(&started);
         let session = id(&started.ok());
         for path in [
             format!("/history?min_position={at}&page_size=1"),
             format!("/active?min_position={at}"),
             format!("/{session}?min_position={at}"),
         ] {
-            let answer = get(&reader, &path).await.ok();
-            let shown = answer.get("sessions").map_or(&answer, |all| &all[0]);
+            let response = get(&reader, &path).await.ok();
+            let shown = response.get("sessions").map_or(&response, |all| &all[0]);
             assert_eq!(id(shown), session, "{path}");
         }
         let days = format!("/stats/daily?min_position={at}");
@@ -134,47 +134,48 @@ async fn a_query_that_asks_for_it_includes_what_was_just_done() {
 }
 
 #[tokio::test]
-async fn a_query_that_cannot_include_what_it_should_says_so() {
+async fn unreached_min_position_returns_504() {
     let app = App::start().await;
     let reader = app.reader();
     let started = reader.start(Uuid::new_v4()).await;
-    let beyond = position(&started) + 1_000;
-    let (stack, corner) = (app.stack.clone(), app.corner.clone());
+    let beyond = global_position(&started) + 1_000;
+    let (stack, env) = (app.stack.clone(), app.env.clone());
     app.stop().await;
-    // Nobody projects here.
-    let settings = tests::app::settings(&corner, &[Role::Api]);
-    let app = App::run(stack, corner, &settings).await;
+    // Without projections, no query reaches the position.
+    let settings = tests::app::settings(&env, &[Role::Api]);
+    let app = App::run(stack, env, &settings).await;
     let reader = app.reader_with_id(reader.id);
     let paths = ["/history", "/active", "/stats/daily", "/stats/weekly"];
-    let asked = paths.map(|path| {
+    let responses = paths.map(|path| {
         let reader = reader.clone();
         async move { get(&reader, &format!("{path}?min_position={beyond}")).await }
     });
-    for answer in futures::future::join_all(asked).await {
-        assert_eq!(answer.header("retry-after"), "1");
-        let _ = answer.problem(504);
+    for response in futures::future::join_all(responses).await {
+        assert_eq!(response.header("retry-after"), "1");
+        let _ = response.problem(504);
     }
-    for bad in ["x", "", "1.5"] {
-        let answer = get(&reader, &format!("/active?min_position={bad}")).await;
-        assert_eq!(answer.body["errors"][0]["field"], "min_position");
-        let _ = answer.problem(422);
+    for invalid in ["x", "", "1.5"] {
+        let response = get(&reader, &format!("/active?min_position={invalid}")).await;
+        assert_eq!(response.body["errors"][0]["field"], "min_position");
+        let _ = response.problem(422);
     }
 }
 
-/// A zone in which it is about noon, so that no reading is near midnight.
-fn noon() -> String {
+/// A zone where it is about noon now, so that no reading crosses midnight.
+fn zone_at_noon() -> String {
     match i64::from(clock::now().hour()) - 12 {
         0 => "Etc/GMT".to_owned(),
-        // These names count westward.
-        behind => format!("Etc/GMT{behind:+}"),
+        // The sign in these names is inverted: Etc/GMT+1 is west of Greenwich.
+        west => format!("Etc/GMT{west:+}"),
     }
 }
 
-/// Reads for `minutes`, `days` ago at the time of day that it is now, and that
-/// is noon there.
+/// Reads for `minutes`, `days` ago, at the current time of day in a zone where it is
+/// noon.
 async fn read(reader: &Reader, days: i64, minutes: i64) {
     let start = clock::now() - TimeDelta::days(days) - TimeDelta::minutes(minutes);
-    let body = json!({ "book_id": Uuid::new_v4(), "occurred_at": start, "time_zone": noon() });
+    let body =
+        json!({ "book_id": Uuid::new_v4(), "occurred_at": start, "time_zone": zone_at_noon() });
     let session = id(&reader.start_with(body).await.ok());
     for minute in 1..=minutes {
         let body = json!({
@@ -189,7 +190,7 @@ async fn read(reader: &Reader, days: i64, minutes: i64) {
 }
 
 #[tokio::test]
-async fn a_week_has_seven_days_and_today_is_the_first() {
+async fn weekly_stats_return_seven_days_from_today_backwards() {
     let app = App::start().await;
     let reader = app.reader();
     let today = clock::now().date_naive();
@@ -229,7 +230,7 @@ async fn a_week_has_seven_days_and_today_is_the_first() {
 }
 
 #[tokio::test]
-async fn a_streak_is_days_in_a_row_with_a_minute_of_reading() {
+async fn streak_counts_consecutive_days_with_a_minute_of_reading() {
     let app = App::start().await;
     let reader = app.reader();
     let none = get(&reader, "/stats/streak?days=10").await.ok();
@@ -249,7 +250,7 @@ async fn a_streak_is_days_in_a_row_with_a_minute_of_reading() {
 }
 
 #[tokio::test]
-async fn patterns_tell_active_time_by_weekday_and_hour() {
+async fn patterns_sum_active_time_by_weekday_and_hour() {
     let app = App::start().await;
     let reader = app.reader();
     read(&reader, 1, 3).await;
@@ -264,7 +265,8 @@ async fn patterns_tell_active_time_by_weekday_and_hour() {
             .sum::<i64>()
     };
     assert_eq!(sum("weekdays", "active_minutes"), 6);
-    // Whole minutes of parts: at most one is lost at the turn of an hour.
+    // Minutes of an hour are rounded down. Each session can cross into another hour
+    // and lose one.
     assert!(
         (4..=6).contains(&sum("hours", "active_minutes")),
         "{patterns}"

@@ -1,17 +1,17 @@
-//! A query is one statement, however much it finds, and a page of the history
-//! costs what is on it, however deep it is: as Postgres says, of the statements
-//! themselves.
+//! Costs of queries, measured by Postgres. A query executes one statement,
+//! independent of the number of rows, and a page of the history costs the same at
+//! any depth.
 
 use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::Value;
-use services::config::Role;
+use server::config::Role;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tests::{App, Stack, app};
 use uuid::Uuid;
 
-/// The statements of `projections::history`, with what they take.
+/// The statements of `projections::history`, with their parameter types.
 const PAGE: (&str, &str) = (
     "uuid, timestamptz, text, bigint, bigint",
     include_str!("../../projections/src/history/page.sql"),
@@ -21,8 +21,8 @@ const PAGE_OF_BOOK: (&str, &str) = (
     include_str!("../../projections/src/history/page_of_book.sql"),
 );
 
-/// A year of sessions in as many partitions: of one reader 12,000 of two books,
-/// of 500 others 96 each.
+/// A year of sessions in 12 monthly partitions: one reader with 12,000 sessions of
+/// two books, and 500 readers with 96 sessions each.
 const FILL: &str = "
     select create_month_partitions('read.history', 9);
     insert into history
@@ -41,13 +41,13 @@ const FILL: &str = "
     select reader_id, book_id, count(*) from history group by 1, 2;
     analyze history, history_totals";
 
-/// Where a page begins.
+/// The start of a page: it contains the sessions after this one.
 struct Bound {
     started_at: String,
     session_id: String,
 }
 
-/// The history and its one long reader.
+/// A filled history, and the reader with 12,000 sessions.
 struct Filled {
     connection: PgConnection,
     reader: Uuid,
@@ -56,8 +56,8 @@ struct Filled {
 
 impl Filled {
     async fn new() -> Self {
-        let corner = Stack::shared().await.corner().await;
-        let mut connection = PgConnection::connect(&corner.database_url).await.unwrap();
+        let env = Stack::shared().await.new_env().await;
+        let mut connection = PgConnection::connect(&env.database_url).await.unwrap();
         connection
             .execute("set search_path = read, public")
             .await
@@ -78,8 +78,8 @@ impl Filled {
         }
     }
 
-    /// Where the page after so many sessions begins.
-    async fn after(&mut self, sessions: i64, of_book: bool) -> Bound {
+    /// The start of the page that follows the newest `sessions` sessions.
+    async fn bound_after(&mut self, sessions: i64, of_book: bool) -> Bound {
         let (started_at, session_id) = sqlx::query_as(
             "select started_at::text, session_id from history
             where reader_id = $1 and (book_id = $2 or not $3)
@@ -98,10 +98,10 @@ impl Filled {
         }
     }
 
-    /// How Postgres makes a page of ten.
+    /// The executed plan of a page with ten sessions.
     async fn explain(&mut self, bound: &Bound, skip: i64, of_book: bool) -> Value {
         let (reader, book) = (self.reader, self.book);
-        let (name, who) = if of_book {
+        let (name, filter) = if of_book {
             ("page_of_book", format!("'{reader}', '{book}'"))
         } else {
             ("page", format!("'{reader}'"))
@@ -112,7 +112,7 @@ impl Filled {
         } = bound;
         let explain = format!(
             "explain (analyze, buffers, format json)
-            execute {name} ({who}, '{started_at}', '{session_id}', 11, {skip})"
+            execute {name} ({filter}, '{started_at}', '{session_id}', 11, {skip})"
         );
         let plans: Value = sqlx::query_scalar(&explain)
             .persistent(false)
@@ -122,8 +122,8 @@ impl Filled {
         plans[0]["Plan"].clone()
     }
 
-    /// The parts of an index in the partitions.
-    async fn parts(&mut self, index: &str) -> BTreeSet<String> {
+    /// The indexes of the partitions that belong to a partitioned index.
+    async fn partition_indexes(&mut self, index: &str) -> BTreeSet<String> {
         sqlx::query_scalar(
             "select relname::text from pg_inherits join pg_class on oid = inhrelid
             where inhparent = $1::regclass",
@@ -144,26 +144,29 @@ fn newest() -> Bound {
     }
 }
 
-/// A plan and all that it consists of.
+/// A plan node and all nodes below it.
 fn nodes(plan: &Value) -> Vec<&Value> {
-    let parts = plan["Plans"].as_array().into_iter().flatten();
-    std::iter::once(plan).chain(parts.flat_map(nodes)).collect()
+    let children = plan["Plans"].as_array().into_iter().flatten();
+    std::iter::once(plan)
+        .chain(children.flat_map(nodes))
+        .collect()
 }
 
-/// Pages of 8 kB that were looked at.
+/// Buffers of 8 kB that the plan accessed.
 fn buffers(plan: &Value) -> i64 {
     let count = |kind: &str| plan[kind].as_i64().unwrap();
     count("Shared Hit Blocks") + count("Shared Read Blocks")
 }
 
 #[tokio::test]
-async fn a_page_is_read_from_its_index_at_the_same_cost_at_any_depth() {
+async fn history_page_costs_the_same_at_any_depth() {
     let mut filled = Filled::new().await;
     for (of_book, index) in [(false, "history_by_reader"), (true, "history_by_book")] {
-        let parts = filled.parts(index).await;
-        assert_eq!(parts.len(), 12);
-        let deep = filled.after(500 * 10, of_book).await;
-        // As Postgres plans a statement at first, and as it does after a few times.
+        let indexes = filled.partition_indexes(index).await;
+        assert_eq!(indexes.len(), 12);
+        let deep = filled.bound_after(500 * 10, of_book).await;
+        // Postgres plans the first executions for their parameters, and may switch to
+        // a generic plan later.
         for mode in ["force_custom_plan", "force_generic_plan"] {
             let set = format!("set plan_cache_mode = {mode}");
             filled.connection.execute(set.as_str()).await.unwrap();
@@ -180,24 +183,24 @@ async fn a_page_is_read_from_its_index_at_the_same_cost_at_any_depth() {
                         scanned.insert(month.to_owned());
                         assert_eq!(kind, "Index Scan", "{mode}: {plan:#}");
                         let used = node["Index Name"].as_str().unwrap();
-                        assert!(parts.contains(used), "{mode}: {used} in {plan:#}");
+                        assert!(indexes.contains(used), "{mode}: {used} in {plan:#}");
                     }
-                    let is_dear = kind.contains("Sort") || kind.contains("Seq Scan");
-                    assert!(!is_dear, "{mode}: {kind} in {plan:#}");
+                    let is_expensive = kind.contains("Sort") || kind.contains("Seq Scan");
+                    assert!(!is_expensive, "{mode}: {kind} in {plan:#}");
                 }
-                assert_eq!(scanned.len(), parts.len(), "{mode}: {plan:#}");
+                assert_eq!(scanned.len(), indexes.len(), "{mode}: {plan:#}");
             }
             let (first, cursor) = (buffers(&first), buffers(&cursor));
             assert!(
                 cursor <= 2 * first,
-                "{mode}: page 1 looks at {first} buffers, page 501 at {cursor}"
+                "{mode}: page 1 accesses {first} buffers, page 501 accesses {cursor}"
             );
         }
     }
 }
 
-/// Statements that Postgres has run for the API's pool, by its log, which is to
-/// say each statement of this database.
+/// The number of statements that the API's pool has executed, from the Postgres log.
+/// The database must log all statements.
 async fn statements(pool: &PgPool, stack: &Stack) -> usize {
     let api: Vec<i32> = sqlx::query_scalar(
         "select pid from pg_stat_activity
@@ -216,15 +219,15 @@ async fn statements(pool: &PgPool, stack: &Stack) -> usize {
         .join("log");
     let log = std::fs::read(folder).unwrap();
     let log = String::from_utf8_lossy(&log);
-    let said_by_api = |line: &&str| {
-        let by = |pid: &i32| line.contains(&format!("[{pid}] LOG:  execute"));
-        api.iter().any(by)
+    let is_from_api = |line: &&str| {
+        let is_from = |pid: &i32| line.contains(&format!("[{pid}] LOG:  execute"));
+        api.iter().any(is_from)
     };
-    log.lines().filter(said_by_api).count()
+    log.lines().filter(is_from_api).count()
 }
 
-/// Sessions of this month, a day each, as the projections would have written
-/// them.
+/// Writes sessions on `count` consecutive days into the read tables, as the
+/// projections would.
 async fn write_sessions(pool: &PgPool, reader: Uuid, book: Uuid, count: i32) {
     for sql in [
         "insert into history
@@ -249,16 +252,16 @@ async fn write_sessions(pool: &PgPool, reader: Uuid, book: Uuid, count: i32) {
 }
 
 #[tokio::test]
-async fn a_query_is_one_statement_however_much_it_finds() {
+async fn query_executes_one_statement_for_any_row_count() {
     let stack = Stack::shared().await;
-    let corner = stack.corner().await;
-    let (_, database) = corner.database_url.rsplit_once('/').unwrap();
+    let env = stack.new_env().await;
+    let (_, database) = env.database_url.rsplit_once('/').unwrap();
     let log_all = format!("alter database {database} set log_statement = 'all'");
-    let pool = app::pool(&corner).await;
+    let pool = app::pool(&env).await;
     pool.execute(log_all.as_str()).await.unwrap();
-    // Nobody projects here.
-    let settings = app::settings(&corner, &[Role::Api]);
-    let app = App::run(stack.clone(), corner, &settings).await;
+    // Without projections, only the queries execute statements.
+    let settings = app::settings(&env, &[Role::Api]);
+    let app = App::run(stack.clone(), env, &settings).await;
     let reader = app.reader();
     let book = Uuid::new_v4();
 

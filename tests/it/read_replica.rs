@@ -1,5 +1,5 @@
-//! Queries of read tables go to a replica, as long as there is one that answers;
-//! what becomes of it is nobody's concern.
+//! Queries of read tables use a replica while it is reachable. A failure of the
+//! replica never causes an error or a long wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -7,30 +7,29 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::config::{Role, Secret};
+use server::config::{Role, Secret};
 use sqlx::Executor;
 use tests::app::{self, SETTLE};
 use tests::process::command;
 use tests::reader::id;
 use tests::replica::Replica;
-use tests::{App, Reader, Stack, check, wire};
+use tests::{App, Reader, Stack, invariants, proxy, scaled, until};
 use uuid::Uuid;
 
-/// How long a read may take, whatever becomes of the replica: its patience, and
-/// a busy machine.
-const BOUND: Duration = Duration::from_secs(4);
+/// Longest time of a read while the replica fails.
+const MAX_READ_TIME: Duration = Duration::from_secs(4);
 
-/// A service that reads at an address.
-async fn reading_at(stack: &Arc<Stack>, app: &App, url: String) -> App {
-    let mut settings = app::settings(&app.corner, &[Role::Api]);
+/// Starts an API service that uses the replica at `url`.
+async fn start_with_replica(stack: &Arc<Stack>, app: &App, url: String) -> App {
+    let mut settings = app::settings(&app.env, &[Role::Api]);
     settings.replica.database_read_url = Some(Secret::from(url));
-    App::run(Arc::clone(stack), app.corner.clone(), &settings).await
+    App::run(Arc::clone(stack), app.env.clone(), &settings).await
 }
 
-/// A stack, a service that writes and projects there, a replica, and a service
-/// that reads at it, as who may read only.
-async fn replicated() -> (App, Replica, App) {
-    let stack = Stack::own().await;
+/// Starts a service on a dedicated stack, a replica, and an API service that uses the
+/// replica as a read-only user.
+async fn start_replicated() -> (App, Replica, App) {
+    let stack = Stack::dedicated().await;
     let app = App::on(Arc::clone(&stack)).await;
     app.pool
         .execute(
@@ -40,15 +39,15 @@ async fn replicated() -> (App, Replica, App) {
         )
         .await
         .unwrap();
-    let replica = Replica::of(&stack).await;
-    let url = replica.url(&app.corner);
+    let replica = Replica::start(&stack).await;
+    let url = replica.url(&app.env);
     let (_, server) = url.split_once('@').unwrap();
     let url = format!("postgres://reads:reads@{server}");
-    let reads = reading_at(&stack, &app, url).await;
+    let reads = start_with_replica(&stack, &app, url).await;
     (app, replica, reads)
 }
 
-async fn read_by_the_replica(app: &App) -> u64 {
+async fn replica_reads(app: &App) -> u64 {
     let metrics = app.metrics().await;
     metrics.count("reading_sessions_replica_reads_total")
 }
@@ -58,13 +57,14 @@ async fn fallbacks(app: &App, reason: &str) -> u64 {
     app.metrics().await.count(&name)
 }
 
-/// Reads at the replica until it answers, and then once more.
-async fn answers_again(reads: &App, reader: &Reader) {
-    let (since, before) = (Instant::now(), read_by_the_replica(reads).await);
-    while read_by_the_replica(reads).await < before + 2 {
+/// Sends reads until the replica has served two of them.
+async fn until_replica_serves(reads: &App, reader: &Reader) {
+    let before = replica_reads(reads).await;
+    until("the replica serves reads again", SETTLE, async || {
         let _ = reader.history("").await.ok();
-        assert!(since.elapsed() < SETTLE, "the replica is never asked again");
-    }
+        replica_reads(reads).await >= before + 2
+    })
+    .await;
 }
 
 fn total(history: &Value) -> u64 {
@@ -72,19 +72,19 @@ fn total(history: &Value) -> u64 {
 }
 
 #[tokio::test]
-async fn reads_come_from_the_replica_unless_they_must_include_what_it_does_not_have() {
-    let (app, replica, reads) = replicated().await;
+async fn lagging_replica_serves_reads_without_min_position() {
+    let (app, replica, reads) = start_replicated().await;
     let reader = app.reader();
     let _ = reader.start(Uuid::new_v4()).await.ok();
     app.settled().await;
     replica.caught_up(&app.pool).await;
-    replica.hold().await;
+    replica.pause_replay().await;
 
     let started = reader.start(Uuid::new_v4()).await;
-    let position = started.header("x-global-position").to_owned();
+    let global_position = started.header("x-global-position").to_owned();
     app.settled().await;
     let reader = reads.reader_with_id(reader.id);
-    assert_eq!(total(&reader.history("").await.ok()), 1, "that is older");
+    assert_eq!(total(&reader.history("").await.ok()), 1, "an older state");
     for (path, sessions) in [("/stats/daily", 1), ("/stats/weekly", 1)] {
         let stats = reader.call(Method::GET, path, None).await.ok();
         assert_eq!(stats["days"][0]["sessions"], sessions, "{path}");
@@ -92,27 +92,27 @@ async fn reads_come_from_the_replica_unless_they_must_include_what_it_does_not_h
     for path in ["/stats/streak", "/stats/patterns"] {
         let _ = reader.call(Method::GET, path, None).await.ok();
     }
-    assert_eq!(read_by_the_replica(&reads).await, 5);
+    assert_eq!(replica_reads(&reads).await, 5);
 
-    let newest = format!("?min_position={position}");
+    let newest = format!("?min_position={global_position}");
     assert_eq!(total(&reader.history(&newest).await.ok()), 2);
     let daily = format!("/stats/daily{newest}");
     let daily = reader.call(Method::GET, &daily, None).await.ok();
     assert_eq!(daily["days"][0]["sessions"], 2);
     assert_eq!(fallbacks(&reads, "behind").await, 2);
-    let bad = reader.history("?min_position=-1").await;
-    let _ = bad.problem(422);
+    let invalid = reader.history("?min_position=-1").await;
+    let _ = invalid.problem(422);
 
-    replica.go_on().await;
+    replica.resume_replay().await;
     replica.caught_up(&app.pool).await;
     assert_eq!(total(&reader.history("").await.ok()), 2);
     assert_eq!(total(&reader.history(&newest).await.ok()), 2);
-    assert_eq!(read_by_the_replica(&reads).await, 7);
+    assert_eq!(replica_reads(&reads).await, 7);
 }
 
-/// Reads without a pause until it is told to stop; tells how often, and how long
-/// the longest took.
-async fn read_on(
+/// Reads without a pause until `done`, and counts the reads. Returns the time of the
+/// slowest one.
+async fn read_until_done(
     reader: Reader,
     expected: u64,
     done: Arc<AtomicBool>,
@@ -120,9 +120,9 @@ async fn read_on(
 ) -> Duration {
     let mut longest = Duration::ZERO;
     while !done.load(Ordering::Relaxed) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let history = reader.history("?page_size=100").await.ok();
-        longest = longest.max(begun.elapsed());
+        longest = longest.max(started.elapsed());
         assert_eq!(total(&history), expected);
         assert_eq!(
             history["sessions"].as_array().unwrap().len() as u64,
@@ -133,8 +133,9 @@ async fn read_on(
     longest
 }
 
-/// Eight readers of so many sessions each, which the replica has too.
-async fn eight(app: &App, replica: &Replica, sessions: u64) -> Vec<Reader> {
+/// Creates eight readers with `sessions` sessions each, and waits until the replica
+/// has them.
+async fn eight_readers(app: &App, replica: &Replica, sessions: u64) -> Vec<Reader> {
     let readers: Vec<_> = (0..8).map(|_| app.reader()).collect();
     for reader in &readers {
         for _ in 0..sessions {
@@ -147,68 +148,68 @@ async fn eight(app: &App, replica: &Replica, sessions: u64) -> Vec<Reader> {
     readers
 }
 
-/// Does something while readers of so many sessions each read without a pause
-/// elsewhere. Nobody gets an error or a wrong answer, or waits long.
-async fn while_they_read(
+/// Runs `fault` while the readers read without a pause. Fails if a read returns an
+/// error or a wrong result, or takes too long.
+async fn while_reading(
     readers: Vec<Reader>,
     sessions: u64,
     at: &App,
-    something: impl AsyncFnOnce(&Reading),
+    fault: impl AsyncFnOnce(&Reading),
 ) {
     let reading = Reading::default();
     let done = Arc::new(AtomicBool::new(false));
-    let one = |reader: Reader| {
+    let spawn = |reader: Reader| {
         let reader = at.reader_with_id(reader.id);
-        tokio::spawn(read_on(
+        tokio::spawn(read_until_done(
             reader,
             sessions,
             Arc::clone(&done),
             Arc::clone(&reading.count),
         ))
     };
-    let reads: Vec<_> = readers.into_iter().map(one).collect();
-    something(&reading).await;
+    let reads: Vec<_> = readers.into_iter().map(spawn).collect();
+    fault(&reading).await;
     done.store(true, Ordering::Relaxed);
     for read in reads {
         let longest = read.await.unwrap();
-        assert!(longest < BOUND, "a read took {longest:?}");
+        assert!(longest < scaled(MAX_READ_TIME), "a read took {longest:?}");
     }
 }
 
-/// What they have read.
+/// The number of reads so far.
 #[derive(Default)]
 struct Reading {
     count: Arc<AtomicU32>,
 }
 
 impl Reading {
-    /// Waits until they have read some more.
-    async fn go_on(&self) {
-        let (since, before) = (Instant::now(), self.count.load(Ordering::Relaxed));
-        while self.count.load(Ordering::Relaxed) < before + 100 {
-            assert!(since.elapsed() < SETTLE, "they do not go on reading");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    /// Waits for 100 more reads.
+    async fn progress(&self) {
+        let before = self.count.load(Ordering::Relaxed);
+        until("100 more reads", SETTLE, async || {
+            self.count.load(Ordering::Relaxed) >= before + 100
+        })
+        .await;
     }
 }
 
 #[tokio::test]
-async fn nobody_notices_that_the_replica_is_killed_or_hangs_and_it_is_asked_again_afterwards() {
-    let (app, mut replica, reads) = replicated().await;
+async fn killed_or_hanging_replica_causes_no_read_errors() {
+    let (app, mut replica, reads) = start_replicated().await;
     let reader = reads.reader();
-    let readers = eight(&app, &replica, 2).await;
-    while_they_read(readers, 2, &reads, async |reading| {
+    let readers = eight_readers(&app, &replica, 2).await;
+    while_reading(readers, 2, &reads, async |reading| {
         for _ in 0..2 {
-            reading.go_on().await;
+            reading.progress().await;
             replica.server().kill().unwrap();
-            reading.go_on().await;
+            reading.progress().await;
             replica.server().start().await.unwrap();
-            answers_again(&reads, &reader).await;
+            until_replica_serves(&reads, &reader).await;
         }
         replica.server().pause().unwrap();
-        reading.go_on().await;
+        reading.progress().await;
         replica.server().resume().unwrap();
-        answers_again(&reads, &reader).await;
+        until_replica_serves(&reads, &reader).await;
     })
     .await;
     assert!(fallbacks(&reads, "away").await > 0);
@@ -216,45 +217,45 @@ async fn nobody_notices_that_the_replica_is_killed_or_hangs_and_it_is_asked_agai
 }
 
 #[tokio::test]
-async fn a_replay_is_not_noticed_at_the_replica() {
-    let (app, replica, reads) = replicated().await;
-    let readers = eight(&app, &replica, 5).await;
-    while_they_read(readers, 5, &reads, async |reading| {
+async fn replay_causes_no_read_errors_on_the_replica() {
+    let (app, replica, reads) = start_replicated().await;
+    let readers = eight_readers(&app, &replica, 5).await;
+    while_reading(readers, 5, &reads, async |reading| {
         for projection in ["history", "daily_stats", "history"] {
-            let replay = command(&app.corner).args(["replay", projection]).output();
+            let replay = command(&app.env).args(["replay", projection]).output();
             let replay = replay.await.unwrap();
             assert!(replay.status.success(), "{replay:?}");
-            reading.go_on().await;
+            reading.progress().await;
             replica.caught_up(&app.pool).await;
-            reading.go_on().await;
+            reading.progress().await;
         }
     })
     .await;
-    assert!(read_by_the_replica(&reads).await > 100);
-    check::everything(&app).await;
+    assert!(replica_reads(&reads).await > 100);
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn a_replica_that_is_not_there_or_not_ours_is_none() {
+async fn unreachable_or_foreign_replica_is_not_used() {
     let app = App::start().await;
     let reader = app.reader();
     let _ = reader.start(Uuid::new_v4()).await.ok();
     app.settled().await;
-    let (server, _) = app.corner.database_url.rsplit_once('/').unwrap();
-    let nobody = wire::nobody().await;
+    let (server, _) = app.env.database_url.rsplit_once('/').unwrap();
+    let unused = proxy::unused_address().await;
     for (url, reason) in [
-        (format!("postgres://reads:reads@{nobody}/reading"), "away"),
-        // One without our tables.
+        (format!("postgres://reads:reads@{unused}/reading"), "away"),
+        // A database without the read tables.
         (format!("{server}/postgres"), "refused"),
     ] {
-        let reads = reading_at(&app.stack, &app, url).await;
+        let reads = start_with_replica(&app.stack, &app, url).await;
         let reader = reads.reader_with_id(reader.id);
         for _ in 0..3 {
             assert_eq!(total(&reader.history("").await.ok()), 1);
         }
         assert!(fallbacks(&reads, reason).await > 0, "{reason}");
         assert!(fallbacks(&reads, "resting").await > 0);
-        assert_eq!(read_by_the_replica(&reads).await, 0);
+        assert_eq!(replica_reads(&reads).await, 0);
         reads.stop().await;
     }
 }

@@ -1,35 +1,24 @@
-//! I4: one relay leads, whoever commits wakes it, another takes over when it is
-//! gone, and none publishes what was published before.
+//! One relay leads at a time, and every commit wakes it. If it stops, another relay
+//! takes over. No relay publishes an event twice.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::stream::Stream;
 use eventlog::{Subjects, read};
 use futures::StreamExt;
-use services::config::Role;
-use services::connect;
+use server::config::Role;
+use server::connect;
 use sqlx::PgPool;
 use tests::process::Process;
-use tests::stack::Corner;
-use tests::{App, Reader, Stack, app, check, stream};
+use tests::stack::TestEnv;
+use tests::{App, Reader, Stack, app, invariants, scaled, stream, until};
 use uuid::Uuid;
 
-/// How long a relay that is silent may lead, and the next one may take to begin.
-const SUCCESSION: Duration = Duration::from_secs(20);
+/// Longest time until another relay replaces one that does not respond.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(20);
 
-async fn until<T>(longest: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(seen) = look().await {
-            return seen;
-        }
-        assert!(started.elapsed() < longest, "not within {longest:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The database's sessions of relays, by the number of their process there.
-async fn relays(pool: &PgPool) -> Vec<i32> {
+/// The process ids of the relays' Postgres connections.
+async fn relay_pids(pool: &PgPool) -> Vec<i32> {
     sqlx::query_scalar(
         "select pid from pg_stat_activity
         where datname = current_database() and application_name = 'reading-sessions-relay'",
@@ -39,89 +28,92 @@ async fn relays(pool: &PgPool) -> Vec<i32> {
     .unwrap()
 }
 
-/// Whether a relay leads.
-async fn led(pool: &PgPool) -> Option<()> {
-    let led: bool = sqlx::query_scalar(
+/// Waits until a relay holds the leader lock.
+async fn until_a_relay_leads(pool: &PgPool) {
+    until("a relay leads", app::SETTLE, async || {
+    sqlx::query_scalar(
         "select exists (select from pg_locks where locktype = 'advisory' and objid = 7340002
             and granted and database = (select oid from pg_database where datname = current_database()))",
     )
     .fetch_one(pool)
     .await
-    .unwrap();
-    led.then_some(())
+    .unwrap()
+    })
+    .await;
 }
 
-async fn the_stream(corner: &Corner) -> Stream {
-    let jetstream = connect::jetstream(&app::settings(corner, &[]).nats)
+async fn event_stream(env: &TestEnv) -> Stream {
+    let jetstream = connect::jetstream(&app::settings(env, &[]).nats)
         .await
         .unwrap();
-    let name = Subjects::new(&corner.nats_prefix).stream().to_owned();
+    let name = Subjects::new(&env.nats_prefix).stream().to_owned();
     jetstream.get_stream(name).await.unwrap()
 }
 
 #[tokio::test]
-async fn an_emptied_stream_is_not_filled_with_the_whole_log_again() {
+async fn relay_does_not_refill_a_purged_stream() {
     let app = App::start().await;
-    let (stack, corner) = (app.stack.clone(), app.corner.clone());
+    let (stack, env) = (app.stack.clone(), app.env.clone());
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
-    check::everything(&app).await;
+    invariants::check(&app).await;
     app.stop().await;
-    the_stream(&corner).await.purge().await.unwrap();
+    event_stream(&env).await.purge().await.unwrap();
 
-    // At each try the relay asks for the stream's last message.
-    let jetstream = connect::jetstream(&app::settings(&corner, &[]).nats)
+    // For each attempt, the relay requests the last message of the stream.
+    let jetstream = connect::jetstream(&app::settings(&env, &[]).nats)
         .await
         .unwrap();
-    let name = Subjects::new(&corner.nats_prefix).stream().to_owned();
-    let asks = format!("$JS.API.STREAM.MSG.GET.{name}");
+    let name = Subjects::new(&env.nats_prefix).stream().to_owned();
+    let subject = format!("$JS.API.STREAM.MSG.GET.{name}");
     let nats = jetstream.client();
-    let tries = nats.subscribe(asks).await.unwrap();
+    let attempts = nats.subscribe(subject).await.unwrap();
     nats.flush().await.unwrap();
-    let app = App::run(stack, corner.clone(), &app::settings(&corner, &Role::ALL)).await;
+    let app = App::run(stack, env.clone(), &app::settings(&env, &Role::ALL)).await;
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
-    let three = tries.take(3).collect::<Vec<_>>();
-    assert_eq!(
-        tokio::time::timeout(SUCCESSION, three).await.unwrap().len(),
-        3
-    );
-    assert_eq!(stream::read_all(&corner).await.len(), 0);
+    let three = attempts.take(3).collect::<Vec<_>>();
+    let three = tokio::time::timeout(scaled(TAKEOVER_TIMEOUT), three).await;
+    assert_eq!(three.unwrap().len(), 3);
+    assert_eq!(stream::read_all(&env).await.len(), 0);
 
-    // As the error says: whoever wants all of it again deletes the stream.
+    // The logged error names the remedy: delete the stream to publish the whole log.
     jetstream.delete_stream(name.clone()).await.unwrap();
-    until(app::SETTLE, async || jetstream.get_stream(&name).await.ok()).await;
-    check::everything(&app).await;
+    until("the relay creates the stream", app::SETTLE, async || {
+        jetstream.get_stream(&name).await.is_ok()
+    })
+    .await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn a_process_whose_relay_does_not_lead_wakes_the_one_that_does() {
+async fn commit_in_another_process_wakes_the_leading_relay() {
     let app = App::start().await;
-    until(app::SETTLE, async || led(&app.pool).await).await;
-    let other = app.beside(&Role::ALL).await;
-    let nats = connect::jetstream(&app::settings(&app.corner, &[]).nats)
+    until_a_relay_leads(&app.pool).await;
+    let other = app.alongside(&Role::ALL).await;
+    let nats = connect::jetstream(&app::settings(&app.env, &[]).nats)
         .await
         .unwrap()
         .client();
-    let wake = Subjects::new(&app.corner.nats_prefix).wake().to_owned();
+    let wake = Subjects::new(&app.env.nats_prefix).wake().to_owned();
     let mut wakeups = nats.subscribe(wake).await.unwrap();
     nats.flush().await.unwrap();
 
     let _ = other.reader().start(Uuid::new_v4()).await.ok();
-    let woken = tokio::time::timeout(app::SETTLE, wakeups.next()).await;
-    assert!(woken.unwrap().is_some());
-    check::everything(&app).await;
+    let wakeup = tokio::time::timeout(scaled(app::SETTLE), wakeups.next()).await;
+    assert!(wakeup.unwrap().is_some());
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn a_relay_that_hangs_loses_the_lead_and_publishes_nothing_afterwards() {
-    let corner = Stack::shared().await.corner().await;
-    let pool = app::pool(&corner).await;
-    let hung = Process::start(&corner).await;
-    let reader = Reader::of(Uuid::new_v4());
+async fn hanging_relay_is_replaced_and_publishes_nothing_later() {
+    let env = Stack::shared().await.new_env().await;
+    let pool = app::pool(&env).await;
+    let hung = Process::start(&env).await;
+    let reader = Reader::with_id(Uuid::new_v4());
     let _ = reader.at(&hung.url).start(Uuid::new_v4()).await.ok();
-    app::settled(&pool, &corner).await;
-    until(app::SETTLE, async || led(&pool).await).await;
-    let leader = relays(&pool).await;
-    // In the middle of its work.
+    app::settled(&pool, &env).await;
+    until_a_relay_leads(&pool).await;
+    let leader = relay_pids(&pool).await;
+    // The process is stopped while it publishes.
     let busy = reader.at(&hung.url);
     let work = tokio::spawn(async move {
         loop {
@@ -129,31 +121,31 @@ async fn a_relay_that_hangs_loses_the_lead_and_publishes_nothing_afterwards() {
         }
     });
     let head = read::head(&pool).await.unwrap();
-    until(app::SETTLE, async || {
-        (read::head(&pool).await.unwrap() > head + 20).then_some(())
+    until("more events in the log", app::SETTLE, async || {
+        read::head(&pool).await.unwrap() > head + 20
     })
     .await;
     hung.signal("-STOP").await;
     work.abort();
 
-    let next = Process::start(&corner).await;
+    let next = Process::start(&env).await;
     let _ = reader.at(&next.url).start(Uuid::new_v4()).await.ok();
-    until(SUCCESSION, async || {
-        let relays = relays(&pool).await;
-        (!leader.iter().any(|pid| relays.contains(pid))).then_some(())
+    until("Postgres drops the leader", TAKEOVER_TIMEOUT, async || {
+        let relays = relay_pids(&pool).await;
+        !leader.iter().any(|pid| relays.contains(pid))
     })
     .await;
-    app::settled(&pool, &corner).await;
-    check::all(&pool, &corner).await;
+    app::settled(&pool, &env).await;
+    invariants::check_env(&pool, &env).await;
 
-    let before = relays(&pool).await;
+    let before = relay_pids(&pool).await;
     hung.signal("-CONT").await;
-    until(app::SETTLE, async || {
-        let relays = relays(&pool).await;
-        relays.iter().any(|pid| !before.contains(pid)).then_some(())
+    until("the old relay connects again", app::SETTLE, async || {
+        let relays = relay_pids(&pool).await;
+        relays.iter().any(|pid| !before.contains(pid))
     })
     .await;
     let _ = reader.at(&next.url).start(Uuid::new_v4()).await.ok();
-    app::settled(&pool, &corner).await;
-    check::all(&pool, &corner).await;
+    app::settled(&pool, &env).await;
+    invariants::check_env(&pool, &env).await;
 }

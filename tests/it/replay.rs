@@ -1,30 +1,34 @@
-//! A projection is made again from the log while everything goes on: nobody
-//! sees half of it, nothing is lost, and a kill costs only time.
+//! A replay rebuilds a projection from the log while the service runs. Queries never
+//! see partial results, no event is lost, and a killed replay resumes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use eventlog::tail::Tail;
-use projections::replay::{ReplayError, Replayed, replay, schema_of};
-use projections::runtime::{Progress, Until, Worker};
+use messaging::fan_out::Tail;
+use projections::rebuild::{ReplayError, Replayed, replay, schema_of};
+use projections::worker::{Progress, Until, Worker};
 use projections::{DailyStats, History, InTables, dead_letter};
-use services::connect;
+use server::connect;
 use sqlx::PgPool;
+use tests::app::SETTLE;
 use tests::process::command;
+use tests::random_history::{write_random_histories, write_random_history};
 use tests::reader::id;
-use tests::stack::Corner;
-use tests::traffic::{all_live_a_little, live_a_little};
-use tests::{App, app, check, unknown};
+use tests::stack::TestEnv;
+use tests::{App, app, future_events, invariants, until};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 mod under_traffic;
 
+/// Longest time until a replay starts and catches up.
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(20);
+
 async fn replayed<P: InTables>(
-    corner: &Corner,
+    env: &TestEnv,
     stop: &CancellationToken,
 ) -> Result<Replayed, ReplayError> {
-    let database = app::settings(corner, &[]).database;
+    let database = app::settings(env, &[]).database;
     let live = connect::maintenance_pool(&database).unwrap();
     let shadow = connect::replay_pool(&database, &schema_of(P::NAME)).unwrap();
     let progress = watch::Sender::new(Progress::default());
@@ -41,9 +45,8 @@ async fn schemas(pool: &PgPool) -> Vec<String> {
     .unwrap()
 }
 
-/// Names, columns, indexes and storage of the read tables, as migrations and
-/// queries know them.
-async fn shape(pool: &PgPool) -> Vec<String> {
+/// The names, columns, indexes, storage parameters and partitions of the read tables.
+async fn table_definitions(pool: &PgPool) -> Vec<String> {
     sqlx::query_scalar(
         "select format('%s %s %s', table_name, column_name, data_type)
         from information_schema.columns where table_schema = 'read'
@@ -69,17 +72,17 @@ async fn shape(pool: &PgPool) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_replay_gives_the_same_rows_in_the_same_tables() {
+async fn replay_restores_rows_and_keeps_table_definitions() {
     let app = App::start().await;
-    all_live_a_little(&app, 1..20).await;
-    check::everything(&app).await;
+    write_random_histories(&app, 1..20).await;
+    invariants::check(&app).await;
     sqlx::query("grant select on read.history to public")
         .execute(&app.pool)
         .await
         .unwrap();
-    let (before, schemas_before) = (shape(&app.pool).await, schemas(&app.pool).await);
+    let (before, schemas_before) = (table_definitions(&app.pool).await, schemas(&app.pool).await);
     assert!(before.iter().any(|line| line.contains("fillfactor")));
-    // What only a replay mends.
+    // Only a replay repairs these rows.
     sqlx::query("update read.history set active_ms = active_ms + 1")
         .execute(&app.pool)
         .await
@@ -89,37 +92,37 @@ async fn a_replay_gives_the_same_rows_in_the_same_tables() {
         .await
         .unwrap();
 
-    let go = CancellationToken::new();
-    let history = replayed::<History>(&app.corner, &go).await.unwrap();
-    let stats = replayed::<DailyStats>(&app.corner, &go).await.unwrap();
-    let log = check::log(&app.pool).await;
+    let stop = CancellationToken::new();
+    let history = replayed::<History>(&app.env, &stop).await.unwrap();
+    let stats = replayed::<DailyStats>(&app.env, &stop).await.unwrap();
+    let log = invariants::read_log(&app.pool).await;
     for replayed in [history, stats] {
         assert_eq!(replayed.events, log.len() as u64);
         assert_eq!(replayed.position, log.last().unwrap().global_position);
     }
-    check::everything(&app).await;
-    assert_eq!(shape(&app.pool).await, before);
+    invariants::check(&app).await;
+    assert_eq!(table_definitions(&app.pool).await, before);
     assert_eq!(schemas(&app.pool).await, schemas_before);
     let granted: bool =
         sqlx::query_scalar("select has_table_privilege('public', 'read.history', 'select')")
             .fetch_one(&app.pool)
             .await
             .unwrap();
-    assert!(granted, "a grant is kept");
+    assert!(granted, "the grant is kept");
 
-    // Live work goes on in the new tables, and they can be replayed again.
-    live_a_little(app.reader(), 77).await;
-    check::everything(&app).await;
-    replayed::<History>(&app.corner, &go).await.unwrap();
-    check::everything(&app).await;
+    // The live worker continues in the new tables, and another replay succeeds.
+    write_random_history(app.reader(), 77).await;
+    invariants::check(&app).await;
+    replayed::<History>(&app.env, &stop).await.unwrap();
+    invariants::check(&app).await;
     app.stop().await;
 }
 
 #[tokio::test]
-async fn tables_ahead_of_a_restored_log_are_brought_back_to_it() {
+async fn replay_resets_tables_that_are_ahead_of_a_restored_log() {
     let app = App::start().await;
-    live_a_little(app.reader(), 3).await;
-    check::everything(&app).await;
+    write_random_history(app.reader(), 3).await;
+    invariants::check(&app).await;
     let head = eventlog::read::head(&app.pool).await.unwrap();
     sqlx::query("update checkpoints set global_position = 1000000 where projection = 'history'")
         .execute(&app.pool)
@@ -129,18 +132,18 @@ async fn tables_ahead_of_a_restored_log_are_brought_back_to_it() {
         .execute(&app.pool)
         .await
         .unwrap();
-    let replayed = replayed::<History>(&app.corner, &CancellationToken::new()).await;
+    let replayed = replayed::<History>(&app.env, &CancellationToken::new()).await;
     assert_eq!(replayed.unwrap().position, head);
-    live_a_little(app.reader(), 4).await;
-    check::everything(&app).await;
+    write_random_history(app.reader(), 4).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn tables_of_before_go_one_by_one_so_that_no_query_waits_in_a_ring() {
+async fn old_tables_are_dropped_one_by_one_without_deadlock() {
     let app = App::start().await;
-    live_a_little(app.reader(), 5).await;
+    write_random_history(app.reader(), 5).await;
     app.settled().await;
-    // As a replay leaves them that was killed right after its swap.
+    // A replay that is killed right after its swap leaves these tables.
     for statement in [
         "create schema retired_history",
         "create table retired_history.history (like read.history)",
@@ -148,17 +151,17 @@ async fn tables_of_before_go_one_by_one_so_that_no_query_waits_in_a_ring() {
     ] {
         sqlx::query(statement).execute(&app.pool).await.unwrap();
     }
-    // A query that was planned before the swap has the second one already.
+    // A query that was planned before the swap has locked the second table.
     let mut query = app.pool.begin().await.unwrap();
     sqlx::query("lock table retired_history.history_totals in access share mode")
         .execute(&mut *query)
         .await
         .unwrap();
-    let corner = app.corner.clone();
-    let go = CancellationToken::new();
-    let replay = tokio::spawn(async move { replayed::<History>(&corner, &go).await });
-    // The first one is not held back for it.
-    app::until("the first table goes", async || {
+    let env = app.env.clone();
+    let stop = CancellationToken::new();
+    let replay = tokio::spawn(async move { replayed::<History>(&env, &stop).await });
+    // The lock on the second table does not delay the drop of the first one.
+    until("the first table is dropped", SETTLE, async || {
         sqlx::query_scalar("select to_regclass('retired_history.history') is null")
             .fetch_one(&app.pool)
             .await
@@ -167,32 +170,32 @@ async fn tables_of_before_go_one_by_one_so_that_no_query_waits_in_a_ring() {
     .await;
     query.rollback().await.unwrap();
     replay.await.unwrap().unwrap();
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn letters_that_a_replay_brings_hold_the_live_worker_too() {
+async fn live_worker_respects_dead_letters_of_a_replay() {
     let app = App::start().await;
     app.settled().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    unknown::append(&app.pool, session).await;
+    future_events::append_unreadable(&app.pool, session).await;
     app.settled().await;
-    // A worker that knew more than this build would not have parked it.
+    // A newer build would have applied the event without a dead letter.
     sqlx::query("delete from dead_letters where projection = 'history'")
         .execute(&app.pool)
         .await
         .unwrap();
-    replayed::<History>(&app.corner, &CancellationToken::new())
+    replayed::<History>(&app.env, &CancellationToken::new())
         .await
         .unwrap();
-    unknown::follow(&app.pool, session).await;
+    future_events::append_readable(&app.pool, session).await;
     app.settled().await;
-    let letters = dead_letter::list(&app.pool, Some("history"), None, None, 10).await;
-    let states: Vec<(i64, String)> = letters
+    let dead_letters = dead_letter::list(&app.pool, Some("history"), None, None, 10).await;
+    let states: Vec<(i64, String)> = dead_letters
         .unwrap()
         .into_iter()
-        .map(|letter| (letter.sequence, letter.state))
+        .map(|dead_letter| (dead_letter.sequence, dead_letter.state))
         .collect();
     assert_eq!(
         states,
@@ -201,9 +204,9 @@ async fn letters_that_a_replay_brings_hold_the_live_worker_too() {
 }
 
 #[tokio::test]
-async fn a_replay_that_can_apply_nothing_gives_up_and_says_why() {
+async fn replay_with_too_many_dead_letters_fails_with_a_reason() {
     let app = App::start().await;
-    live_a_little(app.reader(), 3).await;
+    write_random_history(app.reader(), 3).await;
     app.settled().await;
     let sessions: Vec<String> = (0..10_001).map(|_| Uuid::now_v7().to_string()).collect();
     sqlx::query(
@@ -217,66 +220,60 @@ async fn a_replay_that_can_apply_nothing_gives_up_and_says_why() {
     .execute(&app.pool)
     .await
     .unwrap();
-    let replayed = replayed::<History>(&app.corner, &CancellationToken::new()).await;
+    let replayed = replayed::<History>(&app.env, &CancellationToken::new()).await;
     let error = replayed.unwrap_err();
     assert!(matches!(error, ReplayError::TooManyLetters(_)), "{error}");
     assert!(error.to_string().contains("old build"), "{error}");
 }
 
 #[tokio::test]
-async fn a_replay_that_was_killed_goes_on_where_it_was() {
+async fn killed_replay_resumes_from_its_checkpoint() {
     let app = App::start().await;
     let reader = app.reader();
-    all_live_a_little(&app, 1..20).await;
-    check::everything(&app).await;
+    write_random_histories(&app, 1..20).await;
+    invariants::check(&app).await;
 
-    // Stopped before its swap, by a table that is in use.
-    let mut user = app.pool.begin().await.unwrap();
+    // A lock on the live table keeps the replay from its swap.
+    let mut lock = app.pool.begin().await.unwrap();
     sqlx::query("select from read.history")
-        .execute(&mut *user)
+        .execute(&mut *lock)
         .await
         .unwrap();
-    let mut child = command(&app.corner)
+    let mut child = command(&app.env)
         .args(["replay", "history"])
         .spawn()
         .unwrap();
     let head = eventlog::read::head(&app.pool).await.unwrap();
-    let waited = Instant::now();
-    loop {
+    until("the replay reaches the head", REPLAY_TIMEOUT, async || {
         let table: Option<String> =
             sqlx::query_scalar("select to_regclass('replay_history.checkpoints')::text")
                 .fetch_one(&app.pool)
                 .await
                 .unwrap();
-        if table.is_some() {
-            let at: Option<i64> =
-                sqlx::query_scalar("select max(global_position) from replay_history.checkpoints")
-                    .fetch_one(&app.pool)
-                    .await
-                    .unwrap();
-            if at >= Some(head) {
-                break;
-            }
+        if table.is_none() {
+            return false;
         }
-        assert!(
-            waited.elapsed() < Duration::from_secs(20),
-            "no replay begins"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        let at: Option<i64> =
+            sqlx::query_scalar("select max(global_position) from replay_history.checkpoints")
+                .fetch_one(&app.pool)
+                .await
+                .unwrap();
+        at >= Some(head)
+    })
+    .await;
     child.kill().await.unwrap();
-    user.rollback().await.unwrap();
+    lock.rollback().await.unwrap();
 
-    // What comes meanwhile is all that is left to do.
+    // The next replay applies only the events since.
     let _ = reader.start(Uuid::new_v4()).await.ok();
-    let rest = replayed::<History>(&app.corner, &CancellationToken::new()).await;
+    let rest = replayed::<History>(&app.env, &CancellationToken::new()).await;
     let rest = rest.unwrap();
     assert_eq!((rest.from, rest.events), (head, 1));
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn what_was_folded_when_it_was_told_to_stop_is_kept() {
+async fn stopped_replay_commits_the_events_it_has_folded() {
     let app = App::start().await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
@@ -314,27 +311,23 @@ async fn what_was_folded_when_it_was_told_to_stop_is_kept() {
 }
 
 #[tokio::test]
-async fn one_replay_at_a_time_and_none_that_was_told_to_stop() {
+async fn second_replay_is_rejected_and_stopped_replay_ends() {
     let app = App::start().await;
-    live_a_little(app.reader(), 5).await;
+    write_random_history(app.reader(), 5).await;
     app.settled().await;
-    let mut user = app.pool.begin().await.unwrap();
+    let mut lock = app.pool.begin().await.unwrap();
     sqlx::query("select from read.days")
-        .execute(&mut *user)
+        .execute(&mut *lock)
         .await
         .unwrap();
     let stop = CancellationToken::new();
-    let (corner, told) = (app.corner.clone(), stop.clone());
-    let first = tokio::spawn(async move { replayed::<DailyStats>(&corner, &told).await });
-    let waited = Instant::now();
-    while !schemas(&app.pool).await.contains(&schema_of("daily_stats")) {
-        assert!(
-            waited.elapsed() < Duration::from_secs(20),
-            "no replay begins"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let second = replayed::<DailyStats>(&app.corner, &stop).await;
+    let (env, token) = (app.env.clone(), stop.clone());
+    let first = tokio::spawn(async move { replayed::<DailyStats>(&env, &token).await });
+    until("the replay starts", REPLAY_TIMEOUT, async || {
+        schemas(&app.pool).await.contains(&schema_of("daily_stats"))
+    })
+    .await;
+    let second = replayed::<DailyStats>(&app.env, &stop).await;
     assert!(
         matches!(second, Err(ReplayError::Running("daily_stats"))),
         "{second:?}"
@@ -342,6 +335,6 @@ async fn one_replay_at_a_time_and_none_that_was_told_to_stop() {
     stop.cancel();
     let first = first.await.unwrap();
     assert!(matches!(first, Err(ReplayError::Stopped)), "{first:?}");
-    user.rollback().await.unwrap();
-    check::everything(&app).await;
+    lock.rollback().await.unwrap();
+    invariants::check(&app).await;
 }

@@ -1,16 +1,15 @@
-//! What is published is as `nats/asyncapi.yaml` and the schemas beside it say.
+//! Published events match `nats/asyncapi.yaml` and the JSON Schemas in `nats/schemas`.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tests::asyncapi::{AsyncApi, folder, valid};
+use tests::asyncapi::{AsyncApi, folder, validate};
 use tests::reader::id;
 use tests::stream::Published;
-use tests::{App, Reader, check, stream};
+use tests::{App, Reader, invariants, stream};
 use uuid::Uuid;
 
-/// The bodies of a start: with all optional fields, with none, and with each
-/// choice between.
+/// The bodies of a start command, one for each combination of optional fields.
 fn starts() -> impl Iterator<Item = Value> {
     let optional = [
         ("device_type", json!("tablet")),
@@ -22,10 +21,10 @@ fn starts() -> impl Iterator<Item = Value> {
             json!({ "title": "Middlemarch", "total_pages": 880 }),
         ),
     ];
-    (0..1_usize << optional.len()).map(move |choice| {
-        let mut body = json!({ "book_id": Uuid::new_v4(), "start_position": choice });
+    (0..1_usize << optional.len()).map(move |fields| {
+        let mut body = json!({ "book_id": Uuid::new_v4(), "start_position": fields });
         for (bit, (name, value)) in optional.iter().enumerate() {
-            if choice >> bit & 1 == 1 {
+            if fields >> bit & 1 == 1 {
                 body[*name] = value.clone();
             }
         }
@@ -33,13 +32,13 @@ fn starts() -> impl Iterator<Item = Value> {
     })
 }
 
-/// Starts, reads in order and out of it, and ends; each start supersedes the
-/// session before, when that is still open.
-async fn read_much(reader: &Reader) {
+/// Sends every kind of command, with observations in and out of order. Each start
+/// supersedes the previous session if it is still active.
+async fn send_all_commands(reader: &Reader) {
     for (n, start) in starts().enumerate() {
         let session = id(&reader.start_with(start).await.ok());
         let _ = reader.update(session, 33.3333).await.ok();
-        let late = services::clock::now() - chrono::TimeDelta::minutes(1);
+        let late = eventlog::clock::now() - chrono::TimeDelta::minutes(1);
         let late = json!({ "current_position": 12, "locator": "page 3", "occurred_at": late });
         let _ = reader.update_with(session, late).await.ok();
         let batch = json!([{ "session_id": session, "current_position": 100 }]);
@@ -55,16 +54,16 @@ async fn read_much(reader: &Reader) {
     }
 }
 
-/// What a service published, under the names of the public contract.
+/// The events that a service published, with subjects without the test's prefix.
 async fn published() -> Vec<Published> {
     let app = App::start().await;
     let reader = app.reader();
-    read_much(&reader).await;
-    check::everything(&app).await;
+    send_all_commands(&reader).await;
+    invariants::check(&app).await;
     let _ = reader.erase().await.ok();
-    check::everything(&app).await;
-    let mut published = stream::read_all(&app.corner).await;
-    let prefix = format!("{}.", app.corner.nats_prefix);
+    invariants::check(&app).await;
+    let mut published = stream::read_all(&app.env).await;
+    let prefix = format!("{}.", app.env.nats_prefix);
     for published in &mut published {
         published.subject = published.subject.replacen(&prefix, "", 1);
     }
@@ -72,62 +71,65 @@ async fn published() -> Vec<Published> {
 }
 
 #[tokio::test]
-async fn every_published_event_is_as_its_schema_says_and_a_wrong_one_is_not() {
+async fn published_events_match_their_schemas_and_broken_ones_do_not() {
     let description = AsyncApi::new();
     let published = published().await;
     let mut types = BTreeSet::new();
     for Published { subject, event, .. } in &published {
-        let holds = description.holds(subject, event);
-        holds.unwrap_or_else(|error| panic!("{error} in {event}"));
+        let valid = description.validate(subject, event);
+        valid.unwrap_or_else(|error| panic!("{error} in {event}"));
         types.insert(event["type"].as_str().unwrap());
     }
-    let today = [
+    let current = [
         "reading.session.ended.v2",
         "reading.session.erased.v1",
         "reading.session.position_updated.v1",
         "reading.session.started.v1",
     ];
-    assert_eq!(types, BTreeSet::from(today));
+    assert_eq!(types, BTreeSet::from(current));
     let reasons: BTreeSet<_> = published
         .iter()
         .filter_map(|published| published.event["data"]["reason"].as_str())
         .collect();
     assert_eq!(reasons, BTreeSet::from(["finished", "superseded"]));
 
-    for kind in today {
-        let right = published.iter().find(|p| p.event["type"] == kind).unwrap();
-        let wrong = |change: &dyn Fn(&mut Value)| {
-            let mut event = right.event.clone();
+    for event_type in current {
+        let correct = published
+            .iter()
+            .find(|published| published.event["type"] == event_type)
+            .unwrap();
+        let rejects = |change: &dyn Fn(&mut Value)| {
+            let mut event = correct.event.clone();
             change(&mut event);
-            let holds = description.holds(&right.subject, &event);
-            assert!(holds.is_err(), "{event}");
+            let valid = description.validate(&correct.subject, &event);
+            assert!(valid.is_err(), "{event}");
         };
         let required = ["id", "sequence", "globalposition", "partitionkey", "data"];
         for name in required {
-            wrong(&|event| drop(event.as_object_mut().unwrap().remove(name)));
+            rejects(&|event| drop(event.as_object_mut().unwrap().remove(name)));
         }
         for name in ["type", "reader_id"] {
-            wrong(&|event| drop(event["data"].as_object_mut().unwrap().remove(name)));
+            rejects(&|event| drop(event["data"].as_object_mut().unwrap().remove(name)));
         }
-        if kind != "reading.session.erased.v1" {
-            wrong(&|event| event["data"]["position"] = json!(100.1));
+        if event_type != "reading.session.erased.v1" {
+            rejects(&|event| event["data"]["position"] = json!(100.1));
         }
-        wrong(&|event| event["data"]["reader_id"] = json!("me"));
-        wrong(&|event| event["time"] = json!("yesterday"));
-        wrong(&|event| event["globalposition"] = json!(7));
-        wrong(&|event| event["type"] = json!("reading.session.ended.v3"));
-        wrong(&|event| event["data"]["type"] = json!("SessionPaused"));
-        if kind == "reading.session.ended.v2" {
-            wrong(&|event| drop(event["data"].as_object_mut().unwrap().remove("elapsed_ms")));
+        rejects(&|event| event["data"]["reader_id"] = json!("me"));
+        rejects(&|event| event["time"] = json!("yesterday"));
+        rejects(&|event| event["globalposition"] = json!(7));
+        rejects(&|event| event["type"] = json!("reading.session.ended.v3"));
+        rejects(&|event| event["data"]["type"] = json!("SessionPaused"));
+        if event_type == "reading.session.ended.v2" {
+            rejects(&|event| drop(event["data"].as_object_mut().unwrap().remove("elapsed_ms")));
         }
         for subject in ["reading.sessions.paused.p1", "reading.sessions.ended.p8"] {
-            assert!(description.holds(subject, &right.event).is_err());
+            assert!(description.validate(subject, &correct.event).is_err());
         }
     }
 }
 
 #[test]
-fn every_payload_that_a_log_may_hold_is_as_its_schema_says() {
+fn payloads_of_all_event_versions_match_their_schemas() {
     let fixtures = folder().join("../eventlog/fixtures");
     let mut checked = BTreeSet::new();
     for entry in std::fs::read_dir(fixtures).unwrap() {
@@ -138,8 +140,8 @@ fn every_payload_that_a_log_may_hold_is_as_its_schema_says() {
         };
         let schema = format!("schemas/{}.json", name.trim_end_matches(".least"));
         let payload = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let fits = valid(&json!({ "$ref": schema }), &payload);
-        fits.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let valid = validate(&json!({ "$ref": schema }), &payload);
+        valid.unwrap_or_else(|error| panic!("{name}: {error}"));
         checked.insert(schema);
     }
     let mut events = schemas();
@@ -147,7 +149,7 @@ fn every_payload_that_a_log_may_hold_is_as_its_schema_says() {
     assert_eq!(checked, events);
 }
 
-/// The references to the committed schemas.
+/// References to the committed JSON Schemas.
 fn schemas() -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder().join("schemas")).unwrap();
     entries
@@ -157,13 +159,13 @@ fn schemas() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_committed_schemas_are_those_of_the_code() {
-    for (name, schema) in eventlog::schema::documents() {
+fn committed_schemas_equal_the_generated_ones() {
+    for (name, schema) in messaging::json_schema::documents() {
         let committed = std::fs::read_to_string(folder().join("schemas").join(&name));
         assert!(
             committed.is_ok_and(|committed| committed == format!("{schema:#}\n")),
-            "nats/schemas/{name} is stale: run `make schemas`; a version that was \
-             published gets no other meaning"
+            "nats/schemas/{name} differs from the code: run `make schemas`, but never change \
+             the schema of a published version"
         );
     }
 }
@@ -182,20 +184,20 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
 }
 
 #[test]
-fn the_description_hangs_together() {
+fn asyncapi_document_is_complete_and_consistent() {
     let description = AsyncApi::new();
     let document = description.document();
     let mut all = BTreeSet::new();
     references(document, &mut all);
-    let (within, beside): (BTreeSet<&str>, BTreeSet<&str>) =
+    let (internal, external): (BTreeSet<&str>, BTreeSet<&str>) =
         all.into_iter().partition(|name| name.starts_with('#'));
-    for reference in within {
+    for reference in internal {
         let value = json!({ "$ref": reference });
         assert!(!description.resolve(&value).is_null(), "{reference}");
     }
-    // No schema that nobody names, and none named that is not there.
-    let beside: BTreeSet<String> = beside.into_iter().map(str::to_owned).collect();
-    assert_eq!(beside, schemas());
+    // Every schema is referenced, and every reference has a schema.
+    let external: BTreeSet<String> = external.into_iter().map(str::to_owned).collect();
+    assert_eq!(external, schemas());
 
     let messages = document["components"]["messages"].as_object().unwrap();
     let channels = document["channels"].as_object().unwrap();
@@ -207,15 +209,15 @@ fn the_description_hangs_together() {
     assert_eq!(carried, messages.keys().map(String::as_str).collect());
     for (key, message) in messages {
         let name = message["name"].as_str().unwrap();
-        let of_event = format!("reading.session.{key}");
+        let event_name = format!("reading.session.{key}");
         assert!(
-            name == of_event || name == format!("reading.{key}"),
+            name == event_name || name == format!("reading.{key}"),
             "{name}"
         );
-        let mut named = BTreeSet::new();
-        references(&message["payload"], &mut named);
+        let mut payload = BTreeSet::new();
+        references(&message["payload"], &mut payload);
         let data = format!("schemas/{key}.json");
-        assert!(named.contains(data.as_str()), "{key}: {named:?}");
+        assert!(payload.contains(data.as_str()), "{key}: {payload:?}");
     }
     let sent: BTreeSet<&str> = document["operations"]
         .as_object()

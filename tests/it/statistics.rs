@@ -1,6 +1,6 @@
-//! Statistics are a slow count of the log: over random histories in several
-//! zones, through changes of daylight saving time, with late observations and
-//! sessions over midnight.
+//! Statistics equal a slow count of the log, for random sessions in several time
+//! zones around changes of daylight saving time, with late observations and sessions
+//! across midnight.
 
 use chrono::{NaiveDate, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
@@ -13,15 +13,14 @@ use domain::{
 };
 use eventlog::Appender;
 use eventlog::append::{Append, NewEvent};
-use eventlog::commits;
+use eventlog::commit_feed;
 use projections::daily_stats;
-use tests::traffic::Random;
-use tests::{App, check};
+use tests::random_history::Random;
+use tests::{App, invariants};
 use uuid::Uuid;
 
-/// The days around changes of the clocks, of one hour and of half an hour, in
-/// both directions.
-const CHANGES: [(Tz, i32, u32, u32); 6] = [
+/// Days on which clocks change, by one hour or half an hour, in both directions.
+const CLOCK_CHANGES: [(Tz, i32, u32, u32); 6] = [
     (Tz::Europe__Berlin, 2026, 3, 29),
     (Tz::Europe__Berlin, 2026, 10, 25),
     (Tz::America__New_York, 2026, 3, 8),
@@ -30,14 +29,19 @@ const CHANGES: [(Tz, i32, u32, u32); 6] = [
     (Tz::Australia__Lord_Howe, 2026, 10, 4),
 ];
 
-fn place(random: &mut Random) -> Position {
+fn random_position(random: &mut Random) -> Position {
     Position::from_steps(i32::try_from(random.below(1_000_001)).unwrap()).unwrap()
 }
 
-/// A session that begins some time on the day before a change, with
-/// observations in and out of order, and an end or none.
-fn session(random: &mut Random, reader_id: ReaderId, zone: Tz, begin: Timestamp) -> Vec<NewEvent> {
-    let session_id = SessionId::at(services::clock::now());
+/// The events of a session that starts within two days after `begin`, with
+/// observations in and out of order. One in four sessions does not end.
+fn random_session(
+    random: &mut Random,
+    reader_id: ReaderId,
+    zone: Tz,
+    begin: Timestamp,
+) -> Vec<NewEvent> {
+    let session_id = SessionId::at(eventlog::clock::now());
     let at = |at: Timestamp| Occurrence {
         client: None,
         received: at,
@@ -47,7 +51,7 @@ fn session(random: &mut Random, reader_id: ReaderId, zone: Tz, begin: Timestamp)
     let mut commands = vec![SessionCommand::Start(StartSession {
         reader_id,
         book_id: Uuid::from_u128(u128::from(random.below(3))).into(),
-        position: place(random),
+        position: random_position(random),
         device_type: None,
         device_id: None,
         time_zone: zone,
@@ -56,9 +60,9 @@ fn session(random: &mut Random, reader_id: ReaderId, zone: Tz, begin: Timestamp)
         occurred: at(now),
     })];
     for _ in 0..random.below(60) {
-        // Up to three minutes: more than counts as reading without a pause.
+        // Up to three minutes, longer than the gap that counts as active time.
         now += TimeDelta::milliseconds(i64::try_from(random.below(180_000)).unwrap());
-        let seen = match random.below(10) {
+        let observed = match random.below(10) {
             0 => now - TimeDelta::seconds(600),
             1 => {
                 now += TimeDelta::hours(3);
@@ -67,16 +71,16 @@ fn session(random: &mut Random, reader_id: ReaderId, zone: Tz, begin: Timestamp)
             _ => now,
         };
         commands.push(SessionCommand::UpdatePosition(UpdatePosition {
-            position: place(random),
+            position: random_position(random),
             locator: None,
-            occurred: at(seen),
+            occurred: at(observed),
         }));
     }
     let reason = [EndReason::Finished, EndReason::Superseded, EndReason::Idle];
     if let Some(reason) = reason.get(usize::try_from(random.below(4)).unwrap()) {
         now += TimeDelta::seconds(i64::try_from(random.below(10_000)).unwrap());
         commands.push(SessionCommand::End(EndSession {
-            position: (random.below(2) == 0).then(|| place(random)),
+            position: (random.below(2) == 0).then(|| random_position(random)),
             reason: *reason,
             occurred: at(now),
         }));
@@ -98,21 +102,22 @@ fn session(random: &mut Random, reader_id: ReaderId, zone: Tz, begin: Timestamp)
 }
 
 #[tokio::test]
-async fn statistics_equal_a_slow_count_through_changes_of_daylight_saving_time() {
-    let seed = services::clock::now().timestamp_millis().unsigned_abs();
+async fn statistics_equal_a_slow_count_across_clock_changes() {
+    let seed = eventlog::clock::now().timestamp_millis().unsigned_abs();
     println!("seed {seed}");
     let mut random = Random(seed | 1);
     let app = App::start().await;
     let (appender, task) = Appender::new(app.pool.clone(), commits::channel().0);
     tokio::spawn(task);
     let readers: Vec<ReaderId> = (0..5).map(|_| Uuid::new_v4().into()).collect();
-    for (zone, year, month, day) in CHANGES {
+    for (zone, year, month, day) in CLOCK_CHANGES {
         let change = NaiveDate::from_ymd_opt(year, month, day).unwrap();
         let begin = (change - TimeDelta::days(1)).and_hms_opt(0, 0, 0).unwrap();
         let begin = zone.from_local_datetime(&begin).earliest().unwrap();
         for reader_id in &readers {
             for _ in 0..6 {
-                let events = session(&mut random, *reader_id, zone, begin.with_timezone(&Utc));
+                let events =
+                    random_session(&mut random, *reader_id, zone, begin.with_timezone(&Utc));
                 let append = Append {
                     events,
                     ..Append::default()
@@ -122,13 +127,13 @@ async fn statistics_equal_a_slow_count_through_changes_of_daylight_saving_time()
         }
     }
     app.settled().await;
-    let log = check::log(&app.pool).await;
-    check::statistics_are_the_recomputed(&app.pool, &log).await;
+    let log = invariants::read_log(&app.pool).await;
+    invariants::statistics_match_the_log(&app.pool, &log).await;
 
-    // All readers together: exactly who read, none twice.
+    // The days of all readers together count each reader once.
     let from = NaiveDate::from_ymd_opt(2026, 1, 1).unwrap();
     let all = daily_stats::days_of_all(&app.pool, from).await.unwrap();
-    assert!(all.len() >= 2 * CHANGES.len(), "{all:?}");
+    assert!(all.len() >= 2 * CLOCK_CHANGES.len(), "{all:?}");
     assert!(all.is_sorted_by(|one, next| one.day > next.day));
     assert!(
         all.iter().all(|day| (1..=5).contains(&day.readers)),

@@ -1,50 +1,52 @@
-//! Whether the read side equals the log can be asked at any time, and a single
-//! wrong value in any table is found.
+//! Verification compares the read tables and Redis with the log while the service
+//! runs. It finds a single wrong value in any table.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
-use projections::replay::ReplayError;
-use projections::runtime::Progress;
+use projections::rebuild::ReplayError;
 use projections::verify::{self, Compared, schema_of};
+use projections::worker::Progress;
 use projections::{DailyStats, History, InTables, active_sessions, status};
 use rstest::rstest;
 use serde_json::json;
-use services::connect;
-use tests::stack::Corner;
-use tests::traffic::{all_live_a_little, live_a_little};
-use tests::{App, app, check, unknown};
+use server::connect;
+use tests::random_history::{write_random_histories, write_random_history};
+use tests::stack::TestEnv;
+use tests::{App, app, future_events, invariants, until};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-async fn tables<P: InTables>(corner: &Corner) -> Vec<Compared> {
-    let database = app::settings(corner, &[]).database;
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
+
+async fn verify_tables<P: InTables>(env: &TestEnv) -> Vec<Compared> {
+    let database = app::settings(env, &[]).database;
     let live = connect::maintenance_pool(&database).unwrap();
     let scratch = connect::replay_pool(&database, &schema_of(P::NAME)).unwrap();
     let progress = watch::Sender::new(Progress::default());
-    let go = CancellationToken::new();
-    let (position, compared) = verify::tables::<P>(&live, scratch, &progress, &go)
+    let stop = CancellationToken::new();
+    let (position, compared) = verify::tables::<P>(&live, scratch, &progress, &stop)
         .await
         .unwrap();
     assert!(position > 0);
     compared
 }
 
-async fn cache(corner: &Corner) -> Result<Compared, ReplayError> {
-    let settings = app::settings(corner, &[]);
+async fn verify_cache(env: &TestEnv) -> Result<Compared, ReplayError> {
+    let settings = app::settings(env, &[]);
     let cache = connect::cache(&settings.redis).unwrap();
     let pool = connect::projections_pool(&settings.database).unwrap();
     active_sessions::check(&cache, &pool, &CancellationToken::new()).await
 }
 
-/// Everything that can be verified: name, rows, differences.
-async fn all(corner: &Corner) -> Vec<Compared> {
-    let mut all = tables::<History>(corner).await;
-    all.extend(tables::<DailyStats>(corner).await);
-    all.push(cache(corner).await.unwrap());
-    all
+/// Verifies all projections.
+async fn verify_all(env: &TestEnv) -> Vec<Compared> {
+    let mut compared = verify_tables::<History>(env).await;
+    compared.extend(verify_tables::<DailyStats>(env).await);
+    compared.push(verify_cache(env).await.unwrap());
+    compared
 }
 
 fn differing(compared: &[Compared]) -> Vec<(&str, u64)> {
@@ -55,22 +57,23 @@ fn differing(compared: &[Compared]) -> Vec<(&str, u64)> {
         .collect()
 }
 
-async fn lived() -> App {
+/// Starts a service and writes random histories and an active session.
+async fn start_with_histories() -> App {
     let app = App::start().await;
     app.settled().await;
-    all_live_a_little(&app, 1..10).await;
+    write_random_histories(&app, 1..10).await;
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
-    check::everything(&app).await;
+    invariants::check(&app).await;
     app
 }
 
 #[tokio::test]
-async fn what_is_right_is_found_right_while_traffic_goes_on() {
-    let app = lived().await;
+async fn verification_finds_no_differences_under_traffic() {
+    let app = start_with_histories().await;
     let readers: Vec<_> = (20..60).map(|n| (app.reader(), n)).collect();
     let traffic = readers
         .into_iter()
-        .map(|(reader, n)| live_a_little(reader, n));
+        .map(|(reader, n)| write_random_history(reader, n));
     let traffic = tokio::spawn(
         stream::iter(traffic)
             .buffer_unordered(8)
@@ -78,7 +81,7 @@ async fn what_is_right_is_found_right_while_traffic_goes_on() {
     );
     let mut rounds = 0;
     while !traffic.is_finished() || rounds < 2 {
-        let compared = all(&app.corner).await;
+        let compared = verify_all(&app.env).await;
         assert_eq!(differing(&compared), [], "{compared:#?}");
         let names: Vec<&str> = compared.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(
@@ -98,28 +101,27 @@ async fn what_is_right_is_found_right_while_traffic_goes_on() {
     }
     println!("{rounds} rounds");
     traffic.await.unwrap();
-    let left: Vec<String> =
+    let schemas: Vec<String> =
         sqlx::query_scalar("select nspname::text from pg_namespace where nspname like 'verify%'")
             .fetch_all(&app.pool)
             .await
             .unwrap();
-    assert!(left.is_empty(), "{left:?}");
+    assert!(schemas.is_empty(), "{schemas:?}");
 }
 
 #[tokio::test]
-async fn a_step_that_takes_its_time_is_waited_for() {
-    let app = lived().await;
-    let mut step = app.pool.begin().await.unwrap();
+async fn verification_waits_for_a_slow_commit() {
+    let app = start_with_histories().await;
+    let mut commit = app.pool.begin().await.unwrap();
     sqlx::query("select from checkpoints where projection = 'history' for update")
-        .execute(&mut *step)
+        .execute(&mut *commit)
         .await
         .unwrap();
-    let corner = app.corner.clone();
-    let verified = tokio::spawn(async move { tables::<History>(&corner).await });
-    // Until its lock has timed out, and it waits again.
+    let env = app.env.clone();
+    let verified = tokio::spawn(async move { verify_tables::<History>(&env).await });
+    // Wait until the verification has reached its lock timeout and waits again.
     let mut waits = std::collections::BTreeSet::new();
-    let since = Instant::now();
-    while waits.len() < 2 {
+    until("a second wait for the lock", WAIT_TIMEOUT, async || {
         let waiting: Vec<String> = sqlx::query_scalar(
             "select query_start::text from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'
@@ -129,21 +131,21 @@ async fn a_step_that_takes_its_time_is_waited_for() {
         .await
         .unwrap();
         waits.extend(waiting);
-        assert!(since.elapsed() < Duration::from_secs(20), "{waits:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    step.rollback().await.unwrap();
+        waits.len() >= 2
+    })
+    .await;
+    commit.rollback().await.unwrap();
     assert_eq!(differing(&verified.await.unwrap()), []);
 }
 
 #[tokio::test]
-async fn sessions_with_dead_letters_are_no_differences() {
-    let app = lived().await;
+async fn sessions_with_dead_letters_are_not_differences() {
+    let app = start_with_histories().await;
     let mut readers = Vec::new();
-    for reader_id in ["nobody", "00000000-0000-0000-0000-000000000001"] {
+    for reader_id in ["invalid", "00000000-0000-0000-0000-000000000001"] {
         let session = Uuid::now_v7();
         let payload = json!({ "reader_id": reader_id });
-        unknown::write(&app.pool, session, "SessionStarted", "99", &payload).await;
+        future_events::write(&app.pool, session, "SessionStarted", "99", &payload).await;
         readers.push((reader_id, session));
     }
     sqlx::query("insert into claims values ($1::uuid, $2)")
@@ -153,18 +155,14 @@ async fn sessions_with_dead_letters_are_no_differences() {
         .await
         .unwrap();
     app.settled().await;
-    assert_eq!(differing(&all(&app.corner).await), []);
-    // Nor while the projection has not come to them.
+    assert_eq!(differing(&verify_all(&app.env).await), []);
+    // Events that the projection has not reached are no differences either.
     assert!(status::pause(&app.pool, "history", true).await.unwrap());
-    let since = Instant::now();
-    while status::list(&app.pool).await.unwrap()[2].holder.is_some() {
-        assert!(
-            since.elapsed() < Duration::from_secs(20),
-            "it is not given up"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    unknown::write(
+    until("the paused worker stops", WAIT_TIMEOUT, async || {
+        status::list(&app.pool).await.unwrap()[2].holder.is_none()
+    })
+    .await;
+    future_events::write(
         &app.pool,
         Uuid::now_v7(),
         "SessionStarted",
@@ -172,26 +170,29 @@ async fn sessions_with_dead_letters_are_no_differences() {
         &json!({}),
     )
     .await;
-    assert_eq!(differing(&tables::<History>(&app.corner).await), []);
+    assert_eq!(differing(&verify_tables::<History>(&app.env).await), []);
 }
 
-/// A row that is wrong, missing or too many, in each table.
+/// Each table with a wrong, missing or additional row.
 #[rstest]
 #[case::history("update history set position = position + 1 where session_id = (select max(session_id) from history)", &[("history", 1)])]
 #[case::history_lost("delete from history where session_id = (select max(session_id) from history)", &[("history", 1)])]
 #[case::history_totals("update history_totals set sessions = sessions + 1", &[("history_totals", 0)])]
 #[case::claims("delete from claims where reader_id = (select reader_id from claims limit 1)", &[("claims", 1)])]
-#[case::claims_of_nobody("insert into claims values ('00000000-0000-0000-0000-000000000001', 'x')", &[("claims", 1)])]
+#[case::claims_without_session("insert into claims values ('00000000-0000-0000-0000-000000000001', 'x')", &[("claims", 1)])]
 #[case::reader_days("update reader_days set active_ms = active_ms - 1 where (reader_id, day) = (select reader_id, day from reader_days limit 1)", &[("reader_days", 1)])]
 #[case::reader_hours("insert into reader_hours values ('00000000-0000-0000-0000-000000000001', '2026-01-01', 3, 1, 1)", &[("reader_hours", 1)])]
 #[case::days("update days set long_sessions = long_sessions + 1 where day = (select max(day) from days)", &[("days", 1)])]
 #[tokio::test]
-async fn a_wrong_row_is_found_and_told(#[case] corruption: &str, #[case] expected: &[(&str, u64)]) {
-    let app = lived().await;
+async fn wrong_row_is_reported_with_its_differences(
+    #[case] corruption: &str,
+    #[case] expected: &[(&str, u64)],
+) {
+    let app = start_with_histories().await;
     let changed = sqlx::query(corruption).execute(&app.pool).await.unwrap();
-    let compared = all(&app.corner).await;
+    let compared = verify_all(&app.env).await;
     let (name, count) = expected[0];
-    // 0: all that were changed.
+    // 0 means all changed rows.
     let count = if count == 0 {
         changed.rows_affected()
     } else {
@@ -199,23 +200,23 @@ async fn a_wrong_row_is_found_and_told(#[case] corruption: &str, #[case] expecte
     };
     assert!(count > 0);
     assert_eq!(differing(&compared), [(name, count)]);
-    let told = compared.iter().find(|one| one.name == name).unwrap();
+    let reported = compared.iter().find(|one| one.name == name).unwrap();
     assert_eq!(
-        told.first.len(),
+        reported.first.len(),
         usize::try_from(count).unwrap().min(verify::TOLD)
     );
     assert!(
-        told.first.iter().all(|one| one.found != one.expected),
-        "{told:#?}"
+        reported.first.iter().all(|one| one.found != one.expected),
+        "{reported:#?}"
     );
 }
 
 #[tokio::test]
-async fn a_wrong_entry_of_the_cache_is_found_and_a_rebuild_mends_it() {
-    let app = lived().await;
-    let redis = redis::Client::open(app.corner.redis_url.as_str()).unwrap();
+async fn rebuild_repairs_wrong_cache_entries_that_check_finds() {
+    let app = start_with_histories().await;
+    let redis = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
-    // Those with more events than one come first.
+    // Readers whose sessions have more events come first.
     let readers: Vec<Uuid> = sqlx::query_scalar(
         "select c.reader_id from claims as c join history using (session_id)
         order by version desc",
@@ -234,22 +235,22 @@ async fn a_wrong_entry_of_the_cache_is_found_and_a_rebuild_mends_it() {
             .await
             .unwrap();
     };
-    // A wrong value, with a version that an event of another session has; an
-    // event too few, and a reader who reads nothing.
+    // A wrong value with the version of another session's event, an entry that misses
+    // an event, and an entry of a reader without an active session.
     let head = eventlog::read::head(&app.pool).await.unwrap().to_string();
     set(key(readers[0]), "active_ms", "123456789").await;
     set(key(readers[0]), "version", &head).await;
     set(key(readers[1]), "sequence", "1").await;
-    let nobody = key(Uuid::new_v4());
+    let without_session = key(Uuid::new_v4());
     for (field, value) in [("version", "1"), ("id", "x"), ("sequence", "1")] {
-        set(nobody.clone(), field, value).await;
+        set(without_session.clone(), field, value).await;
     }
-    // And a version that no event has, which would keep all events out.
+    // A version above all events, which would block all updates of the entry.
     set(key(readers[2]), "version", "999999999").await;
-    let found = cache(&app.corner).await.unwrap();
+    let found = verify_cache(&app.env).await.unwrap();
     assert_eq!(found.differing, 4, "{found:#?}");
 
-    let settings = app::settings(&app.corner, &[]);
+    let settings = app::settings(&app.env, &[]);
     app.warmed_up().await;
     let rebuilt = active_sessions::rebuild(
         &connect::cache(&settings.redis).unwrap(),
@@ -261,7 +262,7 @@ async fn a_wrong_entry_of_the_cache_is_found_and_a_rebuild_mends_it() {
     .unwrap();
     assert_eq!(rebuilt.sessions, readers.len() as u64);
     assert_eq!(rebuilt.removed, 4, "{rebuilt:?}");
-    let found = cache(&app.corner).await.unwrap();
+    let found = verify_cache(&app.env).await.unwrap();
     assert_eq!(found.differing, 0, "{found:#?}");
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }

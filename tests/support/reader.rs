@@ -1,4 +1,4 @@
-//! A reader, who calls the API with the token of an e-reader app.
+//! A reader. Calls the API with the token of an e-reader app.
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};

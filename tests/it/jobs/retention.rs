@@ -1,18 +1,18 @@
-//! What is old leaves the read tables for good, with its counts, and a replay
-//! does not bring it back.
+//! Retention removes old sessions and days from the read tables permanently. A replay
+//! does not restore them.
 
 use chrono::{DateTime, Days, TimeDelta, Utc};
 use domain::SessionId;
-use serde_json::{Value, json};
 use eventlog::clock;
+use serde_json::{Value, json};
 use tests::process::command;
 use tests::{App, backdate};
 use uuid::Uuid;
 
 use super::run;
 
-/// Whether a command went well.
-async fn says(app: &App, arguments: &[&str]) -> String {
+/// Runs a command and returns its output. Fails if the command fails.
+async fn stdout_of(app: &App, arguments: &[&str]) -> String {
     let output = command(&app.env).args(arguments).output().await.unwrap();
     let (out, err) = (output.stdout, output.stderr);
     let (out, err) = (
@@ -23,7 +23,7 @@ async fn says(app: &App, arguments: &[&str]) -> String {
     out
 }
 
-/// At noon some days ago: a minute that is read then is on one day and in one hour.
+/// Noon, `days` ago. A minute that starts at noon is within one day and one hour.
 fn noon(now: DateTime<Utc>, days: u64) -> DateTime<Utc> {
     let day = now.date_naive() - Days::new(days);
     day.and_hms_opt(12, 0, 0).unwrap().and_utc()
@@ -33,18 +33,19 @@ async fn history(app: &App, reader: Uuid) -> Value {
     app.reader_with_id(reader).history("").await.ok()
 }
 
-/// Reads it again after replays, and compares it with the log.
-async fn stays(app: &App, what: impl AsyncFn()) {
-    what().await;
+/// Runs `check`, replays the projections, runs `check` again and verifies the read
+/// tables.
+async fn holds_after_replay(app: &App, check: impl AsyncFn()) {
+    check().await;
     for projection in ["history", "daily_stats"] {
-        let _ = says(app, &["replay", projection]).await;
+        let _ = stdout_of(app, &["replay", projection]).await;
     }
-    what().await;
-    let _ = says(app, &["verify"]).await;
+    check().await;
+    let _ = stdout_of(app, &["verify"]).await;
 }
 
 #[tokio::test]
-async fn months_that_are_over_leave_the_history_and_stay_in_the_statistics() {
+async fn expired_months_leave_the_history_but_not_the_statistics() {
     let app = App::start().await;
     app.warmed_up().await;
     let now = clock::now();
@@ -55,7 +56,7 @@ async fn months_that_are_over_leave_the_history_and_stay_in_the_statistics() {
         backdate::write_session(&app.pool, reader, SessionId::at(ago(days)), ago(days)).await;
     }
     backdate::write_session(&app.pool, other, SessionId::at(ago(200)), ago(200)).await;
-    // An old id does not make a session old.
+    // A recent session with an old id is not removed.
     backdate::create_month_partitions(&app.pool, ago(170)).await;
     backdate::write_session(&app.pool, reader, SessionId::at(ago(170)), ago(5)).await;
     backdate::write_session(&app.pool, reader, SessionId::at(ago(1)), ago(1)).await;
@@ -65,7 +66,7 @@ async fn months_that_are_over_leave_the_history_and_stay_in_the_statistics() {
     let done = run(&app, "retention").await;
     assert!(done.starts_with("3 sessions left the history: "), "{done}");
     assert_eq!(run(&app, "retention").await, "no month is old enough");
-    stays(&app, async || {
+    holds_after_replay(&app, async || {
         let kept = history(&app, reader).await;
         assert_eq!(kept["total"], 2);
         let started: Vec<&Value> = kept["sessions"]
@@ -83,7 +84,7 @@ async fn months_that_are_over_leave_the_history_and_stay_in_the_statistics() {
         assert_eq!(days, 5);
     })
     .await;
-    // One by its id is as it stands in the log, which keeps it.
+    // Totals of readers and books without sessions are deleted.
     let totals: i64 = sqlx::query_scalar("select count(*) from history_totals where sessions = 0")
         .fetch_one(&app.pool)
         .await
@@ -96,7 +97,7 @@ async fn months_that_are_over_leave_the_history_and_stay_in_the_statistics() {
 }
 
 #[tokio::test]
-async fn a_month_with_an_open_session_stays_whole() {
+async fn month_with_an_active_session_is_kept() {
     let app = App::start().await;
     app.warmed_up().await;
     let then = clock::now() - Days::new(200);
@@ -115,13 +116,13 @@ async fn a_month_with_an_open_session_stays_whole() {
 }
 
 #[tokio::test]
-async fn old_days_leave_the_statistics_where_that_is_wanted() {
+async fn statistics_days_removes_older_days() {
     let app = App::start().await;
     let now = clock::now();
     let reader = Uuid::new_v4();
     for (n, days) in [500, 400, 300, 1].into_iter().enumerate() {
         let at = noon(now, days);
-        // Whatever its id says, a day is when it was read.
+        // The time of reading determines the day, not the time in the id.
         let id = SessionId::at(now - TimeDelta::seconds(i64::try_from(n).unwrap()));
         backdate::write_session(&app.pool, reader, id, at).await;
     }
@@ -137,10 +138,11 @@ async fn old_days_leave_the_statistics_where_that_is_wanted() {
         "--statistics-days",
         "366",
     ];
-    let done = says(&app, &window).await;
-    // Of two: the reader's day and hour, and the day of all.
+    let done = stdout_of(&app, &window).await;
+    // Three rows for each of two days: the reader's day and hour, and the day of all
+    // readers.
     assert!(done.starts_with("statistics_window: 6 rows"), "{done}");
-    stays(&app, async || {
+    holds_after_replay(&app, async || {
         for table in ["reader_days", "days"] {
             let left: i64 = sqlx::query_scalar(&format!("select count(*) from {table}"))
                 .fetch_one(&app.pool)

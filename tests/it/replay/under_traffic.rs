@@ -1,5 +1,4 @@
-//! Readers who read on while projections are made again, and who look all the
-//! time at what there is of it.
+//! Replays and cache rebuilds while readers write and query without a pause.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,64 +6,66 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use projections::active_sessions::{self, Known};
-use projections::replay::ReplayError;
+use projections::rebuild::ReplayError;
 use projections::{DailyStats, History};
 use reqwest::Method;
 use serde_json::{Value, json};
-use services::connect;
+use server::connect;
+use tests::app::SETTLE;
 use tests::reader::{Reader, id};
-use tests::stack::Corner;
-use tests::{App, app, check};
+use tests::stack::TestEnv;
+use tests::{App, app, eventually, invariants, scaled, until};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::replayed;
 
-/// Seconds between two updates of a reader, all of them active time.
-const STEP: u32 = 20;
+/// Seconds between two updates of a reader. All of it is active time.
+const UPDATE_INTERVAL_SECONDS: u32 = 20;
 
-/// A reader who only reads on, so what there is of it never shrinks.
-struct OneWhoReads {
+/// A reader who only adds reading time, so that history and statistics never shrink.
+struct GrowingReader {
     reader: Reader,
     done: Arc<AtomicBool>,
-    /// Updates begun; each has an effect before it is answered, or none.
-    begun: Arc<AtomicU32>,
+    /// The number of updates sent. An update takes effect after it is sent and before
+    /// its response.
+    sent: Arc<AtomicU32>,
 }
 
-impl OneWhoReads {
-    async fn read(&self) {
-        let mut at = services::clock::now() - chrono::TimeDelta::hours(20);
+impl GrowingReader {
+    async fn write(&self) {
+        let mut at = eventlog::clock::now() - chrono::TimeDelta::hours(20);
         while !self.done.load(Ordering::Relaxed) {
             let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at });
             let session = id(&self.reader.start_with(start).await.ok());
             for n in 0..20 {
-                at += chrono::TimeDelta::seconds(STEP.into());
-                self.begun.fetch_add(1, Ordering::Relaxed);
+                at += chrono::TimeDelta::seconds(UPDATE_INTERVAL_SECONDS.into());
+                self.sent.fetch_add(1, Ordering::Relaxed);
                 let update = json!({ "current_position": n, "occurred_at": at });
-                let answer = self.reader.update_with(session, update).await;
-                assert_eq!(answer.status, 200, "{}", answer.body);
+                let response = self.reader.update_with(session, update).await;
+                assert_eq!(response.status, 200, "{}", response.body);
             }
         }
     }
 
-    /// Everything that was there is still there, and once.
-    async fn look(&self) -> (u32, Duration) {
-        let (mut looks, mut slowest) = (0, Duration::ZERO);
+    /// Queries history and statistics. Sessions and sums never decrease, and no session
+    /// appears twice. Returns the number of queries and the time of the slowest.
+    async fn query(&self) -> (u32, Duration) {
+        let (mut queries, mut slowest) = (0, Duration::ZERO);
         let (mut sessions, mut total, mut seconds, mut minutes) = (0, 0, 0.0, 0.0);
         while !self.done.load(Ordering::Relaxed) {
-            let asked = Instant::now();
+            let sent = Instant::now();
             let history = self.reader.history("?page_size=100").await.ok();
             let daily = self.reader.call(Method::GET, "/stats/daily", None).await;
             let daily = daily.ok();
-            slowest = slowest.max(asked.elapsed());
-            looks += 1;
+            slowest = slowest.max(sent.elapsed());
+            queries += 1;
 
             let listed = history["sessions"].as_array().unwrap();
             let ids: BTreeSet<Uuid> = listed.iter().map(id).collect();
-            assert_eq!(ids.len(), listed.len(), "a session is there twice");
+            assert_eq!(ids.len(), listed.len(), "a session appears twice");
             assert!(listed.len() >= sessions, "{} of {sessions}", listed.len());
-            // Counted at about the same time.
             let counted = history["total"].as_u64().unwrap();
             assert!(counted >= total, "{counted} of {total}");
             let sum = |rows: &Value, field: &str| -> f64 {
@@ -75,121 +76,124 @@ impl OneWhoReads {
             assert!(read >= seconds, "{read} s of {seconds}");
             let day = sum(&daily["days"], "active_minutes");
             assert!(day >= minutes, "{day} minutes of {minutes}");
-            let most = f64::from(self.begun.load(Ordering::Relaxed) * STEP);
+            let limit = f64::from(self.sent.load(Ordering::Relaxed) * UPDATE_INTERVAL_SECONDS);
             assert!(
-                read <= most && day * 60.0 <= most,
-                "{read} s, {day} of {most} s"
+                read <= limit && day * 60.0 <= limit,
+                "{read} s and {day} minutes of {limit} s"
             );
             (sessions, total, seconds, minutes) = (listed.len(), counted, read, day);
         }
-        (looks, slowest)
+        (queries, slowest)
     }
 
-    /// There always is an active session, and what Redis says of it is never
-    /// older than it was.
-    async fn look_at_active(&self, corner: &Corner) -> u32 {
-        let cache = connect::cache(&app::settings(corner, &[]).redis).unwrap();
-        let (mut looks, mut newest) = (0, (String::new(), 0));
+    /// Queries the active session. There is always one, and the version in Redis never
+    /// decreases. Returns the number of entries found in Redis.
+    async fn query_active(&self, env: &TestEnv) -> u32 {
+        let cache = connect::cache(&app::settings(env, &[]).redis).unwrap();
+        let (mut hits, mut newest) = (0, (String::new(), 0));
         while !self.done.load(Ordering::Relaxed) {
-            if self.begun.load(Ordering::Relaxed) == 0 {
+            if self.sent.load(Ordering::Relaxed) == 0 {
                 tokio::task::yield_now().await;
                 continue;
             }
             let active = self.reader.active().await.ok();
             assert!(active["id"].is_string(), "{active}");
-            // Redis may be late, and have nothing between an end and a start.
+            // A read of Redis may exceed its deadline. Between an end and a start there
+            // is no entry.
             let entry = active_sessions::get(&cache, self.reader.id.into(), None).await;
             if let Ok(Known::Active(entry)) = entry {
                 let found = (entry.session_id.to_string(), entry.sequence);
                 assert!(found >= newest, "{found:?} after {newest:?}");
                 newest = found;
-                looks += 1;
+                hits += 1;
             }
         }
-        looks
+        hits
     }
 }
 
-fn eight_who_read(app: &App, done: &Arc<AtomicBool>) -> Vec<Arc<OneWhoReads>> {
-    let one = |_| {
-        Arc::new(OneWhoReads {
+fn eight_readers(app: &App, done: &Arc<AtomicBool>) -> Vec<Arc<GrowingReader>> {
+    let new = |_| {
+        Arc::new(GrowingReader {
             reader: app.reader(),
             done: Arc::clone(done),
-            begun: Arc::default(),
+            sent: Arc::default(),
         })
     };
-    (0..8).map(one).collect()
+    (0..8).map(new).collect()
 }
 
 #[tokio::test]
-async fn readers_notice_nothing_of_replays_under_traffic() {
+async fn replays_under_traffic_never_show_partial_results() {
     let app = App::start().await;
     let done = Arc::new(AtomicBool::new(false));
-    let readers = eight_who_read(&app, &done);
-    let spawn = |of: &Arc<OneWhoReads>| {
-        let (one, other) = (Arc::clone(of), Arc::clone(of));
-        let read = tokio::spawn(async move { one.read().await });
-        (read, tokio::spawn(async move { other.look().await }))
+    let readers = eight_readers(&app, &done);
+    let spawn = |reader: &Arc<GrowingReader>| {
+        let (writer, reader) = (Arc::clone(reader), Arc::clone(reader));
+        let write = tokio::spawn(async move { writer.write().await });
+        (write, tokio::spawn(async move { reader.query().await }))
     };
     let tasks: Vec<_> = readers.iter().map(spawn).collect();
-    let go = CancellationToken::new();
+    let token = CancellationToken::new();
     for _ in 0..3 {
         let (history, stats) = tokio::join!(
-            replayed::<History>(&app.corner, &go),
-            replayed::<DailyStats>(&app.corner, &go)
+            replayed::<History>(&app.env, &token),
+            replayed::<DailyStats>(&app.env, &token)
         );
         let (history, stats) = (history.unwrap(), stats.unwrap());
         println!("{history:?} and {stats:?}");
-        // By design half a second; the machine may be busy.
-        let most = Duration::from_secs(3);
-        assert!(history.held < most && stats.held < most);
+        // The design limits the lock to half a second.
+        let limit = scaled(Duration::from_secs(3));
+        assert!(history.held < limit && stats.held < limit);
     }
     done.store(true, Ordering::Relaxed);
-    for (read, look) in tasks {
-        read.await.unwrap();
-        let (looks, slowest) = look.await.unwrap();
-        println!("{looks} looks, the slowest took {slowest:?}");
-        assert!(looks > 3, "{looks} looks");
+    for (write, query) in tasks {
+        write.await.unwrap();
+        let (queries, slowest) = query.await.unwrap();
+        println!("{queries} queries, the slowest took {slowest:?}");
+        assert!(queries > 3, "{queries} queries");
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
 
 #[tokio::test]
-async fn readers_notice_nothing_of_a_rebuild_of_the_cache_under_traffic() {
+async fn cache_rebuild_under_traffic_never_shows_old_versions() {
     let app = App::start().await;
     app.settled().await;
     let done = Arc::new(AtomicBool::new(false));
-    let readers = eight_who_read(&app, &done);
-    let spawn = |of: &Arc<OneWhoReads>| {
-        let (one, other, corner) = (Arc::clone(of), Arc::clone(of), app.corner.clone());
-        let read = tokio::spawn(async move { one.read().await });
-        let look = tokio::spawn(async move { other.look_at_active(&corner).await });
-        (read, look)
+    let readers = eight_readers(&app, &done);
+    let spawn = |reader: &Arc<GrowingReader>| {
+        let (writer, reader, env) = (Arc::clone(reader), Arc::clone(reader), app.env.clone());
+        let write = tokio::spawn(async move { writer.write().await });
+        let query = tokio::spawn(async move { reader.query_active(&env).await });
+        (write, query)
     };
     let tasks: Vec<_> = readers.iter().map(spawn).collect();
-    let settings = app::settings(&app.corner, &[]);
+    let settings = app::settings(&app.env, &[]);
     let cache = connect::cache(&settings.redis).unwrap();
     let pool = connect::projections_pool(&settings.database).unwrap();
-    let begun = |of: &Arc<OneWhoReads>| of.begun.load(Ordering::Relaxed) > 0;
-    while !readers.iter().all(begun) {
-        tokio::task::yield_now().await;
-    }
+    let has_sent = |reader: &Arc<GrowingReader>| reader.sent.load(Ordering::Relaxed) > 0;
+    until("all readers have sent updates", SETTLE, async || {
+        readers.iter().all(has_sent)
+    })
+    .await;
     for _ in 0..20 {
-        let (progress, go) = (watch::Sender::default(), CancellationToken::new());
-        let rebuilt = loop {
-            match active_sessions::rebuild(&cache, &pool, &progress, &go).await {
-                // Upkeep fills the cache at its start.
-                Err(ReplayError::Running(_)) => tokio::task::yield_now().await,
-                rebuilt => break rebuilt.unwrap(),
+        let (progress, token) = (watch::Sender::default(), CancellationToken::new());
+        let rebuilt = eventually("the cache is rebuilt", SETTLE, async || {
+            match active_sessions::rebuild(&cache, &pool, &progress, &token).await {
+                // The job `warm_up` fills the cache when the service starts.
+                Err(ReplayError::Running(_)) => None,
+                rebuilt => Some(rebuilt.unwrap()),
             }
-        };
+        })
+        .await;
         assert_eq!((rebuilt.sessions, rebuilt.removed), (8, 0), "{rebuilt:?}");
     }
     done.store(true, Ordering::Relaxed);
-    for (read, look) in tasks {
-        read.await.unwrap();
-        let looks = look.await.unwrap();
-        assert!(looks > 3, "{looks} looks");
+    for (write, query) in tasks {
+        write.await.unwrap();
+        let hits = query.await.unwrap();
+        assert!(hits > 3, "{hits} hits");
     }
-    check::everything(&app).await;
+    invariants::check(&app).await;
 }
