@@ -4,22 +4,11 @@
 
 use domain::ReaderId;
 use eventlog::{LogError, erase};
-use projections::active_sessions;
-use projections::cache::Cache;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 /// Readers taken on together.
 const READERS: i64 = 100;
-
-/// Has Redis know that an erased reader has no active session, if it answers:
-/// the projection does the same a moment later. `position` is that of the last
-/// event that says so.
-pub async fn forget(cache: &Cache, reader_id: ReaderId, position: i64) {
-    if let Err(error) = active_sessions::erase(cache, reader_id, position).await {
-        tracing::debug!(%error, "an erased reader's entry is left to the projection");
-    }
-}
 
 /// Writes over what the log holds of a reader who was erased, until there is
 /// nothing more or it is to stop. Tells `told` of every piece.

@@ -10,14 +10,17 @@ use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
 };
 
-use super::{BatchOutcome, BatchUpdate, Context, EndedIdle, Inner, Outcome, READ_DEADLINE};
-use crate::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
-use crate::claims::Idle;
-use crate::deadline::within;
-use crate::repository::Versioned;
-use crate::{CommandError, claims, idempotency, read};
+use eventlog::active_claims::{self as claims, Idle};
+use eventlog::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
+use eventlog::deadline::within;
+use eventlog::{idempotency, read};
 
-pub(super) fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
+use crate::CommandError;
+use crate::repository::Versioned;
+use crate::result::{BatchOutcome, BatchUpdate, Context, EndedIdle, Outcome};
+use crate::service::{Inner, READ_DEADLINE};
+
+pub(crate) fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
     versioned
         .session
         .started()
@@ -25,7 +28,7 @@ pub(super) fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
 }
 
 /// What a command would do, before it is committed.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     inner: Arc<Inner>,
     reader_id: ReaderId,
     /// Whether to ask the log for what others wrote, after a conflict.
@@ -38,7 +41,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(inner: Arc<Inner>, reader_id: ReaderId, newest: bool) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, reader_id: ReaderId, newest: bool) -> Self {
         Self {
             inner,
             reader_id,
@@ -69,7 +72,7 @@ impl Draft {
     ///
     /// A refusal is not appended, so the log does not judge what it rests on:
     /// before it is given, what is only remembered is brought up to date.
-    pub(super) async fn decide(
+    pub(crate) async fn decide(
         &mut self,
         id: SessionId,
         command: SessionCommand,
@@ -119,7 +122,7 @@ impl Draft {
         Ok(())
     }
 
-    pub(super) fn claim(&mut self, expected: Option<SessionId>, next: Option<SessionId>) {
+    pub(crate) fn claim(&mut self, expected: Option<SessionId>, next: Option<SessionId>) {
         self.claim = Some(ClaimChange {
             reader_id: self.reader_id,
             expected,
@@ -127,7 +130,7 @@ impl Draft {
         });
     }
 
-    pub(super) async fn start(
+    pub(crate) async fn start(
         &mut self,
         id: SessionId,
         command: StartSession,
@@ -159,7 +162,7 @@ impl Draft {
     }
 
     /// Ends a session if it has as many events as when it was found idle.
-    pub(super) async fn end_idle(&mut self, idle: Idle) -> Result<(), CommandError> {
+    pub(crate) async fn end_idle(&mut self, idle: Idle) -> Result<(), CommandError> {
         let id = idle.session_id;
         let repository = &self.inner.repository;
         let before = if self.newest {
@@ -185,7 +188,7 @@ impl Draft {
     }
 
     /// What [`Draft::end_idle`] leads to.
-    pub(super) fn ended_idle(&self, idle: Idle) -> Option<EndedIdle> {
+    pub(crate) fn ended_idle(&self, idle: Idle) -> Option<EndedIdle> {
         let session = self.touched.get(&idle.session_id)?.session.started()?;
         Some(EndedIdle {
             duration_ms: session.duration().num_milliseconds(),
@@ -193,7 +196,7 @@ impl Draft {
         })
     }
 
-    pub(super) async fn update_positions(
+    pub(crate) async fn update_positions(
         &mut self,
         updates: &[BatchUpdate],
     ) -> Result<(), CommandError> {
@@ -221,7 +224,7 @@ impl Draft {
     }
 
     /// What a command on one session leads to.
-    pub(super) fn outcome(&self, session_id: SessionId) -> Outcome {
+    pub(crate) fn outcome(&self, session_id: SessionId) -> Outcome {
         Outcome {
             session_id,
             versioned: self.touched.get(&session_id).cloned().unwrap_or_default(),
@@ -230,7 +233,7 @@ impl Draft {
     }
 
     /// What a batch leads to.
-    pub(super) fn batch_outcome(&self) -> BatchOutcome {
+    pub(crate) fn batch_outcome(&self) -> BatchOutcome {
         BatchOutcome {
             results: self.results.clone(),
             last_event: self
@@ -243,7 +246,7 @@ impl Draft {
     /// Writes the events, the claim and the answer to be kept, or nothing.
     /// Returns the global position of the last event: its own, or of what it
     /// repeats.
-    pub(super) async fn commit(
+    pub(crate) async fn commit(
         self,
         context: &Context,
         answer: Option<KeyedAnswer>,

@@ -4,18 +4,12 @@
 
 use std::sync::Arc;
 
-use cqrs_es::Aggregate;
-use cqrs_es::persist::{
-    PersistedEventRepository, PersistenceError, ReplayStream, SerializedEvent, SerializedSnapshot,
-};
 use domain::{ReadingSession, SessionEvent, SessionId};
-use postgres_es::PostgresEventRepository;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
-use serde_json::Value;
 
-use crate::append::{Append, NewEvent};
-use crate::{AppendError, Appender, LogError, Pool, fold, read, upcast};
+use eventlog::append::Append;
+use eventlog::{AppendError, Appender, LogError, Pool, load_state, read};
 
 /// The memory that kept sessions may take, in bytes, and how many of the usual
 /// size that is.
@@ -79,7 +73,6 @@ impl Weighter<SessionId, Arc<Versioned>> for Bytes {
 pub struct Repository {
     pool: Pool,
     appender: Appender,
-    log: PostgresEventRepository,
     cache: Cache<SessionId, Arc<Versioned>, Bytes>,
 }
 
@@ -89,7 +82,6 @@ impl Repository {
     pub fn new(pool: impl Into<Pool>, appender: Appender) -> Self {
         let pool = pool.into();
         Self {
-            log: PostgresEventRepository::new(pool.inner().clone()),
             pool,
             appender,
             cache: Cache::with_weighter(CACHE_SESSIONS, CACHE_BYTES, Bytes),
@@ -105,7 +97,7 @@ impl Repository {
         if let Some(cached) = self.cache.get(&id) {
             return Ok(cached);
         }
-        let loaded = fold::session(&self.pool, id).await?;
+        let loaded = load_state::session(&self.pool, id).await?;
         let loaded = loaded.map_or_else(Versioned::default, |folded| Versioned {
             session: folded.session,
             sequence: folded.sequence,
@@ -185,75 +177,3 @@ impl Repository {
         &self.pool
     }
 }
-
-/// The log as the tools of cqrs-es see it. Reading is postgres-es's, appending
-/// is ours; there are no snapshots, since sessions are short.
-impl PersistedEventRepository for Repository {
-    async fn get_events<A: Aggregate>(
-        &self,
-        aggregate_id: &str,
-    ) -> Result<Vec<SerializedEvent>, PersistenceError> {
-        self.log.get_events::<A>(aggregate_id).await
-    }
-
-    async fn get_last_events<A: Aggregate>(
-        &self,
-        aggregate_id: &str,
-        last_sequence: usize,
-    ) -> Result<Vec<SerializedEvent>, PersistenceError> {
-        self.log
-            .get_last_events::<A>(aggregate_id, last_sequence)
-            .await
-    }
-
-    async fn get_snapshot<A: Aggregate>(
-        &self,
-        _aggregate_id: &str,
-    ) -> Result<Option<SerializedSnapshot>, PersistenceError> {
-        Ok(None)
-    }
-
-    async fn persist<A: Aggregate>(
-        &self,
-        events: &[SerializedEvent],
-        _snapshot_update: Option<(String, Value, usize)>,
-    ) -> Result<(), PersistenceError> {
-        let unknown = |error| PersistenceError::UnknownError(Box::new(error));
-        let mut append = Append::default();
-        for event in events {
-            append.events.push(NewEvent {
-                session_id: event.aggregate_id.parse().map_err(|error| {
-                    PersistenceError::DeserializationError(Box::<uuid::Error>::new(error))
-                })?,
-                sequence: i64::try_from(event.sequence).expect("far below 2^63 events"),
-                event: upcast::decode(
-                    &event.event_type,
-                    &event.event_version,
-                    &event.payload.to_string(),
-                )
-                .map_err(|error| PersistenceError::DeserializationError(Box::new(error)))?,
-                metadata: event.metadata.to_string(),
-            });
-        }
-        match self.append(append).await {
-            Ok(_) => Ok(()),
-            Err(AppendError::Conflict) => Err(PersistenceError::OptimisticLockError),
-            Err(error) => Err(unknown(error)),
-        }
-    }
-
-    /// Refused: the stream of postgres-es ends at an error as at the end of the
-    /// log. [`crate::read`] reads in order, and says when it cannot.
-    async fn stream_events<A: Aggregate>(
-        &self,
-        _aggregate_id: &str,
-    ) -> Result<ReplayStream, PersistenceError> {
-        Err(PersistenceError::UnknownError(STREAMED.into()))
-    }
-
-    async fn stream_all_events<A: Aggregate>(&self) -> Result<ReplayStream, PersistenceError> {
-        Err(PersistenceError::UnknownError(STREAMED.into()))
-    }
-}
-
-const STREAMED: &str = "events are read in order by eventlog::read, not streamed";

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use domain::{SessionError, SessionId, UpdatePosition};
 use serde::Serialize;
 
-use crate::idempotency::Key;
+use eventlog::idempotency::Key;
+
 use crate::repository::Versioned;
 
 /// What comes with a command besides its content.
@@ -78,7 +79,7 @@ pub struct Active {
 }
 
 impl Context {
-    pub(super) fn metadata(&self) -> String {
+    pub(crate) fn metadata(&self) -> String {
         match &self.traceparent {
             Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),
             None => "{}".to_owned(),

@@ -14,21 +14,18 @@ use quick_cache::sync::Cache;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::append::Append;
-use crate::claims::Idle;
-use crate::deadline::within;
-use crate::erase::{self, Erased};
-use crate::idempotency::{self, Decided};
+use eventlog::active_claims::{self as claims, Idle};
+use eventlog::append::Append;
+use eventlog::deadline::within;
+use eventlog::erase::{self, Erased};
+use eventlog::idempotency::{self, Decided};
+use eventlog::{AppendError, LogError, read};
+
+use crate::CommandError;
+use crate::pending::{Draft, owned_by};
+use crate::reader_locks::Turns;
 use crate::repository::{Repository, Versioned};
-use crate::{AppendError, CommandError, LogError, claims, read};
-
-mod draft;
-mod outcome;
-mod turns;
-
-use draft::{Draft, owned_by};
-pub use outcome::{Active, BatchOutcome, BatchUpdate, Context, Done, EndedIdle, Outcome};
-use turns::Turns;
+use crate::result::{Active, BatchOutcome, BatchUpdate, Context, Done, EndedIdle, Outcome};
 
 /// How often a command is decided before its client is told to try later. In
 /// one process a reader's commands wait for each other, so each round is lost
@@ -48,7 +45,7 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 const MAX_COMMANDS: usize = 8_192;
 
 /// How long the log may take to be read for a decision.
-const READ_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long it is remembered that a reader began or ended a session here, and of
 /// how many: projections are usually some milliseconds behind.
@@ -62,9 +59,9 @@ const ACTIVE_ATTEMPTS: u32 = 3;
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
-struct Inner {
-    repository: Repository,
-    rules: Rules,
+pub(crate) struct Inner {
+    pub(crate) repository: Repository,
+    pub(crate) rules: Rules,
     places: Arc<Semaphore>,
     turns: Turns,
     /// Where readers began or ended a session here, a moment ago.
@@ -330,7 +327,7 @@ impl Sessions {
 }
 
 impl Inner {
-    fn claimed(&self, reader_id: ReaderId, position: i64) {
+    pub(crate) fn claimed(&self, reader_id: ReaderId, position: i64) {
         let at = Instant::now();
         self.claimed_at.insert(reader_id, Claimed { position, at });
     }

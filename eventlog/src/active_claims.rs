@@ -42,7 +42,7 @@ pub async fn claimed(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
 ) -> Result<Claimed, LogError> {
-    let row = sqlx::query_file!("src/claims/claimed.sql", reader_id.uuid())
+    let row = sqlx::query_file!("src/active_claims/claimed.sql", reader_id.uuid())
         .fetch_one(database)
         .await?;
     let session = || {
@@ -132,7 +132,7 @@ pub async fn idle(
     limit: i64,
 ) -> Result<Vec<Idle>, LogError> {
     let rows = sqlx::query_file!(
-        "src/claims/idle.sql",
+        "src/active_claims/idle.sql",
         after.map(ReaderId::uuid),
         SessionId::at(since).to_string(),
         since,

@@ -11,7 +11,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::AppendError;
-use crate::commits::Commits;
+use crate::commit_feed::Commits;
 use crate::deadline::within;
 
 mod rows;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::cloud_event::Outgoing;
+use crate::outgoing::Outgoing;
 
 /// Events kept for a relay that is busy, the latest; before them it reads the log.
 const KEPT: usize = 8_192;
@@ -74,7 +74,7 @@ impl Commits {
 impl Heard {
     /// What was committed here right after a position, a moment before `now`: no
     /// other event of the log stands between. Nothing when that is not known.
-    pub(crate) fn after(&self, position: i64, limit: usize, now: Instant) -> Vec<Outgoing> {
+    pub fn after(&self, position: i64, limit: usize, now: Instant) -> Vec<Outgoing> {
         let mut events = lock(&self.events);
         let is_over = |(told, event): &(Instant, Outgoing)| {
             event.global_position <= position || now.duration_since(*told) > FRESH

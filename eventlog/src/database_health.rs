@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use eventlog::deadline::within;
+use crate::deadline::within;
 use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 

@@ -65,7 +65,7 @@ impl Key {
         &self.fingerprint
     }
 
-    pub(crate) fn keeps<A: Serialize>(
+    pub fn keeps<A: Serialize>(
         &self,
         reader_id: ReaderId,
         decided: &Decided<A>,
@@ -129,7 +129,7 @@ pub async fn expire(
 ///
 /// # Errors
 /// [`LogError::Unavailable`].
-pub(crate) async fn forget(
+pub async fn forget(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     name: &str,

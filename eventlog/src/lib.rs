@@ -1,39 +1,36 @@
-//! The event log: Postgres holds it, JetStream carries it.
+//! The event store: Postgres holds the log of all events.
 //!
-//! Read the modules in this order; it is the path of a command. Nothing here
-//! knows HTTP or Redis, and nothing opens a connection: handles come ready.
+//! Read the modules in this order: first what a connection needs, then the path
+//! of an append, then reading. This crate imports neither NATS nor Redis nor
+//! HTTP, and opens no connection: pools are passed in.
 
+pub mod clock;
+pub mod database_health;
 pub mod deadline;
+pub mod migrations;
 pub mod pool;
+pub mod postgres_info;
+
 pub mod recorded;
 pub mod upcast;
 
+pub mod active_claims;
 pub mod append;
-pub mod claims;
-pub mod commits;
-pub mod execute;
+pub mod commit_feed;
 pub mod idempotency;
-pub mod repository;
+pub mod outgoing;
 
-pub mod cloud_event;
-pub mod fold;
+pub mod load_state;
 pub mod read;
-pub mod relay;
-pub mod schema;
-pub mod stream;
-pub mod subject;
-pub mod tail;
 
 pub mod erase;
 pub mod export;
 
-pub mod server;
+pub mod cqrs_es;
 
 pub mod error;
 
 pub use append::Appender;
-pub use error::{AppendError, CommandError, LogError};
-pub use execute::{Context, Done, Outcome, Sessions};
+pub use error::{AppendError, LogError};
 pub use pool::Pool;
 pub use recorded::{Logged, Recorded, Stored};
-pub use subject::Subjects;

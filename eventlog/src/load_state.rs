@@ -53,7 +53,7 @@ pub async fn session(
 ) -> Result<Option<Folded>, LogError> {
     let events = sqlx::query_file_as!(
         Stored,
-        "src/fold/sessions.sql",
+        "src/load_state/sessions.sql",
         &[id.to_string()],
         &[i64::MAX]
     )
@@ -79,7 +79,7 @@ pub async fn sessions(
     let ids: Vec<String> = wanted.iter().map(|(id, _)| id.to_string()).collect();
     let most: Vec<i64> = wanted.iter().map(|(_, most)| *most).collect();
     let mut events =
-        sqlx::query_file_as!(Stored, "src/fold/sessions.sql", &ids, &most).fetch(database);
+        sqlx::query_file_as!(Stored, "src/load_state/sessions.sql", &ids, &most).fetch(database);
     let mut folded: Vec<Folded> = Vec::with_capacity(wanted.len());
     let mut skipped = None;
     while let Some(stored) = events.try_next().await? {

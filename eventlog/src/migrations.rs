@@ -49,7 +49,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
 }
 
 /// The newest migration of this build.
-pub(crate) fn wanted() -> i64 {
+pub fn wanted() -> i64 {
     MIGRATIONS
         .iter()
         .map(|migration| migration.version)

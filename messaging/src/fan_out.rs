@@ -22,8 +22,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud_event::CloudEvent;
-use crate::deadline::within;
-use crate::{LogError, Logged, Recorded, Stored, Subjects, read};
+use eventlog::deadline::within;
+use eventlog::{LogError, Logged, Recorded, Stored, read};
+
+use crate::Subjects;
 
 /// Events passed on together.
 const CHUNK: usize = 256;

@@ -7,7 +7,7 @@
 //! stream itself.
 
 mod cursor;
-mod outage;
+mod outage_log;
 
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::cursor::Cursor;
-use self::outage::Outage;
-use crate::cloud_event::{CloudEvent, Outgoing};
-use crate::commits::Heard;
-use crate::deadline::within;
+use self::outage_log::Outage;
+use eventlog::outgoing::Outgoing;
+use crate::cloud_event::CloudEvent;
+use eventlog::commit_feed::Heard;
+use eventlog::deadline::within;
 use crate::stream::{self, StreamError};
-use crate::{LogError, Subjects, read};
+use eventlog::{LogError, read};
+
+use crate::Subjects;
 
 /// Events published before their acknowledgements are awaited.
 const WINDOW: usize = 512;

@@ -17,7 +17,7 @@ use redis::Script;
 use sqlx::PgPool;
 
 use crate::cache::Cache;
-use crate::dead_letter::Letters;
+use crate::dead_letters::Letters;
 use crate::projection::DEADLINE;
 use crate::{Checkpoint, CommitError, Projection, Step};
 

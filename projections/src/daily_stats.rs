@@ -17,16 +17,16 @@ use eventlog::deadline::within;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::dead_letter::{Letters, TableStep};
+use crate::dead_letters::{Letters, TableStep};
 use crate::projection::{DEADLINE, InTables};
 use crate::{Checkpoint, CommitError, Projection, Step, checkpoint};
 
 mod columns;
 mod queries;
-mod window;
+mod retention;
 
 pub use queries::{Day, DayOfAll, Hour, days, days_of_all, days_with_hours};
-pub use window::roll;
+pub use retention::roll;
 
 /// The projection.
 pub struct DailyStats {

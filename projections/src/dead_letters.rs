@@ -13,12 +13,13 @@ use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
 
 use crate::CommitError;
 
-mod desk;
-mod known;
+pub mod actions;
+mod admin;
+mod index;
 mod publish;
 
-pub use desk::{DeadLetter, Found, LetterId, Outcome, discard, find, list, outcome, retry};
-pub(crate) use known::{Known, MAX_LETTERS, Verdict, held, text};
+pub use admin::{DeadLetter, Found, LetterId, Outcome, discard, find, list, outcome, retry};
+pub(crate) use index::{Known, MAX_LETTERS, Verdict, held, text};
 pub use publish::publish;
 
 /// What a step does to the dead letters.

@@ -12,7 +12,7 @@ use eventlog::Recorded;
 use eventlog::deadline::within;
 use sqlx::PgPool;
 
-use crate::dead_letter::{Letters, TableStep};
+use crate::dead_letters::{Letters, TableStep};
 use crate::projection::{DEADLINE, InTables};
 use crate::{Checkpoint, CommitError, Projection, Step, checkpoint};
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Projection;
-use crate::runtime::{Progress, Until, Worker};
+use crate::worker::{Progress, Until, Worker};
 
 /// How often a lease is renewed.
 const RENEW: Duration = Duration::from_secs(1);

@@ -3,18 +3,15 @@
 //!
 //! The module that writes a read table also reads it. Nothing here knows HTTP.
 
-pub mod schema;
-
 pub mod checkpoint;
-pub mod dead_letter;
+pub mod dead_letters;
 pub mod projection;
 
 pub mod lease;
-pub mod runtime;
+pub mod worker;
 
-pub mod replay;
+pub mod rebuild;
 pub mod status;
-pub mod upkeep;
 pub mod verify;
 
 pub mod daily_stats;
@@ -22,6 +19,8 @@ pub mod history;
 
 pub mod active_sessions;
 pub mod cache;
+
+pub mod operations;
 
 pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;

@@ -3,23 +3,19 @@
 //! projections know; here is only which of them, and with which connections.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use projections::active_sessions::{self, Rebuilt};
-use projections::replay::{self, Replayed};
-use projections::verify::{self, Compared};
-use projections::{ActiveSessions, DailyStats, History, InTables, Projection, runtime, status};
+use crate::active_sessions::{self, Rebuilt};
+use crate::rebuild::{self, Replayed};
+use crate::verify::{self, Compared};
+use crate::{ActiveSessions, DailyStats, History, InTables, Projection, status, worker};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{DatabaseArgs, RedisArgs};
-use crate::connect;
-
-mod background;
-
-pub use background::{Background, Begun};
+use crate::cache::Cache;
 
 /// How often a replay of the cache says how far it is.
 const REPORT: Duration = Duration::from_secs(1);
@@ -101,29 +97,38 @@ pub struct Verified {
     pub of: Option<u64>,
 }
 
-/// Where projections come from and where they are. Redis matters only to the
-/// projection that is there.
+/// Opens a pool for one operation.
+type OpenPool = Arc<dyn Fn() -> anyhow::Result<PgPool> + Send + Sync>;
+
+/// Opens what an operation needs, when it needs it.
+#[derive(Clone)]
+pub struct Connections {
+    /// For statements that may take any time and name their schemas.
+    pub migrations: OpenPool,
+    /// For the statements of projection workers.
+    pub projections: OpenPool,
+    /// As `projections`, with the read tables of another schema.
+    pub replay: Arc<dyn Fn(&str) -> anyhow::Result<PgPool> + Send + Sync>,
+    pub cache: Arc<dyn Fn() -> anyhow::Result<Cache> + Send + Sync>,
+}
+
+/// Replays, comparisons and warm-ups of projections by name.
 #[derive(Clone)]
 pub struct Source {
-    database: DatabaseArgs,
-    redis: RedisArgs,
+    connections: Connections,
 }
 
 impl Source {
-    /// The log and the tables of a database, and a cache.
     #[must_use]
-    pub fn new(database: &DatabaseArgs, redis: &RedisArgs) -> Self {
-        Self {
-            database: database.clone(),
-            redis: redis.clone(),
-        }
+    pub fn new(connections: Connections) -> Self {
+        Self { connections }
     }
 
     /// Makes a projection again from the log. `restart` forgets what an earlier
     /// replay of tables has done; the cache is always made from the beginning.
     ///
     /// # Errors
-    /// [`replay::ReplayError`], and when the address of Postgres is not valid.
+    /// [`rebuild::ReplayError`], and when the address of Postgres is not valid.
     pub async fn replay(
         &self,
         name: Name,
@@ -152,10 +157,10 @@ impl Source {
             Name::History => self.compare::<History>(progress, stop).await,
             Name::DailyStats => self.compare::<DailyStats>(progress, stop).await,
             Name::ActiveSessions => {
-                let pool = connect::projections_pool(&self.database)?;
-                let cache = connect::cache(&self.redis)?;
+                let pool = (self.connections.projections)()?;
+                let cache = (self.connections.cache)()?;
                 let compared = active_sessions::check(&cache, &pool, stop).await?;
-                let of = eventlog::claims::count(&pool).await?;
+                let of = eventlog::active_claims::count(&pool).await?;
                 Ok(Verified {
                     position: None,
                     compared: vec![compared],
@@ -171,12 +176,12 @@ impl Source {
         progress: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Done> {
-        let live = connect::maintenance_pool(&self.database)?;
-        let shadow = connect::replay_pool(&self.database, &replay::schema_of(P::NAME))?;
+        let live = (self.connections.migrations)()?;
+        let shadow = (self.connections.replay)(&rebuild::schema_of(P::NAME))?;
         let applied = watch::Sender::default();
-        let head = replay::head(&live).await?;
+        let head = rebuild::head(&live).await?;
         let done = tokio::select! {
-            done = replay::replay::<P>(&live, shadow, restart, &applied, stop) => done,
+            done = rebuild::replay::<P>(&live, shadow, restart, &applied, stop) => done,
             never = follow(applied.subscribe(), progress, |now| through(now, head)) => never,
         };
         // Where it is at its end, also when it was stopped.
@@ -189,10 +194,10 @@ impl Source {
         progress: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Verified> {
-        let live = connect::maintenance_pool(&self.database)?;
-        let scratch = connect::replay_pool(&self.database, &verify::schema_of(P::NAME))?;
+        let live = (self.connections.migrations)()?;
+        let scratch = (self.connections.replay)(&verify::schema_of(P::NAME))?;
         let applied = watch::Sender::default();
-        let head = replay::head(&live).await?;
+        let head = rebuild::head(&live).await?;
         let (position, compared) = tokio::select! {
             done = verify::tables::<P>(&live, scratch, &applied, stop) => done?,
             never = follow(applied.subscribe(), progress, |now| through(now, head)) => never,
@@ -214,8 +219,8 @@ impl Source {
         progress: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Rebuilt> {
-        let pool = connect::projections_pool(&self.database)?;
-        let cache = connect::cache(&self.redis)?;
+        let pool = (self.connections.projections)()?;
+        let cache = (self.connections.cache)()?;
         let looked_at = watch::Sender::default();
         let done = tokio::select! {
             done = active_sessions::warm_up(&cache, &pool, &looked_at, stop) => done,
@@ -230,10 +235,10 @@ impl Source {
         progress: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Done> {
-        let pool = connect::projections_pool(&self.database)?;
-        let cache = connect::cache(&self.redis)?;
+        let pool = (self.connections.projections)()?;
+        let cache = (self.connections.cache)()?;
         let looked_at = watch::Sender::default();
-        let head = replay::head(&pool).await?;
+        let head = rebuild::head(&pool).await?;
         let rebuilt = tokio::select! {
             rebuilt = active_sessions::rebuild(&cache, &pool, &looked_at, stop) => rebuilt,
             never = follow(looked_at.subscribe(), progress, entries) => never,
@@ -260,7 +265,7 @@ async fn follow<T: Clone>(
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as `follow` gives it")]
-fn through(now: runtime::Progress, head: i64) -> Progress {
+fn through(now: worker::Progress, head: i64) -> Progress {
     let at = now.read.unsigned_abs();
     Progress {
         done: now.events + now.folding,

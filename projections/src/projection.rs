@@ -8,7 +8,7 @@ use eventlog::Recorded;
 use sqlx::PgPool;
 use thiserror::Error;
 
-use crate::dead_letter::Letters;
+use crate::dead_letters::Letters;
 
 /// How long Postgres may take over a step; somewhat longer than a statement
 /// may take there.

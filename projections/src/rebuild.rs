@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use eventlog::deadline::within;
 use eventlog::read;
-use eventlog::tail::Tail;
+use messaging::fan_out::Tail;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Progress, Until, Worker};
+use crate::worker::{Progress, Until, Worker};
 use crate::{InTables, status};
 
 mod shadow;
@@ -62,7 +62,7 @@ pub enum ReplayError {
     Discarded,
     /// It met too many events that cannot be applied.
     #[error(transparent)]
-    TooManyLetters(#[from] crate::runtime::TooManyLetters),
+    TooManyLetters(#[from] crate::worker::TooManyLetters),
     /// Something reads the live tables without end.
     #[error("the live tables are in use all the time: look for long transactions")]
     Busy,

@@ -3,7 +3,7 @@
 use domain::Timestamp;
 use sqlx::PgPool;
 
-use crate::replay::schema_of;
+use crate::rebuild::schema_of;
 
 /// Events counted at most; further behind, it does not matter how far.
 const COUNTED: i64 = 100_000;

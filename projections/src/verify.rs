@@ -8,14 +8,14 @@
 use std::time::{Duration, Instant};
 
 use eventlog::deadline::within;
-use eventlog::tail::Tail;
+use messaging::fan_out::Tail;
 use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::replay::{self, ReplayError};
-use crate::runtime::{Progress, Until, Worker};
+use crate::rebuild::{self, ReplayError};
+use crate::worker::{Progress, Until, Worker};
 use crate::{History, InTables, Projection};
 
 /// Differences of a table that are told in full.
@@ -90,14 +90,14 @@ pub async fn tables<P: InTables>(
 ) -> Result<(i64, Vec<Compared>), ReplayError> {
     let mut connection = within(DEADLINE, live.acquire()).await?.detach();
     // A verification is a replay that is thrown away; one at a time is enough.
-    replay::lock(&mut connection, P::NAME).await?;
+    rebuild::lock(&mut connection, P::NAME).await?;
     let schema = schema_of(P::NAME);
-    replay::create::<P>(&mut connection, &schema, false).await?;
+    rebuild::create::<P>(&mut connection, &schema, false).await?;
     let compared = compare::<P>(&mut connection, &scratch, progress, stop).await;
     scratch.close().await;
     let drop = format!("drop schema {schema} cascade");
     connection.execute(drop.as_str()).await?;
-    replay::unlock(connection).await?;
+    rebuild::unlock(connection).await?;
     compared
 }
 
@@ -175,7 +175,7 @@ async fn pin<P: InTables>(
             Err(error) => {
                 held.rollback().await?;
                 // A step of the live worker takes its time.
-                if replay::is_lock_timeout(&error) {
+                if rebuild::is_lock_timeout(&error) {
                     continue;
                 }
                 return Err(error.into());

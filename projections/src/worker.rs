@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 
 use domain::SessionEvent;
 use eventlog::deadline::within;
-use eventlog::tail::Reader;
+use messaging::fan_out::Reader;
 use eventlog::{LogError, Logged, read};
 use sqlx::PgPool;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letter::{self, Known, Letter, Letters, Verdict, Why, text};
+use crate::dead_letters::{self, Known, Letter, Letters, Verdict, Why, text};
 use crate::projection::DEADLINE;
 use crate::{Checkpoint, CommitError, Projection, Step};
 
-mod pace;
+mod batch_interval;
 mod progress;
 
-use pace::Pace;
+use batch_interval::Pace;
 pub use progress::{Progress, Until};
 
 /// Events read at once; bounds the memory that they take undigested.
@@ -60,7 +60,7 @@ enum RunError {
 #[derive(Debug, Error)]
 #[error(
     "more than {} events cannot be applied; is this an old build beside a newer one?",
-    dead_letter::MAX_LETTERS
+    dead_letters::MAX_LETTERS
 )]
 pub struct TooManyLetters;
 
@@ -394,7 +394,7 @@ impl<P: Projection> Worker<P> {
                     Some(Logged::Undecodable(event)) => text(&event.error),
                     None => "the log does not hold it any more".to_owned(),
                 };
-                let refused = dead_letter::refuse(&self.pool, P::NAME, session, position, &error);
+                let refused = dead_letters::refuse(&self.pool, P::NAME, session, position, &error);
                 within(DEADLINE, refused).await?;
                 break;
             }

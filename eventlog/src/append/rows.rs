@@ -7,7 +7,7 @@ use domain::{ReaderId, ReadingSession, Timestamp};
 use uuid::Uuid;
 
 use super::{Append, ClaimChange, KeyedAnswer};
-use crate::cloud_event::Outgoing;
+use crate::outgoing::Outgoing;
 
 /// The rows of one command.
 #[derive(Debug)]

@@ -5,8 +5,9 @@ use sqlx::PgConnection;
 
 use super::{DEADLINE, RelayError};
 use crate::Subjects;
-use crate::cloud_event::{CloudEvent, Outgoing};
-use crate::deadline::within;
+use eventlog::outgoing::Outgoing;
+use crate::cloud_event::CloudEvent;
+use eventlog::deadline::within;
 use crate::stream::StreamError;
 
 /// Where the stream ends.

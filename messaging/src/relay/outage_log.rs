@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 
 use super::{DEADLINE, RelayError};
-use crate::deadline::within;
-use crate::read;
+use eventlog::deadline::within;
+use eventlog::read;
 
 /// How often an outage is told of.
 const TELL: Duration = Duration::from_secs(10);

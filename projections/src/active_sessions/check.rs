@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use domain::{ReaderId, SessionId};
 use eventlog::deadline::within;
-use eventlog::fold::Folded;
-use eventlog::{claims, fold};
+use eventlog::load_state::Folded;
+use eventlog::{active_claims, load_state};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use super::scan::{self, Seen};
 use super::{Entry, Known, key, position};
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
-use crate::replay::ReplayError;
+use crate::rebuild::ReplayError;
 use crate::verify::{Compared, Difference};
 
 /// An entry that is not what the log says.
@@ -109,9 +109,9 @@ impl Log {
                 Known::Unknown => {}
             }
         }
-        let folded = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
-        let applied = within(DEADLINE, fold::sequences(pool, &ids, checkpoint)).await?;
-        let opened = within(DEADLINE, claims::opened(pool, &without)).await?;
+        let folded = within(DEADLINE, load_state::sessions(pool, &wanted)).await?;
+        let applied = within(DEADLINE, load_state::sequences(pool, &ids, checkpoint)).await?;
+        let opened = within(DEADLINE, active_claims::opened(pool, &without)).await?;
         Ok(Self {
             folded: folded
                 .into_iter()

@@ -11,7 +11,7 @@ use eventlog::read;
 use super::{COMMIT_DEADLINE, SCANNED};
 use crate::cache::{Cache, CacheError};
 use crate::projection::DEADLINE;
-use crate::{CommitError, upkeep};
+use crate::CommitError;
 
 /// A hash of `checkpoint` and, in microseconds, `begun_at`.
 pub(super) const PROJECTION: &str = "reading_session:projection";
@@ -38,11 +38,20 @@ pub(super) async fn position_or_begin(cache: &Cache, pool: &PgPool) -> Result<i6
         if let Some(position) = position.filter(|position| *position <= head) {
             return Ok(position);
         }
-        within(DEADLINE, upkeep::ask(pool, "warm_up")).await?;
+        within(DEADLINE, request_warm_up(pool)).await?;
         if begin(cache, position, head).await.map_err(unavailable)? {
             return Ok(head);
         }
     }
+}
+
+/// Requests the job `warm_up`. The job table belongs to the crate `jobs`, which
+/// imports this one, so the request is a statement of its own.
+async fn request_warm_up(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query!("update jobs set asked = true where job = 'warm_up'")
+        .execute(pool)
+        .await?;
+    Ok(())
 }
 
 /// A cache without a checkpoint, or with that of another log, is nothing: it

@@ -198,13 +198,20 @@ pub(super) async fn fill_all(
     Ok(filled(cache.call(COMMIT_DEADLINE, call).await?))
 }
 
-/// Has Redis know that a reader who was erased has no active session, before the
-/// projection comes to that; `version` is the global position of the last event
-/// that says so.
-///
-/// # Errors
-/// See [`CacheError`]; the projection does the same.
-pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
+/// Removes an erased reader's active session from Redis at once. If Redis does
+/// not answer, the projection does it a moment later. `version` is the global
+/// position of the reader's last `SessionErased`.
+pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) {
+    if let Err(error) = put_tombstone(cache, reader_id, version).await {
+        tracing::debug!(%error, "removing an erased reader's cache entry failed; the projection removes it");
+    }
+}
+
+async fn put_tombstone(
+    cache: &Cache,
+    reader_id: ReaderId,
+    version: i64,
+) -> Result<(), CacheError> {
     let missed = miss(cache).await?;
     let writes = [(reader_id, Write::whole(None, version))];
     let call = async |mut redis| {

@@ -17,7 +17,7 @@ use super::warm_up::{alone, put_all};
 use super::{COMMIT_DEADLINE, Known, check, key, position_or_begin};
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
-use crate::replay::{self, ReplayError};
+use crate::rebuild::{self, ReplayError};
 
 /// How far a rebuild is, and what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub async fn rebuild(
         put_all(cache, pool, progress, stop).await
     };
     let rebuilt = rebuilt.await;
-    replay::unlock(alone).await?;
+    rebuild::unlock(alone).await?;
     rebuilt
 }
 

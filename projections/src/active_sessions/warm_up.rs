@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use domain::{ReaderId, SessionId};
 use eventlog::deadline::within;
-use eventlog::fold::Folded;
-use eventlog::{claims, fold};
+use eventlog::load_state::Folded;
+use eventlog::{active_claims, load_state};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,8 @@ use super::write::Write;
 use super::{ActiveSessions, COMMIT_DEADLINE, Entry, Filled, Missed, Rebuilt};
 use crate::cache::Cache;
 use crate::projection::DEADLINE;
-use crate::replay::{self, ReplayError};
-use crate::{Projection, dead_letter};
+use crate::rebuild::{self, ReplayError};
+use crate::{Projection, dead_letters};
 
 /// Sessions that are read together.
 const PAGE: i64 = 1_024;
@@ -50,14 +50,14 @@ pub async fn warm_up(
 ) -> Result<Rebuilt, ReplayError> {
     let alone = alone(pool).await?;
     let warm = put_all(cache, pool, progress, stop).await;
-    replay::unlock(alone).await?;
+    rebuild::unlock(alone).await?;
     warm
 }
 
 /// Makes sure that nobody else makes the cache, as long as what is returned lives.
 pub(super) async fn alone(pool: &PgPool) -> Result<PgConnection, ReplayError> {
     let mut connection = within(DEADLINE, pool.acquire()).await?.detach();
-    replay::lock(&mut connection, ActiveSessions::NAME).await?;
+    rebuild::lock(&mut connection, ActiveSessions::NAME).await?;
     Ok(connection)
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn put_all(
 ) -> Result<Rebuilt, ReplayError> {
     // One without a checkpoint takes no fills, and is emptied when it is begun.
     position_or_begin(cache, pool).await?;
-    let of = within(DEADLINE, claims::count(pool)).await?;
+    let of = within(DEADLINE, active_claims::count(pool)).await?;
     progress.send_modify(|rebuilt| rebuilt.of = of.unsigned_abs());
     let mut page = Page::after(cache, pool, None).await?;
     while let Some(read) = page {
@@ -100,7 +100,7 @@ impl Page {
         after: Option<ReaderId>,
     ) -> Result<Option<Self>, ReplayError> {
         let began = Instant::now();
-        let claims = within(DEADLINE, claims::page(pool, after, PAGE)).await?;
+        let claims = within(DEADLINE, active_claims::page(pool, after, PAGE)).await?;
         let Some(&(last, _)) = claims.last() else {
             return Ok(None);
         };
@@ -143,10 +143,10 @@ async fn read(
 ) -> Result<(Missed, Vec<(ReaderId, Write)>), ReplayError> {
     let missed = cache.call(COMMIT_DEADLINE, now).await?;
     let wanted: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
-    let sessions = within(DEADLINE, fold::sessions(pool, &wanted)).await?;
+    let sessions = within(DEADLINE, load_state::sessions(pool, &wanted)).await?;
     // What cannot be told is not shown: of a session, not all events are read.
     let ids: Vec<SessionId> = sessions.iter().map(|folded| folded.session_id).collect();
-    let held = dead_letter::held(pool, ActiveSessions::NAME, &ids);
+    let held = dead_letters::held(pool, ActiveSessions::NAME, &ids);
     let held = within(DEADLINE, held).await?;
     let told = |folded: &&Folded| !held.contains(&folded.session_id.to_string());
     let writes = sessions.iter().filter(told).filter_map(write).collect();

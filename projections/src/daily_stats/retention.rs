@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::DailyStats;
 use crate::projection::{DEADLINE, Projection};
-use crate::replay::{self, ReplayError};
+use crate::rebuild::{self, ReplayError};
 
 /// Readers whose old days are deleted together.
 const READERS: i64 = 1_000;
@@ -26,7 +26,7 @@ pub async fn roll(
 ) -> Result<u64, ReplayError> {
     let mut connection = within(DEADLINE, pool.acquire()).await?.detach();
     // A replay has made some of these days already, and would bring them back.
-    replay::lock(&mut connection, DailyStats::NAME).await?;
+    rebuild::lock(&mut connection, DailyStats::NAME).await?;
     let mut transaction = connection.begin().await?;
     // Whatever the projection writes after this step, it writes by the new floor.
     sqlx::query!(
@@ -46,7 +46,7 @@ pub async fn roll(
         .await?
         .rows_affected();
     // What a replay that was cut off has made so far has them still.
-    let shadow = replay::schema_of(DailyStats::NAME);
+    let shadow = rebuild::schema_of(DailyStats::NAME);
     let drop = format!("drop schema if exists {shadow} cascade");
     transaction.execute(drop.as_str()).await?;
     transaction.commit().await?;
@@ -58,7 +58,7 @@ pub async fn roll(
             .await?;
         rolled += part.rows.unsigned_abs();
         let Some(last) = part.last else {
-            replay::unlock(connection).await?;
+            rebuild::unlock(connection).await?;
             return Ok(rolled);
         };
         after = last;

@@ -3,10 +3,10 @@
 
 use std::fmt;
 
-use projections::dead_letter::{self, DeadLetter, Found, LetterId};
+use crate::dead_letters::{self, DeadLetter, Found, LetterId};
 use sqlx::PgPool;
 
-use crate::replays::Name;
+use crate::operations::Name;
 
 /// More dead letters than a projection may have.
 const ALL: i64 = 20_000;
@@ -72,7 +72,7 @@ impl From<sqlx::Error> for Refusal {
 /// # Errors
 /// [`Refusal::Unknown`], [`Refusal::Unavailable`].
 pub async fn find(pool: &PgPool, id: &LetterId) -> Result<Found, Refusal> {
-    let found = dead_letter::find(pool, id).await?;
+    let found = dead_letters::find(pool, id).await?;
     found.ok_or_else(|| Refusal::Unknown(id.clone()))
 }
 
@@ -81,7 +81,7 @@ pub async fn find(pool: &PgPool, id: &LetterId) -> Result<Found, Refusal> {
 /// # Errors
 /// See [`Refusal`].
 pub async fn retry(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
-    if dead_letter::retry(pool, id).await? {
+    if dead_letters::retry(pool, id).await? {
         return Ok(());
     }
     match find(pool, id).await?.letter.state.as_str() {
@@ -96,11 +96,11 @@ pub async fn retry(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
 /// # Errors
 /// See [`Refusal`].
 pub async fn discard(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
-    if dead_letter::discard(pool, id).await? {
+    if dead_letters::discard(pool, id).await? {
         return Ok(());
     }
     let waiting = find(pool, id).await?.letter;
-    let parked = dead_letter::list(pool, Some(&id.projection), Some("parked"), None, ALL).await?;
+    let parked = dead_letters::list(pool, Some(&id.projection), Some("parked"), None, ALL).await?;
     let on = parked
         .iter()
         .find(|letter| letter.session_id == waiting.session_id)

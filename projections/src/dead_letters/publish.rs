@@ -7,7 +7,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
 use domain::Timestamp;
 use eventlog::deadline::within;
-use eventlog::{Subjects, stream};
+use messaging::{Subjects, stream};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgPool;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::History;
 use crate::projection::{DEADLINE, Projection};
-use crate::replay::{self, ReplayError, is_lock_timeout};
+use crate::rebuild::{self, ReplayError, is_lock_timeout};
 
 /// How long queries may wait for a month to be taken out, and how often that is
 /// tried: a query that runs for long is waited for, and others not behind it.
@@ -40,7 +40,7 @@ pub async fn retire(
 ) -> Result<Vec<Retired>, ReplayError> {
     let mut connection = within(DEADLINE, pool.acquire()).await?.detach();
     // A replay has made its tables already, and would bring them back.
-    replay::lock(&mut connection, History::NAME).await?;
+    rebuild::lock(&mut connection, History::NAME).await?;
     let mut all = Vec::new();
     while let Some(retired) = retire_oldest(&mut connection, before, stop).await? {
         tracing::info!(
@@ -50,7 +50,7 @@ pub async fn retire(
         );
         all.push(retired);
     }
-    replay::unlock(connection).await?;
+    rebuild::unlock(connection).await?;
     Ok(all)
 }
 
@@ -117,7 +117,7 @@ async fn retire_oldest(
         drop schema if exists {shadow} cascade",
         name = History::NAME,
         until = oldest.until,
-        shadow = replay::schema_of(History::NAME)
+        shadow = rebuild::schema_of(History::NAME)
     );
     transaction.execute(settle.as_str()).await?;
     let sessions: i64 =

@@ -3,7 +3,9 @@
 
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::{InTables, schema};
+use eventlog::migrations;
+
+use crate::InTables;
 
 /// The schema that a projection is replayed in.
 #[must_use]
@@ -24,7 +26,7 @@ pub(super) async fn is_current(connection: &mut PgConnection, schema: &str) -> s
 
 /// What makes a shadow: another release may fold events in another way.
 fn maker() -> String {
-    format!("{} {}", env!("CARGO_PKG_VERSION"), schema::wanted())
+    format!("{} {}", env!("CARGO_PKG_VERSION"), migrations::wanted())
 }
 
 /// Makes an empty shadow of a projection, at the beginning of the log. Events

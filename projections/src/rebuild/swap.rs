@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::ReplayError;
 use super::shadow::schema_of;
 use crate::InTables;
-use crate::runtime::{Until, Worker};
+use crate::worker::{Until, Worker};
 
 /// How long the swap waits for the live tables each time: queries that come
 /// meanwhile wait as long.

@@ -13,7 +13,7 @@ use super::auth::{Caller, Keys};
 use super::middleware::{Inside, Middleware, Next};
 use super::problem::Problem;
 use super::rate_limit::{Client, Limiter, Preset};
-use super::work::Places;
+use super::in_flight::Places;
 
 /// What admission needs to know; cheap to clone.
 #[derive(Clone)]

@@ -5,19 +5,22 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
-mod keys;
+pub mod settings;
+
+mod verifier;
 
 mod claims;
 mod jwk;
-mod jwks;
-mod key;
-mod remembered;
-mod source;
+mod key_set;
+mod verifying_key;
+mod token_cache;
+mod jwks_fetcher;
 
 pub use claims::{Caller, token};
-pub use keys::{Keys, Refusal};
+pub use settings::{AuthSettings, ExpectedClaims, KeySource};
+pub use verifier::{Keys, Refusal};
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {

@@ -11,7 +11,7 @@ use futures::future::Either;
 use tower::{Layer, Service};
 use tower_http::cors::{AllowOrigin, Any, Cors, CorsLayer};
 
-use super::{answer, edge, idempotency, rate_limit};
+use crate::{idempotency, rate_limit, request_log, response};
 
 /// How long a browser need not ask again.
 const MAX_AGE: Duration = Duration::from_hours(2);
@@ -101,7 +101,7 @@ fn layer(origins: &[HeaderValue]) -> CorsLayer {
             header::CONTENT_TYPE,
             header::IF_NONE_MATCH,
             idempotency::KEY,
-            edge::REQUEST_ID,
+            request_log::REQUEST_ID,
             HeaderName::from_static("traceparent"),
         ])
         .expose_headers([
@@ -110,9 +110,9 @@ fn layer(origins: &[HeaderValue]) -> CorsLayer {
             header::LINK,
             header::RETRY_AFTER,
             header::WARNING,
-            answer::GLOBAL_POSITION,
+            response::GLOBAL_POSITION,
             idempotency::REPLAYED,
-            edge::REQUEST_ID,
+            request_log::REQUEST_ID,
             rate_limit::LIMIT,
             rate_limit::REMAINING,
             rate_limit::RESET,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::clock;
+use eventlog::clock;
 
 mod csv;
 mod json;

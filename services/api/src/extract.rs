@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use domain::{Position, SessionId};
-use eventlog::Context;
+use commands::Context;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -18,12 +18,15 @@ use serde_json::error::Category;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::problem::Problem;
+use jobs::Job;
+use projections::operations::Name;
+
+use crate::problem::Problem;
 use super::serve::Slow;
 
-mod fault;
+mod field_error;
 
-pub use fault::Fault;
+pub use field_error::Fault;
 
 /// A JSON body.
 #[derive(Debug)]
@@ -172,6 +175,61 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionPath {
             .and_then(|path| Uuid::try_parse(&path).ok())
             .map(|uuid| Self(SessionId::from_uuid(uuid)))
             .ok_or_else(|| Problem::invalid("id", "not a UUID"))
+    }
+}
+
+/// A projection or a job that the path names.
+#[derive(Clone, Copy, Debug)]
+pub struct PathName<T>(pub T);
+
+/// Something that paths name, out of a fixed list.
+pub trait Named: Sized {
+    /// The noun for the problem's detail.
+    const KIND: &'static str;
+
+    fn from_name(name: &str) -> Option<Self>;
+
+    /// All names, separated by commas.
+    fn names() -> String;
+}
+
+impl Named for Name {
+    const KIND: &'static str = "projection";
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::named(name)
+    }
+
+    fn names() -> String {
+        Self::list()
+    }
+}
+
+impl Named for Job {
+    const KIND: &'static str = "job";
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::named(name)
+    }
+
+    fn names() -> String {
+        Self::list()
+    }
+}
+
+impl<S: Send + Sync, T: Named> FromRequestParts<S> for PathName<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
+        let name = path.map(|path| path.0).unwrap_or_default();
+        T::from_name(&name).map(Self).ok_or_else(|| {
+            Problem::not_found(&format!(
+                "There is no {} of this name; there are {}",
+                T::KIND,
+                T::names()
+            ))
+        })
     }
 }
 

@@ -1,28 +1,36 @@
 //! Probes, on the operators' listener. `/livez` says that the process runs and
 //! asks nothing else; `/readyz` that it can do its work; `/metrics` what it did.
 
-use crate::metrics::{self, Metrics};
-use crate::pulse::Pulse;
+use prometheus_client::registry::Registry;
+use eventlog::database_health::Pulse;
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+/// The content type of [`text`] (`OpenMetrics` 1.0).
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(crate) fn text(registry: &Registry) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry)
+        .expect("writing to a string cannot fail");
+    text
+}
+
 /// All that probes may call.
-pub fn router(pulse: Pulse, metrics: Metrics) -> Router {
+pub fn router(pulse: Pulse, registry: Registry) -> Router {
+    let registry = Arc::new(registry);
     Router::new()
         .route("/livez", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
         .with_state(pulse)
         .route(
             "/metrics",
-            get(async move || {
-                (
-                    [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)],
-                    metrics.text(),
-                )
-            }),
+            get(async move || ([(header::CONTENT_TYPE, OPEN_METRICS)], text(&registry))),
         )
 }
 

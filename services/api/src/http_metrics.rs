@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::metrics::Metrics;
+use prometheus_client::registry::Registry;
 
 /// Upper bounds of the latencies told apart, in seconds: from a read of Redis
 /// to the deadline of a request.
@@ -40,29 +40,25 @@ struct Route {
 impl Traffic {
     /// That of client apps.
     #[must_use]
-    pub fn of_apps(metrics: &Metrics) -> Self {
-        Self::new(metrics, "reading_sessions_http", "client apps")
+    pub fn of_apps(registry: &mut Registry) -> Self {
+        Self::new(registry, "reading_sessions_http", "client apps")
     }
 
     /// That of operators and probes.
     #[must_use]
-    pub fn of_operators(metrics: &Metrics) -> Self {
-        Self::new(metrics, "reading_sessions_admin_http", "operators")
+    pub fn of_operators(registry: &mut Registry) -> Self {
+        Self::new(registry, "reading_sessions_admin_http", "operators")
     }
 
-    fn new(metrics: &Metrics, prefix: &str, whose: &str) -> Self {
+    fn new(registry: &mut Registry, prefix: &str, whose: &str) -> Self {
         let latencies: fn() -> Histogram = || Histogram::new(LATENCIES);
+        let answered = Family::default();
+        registry.register(&format!("{prefix}_requests"), &format!("Requests of {whose}, by their answer's status"), answered.clone());
+        let took = Family::new_with_constructor(latencies);
+        registry.register(&format!("{prefix}_request_duration_seconds"), &format!("Time from a request of {whose} to the head of its answer"), took.clone());
         Self {
-            answered: metrics.register(
-                &format!("{prefix}_requests"),
-                &format!("Requests of {whose}, by their answer's status"),
-                Family::default(),
-            ),
-            took: metrics.register(
-                &format!("{prefix}_request_duration_seconds"),
-                &format!("Time from a request of {whose} to the head of its answer"),
-                Family::new_with_constructor(latencies),
-            ),
+            answered,
+            took,
         }
     }
 
@@ -100,8 +96,8 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_route_and_status() {
-        let metrics = Metrics::default();
-        let traffic = Traffic::of_apps(&metrics);
+        let mut registry = Registry::default();
+        let traffic = Traffic::of_apps(&mut registry);
         let took = Duration::from_millis(3);
         for status in [StatusCode::OK, StatusCode::OK, StatusCode::NOT_FOUND] {
             traffic.count(&Method::GET, &"/{id}".into(), status, took);
@@ -112,7 +108,7 @@ mod tests {
             StatusCode::OK,
             took,
         );
-        let text = metrics.text();
+        let text = crate::health::text(&registry);
         for line in [
             r#"reading_sessions_http_requests_total{method="GET",route="/{id}",status="200"} 2"#,
             r#"reading_sessions_http_requests_total{method="GET",route="/{id}",status="404"} 1"#,

@@ -16,7 +16,7 @@ use eventlog::idempotency::{self, Decided, Kept, Key};
 use eventlog::{Pool, read};
 
 use super::API;
-use super::answer::Answer;
+use super::response::Answer;
 use super::auth::Caller;
 use super::extract::unreadable;
 use super::middleware::{Inside, Middleware, Next};

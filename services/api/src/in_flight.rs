@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
-use super::edge;
+use super::request_log;
 use super::problem::Problem;
 
 /// How long a request may take. A command goes on in a task of its own even
@@ -38,7 +38,7 @@ impl Places {
                 .into_response();
         };
         // A panic is caught here already, so that what is outside says its part.
-        match tokio::time::timeout(DEADLINE, edge::uncaught(answer)).await {
+        match tokio::time::timeout(DEADLINE, request_log::uncaught(answer)).await {
             Ok(response) => response,
             Err(late) => Problem::unavailable("The answer took too long")
                 .because(&late)

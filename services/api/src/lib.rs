@@ -8,47 +8,51 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use eventlog::Sessions;
+use ::commands::Sessions;
 use projections::cache::Cache;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
-pub mod admin;
-pub mod admission;
-pub mod answer;
-pub mod auth;
-pub mod commands;
-pub mod cors;
-pub mod data;
-pub mod edge;
-pub mod extract;
-pub mod freshness;
-pub mod health;
-pub mod idempotency;
-pub mod middleware;
-pub mod openapi;
-pub mod problem;
-pub mod queries;
-pub mod rate_limit;
+pub mod routes;
+
 pub mod serve;
+
+pub mod admission;
+pub mod cors;
+pub mod http_metrics;
+pub mod idempotency;
+pub mod in_flight;
+pub mod middleware;
+pub mod rate_limit;
+pub mod request_log;
+
+pub mod auth;
+pub mod secret;
+
+pub mod extract;
+pub mod problem;
+pub mod read_your_writes;
+pub mod response;
 pub mod session;
-pub mod traffic;
-pub mod work;
 
-use crate::export::Exports;
+pub mod export;
+pub mod health;
+pub mod openapi;
+
 use admission::{Admission, Anyone, Readers};
-use data::erase::Erasing;
-use edge::Edge;
+use export::Exports;
+use http_metrics::Traffic;
 use idempotency::Idempotency;
+use in_flight::Places;
 use middleware::Around;
+use prometheus_client::registry::Registry;
 use problem::Problem;
-use queries::ReadTable;
-use queries::active::ActiveReads;
 use rate_limit::Preset;
-use traffic::Traffic;
-use work::Places;
-
-use crate::metrics::Metrics;
+use request_log::Edge;
+use routes::privacy::erase::Erasing;
+use routes::queries::ReadTable;
+use routes::queries::active::ActiveReads;
+use routes::{commands, privacy, queries};
 
 /// Where client apps find what they may call.
 const API: &str = "/api/v1/reading-sessions";
@@ -78,7 +82,7 @@ pub fn router(
     handles: Handles,
     admission: &Admission,
     origins: &[HeaderValue],
-    metrics: &Metrics,
+    registry: &mut Registry,
 ) -> Router {
     let Handles {
         sessions,
@@ -101,7 +105,7 @@ pub fn router(
     };
     let once = Around(Idempotency::new(history.primary.clone()));
     let edge = (
-        Around(Edge(Traffic::of_apps(metrics))),
+        Around(Edge(Traffic::of_apps(registry))),
         cors::Pages::of(origins),
         CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)),
     );
@@ -140,9 +144,9 @@ pub fn router(
         .method_not_allowed_fallback(method_not_allowed)
         .layer((edge.clone(), admitted(Preset::Normal), body));
     let data = Router::new()
-        .route(&at("/export"), get(data::export::handle))
+        .route(&at("/export"), get(privacy::export::handle))
         .with_state(Exports::new(history.primary.clone()))
-        .route(&at(""), delete(data::erase::handle))
+        .route(&at(""), delete(privacy::erase::handle))
         .with_state(Erasing {
             sessions,
             cache,

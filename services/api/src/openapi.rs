@@ -9,15 +9,15 @@ use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::commands::{batch_update, end, start, update};
-use super::data::{erase, export};
-use super::problem::{self, Problem};
-use super::queries::{active, daily, history, patterns, session, streak, weekly};
+use crate::routes::commands::{batch_update, end, start, update};
+use crate::routes::privacy::{erase, export};
+use crate::problem::{self, Problem};
+use crate::routes::queries::{active, daily, history, patterns, session, streak, weekly};
 
 mod common;
 mod examples;
-pub mod operators;
-pub mod schema;
+pub mod admin;
+pub mod types;
 
 use common::{Answered, Failures};
 

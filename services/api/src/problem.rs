@@ -6,11 +6,12 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::SessionError;
-use eventlog::{CommandError, LogError};
+use commands::CommandError;
+use eventlog::LogError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::letters::Refusal;
+use projections::dead_letters::actions::Refusal;
 
 /// How long a client that met an overloaded or broken service should wait, in
 /// seconds.

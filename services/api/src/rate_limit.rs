@@ -17,7 +17,6 @@ use projections::cache::Cache;
 
 mod shared_count;
 
-use crate::config::RateLimitArgs;
 use shared_count::SharedCount;
 
 /// Calls that may be made in a window.
@@ -30,6 +29,18 @@ pub const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// Local counts are tidied up after this many checks: who has not called for a
 /// window is forgotten.
 const TIDY_EVERY: u64 = 10_000;
+
+/// How many calls each class may make in a sliding window.
+#[derive(Clone, Debug)]
+pub struct RateLimits {
+    pub high_frequency: NonZeroU32,
+    pub normal: NonZeroU32,
+    pub low_frequency: NonZeroU32,
+    pub auth: NonZeroU32,
+    pub window: Duration,
+    /// How long a request waits for Redis before this process counts by itself.
+    pub deadline: Duration,
+}
 
 /// A class of calls that share a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +72,12 @@ impl Preset {
         }
     }
 
-    fn limit(self, args: &RateLimitArgs) -> NonZeroU32 {
+    fn limit(self, limits: &RateLimits) -> NonZeroU32 {
         match self {
-            Self::HighFrequency => args.high_frequency,
-            Self::Normal => args.normal,
-            Self::LowFrequency => args.low_frequency,
-            Self::Auth => args.auth,
+            Self::HighFrequency => limits.high_frequency,
+            Self::Normal => limits.normal,
+            Self::LowFrequency => limits.low_frequency,
+            Self::Auth => limits.auth,
         }
     }
 }
@@ -150,18 +161,21 @@ impl Limiter {
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
-    pub fn new(args: &RateLimitArgs, cache: Cache) -> Self {
-        let limits = Preset::ALL.map(|preset| preset.limit(args));
+    pub fn new(settings: &RateLimits, cache: Cache) -> Self {
+        let RateLimits {
+            window, deadline, ..
+        } = *settings;
+        let limits = Preset::ALL.map(|preset| preset.limit(settings));
         let local = limits.map(|limit| {
-            let every = (args.window / limit.get()).max(Duration::from_nanos(1));
+            let every = (window / limit.get()).max(Duration::from_nanos(1));
             let quota = Quota::with_period(every)
                 .expect("it is not zero")
                 .allow_burst(limit);
             RateLimiter::dashmap(quota).with_middleware()
         });
         Self {
-            shared: SharedCount::start(cache, args.window, args.deadline),
-            window: args.window,
+            shared: SharedCount::start(cache, window, deadline),
+            window,
             limits,
             local,
             clock: DefaultClock::default(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventlog::Sessions;
+use commands::Sessions;
 use projections::checkpoint::Awaited;
 
 use super::problem::Problem;

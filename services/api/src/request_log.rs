@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::middleware::{Inside, Middleware, Next};
 use super::problem::Problem;
-use super::traffic::Traffic;
+use super::http_metrics::Traffic;
 
 /// Names a request in its answer, in a problem and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::SessionId;
-use eventlog::Outcome;
+use commands::Outcome;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 

@@ -1,10 +1,8 @@
 //! Values that are never shown, and where they come from.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
 use reqwest::Url;
 
 /// What is shown in its place.
@@ -54,23 +52,6 @@ impl FromStr for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HIDDEN)
-    }
-}
-
-/// A secret as it is given, or what its file holds.
-pub(super) fn required(
-    name: &str,
-    value: Option<&Secret>,
-    file: Option<&PathBuf>,
-) -> anyhow::Result<Secret> {
-    match (value, file) {
-        (Some(value), _) => Ok(value.clone()),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("{name}_FILE: cannot read {}", file.display()))?;
-            Ok(Secret(text.trim().to_owned()))
-        }
-        (None, None) => bail!("{name} is not set, nor is {name}_FILE"),
     }
 }
 

@@ -19,11 +19,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-mod body;
-mod patience;
+mod body_timeout;
+mod timeouts;
 
-pub use body::Slow;
-use patience::Patience;
+pub use body_timeout::Slow;
+use timeouts::Patience;
 
 /// Connections at the same time; more wait in the backlog. Bounds memory: each
 /// may hold a header buffer and a body.
@@ -176,7 +176,7 @@ async fn serve(
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let open = patience.open();
-        let mut request = request.map(|body| body::within(limits.body, body));
+        let mut request = request.map(|body| body_timeout::within(limits.body, body));
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = router.call(request);
         async move {

@@ -3,12 +3,12 @@
 use domain::event::{Book, DeviceType, EndReason};
 use domain::session;
 use domain::{BookId, Position, ReaderId, SessionId, Timestamp};
-use eventlog::Outcome;
+use commands::Outcome;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::commands::start::BookBody;
-use super::openapi::schema;
+use crate::routes::commands::start::BookBody;
+use crate::openapi::types;
 
 /// A reading session. Positions are percent of the book, with up to four
 /// decimals; times are UTC.
@@ -27,20 +27,20 @@ pub struct Session {
     /// Wall-clock time from the start to the end or the latest observation, in
     /// whole minutes.
     duration_minutes: i64,
-    #[schema(schema_with = schema::percent)]
+    #[schema(schema_with = types::percent)]
     start_position: Position,
     /// The latest position by the time of its observation, also while the session
     /// is active.
-    #[schema(schema_with = schema::percent)]
+    #[schema(schema_with = types::percent)]
     end_position: Position,
     /// Whole pages of progress, when the book's length is known; else 0, as
     /// after reading back.
     pages_read: i64,
-    #[schema(required, schema_with = schema::device_type)]
+    #[schema(required, schema_with = types::device_type)]
     device_type: Option<DeviceType>,
     is_active: bool,
     /// From the start to the latest position; negative after reading back.
-    #[schema(schema_with = schema::progress)]
+    #[schema(schema_with = types::progress)]
     progress_delta: Progress,
     /// As `duration_minutes`, in whole seconds.
     duration_seconds: i64,
@@ -49,12 +49,12 @@ pub struct Session {
     /// itself, adds none; a batch is put in order first.
     active_seconds: i64,
     /// Of all observations, late ones too.
-    #[schema(schema_with = schema::percent)]
+    #[schema(schema_with = types::percent)]
     furthest_position: Position,
     /// `finished` by the reader, `superseded` by the start of another session,
     /// or `idle`, by the service, when nothing came for long; null while the
     /// session is active.
-    #[schema(required, schema_with = schema::end_reason)]
+    #[schema(required, schema_with = types::end_reason)]
     end_reason: Option<EndReason>,
     /// When the latest observation was.
     #[schema(value_type = DateTime)]

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::process::Signal;
 
-use super::account::Account;
+use super::os_user::Account;
 use super::processes;
 
 /// `$1` pid file, `$2` signal, then the server and its arguments. The watcher

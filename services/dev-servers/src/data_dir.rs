@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use uuid::Uuid;
 
-use super::account::is_root;
+use super::os_user::is_root;
 use super::processes;
 
 /// Ports are taken from below those that the kernel gives to outgoing

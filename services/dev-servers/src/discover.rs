@@ -5,9 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::account::Account;
-use super::kind::Kind;
-use super::leash::only_needed_environment;
+use super::os_user::Account;
+use super::server_kind::Kind;
+use super::child_guard::only_needed_environment;
 
 /// Set to `fetched` to pass over the machine's own servers, so that the same
 /// tests can be run against other versions.

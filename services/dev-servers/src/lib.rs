@@ -8,30 +8,30 @@
 
 mod server;
 
-mod home;
+mod server_dir;
 mod nats;
 mod postgres;
 mod redis;
 
-mod leash;
+mod child_guard;
 mod processes;
 
-mod account;
-mod fetched;
-mod folder;
-mod installed;
-mod kind;
+mod os_user;
+mod download;
+mod data_dir;
+mod discover;
+mod server_kind;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 
-use self::account::Account;
-use self::folder::Held;
-pub use self::folder::{default_data, scratch_data, secret, write_secret};
-use self::installed::Binary;
-use self::kind::Kind;
+use self::os_user::Account;
+use self::data_dir::Held;
+pub use self::data_dir::{default_data, scratch_data, secret, write_secret};
+use self::discover::Binary;
+use self::server_kind::Kind;
 pub use self::server::Server;
 
 /// Which servers to run, and how.
@@ -162,12 +162,12 @@ async fn binaries(
         let mut found = Vec::new();
         let mut missing = Vec::new();
         for kind in kinds {
-            match installed::find(kind, account.as_ref()) {
+            match discover::find(kind, account.as_ref()) {
                 Some(binary) => found.push((kind, binary)),
                 None => missing.push(kind),
             }
         }
-        found.extend(fetched::binaries(&missing, account.as_ref(), offline)?);
+        found.extend(download::binaries(&missing, account.as_ref(), offline)?);
         Ok(found)
     };
     tokio::task::spawn_blocking(search)

@@ -8,9 +8,9 @@ use anyhow::Context;
 use async_nats::{ConnectOptions, ServerAddr};
 use serde_json::json;
 
-use super::folder;
-use super::home::Home;
-use super::installed::Binary;
+use super::data_dir;
+use super::server_dir::Home;
+use super::discover::Binary;
 
 const USER: &str = "reading_sessions";
 
@@ -38,7 +38,7 @@ pub fn prepare(home: &Home) -> anyhow::Result<()> {
             "max_memory_store": MAX_MEMORY_STORE,
         },
     });
-    folder::write_secret(
+    data_dir::write_secret(
         &home.folder.join("nats.conf"),
         &format!("{configuration:#}\n"),
     )

@@ -8,11 +8,11 @@ use anyhow::{Context, bail};
 use sqlx::migrate::MigrateDatabase;
 use uuid::Uuid;
 
-use super::account::Account;
-use super::folder;
-use super::home::Home;
-use super::installed::Binary;
-use super::leash::only_needed_environment;
+use super::os_user::Account;
+use super::data_dir;
+use super::server_dir::Home;
+use super::discover::Binary;
+use super::child_guard::only_needed_environment;
 
 /// The name of the role and of the database.
 const NAME: &str = "reading_sessions";
@@ -34,7 +34,7 @@ pub fn prepare(home: &Home, binary: &Binary) -> anyhow::Result<()> {
     if data.exists() {
         return check_version(&data, binary);
     }
-    let partial = folder::partial(&data)?;
+    let partial = data_dir::partial(&data)?;
     let account = home.account.as_ref();
     // The password is in the data, so only a folder that got the template's
     // can be a copy of it.
@@ -112,10 +112,10 @@ fn template(binary: &Binary, account: Option<&Account>) -> anyhow::Result<PathBu
         .simple()
         .to_string();
     let name = format!("postgres-{}-{}", binary.version, &hash[..12]);
-    let template = folder::cache()?.join("templates").join(name);
-    folder::build_once(&template, |template| {
+    let template = data_dir::cache()?.join("templates").join(name);
+    data_dir::build_once(&template, |template| {
         let password = template.join("password");
-        folder::secret(&password, None)?;
+        data_dir::secret(&password, None)?;
         Account::give(account, &password)?;
         Account::give(account, template)?;
         initdb(binary, account, &password, &template.join("data"), false)

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::folder;
-use super::home::Home;
-use super::installed::Binary;
+use super::data_dir;
+use super::server_dir::Home;
+use super::discover::Binary;
 
 pub fn url(home: &Home) -> String {
     format!("redis://:{}@127.0.0.1:{}/0", home.password, home.port)
@@ -39,7 +39,7 @@ set-proc-title no
         port = home.port,
         password = home.password,
     );
-    folder::write_secret(&home.folder.join("redis.conf"), &configuration)
+    data_dir::write_secret(&home.folder.join("redis.conf"), &configuration)
 }
 
 pub fn command(home: &Home, binary: &Binary) -> Command {

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-use super::account::Account;
-use super::home::{self, Home};
-use super::installed::Binary;
-use super::kind::Kind;
-use super::leash::Leashed;
-use super::{folder, nats, postgres, redis};
+use super::os_user::Account;
+use super::server_dir::{self, Home};
+use super::discover::Binary;
+use super::server_kind::Kind;
+use super::child_guard::Leashed;
+use super::{data_dir, nats, postgres, redis};
 
 /// How long a server may take until it answers.
 const START: Duration = Duration::from_secs(30);
@@ -67,7 +67,7 @@ impl Server {
             attempts += 1;
             let (binary, folder, account) = (binary.clone(), folder.clone(), account.clone());
             let open = move || {
-                home::open(kind, &binary, &folder, account, fsync).map(|home| (home, binary))
+                server_dir::open(kind, &binary, &folder, account, fsync).map(|home| (home, binary))
             };
             let (home, binary) = tokio::task::spawn_blocking(open)
                 .await
@@ -91,7 +91,7 @@ impl Server {
                 Ok(()) => return Ok(server),
                 // Between the look at the port and the server's own, another
                 // process was faster; the next attempt finds another port.
-                Err(_) if attempts < 3 && !folder::is_free(port) => {}
+                Err(_) if attempts < 3 && !data_dir::is_free(port) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -228,8 +228,8 @@ impl Server {
         let own = self.ours()?;
         let (home, binary) = (own.home.clone(), own.binary.clone());
         let renew = move || {
-            folder::remove(&home.data())?;
-            home::prepare(kind, &home, &binary)
+            data_dir::remove(&home.data())?;
+            server_dir::prepare(kind, &home, &binary)
         };
         tokio::task::spawn_blocking(renew)
             .await

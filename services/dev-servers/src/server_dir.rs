@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-use super::account::Account;
-use super::installed::Binary;
-use super::kind::Kind;
-use super::{folder, nats, postgres, processes, redis};
+use super::os_user::Account;
+use super::discover::Binary;
+use super::server_kind::Kind;
+use super::{data_dir, nats, postgres, processes, redis};
 
 /// A server's folder and what it keeps.
 #[derive(Clone, Debug)]
@@ -60,9 +60,9 @@ pub fn open(
         (Kind::Postgres, false) => Some(postgres::template_password(binary, account.as_ref())?),
         _ => None,
     };
-    let password = folder::secret(&password_file, password)?;
+    let password = data_dir::secret(&password_file, password)?;
     Account::give(account.as_ref(), &password_file)?;
-    let port = folder::port(&folder.join("port"))?;
+    let port = data_dir::port(&folder.join("port"))?;
     let home = Home {
         folder: folder.to_owned(),
         account,

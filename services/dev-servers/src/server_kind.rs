@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use super::installed::Version;
+use super::discover::Version;
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

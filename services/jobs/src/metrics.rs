@@ -5,9 +5,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::{Done, Job, is_stopped};
-use crate::clock;
-use crate::metrics::Metrics;
+use crate::schedule::Job;
+use crate::scheduler::is_stopped;
+use crate::tasks::Done;
+use eventlog::clock;
+use prometheus_client::registry::Registry;
 
 /// What is counted; cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,22 +32,18 @@ struct Of {
 impl Counts {
     /// Registers them.
     #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
+    pub fn new(registry: &mut Registry) -> Self {
+        let runs = Family::default();
+        registry.register("reading_sessions_upkeep_runs", "Runs of jobs in this process", runs.clone());
+        let succeeded_at = Family::default();
+        registry.register("reading_sessions_upkeep_last_success_timestamp_seconds", "When a job ended well in this process, in Unix time", succeeded_at.clone());
         Self {
-            runs: metrics.register(
-                "reading_sessions_upkeep_runs",
-                "Runs of jobs in this process",
-                Family::default(),
-            ),
-            succeeded_at: metrics.register(
-                "reading_sessions_upkeep_last_success_timestamp_seconds",
-                "When a job ended well in this process, in Unix time",
-                Family::default(),
-            ),
+            runs,
+            succeeded_at,
         }
     }
 
-    pub(super) fn ran(&self, job: Job, done: &anyhow::Result<Done>) {
+    pub(crate) fn ran(&self, job: Job, done: &anyhow::Result<Done>) {
         let result = match done {
             Ok(_) => "done",
             Err(error) if is_stopped(error) => "stopped",

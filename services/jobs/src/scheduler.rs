@@ -8,22 +8,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use projections::replay::ReplayError;
-use projections::upkeep::{self, Ended, Held};
+use projections::rebuild::ReplayError;
+use crate::store::{self, Ended, Held};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use eventlog::clock;
 
-mod counts;
-mod job;
-mod work;
-
-pub use counts::Counts;
-pub use job::Job;
-pub use work::{Done, Tools};
+use crate::metrics::Counts;
+use crate::schedule::Job;
+use crate::tasks::{self, Done, Tools};
 
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -41,14 +37,14 @@ const A_MOMENT: Duration = Duration::from_mins(5);
 /// Runs jobs as they come due, until `shutdown`.
 pub async fn run(tools: Arc<Tools>, holder: Arc<str>, counts: Counts, shutdown: CancellationToken) {
     for job in AT_START {
-        if let Err(error) = upkeep::ask_after(&tools.pool, job.as_str(), A_MOMENT).await {
+        if let Err(error) = store::ask_after(&tools.pool, job.as_str(), A_MOMENT).await {
             tracing::debug!(%error, %job, "a job was not asked for");
         }
     }
     let mut running = BTreeSet::new();
     let mut runs = JoinSet::new();
     while !shutdown.is_cancelled() {
-        let due = upkeep::due(&tools.pool).await.unwrap_or_else(|error| {
+        let due = store::due(&tools.pool).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "what is due was not read");
             Vec::new()
         });
@@ -109,7 +105,7 @@ pub async fn hold(
 ) -> anyhow::Result<Done> {
     let began = Instant::now();
     let result = tokio::select! {
-        result = work::run(tools, job, progress, &stop) => result,
+        result = tasks::run(tools, job, progress, &stop) => result,
         () = renew(&held, progress, &stop) => Err(ReplayError::Stopped.into()),
     };
     let ended = match &result {
@@ -147,7 +143,7 @@ async fn renew(held: &Held, progress: &watch::Sender<u64>, stop: &CancellationTo
         let done = *progress.borrow();
         match held.renew(done).await {
             Ok(true) => renewed = Instant::now(),
-            Err(_) if renewed.elapsed() < upkeep::TERM => {}
+            Err(_) if renewed.elapsed() < store::TERM => {}
             Ok(false) | Err(_) => {
                 stop.cancel();
                 return;
@@ -166,8 +162,8 @@ pub fn is_stopped(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<(Job, upkeep::Standing)>> {
-    let mut standing = upkeep::list(pool).await?;
+pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<(Job, store::Standing)>> {
+    let mut standing = store::list(pool).await?;
     let mut all = Vec::new();
     for job in Job::ALL {
         if let Some(at) = standing.iter().position(|one| one.job == job.as_str()) {

@@ -4,20 +4,23 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use chrono::{Days, TimeDelta};
 use domain::{ReaderId, Timestamp};
-use eventlog::{CommandError, Sessions, claims, idempotency};
+use commands::{CommandError, Sessions};
+use eventlog::{active_claims, idempotency, migrations};
 use futures::StreamExt;
 use futures::stream;
-use projections::replay::ReplayError;
-use projections::{daily_stats, history, schema, upkeep};
+use projections::rebuild::ReplayError;
+use projections::{daily_stats, history};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Job;
-use crate::config::UpkeepArgs;
-use crate::replays::{Progress, Source};
-use crate::{clock, erasures};
+use crate::schedule::Job;
+use crate::store;
+use crate::settings::JobSettings;
+use projections::operations::{Progress, Source};
+use commands::erasure;
+use eventlog::clock;
 
 /// What jobs work with.
 pub struct Tools {
@@ -28,7 +31,7 @@ pub struct Tools {
     /// Where the cache comes from.
     pub source: Source,
     /// How long things are kept.
-    pub rules: UpkeepArgs,
+    pub settings: JobSettings,
 }
 
 /// What a job came to.
@@ -77,7 +80,7 @@ pub async fn run(
         Job::IdleSessions => idle_sessions(tools, progress, stop).await,
         Job::WarmUp => warm_up(tools, progress, stop).await,
         Job::Partitions => {
-            let created = schema::create_partitions(&tools.pool).await?;
+            let created = migrations::create_partitions(&tools.pool).await?;
             Ok(Done::new(
                 created.unsigned_abs().into(),
                 format!("{created} partitions created"),
@@ -96,12 +99,12 @@ async fn idle_sessions(
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Done> {
-    let since = clock::now() - TimeDelta::from_std(tools.rules.idle_after)?;
+    let since = clock::now() - TimeDelta::from_std(tools.settings.idle_after)?;
     let (ended, failed) = (AtomicU64::new(0), AtomicU64::new(0));
     let (duration_ms, without_progress) = (AtomicI64::new(0), AtomicU64::new(0));
     let mut after: Option<ReaderId> = None;
     loop {
-        let page = claims::idle(&tools.pool, since, after, IDLE_PAGE).await?;
+        let page = active_claims::idle(&tools.pool, since, after, IDLE_PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.reader_id);
         let end = async |idle| {
@@ -178,7 +181,7 @@ async fn warm_up(
 }
 
 async fn retention(tools: &Tools, stop: &CancellationToken) -> anyhow::Result<Done> {
-    let Some(days) = tools.rules.retention_days() else {
+    let Some(days) = tools.settings.retention else {
         return Ok(Done::new(0, "the history is kept for ever".to_owned()));
     };
     let before = clock::now() - days;
@@ -193,7 +196,7 @@ async fn retention(tools: &Tools, stop: &CancellationToken) -> anyhow::Result<Do
 }
 
 async fn statistics_window(tools: &Tools, stop: &CancellationToken) -> anyhow::Result<Done> {
-    let Some(days) = tools.rules.statistics_days() else {
+    let Some(days) = tools.settings.statistics else {
         return Ok(Done::new(0, "statistics are kept for ever".to_owned()));
     };
     let before = (clock::now() - days).date_naive();
@@ -210,7 +213,7 @@ async fn erasures(
     stop: &CancellationToken,
 ) -> anyhow::Result<Done> {
     let told = |piece: i64| progress.send_modify(|events| *events += piece.unsigned_abs());
-    erasures::finish_all(&tools.pool, stop, told).await?;
+    erasure::finish_all(&tools.pool, stop, told).await?;
     if stop.is_cancelled() {
         return Err(ReplayError::Stopped.into());
     }
@@ -226,7 +229,7 @@ async fn idempotency_keys(
     stop: &CancellationToken,
 ) -> anyhow::Result<Done> {
     let now: Timestamp = clock::now();
-    let before = now - tools.rules.idempotency_keys_days();
+    let before = now - tools.settings.idempotency_keys;
     let mut expired = 0;
     loop {
         let some = idempotency::expire(&tools.pool, before, KEYS).await?;
@@ -239,6 +242,6 @@ async fn idempotency_keys(
             return Err(ReplayError::Stopped.into());
         }
     }
-    upkeep::forget_runs(&tools.pool, now - RUNS_KEPT).await?;
+    store::forget_runs(&tools.pool, now - RUNS_KEPT).await?;
     Ok(Done::new(expired, format!("{expired} keys forgotten")))
 }

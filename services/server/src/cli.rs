@@ -2,16 +2,16 @@
 
 use std::io::Write;
 
-use ::projections::schema::{self, SchemaError};
+use ::eventlog::migrations::{self, SchemaError};
 use clap::ValueEnum;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DatabaseArgs;
-use crate::{connect, roles};
+use crate::{app, connect};
 
-mod figures;
-mod meter;
+mod format;
+mod progress_bar;
 mod table;
 
 pub mod config;
@@ -24,7 +24,7 @@ pub mod projections;
 pub mod reader;
 pub mod replay;
 pub mod token;
-pub mod upkeep;
+pub mod jobs;
 pub mod verify;
 pub mod warm_up;
 
@@ -73,7 +73,7 @@ pub fn why(error: &anyhow::Error) -> String {
 async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     connect::reach(args).await?;
     let pool = connect::operator_pool(args)?;
-    match schema::check(&pool).await {
+    match migrations::check(&pool).await {
         Err(SchemaError::Unavailable(error)) => {
             Err(anyhow::Error::new(error).context("Postgres does not answer"))
         }
@@ -88,13 +88,13 @@ async fn until_stopped<T>(
     work: impl AsyncFnOnce(&CancellationToken) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let stop = CancellationToken::new();
-    let first = roles::stop_signal()?;
+    let first = app::stop_signal()?;
     let mut work = std::pin::pin!(work(&stop));
     tokio::select! {
         done = &mut work => return done,
         () = first => stop.cancel(),
     }
-    let second = roles::stop_signal()?;
+    let second = app::stop_signal()?;
     tokio::select! {
         done = &mut work => done,
         () = second => anyhow::bail!("stopped without waiting for what was begun"),

@@ -6,19 +6,37 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
+use api::rate_limit::RateLimits;
+use api::secret::Secret;
 use axum::http::HeaderValue;
 use chrono::Days;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
+use jobs::settings::JobSettings;
 
-use crate::api::serve::Limits;
+use api::serve::Limits;
 
 mod auth;
-mod secret;
 
-pub use auth::{AuthArgs, KeySource};
-pub use secret::Secret;
-use secret::required;
+pub use auth::AuthArgs;
+
+/// A secret from its setting, or from its file.
+fn required(
+    name: &str,
+    value: Option<&Secret>,
+    file: Option<&PathBuf>,
+) -> anyhow::Result<Secret> {
+    match (value, file) {
+        (Some(value), _) => Ok(value.clone()),
+        (None, Some(file)) => {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("{name}_FILE: cannot read {}", file.display()))?;
+            Ok(Secret::from(text.trim().to_owned()))
+        }
+        (None, None) => bail!("{name} is not set, nor is {name}_FILE"),
+    }
+}
 
 /// Where Postgres is.
 #[derive(Args, Clone, Debug)]
@@ -177,23 +195,30 @@ pub struct UpkeepArgs {
     pub idempotency_keys_days: u32,
 }
 
+impl RateLimitArgs {
+    #[must_use]
+    pub fn limits(&self) -> RateLimits {
+        RateLimits {
+            high_frequency: self.high_frequency,
+            normal: self.normal,
+            low_frequency: self.low_frequency,
+            auth: self.auth,
+            window: self.window,
+            deadline: self.deadline,
+        }
+    }
+}
+
 impl UpkeepArgs {
-    /// How long ended sessions stay in the history; `None` for ever.
     #[must_use]
-    pub fn retention_days(&self) -> Option<Days> {
-        (self.retention_days > 0).then(|| Days::new(self.retention_days.into()))
-    }
-
-    /// How long days stay in the statistics; `None` for ever.
-    #[must_use]
-    pub fn statistics_days(&self) -> Option<Days> {
-        (self.statistics_days > 0).then(|| Days::new(self.statistics_days.into()))
-    }
-
-    /// How long a key is known.
-    #[must_use]
-    pub fn idempotency_keys_days(&self) -> Days {
-        Days::new(self.idempotency_keys_days.into())
+    pub fn settings(&self) -> JobSettings {
+        let days = |days: u32| (days > 0).then(|| Days::new(days.into()));
+        JobSettings {
+            idle_after: self.idle_after,
+            retention: days(self.retention_days),
+            statistics: days(self.statistics_days),
+            idempotency_keys: Days::new(self.idempotency_keys_days.into()),
+        }
     }
 }
 
@@ -206,14 +231,15 @@ pub enum Role {
     Relay,
     /// Keeps the read tables and the cache.
     Projections,
-    /// Upkeep: ends idle sessions, lets old data go, writes over what was erased,
-    /// fills the cache.
-    Maintenance,
+    /// Runs background jobs: ends idle sessions, removes old data, overwrites
+    /// erased events, fills the cache.
+    #[value(alias = "maintenance")]
+    Jobs,
 }
 
 impl Role {
     /// All roles: the default of one process.
-    pub const ALL: [Self; 4] = [Self::Api, Self::Relay, Self::Projections, Self::Maintenance];
+    pub const ALL: [Self; 4] = [Self::Api, Self::Relay, Self::Projections, Self::Jobs];
 }
 
 /// All that `serve` takes.

@@ -1,23 +1,25 @@
 //! Settings to handles: pools and clients, each with its timeouts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use projections::cache::Cache;
+use projections::operations::{Connections, Source};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
-use crate::config::RedisArgs;
+use crate::config::{DatabaseArgs, RedisArgs};
 
 mod nats;
 mod pools;
-mod usage;
+mod pool_metrics;
 
 pub use nats::jetstream;
 pub use pools::{
-    REPLICA_PATIENCE, api_pool, append_pool, maintenance_pool, operator_pool, projections_pool,
-    pulse_pool, reach, reads_pool, relay_pool, replay_pool, upkeep_pool,
+    api_pool, append_pool, migrations_pool, operator_pool, projections_pool,
+    health_pool, reach, reads_pool, relay_pool, replay_pool, jobs_pool,
 };
-pub use usage::Usage;
+pub use pool_metrics::Usage;
 
 /// Redis. It need not be there yet.
 ///
@@ -37,4 +39,17 @@ pub fn cache(args: &RedisArgs) -> anyhow::Result<Cache> {
     let connection =
         ConnectionManager::new_lazy_with_config(client, config).context("cannot use Redis")?;
     Ok(Cache::new(connection))
+}
+
+/// Opens what replays, comparisons and warm-ups need.
+#[must_use]
+pub fn projection_ops(database: &DatabaseArgs, redis: &RedisArgs) -> Source {
+    let (for_migrations, for_projections) = (database.clone(), database.clone());
+    let (for_replay, redis) = (database.clone(), redis.clone());
+    Source::new(Connections {
+        migrations: Arc::new(move || migrations_pool(&for_migrations)),
+        projections: Arc::new(move || projections_pool(&for_projections)),
+        replay: Arc::new(move |schema| replay_pool(&for_replay, schema)),
+        cache: Arc::new(move || cache(&redis)),
+    })
 }

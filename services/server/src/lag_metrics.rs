@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use eventlog::deadline::within;
-use eventlog::relay;
+use messaging::relay;
 use projections::status::{self, Status};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
 
 /// How often it is looked up, and how long Postgres may take.
 const LOOK: Duration = Duration::from_secs(5);
@@ -35,44 +35,71 @@ struct Look {
     found: Vec<Status>,
 }
 
-/// Shows how the projections stand, until `stop`.
-pub async fn projections(pool: PgPool, metrics: Metrics, stop: CancellationToken) {
-    let seen = Seen::default();
-    metrics.collect(seen.clone());
-    while !stop.is_cancelled() {
-        match within(LOOK, status::list(&pool)).await {
-            Ok(found) => {
-                let at = Instant::now();
-                *seen.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Look { at, found });
+/// Polls the status of the projections for the metrics.
+pub struct ProjectionLag(Seen);
+
+impl ProjectionLag {
+    #[must_use]
+    pub fn new(registry: &mut Registry) -> Self {
+        let seen = Seen::default();
+        registry.register_collector(Box::new(seen.clone()));
+        Self(seen)
+    }
+
+    /// Polls until `stop`.
+    pub async fn run(self, pool: PgPool, stop: CancellationToken) {
+        let Self(seen) = self;
+        while !stop.is_cancelled() {
+            match within(LOOK, status::list(&pool)).await {
+                Ok(found) => {
+                    let at = Instant::now();
+                    *seen.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(Look { at, found });
+                }
+                Err(error) => tracing::debug!(%error, "reading projection status failed"),
             }
-            Err(error) => tracing::debug!(%error, "how projections stand is not known"),
+            let _ = tokio::time::timeout(LOOK, stop.cancelled()).await;
         }
-        let _ = tokio::time::timeout(LOOK, stop.cancelled()).await;
     }
 }
 
-/// Shows how the relay of this process stands, until `stop`.
+/// The gauges of this process's relay.
+pub struct RelayGauges {
+    leads: Gauge,
+    position: Gauge,
+}
+
+impl RelayGauges {
+    #[must_use]
+    pub fn new(registry: &mut Registry) -> Self {
+        let leads = Gauge::default();
+        registry.register(
+            "reading_sessions_relay_leads",
+            "Whether the relay of this process publishes: 1, or 0 when another does, or none can",
+            leads.clone(),
+        );
+        let position = Gauge::default();
+        registry.register(
+            "reading_sessions_relay_position",
+            "The global position up to which the relay of this process has published",
+            position.clone(),
+        );
+        Self { leads, position }
+    }
+}
+
+/// Copies the status of this process's relay to its gauges, until `stop`.
 pub async fn relay(
-    mut standing: watch::Receiver<relay::Standing>,
-    metrics: Metrics,
+    mut status: watch::Receiver<relay::Standing>,
+    gauges: RelayGauges,
     stop: CancellationToken,
 ) {
-    let leads: Gauge = metrics.register(
-        "reading_sessions_relay_leads",
-        "Whether the relay of this process publishes: 1, or 0 when another does, or none can",
-        Gauge::default(),
-    );
-    let position: Gauge = metrics.register(
-        "reading_sessions_relay_position",
-        "The global position up to which the relay of this process has published",
-        Gauge::default(),
-    );
     let follow = async {
         loop {
-            let now = *standing.borrow_and_update();
-            leads.set(now.leads.into());
-            position.set(now.position);
-            if standing.changed().await.is_err() {
+            let now = *status.borrow_and_update();
+            gauges.leads.set(now.leads.into());
+            gauges.position.set(now.position);
+            if status.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }

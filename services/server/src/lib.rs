@@ -1,23 +1,12 @@
-//! The executable's parts: settings, connections, roles, the HTTP edge, the
-//! development servers. Only this crate reads the environment and opens
-//! connections; it writes no SQL.
+//! The executable's parts: settings, connections, roles and the command line.
+//! Only this crate reads the environment and opens connections. It contains no
+//! SQL.
 
-pub mod backlog;
-pub mod clock;
+pub mod app;
+
 pub mod config;
 pub mod connect;
-pub mod metrics;
-pub mod pulse;
+pub mod lag_metrics;
 pub mod telemetry;
 
-pub mod export;
-pub mod letters;
-pub mod replays;
-
-pub mod api;
-pub mod erasures;
-pub mod maintenance;
-pub mod roles;
-
-pub mod dev;
-pub mod operator;
+pub mod cli;

@@ -4,23 +4,23 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use services::api::openapi;
-use services::config::{DatabaseArgs, ServeArgs};
-use services::operator::config::Settings;
-use services::operator::dead_letters::DeadLettersArgs;
-use services::operator::dev::DevArgs;
-use services::operator::doctor::DoctorArgs;
-use services::operator::events::EventsCommand;
-use services::operator::projections::ProjectionsArgs;
-use services::operator::reader::ReaderCommand;
-use services::operator::replay::ReplayArgs;
-use services::operator::token::TokenArgs;
-use services::operator::upkeep::UpkeepCommand;
-use services::operator::verify::VerifyArgs;
-use services::operator::warm_up::WarmUpArgs;
-use services::operator::{Output, print};
-use services::telemetry::LogFormat;
-use services::{operator, roles, telemetry};
+use api::openapi;
+use server::config::{DatabaseArgs, ServeArgs};
+use server::cli::config::Settings;
+use server::cli::dead_letters::DeadLettersArgs;
+use server::cli::dev::DevArgs;
+use server::cli::doctor::DoctorArgs;
+use server::cli::events::EventsCommand;
+use server::cli::projections::ProjectionsArgs;
+use server::cli::reader::ReaderCommand;
+use server::cli::replay::ReplayArgs;
+use server::cli::token::TokenArgs;
+use server::cli::jobs::UpkeepCommand;
+use server::cli::verify::VerifyArgs;
+use server::cli::warm_up::WarmUpArgs;
+use server::cli::{Output, print};
+use server::telemetry::LogFormat;
+use server::{app, cli, telemetry};
 use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
@@ -126,14 +126,15 @@ Examples:
     Replay(ReplayArgs),
     /// Fill the cache with every active session, while everything goes on.
     #[command(
-        name = "warmup",
+        name = "warm-up",
+        alias = "warmup",
         after_help = "The service does it by itself when it starts and when Redis came back empty. What is \
 wrong in the cache stays: `replay active_sessions` removes that first.
 
 Exit codes: 0 done, 1 not done, 2 usage, 130 stopped by Ctrl-C or SIGTERM.
 
 Example:
-  reading-sessions warmup"
+  reading-sessions warm-up"
     )]
     WarmUp(WarmUpArgs),
     /// Compare read tables and the cache with the log, while everything goes on.
@@ -157,14 +158,14 @@ Examples:
   reading-sessions dead-letters retry history.1234
   reading-sessions dead-letters discard history.1234")]
     DeadLetters(DeadLettersArgs),
-    /// Show the jobs by which the service keeps itself in order; run one.
-    #[command(after_help = "Exit codes: 0 done, 1 not done, 2 usage, 130 stopped.
+    /// List background jobs and their last runs, or run one now.
+    #[command(alias = "upkeep", after_help = "Exit codes: 0 done, 1 not done, 2 usage, 130 stopped.
 
 Examples:
-  reading-sessions upkeep
-  reading-sessions upkeep -o json
-  reading-sessions upkeep run idle_sessions")]
-    Upkeep(UpkeepCommand),
+  reading-sessions jobs
+  reading-sessions jobs -o json
+  reading-sessions jobs run idle_sessions")]
+    Jobs(UpkeepCommand),
     /// Hand out all data of a reader, or erase it.
     #[command(
         subcommand,
@@ -190,7 +191,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         // The causes, and never a backtrace: most are settings.
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "Error: {}", operator::why(&error));
+            let _ = writeln!(std::io::stderr(), "Error: {}", cli::why(&error));
             ExitCode::FAILURE
         }
     }
@@ -203,11 +204,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     telemetry::start(arguments.log_format, filter)?;
     match arguments.command {
-        Command::Serve(args) => roles::serve(&args).await?,
-        Command::Dev(args) => operator::dev::run(&args).await?,
-        Command::Migrate(args) => operator::migrate::run(&args).await?,
-        Command::Token(args) => print(&operator::token::run(&args)?)?,
-        Command::Events(command) => operator::events::run(&command).await?,
+        Command::Serve(args) => app::serve(&args).await?,
+        Command::Dev(args) => cli::dev::run(&args).await?,
+        Command::Migrate(args) => cli::migrate::run(&args).await?,
+        Command::Token(args) => print(&cli::token::run(&args)?)?,
+        Command::Events(command) => cli::events::run(&command).await?,
         Command::Config { settings, output } => {
             let settings = Settings::of(&settings);
             match output {
@@ -215,17 +216,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 Output::Json => print(&format!("{:#}", settings.json()))?,
             }
         }
-        Command::Doctor(args) => return operator::doctor::run(&args).await,
-        Command::Projections(args) => return operator::projections::run(&args).await,
-        Command::Replay(args) => return operator::replay::run(&args).await,
-        Command::WarmUp(args) => return operator::warm_up::run(&args).await,
-        Command::Verify(args) => return Ok(operator::verify::run(&args).await),
-        Command::Upkeep(args) => return operator::upkeep::run(&args).await,
-        Command::DeadLetters(args) => return operator::dead_letters::run(&args).await,
-        Command::Reader(command) => return operator::reader::run(&command).await,
+        Command::Doctor(args) => return cli::doctor::run(&args).await,
+        Command::Projections(args) => return cli::projections::run(&args).await,
+        Command::Replay(args) => return cli::replay::run(&args).await,
+        Command::WarmUp(args) => return cli::warm_up::run(&args).await,
+        Command::Verify(args) => return Ok(cli::verify::run(&args).await),
+        Command::Jobs(args) => return cli::jobs::run(&args).await,
+        Command::DeadLetters(args) => return cli::dead_letters::run(&args).await,
+        Command::Reader(command) => return cli::reader::run(&command).await,
         Command::Openapi { operators } => {
             let document = if operators {
-                openapi::operators::document()
+                openapi::admin::document()
             } else {
                 openapi::document()
             };

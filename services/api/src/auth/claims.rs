@@ -9,7 +9,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::{AuthArgs, Secret};
+use super::settings::ExpectedClaims;
+use crate::secret::Secret;
 
 /// How far the clocks of issuer and service may differ, in seconds.
 const LEEWAY: u64 = 10;
@@ -101,17 +102,17 @@ fn reader_id(issuer: Option<&str>, subject: &str) -> ReaderId {
 }
 
 /// What every token must fulfil, but for its algorithm, which is its key's.
-pub(super) fn validation(args: &AuthArgs) -> Validation {
+pub(super) fn validation(expected: &ExpectedClaims) -> Validation {
     let mut validation = Validation::default();
     validation.algorithms.clear();
     validation.leeway = LEEWAY;
     validation.validate_nbf = true;
     let mut required: HashSet<String> = ["exp", "sub"].map(str::to_owned).into();
-    if let Some(issuer) = &args.jwt_issuer {
+    if let Some(issuer) = &expected.issuer {
         validation.set_issuer(&[issuer]);
         required.insert("iss".to_owned());
     }
-    match &args.jwt_audience {
+    match &expected.audience {
         Some(audience) => {
             validation.set_audience(&[audience]);
             required.insert("aud".to_owned());
@@ -145,13 +146,13 @@ pub fn token(
     secret: &Secret,
     subject: &str,
     admin: bool,
-    args: &AuthArgs,
+    expected: &ExpectedClaims,
     expires_at: i64,
 ) -> anyhow::Result<String> {
     let claims = NewClaims {
         sub: subject,
-        iss: args.jwt_issuer.as_deref(),
-        aud: args.jwt_audience.as_deref(),
+        iss: expected.issuer.as_deref(),
+        aud: expected.audience.as_deref(),
         exp: expires_at,
         kind: "access",
         is_admin: admin,

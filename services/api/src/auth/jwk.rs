@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::key::Key;
+use super::verifying_key::Key;
 
 /// The modulus of an RSA key, in bits (RFC 7518, section 3.3), and the most
 /// that the cryptographic library takes.
@@ -148,14 +148,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::auth::claims::validation;
-    use crate::config::AuthArgs;
+    use crate::auth::claims::validation;
+    use crate::auth::settings::ExpectedClaims;
 
     fn reason(base: &Value, extra: &Value) -> Option<String> {
         let mut jwk = base.clone();
         let extra = extra.as_object().unwrap().clone();
         jwk.as_object_mut().unwrap().extend(extra);
-        let rules = validation(&AuthArgs::default());
+        let rules = validation(&ExpectedClaims::default());
         read(jwk, &rules).err().map(|error| format!("{error:#}"))
     }
 

@@ -14,8 +14,8 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::jwks::KeySet;
-use crate::config::Secret;
+use super::key_set::KeySet;
+use crate::secret::Secret;
 
 /// How long the issuer may take to answer, all in all.
 const TIMEOUT: Duration = Duration::from_secs(5);

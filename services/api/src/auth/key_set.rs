@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::claims::Caller;
 use super::jwk;
-use super::key::{Key, TokenHeader};
-use super::remembered::{Fingerprint, Remembered};
+use super::verifying_key::{Key, TokenHeader};
+use super::token_cache::{Fingerprint, Remembered};
 
 /// The keys of an issuer at one time.
 pub(super) struct KeySet {
@@ -119,12 +119,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::auth::claims::validation;
-    use crate::api::auth::jwk::examples;
-    use crate::config::AuthArgs;
+    use crate::auth::claims::validation;
+    use crate::auth::jwk::examples;
+    use crate::auth::settings::ExpectedClaims;
 
     fn parse(set: &Value) -> anyhow::Result<KeySet> {
-        let rules = validation(&AuthArgs::default());
+        let rules = validation(&ExpectedClaims::default());
         KeySet::parse(set.to_string().as_bytes(), &rules)
     }
 

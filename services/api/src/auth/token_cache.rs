@@ -5,7 +5,7 @@ use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use quick_cache::sync::Cache;
 
 use super::claims::{Caller, Claims};
-use crate::clock;
+use eventlog::clock;
 
 /// Tokens that are remembered, about 100 bytes each. More readers than call one
 /// process within minutes; of the rest, those that call least are forgotten.

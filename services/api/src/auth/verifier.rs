@@ -7,11 +7,11 @@ use std::sync::Arc;
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::claims::{self, Caller};
-use super::jwks::Opened;
-use super::key::{Key, TokenHeader};
-use super::remembered::{Fingerprint, Remembered};
-use super::source::{Fresh, Source};
-use crate::config::{AuthArgs, KeySource};
+use super::key_set::Opened;
+use super::verifying_key::{Key, TokenHeader};
+use super::token_cache::{Fingerprint, Remembered};
+use super::jwks_fetcher::{Fresh, Source};
+use super::settings::{AuthSettings, KeySource};
 
 /// The longest token, in bytes; no longer than the head of a request may be.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -44,9 +44,9 @@ impl Keys {
     ///
     /// # Panics
     /// Outside of a tokio runtime, with public keys.
-    pub fn new(args: &AuthArgs) -> anyhow::Result<Self> {
-        let rules = claims::validation(args);
-        let source = match args.source()? {
+    pub fn new(settings: &AuthSettings) -> anyhow::Result<Self> {
+        let rules = claims::validation(&settings.claims);
+        let source = match &settings.keys {
             KeySource::Secret(secret) => {
                 let key = DecodingKey::from_secret(secret.expose().as_bytes());
                 let key = Key::new(Algorithm::HS256, key, &rules);
@@ -55,8 +55,8 @@ impl Keys {
                     Remembered::default(),
                 ))));
             }
-            KeySource::File(path) => Source::file(path),
-            KeySource::Url(address) => Source::url(address)?,
+            KeySource::File(path) => Source::file(path.clone()),
+            KeySource::Url(address) => Source::url(address.clone())?,
         };
         Ok(Self(Arc::new(Kind::Public(Fresh::start(source, rules)))))
     }

@@ -6,10 +6,10 @@ use serde_json::Value;
 use utoipa::OpenApi;
 
 use super::common::{self, Answered, Failures};
-use crate::api::admin::{
-    cleanup, daily, dead_letter, dead_letters, hold, jobs, projections, replay,
+use crate::routes::admin::{
+    cleanup, daily, dead_letter, dead_letters, jobs, pause, projections, replay,
 };
-use crate::api::problem;
+use crate::problem;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,8 +22,8 @@ use crate::api::problem;
     ),
     paths(
         projections::handle,
-        hold::pause,
-        hold::resume,
+        pause::pause,
+        pause::resume,
         replay::handle,
         jobs::warm_up,
         dead_letters::handle,

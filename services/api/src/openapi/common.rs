@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::{answer, edge, idempotency, rate_limit};
+use crate::{idempotency, rate_limit, request_log, response};
 
 /// A problem that operations answer with: its status, name and an example of
 /// its detail.
@@ -67,14 +67,14 @@ fn complete_operation(operation: &mut Value, failures: Failures) {
         answered[axum::http::header::ETAG.as_str()] = header_of("ETag");
     }
     if id == "erase" {
-        answered[answer::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
+        answered[response::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
     }
     if id == "export" {
         answered[axum::http::header::CONTENT_DISPOSITION.as_str()] =
             header_of("ContentDisposition");
     }
     if is_command {
-        answered[answer::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
+        answered[response::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
         answered[idempotency::REPLAYED.as_str()] = header_of("Replayed");
         parameter(operation, &key());
     }
@@ -153,7 +153,7 @@ fn key() -> Value {
 }
 
 fn with_common_headers(mut headers: Value) -> Value {
-    headers[edge::REQUEST_ID.as_str()] = header_of("RequestId");
+    headers[request_log::REQUEST_ID.as_str()] = header_of("RequestId");
     headers[rate_limit::LIMIT.as_str()] = header_of("RateLimitLimit");
     headers[rate_limit::REMAINING.as_str()] = header_of("RateLimitRemaining");
     headers[rate_limit::RESET.as_str()] = header_of("RateLimitReset");

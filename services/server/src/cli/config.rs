@@ -1,7 +1,10 @@
 //! `reading-sessions config`: the settings as they take effect, without their
 //! secrets.
 
-use crate::config::{KeySource, Role, Secret, ServeArgs};
+use api::auth::KeySource;
+use api::secret::Secret;
+
+use crate::config::{Role, ServeArgs};
 
 /// The settings of `serve`, named as their environment variables.
 #[derive(Debug)]

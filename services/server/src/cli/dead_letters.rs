@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use projections::dead_letter::{self, LetterId, Outcome};
+use projections::dead_letters::{self, LetterId, Outcome};
 
-use super::figures::{count, span};
+use super::format::{count, span};
 use super::table::{Column, table};
 use super::{Output, database, print, print_json};
-use crate::api::admin::dead_letter::DeadLetterShown;
-use crate::api::admin::dead_letters::{DeadLetter, DeadLetters, LetterState};
+use api::routes::admin::dead_letter::DeadLetterShown;
+use api::routes::admin::dead_letters::{DeadLetter, DeadLetters, LetterState};
 use crate::config::DatabaseArgs;
-use crate::letters;
-use crate::replays::Name;
+use projections::dead_letters::actions;
+use projections::operations::Name;
 
 /// How long a worker may take to come to a letter.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -153,7 +153,7 @@ fn row(letter: &DeadLetter) -> [String; 7] {
 
 async fn show(args: &ShowArgs) -> anyhow::Result<()> {
     let pool = database(&args.one.database).await?;
-    let shown = DeadLetterShown::try_from(letters::find(&pool, &args.one.id).await?)?;
+    let shown = DeadLetterShown::try_from(actions::find(&pool, &args.one.id).await?)?;
     if args.output == Output::Json {
         return print_json(&shown);
     }
@@ -177,10 +177,10 @@ async fn show(args: &ShowArgs) -> anyhow::Result<()> {
 async fn retry(args: &OneArgs) -> anyhow::Result<()> {
     let id = &args.id;
     let pool = database(&args.database).await?;
-    letters::retry(&pool, id).await?;
+    actions::retry(&pool, id).await?;
     let since = Instant::now();
     loop {
-        match dead_letter::outcome(&pool, id).await? {
+        match dead_letters::outcome(&pool, id).await? {
             Outcome::Applied => return print(&format!("{id} is applied")),
             Outcome::Discarded => bail!("{id} was discarded meanwhile"),
             Outcome::Parked(error) => bail!("{id} stays where it is: {error}"),
@@ -196,7 +196,7 @@ async fn retry(args: &OneArgs) -> anyhow::Result<()> {
 
 async fn discard(args: &OneArgs) -> anyhow::Result<()> {
     let pool = database(&args.database).await?;
-    letters::discard(&pool, &args.id).await?;
+    actions::discard(&pool, &args.id).await?;
     print(&format!(
         "{} is discarded: its projection does without its event, and what waits for it goes on",
         args.id

@@ -9,12 +9,15 @@ use anyhow::Context;
 use clap::Args;
 use uuid::Uuid;
 
-use crate::api::auth;
-use crate::clock;
-use crate::config::{KeySource, Secret, ServeArgs};
-use crate::dev::{self, Options, Servers};
-use crate::operator::migrate;
-use crate::roles;
+use api::auth;
+use eventlog::clock;
+use api::auth::KeySource;
+use api::secret::Secret;
+
+use crate::config::ServeArgs;
+use dev_servers::{self, Options, Servers};
+use crate::cli::migrate;
+use crate::app;
 
 /// How long the printed token is valid, in seconds.
 const TOKEN_LIFE: i64 = 12 * 3_600;
@@ -45,7 +48,7 @@ pub struct DevArgs {
 pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     let data = match &args.data {
         Some(data) => data.clone(),
-        None => dev::default_data()?,
+        None => dev_servers::default_data()?,
     };
     let mut settings = args.serve.clone();
     let given = |secret: &Option<Secret>| secret.as_ref().map(|url| url.expose().to_owned());
@@ -63,7 +66,7 @@ pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     settings.redis.redis_url = Some(Secret::from(servers.redis_url().to_owned()));
     if !settings.auth.is_set() {
         // Kept with the data, so that tokens stay good over restarts.
-        let secret = dev::secret(&data.join("jwt-secret"), None)?;
+        let secret = dev_servers::secret(&data.join("jwt-secret"), None)?;
         settings.auth.jwt_secret = Some(Secret::from(secret));
     }
 
@@ -79,16 +82,16 @@ async fn serve(
     data: &std::path::Path,
 ) -> anyhow::Result<()> {
     migrate::run(&settings.database).await?;
-    let mut service = roles::start(settings).await?;
+    let mut service = app::start(settings).await?;
     environment(settings, servers, data)?;
     // Whoever has read the banner may stop it.
-    let signal = roles::stop_signal()?;
+    let signal = app::stop_signal()?;
     let banner = banner(settings, servers, &service, data)?;
     writeln!(std::io::stdout(), "{banner}").context("the addresses were not printed")?;
     let ended = tokio::select! {
         () = signal => Ok(()),
         death = servers.watch() => Err(death),
-        error = service.broken() => Err(error),
+        error = service.failed() => Err(error),
     };
     tracing::info!("stopping");
     service.stop().await;
@@ -112,20 +115,20 @@ fn environment(
     if let KeySource::Secret(secret) = settings.auth.source()? {
         export("JWT_SECRET", secret.expose());
     }
-    dev::write_secret(&data.join("env"), &text)
+    dev_servers::write_secret(&data.join("env"), &text)
 }
 
 fn banner(
     settings: &ServeArgs,
     servers: &Servers,
-    service: &roles::Service,
+    service: &app::Service,
     data: &std::path::Path,
 ) -> anyhow::Result<String> {
     let token = match settings.auth.source()? {
         KeySource::Secret(secret) => {
             let expires_at = clock::now().timestamp() + TOKEN_LIFE;
             let user = DEVELOPER.to_string();
-            let token = auth::token(&secret, &user, true, &settings.auth, expires_at)?;
+            let token = auth::token(&secret, &user, true, &settings.auth.claims(), expires_at)?;
             format!("A token for 12 hours, in your shell:\n\n  export TOKEN={token}")
         }
         KeySource::File(_) | KeySource::Url(_) => {

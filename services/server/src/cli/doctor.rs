@@ -12,7 +12,7 @@ use super::{Output, print, print_json, why};
 use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 
 mod servers;
-mod work;
+mod workers;
 
 /// How long a server may take over one look.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ pub async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     match super::database(&args.database).await {
         Ok(pool) => {
             findings.extend(servers::postgres(&pool).await);
-            findings.extend(work::all(&pool).await);
+            findings.extend(workers::all(&pool).await);
         }
         Err(error) => findings.push(Finding::failure("Postgres", why(&error))),
     }

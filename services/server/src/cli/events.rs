@@ -14,7 +14,9 @@ use sqlx::PgPool;
 
 use super::token::duration;
 use crate::config::DatabaseArgs;
-use crate::{clock, connect, roles};
+use eventlog::clock;
+
+use crate::{app, connect};
 
 mod filter;
 mod line;
@@ -100,7 +102,7 @@ enum Format {
 /// # Errors
 /// When the log cannot be read, or the session is not in it.
 pub async fn run(command: &EventsCommand) -> anyhow::Result<()> {
-    let stopped = roles::stop_signal()?;
+    let stopped = app::stop_signal()?;
     let print = async {
         match command {
             EventsCommand::Tail(args) => tail(args).await,

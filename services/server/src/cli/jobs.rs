@@ -1,21 +1,21 @@
-//! `reading-sessions upkeep`: what the service does to keep itself in order, and
+//! `reading-sessions jobs`: what the service does to keep itself in order, and
 //! a job of it while somebody watches.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use projections::upkeep::Held;
+use jobs::store::Held;
 use tokio::sync::watch;
 
-use super::figures::{count, span};
-use super::meter::say;
+use super::format::{count, span};
+use super::progress_bar::say;
 use super::table::{Column, table};
 use super::{Output, STOPPED, database, print, print_json, until_stopped};
-use crate::api::admin::jobs::{JobStanding, JobState};
-use crate::clock;
+use api::routes::admin::jobs::{JobStanding, JobState};
+use eventlog::clock;
 use crate::config::{DatabaseArgs, RedisArgs, RuleArgs, UpkeepArgs};
-use crate::maintenance::{self, Job};
-use crate::roles;
+use jobs::{Job, scheduler};
+use crate::app;
 
 /// What is done with jobs.
 #[derive(Args, Clone, Debug)]
@@ -34,13 +34,13 @@ enum Command {
     /// Run a job here, whether or not it is due, and wait for its end.
     #[command(
         after_help = "A job is run by one process at a time. It needs no process with the role \
-`maintenance`.
+`jobs`.
 
 Exit codes: 0 done, 1 failed (or run elsewhere), 2 usage, 130 stopped by Ctrl-C or SIGTERM.
 
 Examples:
-  reading-sessions upkeep run idle_sessions
-  reading-sessions upkeep run retention --retention-days 365"
+  reading-sessions jobs run idle_sessions
+  reading-sessions jobs run retention --retention-days 365"
     )]
     Run(Box<RunArgs>),
 }
@@ -83,7 +83,7 @@ pub async fn run(args: &UpkeepCommand) -> anyhow::Result<ExitCode> {
 
 async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let pool = database(&args.database).await?;
-    let jobs = maintenance::list(&pool).await?;
+    let jobs = scheduler::list(&pool).await?;
     let jobs: Vec<JobStanding> = jobs.into_iter().map(JobStanding::from).collect();
     match args.output {
         Output::Json => print_json(&jobs)?,
@@ -133,11 +133,12 @@ fn row(job: &JobStanding) -> [String; 6] {
 async fn one(args: &RunArgs) -> anyhow::Result<ExitCode> {
     database(&args.database).await?.close().await;
     let job = args.job;
-    let (tools, writer) = roles::tools(&args.database, &args.redis, &args.rules, &args.upkeep)?;
-    let writer = tokio::spawn(writer);
-    let holder = roles::name();
+    let app::Jobs { tools, appender } =
+        app::jobs(&args.database, &args.redis, &args.rules, &args.upkeep)?;
+    let appender = tokio::spawn(appender);
+    let holder = app::holder();
     let Some(held) = Held::take(&tools.pool, job.as_str(), &holder).await? else {
-        let jobs = maintenance::list(&tools.pool).await?;
+        let jobs = scheduler::list(&tools.pool).await?;
         let who = jobs.into_iter().find(|(listed, _)| *listed == job);
         let who = who.and_then(|(_, standing)| standing.holder);
         anyhow::bail!(
@@ -147,18 +148,18 @@ async fn one(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     let progress = watch::Sender::new(0);
     let done = until_stopped(async |stop| {
-        maintenance::hold(&tools, job, held, &progress, stop.clone()).await
+        scheduler::hold(&tools, job, held, &progress, stop.clone()).await
     })
     .await;
     // What it has appended is written when the last handle is gone.
     drop(tools);
-    let _ = writer.await;
+    let _ = appender.await;
     match done {
         Ok(done) => {
             print(&format!("{job}: {}", done.said))?;
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) if maintenance::is_stopped(&error) => {
+        Err(error) if scheduler::is_stopped(&error) => {
             let done = count(*progress.borrow());
             say(&format!(
                 "{job}: stopped after {done}; what was done stays done"

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
-use super::figures::{count, rate, span};
-use crate::replays::Progress;
+use super::format::{count, rate, span};
+use projections::operations::Progress;
 
 /// How often it is looked at, and how often a line is written.
 const LOOK: Duration = Duration::from_millis(500);

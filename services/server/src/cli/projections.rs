@@ -10,13 +10,13 @@ use clap::{Args, Subcommand};
 use projections::status;
 use sqlx::PgPool;
 
-use super::figures::{count, span};
+use super::format::{count, span};
 use super::table::{Column, table};
 use super::{Output, database, print, print_json};
-use crate::api::admin::projections::{Projection, Standing};
-use crate::clock;
+use api::routes::admin::projections::{Projection, Standing};
+use eventlog::clock;
 use crate::config::DatabaseArgs;
-use crate::replays::Name;
+use projections::operations::Name;
 
 /// How long a worker may take to stop: a step, and some.
 const STOP: Duration = Duration::from_secs(40);

@@ -19,13 +19,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::figures::count;
-use super::meter::{self, say};
+use super::format::count;
+use super::progress_bar::{self, say};
 use super::{STOPPED, database, print, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
-use crate::export::{Exports, Format};
-use crate::replays::Progress;
-use crate::{clock, connect, erasures};
+use api::export::{Exports, Format};
+use projections::operations::Progress;
+use commands::erasure;
+use projections::active_sessions;
+use eventlog::clock;
+
+use crate::connect;
 
 /// What is done with a reader's data.
 #[derive(Clone, Debug, Subcommand)]
@@ -169,7 +173,7 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<ExitCode> {
         if args.redis.is_set()
             && let Some(position) = erased.global_position
         {
-            erasures::forget(&connect::cache(&args.redis)?, reader_id, position).await;
+            active_sessions::erase(&connect::cache(&args.redis)?, reader_id, position).await;
         }
         print(&format!(
             "{} sessions of reader {reader_id} are erased; history and statistics follow within moments.",
@@ -223,8 +227,8 @@ async fn overwrite(
             progress.of = progress.of.max(progress.at);
         });
     };
-    let work = erasures::finish(pool, reader_id, stop, told);
-    Ok(meter::with("erase", "events", shown, work).await?)
+    let work = erasure::finish(pool, reader_id, stop, told);
+    Ok(progress_bar::with("erase", "events", shown, work).await?)
 }
 
 /// Why there is nothing to do.

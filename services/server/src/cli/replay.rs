@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use projections::active_sessions::Rebuilt;
-use projections::replay::{ReplayError, Replayed};
+use projections::rebuild::{ReplayError, Replayed};
 use tokio::sync::watch;
 
-use super::figures::{count, rate};
-use super::meter::{self, say};
+use super::format::{count, rate};
+use super::progress_bar::{self, say};
 use super::{STOPPED, database, print, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
-use crate::replays::{Done, Name, Source};
+use crate::connect;
+use projections::operations::{Done, Name};
 
 /// Which projection, and from where.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +38,7 @@ pub struct ReplayArgs {
 pub async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let name = args.name;
     database(&args.database).await?.close().await;
-    let source = Source::new(&args.database, &args.redis);
+    let source = connect::projection_ops(&args.database, &args.redis);
     let unit = if name == Name::ActiveSessions {
         "sessions"
     } else {
@@ -48,7 +49,7 @@ pub async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
     let done = until_stopped(async |stop| {
         let work = source.replay(name, args.restart, &progress, stop);
-        meter::with(name.as_str(), unit, shown, work).await
+        progress_bar::with(name.as_str(), unit, shown, work).await
     })
     .await;
     match done {

@@ -8,8 +8,8 @@ use chrono::TimeDelta;
 use clap::Args;
 use uuid::Uuid;
 
-use crate::api::auth;
-use crate::clock;
+use api::auth;
+use eventlog::clock;
 use crate::config::AuthArgs;
 
 /// Whose token, and for how long.
@@ -40,7 +40,7 @@ pub fn run(args: &TokenArgs) -> anyhow::Result<String> {
         &args.auth.secret()?,
         &args.user.to_string(),
         args.admin,
-        &args.auth,
+        &args.auth.claims(),
         expires_at.timestamp(),
     )
 }

@@ -6,19 +6,20 @@ use std::time::Duration;
 
 use clap::Args;
 use eventlog::deadline::within;
-use projections::replay::ReplayError;
+use projections::rebuild::ReplayError;
 use projections::status;
 use projections::verify::{Compared, Difference, TOLD};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::figures::count;
-use super::meter::{self, say};
+use super::format::count;
+use super::progress_bar::{self, say};
 use super::table::{Column, table};
 use super::{Output, database, print, print_json, until_stopped, why};
 use crate::config::{DatabaseArgs, RedisArgs};
-use crate::replays::{Name, Source, Verified};
+use crate::connect;
+use projections::operations::{Name, Verified};
 
 /// What a shell gets: something differs, or could not be checked.
 const DIFFERS: u8 = 1;
@@ -75,7 +76,7 @@ async fn checked(args: &VerifyArgs) -> anyhow::Result<Report> {
         names = Name::ALL.to_vec();
     }
     let pool = database(&args.database).await?;
-    let source = Source::new(&args.database, &args.redis);
+    let source = connect::projection_ops(&args.database, &args.redis);
     let mut report = Report::default();
     let compared =
         until_stopped(async |stop| compare(&source, &names, &mut report.found, stop).await);
@@ -116,7 +117,7 @@ async fn checked(args: &VerifyArgs) -> anyhow::Result<Report> {
 }
 
 async fn compare(
-    source: &Source,
+    source: &projections::operations::Source,
     names: &[Name],
     found: &mut Vec<Found>,
     stop: &CancellationToken,
@@ -125,7 +126,7 @@ async fn compare(
         let progress = watch::Sender::default();
         let shown = progress.subscribe();
         let work = source.verify(name, &progress, stop);
-        let verified = meter::with(name.as_str(), "events", shown, work).await?;
+        let verified = progress_bar::with(name.as_str(), "events", shown, work).await?;
         say(&format!("{name}: compared"));
         found.push((name, verified));
     }

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use projections::replay::ReplayError;
+use projections::rebuild::ReplayError;
 use tokio::sync::watch;
 
-use super::figures::{count, rate};
-use super::meter::{self, say};
+use super::format::{count, rate};
+use super::progress_bar::{self, say};
 use super::{STOPPED, database, print, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
-use crate::replays::Source;
+use crate::connect;
 
 /// From where and to where.
 #[derive(Args, Clone, Debug)]
@@ -28,13 +28,13 @@ pub struct WarmUpArgs {
 /// When a server does not answer, or the cache is being filled elsewhere.
 pub async fn run(args: &WarmUpArgs) -> anyhow::Result<ExitCode> {
     database(&args.database).await?.close().await;
-    let source = Source::new(&args.database, &args.redis);
+    let source = connect::projection_ops(&args.database, &args.redis);
     let progress = watch::Sender::default();
     let shown = progress.subscribe();
     let began = Instant::now();
     let done = until_stopped(async |stop| {
         let work = source.warm_up(&progress, stop);
-        meter::with("warmup", "sessions", shown, work).await
+        progress_bar::with("warmup", "sessions", shown, work).await
     })
     .await;
     match done {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 
-use super::secret::{Secret, required};
+use super::required;
+use api::auth::{AuthSettings, ExpectedClaims, KeySource};
+use api::secret::Secret;
 
 /// Who may call: tokens are verified with one secret, or with the public keys
 /// of an issuer.
@@ -32,17 +34,6 @@ pub struct AuthArgs {
     /// The audience that tokens must name.
     #[arg(long, env = "JWT_AUDIENCE")]
     pub jwt_audience: Option<String>,
-}
-
-/// What tokens are verified with.
-#[derive(Clone, Debug)]
-pub enum KeySource {
-    /// One secret, for HS256.
-    Secret(Secret),
-    /// A file with a JSON Web Key Set.
-    File(PathBuf),
-    /// The address of a JSON Web Key Set.
-    Url(Secret),
 }
 
 /// HS256 secrets shorter than the hash are guessable (RFC 7518, section 3.2).
@@ -81,6 +72,25 @@ impl AuthArgs {
                 "{} are set, but tokens are verified with one of them only",
                 self.given().join(" and ")
             ),
+        }
+    }
+
+    /// What the API verifies tokens with.
+    ///
+    /// # Errors
+    /// Those of [`AuthArgs::source`].
+    pub fn settings(&self) -> anyhow::Result<AuthSettings> {
+        Ok(AuthSettings {
+            keys: self.source()?,
+            claims: self.claims(),
+        })
+    }
+
+    #[must_use]
+    pub fn claims(&self) -> ExpectedClaims {
+        ExpectedClaims {
+            issuer: self.jwt_issuer.clone(),
+            audience: self.jwt_audience.clone(),
         }
     }
 

@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use sqlx::PgPool;
 
-use crate::metrics::Metrics;
+use prometheus_client::registry::Registry;
 
 /// Upper bounds of the waits told apart, in seconds: from none to more than a
 /// pool lets anyone wait.
@@ -41,22 +41,18 @@ struct Shown(Arc<Mutex<Vec<(Name, PgPool)>>>);
 impl Usage {
     /// Of no pool yet.
     #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
+    pub fn new(registry: &mut Registry) -> Self {
         let shown = Shown::default();
-        metrics.collect(shown.clone());
+        registry.register_collector(Box::new(shown.clone()));
         let waits: fn() -> Histogram = || Histogram::new(WAITS);
+        let waits = Family::new_with_constructor(waits);
+        registry.register("reading_sessions_pool_wait_seconds", "Time that a request waited for a connection of a pool, connecting included", waits.clone());
+        let timeouts = Family::default();
+        registry.register("reading_sessions_pool_timeouts", "Requests that got no connection of a pool in time", timeouts.clone());
         Self {
             shown,
-            waits: metrics.register(
-                "reading_sessions_pool_wait_seconds",
-                "Time that a request waited for a connection of a pool, connecting included",
-                Family::new_with_constructor(waits),
-            ),
-            timeouts: metrics.register(
-                "reading_sessions_pool_timeouts",
-                "Requests that got no connection of a pool in time",
-                Family::default(),
-            ),
+            waits,
+            timeouts,
         }
     }
 

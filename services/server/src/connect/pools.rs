@@ -10,7 +10,10 @@ use eventlog::deadline::within;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
-use crate::config::{DatabaseArgs, ReplicaArgs, Secret};
+use api::routes::queries::replica::REPLICA_PATIENCE;
+use api::secret::Secret;
+
+use crate::config::{DatabaseArgs, ReplicaArgs};
 
 /// A kind of work, and the pool that it needs.
 struct Work<'a> {
@@ -94,8 +97,8 @@ const OPERATOR: Work = Work {
 };
 
 /// To find out whether Postgres is there; who asks has a deadline of its own.
-const PULSE: Work = Work {
-    name: "pulse",
+const HEALTH: Work = Work {
+    name: "health",
     size: 1,
     wait: CONNECT,
     statement: Some(Duration::from_secs(1)),
@@ -104,24 +107,20 @@ const PULSE: Work = Work {
 
 /// Jobs of upkeep run beside each other, and each says now and then that it goes
 /// on.
-const UPKEEP: Work = Work {
-    name: "upkeep",
+const JOBS: Work = Work {
+    name: "jobs",
     size: 4,
-    ..MAINTENANCE
+    ..MIGRATIONS
 };
 
 /// Migrations and replays take the time they take, and name the schemas they mean.
-const MAINTENANCE: Work = Work {
-    name: "maintenance",
+const MIGRATIONS: Work = Work {
+    name: "migrations",
     size: 1,
     wait: CONNECT,
     statement: None,
     with: &[("search_path", "public")],
 };
-
-/// How long a read may take at the replica. The primary is there to answer it
-/// instead, and a reader waits for both.
-pub const REPLICA_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long of that it may take to get a connection: where there is none, the
 /// rest of the patience is of no use.
@@ -241,24 +240,24 @@ pub fn operator_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
 ///
 /// # Errors
 /// When the address is not valid.
-pub fn pulse_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    primary(args, &PULSE)
+pub fn health_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    primary(args, &HEALTH)
 }
 
 /// A pool for the jobs of upkeep.
 ///
 /// # Errors
 /// When the address is not valid.
-pub fn upkeep_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    primary(args, &UPKEEP)
+pub fn jobs_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    primary(args, &JOBS)
 }
 
 /// A pool for migrations and replays.
 ///
 /// # Errors
 /// When the address is not valid.
-pub fn maintenance_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    primary(args, &MAINTENANCE)
+pub fn migrations_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    primary(args, &MIGRATIONS)
 }
 
 /// Connects once and closes. A pool tries again until its time is over, and then

@@ -4,12 +4,12 @@
 use anyhow::Context;
 use async_nats::jetstream;
 use eventlog::deadline::within;
-use eventlog::server::{self, Server};
-use eventlog::{Subjects, stream};
-use projections::schema;
+use eventlog::postgres_info::{self, Server};
+use messaging::{Subjects, stream};
+use eventlog::migrations;
 use sqlx::PgPool;
 
-use super::super::figures::count;
+use super::super::format::count;
 use super::super::why;
 use super::{DEADLINE, Finding, State};
 use crate::config::{NatsArgs, RedisArgs};
@@ -28,8 +28,8 @@ const MONTHS_AHEAD: i64 = 2;
 
 pub(super) async fn postgres(pool: &PgPool) -> Vec<Finding> {
     let looked = async {
-        let server = within(DEADLINE, server::ask(pool)).await?;
-        let months = within(DEADLINE, schema::months_ahead(pool)).await?;
+        let server = within(DEADLINE, postgres_info::ask(pool)).await?;
+        let months = within(DEADLINE, migrations::months_ahead(pool)).await?;
         anyhow::Ok((server, months))
     };
     match looked.await {

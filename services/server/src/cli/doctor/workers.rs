@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use eventlog::deadline::within;
 use projections::status::{self, Status};
-use projections::upkeep::Standing;
+use jobs::scheduler;
+use jobs::store::Standing;
 use sqlx::PgPool;
 
-use super::super::figures::{count, span};
+use super::super::format::{count, span};
 use super::super::why;
 use super::{DEADLINE, Finding, State};
-use crate::clock;
-use crate::maintenance::{self, Job};
+use eventlog::clock;
+use jobs::{self, Job};
 
 /// A projection further behind, in seconds, does not keep up.
 const BEHIND: f64 = 30.0;
@@ -22,7 +23,7 @@ const OVERDUE: Duration = Duration::from_mins(5);
 pub(super) async fn all(pool: &PgPool) -> Vec<Finding> {
     let looked = async {
         let projections = within(DEADLINE, status::list(pool)).await?;
-        let jobs = within(DEADLINE, maintenance::list(pool)).await?;
+        let jobs = within(DEADLINE, scheduler::list(pool)).await?;
         anyhow::Ok((projections, jobs))
     };
     match looked.await {

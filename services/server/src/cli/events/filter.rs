@@ -4,7 +4,7 @@
 use clap::{Args, ValueEnum};
 use domain::SessionId;
 use eventlog::Stored;
-use eventlog::subject::short_name;
+use messaging::subject::short_name;
 use serde::Deserialize;
 use uuid::Uuid;
 

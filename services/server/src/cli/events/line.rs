@@ -3,8 +3,9 @@
 
 use chrono::SecondsFormat;
 use domain::{SessionEvent, Timestamp};
-use eventlog::cloud_event::{CloudEvent, Outgoing};
-use eventlog::subject::short_name;
+use eventlog::outgoing::Outgoing;
+use messaging::cloud_event::CloudEvent;
+use messaging::subject::short_name;
 use eventlog::{LogError, Stored};
 use serde::Serialize;
 

@@ -1,0 +1,9 @@
+//! The routes, by what they do: commands append events, queries read, privacy
+//! exports and erases a reader's data, and admin is the interface for operators.
+
+pub mod commands;
+pub mod queries;
+
+pub mod privacy;
+
+pub mod admin;
