@@ -1,5 +1,5 @@
-//! The reference for reads: an axum handler that does nothing, in a process of
-//! its own, under the same generator.
+//! The reference for reads: an axum handler that does nothing. It runs in its own
+//! process and is called by the same generator.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,50 +14,50 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-use crate::generator::crowd::THREADS;
-use crate::generator::scripts::Same;
+use crate::generator::reader_pool::THREADS;
+use crate::generator::scripts::Repeat;
 use crate::generator::{Load, closed};
 
-/// How long it may take to say where it listens.
-const START: Duration = Duration::from_secs(10);
+/// Longest time until the handler prints its address.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The running handler; ends when this is dropped.
-pub struct Hello {
+/// The running process, which ends when this is dropped.
+pub struct EmptyHandler {
     address: SocketAddr,
     _child: Child,
 }
 
-impl Hello {
-    /// Starts this executable once more.
+impl EmptyHandler {
+    /// Starts this executable with the command `empty-handler`.
     pub async fn start(executable: &Path) -> anyhow::Result<Self> {
         let mut child = Command::new(executable)
-            .arg("hello")
+            .arg("empty-handler")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .context("the empty handler does not start")?;
-        let said = child.stdout.take().context("it says where it listens")?;
+            .context("starting the empty handler failed")?;
+        let stdout = child.stdout.take().context("no standard output")?;
         let mut line = String::new();
-        let mut said = BufReader::new(said);
-        tokio::time::timeout(START, said.read_line(&mut line)).await??;
+        let mut stdout = BufReader::new(stdout);
+        tokio::time::timeout(START_TIMEOUT, stdout.read_line(&mut line)).await??;
         Ok(Self {
             address: line.trim().parse()?,
             _child: child,
         })
     }
 
-    /// Asks it, in a closed loop.
-    pub fn ask(&self, connections: usize, length: Duration) -> anyhow::Result<Load> {
+    /// Runs a closed loop of requests.
+    pub fn run(&self, connections: usize, length: Duration) -> anyhow::Result<Load> {
         let mut scripts: Vec<_> = (0..THREADS)
-            .map(|_| Same(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec()))
+            .map(|_| Repeat(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec()))
             .collect();
         closed::run(self.address, &mut scripts, connections / THREADS, length)
     }
 }
 
-/// Serves until it is killed.
-#[expect(clippy::print_stdout, reason = "its parent reads where it listens")]
+/// Serves until the process is killed.
+#[expect(clippy::print_stdout, reason = "the parent process reads the address")]
 pub async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);

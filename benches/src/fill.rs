@@ -1,41 +1,41 @@
-//! Logs of a wanted size: events that Postgres writes by itself, each as the
-//! service writes it. Nothing but the log and the claims is filled; the stream
-//! and the read tables are the relay's and the projections' to make.
+//! Fills the log with SQL. The events equal those of the service. Only the log and the
+//! active-session claims are filled: relay and projections write the stream and the read
+//! tables.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// Events in one statement, about: it holds the order lock.
-pub const WAVE: u32 = 1_000_000;
+/// Approximate number of events per statement. A statement holds the order lock.
+const BATCH_SIZE: u32 = 1_000_000;
 
-/// Fills a log with sessions that are still active, of so many events each, half
-/// a minute apart, the last one now. The events of sessions alternate. Sessions
-/// of one name are filled once.
+/// Writes sessions that have not ended. Their events are 30 seconds apart, and the last one
+/// is at the current time. The events of different sessions alternate. The name
+/// determines the ids, so each name can be used once.
 pub async fn sessions(
     connection: &mut PgConnection,
     name: &str,
     sessions: u32,
-    events_each: u32,
+    events_per_session: u32,
 ) -> anyhow::Result<()> {
     sqlx::query("set synchronous_commit = off")
         .execute(&mut *connection)
         .await?;
-    let in_wave = (WAVE / events_each).max(1);
+    let batch_sessions = (BATCH_SIZE / events_per_session).max(1);
     let mut filled = 0;
     while filled < sessions {
-        let wave = in_wave.min(sessions - filled);
+        let count = batch_sessions.min(sessions - filled);
         sqlx::query(include_str!("fill/sessions.sql"))
             .bind(format!("{name}.{filled}"))
-            .bind(i32::try_from(events_each)?)
-            .bind(i32::try_from(wave)?)
+            .bind(i32::try_from(events_per_session)?)
+            .bind(i32::try_from(count)?)
             .execute(&mut *connection)
             .await?;
-        filled += wave;
+        filled += count;
     }
     Ok(())
 }
 
-/// Fills a log with a reader's past: sessions that have all ended.
+/// Writes ended sessions of a reader.
 pub async fn history(
     connection: &mut PgConnection,
     reader: Uuid,
@@ -49,9 +49,9 @@ pub async fn history(
     Ok(())
 }
 
-/// Has the sessions that began after a position of the log be the active ones of
-/// their readers; returns both.
-pub async fn claim(
+/// Inserts active-session claims for all sessions that started after a global position.
+/// Returns their readers and ids.
+pub async fn claim_sessions(
     connection: &mut PgConnection,
     after: i64,
 ) -> anyhow::Result<Vec<(Uuid, String)>> {

@@ -1,127 +1,125 @@
-//! A load that costs little itself, since it takes the same cores as what it
-//! measures: a thread or two that poll their connections, requests that are
-//! written into one buffer, answers that are looked at just enough to know
-//! their status and their end. What is asked is a [`Script`]'s; when, that of
-//! [`closed`] or [`open`].
+//! The load generator. It uses the same cores as the measured service, so it must cost
+//! little: one or two threads poll their connections, write requests into a reused buffer,
+//! and parse only the status and the length of responses. A [`Script`] determines the
+//! requests; [`closed`] and [`open`] determine when they are sent.
 
 use std::time::Duration;
 
 pub mod closed;
 mod connection;
-pub mod crowd;
 pub mod open;
+pub mod reader_pool;
 pub mod scripts;
 
-pub use connection::Answer;
+pub use connection::Response;
 
-/// How long answers are waited for after the last request.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for responses after the last request.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is asked, over and over.
+/// A sequence of requests.
 pub trait Script: Send {
-    /// The next request of a lane; none when it has no more. A lane is a
-    /// connection in a closed loop; an open one has a single lane.
+    /// The next request of a lane, or `None` at its end. In a closed loop, each connection
+    /// is a lane. An open loop has one lane.
     fn next(&mut self, lane: usize) -> Option<&[u8]>;
 
-    /// Whether an answer with status 200 or 201 is what was asked for.
-    fn is_good(&self, _answer: &Answer<'_>) -> bool {
+    /// Whether a response with status 200 or 201 has the expected body.
+    fn is_success(&self, _response: &Response<'_>) -> bool {
         true
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Load {
-    /// Requests that were to be sent.
+    /// Requests that the run intended to send.
     pub offered: usize,
-    /// Answers that were asked for.
-    pub good: usize,
-    /// Answers 429 and 503.
-    pub refused: usize,
-    /// Other answers, none, and those that broke off.
+    /// Successful responses.
+    pub successful: usize,
+    /// Responses with status 429 or 503.
+    pub rejected: usize,
+    /// Other responses, and requests without a complete response.
     pub failed: usize,
-    /// Requests that found no connection in time, and were not sent.
+    /// Requests that were not sent, because no connection became free in time.
     pub unsent: usize,
-    /// From the first request to the last answer.
-    pub took: Duration,
-    /// Latencies of good answers, in microseconds, ascending.
+    /// Time from the first request to the last response.
+    pub elapsed: Duration,
+    /// Latencies of successful responses, in microseconds, ascending.
     pub latencies: Vec<u32>,
-    /// Those of refusals.
-    pub refusals: Vec<u32>,
+    /// Latencies of rejections, in microseconds, ascending.
+    pub rejection_latencies: Vec<u32>,
 }
 
 impl Load {
-    /// Good answers a second.
+    /// Successful responses per second.
     pub fn rate(&self) -> f64 {
-        per_second(self.good, self.took)
+        per_second(self.successful, self.elapsed)
     }
 
-    /// What an app would have to handle.
+    /// Requests that did not succeed.
     pub fn errors(&self) -> usize {
-        self.refused + self.failed + self.unsent
+        self.rejected + self.failed + self.unsent
     }
 
-    /// A percentile of the latencies of good answers, in milliseconds.
+    /// A percentile of the latencies of successful responses, in milliseconds.
     pub fn percentile(&self, percent: usize) -> f64 {
         percentile(&self.latencies, percent)
     }
 
-    fn take(&mut self, latency: Duration, verdict: Verdict) {
+    fn record(&mut self, latency: Duration, outcome: Outcome) {
         let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
-        match verdict {
-            Verdict::Good => {
-                self.good += 1;
+        match outcome {
+            Outcome::Successful => {
+                self.successful += 1;
                 self.latencies.push(micros);
             }
-            Verdict::Refused => {
-                self.refused += 1;
-                self.refusals.push(micros);
+            Outcome::Rejected => {
+                self.rejected += 1;
+                self.rejection_latencies.push(micros);
             }
-            Verdict::Failed => self.failed += 1,
+            Outcome::Failed => self.failed += 1,
         }
     }
 
     fn merge(&mut self, other: Self) {
         self.offered += other.offered;
-        self.good += other.good;
-        self.refused += other.refused;
+        self.successful += other.successful;
+        self.rejected += other.rejected;
         self.failed += other.failed;
         self.unsent += other.unsent;
-        self.took = self.took.max(other.took);
+        self.elapsed = self.elapsed.max(other.elapsed);
         self.latencies.extend(other.latencies);
-        self.refusals.extend(other.refusals);
+        self.rejection_latencies.extend(other.rejection_latencies);
     }
 
     fn sort(&mut self) {
         self.latencies.sort_unstable();
-        self.refusals.sort_unstable();
+        self.rejection_latencies.sort_unstable();
     }
 }
 
-/// A percentile of ascending microseconds, in milliseconds; 0 of none.
+/// A percentile of ascending microseconds, in milliseconds. 0 if there are none.
 pub fn percentile(ascending: &[u32], percent: usize) -> f64 {
     let index = ascending.len() * percent / 100;
     let value = ascending.get(index).or(ascending.last());
     f64::from(value.copied().unwrap_or(0)) / 1_000.0
 }
 
-/// So many in such a time.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-pub fn per_second(count: usize, took: Duration) -> f64 {
-    count as f64 / took.as_secs_f64()
+pub fn per_second(count: usize, elapsed: Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64()
 }
 
 #[derive(Clone, Copy)]
-enum Verdict {
-    Good,
-    Refused,
+enum Outcome {
+    Successful,
+    Rejected,
     Failed,
 }
 
-fn judge(script: &impl Script, answer: &Answer<'_>) -> Verdict {
-    match answer.status {
-        200 | 201 if script.is_good(answer) => Verdict::Good,
-        429 | 503 => Verdict::Refused,
-        _ => Verdict::Failed,
+fn classify(script: &impl Script, response: &Response<'_>) -> Outcome {
+    match response.status {
+        200 | 201 if script.is_success(response) => Outcome::Successful,
+        429 | 503 => Outcome::Rejected,
+        _ => Outcome::Failed,
     }
 }

@@ -1,7 +1,6 @@
-//! Whether an update costs more when the log is long, or its session: the same
-//! updates on ever larger logs, and on sessions of ten events and of thousands.
-//! The service runs while the log is filled, and relay and projections take all
-//! of it, as they would have over the years.
+//! Growth: the cost of an update on larger and larger logs, and for sessions of ten and
+//! of thousands of events. The service runs while the log is filled, and relay and
+//! projections process all of it, as they would over years.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -10,44 +9,46 @@ use anyhow::{Context, ensure};
 use sqlx::{Connection, Executor, PgConnection};
 use uuid::Uuid;
 
-use crate::generator::crowd::{Crowd, Member};
+use crate::generator::reader_pool::{PooledReader, ReaderPool};
 use crate::generator::scripts::Updates;
-use crate::report::{Findings, LOADS, Row, load_line, median};
-use crate::service::{Events, Measured, Running};
+use crate::report::{Findings, LOAD_TABLE_HEADER, Row, load_row, median};
+use crate::service::{EventCount, Measured, RunningService};
 use crate::{Bench, Part, fill};
 
-/// The bar: CPU of an update at the largest over that at the smallest.
-const BAR: f64 = 1.2;
+/// Limit of the ratio: CPU time of an update on the largest log over the smallest.
+const TARGET: f64 = 1.2;
 
-/// Events of the sessions that are measured on every log, and of those that only
-/// make it long.
+/// Events of the sessions that are measured on every log.
 const SHORT: u32 = 10;
+
+/// Events of the sessions that only fill the log.
 const BULK: u32 = 50;
 
-/// Updates of each reader, who may make 60 a minute.
+/// Updates of each reader, below the rate limit of 60 per minute.
 const UPDATES: usize = 50;
 
-/// Connections.
-const LINES: usize = 90;
+const CONNECTIONS: usize = 90;
 
-/// The longest that relay and projections may take for what was filled, and how
-/// often they are looked at.
-const CATCH_UP: Duration = Duration::from_mins(10);
-const LOOK: Duration = Duration::from_secs(1);
-const TELL: u64 = 20;
+/// Longest time until relay and projections have processed the filled events.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_mins(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much of it is measured.
+/// Seconds between two progress lines.
+const LOG_INTERVAL: u64 = 20;
+
+/// The extent of this part.
 #[derive(Clone, Copy)]
 pub struct Extent {
-    /// Events in the log, ascending.
+    /// Sizes of the log in events, ascending.
     pub sizes: &'static [u32],
     /// Events of a long session.
     pub long: u32,
-    /// How often each is measured, and the readers of each time.
+    /// Measurements of each stage. Each measurement has its own readers.
     pub groups: u32,
+    /// Readers of one measurement.
     pub readers: u32,
-    /// How long pgbench measures the machine before each time: minutes lie between
-    /// the smallest and the largest.
+    /// Length of pgbench before each measurement. Minutes pass between the smallest and
+    /// the largest log, and the speed of the machine changes.
     pub pgbench: Duration,
 }
 
@@ -57,17 +58,17 @@ impl Extent {
     }
 }
 
-/// One kind of session on one size of log.
+/// One size of session on one size of log.
 struct Stage {
     log: u32,
     session: u32,
-    /// pgbench's rows a second, and the updates after it.
+    /// Rows per second of pgbench, and the updates after it.
     measured: Vec<(f64, Measured)>,
 }
 
-/// CPU of an update in the service and in Postgres, in microseconds.
+/// CPU time of an update in the service and in Postgres, in microseconds.
 fn cpu(measured: &Measured) -> f64 {
-    let micros = |name| measured.used.micros_each(name, measured.load.good);
+    let micros = |name| measured.used.micros_each(name, measured.load.successful);
     micros("service") + micros("Postgres")
 }
 
@@ -76,8 +77,8 @@ impl Stage {
         median(self.measured.iter().map(|(_, measured)| cpu(measured)))
     }
 
-    /// The same as so many rows of pgbench in the same minute, which do not know how
-    /// long the log is.
+    /// The same CPU time, expressed in pgbench rows of the same minute. Their cost does
+    /// not depend on the size of the log.
     fn cost(&self) -> f64 {
         let costs = self.measured.iter();
         median(costs.map(|(rows, measured)| cpu(measured) * rows / 1e6))
@@ -92,20 +93,19 @@ impl Stage {
     }
 }
 
-/// Measures all stages.
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     let extent = bench.plan.growth;
-    let service = Running::new(bench.servers, Part::Growth).await?;
+    let service = RunningService::new(bench.servers, Part::Growth).await?;
     let mut database = PgConnection::connect(&service.env.database_url).await?;
     let mut stages = Vec::new();
     let mut long = Vec::new();
     let last = extent.sizes.last().copied();
     for size in extent.sizes.iter().copied() {
-        bench.say(&format!("the log is filled up to {size} events"));
-        let there: i64 = sqlx::query_scalar("select count(*) from events")
+        bench.print(&format!("filling the log up to {size} events"));
+        let existing: i64 = sqlx::query_scalar("select count(*) from events")
             .fetch_one(&mut database)
             .await?;
-        let rest = u32::try_from(i64::from(size) - there)?;
+        let rest = u32::try_from(i64::from(size) - existing)?;
         let rest = rest.saturating_sub(extent.sessions() * SHORT);
         let of_long = extent.sessions() * extent.long;
         let mut bulk = rest;
@@ -116,24 +116,24 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
         let sessions = bulk / BULK;
         fill::sessions(&mut database, &name("bulk"), sessions, BULK).await?;
         if Some(size) == last {
-            long = filled(&mut database, &name("long"), extent, extent.long).await?;
+            long = fill_sessions(&mut database, &name("long"), extent, extent.long).await?;
         }
-        let short = filled(&mut database, &name("short"), extent, SHORT).await?;
-        caught_up(bench, &service).await?;
-        // What is left to do for what was filled is not the updates' cost.
+        let short = fill_sessions(&mut database, &name("short"), extent, SHORT).await?;
+        wait_for_relay_and_projections(bench, &service).await?;
+        // Maintenance after the fill must not add to the cost of the updates.
         database.execute("vacuum analyze events").await?;
         database.execute("vacuum analyze read.history").await?;
         database.execute("checkpoint").await?;
 
-        bench.say(&format!("updates, with {size} events in the log"));
+        bench.print(&format!("updates with {size} events in the log"));
         stages.push(Stage {
             log: size,
             session: SHORT,
             measured: updates(bench, &service, short, extent).await?,
         });
     }
-    let size = last.context("there is no size to measure")?;
-    bench.say(&format!("updates of sessions of {} events", extent.long));
+    let size = last.context("no log size is configured")?;
+    bench.print(&format!("updates of sessions of {} events", extent.long));
     stages.push(Stage {
         log: size,
         session: extent.long,
@@ -144,8 +144,8 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     findings(&stages, extent)
 }
 
-/// Fills sessions that are to be updated; returns their readers.
-async fn filled(
+/// Writes the sessions that will be updated. Returns their readers and ids.
+async fn fill_sessions(
     database: &mut PgConnection,
     name: &str,
     extent: Extent,
@@ -155,22 +155,26 @@ async fn filled(
         .fetch_one(&mut *database)
         .await?;
     fill::sessions(database, name, extent.sessions(), events).await?;
-    let claimed = fill::claim(database, head).await?;
+    let active = fill::claim_sessions(database, head).await?;
     ensure!(
-        claimed.len() == extent.sessions() as usize,
-        "{} sessions were filled",
-        claimed.len()
+        active.len() == extent.sessions() as usize,
+        "{} of {} sessions were written",
+        active.len(),
+        extent.sessions()
     );
-    Ok(claimed)
+    Ok(active)
 }
 
-/// Waits until the stream and the projections have all that was filled.
-async fn caught_up(bench: &Bench<'_>, service: &Running<'_>) -> anyhow::Result<()> {
+/// Waits until the stream and the projections contain all filled events.
+async fn wait_for_relay_and_projections(
+    bench: &Bench<'_>,
+    service: &RunningService<'_>,
+) -> anyhow::Result<()> {
     let started = Instant::now();
     let events: i64 = sqlx::query_scalar("select count(*) from events")
         .fetch_one(&service.pool)
         .await?;
-    let mut told = 0;
+    let mut logged = 0;
     loop {
         let published = service.published().await?;
         let projected = tests::app::caught_up(&service.pool, &service.env).await;
@@ -181,59 +185,65 @@ async fn caught_up(bench: &Bench<'_>, service: &Running<'_>) -> anyhow::Result<(
         };
         let behind = format!("the stream has {published} of {events} events{behind}");
         let waited = started.elapsed();
-        ensure!(waited < CATCH_UP, "it took too long: {behind}");
-        if waited.as_secs() >= told + TELL {
-            told = waited.as_secs();
-            bench.say(&format!("  {behind}"));
+        ensure!(
+            waited < CATCH_UP_TIMEOUT,
+            "no catch-up within {CATCH_UP_TIMEOUT:?}: {behind}"
+        );
+        if waited.as_secs() >= logged + LOG_INTERVAL {
+            logged = waited.as_secs();
+            bench.print(&format!("  {behind}"));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
-    service.everywhere().await
+    service.check_stream_and_history().await
 }
 
-/// The same updates, by one group of readers after the other.
+/// Measures the updates of one group of readers after the other.
 async fn updates(
     bench: &Bench<'_>,
-    service: &Running<'_>,
+    service: &RunningService<'_>,
     readers: Vec<(Uuid, String)>,
     extent: Extent,
 ) -> anyhow::Result<Vec<(f64, Measured)>> {
     let mut measured = Vec::new();
     for group in readers.chunks(extent.readers as usize) {
-        let members = group
+        let readers = group
             .iter()
-            .map(|(reader, session)| anyhow::Ok(Member::of(*reader, session.parse()?)));
-        let members = members.collect::<anyhow::Result<Vec<_>>>()?;
-        let mut crowd = Crowd::of(members, LINES)?;
+            .map(|(reader, session)| anyhow::Ok(PooledReader::new(*reader, session.parse()?)));
+        let readers = readers.collect::<anyhow::Result<Vec<_>>>()?;
+        let mut pool = ReaderPool::new(readers, CONNECTIONS)?;
         let load = async || {
-            crowd.ask(service.http, Duration::from_mins(1), |share| {
-                Updates::each(share, UPDATES)
+            pool.run(service.http, Duration::from_mins(1), |share| {
+                Updates::per_reader(share, UPDATES)
             })
         };
         let rows = bench.pgbench.one_row(extent.pgbench).await?;
-        measured.push((rows, service.measure(Events::Each(1), load).await?));
+        measured.push((
+            rows,
+            service.measure(EventCount::PerCommand(1), load).await?,
+        ));
     }
     Ok(measured)
 }
 
 fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
     let [first, .., largest, long] = stages else {
-        anyhow::bail!("there are too few sizes to compare");
+        anyhow::bail!("fewer than two log sizes are configured");
     };
     let row = |what: String, stage: &Stage, reference: &Stage, short: String| {
         let ratio = stage.cost() / reference.cost();
         let cost = |stage: &Stage| format!("{:.2} rows ({:.0} µs)", stage.cost(), stage.cpu());
         Row::new(what, cost(stage))
-            .beside(format!("{short} {}", cost(reference)), ratio)
-            .at_most(ratio, BAR, "")
+            .reference(format!("{short} {}", cost(reference)), ratio)
+            .at_most(ratio, TARGET, "")
     };
-    let mut text = String::from(LOADS);
+    let mut text = String::from(LOAD_TABLE_HEADER);
     for stage in stages {
         for (_, measured) in &stage.measured {
-            text.push_str(&load_line(&stage.name(), measured));
+            text.push_str(&load_row(&stage.name(), measured));
         }
     }
-    text.push_str("\n| | pgbench one row before each |\n|---|---|\n");
+    text.push_str("\n| stage | pgbench, one row, before each measurement |\n|---|---|\n");
     for stage in stages {
         let rows = stage
             .measured
@@ -246,7 +256,7 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
         rows: vec![
             row(
                 format!(
-                    "growth: CPU of an update, {} events in the log",
+                    "growth: CPU time of an update, {} events in the log",
                     thousands(largest.log)
                 ),
                 largest,
@@ -254,20 +264,20 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
                 format!("{} events", thousands(first.log)),
             ),
             row(
-                format!("… and sessions of {} events", thousands(long.session)),
+                format!("… with sessions of {} events", thousands(long.session)),
                 long,
                 largest,
                 format!("sessions of {SHORT}"),
             ),
         ],
-        chapters: vec![("Growth".to_owned(), text)],
+        sections: vec![("Growth".to_owned(), text)],
         conditions: vec![format!(
-            "Growth: {} readers with {UPDATES} updates each in a closed loop over {LINES} \
-             connections, {} times with other readers; CPU is that of the service and of Postgres \
-             together, the first look at each session included, and as rows of pgbench that take as \
-             long in the {} s before, since the machine is another one minutes later. The log is \
-             filled by SQL while the service runs; relay and projections have taken all of it before \
-             a measurement.",
+            "Growth: {} readers send {UPDATES} updates each in a closed loop over {CONNECTIONS} \
+             connections, repeated {} times with other readers. CPU time is the sum of the service \
+             and Postgres, including the first load of each session. It is also given in pgbench rows \
+             that take as long, measured in the {} s before, because the speed of the machine changes \
+             within minutes. SQL fills the log while the service runs. Each measurement starts after \
+             relay and projections have processed the whole log.",
             extent.readers,
             extent.groups,
             extent.pgbench.as_secs()
@@ -276,7 +286,7 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
     })
 }
 
-/// For people.
+/// A number with commas between groups of three digits.
 fn thousands(count: u32) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + 3);

@@ -1,6 +1,6 @@
-//! Whether a page deep in a long history costs more than the first one. Each
-//! reader has read for a month, more than ten thousand times; deep pages are
-//! asked for by cursor, as clients do.
+//! Compares the latency of a page deep in a long history with the first page. Each reader
+//! has more than 10,000 sessions within about a month. Deep pages are requested by
+//! cursor, as clients do.
 
 use std::time::Duration;
 
@@ -11,34 +11,37 @@ use sqlx::PgConnection;
 use tests::app::token;
 use uuid::Uuid;
 
-use crate::generator::crowd::Member;
-use crate::generator::{Answer, Script, closed, percentile, scripts};
+use crate::generator::reader_pool::PooledReader;
+use crate::generator::{Response, Script, closed, percentile, scripts};
 use crate::report::{Findings, Row};
-use crate::service::Running;
+use crate::service::RunningService;
 use crate::{Bench, Part, fill};
 
-/// The bar: the deep page over the first.
-const BAR: f64 = 1.2;
+/// Limit of the ratio: median of the deep page over the first page.
+const TARGET: f64 = 1.2;
 
-/// Sessions of each reader, and the pages they come to.
+/// Sessions of each reader.
 const SESSIONS: i32 = 10_100;
-const SIZE: usize = 20;
-const DEEP: usize = 500;
 
-/// Reads of each page in a row, and how often the pages take turns. A reader may
-/// make 30 calls a minute.
+const PAGE_SIZE: usize = 20;
+
+/// The number of the deep page.
+const DEEP_PAGE: usize = 500;
+
+/// Reads of a page in a row. All reads of a reader stay below 30 calls per minute.
 const READS: usize = 6;
-const TURNS: usize = 2;
 
-/// How long the projections may take with all these sessions.
-const CATCH_UP: Duration = Duration::from_mins(2);
+/// Alternations between the two pages.
+const ALTERNATIONS: usize = 2;
 
-/// Measures both pages.
+/// Longest time until the projections have processed all sessions.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_mins(2);
+
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
-    let service = Running::new(bench.servers, Part::History).await?;
+    let service = RunningService::new(bench.servers, Part::History).await?;
     let readers = bench.plan.history_readers;
-    bench.say(&format!(
-        "{readers} readers get a history of {SESSIONS} sessions each"
+    bench.print(&format!(
+        "filling the history of {readers} readers with {SESSIONS} sessions each"
     ));
     let mut connection = PgConnection::connect(&service.env.database_url).await?;
     let readers: Vec<Uuid> = (0..readers).map(|_| Uuid::new_v4()).collect();
@@ -46,19 +49,19 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
         fill::history(&mut connection, *reader, SESSIONS).await?;
     }
     connection.close().await?;
-    service.caught_up(CATCH_UP).await?;
-    service.everywhere().await?;
+    service.wait_for_projections(CATCH_UP_TIMEOUT).await?;
+    service.check_stream_and_history().await?;
 
-    bench.say(&format!("their pages 1 and {DEEP} are read"));
+    bench.print(&format!("reading pages 1 and {DEEP_PAGE}"));
     let (mut first, mut deep) = (Vec::new(), Vec::new());
-    for reader in readers {
-        let cursor = cursor(&service, reader).await?;
-        let member = Member::of(reader, Uuid::nil());
-        for _ in 0..TURNS {
-            let page = format!("history?page_size={SIZE}");
-            first.extend(read(&service, &member, &page)?);
-            let page = format!("history?page_size={SIZE}&cursor={cursor}");
-            deep.extend(read(&service, &member, &page)?);
+    for id in readers {
+        let cursor = cursor(&service, id).await?;
+        let reader = PooledReader::new(id, Uuid::nil());
+        for _ in 0..ALTERNATIONS {
+            let page = format!("history?page_size={PAGE_SIZE}");
+            first.extend(read(&service, &reader, &page)?);
+            let page = format!("history?page_size={PAGE_SIZE}&cursor={cursor}");
+            deep.extend(read(&service, &reader, &page)?);
         }
     }
     service.stop().await?;
@@ -70,75 +73,82 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     Ok(Findings {
         rows: vec![
             Row::new(
-                format!("history of {SESSIONS} sessions, page {DEEP}, median latency"),
+                format!("history of {SESSIONS} sessions, page {DEEP_PAGE}, median latency"),
                 format!("{deep50:.2} ms"),
             )
-            .beside(format!("page 1 {first50:.2} ms"), ratio)
-            .at_most(ratio, BAR, ""),
+            .reference(format!("page 1 {first50:.2} ms"), ratio)
+            .at_most(ratio, TARGET, ""),
         ],
         conditions: vec![format!(
-            "The history: {} readers with {SESSIONS} sessions each, written into the log and \
-             projected by the service; pages of {SIZE}, page {DEEP} by the cursor that page {} gives; \
-             one connection, one request at a time, in turns; {} reads of each page. p99: page 1 \
-             {first99:.2} ms, page {DEEP} {deep99:.2} ms.",
+            "History: {} readers with {SESSIONS} sessions each, written into the log by SQL and \
+             projected by the service. Pages have {PAGE_SIZE} sessions. Page {DEEP_PAGE} is requested \
+             with the cursor that page {} returns. One connection sends one request at a time, and the \
+             pages alternate, with {} reads of each page. p99: page 1 {first99:.2} ms, page \
+             {DEEP_PAGE} {deep99:.2} ms.",
             bench.plan.history_readers,
-            DEEP - 1,
+            DEEP_PAGE - 1,
             first.len(),
         )],
         ..Findings::default()
     })
 }
 
-/// The cursor of the deep page. The page before it is found by its number: a
-/// client would have read all the pages before, which takes longer than a minute
-/// under the rate limit.
-async fn cursor(service: &Running<'_>, reader: Uuid) -> anyhow::Result<String> {
+/// The cursor of the deep page, from the numbered page before it. A client would have read
+/// all pages in between, but that takes more than a minute under the rate limit.
+async fn cursor(service: &RunningService<'_>, reader: Uuid) -> anyhow::Result<String> {
     let url = format!(
-        "http://{}/api/v1/reading-sessions/history?page={}&page_size={SIZE}",
+        "http://{}/api/v1/reading-sessions/history?page={}&page_size={PAGE_SIZE}",
         service.http,
-        DEEP - 1
+        DEEP_PAGE - 1
     );
-    let call = tests::reader::client().get(url).bearer_auth(token(reader));
-    let answer = call.send().await?.error_for_status()?;
-    let page: Value = answer.json().await?;
+    let request = tests::reader::client().get(url).bearer_auth(token(reader));
+    let response = request.send().await?.error_for_status()?;
+    let page: Value = response.json().await?;
     ensure!(
-        page["total"] == SESSIONS && page["sessions"].as_array().is_some_and(|s| s.len() == SIZE),
-        "the history is not whole"
+        page["total"] == SESSIONS
+            && page["sessions"]
+                .as_array()
+                .is_some_and(|s| s.len() == PAGE_SIZE),
+        "the history is incomplete"
     );
     let cursor = page["next_cursor"].as_str();
     Ok(cursor.context("the history is too short")?.to_owned())
 }
 
-/// Reads a page a few times; returns the latencies in microseconds.
-fn read(service: &Running<'_>, member: &Member, page: &str) -> anyhow::Result<Vec<u32>> {
+/// Reads a page [`READS`] times and returns the latencies in microseconds.
+fn read(
+    service: &RunningService<'_>,
+    reader: &PooledReader,
+    page: &str,
+) -> anyhow::Result<Vec<u32>> {
     let mut request = Vec::new();
-    scripts::get(&mut request, member, page);
-    let mut scripts = [Few {
+    scripts::get(&mut request, reader, page);
+    let mut scripts = [Limited {
         request,
-        left: READS,
+        remaining: READS,
     }];
     let load = closed::run(service.http, &mut scripts, 1, Duration::from_mins(1))?;
     ensure!(
-        load.good == READS,
-        "{} of {READS} pages were answered",
-        load.good
+        load.successful == READS,
+        "{} of {READS} requests succeeded",
+        load.successful
     );
     Ok(load.latencies)
 }
 
-/// The same page, a few times.
-struct Few {
+/// The same request, a limited number of times.
+struct Limited {
     request: Vec<u8>,
-    left: usize,
+    remaining: usize,
 }
 
-impl Script for Few {
+impl Script for Limited {
     fn next(&mut self, _lane: usize) -> Option<&[u8]> {
-        self.left = self.left.checked_sub(1)?;
+        self.remaining = self.remaining.checked_sub(1)?;
         Some(&self.request)
     }
 
-    fn is_good(&self, answer: &Answer<'_>) -> bool {
-        answer.body.starts_with(b"{\"sessions\":[{")
+    fn is_success(&self, response: &Response<'_>) -> bool {
+        response.body.starts_with(b"{\"sessions\":[{")
     }
 }

@@ -1,9 +1,8 @@
-//! How long an event takes from its row in the log to where it is read. Some
-//! sessions are looked up in Redis and in the read table, again and again; when a
-//! version is seen for the first time, its event's row says when it was written,
-//! by the same machine's clock. That is before its commit, so the lags told are
-//! longer than those from the commit on, never shorter; and they are longer by up
-//! to the pause between two looks.
+//! Lags between the log and the read side. Two watchers poll some sessions in Redis and
+//! in the read table, and note when each version first appears. The lag is the time
+//! since the event's `recorded_at`, from the clock of the same machine. `recorded_at`
+//! precedes the commit, so the reported lag is at least the lag since the commit. It
+//! includes up to one poll interval.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,57 +15,52 @@ use uuid::Uuid;
 
 use crate::generator::percentile;
 
-/// The pauses between two looks.
-pub const REDIS_PAUSE: Duration = Duration::from_millis(2);
-pub const TABLE_PAUSE: Duration = Duration::from_millis(5);
+pub const REDIS_POLL_INTERVAL: Duration = Duration::from_millis(2);
+pub const TABLE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// When which version of a session was first seen.
+/// Session id, version, and the time at which the version was first seen.
 type Seen = Vec<(String, i64, Timestamp)>;
 
-/// A session that is watched, and whose it is.
+/// A watched session.
 pub struct Watched {
-    /// The reader.
     pub reader: Uuid,
-    /// The session, as it is written.
     pub session: String,
 }
 
-/// Lags of one place, in milliseconds.
+/// Percentiles of lags, in milliseconds.
 pub struct Lags {
-    /// How many versions were seen.
+    /// The number of versions seen.
     pub count: usize,
-    /// The median.
     pub p50: f64,
-    /// All but one in a hundred are at most this.
     pub p99: f64,
 }
 
-/// Looks at Redis until it is told to stop.
-pub async fn in_redis(
+/// Polls Redis until `stop` is cancelled.
+pub async fn watch_redis(
     url: String,
     watched: Vec<Watched>,
     stop: CancellationToken,
 ) -> anyhow::Result<Seen> {
     let redis = redis::Client::open(url)?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
-    let mut look = redis::pipe();
+    let mut query = redis::pipe();
     for Watched { reader, .. } in &watched {
-        look.hget(format!("reading_session:active:{reader}"), "sequence");
+        query.hget(format!("reading_session:active:{reader}"), "sequence");
     }
     let mut seen = Watch::default();
     while !stop.is_cancelled() {
-        let versions: Vec<Option<i64>> = look.query_async(&mut redis).await?;
+        let versions: Vec<Option<i64>> = query.query_async(&mut redis).await?;
         let now = clock::now();
         for (watched, version) in watched.iter().zip(versions) {
             seen.note(&watched.session, version.unwrap_or(0), now);
         }
-        tokio::time::sleep(REDIS_PAUSE).await;
+        tokio::time::sleep(REDIS_POLL_INTERVAL).await;
     }
     Ok(seen.seen)
 }
 
-/// Looks at the read table until it is told to stop.
-pub async fn in_table(
+/// Polls the read table until `stop` is cancelled.
+pub async fn watch_table(
     pool: PgPool,
     watched: Vec<Watched>,
     stop: CancellationToken,
@@ -83,12 +77,12 @@ pub async fn in_table(
         for (session, version) in versions {
             seen.note(&session, version, now);
         }
-        tokio::time::sleep(TABLE_PAUSE).await;
+        tokio::time::sleep(TABLE_POLL_INTERVAL).await;
     }
     Ok(seen.seen)
 }
 
-/// The newest versions, and when they were first seen.
+/// The newest version of each session, and all versions seen.
 #[derive(Default)]
 struct Watch {
     newest: HashMap<String, i64>,
@@ -96,10 +90,10 @@ struct Watch {
 }
 
 impl Watch {
-    /// A version also says that those before it are there.
+    /// Records a version, and all versions since the previous one.
     fn note(&mut self, session: &str, version: i64, now: Timestamp) {
         let Some(newest) = self.newest.get_mut(session) else {
-            // What was there before nobody saw come.
+            // The first version may have appeared before the watcher started.
             self.newest.insert(session.to_owned(), version);
             return;
         };
@@ -110,7 +104,7 @@ impl Watch {
     }
 }
 
-/// The lags of what was seen.
+/// Computes the lags of the seen versions.
 pub async fn lags(pool: &PgPool, seen: Seen) -> anyhow::Result<Lags> {
     let (sessions, versions): (Vec<String>, Vec<i64>) = seen
         .iter()

@@ -1,8 +1,8 @@
-//! `make bench`: what the service does, beside references measured in the same
-//! run on the same machine. Rounds alternate and the medians count, since
-//! machines are shared and noisy; what matters is the ratio. Each part of the
-//! run stands for itself: one that fails costs the others nothing.
-#![expect(clippy::print_stdout, reason = "the report is what it is for")]
+//! `make bench`: measures the service and compares it with references on the same
+//! machine in the same run. Machines are shared and noisy, so service and reference
+//! alternate in rounds, and the report shows medians and ratios. The parts of a run
+//! are independent: a failed part does not affect the others.
+#![expect(clippy::print_stdout, reason = "the program prints its report")]
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
-use futures::FutureExt;
 use dev_servers::{Options, Servers};
+use futures::FutureExt;
 
 mod plan;
 
@@ -24,9 +24,9 @@ mod replay;
 mod rounds;
 mod steady;
 
+mod empty_handler;
 mod fill;
 mod generator;
-mod hello;
 mod lag;
 mod pgbench;
 mod service;
@@ -38,23 +38,22 @@ mod usage;
 use plan::{Part, Plan};
 use report::{Findings, Report};
 
-/// Connections of the generator in a closed loop, each with one request in
-/// flight.
+/// Connections of the closed loop. Each has one request in flight.
 const CONNECTIONS: usize = 256;
 
-/// Measures the service beside references.
+/// Measure the service and compare it with references.
 #[derive(Parser)]
 struct Arguments {
-    /// Fewer and shorter rounds: a look, not a measurement.
+    /// Run fewer and shorter rounds. The figures are rough.
     #[arg(long)]
     quick: bool,
-    /// Only this part; may be repeated.
+    /// Run only this part. May be repeated.
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
-    /// Where to write the report; not written by default.
+    /// File for the report. Without it, the report is only printed.
     #[arg(long)]
     report: Option<PathBuf>,
-    /// Readers, each with an active session.
+    /// Number of readers in the saturation and overload parts.
     #[arg(long, default_value_t = 20_000)]
     readers: usize,
     #[command(subcommand)]
@@ -63,45 +62,46 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve nothing, as the reference for reads.
+    /// Serve the empty handler, which is the reference for reads.
     #[command(hide = true)]
-    Hello,
-    /// Be users of the original's load test.
+    EmptyHandler,
+    /// Simulate users of the load test of the original service.
     #[command(hide = true)]
     Users {
-        /// Where the service listens.
+        /// Address of the service.
         address: SocketAddr,
-        /// How many.
+        /// Number of users.
         users: usize,
-        /// For how long.
+        /// Length of the run in seconds.
         seconds: u64,
     },
 }
 
-/// What the parts of a run share.
+/// State that the parts of a run share.
 struct Bench<'a> {
     servers: &'a Servers,
-    pgbench: &'a pgbench::Table,
+    pgbench: &'a pgbench::Pgbench,
     plan: Plan,
-    /// Readers of a saturated run.
+    /// Readers of the saturation and overload parts.
     readers: usize,
-    /// What pgbench came to in this run.
+    /// Rows per second of pgbench with one row per transaction, in this run.
     one_row: Vec<f64>,
-    /// Updates a second that the service does at most, once that is known.
+    /// Updates per second at saturation; `None` until they are measured.
     capacity: Option<f64>,
     started: Instant,
 }
 
 impl Bench<'_> {
-    /// Tells what goes on.
-    fn say(&self, what: &str) {
-        println!("{:4} s  {what}", self.started.elapsed().as_secs());
+    /// Prints a line with the elapsed time.
+    fn print(&self, line: &str) {
+        println!("{:4} s  {line}", self.started.elapsed().as_secs());
     }
 
-    /// pgbench's rows a second, measured now if no round did.
+    /// Rows per second of pgbench with one row per transaction. Measures them if no
+    /// round has.
     async fn one_row(&mut self) -> anyhow::Result<f64> {
         if self.one_row.is_empty() {
-            self.say("pgbench one row");
+            self.print("pgbench, one row");
             let rate = self.pgbench.one_row(self.plan.length).await?;
             self.one_row.push(rate);
         }
@@ -113,7 +113,7 @@ impl Bench<'_> {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Hello) => return hello::serve().await,
+        Some(Command::EmptyHandler) => return empty_handler::serve().await,
         Some(Command::Users {
             address,
             users,
@@ -131,27 +131,27 @@ async fn main() -> anyhow::Result<()> {
         redis: None,
     })
     .await?;
-    // Whoever interrupts it leaves nothing running.
+    // Stop the servers also after an interrupt.
     let report = tokio::select! {
         report = run(&servers, &arguments) => report,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
     };
     servers.stop().await?;
-    std::fs::remove_dir_all(&data).context("the data of the run")?;
+    std::fs::remove_dir_all(&data).context("deleting the data of the run failed")?;
 
     let report = report?;
-    println!("\n{}{}", report.table(), report.chapters());
+    println!("\n{}{}", report.table(), report.sections());
     if let Some(path) = &arguments.report {
         report.write(path)?;
-        println!("written to {}", path.display());
+        println!("report written to {}", path.display());
     }
-    ensure!(report.is_whole(), "not all could be measured");
+    ensure!(report.is_complete(), "some parts failed; see the report");
     Ok(())
 }
 
-/// Runs the parts that are wanted, one after the other.
+/// Runs the selected parts one after the other.
 async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report> {
-    let pgbench = pgbench::Table::create(servers).await?;
+    let pgbench = pgbench::Pgbench::create(servers).await?;
     let mut bench = Bench {
         servers,
         pgbench: &pgbench,
@@ -165,11 +165,11 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
         capacity: None,
         started: Instant::now(),
     };
-    let wanted = |part: &Part| arguments.only.is_empty() || arguments.only.contains(part);
+    let is_selected = |part: &Part| arguments.only.is_empty() || arguments.only.contains(part);
     let parts: Vec<Part> = Part::value_variants()
         .iter()
         .copied()
-        .filter(wanted)
+        .filter(is_selected)
         .collect();
     let (saturated, others): (Vec<Part>, Vec<Part>) =
         parts.into_iter().partition(|part| part.is_saturation());
@@ -177,7 +177,7 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
     if let Some(first) = saturated.first() {
         let rounds = rounds::measure(&mut bench, &saturated);
         let found = AssertUnwindSafe(rounds).catch_unwind().await;
-        findings.push(ended(&bench, *first, found).await);
+        findings.push(finish_part(&bench, *first, found).await);
     }
     for part in others {
         let measured = async {
@@ -189,70 +189,76 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
                 Part::Replay => replay::measure(&mut bench).await,
                 Part::Overload => overload::measure(&mut bench).await,
                 Part::Growth => growth::measure(&mut bench).await,
-                Part::Updates | Part::Batch | Part::Active => unreachable!("of the rounds"),
+                Part::Updates | Part::Batch | Part::Active => unreachable!("measured in rounds"),
             }
         };
         let found = AssertUnwindSafe(measured).catch_unwind().await;
-        findings.push(ended(&bench, part, found).await);
+        findings.push(finish_part(&bench, part, found).await);
     }
     Ok(Report {
         versions: report::versions(servers),
-        extent: extent(arguments),
+        scope: scope(arguments),
         findings,
     })
 }
 
-/// Has the disk take what is left of parts before, so that none pays for another.
+/// Flushes all files to disk, so that writes of earlier parts do not slow this one.
 async fn flush() -> anyhow::Result<()> {
     let flushed = tokio::process::Command::new("sync").status().await;
-    ensure!(flushed.context("no sync")?.success(), "sync failed");
+    ensure!(flushed.context("sync not found")?.success(), "sync failed");
     Ok(())
 }
 
-/// What is left of a part when it is over: its findings or why there are none.
-/// Its data go.
-async fn ended(
+/// Deletes the data of a part, and returns its findings or its failure.
+async fn finish_part(
     bench: &Bench<'_>,
     part: Part,
     found: std::thread::Result<anyhow::Result<Findings>>,
 ) -> Findings {
-    let found = found.unwrap_or_else(|panic| Err(said(&*panic)));
+    let found = found.unwrap_or_else(|panic| Err(panic_message(&*panic)));
     let found = found.unwrap_or_else(|error| {
-        bench.say(&format!("{}: {error:#}", part.name()));
-        service::tell_log(bench.servers);
+        bench.print(&format!("{} failed: {error:#}", part.name()));
+        service::print_log_tail(bench.servers);
         Findings::failed(part, &error)
     });
-    if let Err(error) = service::clear(bench.servers, part).await {
-        bench.say(&format!("{}: its data stay: {error:#}", part.name()));
+    if let Err(error) = service::delete_data(bench.servers, part).await {
+        bench.print(&format!(
+            "deleting the data of {} failed: {error:#}",
+            part.name()
+        ));
     }
     found
 }
 
-/// The words of a panic; what is shared with the tests fails so.
-fn said(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
+/// The message of a panic. The support library of the tests panics on failure.
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    anyhow!("{}", text.unwrap_or("a panic"))
+    anyhow!("{}", text.unwrap_or("panic without a message"))
 }
 
-/// That a report is not of all, if so.
-fn extent(arguments: &Arguments) -> String {
+/// A note for a report that does not contain a complete measurement.
+fn scope(arguments: &Arguments) -> String {
     if arguments.quick {
-        "**A quick look, not a measurement: one short round.**\n\n".to_owned()
+        "**A quick run with one short round; the figures are rough.**\n\n".to_owned()
     } else if !arguments.only.is_empty() {
-        "**A part of the whole.**\n\n".to_owned()
+        "**Only some parts were measured.**\n\n".to_owned()
     } else {
         String::new()
     }
 }
 
-/// The executable of the service, built beside this one.
+/// The executable of the service, in the same folder as this one.
 fn executable() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let executable = own
         .parent()
         .unwrap_or(Path::new("."))
         .join("reading-sessions");
-    ensure!(executable.exists(), "{} is not built", executable.display());
+    ensure!(
+        executable.exists(),
+        "{} does not exist; build it first with `cargo build --release --workspace --bins`",
+        executable.display()
+    );
     Ok(executable)
 }

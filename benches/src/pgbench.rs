@@ -1,8 +1,7 @@
-//! The references for writes: pgbench, one event row a transaction or a hundred
-//! in one statement, 32 clients, fsync on, into the same table with the same
-//! size of payload. Without the order lock,
-//! which would keep pgbench from committing in groups: the reference is what
-//! Postgres does for a writer that asks for no order.
+//! The references for writes: pgbench with 32 clients and fsync on. It inserts one event
+//! row per transaction, or 100 rows per statement, into the same table with payloads of
+//! the same size. The order lock is off, because it would prevent group commits. The
+//! reference is thus a writer that needs no order.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,23 +13,23 @@ use tokio::process::Command;
 
 const DATABASE: &str = "pgbench";
 
-/// As long as the payload of a position update. A space before `true`: pgbench
-/// takes `:true` for a variable.
+/// A payload with the size of a position update. `true` follows a space, because pgbench
+/// parses `:true` as a variable.
 const PAYLOAD: &str = r#"{"type":"PositionUpdated","reader_id":"018f4c2e-7c1a-7000-8000-000000000001","occurred_at":"2026-11-22T23:55:44.494Z","position":12.5,"applied": true,"previous_at":"2026-11-22T23:55:44.294Z","previous_position":10.4,"credited_ms":200,"active_ms":20000,"furthest_position":12.5,"time_zone":"Europe/Berlin"}"#;
 
-/// A table of its own, beside the service's database.
-pub struct Table {
+/// A database with the event table, and the scripts of both references.
+pub struct Pgbench {
     program: PathBuf,
     url: String,
     one_row: PathBuf,
     many_rows: PathBuf,
 }
 
-/// Rows of the statement that writes many.
-const ROWS: u32 = 100;
+/// Rows per statement of the reference with many rows.
+const ROWS_PER_STATEMENT: u32 = 100;
 
-impl Table {
-    /// Creates the table.
+impl Pgbench {
+    /// Creates the database and the scripts.
     pub async fn create(servers: &Servers) -> anyhow::Result<Self> {
         let url = servers.database_url();
         let mut admin = PgConnection::connect(url).await?;
@@ -40,13 +39,13 @@ impl Table {
         admin.close().await?;
         let (server, _) = url
             .rsplit_once('/')
-            .context("an address names its database")?;
+            .context("the database URL contains no database")?;
         let url = format!("{server}/{DATABASE}");
         let pool = sqlx::PgPool::connect(&url).await?;
         eventlog::migrations::migrate(&pool).await?;
         pool.execute("alter table events disable trigger events_order")
             .await?;
-        // Its upkeep would fall into what is measured next.
+        // Autovacuum of this table would slow the next measurement.
         pool.execute(
             "do $$ declare partition regclass; begin
                 for partition in select inhrelid from pg_inherits where inhparent = 'events'::regclass
@@ -58,7 +57,7 @@ impl Table {
         .await?;
         pool.close().await;
 
-        // Ids of this month, whose first two groups are its time.
+        // Session ids of this month: the first two groups of a UUIDv7 are its time.
         let time = uuid::Uuid::now_v7().to_string();
         let row = |sequence: &str| {
             format!(
@@ -75,7 +74,10 @@ impl Table {
             std::fs::write(&script, text)?;
             Ok(script)
         };
-        let many = format!("select {} from generate_series(1, {ROWS}) as n", row("n"));
+        let many = format!(
+            "select {} from generate_series(1, {ROWS_PER_STATEMENT}) as n",
+            row("n")
+        );
         Ok(Self {
             program: program(servers),
             url,
@@ -84,14 +86,14 @@ impl Table {
         })
     }
 
-    /// Rows a second, one a transaction.
+    /// Rows per second with one row per transaction.
     pub async fn one_row(&self, length: Duration) -> anyhow::Result<f64> {
         self.transactions(&self.one_row, length).await
     }
 
-    /// Rows a second, a hundred in a statement.
+    /// Rows per second with 100 rows per statement.
     pub async fn many_rows(&self, length: Duration) -> anyhow::Result<f64> {
-        Ok(f64::from(ROWS) * self.transactions(&self.many_rows, length).await?)
+        Ok(f64::from(ROWS_PER_STATEMENT) * self.transactions(&self.many_rows, length).await?)
     }
 
     async fn transactions(&self, script: &Path, length: Duration) -> anyhow::Result<f64> {
@@ -104,7 +106,7 @@ impl Table {
             .arg(&self.url)
             .output()
             .await
-            .with_context(|| format!("{} does not run", self.program.display()))?;
+            .with_context(|| format!("running {} failed", self.program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(
             output.status.success(),
@@ -115,12 +117,12 @@ impl Table {
             .lines()
             .find_map(|line| line.strip_prefix("tps = "))
             .and_then(|line| line.split_whitespace().next())
-            .context("pgbench says how many transactions a second")?;
+            .context("the output of pgbench contains no tps")?;
         Ok(rate.parse()?)
     }
 }
 
-impl Drop for Table {
+impl Drop for Pgbench {
     fn drop(&mut self) {
         for script in [&self.one_row, &self.many_rows] {
             let _ = std::fs::remove_file(script);
@@ -128,7 +130,7 @@ impl Drop for Table {
     }
 }
 
-/// The pgbench beside the server, else the one on the path.
+/// The pgbench in the folder of the server, or else the one in `PATH`.
 fn program(servers: &Servers) -> PathBuf {
     servers
         .postgres

@@ -1,4 +1,4 @@
-//! What is measured and how much of it.
+//! The parts of a run, and how much each of them measures.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ pub enum Part {
     Active,
     /// Pages of a long history.
     History,
-    /// A thousand readers, an update a second each.
+    /// A thousand readers with one update per second each.
     Steady,
-    /// The users of the original's load test.
+    /// The scenario of the original service's load test.
     Original,
-    /// A replay, a warm-up, and readiness.
+    /// A replay, a cache warm-up, and the time until the service is ready.
     Replay,
-    /// Far more updates than the service can do.
+    /// Five times as many updates as the service can process.
     Overload,
-    /// Logs and sessions that grow.
+    /// Costs of an update with growing logs and sessions.
     Growth,
 }
 
 impl Part {
-    /// As it is asked for, and what its database is called.
+    /// The name in `--only`, and of the database.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Updates => "updates",
@@ -46,50 +46,49 @@ impl Part {
         }
     }
 
-    /// As the table has it.
+    /// The name in the table of the report.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Updates => "single updates, 256 connections, closed loop",
             Self::Batch => "batches of 50, 256 connections, closed loop",
             Self::Active => "active session, 256 connections, closed loop",
             Self::History => "history, page 500",
-            Self::Steady => "1,000 readers, an update a second each, open loop",
-            Self::Original => "the original's scenario",
+            Self::Steady => "1,000 readers, one update per second each, open loop",
+            Self::Original => "scenario of the original",
             Self::Replay => "replay of the history",
             Self::Overload => "overload, 5 times the capacity, open loop",
             Self::Growth => "growth",
         }
     }
 
-    /// Whether it is one of the loads that take turns in rounds.
+    /// Whether the part is measured in rounds with the other saturation parts.
     pub const fn is_saturation(self) -> bool {
         matches!(self, Self::Updates | Self::Batch | Self::Active)
     }
 }
 
-/// How much is measured.
+/// The extent of a run.
 #[derive(Clone, Copy)]
 pub struct Plan {
-    /// Of the loads that take turns with their references.
+    /// Rounds of the saturation parts.
     pub rounds: usize,
-    /// Of each load in a round.
+    /// Length of each load in a round.
     pub length: Duration,
     /// Readers with a long history.
     pub history_readers: usize,
-    /// How long readers update once a second; a reader's updates must stay below
-    /// sixty, whatever the pace.
+    /// Length of the part with one update per second. Each reader must send fewer than
+    /// 60 updates, because the rate limit allows 60 per minute.
     pub steady: Duration,
-    /// Users of the original's load test, and for how long.
+    /// Numbers of users in the scenario of the original, and the length of each run.
     pub users: [(usize, Duration); 2],
-    /// Events replayed.
+    /// Events in the log of the replay.
     pub replayed: u32,
-    /// How long the service gets more than it can do.
+    /// Length of the overload.
     pub overload: Duration,
-    /// How large log and sessions grow.
     pub growth: Extent,
 }
 
-/// A measurement.
+/// A full measurement.
 pub const FULL: Plan = Plan {
     rounds: 3,
     length: Duration::from_secs(15),
@@ -110,7 +109,7 @@ pub const FULL: Plan = Plan {
     },
 };
 
-/// A look.
+/// A short run with rough figures.
 pub const QUICK: Plan = Plan {
     rounds: 1,
     length: Duration::from_secs(3),

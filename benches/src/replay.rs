@@ -1,6 +1,6 @@
-//! A replay of the history from a log of its own size, then a warm-up of the
-//! cache with all of its sessions, as operators run them, and then how long the
-//! service takes until it is ready, with that log.
+//! A replay of the history from a large log, then a warm-up of the cache with all its
+//! sessions, both with the command line. After that, the time until the service is
+//! ready on that log.
 
 use std::time::{Duration, Instant};
 
@@ -11,46 +11,44 @@ use tests::stack::TestEnv;
 
 use crate::generator::per_second;
 use crate::report::{Findings, Row, median, megabytes};
-use crate::service::{self, Running};
+use crate::service::{self, RunningService};
 use crate::{Bench, Part, fill, usage};
 
-/// The events of each session. Twenty thousand sessions are read at the same
-/// time: their events alternate in the log.
-const EVENTS_EACH: u32 = 50;
+/// Events of each session. The events of 20,000 sessions alternate in the log.
+const EVENTS_PER_SESSION: u32 = 50;
 
-/// The bars for a replay: events over pgbench's one-row rate, and megabytes.
-const REPLAY_BAR: f64 = 15.0;
-const MEMORY_BAR: f64 = 300.0;
+/// Targets of the replay: events per pgbench row, and resident memory in megabytes.
+const REPLAY_TARGET: f64 = 15.0;
+const MEMORY_TARGET: f64 = 300.0;
 
-/// The bar for a warm-up, in sessions a second: 100,000 in ten seconds.
-const WARM_UP_BAR: f64 = 10_000.0;
+/// Target of the warm-up in sessions per second: 100,000 in ten seconds.
+const WARM_UP_TARGET: f64 = 10_000.0;
 
-/// The bar for readiness, in seconds.
-const READY_BAR: f64 = 1.0;
+/// Limit of the time until the service is ready, in seconds.
+const READY_TARGET: f64 = 1.0;
 
-/// How often readiness is measured.
+/// Measured starts of the service.
 const STARTS: usize = 3;
 
-/// How long a replay or a warm-up may take.
-const LONGEST: Duration = Duration::from_mins(5);
+/// Longest time of a replay or a warm-up.
+const TIMEOUT: Duration = Duration::from_mins(5);
 
-/// How often the memory of the replay is looked at.
-const LOOK: Duration = Duration::from_millis(50);
+/// Interval at which the memory of the replay is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Measures all of it on one log.
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     let one_row = bench.one_row().await?;
-    let env = service::env(bench.servers, Part::Replay).await?;
-    let sessions = bench.plan.replayed / EVENTS_EACH;
-    let events = sessions * EVENTS_EACH;
-    bench.say(&format!("a log of {events} events is filled"));
+    let env = service::create_env(bench.servers, Part::Replay).await?;
+    let sessions = bench.plan.replayed / EVENTS_PER_SESSION;
+    let events = sessions * EVENTS_PER_SESSION;
+    bench.print(&format!("filling a log of {events} events"));
     let mut connection = PgConnection::connect(&env.database_url).await?;
-    fill::sessions(&mut connection, "replay", sessions, EVENTS_EACH).await?;
+    fill::sessions(&mut connection, "replay", sessions, EVENTS_PER_SESSION).await?;
     sqlx::query("vacuum analyze events")
         .execute(&mut connection)
         .await?;
 
-    bench.say("the history is replayed from it");
+    bench.print("replaying the history");
     let (took, resident) = replay(&env).await?;
     let replayed: i64 = sqlx::query_scalar("select sum(version)::bigint from read.history")
         .fetch_one(&mut connection)
@@ -59,13 +57,13 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
         replayed == i64::from(events),
         "the history has {replayed} of {events} events"
     );
-    bench.say("an empty cache is warmed up");
+    bench.print("warming up an empty cache");
     let warm_up = warm_up(&env, &mut connection, sessions).await?;
     connection.close().await?;
-    bench.say("the service starts on it");
+    bench.print("starting the service");
     let mut ready = Vec::new();
     for _ in 0..STARTS {
-        let service = Running::start(bench.servers, env.clone()).await?;
+        let service = RunningService::start(bench.servers, env.clone()).await?;
         ready.push(service.ready_after().as_secs_f64());
         service.stop().await?;
     }
@@ -79,84 +77,92 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
                 format!("{}, {events} events", Part::Replay.title()),
                 format!("{rate:.0}/s"),
             )
-            .beside(format!("pgbench one row {one_row:.0}/s"), rate / one_row)
-            .at_least(rate / one_row, REPLAY_BAR, ""),
+            .reference(format!("pgbench, one row {one_row:.0}/s"), rate / one_row)
+            .at_least(rate / one_row, REPLAY_TARGET, ""),
             Row::new(
-                "… resident memory of the replay, peak",
+                "… peak resident memory of the replay",
                 format!("{memory:.0} MB"),
             )
-            .at_most(memory, MEMORY_BAR, "MB"),
+            .at_most(memory, MEMORY_TARGET, "MB"),
             Row::new(
                 format!("warm-up of an empty cache, {sessions} active sessions"),
                 format!("{:.1} s, {warmed:.0}/s", warm_up.as_secs_f64()),
             )
-            .at_least(warmed, WARM_UP_BAR, "/s"),
+            .at_least(warmed, WARM_UP_TARGET, "/s"),
             Row::new(
-                format!("ready after its start, {events} events in the log"),
+                format!("start until ready, {events} events in the log"),
                 format!("{ready:.2} s"),
             )
-            .at_most(ready, READY_BAR, "s"),
+            .at_most(ready, READY_TARGET, "s"),
         ],
         conditions: vec![
             format!(
-                "The replay: `reading-sessions replay history` as operators run it, from the start \
-                 of the process to its end; {EVENTS_EACH} events a session, of 20,000 sessions in \
-                 turn."
+                "Replay: `reading-sessions replay history`, from the start of the process to its end. \
+                 The sessions have {EVENTS_PER_SESSION} events each, and the events of 20,000 sessions \
+                 alternate."
             ),
-            "The warm-up: `reading-sessions warmup` in the same way, of that log's sessions."
+            "Warm-up: `reading-sessions warm-up` with the sessions of the same log, measured in the \
+             same way."
                 .to_owned(),
             format!(
-                "Readiness: from the start of the process until `/readyz` answers 200, asked every \
-                 20 ms; the median of {STARTS} starts on that log, none of which is in the stream \
-                 yet."
+                "Readiness: from the start of the process until `/readyz` returns 200, polled every \
+                 20 ms. The figure is the median of {STARTS} starts on that log. The stream is empty at \
+                 the first start."
             ),
         ],
         ..Findings::default()
     })
 }
 
-/// Replays; returns how long it took and the most memory that it had resident.
+/// Runs a replay. Returns its time and its peak resident memory in bytes.
 async fn replay(env: &TestEnv) -> anyhow::Result<(Duration, u64)> {
     let started = Instant::now();
     let mut child = process::plain_command(&crate::executable()?, env)
         .args(["replay", "history"])
         .spawn()?;
-    let pid = child.id().context("the replay does not run")?;
+    let pid = child.id().context("the replay is not running")?;
     let mut resident = 0;
     let status = loop {
         resident = usage::peak_resident(pid).unwrap_or(0).max(resident);
-        if let Ok(status) = tokio::time::timeout(LOOK, child.wait()).await {
+        if let Ok(status) = tokio::time::timeout(POLL_INTERVAL, child.wait()).await {
             break status?;
         }
-        ensure!(started.elapsed() < LONGEST, "the replay takes too long");
+        ensure!(
+            started.elapsed() < TIMEOUT,
+            "the replay did not end within {TIMEOUT:?}"
+        );
     };
     ensure!(status.success(), "the replay failed");
     Ok((started.elapsed(), resident))
 }
 
-/// Has all sessions be active, and fills an empty cache with them.
+/// Makes all sessions active and fills an empty cache with them.
 async fn warm_up(
     env: &TestEnv,
     connection: &mut PgConnection,
     sessions: u32,
 ) -> anyhow::Result<Duration> {
-    let claimed = fill::claim(connection, 0).await?.len();
+    let active = fill::claim_sessions(connection, 0).await?.len();
     ensure!(
-        claimed == sessions as usize,
-        "{claimed} of {sessions} sessions are active"
+        active == sessions as usize,
+        "{active} of {sessions} sessions are active"
     );
     let started = Instant::now();
     let warm_up = process::plain_command(&crate::executable()?, env)
-        .arg("warmup")
+        .arg("warm-up")
         .status();
-    let status = tokio::time::timeout(LONGEST, warm_up).await;
-    let status = status.context("the warm-up takes too long")??;
+    let status = tokio::time::timeout(TIMEOUT, warm_up).await;
+    let status =
+        status.with_context(|| format!("the warm-up did not end within {TIMEOUT:?}"))??;
     let took = started.elapsed();
     ensure!(status.success(), "the warm-up failed");
     let redis = redis::Client::open(env.redis_url.as_str())?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
     let entries: usize = redis::cmd("DBSIZE").query_async(&mut redis).await?;
-    // And the checkpoint.
-    ensure!(entries == claimed + 1, "{entries} entries of {claimed}");
+    // One entry per session, and the checkpoint.
+    ensure!(
+        entries == active + 1,
+        "the cache has {entries} entries for {active} sessions"
+    );
     Ok(took)
 }

@@ -1,5 +1,5 @@
-//! The report: what each part found, as rows of one table and as chapters
-//! below it, with what it was measured on.
+//! The report: one table with the findings of all parts, sections below it, and the
+//! conditions of the measurement.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,43 +10,39 @@ use dev_servers::Servers;
 use crate::Part;
 use crate::service::Measured;
 
-/// The processes whose CPU time is told.
+/// The processes whose CPU time is reported.
 pub const PROCESSES: [&str; 5] = ["service", "Postgres", "NATS", "Redis", "generator"];
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     what: String,
     figure: String,
     reference: String,
     ratio: String,
-    bar: String,
-    verdict: String,
-    is_met: bool,
+    target: String,
+    result: String,
 }
 
 impl Row {
-    /// A figure.
     pub fn new(what: impl Into<String>, figure: impl Into<String>) -> Self {
         Self {
             what: what.into(),
             figure: figure.into(),
-            is_met: true,
             ..Self::default()
         }
     }
 
-    /// What could not be measured.
+    /// A figure that could not be measured.
     pub fn failed(what: impl Into<String>, error: &anyhow::Error) -> Self {
         Self {
-            verdict: format!("failed: {}", format!("{error:#}").replace(['\n', '|'], " ")),
-            is_met: false,
+            result: format!("failed: {}", format!("{error:#}").replace(['\n', '|'], " ")),
             ..Self::new(what, "")
         }
     }
 
-    /// What it is compared with, and the ratio.
-    pub fn beside(mut self, reference: impl Into<String>, ratio: f64) -> Self {
+    /// Adds a reference and the ratio to it.
+    pub fn reference(mut self, reference: impl Into<String>, ratio: f64) -> Self {
         self.reference = reference.into();
         self.ratio = if ratio < 10.0 {
             format!("{ratio:.2}")
@@ -56,57 +52,55 @@ impl Row {
         self
     }
 
-    /// What it is compared with where a ratio says nothing.
-    pub fn beside_only(mut self, reference: impl Into<String>) -> Self {
+    /// Adds a reference without a ratio.
+    pub fn reference_only(mut self, reference: impl Into<String>) -> Self {
         self.reference = reference.into();
         self
     }
 
-    /// The least that a value may be.
-    pub fn at_least(self, value: f64, bar: f64, unit: &str) -> Self {
-        self.bar("≥", bar, unit, value >= bar)
+    /// Adds a lower limit for a value.
+    pub fn at_least(self, value: f64, target: f64, unit: &str) -> Self {
+        self.target("≥", target, unit, value >= target)
     }
 
-    /// The most that a value may be.
-    pub fn at_most(self, value: f64, bar: f64, unit: &str) -> Self {
-        self.bar("≤", bar, unit, value <= bar)
+    /// Adds an upper limit for a value.
+    pub fn at_most(self, value: f64, target: f64, unit: &str) -> Self {
+        self.target("≤", target, unit, value <= target)
     }
 
-    fn bar(mut self, sign: &str, bar: f64, unit: &str, met: bool) -> Self {
+    fn target(mut self, sign: &str, target: f64, unit: &str, is_met: bool) -> Self {
         let space = if unit.is_empty() || unit.starts_with('/') {
             ""
         } else {
             " "
         };
-        self.bar = format!("{sign} {bar}{space}{unit}");
-        self.verdict = String::from(if met { "met" } else { "not met" });
-        self.is_met = met;
+        self.target = format!("{sign} {target}{space}{unit}");
+        self.result = String::from(if is_met { "met" } else { "not met" });
         self
     }
 
     fn line(&self) -> String {
         format!(
             "| {} | {} | {} | {} | {} | {} |",
-            self.what, self.figure, self.reference, self.ratio, self.bar, self.verdict
+            self.what, self.figure, self.reference, self.ratio, self.target, self.result
         )
     }
 }
 
-/// What a part of the run came to.
+/// The findings of one part of the run.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// Lines of the table.
     pub rows: Vec<Row>,
-    /// Titles and texts below it.
-    pub chapters: Vec<(String, String)>,
-    /// How it was measured, a sentence or two each.
+    /// Titles and texts of the sections below the table.
+    pub sections: Vec<(String, String)>,
+    /// How the part was measured. Each becomes a list item.
     pub conditions: Vec<String>,
-    /// Whether something could not be measured.
+    /// Whether a figure could not be measured.
     pub has_failed: bool,
 }
 
 impl Findings {
-    /// What is left of a part that failed.
+    /// The findings of a failed part.
     pub fn failed(part: Part, error: &anyhow::Error) -> Self {
         Self {
             rows: vec![Row::failed(part.title(), error)],
@@ -116,13 +110,11 @@ impl Findings {
     }
 }
 
-/// All that was found.
 pub struct Report {
-    /// What it was measured with.
+    /// The versions of the servers.
     pub versions: String,
-    /// How it was run, if not in full.
-    pub extent: String,
-    /// Part by part.
+    /// A note if the run was not a full measurement; otherwise empty.
+    pub scope: String,
     pub findings: Vec<Findings>,
 }
 
@@ -135,14 +127,14 @@ pub fn versions(servers: &Servers) -> String {
 
 impl Report {
     /// Whether all parts could be measured.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.findings.iter().all(|findings| !findings.has_failed)
     }
 
     /// The table that is printed and written.
     pub fn table(&self) -> String {
         let mut table = String::from(
-            "| what | figure | reference | ratio | bar | |\n|---|---|---|---|---|---|\n",
+            "| measurement | figure | reference | ratio | target | result |\n|---|---|---|---|---|---|\n",
         );
         for row in self.findings.iter().flat_map(|findings| &findings.rows) {
             let _ = writeln!(table, "{}", row.line());
@@ -150,10 +142,10 @@ impl Report {
         table
     }
 
-    /// What stands below the table.
-    pub fn chapters(&self) -> String {
+    /// The sections below the table.
+    pub fn sections(&self) -> String {
         let mut text = String::new();
-        for (title, body) in self.findings.iter().flat_map(|findings| &findings.chapters) {
+        for (title, body) in self.findings.iter().flat_map(|findings| &findings.sections) {
             let _ = writeln!(text, "\n## {title}\n\n{}", body.trim_end());
         }
         text
@@ -163,35 +155,37 @@ impl Report {
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let mut text = String::from(
             "# Benchmarks\n\n\
-             Written by `make bench`. Absolute figures say little: everything, the load \
-             generator too, shares one machine. What counts is the ratio to a reference that was \
-             measured in the same run, round by round in turn; figures are medians.\n\n",
+             `make bench` writes this page. Compare the ratios rather than the absolute figures: the \
+             service, its servers and the load generator share one machine. Each reference was \
+             measured in the same run, in rounds that alternate with the service. Figures are \
+             medians.\n\n",
         );
         let _ = writeln!(
             text,
-            "{}{}\nWhat holds it back: see [profile.md](profile.md).",
-            self.extent,
+            "{}{}\n[profile.md](profile.md) explains what limits the service.",
+            self.scope,
             self.table()
         );
-        text.push_str(&self.chapters());
+        text.push_str(&self.sections());
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         let _ = writeln!(
             text,
             "\n## Conditions\n\n\
              - Machine: {cores} cores{}; {}.\n\
-             - Durability: fsync on, `synchronous_commit` on for the log (off for read tables, which \
-             are rebuilt from it); JetStream file storage with its default sync interval; Redis \
-             without persistence.\n\
-             - The service: one process with every role and all settings at their defaults, token \
-             checks and rate limits among them: readers take turns, so that none meets a limit where \
-             an answer 429 would count as an error.\n\
-             - Each part has a database, a stream and a Redis database of its own on the same \
-             servers, and they are removed after it.\n\
-             - After each run: as many events in the log, in the stream and in the history as \
-             commands were acknowledged, or there is no figure. At least as many where a start may \
-             end another session (the original's users), or an answer came too late (overload).\n\
-             - CPU time is what the kernel counts for each process and its children, divided by the \
-             good answers; the generator's is measured as well, since it takes the same cores.",
+             - Durability: fsync is on. `synchronous_commit` is on for the log and off for read \
+             tables, which are rebuilt from the log. JetStream uses file storage with its default \
+             sync interval. Redis has no persistence.\n\
+             - Service: one process with every role and default settings, including token checks \
+             and rate limits. Readers take turns, so that no reader exceeds a limit where a 429 \
+             response would count as an error.\n\
+             - Isolation: each part has its own database, stream and Redis database on the same \
+             servers. They are deleted after the part.\n\
+             - Correctness: a figure counts only if the log, the stream and the history contain one \
+             event for each acknowledged command after the run. They may contain more where a start \
+             can end another session (scenario of the original) or a response can come too late \
+             (overload).\n\
+             - CPU time: the kernel's count for each process and its children, divided by the \
+             successful responses. The table includes the generator, because it uses the same cores.",
             cpu_model()
                 .map(|model| format!(" ({model})"))
                 .unwrap_or_default(),
@@ -204,16 +198,16 @@ impl Report {
         {
             let _ = writeln!(text, "- {condition}");
         }
-        std::fs::write(path, text).with_context(|| format!("{} was not written", path.display()))
+        std::fs::write(path, text).with_context(|| format!("writing {} failed", path.display()))
     }
 }
 
-/// The head of a table of loads.
-pub const LOADS: &str = "| what | rate | p50 | p95 | p99 | errors | caught up | resident | CPU for each: service | Postgres | NATS | Redis | generator |\n\
+/// The header of a table of loads.
+pub const LOAD_TABLE_HEADER: &str = "| load | rate | p50 | p95 | p99 | errors | catch-up | peak memory | CPU per response: service | Postgres | NATS | Redis | generator |\n\
      |---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
 
-/// A line of that table.
-pub fn load_line(what: &str, measured: &Measured) -> String {
+/// A row of the table of loads.
+pub fn load_row(what: &str, measured: &Measured) -> String {
     let Measured {
         load,
         used,
@@ -221,7 +215,7 @@ pub fn load_line(what: &str, measured: &Measured) -> String {
         resident,
     } = measured;
     let [p50, p95, p99] = [50, 95, 99].map(|percent| load.percentile(percent));
-    let cpu = PROCESSES.map(|name| format!("{:.0} µs", used.micros_each(name, load.good)));
+    let cpu = PROCESSES.map(|name| format!("{:.0} µs", used.micros_each(name, load.successful)));
     format!(
         "| {what} | {:.0}/s | {p50:.1} ms | {p95:.1} ms | {p99:.1} ms | {} | {:.2} s | {:.0} MB | {} |\n",
         load.rate(),
@@ -232,7 +226,7 @@ pub fn load_line(what: &str, measured: &Measured) -> String {
     )
 }
 
-/// The middle one; of an even number the upper of the two.
+/// The median. For an even count, the upper of the two middle figures.
 pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);
@@ -247,13 +241,12 @@ fn cpu_model() -> Option<String> {
     Some(line.trim_start_matches([':', ' ', '\t']).to_owned())
 }
 
-/// A part of a whole.
+/// `part` in percent of `whole`.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
 pub fn percent(part: u64, whole: u64) -> f64 {
     100.0 * part as f64 / whole.max(1) as f64
 }
 
-/// For people.
 #[expect(
     clippy::cast_precision_loss,
     reason = "memory stays far below 2^52 bytes"

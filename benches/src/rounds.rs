@@ -1,6 +1,6 @@
-//! Saturation: updates, batches and reads of active sessions, in a closed loop,
-//! round by round in turn with their references, since the machine is not the
-//! same from minute to minute.
+//! Saturation: updates, batches and reads of active sessions in a closed loop. Loads and
+//! references alternate in rounds, because the speed of a shared machine changes from
+//! minute to minute.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,65 +8,66 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 
+use crate::empty_handler::EmptyHandler;
 use crate::generator::Load;
-use crate::generator::crowd::{Crowd, THREADS};
-use crate::generator::scripts::{Actives, BATCH, Batches, Updates};
-use crate::hello::Hello;
-use crate::report::{Findings, LOADS, Row, load_line, median, megabytes, percent};
-use crate::service::{Events, Measured, Running};
+use crate::generator::reader_pool::{ReaderPool, THREADS};
+use crate::generator::scripts::{ActiveReads, BATCH_SIZE, Batches, Updates};
+use crate::report::{Findings, LOAD_TABLE_HEADER, Row, load_row, median, megabytes, percent};
+use crate::service::{EventCount, Measured, RunningService};
 use crate::usage::{self, Usage};
 use crate::{Bench, CONNECTIONS, Part};
 
-/// The bars: over pgbench's one row, over its hundred rows, over an empty
-/// handler.
-const UPDATES_BAR: f64 = 1.5;
-const BATCH_BAR: f64 = 0.75;
-const ACTIVE_BAR: f64 = 0.35;
+/// Targets for the ratios to pgbench with one row, to pgbench with 100 rows, and to an
+/// empty handler.
+const UPDATES_TARGET: f64 = 1.5;
+const BATCH_TARGET: f64 = 0.75;
+const ACTIVE_TARGET: f64 = 0.35;
 
-/// The most that the service may have resident, in megabytes.
-const MEMORY_BAR: f64 = 200.0;
+/// Limit of the service's resident memory, in megabytes.
+const MEMORY_TARGET: f64 = 200.0;
 
-/// How long the projections may take after the last update, in seconds.
-const CAUGHT_UP_BAR: f64 = 2.0;
+/// Limit of the time until the projections have caught up, in seconds.
+const CAUGHT_UP_TARGET: f64 = 2.0;
 
-/// Reads last no longer than this: a reader may make 30 calls a minute, and
-/// 20,000 of them ask in turn.
-const READS: Duration = Duration::from_secs(10);
+/// Longest time of a round of reads. The rate limit allows each of the 20,000 readers
+/// 30 calls per minute.
+const MAX_READ_LENGTH: Duration = Duration::from_secs(10);
 
-/// From one round's reads to the next at least: each reader may make as many again.
-const READS_APART: Duration = Duration::from_secs(62);
+/// Shortest time between the starts of two rounds of reads, so that the rate limits of
+/// all readers have reset.
+const READ_ROUND_INTERVAL: Duration = Duration::from_secs(62);
 
-/// One kind of load beside its reference, over the rounds.
-struct Kind {
+/// One saturation part with its reference, over all rounds.
+struct PartRounds {
     part: Part,
-    /// The reference's name, and what one good answer is worth in its unit.
     reference: &'static str,
-    worth: usize,
+    /// Units that one successful response counts for.
+    units: usize,
     unit: &'static str,
-    bar: f64,
-    /// Figures of the reference, and loads.
+    target: f64,
+    /// The figure of the reference and the load, for each round.
     rounds: Vec<(f64, Measured)>,
     failure: Option<anyhow::Error>,
 }
 
-impl Kind {
+impl PartRounds {
     fn new(part: Part) -> Self {
-        let (reference, worth, unit, bar) = match part {
+        let (reference, units, unit, target) = match part {
             Part::Batch => (
-                "pgbench 100 rows a statement",
-                BATCH,
+                "pgbench, 100 rows per statement",
+                BATCH_SIZE,
                 " positions/s",
-                BATCH_BAR,
+                BATCH_TARGET,
             ),
-            Part::Active => ("axum, empty handler", 1, "/s", ACTIVE_BAR),
-            _ => ("pgbench one row", 1, "/s", UPDATES_BAR),
+            Part::Active => ("empty axum handler", 1, "/s", ACTIVE_TARGET),
+            _ => ("pgbench, one row", 1, "/s", UPDATES_TARGET),
         };
         Self {
             part,
             reference,
-            worth,
+            units,
             unit,
-            bar,
+            target,
             rounds: Vec::new(),
             failure: None,
         }
@@ -74,7 +75,7 @@ impl Kind {
 
     #[expect(clippy::cast_precision_loss, reason = "at most 50")]
     fn rate(&self, measured: &Measured) -> f64 {
-        measured.load.rate() * self.worth as f64
+        measured.load.rate() * self.units as f64
     }
 
     fn median(&self, figure: impl Fn(&Measured) -> f64) -> f64 {
@@ -91,189 +92,197 @@ impl Kind {
         let ratios = self.rounds.iter();
         let ratio = median(ratios.map(|(reference, measured)| self.rate(measured) / reference));
         let row = Row::new(what, format!("{rate:.0}{}", self.unit))
-            .beside(format!("{} {reference:.0}/s", self.reference), ratio)
-            .at_least(ratio, self.bar, "");
+            .reference(format!("{} {reference:.0}/s", self.reference), ratio)
+            .at_least(ratio, self.target, "");
         let mut rows = vec![row];
         if self.part == Part::Updates {
             let caught_up = self.median(|measured| measured.caught_up.as_secs_f64());
             rows.push(
                 Row::new(
-                    "… projections caught up after the last update",
+                    "… until projections have caught up after the last update",
                     format!("{caught_up:.2} s"),
                 )
-                .at_most(caught_up, CAUGHT_UP_BAR, "s"),
+                .at_most(caught_up, CAUGHT_UP_TARGET, "s"),
             );
             let memory = self.median(|measured| megabytes(measured.resident));
             rows.push(
                 Row::new(
-                    "… resident memory of the service, peak",
+                    "… peak resident memory of the service",
                     format!("{memory:.0} MB"),
                 )
-                .at_most(memory, MEMORY_BAR, "MB"),
+                .at_most(memory, MEMORY_TARGET, "MB"),
             );
         }
         rows
     }
 }
 
-/// Measures those that are wanted; tells the bench what later parts compare
-/// with.
+/// Measures the selected parts. Stores the figures that later parts are compared with
+/// in `bench`.
 pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Findings> {
-    let wants = |part: Part| parts.contains(&part);
-    let service = Running::new(bench.servers, Part::Updates).await?;
-    bench.say(&format!("{} readers start a session each", bench.readers));
-    let mut crowd = Crowd::start(service.http, bench.readers, CONNECTIONS)?;
-    service.caught_up(Duration::from_mins(1)).await?;
-    let hello = if wants(Part::Active) {
-        Some(Hello::start(&std::env::current_exe()?).await?)
+    let service = RunningService::new(bench.servers, Part::Updates).await?;
+    bench.print(&format!("{} readers start a session each", bench.readers));
+    let mut pool = ReaderPool::start(service.http, bench.readers, CONNECTIONS)?;
+    service.wait_for_projections(Duration::from_mins(1)).await?;
+    let empty_handler = if parts.contains(&Part::Active) {
+        Some(EmptyHandler::start(&std::env::current_exe()?).await?)
     } else {
         None
     };
     let reads = service.active_reads().await?;
-    let mut kinds: Vec<Kind> = parts.iter().copied().map(Kind::new).collect();
-    let mut empty = Vec::new();
+    let mut all: Vec<PartRounds> = parts.iter().copied().map(PartRounds::new).collect();
+    let mut empty_loads = Vec::new();
     let mut next_reads = Instant::now();
     let rounds = bench.plan.rounds;
     for n in 1..=rounds {
-        for kind in &mut kinds {
-            if kind.failure.is_some() {
+        for part_rounds in &mut all {
+            if part_rounds.failure.is_some() {
                 continue;
             }
-            bench.say(&format!("round {n} of {rounds}: {}", kind.part.title()));
+            let part = part_rounds.part;
+            bench.print(&format!("round {n} of {rounds}: {}", part.title()));
             let length = bench.plan.length;
             let round = async {
-                let reference = match (kind.part, &hello) {
+                let reference = match (part, &empty_handler) {
                     (Part::Batch, _) => bench.pgbench.many_rows(length).await?,
-                    (Part::Active, Some(hello)) => {
+                    (Part::Active, Some(handler)) => {
                         let before = usage::own_cpu(std::process::id());
-                        let load = hello.ask(CONNECTIONS, length.min(READS))?;
+                        let load = handler.run(CONNECTIONS, length.min(MAX_READ_LENGTH))?;
                         let used = usage::own_cpu(std::process::id()).saturating_sub(before);
                         let rate = load.rate();
-                        empty.push((load, Usage::of_generator(used)));
+                        empty_loads.push((load, Usage::of_generator(used)));
                         rate
                     }
                     _ => bench.pgbench.one_row(length).await?,
                 };
-                if kind.part == Part::Active {
+                if part == Part::Active {
                     tokio::time::sleep_until(next_reads).await;
-                    next_reads = Instant::now() + READS_APART;
+                    next_reads = Instant::now() + READ_ROUND_INTERVAL;
                 }
-                let measured = one(&service, &mut crowd, kind.part, length).await?;
+                let measured = one(&service, &mut pool, part, length).await?;
                 anyhow::Ok((reference, measured))
             };
             match round.await {
-                Ok(round) => kind.rounds.push(round),
-                Err(error) => kind.failure = Some(error),
+                Ok(round) => part_rounds.rounds.push(round),
+                Err(error) => part_rounds.failure = Some(error),
             }
         }
     }
-    let reads = {
-        let (all, hits) = service.active_reads().await?;
-        percent(hits - reads.1, all - reads.0)
+    let hit_percent = {
+        let (count, hits) = service.active_reads().await?;
+        percent(hits - reads.1, count - reads.0)
     };
     service.stop().await?;
-    for kind in kinds.iter().filter(|kind| kind.part == Part::Updates) {
+    for updates in all.iter().filter(|one| one.part == Part::Updates) {
         bench
             .one_row
-            .extend(kind.rounds.iter().map(|(reference, _)| *reference));
-        if kind.failure.is_none() {
-            bench.capacity = Some(kind.median(|measured| measured.load.rate()));
+            .extend(updates.rounds.iter().map(|(reference, _)| *reference));
+        if updates.failure.is_none() {
+            bench.capacity = Some(updates.median(|measured| measured.load.rate()));
         }
     }
-    Ok(findings(bench, &kinds, &empty, reads))
+    Ok(findings(bench, &all, &empty_loads, hit_percent))
 }
 
 async fn one(
-    service: &Running<'_>,
-    crowd: &mut Crowd,
+    service: &RunningService<'_>,
+    pool: &mut ReaderPool,
     part: Part,
     length: Duration,
 ) -> anyhow::Result<Measured> {
     let http = service.http;
     match part {
         Part::Batch => {
-            let load = async || crowd.ask(http, length, Batches::of);
-            service.measure(Events::Each(BATCH), load).await
+            let load = async || pool.run(http, length, Batches::new);
+            service
+                .measure(EventCount::PerCommand(BATCH_SIZE), load)
+                .await
         }
         Part::Active => {
-            let load = async || crowd.ask(http, length.min(READS), Actives::of);
-            service.measure(Events::Each(0), load).await
+            let load = async || pool.run(http, length.min(MAX_READ_LENGTH), ActiveReads::new);
+            service.measure(EventCount::PerCommand(0), load).await
         }
         _ => {
-            let load = async || crowd.ask(http, length, Updates::of);
-            service.measure(Events::Each(1), load).await
+            let load = async || pool.run(http, length, Updates::new);
+            service.measure(EventCount::PerCommand(1), load).await
         }
     }
 }
 
-/// What the service does at most, when no round said so: a short look.
+/// Measures the updates per second at saturation, if the rounds did not.
 pub async fn capacity(
-    service: &Running<'_>,
-    crowd: &mut Crowd,
+    service: &RunningService<'_>,
+    pool: &mut ReaderPool,
     length: Duration,
 ) -> anyhow::Result<f64> {
-    let measured = one(service, crowd, Part::Updates, length).await;
-    let measured = measured.context("the capacity is not known")?;
+    let measured = one(service, pool, Part::Updates, length).await;
+    let measured = measured.context("measuring the capacity failed")?;
     Ok(measured.load.rate())
 }
 
-fn findings(bench: &Bench<'_>, kinds: &[Kind], empty: &[(Load, Usage)], hits: f64) -> Findings {
-    let mut text = String::from(LOADS);
-    for kind in kinds {
-        for (n, (_, measured)) in (1..).zip(&kind.rounds) {
-            let what = format!("{}, round {n}", kind.part.name());
-            text.push_str(&load_line(&what, measured));
+fn findings(
+    bench: &Bench<'_>,
+    parts: &[PartRounds],
+    empty_loads: &[(Load, Usage)],
+    hit_percent: f64,
+) -> Findings {
+    let mut text = String::from(LOAD_TABLE_HEADER);
+    for one in parts {
+        for (n, (_, measured)) in (1..).zip(&one.rounds) {
+            let what = format!("{}, round {n}", one.part.name());
+            text.push_str(&load_row(&what, measured));
         }
     }
     let _ = writeln!(
         text,
-        "\n| | round | figure | reference | ratio |\n|---|---|---|---|---|"
+        "\n| part | round | figure | reference | ratio |\n|---|---|---|---|---|"
     );
-    for kind in kinds {
-        for (n, (reference, measured)) in (1..).zip(&kind.rounds) {
-            let rate = kind.rate(measured);
+    for one in parts {
+        for (n, (reference, measured)) in (1..).zip(&one.rounds) {
+            let rate = one.rate(measured);
             let _ = writeln!(
                 text,
                 "| {} | {n} | {rate:.0}{} | {reference:.0}/s | {:.2} |",
-                kind.part.name(),
-                kind.unit,
+                one.part.name(),
+                one.unit,
                 rate / reference
             );
         }
     }
-    if !empty.is_empty() {
-        let micros = |(load, used): &(Load, Usage)| used.micros_each("generator", load.good);
+    if !empty_loads.is_empty() {
+        let micros = |(load, used): &(Load, Usage)| used.micros_each("generator", load.successful);
         let _ = writeln!(
             text,
-            "\nThe generator takes {:.1} µs a request of the empty handler. Redis answered {hits:.1} % of \
-             the reads of active sessions, the log the others.",
-            median(empty.iter().map(micros))
+            "\nFor each request to the empty handler, the generator takes {:.1} µs of CPU time. {hit_percent:.1} % of \
+             the reads of active sessions were cache hits. The others read the log.",
+            median(empty_loads.iter().map(micros))
         );
     }
     let seconds = bench.plan.length.as_secs();
     Findings {
-        rows: kinds.iter().flat_map(Kind::rows).collect(),
-        chapters: vec![("Rounds".to_owned(), text)],
+        rows: parts.iter().flat_map(PartRounds::rows).collect(),
+        sections: vec![("Rounds".to_owned(), text)],
         conditions: vec![
             format!(
                 "Saturation: a closed loop over {CONNECTIONS} connections with one request in \
-                 flight each, {} readers with an active session each, in turn; {THREADS} threads of \
-                 the generator; rounds of pgbench one row, updates, pgbench 100 rows, batches, the \
-                 empty handler and active sessions, {seconds} s each ({} s for reads).",
+                 flight each, from {THREADS} generator threads. {} readers with one active session \
+                 each take turns. Each round runs pgbench with one row, updates, pgbench with 100 \
+                 rows, batches, the empty handler and active sessions, for {seconds} s each ({} s \
+                 for reads).",
                 bench.readers,
-                bench.plan.length.min(READS).as_secs()
+                bench.plan.length.min(MAX_READ_LENGTH).as_secs()
             ),
-            "pgbench: `-M prepared -c 32 -j 2`, an event row or a hundred in one statement into the \
-             same table with the same payload, without the order lock."
+            "pgbench: `-M prepared -c 32 -j 2`. Each statement inserts one or 100 event rows into \
+             the same table with the same payload, without the order lock."
                 .to_owned(),
             format!(
-                "A batch: {BATCH} observations of the reader's session, 20 ms apart, the last one \
-                 now; it counts only if all were taken."
+                "Batches: {BATCH_SIZE} observations of the reader's session, 20 ms apart, the last one \
+                 at the current time. A batch counts only if all of them were accepted."
             ),
-            "The empty handler: axum, in a process of its own, over the same connections by the \
-             same generator."
+            "Empty handler: an axum server in its own process, called by the same generator over \
+             as many connections."
                 .to_owned(),
         ],
-        has_failed: kinds.iter().any(|kind| kind.failure.is_some()),
+        has_failed: parts.iter().any(|one| one.failure.is_some()),
     }
 }

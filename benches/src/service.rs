@@ -1,15 +1,15 @@
-//! The service under load: a process of its own, with every role, token
-//! checks and all defaults, in a database, a stream and a Redis database of its
-//! own.
+//! The measured service: a separate process with every role, token checks and
+//! default settings. It has its own database, stream and Redis database.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use eventlog::{Subjects, read};
-use server::connect;
 use dev_servers::Servers;
+use eventlog::read;
+use messaging::Subjects;
+use server::connect;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tests::app;
 use tests::process::{self, Process};
@@ -19,54 +19,50 @@ use crate::Part;
 use crate::generator::Load;
 use crate::usage::{self, Usage};
 
-/// How long the projections may take to catch up before the run is void.
+/// Longest time until the projections have caught up. After that, the run fails.
 const CATCH_UP: Duration = Duration::from_mins(1);
 
-/// Lines of the log that a failure shows.
-const TAIL: usize = 10;
+/// Lines of the service's log that are printed after a failure.
+const LOG_LINES: usize = 10;
 
 /// The running service.
-pub struct Running<'a> {
-    /// Where it listens.
+pub struct RunningService<'a> {
     pub http: SocketAddr,
-    /// Its database, the read tables too.
+    /// Finds the read tables by name.
     pub pool: PgPool,
-    /// Where its data are.
     pub env: TestEnv,
     servers: &'a Servers,
     process: Process,
 }
 
-/// A load, and what was seen beside it.
+/// A load, and what it cost the service.
 #[derive(Clone)]
 pub struct Measured {
-    /// The load.
     pub load: Load,
-    /// CPU time meanwhile.
+    /// CPU time of the processes during the load.
     pub used: Usage,
-    /// How long the projections took to catch up after the last request.
+    /// Time from the last response until the projections had caught up.
     pub caught_up: Duration,
-    /// Peak resident memory of the service so far, in bytes.
+    /// Peak resident memory of the service since its start, in bytes.
     pub resident: u64,
 }
 
-/// How many events a load makes.
+/// The number of events that a load must append.
 #[derive(Clone, Copy)]
-pub enum Events {
-    /// Exactly so many for each good answer.
-    Each(usize),
-    /// One for each good answer, or more: what was answered too late is written
-    /// all the same.
+pub enum EventCount {
+    /// Exactly this many events per successful response.
+    PerCommand(usize),
+    /// At least one event per successful response. A command whose response comes too
+    /// late appends events as well.
     AtLeast,
 }
 
-/// Where the data of one part of the run are: a database, and places on the
-/// other servers.
+/// The database, stream prefix and Redis database of one part of the run.
 fn env_of(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
     let (server, _) = servers
         .database_url()
         .rsplit_once('/')
-        .context("an address names its database")?;
+        .context("the database URL contains no database")?;
     let redis = servers.redis_url().trim_end_matches("/0");
     Ok(TestEnv {
         database_url: format!("{server}/{}", part.name()),
@@ -76,8 +72,8 @@ fn env_of(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
     })
 }
 
-/// Makes the environment of a part, its database migrated.
-pub async fn env(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
+/// Creates the environment of a part, with a migrated database.
+pub async fn create_env(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
     let env = env_of(servers, part)?;
     let mut admin = PgConnection::connect(servers.database_url()).await?;
     admin
@@ -88,13 +84,13 @@ pub async fn env(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
         .arg("migrate")
         .status()
         .await?;
-    ensure!(migrated.success(), "the database was not migrated");
+    ensure!(migrated.success(), "`reading-sessions migrate` failed");
     Ok(env)
 }
 
-/// Removes all that is in a part's environment: what comes next shall not share the
-/// machine with its upkeep. There may be nothing, after a failure.
-pub async fn clear(servers: &Servers, part: Part) -> anyhow::Result<()> {
+/// Deletes the data of a part, so that their maintenance (vacuum, for example) does not
+/// slow the next part. After a failure, some data may not exist.
+pub async fn delete_data(servers: &Servers, part: Part) -> anyhow::Result<()> {
     let env = env_of(servers, part)?;
     let mut admin = PgConnection::connect(servers.database_url()).await?;
     admin
@@ -112,11 +108,11 @@ pub async fn clear(servers: &Servers, part: Part) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl<'a> Running<'a> {
-    /// Starts it in a test environment.
+impl<'a> RunningService<'a> {
+    /// Starts the service in an existing environment.
     pub async fn start(servers: &'a Servers, env: TestEnv) -> anyhow::Result<Self> {
         let executable = crate::executable()?;
-        let process = Process::start_with_defaults(&executable, &env, &log(servers)?).await;
+        let process = Process::start_with_defaults(&executable, &env, &log_path(servers)?).await;
         Ok(Self {
             http: process.http,
             pool: app::pool(&env).await,
@@ -126,17 +122,17 @@ impl<'a> Running<'a> {
         })
     }
 
-    /// Starts it in a new environment.
+    /// Starts the service in a new environment.
     pub async fn new(servers: &'a Servers, part: Part) -> anyhow::Result<Self> {
-        Self::start(servers, env(servers, part).await?).await
+        Self::start(servers, create_env(servers, part).await?).await
     }
 
-    /// From its start until it said that it is ready.
+    /// Time from the start of the process until `/readyz` succeeded.
     pub fn ready_after(&self) -> Duration {
         self.process.ready_after
     }
 
-    /// Stops it in order; its data stay.
+    /// Stops the service gracefully and keeps its data.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.pool.close().await;
         let ended = self.process.terminate().await;
@@ -144,43 +140,43 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Runs a load and checks what became of it: whatever was acknowledged is in
-    /// the log, in the stream and in the projections. A figure without that is
-    /// worth nothing.
+    /// Runs a load, then checks that all acknowledged commands are in the log, in the
+    /// stream and in the projections. Fails if they are not, because the figures would
+    /// be meaningless.
     pub async fn measure(
         &self,
-        events: Events,
+        events: EventCount,
         load: impl AsyncFnOnce() -> anyhow::Result<Load>,
     ) -> anyhow::Result<Measured> {
         let head = read::head(&self.pool).await?;
         let before = self.usage()?;
         let load = load().await?;
         let used = self.usage()?.since(&before);
-        let caught_up = self.caught_up(CATCH_UP).await?;
+        let caught_up = self.wait_for_projections(CATCH_UP).await?;
         let written = self.written_after(head).await?;
         match events {
-            Events::Each(each) => {
+            EventCount::PerCommand(count) => {
                 ensure!(
                     load.errors() == 0,
-                    "of {} requests {} were refused, {} failed, and {} were not sent",
+                    "of {} requests, {} were rejected, {} failed and {} were not sent",
                     load.offered,
-                    load.refused,
+                    load.rejected,
                     load.failed,
                     load.unsent
                 );
                 ensure!(
-                    written == load.good * each,
-                    "{written} events of {} commands that were acknowledged",
-                    load.good
+                    written == load.successful * count,
+                    "{written} events after {} acknowledged commands",
+                    load.successful
                 );
             }
-            Events::AtLeast => ensure!(
-                written >= load.good,
-                "{written} events of {} updates that were acknowledged",
-                load.good
+            EventCount::AtLeast => ensure!(
+                written >= load.successful,
+                "{written} events after {} acknowledged updates",
+                load.successful
             ),
         }
-        self.everywhere().await?;
+        self.check_stream_and_history().await?;
         Ok(Measured {
             load,
             used,
@@ -189,32 +185,32 @@ impl<'a> Running<'a> {
         })
     }
 
-    /// How many events stand in the log after a position.
-    pub async fn written_after(&self, position: i64) -> anyhow::Result<usize> {
+    /// The number of events in the log after a global position.
+    pub async fn written_after(&self, global_position: i64) -> anyhow::Result<usize> {
         let written: i64 =
             sqlx::query_scalar("select count(*) from events where global_position > $1")
-                .bind(position)
+                .bind(global_position)
                 .fetch_one(&self.pool)
                 .await?;
         Ok(usize::try_from(written)?)
     }
 
-    /// Waits for the projections; returns how long they took.
-    pub async fn caught_up(&self, longest: Duration) -> anyhow::Result<Duration> {
+    /// Waits until the projections have caught up, and returns the time that took.
+    pub async fn wait_for_projections(&self, timeout: Duration) -> anyhow::Result<Duration> {
         let started = Instant::now();
         while let Err(behind) = app::caught_up(&self.pool, &self.env).await {
             ensure!(
-                started.elapsed() < longest,
-                "the projections are behind: {behind}"
+                started.elapsed() < timeout,
+                "the projections did not catch up within {timeout:?}: {behind}"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(started.elapsed())
     }
 
-    /// That the stream and the history hold as many events as the log. The
-    /// projections may have come to its end before the relay: they read the log.
-    pub async fn everywhere(&self) -> anyhow::Result<()> {
+    /// Checks that the stream and the history contain as many events as the log. Waits
+    /// for the relay, because the projections also read the log directly.
+    pub async fn check_stream_and_history(&self) -> anyhow::Result<()> {
         let events: i64 = sqlx::query_scalar("select count(*) from events")
             .fetch_one(&self.pool)
             .await?;
@@ -226,15 +222,15 @@ impl<'a> Running<'a> {
             versions == events,
             "the history has {versions} of {events} events"
         );
-        let wanted = u64::try_from(events)?;
+        let expected = u64::try_from(events)?;
         let started = Instant::now();
         loop {
             let published = self.published().await?;
-            if published == wanted {
+            if published == expected {
                 break;
             }
             ensure!(
-                published < wanted && started.elapsed() < CATCH_UP,
+                published < expected && started.elapsed() < CATCH_UP,
                 "the stream has {published} of {events} events"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -243,7 +239,7 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// How many events the stream holds.
+    /// The number of events in the stream.
     pub async fn published(&self) -> anyhow::Result<u64> {
         let jetstream = connect::jetstream(&app::settings(&self.env, &[]).nats).await?;
         let name = Subjects::new(&self.env.nats_prefix).stream().to_owned();
@@ -251,59 +247,59 @@ impl<'a> Running<'a> {
         Ok(stream.cached_info().state.messages)
     }
 
-    /// Reads of active sessions so far: all, and those that Redis answered.
+    /// Reads of active sessions since the start: all of them, and cache hits.
     pub async fn active_reads(&self) -> anyhow::Result<(u64, u64)> {
         let url = format!("http://{}/metrics", self.process.admin);
-        let answer = tests::reader::client().get(url).send().await?;
-        let metrics = app::Metrics::parse(answer.error_for_status()?.text().await?);
-        let of = |result: &str| {
+        let response = tests::reader::client().get(url).send().await?;
+        let metrics = app::Metrics::parse(response.error_for_status()?.text().await?);
+        let count = |result: &str| {
             let name = format!("reading_sessions_active_reads_total{{result=\"{result}\"}}");
             metrics.count(&name)
         };
         let others = ["stale", "miss", "redis_late", "redis_failed", "redis_away"];
-        let hits = of("hit");
-        Ok((hits + others.map(of).iter().sum::<u64>(), hits))
+        let hits = count("hit");
+        Ok((hits + others.map(count).iter().sum::<u64>(), hits))
     }
 
-    /// CPU time used so far, by process.
+    /// CPU time of each process since its start.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         let pid =
-            |name: &str, pid: Option<u32>| pid.with_context(|| format!("{name} does not run"));
-        let of = [
+            |name: &str, pid: Option<u32>| pid.with_context(|| format!("{name} is not running"));
+        let pids = [
             ("service", pid("the service", self.process.pid())?),
             ("Postgres", pid("Postgres", self.servers.postgres.pid())?),
             ("NATS", pid("NATS", self.servers.nats.pid())?),
             ("Redis", pid("Redis", self.servers.redis.pid())?),
         ];
-        let mut usage: std::collections::BTreeMap<_, _> = of
+        let mut usage: std::collections::BTreeMap<_, _> = pids
             .into_iter()
             .map(|(name, pid)| (name, usage::cpu(pid)))
             .collect();
-        // The parent of all the others.
+        // The generator is the parent of all other processes.
         usage.insert("generator", usage::own_cpu(std::process::id()));
         Ok(Usage(usage))
     }
 
-    /// The most memory that the service has had resident, in bytes.
+    /// Peak resident memory of the service, in bytes.
     pub fn resident(&self) -> anyhow::Result<u64> {
-        let pid = self.process.pid().context("the service does not run")?;
+        let pid = self.process.pid().context("the service is not running")?;
         Ok(usage::peak_resident(pid).unwrap_or(0))
     }
 }
 
-/// Where the log of the service goes.
-pub fn log(servers: &Servers) -> anyhow::Result<PathBuf> {
+/// The file for the log of the service.
+pub fn log_path(servers: &Servers) -> anyhow::Result<PathBuf> {
     let folder = servers.nats.folder().and_then(std::path::Path::parent);
-    let folder = folder.context("the servers have a folder")?;
+    let folder = folder.context("the servers have no data folder")?;
     Ok(folder.join("service.log"))
 }
 
-/// Shows the end of that log, after a failure.
-#[expect(clippy::print_stdout, reason = "whoever runs this wants to know")]
-pub fn tell_log(servers: &Servers) {
-    let log = log(servers).and_then(|log| Ok(std::fs::read_to_string(log)?));
+/// Prints the last lines of the service's log, after a failure.
+#[expect(clippy::print_stdout, reason = "the program prints its progress")]
+pub fn print_log_tail(servers: &Servers) {
+    let log = log_path(servers).and_then(|log| Ok(std::fs::read_to_string(log)?));
     let lines: Vec<&str> = log.iter().flat_map(|log| log.lines()).collect();
-    for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {
+    for line in lines.iter().skip(lines.len().saturating_sub(LOG_LINES)) {
         println!("        {line}");
     }
 }

@@ -1,27 +1,27 @@
-//! CPU time and memory of processes, as Linux accounts them in `/proc`
-//! (proc(5)). Elsewhere nothing is known, and the report says so.
+//! CPU time and memory of processes, from `/proc` on Linux (proc(5)). On other systems
+//! the figures are 0.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The kernel tells times in hundredths of a second on every architecture.
+/// The unit of times in `/proc`: hundredths of a second on every architecture.
 const TICK_MS: u64 = 10;
 
-/// How often processes are looked at until none begins or ends meanwhile: those of
-/// a reference that has just ended are gone by then.
-const LOOKS: u32 = 50;
+/// Attempts to read all processes while none starts or ends. By then, the processes of a
+/// reference that has just ended are gone.
+const MAX_ATTEMPTS: u32 = 50;
 
-/// CPU time by process, with that of its children.
+/// CPU time of each process, including its children.
 #[derive(Clone, Debug, Default)]
 pub struct Usage(pub BTreeMap<&'static str, Duration>);
 
 impl Usage {
-    /// That of the generator alone.
+    /// Usage of the generator alone.
     pub fn of_generator(used: Duration) -> Self {
         Self(BTreeMap::from([("generator", used)]))
     }
 
-    /// What was used since an earlier moment.
+    /// The usage since an earlier measurement.
     pub fn since(&self, before: &Self) -> Self {
         let used = self.0.iter().map(|(name, now)| {
             let before = before.0.get(name).copied().unwrap_or_default();
@@ -30,7 +30,7 @@ impl Usage {
         Self(used.collect())
     }
 
-    /// What a process used for each of so many, in microseconds.
+    /// CPU time of a process divided by `count`, in microseconds.
     pub fn micros_each(&self, name: &str, count: usize) -> f64 {
         let used = self.0.get(name).copied().unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
@@ -39,24 +39,24 @@ impl Usage {
     }
 }
 
-/// The CPU time of a process alone.
+/// CPU time of a process without its children.
 pub fn own_cpu(pid: u32) -> Duration {
     let ticks = stat(pid).map_or(0, |stat| stat.own_ticks);
     Duration::from_millis(ticks * TICK_MS)
 }
 
-/// The CPU time of a process and all below it, those that ended too.
+/// CPU time of a process and all its descendants, including ended ones.
 pub fn cpu(pid: u32) -> Duration {
-    // What ends while it is looked at would be counted for neither itself nor its
-    // parent.
+    // A process that ends during the measurement could be missing both as itself and in
+    // its parent's sum.
     let mut before = processes();
     let mut all: Vec<Stat>;
-    let mut looks = 0;
+    let mut attempts = 0;
     loop {
         all = before.iter().copied().filter_map(stat).collect();
         let after = processes();
-        looks += 1;
-        if after == before || looks == LOOKS {
+        attempts += 1;
+        if after == before || attempts == MAX_ATTEMPTS {
             break;
         }
         before = after;
@@ -76,7 +76,7 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_millis(ticks * TICK_MS)
 }
 
-/// All there are, ascending.
+/// The ids of all processes, ascending.
 fn processes() -> Vec<u32> {
     let mut all: Vec<u32> = std::fs::read_dir("/proc")
         .into_iter()
@@ -90,17 +90,17 @@ fn processes() -> Vec<u32> {
 struct Stat {
     pid: u32,
     parent: u32,
-    /// Of the process, and with those of its children that have ended.
     own_ticks: u64,
+    /// Includes children that have ended.
     ticks: u64,
 }
 
 fn stat(pid: u32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything; the fields begin behind its parenthesis.
+    // The name may contain any character. The fields start after its parenthesis.
     let (_, fields) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
-    // utime, stime, and those of children that have ended.
+    // utime, stime, cutime, cstime.
     let ticks: Vec<u64> = fields
         .get(11..15)?
         .iter()
@@ -114,7 +114,7 @@ fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
-/// The most memory that a process has had resident, in bytes.
+/// Peak resident memory of a process, in bytes.
 pub fn peak_resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status

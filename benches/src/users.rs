@@ -1,6 +1,6 @@
-//! The users of the original's load test, as goose users: three in four read,
-//! one in four asks for the active session in bursts. They run in a process of
-//! their own, which tells what they met on its standard output.
+//! The users of the original's load test, simulated with goose. Three in four users
+//! read, and one in four requests the active session in bursts. They run in a separate
+//! process, which prints all requests and their results as JSON.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,39 +18,36 @@ use serde_json::{Value, json};
 use tests::app::token;
 use uuid::Uuid;
 
-/// The original's think times: of a reader between two requests, and of a burst
-/// user between two bursts.
-const READING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
-const RESTING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+/// Pause of a reading user between two requests, as in the original: shortest, longest.
+const REQUEST_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
-/// Requests of a burst.
-const BURST: usize = 5;
+/// Pause of a burst user between two bursts, as in the original.
+const BURST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
-/// Bursts until a burst user goes on as another reader: a reader may make 30
-/// calls a minute.
+/// Requests in a burst.
+const BURST_SIZE: usize = 5;
+
+/// Bursts until a burst user continues as another reader. The rate limit allows a reader
+/// 30 calls per minute.
 pub const BURSTS: usize = 5;
 
-/// How long the users take to come, one after the other.
-const COMING: Duration = Duration::from_secs(5);
+/// Time in which the users start, one after the other.
+const RAMP_UP: Duration = Duration::from_secs(5);
 
-/// What users met, by the kind of request.
+/// The output of the process that runs the users.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Met {
-    /// A request of each kind: how long it took, in microseconds, and its status;
-    /// 0 without an answer.
+pub struct UserOutput {
+    /// Kind, latency in microseconds, and status of each request. The status is 0 if there
+    /// was no response.
     pub requests: Vec<(Kind, u32, u16)>,
-    /// CPU time of the users' process, in microseconds.
+    /// CPU time of the process, in microseconds.
     pub cpu_us: u64,
 }
 
-/// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// A session is started.
     Start,
-    /// It moves on.
     Update,
-    /// It ends.
     End,
     /// The first page of the history.
     History,
@@ -59,7 +56,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether it writes.
+    /// Whether the request appends events.
     pub const fn is_command(self) -> bool {
         matches!(self, Self::Start | Self::Update | Self::End)
     }
@@ -67,9 +64,9 @@ impl Kind {
 
 type Record = Arc<Mutex<Vec<(Kind, u32, u16)>>>;
 
-/// A user's app.
+/// The state of a user's app.
 #[derive(Clone)]
-struct App {
+struct UserApp {
     token: String,
     session: Option<Uuid>,
     position: u32,
@@ -77,7 +74,7 @@ struct App {
     record: Record,
 }
 
-impl App {
+impl UserApp {
     fn new(record: Record) -> Self {
         Self {
             token: token(Uuid::new_v4()),
@@ -89,61 +86,61 @@ impl App {
     }
 }
 
-/// Runs the users; prints what they met.
-#[expect(clippy::print_stdout, reason = "its parent reads what they met")]
+/// Runs the users and prints their requests.
+#[expect(clippy::print_stdout, reason = "the parent process reads the output")]
 pub async fn run(address: SocketAddr, users: usize, length: Duration) -> anyhow::Result<()> {
     let record = Record::default();
     let mut configuration = GooseConfiguration::default();
     configuration.host = Some(format!("http://{address}"));
     configuration.users = Some(users);
-    configuration.increase_time = Some(format!("{}s", COMING.as_secs()));
+    configuration.increase_time = Some(format!("{}s", RAMP_UP.as_secs()));
     configuration.run_time = Some(format!("{}s", length.as_secs()));
     configuration.quiet = 3;
     configuration.no_metrics = true;
     configuration.no_print_metrics = true;
     configuration.no_telnet = true;
     configuration.no_websocket = true;
-    // Weights that two scenarios share: three readers for each burst user.
+    // Three reading users for each burst user.
     let reading = Scenario::new("ReadingSessionUser")
         .set_weight(3)?
-        .set_wait_time(READING.0, READING.1)?
-        .register_transaction(arrive(&record))
-        .register_transaction(transaction!(something));
+        .set_wait_time(REQUEST_PAUSE.0, REQUEST_PAUSE.1)?
+        .register_transaction(create_app(&record))
+        .register_transaction(transaction!(random_request));
     let bursting = Scenario::new("BurstUser")
         .set_weight(1)?
-        .set_wait_time(RESTING.0, RESTING.1)?
-        .register_transaction(arrive(&record))
+        .set_wait_time(BURST_PAUSE.0, BURST_PAUSE.1)?
+        .register_transaction(create_app(&record))
         .register_transaction(transaction!(burst));
     let attack = GooseAttack::initialize_with_config(configuration)?
         .set_scheduler(GooseScheduler::Random)
         .register_scenario(reading)
         .register_scenario(bursting);
     Box::pin(attack.execute()).await?;
-    let met = Met {
+    let output = UserOutput {
         requests: std::mem::take(&mut *record.lock().unwrap_or_else(PoisonError::into_inner)),
         cpu_us: u64::try_from(crate::usage::own_cpu(std::process::id()).as_micros())?,
     };
-    println!("{}", serde_json::to_string(&met)?);
+    println!("{}", serde_json::to_string(&output)?);
     Ok(())
 }
 
-/// Gives a user an app, before the first request.
-fn arrive(record: &Record) -> Transaction {
+/// Creates the app of a user before the first request.
+fn create_app(record: &Record) -> Transaction {
     let record = Arc::clone(record);
-    let arrive = move |user: &mut GooseUser| {
-        user.set_session_data(App::new(Arc::clone(&record)));
+    let create = move |user: &mut GooseUser| {
+        user.set_session_data(UserApp::new(Arc::clone(&record)));
         Ok(())
     };
     Transaction::new(Arc::new(move |user| {
-        let arrived = arrive(user);
-        Box::pin(async move { arrived })
+        let created = create(user);
+        Box::pin(async move { created })
     }))
     .set_on_start()
 }
 
-/// One of four, by the weights of the original. Goose would have all users do
-/// the same in the same order; there each user chooses each time.
-async fn something(user: &mut GooseUser) -> TransactionResult {
+/// Sends one of four requests with the weights of the original. In goose, all users
+/// would repeat the same order; in the original, each user chooses each time.
+async fn random_request(user: &mut GooseUser) -> TransactionResult {
     match Uuid::new_v4().as_u128() % 100 {
         0..30 => start(user).await,
         30..80 => update(user).await,
@@ -154,14 +151,14 @@ async fn something(user: &mut GooseUser) -> TransactionResult {
 
 async fn start(user: &mut GooseUser) -> TransactionResult {
     let body = json!({ "book_id": Uuid::new_v4(), "device_type": "mobile" });
-    let answer = call(user, Kind::Start, GooseMethod::Post, "start", Some(body)).await?;
+    let session = call(user, Kind::Start, GooseMethod::Post, "start", Some(body)).await?;
     let app = app(user)?;
-    app.session = answer["id"].as_str().and_then(|id| id.parse().ok());
+    app.session = session["id"].as_str().and_then(|id| id.parse().ok());
     app.position = 0;
     Ok(())
 }
 
-/// Who has no session open begins one, as an app would.
+/// Updates the session. A user without a session starts one, as an app would.
 async fn update(user: &mut GooseUser) -> TransactionResult {
     let Some(session) = app(user)?.session else {
         return start(user).await;
@@ -189,28 +186,28 @@ async fn history(user: &mut GooseUser) -> TransactionResult {
     Ok(())
 }
 
-/// Five requests in a row. Now and then another reader takes over, who starts a
-/// session and rests first.
+/// Sends the requests of one burst. After [`BURSTS`] bursts, the user continues as a new
+/// reader. The new reader starts a session before its first burst.
 async fn burst(user: &mut GooseUser) -> TransactionResult {
     let current = app(user)?;
     if current.session.is_none() || current.bursts == BURSTS {
-        let next = App::new(Arc::clone(&current.record));
+        let next = UserApp::new(Arc::clone(&current.record));
         *current = next;
         return start(user).await;
     }
     current.bursts += 1;
-    for _ in 0..BURST {
+    for _ in 0..BURST_SIZE {
         call(user, Kind::Active, GooseMethod::Get, "active", None).await?;
     }
     Ok(())
 }
 
-fn app(user: &mut GooseUser) -> Result<&mut App, Box<TransactionError>> {
-    let app = user.get_session_data_mut::<App>();
-    app.ok_or_else(|| Box::new("a user has no app".into()))
+fn app(user: &mut GooseUser) -> Result<&mut UserApp, Box<TransactionError>> {
+    let app = user.get_session_data_mut::<UserApp>();
+    app.ok_or_else(|| Box::new("the user has no app".into()))
 }
 
-/// Makes a call, takes note of it, and returns the body.
+/// Sends a request, records it, and returns the body of the response.
 async fn call(
     user: &mut GooseUser,
     kind: Kind,
@@ -219,7 +216,7 @@ async fn call(
     body: Option<Value>,
 ) -> Result<Value, Box<TransactionError>> {
     let path = format!("/api/v1/reading-sessions/{path}");
-    let App { token, record, .. } = app(user)?.clone();
+    let UserApp { token, record, .. } = app(user)?.clone();
     let mut request = user.get_request_builder(&method, &path)?.bearer_auth(token);
     if let Some(body) = body {
         request = request.json(&body);
@@ -246,9 +243,12 @@ async fn call(
     Ok(body)
 }
 
-/// What a process said that ran users.
-pub fn read(said: &[u8]) -> anyhow::Result<Met> {
-    let text = std::str::from_utf8(said)?;
-    let line = text.lines().next_back().context("the users said nothing")?;
-    serde_json::from_str(line).context("the users said something else")
+/// Parses the output of the process that ran the users.
+pub fn parse(output: &[u8]) -> anyhow::Result<UserOutput> {
+    let text = std::str::from_utf8(output)?;
+    let line = text
+        .lines()
+        .next_back()
+        .context("the users printed nothing")?;
+    serde_json::from_str(line).context("the output of the users is invalid")
 }

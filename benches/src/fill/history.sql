@@ -1,5 +1,5 @@
--- $2 sessions of the reader $1, all ended: one every five minutes, the last one
--- five minutes ago. Ids begin with the time of the start, as the service's do.
+-- Writes $2 ended sessions of the reader $1. They start five minutes apart, the last one
+-- five minutes ago. As in the service, ids begin with the time of the start.
 insert into events (
     aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
 )

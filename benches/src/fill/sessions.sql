@@ -1,5 +1,5 @@
--- Sessions of $2 events each, $3 of them, named by $1: their ids and readers
--- come from a hash. Positions go through the book again and again.
+-- Writes $3 sessions with $2 events each. Ids and readers are hashes of the name $1.
+-- Positions repeatedly run through the book.
 insert into events (
     aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
 )

@@ -1,6 +1,6 @@
-//! A closed loop: each connection has one request in flight, and sends the next
-//! when it is answered. Finds what a service can do at most; says little of
-//! latency, which is as long as the queue that it makes itself.
+//! A closed loop: each connection sends its next request when it has received the response
+//! to the previous one. It finds the capacity of a service. Its latencies mean little,
+//! because they grow with the number of connections.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use anyhow::Context;
 use mio::{Events, Poll, Token};
 
 use super::connection::Connection;
-use super::{Load, PATIENCE, Script, Verdict, judge};
+use super::{Load, Outcome, RESPONSE_TIMEOUT, Script, classify};
 
-/// The longest wait for anything; bounds how late the end is noticed.
-const LOOK: Duration = Duration::from_millis(50);
+/// Longest wait of a poll. It limits the delay after the end of the run.
+const MAX_POLL: Duration = Duration::from_millis(50);
 
-/// Runs scripts, each in a thread of its own with so many connections, until
-/// they have no more to ask or the time is over.
+/// Runs each script in its own thread, with `connections` connections each. Ends when the
+/// scripts end or `length` has passed.
 pub fn run<S: Script>(
     address: SocketAddr,
     scripts: &mut [S],
@@ -31,7 +31,7 @@ pub fn run<S: Script>(
             let mut load = Load::default();
             for thread in threads {
                 let part = thread.join();
-                load.merge(part.ok().context("a generator panicked")??);
+                load.merge(part.ok().context("a generator thread panicked")??);
             }
             load.sort();
             Ok(load)
@@ -39,7 +39,7 @@ pub fn run<S: Script>(
     })
 }
 
-/// A connection and when its request was sent; none is in flight when none was.
+/// A connection, and the send time of the request in flight, if any.
 struct Lane {
     connection: Connection,
     sent: Option<Instant>,
@@ -63,42 +63,42 @@ fn one(
     let mut load = Load::default();
     let mut in_flight = 0;
     let started = Instant::now();
-    let until = started + length;
+    let end = started + length;
     for (n, lane) in lanes.iter_mut().enumerate() {
-        in_flight += usize::from(ask(script, n, lane, &mut load)?);
+        in_flight += usize::from(send_next(script, n, lane, &mut load)?);
     }
-    while in_flight > 0 && Instant::now() < until + PATIENCE {
-        poll.poll(&mut events, Some(LOOK))?;
+    while in_flight > 0 && Instant::now() < end + RESPONSE_TIMEOUT {
+        poll.poll(&mut events, Some(MAX_POLL))?;
         for event in &events {
             let Token(n) = event.token();
             let lane = &mut lanes[n];
             let Some(sent) = lane.sent else {
                 continue;
             };
-            let verdict = match lane.connection.receive() {
+            let outcome = match lane.connection.receive() {
                 Ok(None) => continue,
-                Ok(Some(answer)) => judge(script, &answer),
+                Ok(Some(response)) => classify(script, &response),
                 Err(_) => {
                     lane.connection = Connection::open(address, poll.registry(), Token(n))?;
-                    Verdict::Failed
+                    Outcome::Failed
                 }
             };
             let now = Instant::now();
-            load.take(now - sent, verdict);
+            load.record(now - sent, outcome);
             lane.sent = None;
             in_flight -= 1;
-            if now < until {
-                in_flight += usize::from(ask(script, n, lane, &mut load)?);
+            if now < end {
+                in_flight += usize::from(send_next(script, n, lane, &mut load)?);
             }
         }
     }
     load.failed += in_flight;
-    load.took = started.elapsed();
+    load.elapsed = started.elapsed();
     Ok(load)
 }
 
-/// Sends a lane's next request; whether it had one.
-fn ask(
+/// Sends the next request of a lane. Returns whether there was one.
+fn send_next(
     script: &mut impl Script,
     n: usize,
     lane: &mut Lane,

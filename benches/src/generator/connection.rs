@@ -1,5 +1,5 @@
-//! A kept-alive HTTP/1.1 connection with one request in flight, for a thread
-//! that polls many of them.
+//! A keep-alive HTTP/1.1 connection with one request in flight, for a thread that polls
+//! many connections.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -9,18 +9,15 @@ use memchr::memmem;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-/// Room for an answer; grows for larger ones.
-const ROOM: usize = 4 * 1024;
+/// Initial size of the response buffer, which grows for larger responses.
+const INITIAL_BUFFER: usize = 4 * 1024;
 
-/// An answer, as far as it is looked at.
-pub struct Answer<'a> {
-    /// Its status.
+/// The parsed parts of a response.
+pub struct Response<'a> {
     pub status: u16,
-    /// Its body.
     pub body: &'a [u8],
 }
 
-/// A connection.
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -28,30 +25,32 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, and is polled from now on.
+    /// Connects and registers the connection for polling.
     pub fn open(address: SocketAddr, registry: &Registry, token: Token) -> anyhow::Result<Self> {
-        let stream = std::net::TcpStream::connect(address).context("the service takes no calls")?;
+        let stream =
+            std::net::TcpStream::connect(address).context("connecting to the service failed")?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         registry.register(&mut stream, token, Interest::READABLE)?;
         Ok(Self {
             stream,
-            buffer: vec![0; ROOM],
+            buffer: vec![0; INITIAL_BUFFER],
             filled: 0,
         })
     }
 
-    /// Sends a request. It always has room: the one before was answered.
+    /// Sends a request. It fits into the socket's send buffer, because no other request is in
+    /// flight.
     pub fn send(&mut self, request: &[u8]) -> anyhow::Result<()> {
         self.filled = 0;
         let sent = self.stream.write(request)?;
-        ensure!(sent == request.len(), "a request did not go out whole");
+        ensure!(sent == request.len(), "the request was sent only in part");
         Ok(())
     }
 
-    /// The answer, if it is there whole.
-    pub fn receive(&mut self) -> anyhow::Result<Option<Answer<'_>>> {
+    /// Returns the response once it is complete.
+    pub fn receive(&mut self) -> anyhow::Result<Option<Response<'_>>> {
         let (status, body, end) = loop {
             if self.filled == self.buffer.len() {
                 self.buffer.resize(2 * self.filled, 0);
@@ -63,25 +62,26 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             }
-            if let Some(whole) = whole(&self.buffer[..self.filled])? {
-                break whole;
+            if let Some(complete) = parse(&self.buffer[..self.filled])? {
+                break complete;
             }
         };
-        Ok(Some(Answer {
+        Ok(Some(Response {
             status,
             body: &self.buffer[body..end],
         }))
     }
 }
 
-/// Status, beginning of the body and its end, when all of it is here.
-fn whole(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
+/// Returns the status, the start of the body and its end, if the response is complete.
+fn parse(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
     let Some(head) = memmem::find(bytes, b"\r\n\r\n") else {
         return Ok(None);
     };
     let body = head + 4;
     let name = b"\r\ncontent-length: ";
-    let length = memmem::find(&bytes[..head], name).context("an answer has no length")?;
+    let length =
+        memmem::find(&bytes[..head], name).context("the response has no content-length")?;
     let digits = bytes[length + name.len()..]
         .iter()
         .take_while(|byte| byte.is_ascii_digit());
@@ -89,7 +89,7 @@ fn whole(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
     if bytes.len() < body + length {
         return Ok(None);
     }
-    let status = bytes.get(9..12).context("an answer has no status")?;
+    let status = bytes.get(9..12).context("the response has no status")?;
     let status = std::str::from_utf8(status)?.parse()?;
     Ok(Some((status, body, body + length)))
 }

@@ -1,8 +1,6 @@
-//! An open loop: requests come at times that are fixed before, whether those
-//! before them are answered or not, as those of readers who do not know of each
-//! other. A latency is measured from the time at which a request was to be
-//! sent, so that a service that stands still does not keep the load from
-//! seeing it.
+//! An open loop: requests have planned send times, independent of earlier responses, like
+//! requests of independent readers. Latency counts from the planned time, so that a stall
+//! of the service appears in the latencies of all requests that were due meanwhile.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,27 +10,28 @@ use anyhow::Context;
 use mio::{Events, Poll, Token};
 
 use super::connection::Connection;
-use super::{Load, PATIENCE, Script, Verdict, judge};
+use super::{Load, Outcome, RESPONSE_TIMEOUT, Script, classify};
 
-/// The kernel's wait has whole milliseconds; what is left is slept in parts of
-/// this, between looks at the connections.
-const NAP: Duration = Duration::from_micros(100);
+/// Longest sleep between two polls. The kernel polls in whole milliseconds, so shorter
+/// waits are slept.
+const MAX_SLEEP: Duration = Duration::from_micros(100);
 
-/// Connections that are made at once, and the time to accept them: who outruns
-/// the backlog of a listener waits for a second.
-const TOGETHER: usize = 32;
-const ACCEPTED: Duration = Duration::from_millis(3);
+/// Connections that are opened without a pause.
+const CONNECT_BATCH: usize = 32;
 
-/// When requests come.
+/// Pause after each batch of connections. A connection that exceeds the backlog of the
+/// listener is delayed by a second.
+const CONNECT_PAUSE: Duration = Duration::from_millis(3);
+
+/// The planned send times of requests.
 #[derive(Clone, Copy)]
 pub struct Arrivals {
-    /// How many.
     pub count: u32,
-    /// Within what time, evenly.
+    /// The time over which the requests are spread evenly.
     pub within: Duration,
-    /// How long one may wait for a free connection; then it is not sent, as by an
-    /// app that cannot connect.
-    pub patience: Duration,
+    /// Longest wait of a request for a free connection. After that, it is not sent, like a
+    /// request of an app that cannot connect.
+    pub max_wait: Duration,
 }
 
 impl Arrivals {
@@ -41,7 +40,7 @@ impl Arrivals {
     }
 }
 
-/// Runs a script over so many connections, in one thread.
+/// Runs a script over `connections` connections in one thread.
 pub fn run<S: Script>(
     address: SocketAddr,
     script: &mut S,
@@ -65,7 +64,7 @@ struct Open<'a, S> {
     load: Load,
 }
 
-/// A connection, and when its request was to be sent.
+/// A connection, and the planned send time of the request in flight, if any.
 struct Lane {
     connection: Connection,
     due: Option<Instant>,
@@ -76,8 +75,8 @@ impl<'a, S: Script> Open<'a, S> {
         let poll = Poll::new()?;
         let mut lanes = Vec::with_capacity(connections);
         for n in 0..connections {
-            if n % TOGETHER == TOGETHER - 1 {
-                std::thread::sleep(ACCEPTED);
+            if n % CONNECT_BATCH == CONNECT_BATCH - 1 {
+                std::thread::sleep(CONNECT_PAUSE);
             }
             lanes.push(Lane {
                 connection: Connection::open(address, poll.registry(), Token(n))?,
@@ -97,19 +96,19 @@ impl<'a, S: Script> Open<'a, S> {
     fn run(&mut self, arrivals: Arrivals) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(self.lanes.len());
         let started = Instant::now();
-        let last = started + arrivals.within + PATIENCE;
+        let last = started + arrivals.within + RESPONSE_TIMEOUT;
         let mut waiting = VecDeque::new();
-        let mut come = 0;
+        let mut due = 0;
         loop {
             let now = Instant::now();
-            while come < arrivals.count && started + arrivals.at(come) <= now {
-                waiting.push_back(started + arrivals.at(come));
-                come += 1;
+            while due < arrivals.count && started + arrivals.at(due) <= now {
+                waiting.push_back(started + arrivals.at(due));
+                due += 1;
             }
-            self.send(&mut waiting, arrivals.patience)?;
+            self.send(&mut waiting, arrivals.max_wait)?;
             let in_flight = self.lanes.len() - self.free.len();
-            let all_come = come == arrivals.count;
-            if all_come && waiting.is_empty() && in_flight == 0 {
+            let all_due = due == arrivals.count;
+            if all_due && waiting.is_empty() && in_flight == 0 {
                 break;
             }
             if now > last {
@@ -117,23 +116,24 @@ impl<'a, S: Script> Open<'a, S> {
                 self.load.unsent += waiting.len();
                 break;
             }
-            // An arrival that waits needs a connection, not time.
-            let next = if all_come {
+            // Waiting requests need a free connection, so only new ones set the time.
+            let next = if all_due {
                 now + Duration::from_millis(50)
             } else {
-                started + arrivals.at(come)
+                started + arrivals.at(due)
             };
             self.wait(&mut events, next)?;
         }
         self.load.offered = arrivals.count as usize;
-        self.load.took = started.elapsed();
+        self.load.elapsed = started.elapsed();
         Ok(())
     }
 
-    /// Sends what has come, as far as there are connections.
-    fn send(&mut self, waiting: &mut VecDeque<Instant>, patience: Duration) -> anyhow::Result<()> {
+    /// Sends waiting requests over free connections. Drops requests that have waited too
+    /// long.
+    fn send(&mut self, waiting: &mut VecDeque<Instant>, max_wait: Duration) -> anyhow::Result<()> {
         while let Some(due) = waiting.front().copied() {
-            if due.elapsed() > patience {
+            if due.elapsed() > max_wait {
                 waiting.pop_front();
                 self.load.unsent += 1;
                 continue;
@@ -142,46 +142,50 @@ impl<'a, S: Script> Open<'a, S> {
                 break;
             };
             waiting.pop_front();
-            let request = self.script.next(0).context("an open loop has no end")?;
+            let request = self
+                .script
+                .next(0)
+                .context("the script of an open loop has ended")?;
             let lane = &mut self.lanes[n];
             lane.due = Some(due);
             if lane.connection.send(request).is_err() {
-                self.answered(n, Verdict::Failed);
+                self.finish(n, Outcome::Failed);
                 self.reconnect(n)?;
             }
         }
         Ok(())
     }
 
-    /// Takes answers until the next request is due, or some were taken.
+    /// Waits until the next request is due or responses have arrived, and records those.
     fn wait(&mut self, events: &mut Events, next: Instant) -> anyhow::Result<()> {
         let rest = next.saturating_duration_since(Instant::now());
         let whole = Duration::from_millis(u64::try_from(rest.as_millis())?);
         self.poll.poll(events, Some(whole))?;
         if events.is_empty() && whole.is_zero() && !rest.is_zero() {
-            std::thread::sleep(rest.min(NAP));
+            std::thread::sleep(rest.min(MAX_SLEEP));
         }
         for event in &*events {
             let Token(n) = event.token();
             if self.lanes[n].due.is_none() {
                 continue;
             }
-            let verdict = match self.lanes[n].connection.receive() {
+            let outcome = match self.lanes[n].connection.receive() {
                 Ok(None) => continue,
-                Ok(Some(answer)) => judge(&*self.script, &answer),
+                Ok(Some(response)) => classify(&*self.script, &response),
                 Err(_) => {
                     self.reconnect(n)?;
-                    Verdict::Failed
+                    Outcome::Failed
                 }
             };
-            self.answered(n, verdict);
+            self.finish(n, outcome);
         }
         Ok(())
     }
 
-    fn answered(&mut self, n: usize, verdict: Verdict) {
+    /// Records the outcome of a request and frees its connection.
+    fn finish(&mut self, n: usize, outcome: Outcome) {
         if let Some(due) = self.lanes[n].due.take() {
-            self.load.take(due.elapsed(), verdict);
+            self.load.record(due.elapsed(), outcome);
             self.free.push_back(n);
         }
     }

@@ -1,5 +1,5 @@
-//! Readers with an active session each. They take turns, so that each is asked
-//! for as rarely as can be: the rate limiter is on.
+//! Readers with one active session each. They take turns, so that each reader sends as few
+//! requests as possible and stays below the rate limits.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,123 +11,119 @@ use uuid::Uuid;
 use super::scripts::Starts;
 use super::{Load, closed};
 
-/// Threads of a generator in a closed loop. One would do for the service; an
-/// empty handler needs the second to be the slower one.
+/// Generator threads in a closed loop. One is enough to saturate the service. The empty
+/// handler needs two, or the generator would be the bottleneck.
 pub const THREADS: usize = 2;
 
-/// The longest that the starts of all sessions may take.
-const STARTS: Duration = Duration::from_mins(2);
+/// Longest time in which all sessions must start.
+const START_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Readers, spread over the threads of the generator.
-pub struct Crowd {
-    /// Those of each thread.
-    pub shares: Vec<Share>,
+/// Readers, divided among the generator threads.
+pub struct ReaderPool {
+    /// The readers of each thread.
+    pub shares: Vec<ThreadShare>,
     lanes: usize,
 }
 
-/// A reader, as their requests need them.
-pub struct Member {
-    /// Who.
-    pub reader: Uuid,
-    /// The active session, as it is written.
+/// A reader, in the form that requests need.
+pub struct PooledReader {
+    pub id: Uuid,
+    /// The id of the active session.
     pub session: String,
-    /// The header.
+    /// The whole header line.
     pub authorization: String,
 }
 
-impl Member {
-    /// A reader and their session, which need not have begun.
-    pub fn of(reader: Uuid, session: Uuid) -> Self {
+impl PooledReader {
+    /// A reader with a session, which need not have started.
+    pub fn new(id: Uuid, session: Uuid) -> Self {
         Self {
-            reader,
+            id,
             session: session.to_string(),
-            authorization: format!("authorization: Bearer {}\r\n", token(reader)),
+            authorization: format!("authorization: Bearer {}\r\n", token(id)),
         }
     }
 }
 
-/// The readers of a thread, and whose turn it is in each of its lanes.
-pub struct Share {
-    members: Vec<Member>,
+/// The readers of a thread, and the number of turns that each of its lanes has had.
+pub struct ThreadShare {
+    readers: Vec<PooledReader>,
     turns: Vec<usize>,
 }
 
-impl Share {
-    /// The reader whose turn it is, and how many turns the lane has had.
-    pub fn next(&mut self, lane: usize) -> (&Member, usize) {
-        let (lanes, own) = (self.lanes(), self.of_lane(lane));
+impl ThreadShare {
+    /// The next reader of a lane, and the number of turns that the lane has had before.
+    pub fn next(&mut self, lane: usize) -> (&PooledReader, usize) {
+        let (lanes, own) = (self.lanes(), self.readers_in_lane(lane));
         let turn = self.turns[lane];
         self.turns[lane] += 1;
-        (&self.members[lane + lanes * (turn % own)], turn)
+        (&self.readers[lane + lanes * (turn % own)], turn)
     }
 
-    /// How many lanes there are.
     pub fn lanes(&self) -> usize {
         self.turns.len()
     }
 
-    /// How many readers a lane has.
-    pub fn of_lane(&self, lane: usize) -> usize {
-        (self.members.len() - lane).div_ceil(self.turns.len())
+    pub fn readers_in_lane(&self, lane: usize) -> usize {
+        (self.readers.len() - lane).div_ceil(self.turns.len())
     }
 }
 
-impl Crowd {
-    /// Readers, as they take turns over so many connections.
-    pub fn of(members: Vec<Member>, connections: usize) -> anyhow::Result<Self> {
+impl ReaderPool {
+    /// Divides readers among the threads and connections.
+    pub fn new(readers: Vec<PooledReader>, connections: usize) -> anyhow::Result<Self> {
         let lanes = connections / THREADS;
         ensure!(
-            lanes > 0 && members.len() >= connections,
+            lanes > 0 && readers.len() >= connections,
             "{} readers are too few for {connections} connections",
-            members.len()
+            readers.len()
         );
-        let mut shares: Vec<Share> = (0..THREADS)
-            .map(|_| Share {
-                members: Vec::with_capacity(members.len() / THREADS + 1),
+        let mut shares: Vec<ThreadShare> = (0..THREADS)
+            .map(|_| ThreadShare {
+                readers: Vec::with_capacity(readers.len() / THREADS + 1),
                 turns: vec![0; lanes],
             })
             .collect();
-        for (n, member) in members.into_iter().enumerate() {
-            shares[n % THREADS].members.push(member);
+        for (n, reader) in readers.into_iter().enumerate() {
+            shares[n % THREADS].readers.push(reader);
         }
         Ok(Self { shares, lanes })
     }
 
-    /// New readers, each of whom starts a session.
+    /// Creates readers and starts a session for each.
     pub fn start(address: SocketAddr, readers: usize, connections: usize) -> anyhow::Result<Self> {
-        let members = (0..readers).map(|_| Member::of(Uuid::new_v4(), Uuid::now_v7()));
-        let mut crowd = Self::of(members.collect(), connections)?;
-        let load = crowd.ask(address, STARTS, Starts::of)?;
+        let new = (0..readers).map(|_| PooledReader::new(Uuid::new_v4(), Uuid::now_v7()));
+        let mut pool = Self::new(new.collect(), connections)?;
+        let load = pool.run(address, START_TIMEOUT, Starts::new)?;
         ensure!(
-            load.good == readers,
-            "{} of {readers} sessions started",
-            load.good
+            load.successful == readers,
+            "{} of {readers} sessions have started",
+            load.successful
         );
-        Ok(crowd)
+        Ok(pool)
     }
 
-    /// Has all ask in turn, in a closed loop, for a while.
-    pub fn ask<'a, S: super::Script>(
+    /// Runs a closed loop in which all readers take turns.
+    pub fn run<'a, S: super::Script>(
         &'a mut self,
         address: SocketAddr,
         length: Duration,
-        script: impl Fn(&'a mut Share) -> S,
+        script: impl Fn(&'a mut ThreadShare) -> S,
     ) -> anyhow::Result<Load> {
         let mut scripts: Vec<S> = self.shares.iter_mut().map(script).collect();
         closed::run(address, &mut scripts, self.lanes, length)
     }
 
-    /// All readers, in one lane, for an open loop.
-    pub fn in_one_lane(self) -> Share {
-        let members = self.shares.into_iter().flat_map(|share| share.members);
-        Share {
-            members: members.collect(),
+    /// All readers in one lane, for an open loop.
+    pub fn into_single_lane(self) -> ThreadShare {
+        let readers = self.shares.into_iter().flat_map(|share| share.readers);
+        ThreadShare {
+            readers: readers.collect(),
             turns: vec![0],
         }
     }
 
-    /// All readers.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.shares.iter().flat_map(|share| &share.members)
+    pub fn readers(&self) -> impl Iterator<Item = &PooledReader> {
+        self.shares.iter().flat_map(|share| &share.readers)
     }
 }

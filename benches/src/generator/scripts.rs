@@ -1,29 +1,28 @@
-//! What readers' apps ask. Requests are written into a buffer that is kept.
+//! The requests of readers' apps. Scripts write them into reused buffers.
 
 use std::io::Write as _;
 
 use domain::Timestamp;
 use eventlog::clock;
 
-use super::crowd::{Member, Share};
-use super::{Answer, Script};
+use super::reader_pool::{PooledReader, ThreadShare};
+use super::{Response, Script};
 
-/// Observations in a batch, the most that the service takes.
-pub const BATCH: usize = 50;
+/// Observations in a batch: the maximum that the service accepts.
+pub const BATCH_SIZE: usize = 50;
 
-/// Milliseconds between the observations of a batch; the last one is now. So
-/// close that a batch does not reach back behind what came before it.
-const APART: usize = 20;
+/// Milliseconds between the observations of a batch. The last one is at the current time.
+/// The interval is short, so that a batch does not overlap with the previous one.
+const OBSERVATION_INTERVAL: usize = 20;
 
-/// Each reader starts a session, once.
+/// Starts one session for each reader.
 pub struct Starts<'a> {
-    share: &'a mut Share,
+    share: &'a mut ThreadShare,
     request: Vec<u8>,
 }
 
 impl<'a> Starts<'a> {
-    /// Of these readers.
-    pub fn of(share: &'a mut Share) -> Self {
+    pub fn new(share: &'a mut ThreadShare) -> Self {
         let request = Vec::new();
         Self { share, request }
     }
@@ -31,53 +30,53 @@ impl<'a> Starts<'a> {
 
 impl Script for Starts<'_> {
     fn next(&mut self, lane: usize) -> Option<&[u8]> {
-        let own = self.share.of_lane(lane);
-        let (member, turn) = self.share.next(lane);
+        let own = self.share.readers_in_lane(lane);
+        let (reader, turn) = self.share.next(lane);
         if turn >= own {
             return None;
         }
-        // A reader who reads one book: any will do.
+        // Each reader reads one book, with the reader's id as its id.
         let body = format!(
             "{{\"book_id\":\"{}\",\"session_id\":\"{}\",\"time_zone\":\"Europe/Berlin\"}}",
-            member.reader, member.session
+            reader.id, reader.session
         );
-        write(&mut self.request, "POST", member, "start", body.as_bytes());
+        write(&mut self.request, "POST", reader, "start", body.as_bytes());
         Some(&self.request)
     }
 }
 
-/// Each reader moves on, in turn.
+/// Sends an update of each reader in turn.
 pub struct Updates<'a> {
-    share: &'a mut Share,
+    share: &'a mut ThreadShare,
     request: Vec<u8>,
-    /// Updates of each lane that are left.
-    left: Vec<usize>,
+    /// Remaining updates of each lane.
+    remaining: Vec<usize>,
 }
 
 impl<'a> Updates<'a> {
-    /// Of these readers, without end.
-    pub fn of(share: &'a mut Share) -> Self {
-        Self::each(share, usize::MAX)
+    /// Updates without end.
+    pub fn new(share: &'a mut ThreadShare) -> Self {
+        Self::per_reader(share, usize::MAX)
     }
 
-    /// Of these readers, so often each.
-    pub fn each(share: &'a mut Share, times: usize) -> Self {
-        let left = (0..share.lanes())
-            .map(|lane| times.saturating_mul(share.of_lane(lane)))
+    /// `times` updates of each reader.
+    pub fn per_reader(share: &'a mut ThreadShare, times: usize) -> Self {
+        let remaining = (0..share.lanes())
+            .map(|lane| times.saturating_mul(share.readers_in_lane(lane)))
             .collect();
         Self {
             share,
             request: Vec::new(),
-            left,
+            remaining,
         }
     }
 }
 
 impl Script for Updates<'_> {
     fn next(&mut self, lane: usize) -> Option<&[u8]> {
-        self.left[lane] = self.left[lane].checked_sub(1)?;
-        let own = self.share.of_lane(lane);
-        let (member, turn) = self.share.next(lane);
+        self.remaining[lane] = self.remaining[lane].checked_sub(1)?;
+        let own = self.share.readers_in_lane(lane);
+        let (reader, turn) = self.share.next(lane);
         let tenths = turn / own % 900;
         self.request.clear();
         let _ = write!(
@@ -85,8 +84,8 @@ impl Script for Updates<'_> {
             "PUT /api/v1/reading-sessions/{}/update HTTP/1.1\r\nhost: localhost\r\n{}\
              content-type: application/json\r\ncontent-length: 25\r\n\r\n\
              {{\"current_position\":{}.{}}}",
-            member.session,
-            member.authorization,
+            reader.session,
+            reader.authorization,
             10 + tenths / 10,
             tenths % 10
         );
@@ -94,16 +93,15 @@ impl Script for Updates<'_> {
     }
 }
 
-/// Each reader's app, that was offline for a second, sends what it saw.
+/// Sends a batch of each reader in turn, like an app that was offline for a second.
 pub struct Batches<'a> {
-    share: &'a mut Share,
+    share: &'a mut ThreadShare,
     body: Vec<u8>,
     request: Vec<u8>,
 }
 
 impl<'a> Batches<'a> {
-    /// Of these readers.
-    pub fn of(share: &'a mut Share) -> Self {
+    pub fn new(share: &'a mut ThreadShare) -> Self {
         Self {
             share,
             body: Vec::new(),
@@ -114,27 +112,28 @@ impl<'a> Batches<'a> {
 
 impl Script for Batches<'_> {
     fn next(&mut self, lane: usize) -> Option<&[u8]> {
-        let (member, turn) = self.share.next(lane);
+        let (reader, turn) = self.share.next(lane);
         self.body.clear();
         self.body.extend(b"{\"updates\":[");
         let now = clock::now();
         let (this, before) = (second(now), second(now - chrono::TimeDelta::seconds(1)));
-        // Counted from the second before; the span is shorter than one.
+        // Milliseconds since the start of the previous second. The batch spans less than a
+        // second.
         let last = 1_000 + usize::try_from(now.timestamp_subsec_millis().min(999)).unwrap_or(0);
-        for n in 0..BATCH {
-            let at = last - APART * (BATCH - 1 - n);
+        for n in 0..BATCH_SIZE {
+            let at = last - OBSERVATION_INTERVAL * (BATCH_SIZE - 1 - n);
             let (second, millis) = if at >= 1_000 {
                 (&this, at - 1_000)
             } else {
                 (&before, at)
             };
             let comma = if n == 0 { "" } else { "," };
-            let tenths = (turn * BATCH + n) % 900;
+            let tenths = (turn * BATCH_SIZE + n) % 900;
             let _ = write!(
                 self.body,
                 "{comma}{{\"session_id\":\"{}\",\"current_position\":{}.{},\
                  \"occurred_at\":\"{second}.{millis:03}Z\"}}",
-                member.session,
+                reader.session,
                 10 + tenths / 10,
                 tenths % 10
             );
@@ -143,16 +142,16 @@ impl Script for Batches<'_> {
         write(
             &mut self.request,
             "POST",
-            member,
+            reader,
             "batch-update",
             &self.body,
         );
         Some(&self.request)
     }
 
-    fn is_good(&self, answer: &Answer<'_>) -> bool {
-        // All fifty, or none counts.
-        answer.body.starts_with(b"{\"success_count\":50,")
+    fn is_success(&self, response: &Response<'_>) -> bool {
+        // A batch counts only if all 50 observations were accepted.
+        response.body.starts_with(b"{\"success_count\":50,")
     }
 }
 
@@ -160,58 +159,57 @@ fn second(at: Timestamp) -> String {
     at.format("%Y-%m-%dT%H:%M:%S").to_string()
 }
 
-/// Each reader's app asks for the active session, in turn.
-pub struct Actives<'a> {
-    share: &'a mut Share,
+/// Requests the active session of each reader in turn.
+pub struct ActiveReads<'a> {
+    share: &'a mut ThreadShare,
     request: Vec<u8>,
 }
 
-impl<'a> Actives<'a> {
-    /// Of these readers.
-    pub fn of(share: &'a mut Share) -> Self {
+impl<'a> ActiveReads<'a> {
+    pub fn new(share: &'a mut ThreadShare) -> Self {
         let request = Vec::new();
         Self { share, request }
     }
 }
 
-impl Script for Actives<'_> {
+impl Script for ActiveReads<'_> {
     fn next(&mut self, lane: usize) -> Option<&[u8]> {
-        let (member, _) = self.share.next(lane);
-        get(&mut self.request, member, "active");
+        let (reader, _) = self.share.next(lane);
+        get(&mut self.request, reader, "active");
         Some(&self.request)
     }
 
-    fn is_good(&self, answer: &Answer<'_>) -> bool {
-        answer.body.starts_with(b"{")
+    fn is_success(&self, response: &Response<'_>) -> bool {
+        response.body.starts_with(b"{")
     }
 }
 
-/// The same request, over and over.
-pub struct Same(pub Vec<u8>);
+/// Repeats the same request.
+pub struct Repeat(pub Vec<u8>);
 
-impl Script for Same {
+impl Script for Repeat {
     fn next(&mut self, _lane: usize) -> Option<&[u8]> {
         Some(&self.0)
     }
 }
 
 /// Writes a request without a body.
-pub fn get(request: &mut Vec<u8>, member: &Member, path: &str) {
+pub fn get(request: &mut Vec<u8>, reader: &PooledReader, path: &str) {
     request.clear();
     let _ = write!(
         request,
         "GET /api/v1/reading-sessions/{path} HTTP/1.1\r\nhost: localhost\r\n{}\r\n",
-        member.authorization
+        reader.authorization
     );
 }
 
-fn write(request: &mut Vec<u8>, method: &str, member: &Member, path: &str, body: &[u8]) {
+fn write(request: &mut Vec<u8>, method: &str, reader: &PooledReader, path: &str, body: &[u8]) {
     request.clear();
     let _ = write!(
         request,
         "{method} /api/v1/reading-sessions/{path} HTTP/1.1\r\nhost: localhost\r\n{}\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        member.authorization,
+        reader.authorization,
         body.len()
     );
     request.extend(body);
