@@ -16,5 +16,5 @@ pub mod erasure;
 mod error;
 
 pub use error::CommandError;
-pub use result::{Active, BatchOutcome, BatchUpdate, Context, Done, EndedIdle, Outcome};
-pub use service::Sessions;
+pub use result::{Active, BatchOutcome, BatchUpdate, CommandContext, Committed, EndedIdle, CommandResult};
+pub use service::CommandService;

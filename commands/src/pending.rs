@@ -12,15 +12,15 @@ use domain::{
 
 use eventlog::active_claims::{self as claims, Idle};
 use eventlog::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::{idempotency, read};
 
 use crate::CommandError;
-use crate::repository::Versioned;
-use crate::result::{BatchOutcome, BatchUpdate, Context, EndedIdle, Outcome};
+use crate::repository::VersionedSession;
+use crate::result::{BatchOutcome, BatchUpdate, CommandContext, EndedIdle, CommandResult};
 use crate::service::{Inner, READ_DEADLINE};
 
-pub(crate) fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
+pub(crate) fn owned_by(versioned: &VersionedSession, reader_id: ReaderId) -> bool {
     versioned
         .session
         .started()
@@ -28,19 +28,19 @@ pub(crate) fn owned_by(versioned: &Versioned, reader_id: ReaderId) -> bool {
 }
 
 /// What a command would do, before it is committed.
-pub(crate) struct Draft {
+pub(crate) struct PendingCommand {
     inner: Arc<Inner>,
     reader_id: ReaderId,
     /// Whether to ask the log for what others wrote, after a conflict.
     newest: bool,
-    touched: BTreeMap<SessionId, Arc<Versioned>>,
+    touched: BTreeMap<SessionId, Arc<VersionedSession>>,
     events: Vec<(SessionId, i64, SessionEvent)>,
     claim: Option<ClaimChange>,
     /// Of a batch: what becomes of each update.
     results: Vec<Result<(i64, bool), SessionError>>,
 }
 
-impl Draft {
+impl PendingCommand {
     pub(crate) fn new(inner: Arc<Inner>, reader_id: ReaderId, newest: bool) -> Self {
         Self {
             inner,
@@ -54,7 +54,7 @@ impl Draft {
     }
 
     /// The session as this draft leaves it so far.
-    async fn session(&mut self, id: SessionId) -> Result<Arc<Versioned>, CommandError> {
+    async fn session(&mut self, id: SessionId) -> Result<Arc<VersionedSession>, CommandError> {
         if let Some(touched) = self.touched.get(&id) {
             return Ok(Arc::clone(touched));
         }
@@ -96,7 +96,7 @@ impl Draft {
     fn add_to_own(
         &mut self,
         id: SessionId,
-        before: &Versioned,
+        before: &VersionedSession,
         command: SessionCommand,
     ) -> Result<(), CommandError> {
         if !owned_by(before, self.reader_id) {
@@ -108,7 +108,7 @@ impl Draft {
     fn add(
         &mut self,
         id: SessionId,
-        before: &Versioned,
+        before: &VersionedSession,
         command: SessionCommand,
     ) -> Result<(), CommandError> {
         let events = before.session.decide(command, self.inner.rules)?;
@@ -187,7 +187,7 @@ impl Draft {
         self.add(id, &before, SessionCommand::End(end))
     }
 
-    /// What [`Draft::end_idle`] leads to.
+    /// What [`PendingCommand::end_idle`] leads to.
     pub(crate) fn ended_idle(&self, idle: Idle) -> Option<EndedIdle> {
         let session = self.touched.get(&idle.session_id)?.session.started()?;
         Some(EndedIdle {
@@ -224,8 +224,8 @@ impl Draft {
     }
 
     /// What a command on one session leads to.
-    pub(crate) fn outcome(&self, session_id: SessionId) -> Outcome {
-        Outcome {
+    pub(crate) fn outcome(&self, session_id: SessionId) -> CommandResult {
+        CommandResult {
             session_id,
             versioned: self.touched.get(&session_id).cloned().unwrap_or_default(),
             applied: self.applied(),
@@ -248,7 +248,7 @@ impl Draft {
     /// repeats.
     pub(crate) async fn commit(
         self,
-        context: &Context,
+        context: &CommandContext,
         answer: Option<KeyedAnswer>,
     ) -> Result<Option<i64>, CommandError> {
         let metadata = context.metadata();
@@ -277,7 +277,7 @@ impl Draft {
         };
         if repeats && let Some((id, known)) = self.touched.first_key_value() {
             if let Some(key) = &key
-                && within(READ_DEADLINE, repository.load_newest(*id))
+                && with_deadline(READ_DEADLINE, repository.load_newest(*id))
                     .await?
                     .session
                     .started()
@@ -285,11 +285,11 @@ impl Draft {
             {
                 // The answer was kept after its session was erased.
                 let forget = idempotency::forget(repository.pool(), self.reader_id, key);
-                within(READ_DEADLINE, forget).await?;
+                with_deadline(READ_DEADLINE, forget).await?;
                 return Err(CommandError::Conflict);
             }
             let position = read::position(repository.pool(), *id, known.sequence);
-            return Ok(Some(within(READ_DEADLINE, position).await?));
+            return Ok(Some(with_deadline(READ_DEADLINE, position).await?));
         }
         for (id, after) in self.touched {
             drop(repository.keep(id, after));

@@ -22,23 +22,23 @@ const MAX_OF_A_LOCK: usize = 128;
 const TURN: Duration = Duration::from_secs(5);
 
 /// The turns of all readers.
-pub struct Turns(Box<[Line]>);
+pub struct ReaderLocks(Box<[Stripe]>);
 
 /// The commands of some readers, one after the other.
-struct Line {
+struct Stripe {
     places: Semaphore,
     lock: Mutex<()>,
 }
 
 /// A command's turn; it is over when this is dropped.
-pub struct Turn<'a> {
+pub struct ReaderGuard<'a> {
     _lock: MutexGuard<'a, ()>,
     _place: SemaphorePermit<'a>,
 }
 
-impl Default for Turns {
+impl Default for ReaderLocks {
     fn default() -> Self {
-        let line = |_| Line {
+        let line = |_| Stripe {
             places: Semaphore::new(MAX_OF_A_LOCK),
             lock: Mutex::default(),
         };
@@ -46,12 +46,12 @@ impl Default for Turns {
     }
 }
 
-impl Turns {
+impl ReaderLocks {
     /// The turn of one of the reader's commands.
     ///
     /// # Errors
     /// [`CommandError::Overloaded`] when too many wait, or it takes too long.
-    pub async fn of(&self, reader_id: ReaderId) -> Result<Turn<'_>, CommandError> {
+    pub async fn of(&self, reader_id: ReaderId) -> Result<ReaderGuard<'_>, CommandError> {
         let line = self.line(reader_id);
         let place = line
             .places
@@ -60,13 +60,13 @@ impl Turns {
         let lock = tokio::time::timeout(TURN, line.lock.lock())
             .await
             .map_err(|_| CommandError::Overloaded)?;
-        Ok(Turn {
+        Ok(ReaderGuard {
             _lock: lock,
             _place: place,
         })
     }
 
-    fn line(&self, reader_id: ReaderId) -> &Line {
+    fn line(&self, reader_id: ReaderId) -> &Stripe {
         let mut hasher = DefaultHasher::new();
         reader_id.hash(&mut hasher);
         #[expect(

@@ -21,14 +21,14 @@ const SESSION_BYTES: usize = 512;
 
 /// A session and how many events it has.
 #[derive(Clone, Debug, Default)]
-pub struct Versioned {
+pub struct VersionedSession {
     /// The session after its `sequence`-th event.
     pub session: ReadingSession,
     /// The sequence of its last event; 0 before the first.
     pub sequence: i64,
 }
 
-impl Versioned {
+impl VersionedSession {
     /// The session after more events.
     #[must_use]
     pub fn then(&self, events: &[SessionEvent]) -> Self {
@@ -63,8 +63,8 @@ impl Versioned {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<SessionId, Arc<Versioned>> for Bytes {
-    fn weight(&self, _id: &SessionId, kept: &Arc<Versioned>) -> u64 {
+impl Weighter<SessionId, Arc<VersionedSession>> for Bytes {
+    fn weight(&self, _id: &SessionId, kept: &Arc<VersionedSession>) -> u64 {
         kept.bytes()
     }
 }
@@ -73,7 +73,7 @@ impl Weighter<SessionId, Arc<Versioned>> for Bytes {
 pub struct Repository {
     pool: Pool,
     appender: Appender,
-    cache: Cache<SessionId, Arc<Versioned>, Bytes>,
+    cache: Cache<SessionId, Arc<VersionedSession>, Bytes>,
 }
 
 impl Repository {
@@ -93,12 +93,12 @@ impl Repository {
     ///
     /// # Errors
     /// See [`LogError`].
-    pub async fn load(&self, id: SessionId) -> Result<Arc<Versioned>, LogError> {
+    pub async fn load(&self, id: SessionId) -> Result<Arc<VersionedSession>, LogError> {
         if let Some(cached) = self.cache.get(&id) {
             return Ok(cached);
         }
         let loaded = load_state::session(&self.pool, id).await?;
-        let loaded = loaded.map_or_else(Versioned::default, |folded| Versioned {
+        let loaded = loaded.map_or_else(VersionedSession::default, |folded| VersionedSession {
             session: folded.session,
             sequence: folded.sequence,
         });
@@ -110,7 +110,7 @@ impl Repository {
     ///
     /// # Errors
     /// See [`LogError`].
-    pub async fn load_newest(&self, id: SessionId) -> Result<Arc<Versioned>, LogError> {
+    pub async fn load_newest(&self, id: SessionId) -> Result<Arc<VersionedSession>, LogError> {
         let Some(known) = self.cache.get(&id) else {
             return self.load(id).await;
         };
@@ -118,7 +118,7 @@ impl Repository {
         if tail.is_empty() {
             return Ok(known);
         }
-        let mut newest = Versioned::clone(&known);
+        let mut newest = VersionedSession::clone(&known);
         for event in tail {
             newest.session.apply(&event.decode()?.event);
             newest.sequence = event.sequence;
@@ -134,7 +134,7 @@ impl Repository {
         &self,
         id: SessionId,
         sequence: i64,
-    ) -> Result<Arc<Versioned>, LogError> {
+    ) -> Result<Arc<VersionedSession>, LogError> {
         match self.cache.get(&id) {
             Some(known) if known.sequence >= sequence => Ok(known),
             _ => self.load_newest(id).await,
@@ -145,7 +145,7 @@ impl Repository {
     /// kept already. A session without events is not kept: anyone may ask for
     /// any id.
     #[must_use]
-    pub fn keep(&self, id: SessionId, offered: Arc<Versioned>) -> Arc<Versioned> {
+    pub fn keep(&self, id: SessionId, offered: Arc<VersionedSession>) -> Arc<VersionedSession> {
         if offered.sequence == 0 {
             return offered;
         }

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use eventlog::idempotency::Key;
 
-use crate::repository::Versioned;
+use crate::repository::VersionedSession;
 
 /// What comes with a command besides its content.
 #[derive(Clone, Debug, Default)]
-pub struct Context {
+pub struct CommandContext {
     /// The W3C trace context of the request, to be carried along.
     pub traceparent: Option<String>,
     /// Makes the command repeatable: its answer is kept under this key.
@@ -20,11 +20,11 @@ pub struct Context {
 
 /// What a command on one session leads to.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct CommandResult {
     /// The session it was for.
     pub session_id: SessionId,
     /// The session afterwards.
-    pub versioned: Arc<Versioned>,
+    pub versioned: Arc<VersionedSession>,
     /// Whether the position it brought is the latest now.
     pub applied: bool,
 }
@@ -59,7 +59,7 @@ pub struct BatchOutcome {
 
 /// A command that is in the log.
 #[derive(Clone, Debug)]
-pub struct Done<A> {
+pub struct Committed<A> {
     /// What its client is told.
     pub answer: A,
     /// The global position of the last event that the answer rests on; `None`
@@ -73,12 +73,12 @@ pub struct Active {
     /// Its id.
     pub session_id: SessionId,
     /// The session.
-    pub versioned: Arc<Versioned>,
+    pub versioned: Arc<VersionedSession>,
     /// The global position of its last event.
     pub global_position: i64,
 }
 
-impl Context {
+impl CommandContext {
     pub(crate) fn metadata(&self) -> String {
         match &self.traceparent {
             Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::session::{Rules, Session};
+use domain::session::{Rules, StartedSession};
 use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionId, StartSession, Timestamp,
     UpdatePosition,
@@ -16,16 +16,16 @@ use tokio::sync::Semaphore;
 
 use eventlog::active_claims::{self as claims, Idle};
 use eventlog::append::Append;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::erase::{self, Erased};
 use eventlog::idempotency::{self, Decided};
 use eventlog::{AppendError, LogError, read};
 
 use crate::CommandError;
-use crate::pending::{Draft, owned_by};
-use crate::reader_locks::Turns;
-use crate::repository::{Repository, Versioned};
-use crate::result::{Active, BatchOutcome, BatchUpdate, Context, Done, EndedIdle, Outcome};
+use crate::pending::{PendingCommand, owned_by};
+use crate::reader_locks::ReaderLocks;
+use crate::repository::{Repository, VersionedSession};
+use crate::result::{Active, BatchOutcome, BatchUpdate, CommandContext, Committed, EndedIdle, CommandResult};
 
 /// How often a command is decided before its client is told to try later. In
 /// one process a reader's commands wait for each other, so each round is lost
@@ -57,25 +57,25 @@ const ACTIVE_ATTEMPTS: u32 = 3;
 
 /// All sessions: the command side. Cheap to clone.
 #[derive(Clone)]
-pub struct Sessions(Arc<Inner>);
+pub struct CommandService(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) repository: Repository,
     pub(crate) rules: Rules,
     places: Arc<Semaphore>,
-    turns: Turns,
+    turns: ReaderLocks,
     /// Where readers began or ended a session here, a moment ago.
-    claimed_at: Cache<ReaderId, Claimed>,
+    claimed_at: Cache<ReaderId, RecentClaim>,
 }
 
 /// That a reader began or ended a session.
 #[derive(Clone, Copy)]
-struct Claimed {
+struct RecentClaim {
     position: i64,
     at: Instant,
 }
 
-impl Sessions {
+impl CommandService {
     /// Runs commands against a repository.
     #[must_use]
     pub fn new(repository: Repository, rules: Rules) -> Self {
@@ -83,7 +83,7 @@ impl Sessions {
             repository,
             rules,
             places: Arc::new(Semaphore::new(MAX_COMMANDS)),
-            turns: Turns::default(),
+            turns: ReaderLocks::default(),
             claimed_at: Cache::new(MAX_CLAIMED),
         }))
     }
@@ -100,18 +100,18 @@ impl Sessions {
         &self,
         session_id: SessionId,
         command: StartSession,
-        context: Context,
-        answer: impl Fn(Outcome) -> A + Send + 'static,
-    ) -> Result<Done<A>, CommandError> {
+        context: CommandContext,
+        answer: impl Fn(CommandResult) -> A + Send + 'static,
+    ) -> Result<Committed<A>, CommandError> {
         let reader_id = command.reader_id;
-        let decide = move |mut draft: Draft| {
+        let decide = move |mut draft: PendingCommand| {
             let command = command.clone();
             async move {
                 draft.start(session_id, command).await?;
                 Ok(draft)
             }
         };
-        let answer = move |draft: &Draft| answer(draft.outcome(session_id));
+        let answer = move |draft: &PendingCommand| answer(draft.outcome(session_id));
         self.run(reader_id, context, decide, answer).await
     }
 
@@ -125,17 +125,17 @@ impl Sessions {
         reader_id: ReaderId,
         session_id: SessionId,
         update: UpdatePosition,
-        context: Context,
-        answer: impl Fn(Outcome) -> A + Send + 'static,
-    ) -> Result<Done<A>, CommandError> {
-        let decide = move |mut draft: Draft| {
+        context: CommandContext,
+        answer: impl Fn(CommandResult) -> A + Send + 'static,
+    ) -> Result<Committed<A>, CommandError> {
+        let decide = move |mut draft: PendingCommand| {
             let command = SessionCommand::UpdatePosition(update.clone());
             async move {
                 draft.decide(session_id, command).await?;
                 Ok(draft)
             }
         };
-        let answer = move |draft: &Draft| answer(draft.outcome(session_id));
+        let answer = move |draft: &PendingCommand| answer(draft.outcome(session_id));
         self.run(reader_id, context, decide, answer)
             .await
             .map_err(CommandError::of_an_observation)
@@ -150,10 +150,10 @@ impl Sessions {
         reader_id: ReaderId,
         session_id: SessionId,
         end: EndSession,
-        context: Context,
-        answer: impl Fn(Outcome) -> A + Send + 'static,
-    ) -> Result<Done<A>, CommandError> {
-        let decide = move |mut draft: Draft| {
+        context: CommandContext,
+        answer: impl Fn(CommandResult) -> A + Send + 'static,
+    ) -> Result<Committed<A>, CommandError> {
+        let decide = move |mut draft: PendingCommand| {
             let end = end.clone();
             async move {
                 draft.decide(session_id, SessionCommand::End(end)).await?;
@@ -161,7 +161,7 @@ impl Sessions {
                 Ok(draft)
             }
         };
-        let answer = move |draft: &Draft| answer(draft.outcome(session_id));
+        let answer = move |draft: &PendingCommand| answer(draft.outcome(session_id));
         self.run(reader_id, context, decide, answer).await
     }
 
@@ -171,12 +171,12 @@ impl Sessions {
     /// # Errors
     /// See [`CommandError`].
     pub async fn end_idle(&self, idle: Idle) -> Result<Option<EndedIdle>, CommandError> {
-        let decide = move |mut draft: Draft| async move {
+        let decide = move |mut draft: PendingCommand| async move {
             draft.end_idle(idle).await?;
             Ok(draft)
         };
-        let answer = move |draft: &Draft| draft.ended_idle(idle);
-        let done = self.run(idle.reader_id, Context::default(), decide, answer);
+        let answer = move |draft: &PendingCommand| draft.ended_idle(idle);
+        let done = self.run(idle.reader_id, CommandContext::default(), decide, answer);
         Ok(done.await?.answer)
     }
 
@@ -191,18 +191,18 @@ impl Sessions {
         &self,
         reader_id: ReaderId,
         updates: Vec<BatchUpdate>,
-        context: Context,
+        context: CommandContext,
         answer: impl Fn(BatchOutcome) -> A + Send + 'static,
-    ) -> Result<Done<A>, CommandError> {
+    ) -> Result<Committed<A>, CommandError> {
         let updates = Arc::new(updates);
-        let decide = move |mut draft: Draft| {
+        let decide = move |mut draft: PendingCommand| {
             let updates = Arc::clone(&updates);
             async move {
                 draft.update_positions(&updates).await?;
                 Ok(draft)
             }
         };
-        let answer = move |draft: &Draft| answer(draft.batch_outcome());
+        let answer = move |draft: &PendingCommand| answer(draft.batch_outcome());
         self.run(reader_id, context, decide, answer)
             .await
             .map_err(CommandError::of_an_observation)
@@ -234,7 +234,7 @@ impl Sessions {
         &self,
         reader_id: ReaderId,
         session_id: SessionId,
-    ) -> Result<Option<Arc<Versioned>>, LogError> {
+    ) -> Result<Option<Arc<VersionedSession>>, LogError> {
         let found = self.0.repository.load_newest(session_id).await?;
         Ok(Some(found).filter(|found| owned_by(found, reader_id)))
     }
@@ -245,7 +245,7 @@ impl Sessions {
     /// # Errors
     /// See [`LogError`].
     pub async fn active(&self, reader_id: ReaderId) -> Result<(Option<Active>, i64), LogError> {
-        within(READ_DEADLINE, self.read_active(reader_id)).await
+        with_deadline(READ_DEADLINE, self.read_active(reader_id)).await
     }
 
     async fn read_active(&self, reader_id: ReaderId) -> Result<(Option<Active>, i64), LogError> {
@@ -256,7 +256,11 @@ impl Sessions {
                 return Ok((None, claimed.head));
             };
             let versioned = repository.load_from(session_id, sequence).await?;
-            if versioned.session.started().is_some_and(Session::is_active) {
+            if versioned
+                .session
+                .started()
+                .is_some_and(StartedSession::is_active)
+            {
                 let global_position = if versioned.sequence == sequence {
                     position
                 } else {
@@ -298,13 +302,13 @@ impl Sessions {
     async fn run<A, F>(
         &self,
         reader_id: ReaderId,
-        context: Context,
-        decide: impl Fn(Draft) -> F + Send + 'static,
-        answer: impl Fn(&Draft) -> A + Send + 'static,
-    ) -> Result<Done<A>, CommandError>
+        context: CommandContext,
+        decide: impl Fn(PendingCommand) -> F + Send + 'static,
+        answer: impl Fn(&PendingCommand) -> A + Send + 'static,
+    ) -> Result<Committed<A>, CommandError>
     where
         A: Serialize + Send + 'static,
-        F: Future<Output = Result<Draft, CommandError>> + Send,
+        F: Future<Output = Result<PendingCommand, CommandError>> + Send,
     {
         let inner = Arc::clone(&self.0);
         // Given back when the command is over, not when its client is.
@@ -329,19 +333,19 @@ impl Sessions {
 impl Inner {
     pub(crate) fn claimed(&self, reader_id: ReaderId, position: i64) {
         let at = Instant::now();
-        self.claimed_at.insert(reader_id, Claimed { position, at });
+        self.claimed_at.insert(reader_id, RecentClaim { position, at });
     }
 
     async fn run<A, F>(
         self: &Arc<Self>,
         reader_id: ReaderId,
-        context: &Context,
-        decide: impl Fn(Draft) -> F,
-        answer: impl Fn(&Draft) -> A,
-    ) -> Result<Done<A>, CommandError>
+        context: &CommandContext,
+        decide: impl Fn(PendingCommand) -> F,
+        answer: impl Fn(&PendingCommand) -> A,
+    ) -> Result<Committed<A>, CommandError>
     where
         A: Serialize,
-        F: Future<Output = Result<Draft, CommandError>>,
+        F: Future<Output = Result<PendingCommand, CommandError>>,
     {
         let _turn = self.turns.of(reader_id).await?;
         let mut newest = false;
@@ -349,8 +353,8 @@ impl Inner {
             if attempt > 0 {
                 tokio::time::sleep((PAUSE_STEP * attempt).min(MAX_PAUSE)).await;
             }
-            let draft = Draft::new(Arc::clone(self), reader_id, newest);
-            let draft = match within(READ_DEADLINE, decide(draft)).await {
+            let draft = PendingCommand::new(Arc::clone(self), reader_id, newest);
+            let draft = match with_deadline(READ_DEADLINE, decide(draft)).await {
                 // A refusal that rests on what is only remembered is asked of
                 // the log once more.
                 Err(CommandError::Conflict) => {
@@ -370,7 +374,7 @@ impl Inner {
                 .map(|key| key.keeps(reader_id, &Decided::Taken(&answer)));
             match draft.commit(context, kept).await {
                 Ok(global_position) => {
-                    return Ok(Done {
+                    return Ok(Committed {
                         answer,
                         global_position,
                     });
@@ -392,7 +396,7 @@ impl Inner {
     async fn keep_refusal(
         &self,
         reader_id: ReaderId,
-        context: &Context,
+        context: &CommandContext,
         refusal: SessionError,
     ) -> Result<(), CommandError> {
         let Some(key) = &context.key else {
@@ -414,13 +418,13 @@ impl Inner {
     async fn not_repeated(
         &self,
         reader_id: ReaderId,
-        context: &Context,
+        context: &CommandContext,
     ) -> Result<(), CommandError> {
         let Some(key) = &context.key else {
             return Ok(());
         };
         let find = idempotency::find(self.repository.pool(), reader_id, key.name());
-        match within(READ_DEADLINE, find).await? {
+        match with_deadline(READ_DEADLINE, find).await? {
             Some(_) => Err(CommandError::Repeated),
             None => Ok(()),
         }

@@ -24,7 +24,7 @@ pub enum SessionError {
     #[error("Session already ended")]
     AlreadyEnded,
     /// The position is not a number from 0 to 100.
-    #[error("A position is a number from 0 to 100")]
+    #[error("A position must be a number from 0 to 100")]
     Position,
     /// The client's session id is not a `UUIDv7`, or its time is out of range.
     #[error(

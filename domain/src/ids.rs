@@ -76,7 +76,7 @@ impl From<Uuid> for BookId {
 impl SessionId {
     /// Generates an id with the time `at`.
     #[must_use]
-    pub fn at(at: Timestamp) -> Self {
+    pub fn new(at: Timestamp) -> Self {
         let seconds = u64::try_from(at.timestamp()).unwrap_or(0);
         let time =
             uuid::Timestamp::from_unix(uuid::NoContext, seconds, at.timestamp_subsec_nanos());
@@ -134,13 +134,13 @@ mod tests {
     #[test]
     fn session_id_contains_its_time() {
         let at = chrono::Utc.timestamp_millis_opt(1_790_000_000_123).unwrap();
-        assert_eq!(SessionId::at(at).time(), Some(at));
+        assert_eq!(SessionId::new(at).time(), Some(at));
     }
 
     #[test]
     fn client_session_id_must_be_a_recent_uuid_v7() {
         let now = chrono::Utc.timestamp_millis_opt(1_790_000_000_000).unwrap();
-        let accepted = |time| SessionId::from_client(SessionId::at(time).uuid(), now).is_ok();
+        let accepted = |time| SessionId::from_client(SessionId::new(time).uuid(), now).is_ok();
         assert!(accepted(now - MAX_CLIENT_TIME_AGE));
         assert!(accepted(now + MAX_CLIENT_TIME_LEAD));
         assert!(!accepted(

@@ -10,7 +10,7 @@ use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
 use serde::{Deserialize, Serialize};
 
-pub use progress::{Ending, Observation, Progress, ProgressChange};
+pub use progress::{Ending, Observation, ProgressChange, SessionProgress};
 
 use crate::{
     EndSession, PositionUpdated, SessionCommand, SessionEnded, SessionError, SessionEvent,
@@ -49,24 +49,24 @@ pub struct ReadingSession(SessionState);
 enum SessionState {
     #[default]
     Empty,
-    Started(Session),
+    Started(StartedSession),
     /// Permanent: the session cannot be found, and its id cannot be used again.
     Erased,
 }
 
 /// A session that was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
+pub struct StartedSession {
     /// The values that do not change after the start.
     pub start: SessionStarted,
     /// The values that later events change.
-    pub progress: Progress,
+    pub progress: SessionProgress,
 }
 
 impl ReadingSession {
     /// The session; `None` before its start and after its erasure.
     #[must_use]
-    pub fn started(&self) -> Option<&Session> {
+    pub fn started(&self) -> Option<&StartedSession> {
         match &self.0 {
             SessionState::Started(session) => Some(session),
             SessionState::Empty | SessionState::Erased => None,
@@ -106,15 +106,15 @@ impl ReadingSession {
         match (event, &mut self.0) {
             (SessionEvent::SessionErased(_), state) => *state = SessionState::Erased,
             (SessionEvent::SessionStarted(started), empty @ SessionState::Empty) => {
-                *empty = SessionState::Started(Session {
-                    progress: Progress::at_start(started),
+                *empty = SessionState::Started(StartedSession {
+                    progress: SessionProgress::at_start(started),
                     start: started.clone(),
                 });
             }
             (SessionEvent::SessionStarted(_), SessionState::Started(_))
             | (_, SessionState::Empty | SessionState::Erased) => {}
             (event, SessionState::Started(session)) => {
-                if let Some(change) = event.progress() {
+                if let Some(change) = event.progress_change() {
                     session.progress.apply(change);
                 }
             }
@@ -146,7 +146,7 @@ fn start(command: StartSession) -> SessionEvent {
     })
 }
 
-impl Session {
+impl StartedSession {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.progress.ended.is_none()

@@ -17,7 +17,10 @@ impl Streak {
     /// duplicates. A day after `today` keeps the streak alive as `today` does:
     /// after travelling west, a reader may have read on a later local date.
     #[must_use]
-    pub fn of(newest_first: impl IntoIterator<Item = NaiveDate>, today: NaiveDate) -> Self {
+    pub fn from_reading_days(
+        newest_first: impl IntoIterator<Item = NaiveDate>,
+        today: NaiveDate,
+    ) -> Self {
         let mut streak = Self::default();
         let mut run = 0;
         let mut alive = true;
@@ -63,6 +66,9 @@ mod tests {
         let days = days_ago
             .iter()
             .map(|days_ago| today - chrono::TimeDelta::days(*days_ago));
-        assert_eq!(Streak::of(days, today), Streak { current, longest });
+        assert_eq!(
+            Streak::from_reading_days(days, today),
+            Streak { current, longest }
+        );
     }
 }

@@ -134,7 +134,7 @@ pub async fn idle(
     let rows = sqlx::query_file!(
         "src/active_claims/idle.sql",
         after.map(ReaderId::uuid),
-        SessionId::at(since).to_string(),
+        SessionId::new(since).to_string(),
         since,
         limit
     )

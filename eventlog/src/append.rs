@@ -11,8 +11,8 @@ use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::AppendError;
-use crate::commit_feed::Commits;
-use crate::deadline::within;
+use crate::commit_feed::CommitFeed;
+use crate::deadline::with_deadline;
 
 mod rows;
 use rows::{Columns, Rows};
@@ -99,7 +99,7 @@ impl Appender {
     /// own out of `pool`.
     pub fn new(
         pool: PgPool,
-        commits: Commits,
+        commits: CommitFeed,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
         (Self { jobs }, run(pool, waiting, commits))
@@ -123,7 +123,7 @@ impl Appender {
     }
 }
 
-async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, commits: Commits) {
+async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, commits: CommitFeed) {
     let mut connection = None;
     let mut jobs = Vec::with_capacity(MAX_BATCH);
     while waiting.recv_many(&mut jobs, MAX_BATCH).await > 0 {
@@ -150,7 +150,7 @@ async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, commits: Commits) {
 }
 
 /// Tells of what was written.
-fn tell(commits: &Commits, batch: Vec<Rows>, results: &[Positions]) {
+fn tell(commits: &CommitFeed, batch: Vec<Rows>, results: &[Positions]) {
     let last = results.iter().flatten().flatten().last();
     if let Some(last) = last {
         commits.tell(*last, || {
@@ -269,7 +269,7 @@ impl From<Failure> for AppendError {
 /// One round trip: the function is its own transaction, and its answer means
 /// that the transaction is on disk.
 async fn write(link: &mut PgConnection, batch: &[Rows]) -> Result<Vec<Positions>, Failure> {
-    match within(DEADLINE, call(link, batch)).await {
+    match with_deadline(DEADLINE, call(link, batch)).await {
         Ok(row) => Ok(share(batch, &row)),
         Err(sqlx::Error::Database(error)) => {
             let code = error.code().unwrap_or_default().into_owned();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::outgoing::Outgoing;
+use crate::outgoing::OutgoingEvent;
 
 /// Events kept for a relay that is busy, the latest; before them it reads the log.
 const KEPT: usize = 8_192;
@@ -16,18 +16,18 @@ const KEPT: usize = 8_192;
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Events, and when they were told.
-type Kept = Mutex<VecDeque<(Instant, Outgoing)>>;
+type Kept = Mutex<VecDeque<(Instant, OutgoingEvent)>>;
 
 /// Tells of commits.
 #[derive(Debug)]
-pub struct Commits {
+pub struct CommitFeed {
     head: watch::Sender<i64>,
     events: Weak<Kept>,
 }
 
 /// Hears of commits; where this process relays, also what they were.
 #[derive(Debug)]
-pub struct Heard {
+pub struct CommitSubscription {
     /// The global position of the last event.
     pub head: watch::Receiver<i64>,
     events: Arc<Kept>,
@@ -35,28 +35,28 @@ pub struct Heard {
 
 /// Both ends.
 #[must_use]
-pub fn channel() -> (Commits, Heard) {
+pub fn channel() -> (CommitFeed, CommitSubscription) {
     let (head, last) = watch::channel(0);
     let kept = Arc::default();
-    let commits = Commits {
+    let commits = CommitFeed {
         head,
         events: Arc::downgrade(&kept),
     };
-    let hearing = Heard {
+    let hearing = CommitSubscription {
         head: last,
         events: kept,
     };
     (commits, hearing)
 }
 
-fn lock(events: &Kept) -> MutexGuard<'_, VecDeque<(Instant, Outgoing)>> {
+fn lock(events: &Kept) -> MutexGuard<'_, VecDeque<(Instant, OutgoingEvent)>> {
     events.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Commits {
+impl CommitFeed {
     /// Tells of a batch, in order. `events` is not asked for them when nobody
     /// would hear.
-    pub(crate) fn tell(&self, last: i64, events: impl FnOnce() -> Vec<Outgoing>) {
+    pub(crate) fn tell(&self, last: i64, events: impl FnOnce() -> Vec<OutgoingEvent>) {
         if let Some(kept) = self.events.upgrade() {
             let events = events();
             let now = Instant::now();
@@ -71,12 +71,12 @@ impl Commits {
     }
 }
 
-impl Heard {
+impl CommitSubscription {
     /// What was committed here right after a position, a moment before `now`: no
     /// other event of the log stands between. Nothing when that is not known.
-    pub fn after(&self, position: i64, limit: usize, now: Instant) -> Vec<Outgoing> {
+    pub fn after(&self, position: i64, limit: usize, now: Instant) -> Vec<OutgoingEvent> {
         let mut events = lock(&self.events);
-        let is_over = |(told, event): &(Instant, Outgoing)| {
+        let is_over = |(told, event): &(Instant, OutgoingEvent)| {
             event.global_position <= position || now.duration_since(*told) > FRESH
         };
         while events.front().is_some_and(is_over) {
@@ -95,13 +95,13 @@ impl Heard {
 mod tests {
     use super::*;
 
-    fn tell(commits: &Commits, positions: &[i64]) {
-        let events = positions.iter().copied().map(Outgoing::example);
+    fn tell(commits: &CommitFeed, positions: &[i64]) {
+        let events = positions.iter().copied().map(OutgoingEvent::example);
         let last = *positions.last().expect("there is one");
         commits.tell(last, || events.collect());
     }
 
-    fn after(heard: &Heard, position: i64, limit: usize) -> Vec<i64> {
+    fn after(heard: &CommitSubscription, position: i64, limit: usize) -> Vec<i64> {
         let events = heard.after(position, limit, Instant::now());
         events.iter().map(|event| event.global_position).collect()
     }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn without_a_relay_nobody_asks_what_was_committed() {
-        let (commits, Heard { head, .. }) = channel();
+        let (commits, CommitSubscription { head, .. }) = channel();
         commits.tell(7, || panic!("nobody hears of them"));
         assert_eq!(*head.borrow(), 7);
     }

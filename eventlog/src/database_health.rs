@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::deadline::within;
+use crate::deadline::with_deadline;
 use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 
@@ -18,12 +18,12 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The pulse of Postgres; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Pulse {
+pub struct DatabaseHealth {
     pool: PgPool,
     lost: Arc<AtomicBool>,
 }
 
-impl Pulse {
+impl DatabaseHealth {
     /// Asks by `pool`, which is for this alone.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
@@ -42,7 +42,7 @@ impl Pulse {
     /// Asks now.
     pub async fn ask(&self) -> bool {
         let ping = async { self.pool.acquire().await?.ping().await };
-        let answered = within(DEADLINE, ping).await;
+        let answered = with_deadline(DEADLINE, ping).await;
         if let Err(error) = &answered
             && !self.lost.load(Ordering::Relaxed)
         {

@@ -12,7 +12,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// Those of the call.
-pub async fn within<T, E: From<sqlx::Error>>(
+pub async fn with_deadline<T, E: From<sqlx::Error>>(
     deadline: Duration,
     call: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {

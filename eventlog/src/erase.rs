@@ -15,7 +15,7 @@ use domain::{ReaderId, ReadingSession, SessionEvent, Timestamp};
 use sqlx::PgExecutor;
 
 use crate::LogError;
-use crate::deadline::within;
+use crate::deadline::with_deadline;
 
 /// Events written over in one transaction: a tenth of a second.
 const PIECE: i32 = 1_000;
@@ -82,7 +82,7 @@ pub async fn reader(
         serde_json::to_string(&event).expect("events are plain JSON")
     )
     .fetch_one(database);
-    let row = within(DEADLINE, row).await?;
+    let row = with_deadline(DEADLINE, row).await?;
     Ok(Erased {
         sessions: row.sessions,
         global_position: row.last_position,
@@ -104,7 +104,7 @@ pub async fn overwrite(
         PIECE
     )
     .fetch_one(database);
-    let overwritten = within(DEADLINE, overwritten).await?;
+    let overwritten = with_deadline(DEADLINE, overwritten).await?;
     Ok((overwritten, overwritten == i64::from(PIECE)))
 }
 
@@ -122,7 +122,7 @@ pub async fn unfinished(
         limit
     )
     .fetch_all(database);
-    let readers = within(DEADLINE, readers).await?;
+    let readers = with_deadline(DEADLINE, readers).await?;
     Ok(readers.into_iter().map(ReaderId::from).collect())
 }
 
@@ -140,7 +140,7 @@ pub async fn find(
         reader_id.uuid()
     )
     .fetch_optional(database);
-    Ok(within(DEADLINE, found).await?)
+    Ok(with_deadline(DEADLINE, found).await?)
 }
 
 /// How much the log holds of a reader.
@@ -158,7 +158,7 @@ pub async fn extent(
         false
     )
     .fetch_one(database);
-    Ok(within(DEADLINE, extent).await?)
+    Ok(with_deadline(DEADLINE, extent).await?)
 }
 
 /// How many events of a reader's erased sessions are still to be written over.
@@ -173,5 +173,5 @@ pub async fn left(database: impl PgExecutor<'_>, reader_id: ReaderId) -> Result<
         true
     )
     .fetch_one(database);
-    Ok(within(DEADLINE, left).await?.events)
+    Ok(with_deadline(DEADLINE, left).await?.events)
 }

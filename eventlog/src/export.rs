@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::ReaderId;
 use sqlx::PgExecutor;
 
-use crate::deadline::within;
+use crate::deadline::with_deadline;
 use crate::{LogError, Stored};
 
 /// How long Postgres may take to answer; somewhat longer than a statement may
@@ -36,5 +36,5 @@ pub async fn after(
         limit
     )
     .fetch_all(database);
-    Ok(within(DEADLINE, events).await?)
+    Ok(with_deadline(DEADLINE, events).await?)
 }

@@ -12,7 +12,7 @@ const MONTHS_AHEAD: i32 = 3;
 
 /// The schema is not the one that this build works with.
 #[derive(Debug, Error)]
-pub enum SchemaError {
+pub enum MigrationStateError {
     /// `reading-sessions migrate` has not been run.
     #[error(
         "the database is at migration {actual}, this build needs {wanted}: run `reading-sessions migrate`"
@@ -60,8 +60,8 @@ pub fn wanted() -> i64 {
 /// Whether the schema is the one that this build works with.
 ///
 /// # Errors
-/// See [`SchemaError`].
-pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
+/// See [`MigrationStateError`].
+pub async fn check(pool: &PgPool) -> Result<(), MigrationStateError> {
     let wanted = wanted();
     let applied: Option<bool> =
         sqlx::query_scalar("select to_regclass('public._sqlx_migrations') is not null")
@@ -77,9 +77,9 @@ pub async fn check(pool: &PgPool) -> Result<(), SchemaError> {
         0
     };
     match actual.cmp(&wanted) {
-        std::cmp::Ordering::Less => Err(SchemaError::Older { actual, wanted }),
+        std::cmp::Ordering::Less => Err(MigrationStateError::Older { actual, wanted }),
         std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(SchemaError::Newer { actual, wanted }),
+        std::cmp::Ordering::Greater => Err(MigrationStateError::Newer { actual, wanted }),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{Stored, recorded};
 
 /// An event on its way to the stream.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub struct OutgoingEvent {
     /// Its place in the whole log.
     pub global_position: i64,
     /// Its session, a UUID as text.
@@ -31,7 +31,7 @@ pub struct Outgoing {
     pub time: Timestamp,
 }
 
-impl From<Stored> for Outgoing {
+impl From<Stored> for OutgoingEvent {
     fn from(stored: Stored) -> Self {
         let routing: Routing = serde_json::from_str(&stored.payload).unwrap_or_default();
         Self {
@@ -55,7 +55,7 @@ impl From<Stored> for Outgoing {
     }
 }
 
-impl Outgoing {
+impl OutgoingEvent {
     /// The event's id, the same wherever it is carried.
     #[must_use]
     pub fn id(&self) -> String {
@@ -76,7 +76,7 @@ struct Routing {
 }
 
 #[cfg(test)]
-impl Outgoing {
+impl OutgoingEvent {
     /// An event at a position.
     pub(crate) fn example(global_position: i64) -> Self {
         Self {

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 /// How a server is set up, and how busy it is.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct PostgresInfo {
     /// As it is written, `18.1`.
     pub version: String,
     /// As it is compared: ten thousand times the major version, and the minor.
@@ -29,9 +29,9 @@ pub struct Server {
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn ask(pool: &PgPool) -> sqlx::Result<Server> {
+pub async fn query(pool: &PgPool) -> sqlx::Result<PostgresInfo> {
     sqlx::query_as!(
-        Server,
+        PostgresInfo,
         r#"select current_setting('server_version') as "version!",
             current_setting('server_version_num')::int as "version_num!",
             current_setting('fsync')::bool as "fsync!",

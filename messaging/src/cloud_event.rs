@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::subject::short_name;
-use eventlog::outgoing::Outgoing;
+use eventlog::outgoing::OutgoingEvent;
 use eventlog::upcast::{self, DecodeError};
 use eventlog::{LogError, Recorded};
 
@@ -72,7 +72,7 @@ impl<'a> CloudEvent<'a> {
     /// # Errors
     /// [`LogError::Undecodable`] when the payload is no JSON, which the log
     /// does not take.
-    pub fn of(event: &'a Outgoing, previousposition: i64) -> Result<Self, LogError> {
+    pub fn of(event: &'a OutgoingEvent, previousposition: i64) -> Result<Self, LogError> {
         let metadata: Metadata = serde_json::from_str(&event.metadata).unwrap_or_default();
         Ok(Self {
             specversion: "1.0".into(),
@@ -166,7 +166,7 @@ mod tests {
             metadata: r#"{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#.to_owned(),
             recorded_at: Timestamp::UNIX_EPOCH,
         };
-        let outgoing = Outgoing::from(stored.clone());
+        let outgoing = OutgoingEvent::from(stored.clone());
         let published =
             serde_json::to_string(&CloudEvent::of(&outgoing, 6_999_999_999).unwrap()).unwrap();
         let value: serde_json::Value = serde_json::from_str(&published).unwrap();

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud_event::CloudEvent;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::{LogError, Logged, Recorded, Stored, read};
 
 use crate::Subjects;
@@ -65,11 +65,11 @@ type Chunk = Arc<[Live]>;
 
 /// Hands live events to any number of readers.
 #[derive(Clone, Debug)]
-pub struct Tail {
+pub struct FanOut {
     chunks: broadcast::Sender<Chunk>,
 }
 
-impl Default for Tail {
+impl Default for FanOut {
     fn default() -> Self {
         Self {
             chunks: broadcast::Sender::new(KEPT_CHUNKS),
@@ -77,11 +77,11 @@ impl Default for Tail {
     }
 }
 
-impl Tail {
-    /// A reader; it starts wherever [`Reader::next_or_quiet`] is told to.
+impl FanOut {
+    /// A reader; it starts wherever [`LogSubscription::next_or_quiet`] is told to.
     #[must_use]
-    pub fn reader(&self, pool: PgPool) -> Reader {
-        Reader {
+    pub fn reader(&self, pool: PgPool) -> LogSubscription {
+        LogSubscription {
             pool,
             chunks: self.chunks.subscribe(),
             pending: VecDeque::new(),
@@ -182,7 +182,7 @@ fn live(payload: &[u8]) -> Option<Live> {
 
 /// Reads the log in order, from the stream as long as it has no hole.
 #[derive(Debug)]
-pub struct Reader {
+pub struct LogSubscription {
     pool: PgPool,
     chunks: broadcast::Receiver<Chunk>,
     pending: VecDeque<Live>,
@@ -205,7 +205,7 @@ impl Drop for Ahead {
     }
 }
 
-impl Reader {
+impl LogSubscription {
     /// What stands in the log after a position, in order and without a hole: at
     /// most about `limit` events. Waits a moment for them; `None` when there is
     /// nothing more.
@@ -309,6 +309,6 @@ impl Reader {
 
 async fn read_chunk(pool: PgPool, after: i64, limit: usize) -> Result<Vec<Logged>, LogError> {
     let limit = i64::try_from(limit).expect("a batch is far below 2^63");
-    let stored = within(DEADLINE, read::after(&pool, after, limit)).await?;
+    let stored = with_deadline(DEADLINE, read::after(&pool, after, limit)).await?;
     Ok(stored.into_iter().map(Stored::logged).collect())
 }

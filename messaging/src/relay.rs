@@ -22,11 +22,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::cursor::Cursor;
-use self::outage_log::Outage;
-use eventlog::outgoing::Outgoing;
+use self::outage_log::OutageLog;
+use eventlog::outgoing::OutgoingEvent;
 use crate::cloud_event::CloudEvent;
-use eventlog::commit_feed::Heard;
-use eventlog::deadline::within;
+use eventlog::commit_feed::CommitSubscription;
+use eventlog::deadline::with_deadline;
 use crate::stream::{self, StreamError};
 use eventlog::{LogError, read};
 
@@ -72,14 +72,14 @@ pub struct Relay {
     /// The names of the stream and its subjects.
     pub subjects: Subjects,
     /// Tells of commits of this process.
-    pub commits: Heard,
+    pub commits: CommitSubscription,
     /// Says how this relay stands.
-    pub standing: watch::Sender<Standing>,
+    pub standing: watch::Sender<RelayStatus>,
 }
 
 /// How a relay stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct RelayStatus {
     /// It publishes, and no other does.
     pub leads: bool,
     /// The global position up to which it knows the stream to hold the log.
@@ -151,7 +151,7 @@ impl Relay {
     /// from what the stream says.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let stopped = shutdown.clone().cancelled_owned();
-        let mut outage = Outage::default();
+        let mut outage = OutageLog::default();
         tokio::select! {
             () = stopped => {}
             () = async { loop {
@@ -173,7 +173,7 @@ impl Relay {
         }
     }
 
-    async fn lead(&mut self, outage: &mut Outage) -> Result<(), RelayError> {
+    async fn lead(&mut self, outage: &mut OutageLog) -> Result<(), RelayError> {
         // Out of the pool for good: the lock belongs to the session, so it must
         // end with this connection, however this future ends.
         let mut connection = self.pool.acquire().await?.detach();
@@ -192,7 +192,7 @@ impl Relay {
     async fn relay(
         &mut self,
         connection: &mut PgConnection,
-        outage: &mut Outage,
+        outage: &mut OutageLog,
     ) -> Result<(), RelayError> {
         let mut wakeups = self
             .jetstream
@@ -212,7 +212,7 @@ impl Relay {
         let mut looked = Instant::now();
         loop {
             outage.published(cursor.global_position);
-            self.standing.send_replace(Standing {
+            self.standing.send_replace(RelayStatus {
                 leads: true,
                 position: cursor.global_position,
             });
@@ -250,14 +250,14 @@ impl Relay {
         &mut self,
         connection: &mut PgConnection,
         after: i64,
-    ) -> Result<Vec<Outgoing>, RelayError> {
+    ) -> Result<Vec<OutgoingEvent>, RelayError> {
         let heard = self.commits.after(after, WINDOW, Instant::now());
         if !heard.is_empty() {
             return Ok(heard);
         }
         let limit = i64::try_from(WINDOW).expect("a window is far below 2^63");
-        let stored = within(DEADLINE, read::after(connection, after, limit)).await?;
-        Ok(stored.into_iter().map(Outgoing::from).collect())
+        let stored = with_deadline(DEADLINE, read::after(connection, after, limit)).await?;
+        Ok(stored.into_iter().map(OutgoingEvent::from).collect())
     }
 
     /// Publishes a window, all at once, each event expecting to follow the one
@@ -266,7 +266,7 @@ impl Relay {
     /// too, means that the stream is not where we think: the dedupe of a stream is
     /// checked before the expected sequence, so a duplicate proves nothing about
     /// order.
-    async fn publish(&self, events: &[Outgoing], mut cursor: Cursor) -> Result<Cursor, RelayError> {
+    async fn publish(&self, events: &[OutgoingEvent], mut cursor: Cursor) -> Result<Cursor, RelayError> {
         let client = self.jetstream.client();
         let Some((last, before)) = events.split_last() else {
             return Ok(cursor);
@@ -306,7 +306,7 @@ impl Relay {
     }
 
     /// An event as it is published, and where.
-    fn message(&self, event: &Outgoing, after: Cursor) -> Result<(String, Bytes), RelayError> {
+    fn message(&self, event: &OutgoingEvent, after: Cursor) -> Result<(String, Bytes), RelayError> {
         let cloud_event = CloudEvent::of(event, after.global_position)?;
         let subject = self
             .subjects
@@ -322,7 +322,7 @@ async fn try_lock(connection: &mut PgConnection) -> Result<bool, RelayError> {
         LEADER_LOCK
     )
     .fetch_one(&mut *connection);
-    Ok(within(DEADLINE, locked).await?)
+    Ok(with_deadline(DEADLINE, locked).await?)
 }
 
 /// Tells relays in other processes of this one's commits, until `shutdown`; for

@@ -12,12 +12,12 @@ use std::time::Duration;
 use domain::event::EndReason;
 use domain::{ReaderId, SessionEvent};
 use eventlog::Recorded;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use redis::Script;
 use sqlx::PgPool;
 
 use crate::cache::Cache;
-use crate::dead_letters::Letters;
+use crate::dead_letters::DeadLetterChanges;
 use crate::projection::DEADLINE;
 use crate::{Checkpoint, CommitError, Projection, Step};
 
@@ -92,7 +92,7 @@ impl Projection for ActiveSessions {
         let id = event.session_id;
         let sequence = event.sequence;
         let before = batch.remove(&reader_id).map(|write| write.change);
-        let progress = event.event.progress();
+        let progress = event.event.progress_change();
         let change = match (&event.event, progress, before) {
             (SessionEvent::SessionStarted(start), Some(progress), _) => {
                 Change::Put(id, sequence, Box::new(start.clone()), progress)
@@ -104,11 +104,11 @@ impl Projection for ActiveSessions {
             // It has ended or was erased.
             (SessionEvent::SessionEnded(_), ..) | (_, None, _) => Change::None,
             (_, Some(progress), Some(Change::Put(of, _, start, mut all))) if of == id => {
-                all.extend(progress);
+                all.merge(progress);
                 Change::Put(id, sequence, start, all)
             }
             (_, Some(progress), Some(Change::Update(of, _, mut all))) if of == id => {
-                all.extend(progress);
+                all.merge(progress);
                 Change::Update(id, sequence, all)
             }
             // Something before it was left out.
@@ -121,12 +121,12 @@ impl Projection for ActiveSessions {
 
     /// What Redis has may be newer; and what it has not, a query reads from the
     /// log and fills in.
-    fn fold_late(batch: &mut Self::Batch, event: &Recorded) {
-        Self::leave_out(batch, event.event.reader_id(), event.global_position);
+    fn fold_retried(batch: &mut Self::Batch, event: &Recorded) {
+        Self::on_skipped(batch, event.event.reader_id(), event.global_position);
     }
 
     /// What cannot be told is not shown.
-    fn leave_out(batch: &mut Self::Batch, reader_id: ReaderId, position: i64) {
+    fn on_skipped(batch: &mut Self::Batch, reader_id: ReaderId, position: i64) {
         let write = Write {
             version: position,
             change: Change::Forget,
@@ -155,17 +155,17 @@ impl Projection for ActiveSessions {
         &mut self,
         batch: Self::Batch,
         step: Step,
-        letters: &Letters,
+        letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
         if !letters.parked.is_empty() {
-            within(DEADLINE, letters.park(&self.pool, Self::NAME)).await?;
+            with_deadline(DEADLINE, letters.park(&self.pool, Self::NAME)).await?;
         }
         self.write(&batch, step).await?;
         if !letters.settled.is_empty() {
-            within(DEADLINE, letters.settle(&self.pool, Self::NAME)).await?;
+            with_deadline(DEADLINE, letters.settle(&self.pool, Self::NAME)).await?;
         }
         if !letters.erased.is_empty() {
-            within(DEADLINE, letters.forget(&self.pool, Self::NAME)).await?;
+            with_deadline(DEADLINE, letters.forget(&self.pool, Self::NAME)).await?;
         }
         Ok(())
     }

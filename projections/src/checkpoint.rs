@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use eventlog::Pool;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use sqlx::{PgExecutor, PgPool};
 use tokio::sync::watch;
 
@@ -58,7 +58,7 @@ pub async fn begin(pool: &PgPool, projection: &str) -> sqlx::Result<Checkpoint> 
 /// A checkpoint that queries wait for. However many wait, one task asks for
 /// it, and none when nobody waits. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Awaited(Arc<Inner>);
+pub struct CheckpointWaiter(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -68,7 +68,7 @@ struct Inner {
     asking: AtomicBool,
 }
 
-impl Awaited {
+impl CheckpointWaiter {
     /// The checkpoint of a projection, by its name.
     #[must_use]
     pub fn new(pool: impl Into<Pool>, projection: &'static str) -> Self {
@@ -115,7 +115,7 @@ impl Awaited {
 impl Inner {
     async fn ask(self: Arc<Self>) {
         loop {
-            match within(DEADLINE, read(&self.pool, self.projection)).await {
+            match with_deadline(DEADLINE, read(&self.pool, self.projection)).await {
                 Ok(position) => drop(self.position.send_replace(position)),
                 Err(error) => tracing::debug!(%error, "a checkpoint was not read"),
             }

@@ -13,12 +13,12 @@ use domain::calendar::{reading_day, reading_hour, split_by_hour};
 use domain::event::EndReason;
 use domain::{ReaderId, SessionEvent, Timestamp};
 use eventlog::Recorded;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::dead_letters::{Letters, TableStep};
-use crate::projection::{DEADLINE, InTables};
+use crate::dead_letters::{DeadLetterChanges, TableCommit};
+use crate::projection::{DEADLINE, TableProjection};
 use crate::{Checkpoint, CommitError, Projection, Step, checkpoint};
 
 mod columns;
@@ -33,7 +33,7 @@ pub struct DailyStats {
     pool: PgPool,
 }
 
-impl InTables for DailyStats {
+impl TableProjection for DailyStats {
     const TABLES: &'static [&'static str] = &["reader_days", "reader_hours", "days"];
 
     fn new(pool: PgPool) -> Self {
@@ -257,25 +257,25 @@ impl Projection for DailyStats {
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
-        Ok(within(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
+        Ok(with_deadline(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
     }
 
     async fn commit(
         &mut self,
         stats: Stats,
         step: Step,
-        letters: &Letters,
+        letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
-        within(DEADLINE, self.make(&stats, step, letters)).await
+        with_deadline(DEADLINE, self.make(&stats, step, letters)).await
     }
 }
 
 impl DailyStats {
-    async fn make(&self, stats: &Stats, step: Step, letters: &Letters) -> Result<(), CommitError> {
+    async fn make(&self, stats: &Stats, step: Step, letters: &DeadLetterChanges) -> Result<(), CommitError> {
         let days = columns::DayColumns::of(stats);
         let hours = columns::HourColumns::of(stats);
         let erased: Vec<Uuid> = stats.erased.iter().map(|reader| reader.uuid()).collect();
-        let mut table_step = TableStep::begin(&self.pool, letters, !erased.is_empty()).await?;
+        let mut table_step = TableCommit::begin(&self.pool, letters, !erased.is_empty()).await?;
         if !erased.is_empty() {
             sqlx::query_file!("src/daily_stats/erase.sql", &erased)
                 .execute(table_step.connection())

@@ -19,14 +19,14 @@ mod index;
 mod publish;
 
 pub use admin::{DeadLetter, Found, LetterId, Outcome, discard, find, list, outcome, retry};
-pub(crate) use index::{Known, MAX_LETTERS, Verdict, held, text};
+pub(crate) use index::{DeadLetterIndex, MAX_LETTERS, Disposition, held, text};
 pub use publish::publish;
 
 /// What a step does to the dead letters.
 #[derive(Debug, Default)]
-pub struct Letters {
+pub struct DeadLetterChanges {
     /// Events that it passes without applying them.
-    pub parked: Vec<Letter>,
+    pub parked: Vec<NewDeadLetter>,
     /// Global positions of parked events that it applies after all.
     pub settled: Vec<i64>,
     /// Sessions that it erases: nothing waits for them any more, and an error
@@ -36,7 +36,7 @@ pub struct Letters {
 
 /// An event that is not applied.
 #[derive(Debug)]
-pub struct Letter {
+pub struct NewDeadLetter {
     /// Its place in the log.
     pub global_position: i64,
     /// Its session.
@@ -56,7 +56,7 @@ pub enum Why {
     Waiting(i64),
 }
 
-impl Letter {
+impl NewDeadLetter {
     /// A letter of an event.
     #[must_use]
     pub fn of(event: &Logged, why: Why) -> Self {
@@ -69,7 +69,7 @@ impl Letter {
     }
 }
 
-impl Letters {
+impl DeadLetterChanges {
     fn is_empty(&self) -> bool {
         self.parked.is_empty() && self.settled.is_empty() && self.erased.is_empty()
     }
@@ -163,14 +163,14 @@ impl Letters {
 /// A step in Postgres: one statement that moves the checkpoint and writes the
 /// rows; with dead letters, or where others come before it, a transaction of it
 /// and them.
-pub(crate) enum TableStep {
+pub(crate) enum TableCommit {
     Plain(PoolConnection<Postgres>),
     WithMore(Transaction<'static, Postgres>),
 }
 
-impl TableStep {
+impl TableCommit {
     /// Begins a step; `more` when it has another statement.
-    pub(crate) async fn begin(pool: &PgPool, letters: &Letters, more: bool) -> sqlx::Result<Self> {
+    pub(crate) async fn begin(pool: &PgPool, letters: &DeadLetterChanges, more: bool) -> sqlx::Result<Self> {
         Ok(if letters.is_empty() && !more {
             Self::Plain(pool.acquire().await?)
         } else {
@@ -190,7 +190,7 @@ impl TableStep {
     pub(crate) async fn end(
         self,
         moved: bool,
-        letters: &Letters,
+        letters: &DeadLetterChanges,
         projection: &str,
     ) -> Result<(), CommitError> {
         if !moved {

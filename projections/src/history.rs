@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::session::ProgressChange;
 use domain::{SessionEvent, SessionId, SessionStarted};
 use eventlog::Recorded;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use sqlx::PgPool;
 
-use crate::dead_letters::{Letters, TableStep};
-use crate::projection::{DEADLINE, InTables};
+use crate::dead_letters::{DeadLetterChanges, TableCommit};
+use crate::projection::{DEADLINE, TableProjection};
 use crate::{Checkpoint, CommitError, Projection, Step, checkpoint};
 
 mod columns;
@@ -29,7 +29,7 @@ pub struct History {
     pool: PgPool,
 }
 
-impl InTables for History {
+impl TableProjection for History {
     const TABLES: &'static [&'static str] = &["history", "history_totals"];
 
     fn new(pool: PgPool) -> Self {
@@ -61,7 +61,7 @@ impl Projection for History {
     type Batch = Rows;
 
     fn fold(Rows { sessions, erased }: &mut Rows, event: &Recorded) {
-        let Some(change) = event.event.progress() else {
+        let Some(change) = event.event.progress_change() else {
             sessions.remove(&event.session_id);
             erased.insert(event.session_id);
             return;
@@ -70,7 +70,7 @@ impl Projection for History {
         match sessions.entry(event.session_id) {
             btree_map::Entry::Occupied(row) => {
                 let row = row.into_mut();
-                row.change.extend(change);
+                row.change.merge(change);
                 row.version = version;
             }
             btree_map::Entry::Vacant(place) => {
@@ -92,21 +92,21 @@ impl Projection for History {
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
-        Ok(within(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
+        Ok(with_deadline(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
     }
 
     async fn commit(
         &mut self,
         batch: Rows,
         step: Step,
-        letters: &Letters,
+        letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
-        within(DEADLINE, self.make(batch, step, letters)).await
+        with_deadline(DEADLINE, self.make(batch, step, letters)).await
     }
 }
 
 impl History {
-    async fn make(&self, batch: Rows, step: Step, letters: &Letters) -> Result<(), CommitError> {
+    async fn make(&self, batch: Rows, step: Step, letters: &DeadLetterChanges) -> Result<(), CommitError> {
         let mut started = Started::default();
         let mut changed = Changed::default();
         for (id, row) in &batch.sessions {
@@ -116,7 +116,7 @@ impl History {
             }
         }
         let erased: Vec<String> = batch.erased.iter().map(ToString::to_string).collect();
-        let mut table_step = TableStep::begin(&self.pool, letters, !erased.is_empty()).await?;
+        let mut table_step = TableCommit::begin(&self.pool, letters, !erased.is_empty()).await?;
         if !erased.is_empty() {
             sqlx::query_file!("src/history/erase.sql", &erased)
                 .execute(table_step.connection())

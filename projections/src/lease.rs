@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Projection;
-use crate::worker::{Progress, Until, Worker};
+use crate::worker::{WorkerProgress, Until, Worker};
 
 /// How often a lease is renewed.
 const RENEW: Duration = Duration::from_secs(1);
@@ -92,12 +92,12 @@ impl Lease {
             TERM.as_secs_f64(),
         )
         .execute(&self.pool);
-        Ok(within(DEADLINE, taken).await?.rows_affected() > 0)
+        Ok(with_deadline(DEADLINE, taken).await?.rows_affected() > 0)
     }
 
     /// Renews it and reports, until `term` is over; ends the term when the
     /// lease is lost or the projection paused.
-    async fn keep(&self, progress: watch::Receiver<Progress>, term: &CancellationToken) {
+    async fn keep(&self, progress: watch::Receiver<WorkerProgress>, term: &CancellationToken) {
         let first = progress.borrow().clone();
         let mut renewed_at = Instant::now();
         let mut rated = VecDeque::from([(renewed_at, first.events)]);
@@ -132,7 +132,7 @@ impl Lease {
         }
     }
 
-    async fn renew(&self, progress: &Progress, rate: f64) -> sqlx::Result<bool> {
+    async fn renew(&self, progress: &WorkerProgress, rate: f64) -> sqlx::Result<bool> {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let renewed = sqlx::query!(
             "update projections
@@ -157,7 +157,7 @@ impl Lease {
             progress.error,
         )
         .execute(&self.pool);
-        Ok(within(DEADLINE, renewed).await?.rows_affected() > 0)
+        Ok(with_deadline(DEADLINE, renewed).await?.rows_affected() > 0)
     }
 
     /// Gives it up, so that another need not wait until it is over.
@@ -170,7 +170,7 @@ impl Lease {
             &*self.holder,
         )
         .execute(&self.pool);
-        if let Err(error) = within(DEADLINE, given).await {
+        if let Err(error) = with_deadline(DEADLINE, given).await {
             tracing::debug!(%error, projection = self.projection, "the lease was not given up");
         }
     }

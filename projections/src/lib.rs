@@ -25,7 +25,7 @@ pub mod operations;
 pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;
 pub use history::History;
-pub use projection::{Checkpoint, CommitError, InTables, Projection, Step};
+pub use projection::{Checkpoint, CommitError, TableProjection, Projection, Step};
 
 #[cfg(test)]
 mod testing;

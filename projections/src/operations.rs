@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use crate::active_sessions::{self, Rebuilt};
 use crate::rebuild::{self, Replayed};
 use crate::verify::{self, Compared};
-use crate::{ActiveSessions, DailyStats, History, InTables, Projection, status, worker};
+use crate::{ActiveSessions, DailyStats, History, TableProjection, Projection, status, worker};
+use clap::ValueEnum;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ const REPORT: Duration = Duration::from_secs(1);
 /// A projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum Name {
+pub enum ProjectionName {
     /// All sessions of each reader, and the claims on the active ones.
     History,
     /// Days and hours.
@@ -32,7 +32,7 @@ pub enum Name {
     ActiveSessions,
 }
 
-impl Name {
+impl ProjectionName {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::History, Self::DailyStats, Self::ActiveSessions];
 
@@ -59,7 +59,7 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for ProjectionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -67,7 +67,7 @@ impl fmt::Display for Name {
 
 /// How far a replay or a comparison is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct OperationProgress {
     /// Events, or entries of the cache, that it has gone through by itself.
     pub done: u64,
     /// Where it is: as `done`, but with what an earlier one did.
@@ -78,7 +78,7 @@ pub struct Progress {
 
 /// What a replay did.
 #[derive(Clone, Copy, Debug)]
-pub enum Done {
+pub enum ReplayResult {
     /// With tables.
     Tables(Replayed),
     /// With the cache.
@@ -114,11 +114,11 @@ pub struct Connections {
 
 /// Replays, comparisons and warm-ups of projections by name.
 #[derive(Clone)]
-pub struct Source {
+pub struct ProjectionOps {
     connections: Connections,
 }
 
-impl Source {
+impl ProjectionOps {
     #[must_use]
     pub fn new(connections: Connections) -> Self {
         Self { connections }
@@ -131,32 +131,32 @@ impl Source {
     /// [`rebuild::ReplayError`], and when the address of Postgres is not valid.
     pub async fn replay(
         &self,
-        name: Name,
+        name: ProjectionName,
         restart: bool,
-        progress: &watch::Sender<Progress>,
+        progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Done> {
+    ) -> anyhow::Result<ReplayResult> {
         match name {
-            Name::History => self.tables::<History>(restart, progress, stop).await,
-            Name::DailyStats => self.tables::<DailyStats>(restart, progress, stop).await,
-            Name::ActiveSessions => self.rebuild(progress, stop).await,
+            ProjectionName::History => self.tables::<History>(restart, progress, stop).await,
+            ProjectionName::DailyStats => self.tables::<DailyStats>(restart, progress, stop).await,
+            ProjectionName::ActiveSessions => self.rebuild(progress, stop).await,
         }
     }
 
     /// Compares a projection with the log.
     ///
     /// # Errors
-    /// As [`Source::replay`].
+    /// As [`ProjectionOps::replay`].
     pub async fn verify(
         &self,
-        name: Name,
-        progress: &watch::Sender<Progress>,
+        name: ProjectionName,
+        progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Verified> {
         match name {
-            Name::History => self.compare::<History>(progress, stop).await,
-            Name::DailyStats => self.compare::<DailyStats>(progress, stop).await,
-            Name::ActiveSessions => {
+            ProjectionName::History => self.compare::<History>(progress, stop).await,
+            ProjectionName::DailyStats => self.compare::<DailyStats>(progress, stop).await,
+            ProjectionName::ActiveSessions => {
                 let pool = (self.connections.projections)()?;
                 let cache = (self.connections.cache)()?;
                 let compared = active_sessions::check(&cache, &pool, stop).await?;
@@ -170,12 +170,12 @@ impl Source {
         }
     }
 
-    async fn tables<P: InTables>(
+    async fn tables<P: TableProjection>(
         &self,
         restart: bool,
-        progress: &watch::Sender<Progress>,
+        progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Done> {
+    ) -> anyhow::Result<ReplayResult> {
         let live = (self.connections.migrations)()?;
         let shadow = (self.connections.replay)(&rebuild::schema_of(P::NAME))?;
         let applied = watch::Sender::default();
@@ -186,12 +186,12 @@ impl Source {
         };
         // Where it is at its end, also when it was stopped.
         progress.send_replace(through(applied.borrow().clone(), head));
-        Ok(Done::Tables(done?))
+        Ok(ReplayResult::Tables(done?))
     }
 
-    async fn compare<P: InTables>(
+    async fn compare<P: TableProjection>(
         &self,
-        progress: &watch::Sender<Progress>,
+        progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Verified> {
         let live = (self.connections.migrations)()?;
@@ -213,10 +213,10 @@ impl Source {
     /// what is newer too.
     ///
     /// # Errors
-    /// As [`Source::replay`].
+    /// As [`ProjectionOps::replay`].
     pub async fn warm_up(
         &self,
-        progress: &watch::Sender<Progress>,
+        progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
     ) -> anyhow::Result<Rebuilt> {
         let pool = (self.connections.projections)()?;
@@ -232,9 +232,9 @@ impl Source {
 
     async fn rebuild(
         &self,
-        progress: &watch::Sender<Progress>,
+        progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Done> {
+    ) -> anyhow::Result<ReplayResult> {
         let pool = (self.connections.projections)()?;
         let cache = (self.connections.cache)()?;
         let looked_at = watch::Sender::default();
@@ -247,15 +247,15 @@ impl Source {
         if let Err(error) = status::report_replay_over(&pool, ActiveSessions::NAME, None).await {
             tracing::debug!(%error, "the end of the replay was not reported");
         }
-        Ok(Done::Cache(rebuilt?))
+        Ok(ReplayResult::Cache(rebuilt?))
     }
 }
 
 /// Passes on how far something is, in other words.
 async fn follow<T: Clone>(
     mut from: watch::Receiver<T>,
-    to: &watch::Sender<Progress>,
-    words: impl Fn(T) -> Progress,
+    to: &watch::Sender<OperationProgress>,
+    words: impl Fn(T) -> OperationProgress,
 ) -> ! {
     while from.changed().await.is_ok() {
         let now = from.borrow_and_update().clone();
@@ -265,17 +265,17 @@ async fn follow<T: Clone>(
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "as `follow` gives it")]
-fn through(now: worker::Progress, head: i64) -> Progress {
+fn through(now: worker::WorkerProgress, head: i64) -> OperationProgress {
     let at = now.read.unsigned_abs();
-    Progress {
+    OperationProgress {
         done: now.events + now.folding,
         at,
         of: head.unsigned_abs().max(at),
     }
 }
 
-fn entries(now: Rebuilt) -> Progress {
-    Progress {
+fn entries(now: Rebuilt) -> OperationProgress {
+    OperationProgress {
         done: now.sessions,
         at: now.sessions,
         of: now.of.max(now.sessions),
@@ -302,11 +302,11 @@ mod tests {
 
     #[test]
     fn a_projection_is_called_the_same_everywhere() {
-        for name in Name::ALL {
+        for name in ProjectionName::ALL {
             let value = name.to_possible_value().unwrap();
             assert_eq!(value.get_name(), name.as_str());
-            assert_eq!(Name::named(name.as_str()), Some(name));
+            assert_eq!(ProjectionName::named(name.as_str()), Some(name));
         }
-        assert_eq!(Name::named("cooks"), None);
+        assert_eq!(ProjectionName::named("cooks"), None);
     }
 }

@@ -8,7 +8,7 @@ use eventlog::Recorded;
 use sqlx::PgPool;
 use thiserror::Error;
 
-use crate::dead_letters::Letters;
+use crate::dead_letters::DeadLetterChanges;
 
 /// How long Postgres may take over a step; somewhat longer than a statement
 /// may take there.
@@ -42,13 +42,13 @@ pub trait Projection: Send {
     fn fold(batch: &mut Self::Batch, event: &Recorded);
 
     /// As [`Projection::fold`], of an event that was left out in its time.
-    fn fold_late(batch: &mut Self::Batch, event: &Recorded) {
+    fn fold_retried(batch: &mut Self::Batch, event: &Recorded) {
         Self::fold(batch, event);
     }
 
     /// Adds to a batch that an event of a reader is left out: at `position`,
     /// what is known of the reader is behind the log. Most have nothing to do.
-    fn leave_out(_batch: &mut Self::Batch, _reader_id: ReaderId, _position: i64) {}
+    fn on_skipped(_batch: &mut Self::Batch, _reader_id: ReaderId, _position: i64) {}
 
     /// How many rows or entries a batch writes.
     fn rows(batch: &Self::Batch) -> usize;
@@ -74,13 +74,13 @@ pub trait Projection: Send {
         &mut self,
         batch: Self::Batch,
         step: Step,
-        letters: &Letters,
+        letters: &DeadLetterChanges,
     ) -> impl Future<Output = Result<(), CommitError>> + Send;
 }
 
 /// A projection whose rows are in Postgres, and so can be made in another
 /// schema than the one that queries read.
-pub trait InTables: Projection {
+pub trait TableProjection: Projection {
     /// Its tables.
     const TABLES: &'static [&'static str];
 

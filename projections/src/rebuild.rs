@@ -8,16 +8,16 @@
 
 use std::time::Duration;
 
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::read;
-use messaging::fan_out::Tail;
+use messaging::fan_out::FanOut;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::worker::{Progress, Until, Worker};
-use crate::{InTables, status};
+use crate::worker::{WorkerProgress, Until, Worker};
+use crate::{TableProjection, status};
 
 mod shadow;
 mod swap;
@@ -102,15 +102,15 @@ pub struct Replayed {
 ///
 /// # Errors
 /// See [`ReplayError`].
-pub async fn replay<P: InTables>(
+pub async fn replay<P: TableProjection>(
     live: &PgPool,
     shadow: PgPool,
     restart: bool,
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
 ) -> Result<Replayed, ReplayError> {
     // Its lock ends with this connection, however the replay ends.
-    let mut connection = within(DEADLINE, live.acquire()).await?.detach();
+    let mut connection = with_deadline(DEADLINE, live.acquire()).await?.detach();
     lock(&mut connection, P::NAME).await?;
     refuse_views::<P>(&mut connection).await?;
     let schema = schema_of(P::NAME);
@@ -118,7 +118,7 @@ pub async fn replay<P: InTables>(
     if restart || !is_current(&mut connection, &schema).await? {
         create::<P>(&mut connection, &schema, true).await?;
     }
-    let reader = Tail::default().reader(shadow.clone());
+    let reader = FanOut::default().reader(shadow.clone());
     let mut worker = Worker::replay(P::new(shadow.clone()), reader, shadow.clone());
     let from = crate::checkpoint::read(&shadow, P::NAME).await?;
 
@@ -211,7 +211,7 @@ pub(crate) async fn lock(
         projection
     )
     .fetch_one(connection);
-    if within(DEADLINE, locked).await? {
+    if with_deadline(DEADLINE, locked).await? {
         Ok(())
     } else {
         Err(ReplayError::Running(projection))
@@ -232,5 +232,5 @@ pub(crate) async fn unlock(mut connection: PgConnection) -> sqlx::Result<()> {
 /// # Errors
 /// Those of the log.
 pub async fn head(pool: &PgPool) -> Result<i64, ReplayError> {
-    Ok(within(DEADLINE, read::head(pool)).await?)
+    Ok(with_deadline(DEADLINE, read::head(pool)).await?)
 }

@@ -7,16 +7,16 @@
 
 use std::time::{Duration, Instant};
 
-use eventlog::deadline::within;
-use messaging::fan_out::Tail;
+use eventlog::deadline::with_deadline;
+use messaging::fan_out::FanOut;
 use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::rebuild::{self, ReplayError};
-use crate::worker::{Progress, Until, Worker};
-use crate::{History, InTables, Projection};
+use crate::worker::{WorkerProgress, Until, Worker};
+use crate::{History, TableProjection, Projection};
 
 /// Differences of a table that are told in full.
 pub const TOLD: usize = 10;
@@ -82,13 +82,13 @@ pub fn schema_of(projection: &str) -> String {
 ///
 /// # Errors
 /// See [`ReplayError`].
-pub async fn tables<P: InTables>(
+pub async fn tables<P: TableProjection>(
     live: &PgPool,
     scratch: PgPool,
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
 ) -> Result<(i64, Vec<Compared>), ReplayError> {
-    let mut connection = within(DEADLINE, live.acquire()).await?.detach();
+    let mut connection = with_deadline(DEADLINE, live.acquire()).await?.detach();
     // A verification is a replay that is thrown away; one at a time is enough.
     rebuild::lock(&mut connection, P::NAME).await?;
     let schema = schema_of(P::NAME);
@@ -101,13 +101,13 @@ pub async fn tables<P: InTables>(
     compared
 }
 
-async fn compare<P: InTables>(
+async fn compare<P: TableProjection>(
     connection: &mut PgConnection,
     scratch: &PgPool,
-    progress: &watch::Sender<Progress>,
+    progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
 ) -> Result<(i64, Vec<Compared>), ReplayError> {
-    let reader = Tail::default().reader(scratch.clone());
+    let reader = FanOut::default().reader(scratch.clone());
     let mut worker = Worker::replay(P::new(scratch.clone()), reader, scratch.clone());
     let mut followed = worker.progress();
     let follow = async {
@@ -145,7 +145,7 @@ async fn compare<P: InTables>(
 
 /// Folds the log up to where the live tables are, and returns a snapshot in
 /// which both are there.
-async fn pin<P: InTables>(
+async fn pin<P: TableProjection>(
     connection: &mut PgConnection,
     worker: &mut Worker<P>,
     scratch: &PgPool,
@@ -154,7 +154,7 @@ async fn pin<P: InTables>(
     for _ in 0..PINS {
         // Never past the live tables: a fold does not go back.
         let began = Instant::now();
-        let live = within(DEADLINE, checkpoint(connection, P::NAME)).await?;
+        let live = with_deadline(DEADLINE, checkpoint(connection, P::NAME)).await?;
         worker.run(Until::Reached(live), stop).await?;
         if stop.is_cancelled() {
             return Err(ReplayError::Stopped);
@@ -162,7 +162,7 @@ async fn pin<P: InTables>(
         if began.elapsed() > HOLD / 2 {
             continue;
         }
-        let mut snapshot = within(DEADLINE, scratch.acquire()).await?.detach();
+        let mut snapshot = with_deadline(DEADLINE, scratch.acquire()).await?.detach();
         let mut held = connection.begin().await?;
         let live = sqlx::query_scalar!(
             "select global_position from read.checkpoints where projection = $1 for update",

@@ -4,15 +4,15 @@
 use std::time::{Duration, Instant};
 
 use domain::SessionEvent;
-use eventlog::deadline::within;
-use messaging::fan_out::Reader;
+use eventlog::deadline::with_deadline;
 use eventlog::{LogError, Logged, read};
+use messaging::fan_out::LogSubscription;
 use sqlx::PgPool;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letters::{self, Known, Letter, Letters, Verdict, Why, text};
+use crate::dead_letters::{self, DeadLetterIndex, NewDeadLetter, DeadLetterChanges, Disposition, Why, text};
 use crate::projection::DEADLINE;
 use crate::{Checkpoint, CommitError, Projection, Step};
 
@@ -20,7 +20,7 @@ mod batch_interval;
 mod progress;
 
 use batch_interval::Pace;
-pub use progress::{Progress, Until};
+pub use progress::{WorkerProgress, Until};
 
 /// Events read at once; bounds the memory that they take undigested.
 const CHUNK: usize = 4_096;
@@ -73,7 +73,7 @@ impl From<sqlx::Error> for RunError {
 /// Events on their way into a step.
 struct Folded<P: Projection> {
     batch: P::Batch,
-    letters: Letters,
+    letters: DeadLetterChanges,
     from: Checkpoint,
     to: i64,
     events: usize,
@@ -84,7 +84,7 @@ impl<P: Projection> Folded<P> {
     fn after(from: Checkpoint) -> Self {
         Self {
             batch: P::Batch::default(),
-            letters: Letters::default(),
+            letters: DeadLetterChanges::default(),
             from,
             to: from.global_position,
             events: 0,
@@ -96,7 +96,7 @@ impl<P: Projection> Folded<P> {
 /// Applies the log to a projection.
 pub struct Worker<P> {
     projection: P,
-    reader: Reader,
+    reader: LogSubscription,
     /// Where the dead letters are.
     pool: PgPool,
     /// It makes a projection again: what it meets is no news.
@@ -107,23 +107,23 @@ pub struct Worker<P> {
     batch: usize,
     /// An event that was refused all by itself, and the error.
     refused: Option<(i64, String)>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<WorkerProgress>,
 }
 
 impl<P: Projection> Worker<P> {
     /// A worker that keeps up with the log.
     #[must_use]
-    pub fn live(projection: P, reader: Reader, pool: PgPool) -> Self {
+    pub fn live(projection: P, reader: LogSubscription, pool: PgPool) -> Self {
         Self::new(projection, reader, pool, false, P::MAX_STEP)
     }
 
     /// A worker that goes through the whole log.
     #[must_use]
-    pub fn replay(projection: P, reader: Reader, pool: PgPool) -> Self {
+    pub fn replay(projection: P, reader: LogSubscription, pool: PgPool) -> Self {
         Self::new(projection, reader, pool, true, MAX_REPLAY_BATCH)
     }
 
-    fn new(projection: P, reader: Reader, pool: PgPool, is_replay: bool, max_batch: usize) -> Self {
+    fn new(projection: P, reader: LogSubscription, pool: PgPool, is_replay: bool, max_batch: usize) -> Self {
         Self {
             projection,
             reader,
@@ -138,7 +138,7 @@ impl<P: Projection> Worker<P> {
 
     /// How it gets on.
     #[must_use]
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub fn progress(&self) -> watch::Receiver<WorkerProgress> {
         self.progress.subscribe()
     }
 
@@ -190,7 +190,7 @@ impl<P: Projection> Worker<P> {
             progress.read = from.global_position;
             progress.folding = 0;
         });
-        let mut known = Known::read(&self.pool, P::NAME).await?;
+        let mut known = DeadLetterIndex::read(&self.pool, P::NAME).await?;
         let mut folded = Folded::<P>::after(from);
         let mut pace = Pace::of::<P>();
         // Whether there was nothing more at the last look.
@@ -206,10 +206,10 @@ impl<P: Projection> Worker<P> {
                 folded.began = Instant::now();
             }
             if folded.events == 0 && known.is_old() {
-                known = Known::read(&self.pool, P::NAME).await?;
+                known = DeadLetterIndex::read(&self.pool, P::NAME).await?;
                 if !known.asked().is_empty() {
                     self.settle(&known, folded.from).await?;
-                    known = Known::read(&self.pool, P::NAME).await?;
+                    known = DeadLetterIndex::read(&self.pool, P::NAME).await?;
                 }
             }
             let room = (self.batch - folded.events).min(CHUNK);
@@ -274,7 +274,7 @@ impl<P: Projection> Worker<P> {
         &mut self,
         events: &[Logged],
         folded: &mut Folded<P>,
-        known: &mut Known,
+        known: &mut DeadLetterIndex,
     ) -> Result<(), RunError> {
         for event in events {
             let position = event.global_position();
@@ -282,11 +282,11 @@ impl<P: Projection> Worker<P> {
             folded.events += 1;
             let refused = self.refused.take_if(|(refused, _)| *refused == position);
             let verdict = match refused {
-                Some((_, error)) => Verdict::Park(Why::Parked(error)),
+                Some((_, error)) => Disposition::Park(Why::Parked(error)),
                 None => known.judge(event),
             };
             match (verdict, event) {
-                (Verdict::Apply, Logged::Event(event)) => {
+                (Disposition::Apply, Logged::Event(event)) => {
                     if let SessionEvent::SessionErased(_) = event.event {
                         let session = event.session_id.to_string();
                         if known.erase(&session) {
@@ -296,7 +296,7 @@ impl<P: Projection> Worker<P> {
                     P::fold(&mut folded.batch, event);
                     continue;
                 }
-                (Verdict::Park(why), event) => {
+                (Disposition::Park(why), event) => {
                     if known.is_full() {
                         return Err(TooManyLetters.into());
                     }
@@ -310,13 +310,13 @@ impl<P: Projection> Worker<P> {
                             "an event is parked; `dead-letters show` says why"
                         );
                     }
-                    folded.letters.parked.push(Letter::of(event, why));
+                    folded.letters.parked.push(NewDeadLetter::of(event, why));
                     known.park(event);
                 }
-                (Verdict::Apply | Verdict::Skip, _) => {}
+                (Disposition::Apply | Disposition::Skip, _) => {}
             }
             if let Some(reader_id) = event.reader_id() {
-                P::leave_out(&mut folded.batch, reader_id, position);
+                P::on_skipped(&mut folded.batch, reader_id, position);
             }
         }
         Ok(())
@@ -367,19 +367,19 @@ impl<P: Projection> Worker<P> {
 
     /// Applies the parked events of the sessions that are to be tried again, at
     /// a checkpoint that stays where it is, as far as they can be applied now.
-    async fn settle(&mut self, known: &Known, at: Checkpoint) -> Result<(), RunError> {
+    async fn settle(&mut self, known: &DeadLetterIndex, at: Checkpoint) -> Result<(), RunError> {
         for session in known.asked() {
             let stored = read::at(&self.pool, known.of(session));
-            let mut stored = within(DEADLINE, stored).await?.into_iter().peekable();
+            let mut stored = with_deadline(DEADLINE, stored).await?.into_iter().peekable();
             for &position in known.of(session) {
                 let event = stored.next_if(|event| event.global_position == position);
                 let error = match event.map(eventlog::Stored::logged) {
                     Some(Logged::Event(event)) => {
                         let mut batch = P::Batch::default();
-                        P::fold_late(&mut batch, &event);
-                        let letters = Letters {
+                        P::fold_retried(&mut batch, &event);
+                        let letters = DeadLetterChanges {
                             settled: vec![position],
-                            ..Letters::default()
+                            ..DeadLetterChanges::default()
                         };
                         let step = Step {
                             from: at,
@@ -395,7 +395,7 @@ impl<P: Projection> Worker<P> {
                     None => "the log does not hold it any more".to_owned(),
                 };
                 let refused = dead_letters::refuse(&self.pool, P::NAME, session, position, &error);
-                within(DEADLINE, refused).await?;
+                with_deadline(DEADLINE, refused).await?;
                 break;
             }
         }

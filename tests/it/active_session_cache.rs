@@ -13,7 +13,7 @@ use domain::{
 use eventlog::Recorded;
 use projections::active_sessions::{self, Entry, Filled, Known, Missed};
 use projections::cache::{Cache, CacheError};
-use projections::dead_letters::Letters;
+use projections::dead_letters::DeadLetterChanges;
 use projections::{ActiveSessions, Checkpoint, CommitError, Projection, Step};
 use redis::AsyncCommands;
 use server::connect;
@@ -47,7 +47,7 @@ impl Harness {
         let mut batch = BTreeMap::default();
         ActiveSessions::fold(&mut batch, event);
         let (from, to) = (Checkpoint::at(self.reached), event.global_position);
-        let none = Letters::default();
+        let none = DeadLetterChanges::default();
         self.projection
             .commit(batch, Step { from, to }, &none)
             .await?;
@@ -120,7 +120,7 @@ fn session_events(reader_id: ReaderId) -> Vec<Recorded> {
 /// Like [`session_events`], recorded after a global position.
 fn session_events_after(reader_id: ReaderId, after: i64) -> Vec<Recorded> {
     let occurred = Occurrence::new(None, eventlog::clock::now()).unwrap();
-    let session_id = SessionId::at(eventlog::clock::now());
+    let session_id = SessionId::new(eventlog::clock::now());
     let update = |percent| {
         SessionCommand::UpdatePosition(UpdatePosition {
             position: Position::new(percent).unwrap(),

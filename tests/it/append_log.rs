@@ -51,7 +51,7 @@ fn started(id: SessionId, sequence: i64, title: &str) -> NewEvent {
 }
 
 fn new_id() -> SessionId {
-    SessionId::at(eventlog::clock::now())
+    SessionId::new(eventlog::clock::now())
 }
 
 fn events(events: Vec<NewEvent>) -> Append {

@@ -86,7 +86,7 @@ fn adapted(reader: &Reader, payload: &str) -> String {
 /// Appends a session's events as a build of version 1 did. If `open`, also sets the
 /// reader's active-session claim.
 async fn append(app: &App, reader: &Reader, events: &[Payload], open: bool) -> Uuid {
-    let id = SessionId::at(eventlog::clock::now()).uuid();
+    let id = SessionId::new(eventlog::clock::now()).uuid();
     let count = events.len();
     let readers = if open { vec![reader.id] } else { Vec::new() };
     let sequences: Vec<i64> = (1..).take(count).collect();

@@ -160,7 +160,7 @@ async fn key_is_valid_for_one_command_of_one_reader() {
 async fn refused_command_stays_refused() {
     let app = App::start().await;
     let reader = app.reader();
-    let own = domain::SessionId::at(eventlog::clock::now()).uuid();
+    let own = domain::SessionId::new(eventlog::clock::now()).uuid();
     let path = format!("/{own}/update");
     let update = json!({ "current_position": 5 });
     let send = async |key: &str, body: &Value| keyed(&reader, Method::PUT, &path, key, body).await;
@@ -201,7 +201,7 @@ async fn invalid_input_does_not_use_up_its_key() {
 async fn start_repeated_by_session_id_returns_the_first_response() {
     let app = App::start().await;
     let reader = app.reader();
-    let own = domain::SessionId::at(eventlog::clock::now()).uuid();
+    let own = domain::SessionId::new(eventlog::clock::now()).uuid();
     let start = json!({ "book_id": Uuid::new_v4(), "session_id": own });
     let first = reader.start_with(start.clone()).await;
     let again = reader.start_with(start.clone()).await;

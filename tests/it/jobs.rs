@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use eventlog::active_claims;
 use futures::future::join_all;
-use jobs::store::{self, Held};
+use jobs::store::{self, JobLease};
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Role;
@@ -247,13 +247,13 @@ async fn job_of_a_killed_process_is_run_by_another_process() {
 async fn held_job_rejects_other_holders_and_runs_after_release() {
     let app = App::start().await;
     app.warmed_up().await;
-    let mine = Held::take(&app.pool, "retention", "me").await.unwrap();
+    let mine = JobLease::take(&app.pool, "retention", "me").await.unwrap();
     let Some(mine) = mine else {
         // The service is running the job.
         return;
     };
     assert!(
-        Held::take(&app.pool, "retention", "other")
+        JobLease::take(&app.pool, "retention", "other")
             .await
             .unwrap()
             .is_none()

@@ -103,7 +103,7 @@ async fn end_without_a_position_keeps_the_last_one() {
 async fn repeated_start_with_the_same_id_returns_the_same_session() {
     let app = App::start().await;
     let reader = app.reader();
-    let own = domain::SessionId::at(eventlog::clock::now());
+    let own = domain::SessionId::new(eventlog::clock::now());
     let start = json!({ "book_id": Uuid::new_v4(), "session_id": own.uuid() });
     let first = reader.start_with(start.clone()).await.ok();
     let second = reader.start_with(start.clone()).await;

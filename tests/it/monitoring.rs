@@ -45,7 +45,7 @@ async fn every_metric_in_alerts_is_exported() {
         .collect();
     assert!(named.len() >= 15, "{named:?}");
     until_metrics(&app, "every metric is exported", |metrics| {
-        named.iter().all(|name| metrics.shows(name))
+        named.iter().all(|name| metrics.has(name))
     })
     .await;
     app.stop().await;

@@ -128,8 +128,8 @@ async fn emptied_nats_is_refilled_without_a_new_command() {
     let _ = follower(&stream).await;
 
     nats.kill().await;
-    nats.wipe();
-    nats.revive().await;
+    nats.delete_streams();
+    nats.start_again().await;
     let stream = filled(&nats, 6).await;
     let consumer = follower(&stream).await;
     read(&roles.api.reader(), 2).await;
@@ -172,7 +172,7 @@ async fn nats_outage_is_logged_once_and_without_secrets() {
     let stack = Stack::shared().await;
     let mut nats = ProductionNats::start(&stack).await;
     let env = nats.env_for(&stack.new_env().await, "reading");
-    let file = nats.scratch("service");
+    let file = nats.temp_file("service");
     let process = Process::start_with_log(&env, &file).await;
     let reader = Reader::with_id(Uuid::new_v4()).at(&process.url);
     let log = || std::fs::read_to_string(&file).unwrap();
@@ -203,7 +203,7 @@ async fn nats_outage_is_logged_once_and_without_secrets() {
     // The outage lasts until the projections have dropped their consumer.
     line("missed idle heartbeat").await;
 
-    nats.revive().await;
+    nats.start_again().await;
     line("NATS is back").await;
     line("events are published again").await;
     let stream = filled(&nats, 12).await;

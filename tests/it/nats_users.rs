@@ -10,7 +10,7 @@ use async_nats::jetstream::consumer::push::Config as PushConfig;
 use async_nats::jetstream::stream::{Config as StreamConfig, StorageType};
 use futures::StreamExt;
 use server::config::Role;
-use tests::production_nats::{Connection, LONGEST, ProductionNats, USERS, password};
+use tests::production_nats::{Connection, TIMEOUT, ProductionNats, USERS, password};
 use tests::{App, Stack, app, eventually, invariants, scaled};
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ async fn user(nats: &ProductionNats, user: &str) -> Connection {
 async fn filled(nats: &ProductionNats, events: u64) -> jetstream::stream::Stream {
     let operator = user(nats, "operator").await;
     let jetstream = jetstream::new(operator.client);
-    eventually("a stream of all events", LONGEST, async || {
+    eventually("a stream of all events", TIMEOUT, async || {
         let stream = jetstream.get_stream("READING").await.ok()?;
         (stream.cached_info().state.messages >= events).then_some(stream)
     })
@@ -83,7 +83,7 @@ async fn each_role_works_with_its_own_nats_user() {
     // A refused publish does appear in the log of the server.
     let denied = "reading.sessions.started.p0";
     operators.client.publish(denied, "".into()).await.unwrap();
-    assert!(operators.complaint().await.contains(denied));
+    assert!(operators.next_error().await.contains(denied));
     assert_eq!(nats.violations().len(), 1);
 }
 
@@ -177,7 +177,7 @@ async fn analytics_push_consumer_cannot_write_to_a_stream() {
     }
     let received = wakeups.take(6).collect::<Vec<_>>();
     assert_eq!(
-        tokio::time::timeout(scaled(LONGEST), received)
+        tokio::time::timeout(scaled(TIMEOUT), received)
             .await
             .unwrap()
             .len(),
@@ -293,7 +293,7 @@ async fn each_user_is_denied_the_subjects_of_other_users() {
         for subject in denied {
             let client = &connection.client;
             client.publish(*subject, "".into()).await.unwrap();
-            let complaint = connection.complaint().await;
+            let complaint = connection.next_error().await;
             let expected = format!("Permissions Violation for Publish to \"{subject}\"");
             assert_eq!(complaint, expected, "{name}");
             refused += 1;
@@ -303,7 +303,7 @@ async fn each_user_is_denied_the_subjects_of_other_users() {
             .filter(|(_, users)| !users.contains(&name))
         {
             let _subscription = connection.client.subscribe(*subject).await.unwrap();
-            let complaint = connection.complaint().await;
+            let complaint = connection.next_error().await;
             let expected = format!("Permissions Violation for Subscription to \"{subject}\"");
             assert_eq!(complaint, expected, "{name}");
             refused += 1;

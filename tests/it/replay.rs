@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use messaging::fan_out::Tail;
+use messaging::fan_out::FanOut;
 use projections::rebuild::{ReplayError, Replayed, replay, schema_of};
-use projections::worker::{Progress, Until, Worker};
-use projections::{DailyStats, History, InTables, dead_letter};
+use projections::worker::{WorkerProgress, Until, Worker};
+use projections::{DailyStats, History, TableProjection, dead_letter};
 use server::connect;
 use sqlx::PgPool;
 use tests::app::SETTLE;
@@ -24,14 +24,14 @@ mod under_traffic;
 /// Longest time until a replay starts and catches up.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(20);
 
-async fn replayed<P: InTables>(
+async fn replayed<P: TableProjection>(
     env: &TestEnv,
     stop: &CancellationToken,
 ) -> Result<Replayed, ReplayError> {
     let database = app::settings(env, &[]).database;
     let live = connect::maintenance_pool(&database).unwrap();
     let shadow = connect::replay_pool(&database, &schema_of(P::NAME)).unwrap();
-    let progress = watch::Sender::new(Progress::default());
+    let progress = watch::Sender::new(WorkerProgress::default());
     replay::<P>(&live, shadow, false, &progress, stop).await
 }
 
@@ -293,7 +293,7 @@ async fn stopped_replay_commits_the_events_it_has_folded() {
     .unwrap();
     let head = eventlog::read::head(&pool).await.unwrap();
 
-    let reader = Tail::default().reader(pool.clone());
+    let reader = FanOut::default().reader(pool.clone());
     let mut worker = Worker::replay(History::new(pool.clone()), reader, pool.clone());
     let (stop, mut progress) = (CancellationToken::new(), worker.progress());
     let folds = async {

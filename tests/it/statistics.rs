@@ -41,7 +41,7 @@ fn random_session(
     zone: Tz,
     begin: Timestamp,
 ) -> Vec<NewEvent> {
-    let session_id = SessionId::at(eventlog::clock::now());
+    let session_id = SessionId::new(eventlog::clock::now());
     let at = |at: Timestamp| Occurrence {
         client: None,
         received: at,

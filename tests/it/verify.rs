@@ -7,8 +7,8 @@ use futures::StreamExt;
 use futures::stream;
 use projections::rebuild::ReplayError;
 use projections::verify::{self, Compared, schema_of};
-use projections::worker::Progress;
-use projections::{DailyStats, History, InTables, active_sessions, status};
+use projections::worker::WorkerProgress;
+use projections::{DailyStats, History, TableProjection, active_sessions, status};
 use rstest::rstest;
 use serde_json::json;
 use server::connect;
@@ -21,11 +21,11 @@ use uuid::Uuid;
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-async fn verify_tables<P: InTables>(env: &TestEnv) -> Vec<Compared> {
+async fn verify_tables<P: TableProjection>(env: &TestEnv) -> Vec<Compared> {
     let database = app::settings(env, &[]).database;
     let live = connect::maintenance_pool(&database).unwrap();
     let scratch = connect::replay_pool(&database, &schema_of(P::NAME)).unwrap();
-    let progress = watch::Sender::new(Progress::default());
+    let progress = watch::Sender::new(WorkerProgress::default());
     let stop = CancellationToken::new();
     let (position, compared) = verify::tables::<P>(&live, scratch, &progress, &stop)
         .await

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use server::app::{self, Service};
 use server::config::{
     AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, ReplicaArgs, Role,
-    RuleArgs, Secret, ServeArgs, UpkeepArgs,
+    RuleArgs, ServeArgs, JobArgs,
 };
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -77,7 +77,7 @@ impl App {
 
     /// Starts a service with these settings.
     pub async fn run(stack: Arc<Stack>, env: TestEnv, settings: &ServeArgs) -> Self {
-        let service = roles::start(settings).await.unwrap();
+        let service = app::start(settings).await.unwrap();
         let pool = pool(&env).await;
         Self {
             url: service.http.map_or_else(String::new, |http| {
@@ -218,7 +218,7 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
         rules: RuleArgs {
             active_gap: Duration::from_mins(2),
         },
-        upkeep: UpkeepArgs {
+        upkeep: JobArgs {
             idle_after: Duration::from_hours(2),
             retention_days: 90,
             statistics_days: 0,

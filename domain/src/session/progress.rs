@@ -7,7 +7,7 @@ use crate::{Position, SessionEvent, SessionStarted, Timestamp};
 
 /// The part of a session's state that changes after its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct SessionProgress {
     /// The newest observation, including the end.
     pub latest: Observation,
     /// The furthest position of all observations, including late ones.
@@ -52,7 +52,7 @@ pub struct ProgressChange {
     pub ended: Option<Ending>,
 }
 
-impl Progress {
+impl SessionProgress {
     pub(super) fn at_start(started: &SessionStarted) -> Self {
         Self {
             latest: Observation {
@@ -78,7 +78,7 @@ impl Progress {
 
 impl ProgressChange {
     /// Merges a later change into this one.
-    pub fn extend(&mut self, later: Self) {
+    pub fn merge(&mut self, later: Self) {
         let latest = later.latest.or_else(|| self.latest.take());
         *self = Self { latest, ..later };
     }
@@ -87,11 +87,11 @@ impl ProgressChange {
 impl SessionEvent {
     /// The event's effect on the session's progress; `None` for an erasure.
     #[must_use]
-    pub fn progress(&self) -> Option<ProgressChange> {
+    pub fn progress_change(&self) -> Option<ProgressChange> {
         Some(match self {
             Self::SessionErased(_) => return None,
             Self::SessionStarted(event) => {
-                let progress = Progress::at_start(event);
+                let progress = SessionProgress::at_start(event);
                 ProgressChange {
                     latest: Some(progress.latest),
                     furthest_position: progress.furthest_position,

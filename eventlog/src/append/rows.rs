@@ -7,7 +7,7 @@ use domain::{ReaderId, ReadingSession, Timestamp};
 use uuid::Uuid;
 
 use super::{Append, ClaimChange, KeyedAnswer};
-use crate::outgoing::Outgoing;
+use crate::outgoing::OutgoingEvent;
 
 /// The rows of one command.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Rows {
     }
 
     /// The events as they are published, now that their positions are known.
-    pub(super) fn outgoing(self, positions: &[i64]) -> impl Iterator<Item = Outgoing> {
+    pub(super) fn outgoing(self, positions: &[i64]) -> impl Iterator<Item = OutgoingEvent> {
         self.events
             .into_iter()
             .zip(positions)
@@ -69,8 +69,8 @@ impl Rows {
 }
 
 impl EventRow {
-    fn outgoing(self, global_position: i64) -> Outgoing {
-        Outgoing {
+    fn outgoing(self, global_position: i64) -> OutgoingEvent {
+        OutgoingEvent {
             global_position,
             session_id: self.session_id,
             sequence: self.sequence,

@@ -5,9 +5,9 @@ use sqlx::PgConnection;
 
 use super::{DEADLINE, RelayError};
 use crate::Subjects;
-use eventlog::outgoing::Outgoing;
+use eventlog::outgoing::OutgoingEvent;
 use crate::cloud_event::CloudEvent;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use crate::stream::StreamError;
 
 /// Where the stream ends.
@@ -21,7 +21,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Where it ends once an event is stored.
-    pub fn after(self, event: &Outgoing) -> Self {
+    pub fn after(self, event: &OutgoingEvent) -> Self {
         Self {
             stream_sequence: self.stream_sequence + 1,
             global_position: event.global_position,
@@ -82,7 +82,7 @@ pub async fn resume(
         event.globalposition,
     )
     .fetch_one(&mut *connection);
-    if !within(DEADLINE, known).await? {
+    if !with_deadline(DEADLINE, known).await? {
         return Err(RelayError::LogLostItsEnd {
             id: event.id.into_owned(),
             global_position: event.globalposition,

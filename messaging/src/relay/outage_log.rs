@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 
 use super::{DEADLINE, RelayError};
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::read;
 
 /// How often an outage is told of.
@@ -14,13 +14,13 @@ const TELL: Duration = Duration::from_secs(10);
 
 /// An outage, if there is one, and how far events were published before it.
 #[derive(Debug, Default)]
-pub struct Outage {
+pub struct OutageLog {
     published: Option<i64>,
     since: Option<Instant>,
     told: Option<Instant>,
 }
 
-impl Outage {
+impl OutageLog {
     /// The stream holds all events up to a global position.
     pub fn published(&mut self, global_position: i64) {
         self.published = Some(global_position);
@@ -55,7 +55,7 @@ impl Outage {
             return;
         }
         self.told = Some(Instant::now());
-        let head = within(DEADLINE, read::head(pool)).await.ok();
+        let head = with_deadline(DEADLINE, read::head(pool)).await.ok();
         tracing::warn!(
             error = error as &dyn std::error::Error,
             seconds = since.elapsed().as_secs(),

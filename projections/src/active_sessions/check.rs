@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use domain::{ReaderId, SessionId};
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::load_state::Folded;
 use eventlog::{active_claims, load_state};
 use serde_json::{Value, json};
@@ -109,9 +109,9 @@ impl Log {
                 Known::Unknown => {}
             }
         }
-        let folded = within(DEADLINE, load_state::sessions(pool, &wanted)).await?;
-        let applied = within(DEADLINE, load_state::sequences(pool, &ids, checkpoint)).await?;
-        let opened = within(DEADLINE, active_claims::opened(pool, &without)).await?;
+        let folded = with_deadline(DEADLINE, load_state::sessions(pool, &wanted)).await?;
+        let applied = with_deadline(DEADLINE, load_state::sequences(pool, &ids, checkpoint)).await?;
+        let opened = with_deadline(DEADLINE, active_claims::opened(pool, &without)).await?;
         Ok(Self {
             folded: folded
                 .into_iter()

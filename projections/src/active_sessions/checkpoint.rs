@@ -5,13 +5,13 @@
 use redis::{AsyncCommands, Script};
 use sqlx::PgPool;
 
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::read;
 
 use super::{COMMIT_DEADLINE, SCANNED};
+use crate::CommitError;
 use crate::cache::{Cache, CacheError};
 use crate::projection::DEADLINE;
-use crate::CommitError;
 
 /// A hash of `checkpoint` and, in microseconds, `begun_at`.
 pub(super) const PROJECTION: &str = "reading_session:projection";
@@ -32,13 +32,13 @@ pub(super) async fn position_or_begin(cache: &Cache, pool: &PgPool) -> Result<i6
     loop {
         let position = position(cache).await.map_err(unavailable)?;
         // Read after it: what is ahead of the log is of another log.
-        let head = within(DEADLINE, read::head(pool))
+        let head = with_deadline(DEADLINE, read::head(pool))
             .await
             .map_err(|error| CommitError::Unavailable(Box::new(error)))?;
         if let Some(position) = position.filter(|position| *position <= head) {
             return Ok(position);
         }
-        within(DEADLINE, request_warm_up(pool)).await?;
+        with_deadline(DEADLINE, request_warm_up(pool)).await?;
         if begin(cache, position, head).await.map_err(unavailable)? {
             return Ok(head);
         }

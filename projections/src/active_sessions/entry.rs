@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use domain::session::{Observation, Progress, Session};
+use domain::session::{Observation, SessionProgress, StartedSession};
 use domain::{Position, ReaderId, SessionId};
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation};
@@ -42,7 +42,7 @@ pub struct Entry {
     /// How many events it has.
     pub sequence: i64,
     /// The session.
-    pub session: Session,
+    pub session: StartedSession,
 }
 
 /// What Redis knows of a reader.
@@ -132,9 +132,9 @@ fn entry(fields: Fields) -> Option<Entry> {
     Some(Entry {
         session_id: id?.parse().ok()?,
         sequence: sequence?,
-        session: Session {
+        session: StartedSession {
             start: serde_json::from_str(&start?).ok()?,
-            progress: Progress {
+            progress: SessionProgress {
                 latest,
                 furthest_position: Position::from_steps(furthest?).ok()?,
                 active_ms: active_ms?,
@@ -207,11 +207,7 @@ pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) {
     }
 }
 
-async fn put_tombstone(
-    cache: &Cache,
-    reader_id: ReaderId,
-    version: i64,
-) -> Result<(), CacheError> {
+async fn put_tombstone(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
     let missed = miss(cache).await?;
     let writes = [(reader_id, Write::whole(None, version))];
     let call = async |mut redis| {

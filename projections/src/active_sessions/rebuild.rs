@@ -5,7 +5,7 @@
 //! guarded by version, so the live worker and queries go on, and an entry is at
 //! no moment older than it was.
 
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::read;
 use redis::Script;
 use sqlx::PgPool;
@@ -70,7 +70,7 @@ async fn remove_wrong(
             return Err(ReplayError::Stopped);
         }
         let (next, seen) = scan::page(cache, cursor).await?;
-        let head = within(DEADLINE, read::head(pool)).await?;
+        let head = with_deadline(DEADLINE, read::head(pool)).await?;
         // What has the version of no event keeps out all that comes.
         let ahead = |seen: &&Seen| {
             let version: Result<i64, _> = seen.version.parse();

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use domain::{ReaderId, SessionId};
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::load_state::Folded;
 use eventlog::{active_claims, load_state};
 use sqlx::{PgConnection, PgPool};
@@ -56,7 +56,7 @@ pub async fn warm_up(
 
 /// Makes sure that nobody else makes the cache, as long as what is returned lives.
 pub(super) async fn alone(pool: &PgPool) -> Result<PgConnection, ReplayError> {
-    let mut connection = within(DEADLINE, pool.acquire()).await?.detach();
+    let mut connection = with_deadline(DEADLINE, pool.acquire()).await?.detach();
     rebuild::lock(&mut connection, ActiveSessions::NAME).await?;
     Ok(connection)
 }
@@ -69,7 +69,7 @@ pub(super) async fn put_all(
 ) -> Result<Rebuilt, ReplayError> {
     // One without a checkpoint takes no fills, and is emptied when it is begun.
     position_or_begin(cache, pool).await?;
-    let of = within(DEADLINE, active_claims::count(pool)).await?;
+    let of = with_deadline(DEADLINE, active_claims::count(pool)).await?;
     progress.send_modify(|rebuilt| rebuilt.of = of.unsigned_abs());
     let mut page = Page::after(cache, pool, None).await?;
     while let Some(read) = page {
@@ -100,7 +100,7 @@ impl Page {
         after: Option<ReaderId>,
     ) -> Result<Option<Self>, ReplayError> {
         let began = Instant::now();
-        let claims = within(DEADLINE, active_claims::page(pool, after, PAGE)).await?;
+        let claims = with_deadline(DEADLINE, active_claims::page(pool, after, PAGE)).await?;
         let Some(&(last, _)) = claims.last() else {
             return Ok(None);
         };
@@ -143,11 +143,11 @@ async fn read(
 ) -> Result<(Missed, Vec<(ReaderId, Write)>), ReplayError> {
     let missed = cache.call(COMMIT_DEADLINE, now).await?;
     let wanted: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
-    let sessions = within(DEADLINE, load_state::sessions(pool, &wanted)).await?;
+    let sessions = with_deadline(DEADLINE, load_state::sessions(pool, &wanted)).await?;
     // What cannot be told is not shown: of a session, not all events are read.
     let ids: Vec<SessionId> = sessions.iter().map(|folded| folded.session_id).collect();
     let held = dead_letters::held(pool, ActiveSessions::NAME, &ids);
-    let held = within(DEADLINE, held).await?;
+    let held = with_deadline(DEADLINE, held).await?;
     let told = |folded: &&Folded| !held.contains(&folded.session_id.to_string());
     let writes = sessions.iter().filter(told).filter_map(write).collect();
     Ok((missed, writes))

@@ -1,6 +1,6 @@
 //! What is written to an entry, by the projection and by fills alike.
 
-use domain::session::{ProgressChange, Session};
+use domain::session::{ProgressChange, StartedSession};
 use domain::{SessionId, SessionStarted};
 use redis::ScriptInvocation;
 
@@ -29,7 +29,7 @@ pub(super) enum Change {
 impl Change {
     /// The whole of an entry.
     fn of(entry: &Entry) -> Self {
-        let Session { start, progress } = &entry.session;
+        let StartedSession { start, progress } = &entry.session;
         Self::Put(
             entry.session_id,
             entry.sequence,

@@ -2,7 +2,7 @@
 //! what stands before the floor is not written again, by a replay neither.
 
 use chrono::NaiveDate;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use sqlx::{Connection, Executor, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ pub async fn roll(
     before: NaiveDate,
     stop: &CancellationToken,
 ) -> Result<u64, ReplayError> {
-    let mut connection = within(DEADLINE, pool.acquire()).await?.detach();
+    let mut connection = with_deadline(DEADLINE, pool.acquire()).await?.detach();
     // A replay has made some of these days already, and would bring them back.
     rebuild::lock(&mut connection, DailyStats::NAME).await?;
     let mut transaction = connection.begin().await?;

@@ -6,14 +6,14 @@ use std::fmt;
 use crate::dead_letters::{self, DeadLetter, Found, LetterId};
 use sqlx::PgPool;
 
-use crate::operations::Name;
+use crate::operations::ProjectionName;
 
 /// More dead letters than a projection may have.
 const ALL: i64 = 20_000;
 
 /// Why it is not done.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum ActionError {
     /// There is no such letter.
     Unknown(LetterId),
     /// It was discarded.
@@ -29,14 +29,14 @@ pub enum Refusal {
     Unavailable(sqlx::Error),
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ActionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(id) if Name::named(&id.projection).is_none() => write!(
+            Self::Unknown(id) if ProjectionName::named(&id.projection).is_none() => write!(
                 f,
                 "There is no projection {}, only {}",
                 id.projection,
-                Name::list()
+                ProjectionName::list()
             ),
             Self::Unknown(id) => write!(f, "There is no dead letter {id}"),
             Self::Discarded(id) => write!(f, "{id} was discarded, and stays so"),
@@ -52,7 +52,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {
+impl std::error::Error for ActionError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unavailable(error) => Some(error),
@@ -61,7 +61,7 @@ impl std::error::Error for Refusal {
     }
 }
 
-impl From<sqlx::Error> for Refusal {
+impl From<sqlx::Error> for ActionError {
     fn from(error: sqlx::Error) -> Self {
         Self::Unavailable(error)
     }
@@ -70,22 +70,22 @@ impl From<sqlx::Error> for Refusal {
 /// A letter and its event.
 ///
 /// # Errors
-/// [`Refusal::Unknown`], [`Refusal::Unavailable`].
-pub async fn find(pool: &PgPool, id: &LetterId) -> Result<Found, Refusal> {
+/// [`ActionError::Unknown`], [`ActionError::Unavailable`].
+pub async fn find(pool: &PgPool, id: &LetterId) -> Result<Found, ActionError> {
     let found = dead_letters::find(pool, id).await?;
-    found.ok_or_else(|| Refusal::Unknown(id.clone()))
+    found.ok_or_else(|| ActionError::Unknown(id.clone()))
 }
 
 /// Has a letter's session tried again, as soon as its worker comes to it.
 ///
 /// # Errors
-/// See [`Refusal`].
-pub async fn retry(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
+/// See [`ActionError`].
+pub async fn retry(pool: &PgPool, id: &LetterId) -> Result<(), ActionError> {
     if dead_letters::retry(pool, id).await? {
         return Ok(());
     }
     match find(pool, id).await?.letter.state.as_str() {
-        "discarded" => Err(Refusal::Discarded(id.clone())),
+        "discarded" => Err(ActionError::Discarded(id.clone())),
         // There is no parked one left in its session: it goes on by itself.
         _ => Ok(()),
     }
@@ -94,8 +94,8 @@ pub async fn retry(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
 /// Leaves a letter's event out for good.
 ///
 /// # Errors
-/// See [`Refusal`].
-pub async fn discard(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
+/// See [`ActionError`].
+pub async fn discard(pool: &PgPool, id: &LetterId) -> Result<(), ActionError> {
     if dead_letters::discard(pool, id).await? {
         return Ok(());
     }
@@ -105,5 +105,5 @@ pub async fn discard(pool: &PgPool, id: &LetterId) -> Result<(), Refusal> {
         .iter()
         .find(|letter| letter.session_id == waiting.session_id)
         .map(DeadLetter::id);
-    Err(Refusal::Waiting { id: id.clone(), on })
+    Err(ActionError::Waiting { id: id.clone(), on })
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use domain::{SessionEvent, SessionId};
 use eventlog::Logged;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use sqlx::PgPool;
 
 use super::Why;
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Which events are left out, and whose.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct DeadLetterIndex {
     /// Sessions that have letters of any kind.
     sessions: BTreeSet<String>,
     /// Events left out for good.
@@ -35,7 +35,7 @@ pub(crate) struct Known {
 
 /// What becomes of an event.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Disposition {
     /// It is applied, if it can be.
     Apply,
     /// It is passed without a word: an operator has discarded it.
@@ -44,7 +44,7 @@ pub(crate) enum Verdict {
     Park(Why),
 }
 
-impl Known {
+impl DeadLetterIndex {
     /// Reads the letters of a projection.
     pub(crate) async fn read(pool: &PgPool, projection: &str) -> sqlx::Result<Self> {
         let rows = sqlx::query!(
@@ -63,7 +63,7 @@ impl Known {
             read_at: Instant::now(),
         };
         let mut held = BTreeSet::new();
-        for row in within(DEADLINE, rows).await? {
+        for row in with_deadline(DEADLINE, rows).await? {
             known.sessions.insert(row.session_id.clone());
             if row.state == "discarded" {
                 known.discarded.insert(row.global_position);
@@ -108,23 +108,23 @@ impl Known {
     }
 
     /// What becomes of an event. An erasure is held up by nothing.
-    pub(crate) fn judge(&self, event: &Logged) -> Verdict {
+    pub(crate) fn judge(&self, event: &Logged) -> Disposition {
         if let Logged::Event(event) = event
             && let SessionEvent::SessionErased(_) = event.event
         {
-            return Verdict::Apply;
+            return Disposition::Apply;
         }
         if self.discarded.contains(&event.global_position()) {
-            return Verdict::Skip;
+            return Disposition::Skip;
         }
         if !self.open.is_empty()
             && let Some(&first) = self.of(&event.session_id()).first()
         {
-            return Verdict::Park(Why::Waiting(first));
+            return Disposition::Park(Why::Waiting(first));
         }
         match event {
-            Logged::Event(_) => Verdict::Apply,
-            Logged::Undecodable(event) => Verdict::Park(Why::Parked(text(&event.error))),
+            Logged::Event(_) => Disposition::Apply,
+            Logged::Undecodable(event) => Disposition::Park(Why::Parked(text(&event.error))),
         }
     }
 

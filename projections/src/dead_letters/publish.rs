@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
 use domain::Timestamp;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use messaging::{Subjects, stream};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -92,7 +92,7 @@ async fn window(
         WINDOW
     )
     .fetch_all(pool);
-    let letters = within(DEADLINE, letters).await?;
+    let letters = with_deadline(DEADLINE, letters).await?;
     if letters.is_empty() {
         return Ok(0);
     }
@@ -136,7 +136,7 @@ async fn window(
             letter.global_position
         )
         .execute(pool);
-        within(DEADLINE, published).await?;
+        with_deadline(DEADLINE, published).await?;
     }
     Ok(i64::try_from(letters.len())?)
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use chrono_tz::Tz;
 use domain::event::{Book, DeviceType, EndReason};
-use domain::session::{Ending, Observation, Progress, Session};
+use domain::session::{Ending, Observation, SessionProgress, StartedSession};
 use domain::{BookId, Position, ReaderId, SessionId, SessionStarted, Timestamp};
 use sqlx::PgExecutor;
 use uuid::Uuid;
@@ -17,7 +17,7 @@ pub struct Entry {
     /// How many events it has.
     pub version: i64,
     /// The session.
-    pub session: Session,
+    pub session: StartedSession,
 }
 
 /// Where a page of the history ends; the next one begins after it.
@@ -189,7 +189,7 @@ impl Row {
                 .and_then(EndReason::parse)
                 .unwrap_or(EndReason::Finished),
         });
-        let progress = Progress {
+        let progress = SessionProgress {
             latest: Observation {
                 at: last_activity_at,
                 position: Position::from_steps(position).map_err(decode)?,
@@ -204,7 +204,7 @@ impl Row {
                 .parse()
                 .map_err(|error: uuid::Error| sqlx::Error::Decode(Box::new(error)))?,
             version,
-            session: Session { start, progress },
+            session: StartedSession { start, progress },
         }))
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use domain::Timestamp;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +38,7 @@ pub async fn retire(
     before: Timestamp,
     stop: &CancellationToken,
 ) -> Result<Vec<Retired>, ReplayError> {
-    let mut connection = within(DEADLINE, pool.acquire()).await?.detach();
+    let mut connection = with_deadline(DEADLINE, pool.acquire()).await?.detach();
     // A replay has made its tables already, and would bring them back.
     rebuild::lock(&mut connection, History::NAME).await?;
     let mut all = Vec::new();

@@ -5,7 +5,7 @@ use sqlx::{Connection, Executor, PgConnection};
 
 use eventlog::migrations;
 
-use crate::InTables;
+use crate::TableProjection;
 
 /// The schema that a projection is replayed in.
 #[must_use]
@@ -31,7 +31,7 @@ fn maker() -> String {
 
 /// Makes an empty shadow of a projection, at the beginning of the log. Events
 /// that operators have discarded stay so.
-pub(crate) async fn create<P: InTables>(
+pub(crate) async fn create<P: TableProjection>(
     connection: &mut PgConnection,
     schema: &str,
     kept: bool,

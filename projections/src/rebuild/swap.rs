@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ReplayError;
 use super::shadow::schema_of;
-use crate::InTables;
+use crate::TableProjection;
 use crate::worker::{Until, Worker};
 
 /// How long the swap waits for the live tables each time: queries that come
@@ -21,7 +21,7 @@ const HOLD: Duration = Duration::from_millis(500);
 
 /// A view reads its tables by what they are, not by name: after a swap it would
 /// go on with those of before.
-pub(super) async fn refuse_views<P: InTables>(
+pub(super) async fn refuse_views<P: TableProjection>(
     connection: &mut PgConnection,
 ) -> Result<(), ReplayError> {
     let tables: Vec<String> = P::TABLES.iter().map(|table| (*table).to_owned()).collect();
@@ -50,7 +50,7 @@ pub(super) async fn refuse_views<P: InTables>(
 /// the swap locks them by what they were, in its own order, and then plans anew. It
 /// would be broken off if it waited for one while this held that and waited for
 /// another.
-pub(super) async fn drop_retired<P: InTables>(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub(super) async fn drop_retired<P: TableProjection>(connection: &mut PgConnection) -> sqlx::Result<()> {
     let retired = format!("retired_{}", P::NAME);
     for table in P::TABLES {
         let drop = format!("drop table if exists {retired}.{table}");
@@ -67,7 +67,7 @@ pub(super) async fn drop_retired<P: InTables>(connection: &mut PgConnection) -> 
 /// The live worker waits for the tables too, so its checkpoint stays where it
 /// is until the shadow is not behind it. It then finds its step moved, and goes
 /// on from the new checkpoint in the new tables.
-pub(super) async fn swap<P: InTables>(
+pub(super) async fn swap<P: TableProjection>(
     transaction: &mut PgConnection,
     worker: &mut Worker<P>,
     stop: &CancellationToken,

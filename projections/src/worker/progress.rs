@@ -19,7 +19,7 @@ impl Until {
 
 /// How a projection gets on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct WorkerProgress {
     /// Where its checkpoint is.
     pub position: i64,
     /// How far it has read; what is between is being folded.

@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
 use super::auth::{Caller, Keys};
-use super::middleware::{Inside, Middleware, Next};
+use super::middleware::{InnerService, Middleware, Next};
 use super::problem::Problem;
 use super::rate_limit::{Client, Limiter, Preset};
-use super::in_flight::Places;
+use super::in_flight::InFlightLimit;
 
 /// What admission needs to know; cheap to clone.
 #[derive(Clone)]
@@ -49,17 +49,17 @@ impl Admission {
 /// Lets client apps in, for calls that share a preset: with a good token, and as
 /// often as the reader's limit allows. Failures are counted by address.
 #[derive(Clone)]
-pub struct Readers {
+pub struct RequireReader {
     /// Who may come in.
     pub admission: Admission,
     /// Where they are served.
-    pub places: Places,
+    pub places: InFlightLimit,
     /// How often.
     pub preset: Preset,
 }
 
-impl Middleware for Readers {
-    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+impl Middleware for RequireReader {
+    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
         let Self {
             admission,
             places,
@@ -67,7 +67,7 @@ impl Middleware for Readers {
         } = self;
         // What may be called is no secret, and a browser asks without a token.
         if request.method() == Method::OPTIONS {
-            return Anyone { admission, places }.answer(request, next).await;
+            return Anonymous { admission, places }.answer(request, next).await;
         }
         admission.admit(&places, preset, Ok, request, next).await
     }
@@ -75,15 +75,15 @@ impl Middleware for Readers {
 
 /// Lets operators in: with a good token that says it is one's.
 #[derive(Clone)]
-pub struct Operators {
+pub struct RequireAdmin {
     /// Who may come in.
     pub admission: Admission,
     /// Where they are served.
-    pub places: Places,
+    pub places: InFlightLimit,
 }
 
-impl Middleware for Operators {
-    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+impl Middleware for RequireAdmin {
+    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
         let only = |caller: Caller| {
             if caller.admin {
                 Ok(caller)
@@ -100,15 +100,15 @@ impl Middleware for Operators {
 
 /// Lets anyone in, for what needs no token.
 #[derive(Clone)]
-pub struct Anyone {
+pub struct Anonymous {
     /// Who may come in.
     pub admission: Admission,
     /// Where they are served.
-    pub places: Places,
+    pub places: InFlightLimit,
 }
 
-impl Middleware for Anyone {
-    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+impl Middleware for Anonymous {
+    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
         let Self { admission, places } = self;
         let client = Client::at(address(&request, &admission.trusted_proxies));
         let permit = admission.limiter.check(Preset::Normal, client).await;
@@ -125,9 +125,9 @@ impl Middleware for Anyone {
 impl Admission {
     /// Lets a caller in who has a good token, a place under the limit, and is one
     /// of `only`; then there must be a place to work.
-    async fn admit<S: Inside>(
+    async fn admit<S: InnerService>(
         &self,
-        places: &Places,
+        places: &InFlightLimit,
         preset: Preset,
         only: impl FnOnce(Caller) -> Result<Caller, Problem>,
         mut request: Request,

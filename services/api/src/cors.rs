@@ -20,16 +20,16 @@ const MAX_AGE: Duration = Duration::from_hours(2);
 /// preflight, and writes for everyone what only a browser reads: what is of no page
 /// goes past it.
 #[derive(Clone)]
-pub struct Pages(Arc<CorsLayer>);
+pub struct CorsForBrowsers(Arc<CorsLayer>);
 
-/// What [`Pages`] makes of a service.
+/// What [`CorsForBrowsers`] makes of a service.
 #[derive(Clone)]
 pub struct PagesService<S> {
     layer: Arc<CorsLayer>,
     inside: S,
 }
 
-impl Pages {
+impl CorsForBrowsers {
     /// Lets pages of these origins call; without any, all of them.
     #[must_use]
     pub fn of(origins: &[HeaderValue]) -> Self {
@@ -37,7 +37,7 @@ impl Pages {
     }
 }
 
-impl<S> Layer<S> for Pages {
+impl<S> Layer<S> for CorsForBrowsers {
     type Service = PagesService<S>;
 
     fn layer(&self, inside: S) -> PagesService<S> {

@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use domain::{Position, SessionId};
-use commands::Context;
+use commands::CommandContext;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -19,10 +19,10 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use jobs::Job;
-use projections::operations::Name;
+use projections::operations::ProjectionName;
 
 use crate::problem::Problem;
-use super::serve::Slow;
+use super::serve::BodyTimeout;
 
 mod field_error;
 
@@ -89,7 +89,7 @@ pub fn unreadable(rejection: &BytesRejection) -> Problem {
 
 /// Whether the client took too long to send the body.
 fn is_slow(rejection: &BytesRejection) -> bool {
-    std::iter::successors(rejection.source(), |&error| error.source()).any(<dyn Error>::is::<Slow>)
+    std::iter::successors(rejection.source(), |&error| error.source()).any(<dyn Error>::is::<BodyTimeout>)
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
@@ -193,7 +193,7 @@ pub trait Named: Sized {
     fn names() -> String;
 }
 
-impl Named for Name {
+impl Named for ProjectionName {
     const KIND: &'static str = "projection";
 
     fn from_name(name: &str) -> Option<Self> {
@@ -235,9 +235,9 @@ impl<S: Send + Sync, T: Named> FromRequestParts<S> for PathName<T> {
 
 /// What comes with a command besides its body.
 #[derive(Debug)]
-pub struct CommandContext(pub Context);
+pub struct RequestContext(pub CommandContext);
 
-impl<S: Sync> FromRequestParts<S> for CommandContext {
+impl<S: Sync> FromRequestParts<S> for RequestContext {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
@@ -248,7 +248,7 @@ impl<S: Sync> FromRequestParts<S> for CommandContext {
             .filter(|value| is_traceparent(value))
             .map(str::to_owned);
         let key = parts.extensions.get().cloned();
-        Ok(Self(Context { traceparent, key }))
+        Ok(Self(CommandContext { traceparent, key }))
     }
 }
 

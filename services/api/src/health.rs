@@ -2,7 +2,7 @@
 //! asks nothing else; `/readyz` that it can do its work; `/metrics` what it did.
 
 use prometheus_client::registry::Registry;
-use eventlog::database_health::Pulse;
+use eventlog::database_health::DatabaseHealth;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -22,7 +22,7 @@ pub(crate) fn text(registry: &Registry) -> String {
 }
 
 /// All that probes may call.
-pub fn router(pulse: Pulse, registry: Registry) -> Router {
+pub fn router(pulse: DatabaseHealth, registry: Registry) -> Router {
     let registry = Arc::new(registry);
     Router::new()
         .route("/livez", get(async || Json(json!({ "status": "alive" }))))
@@ -36,7 +36,7 @@ pub fn router(pulse: Pulse, registry: Registry) -> Router {
 
 /// Ready when Postgres answers. NATS and Redis are not asked: without them the
 /// service does its work and catches up later.
-async fn ready(State(pulse): State<Pulse>) -> (StatusCode, Json<Value>) {
+async fn ready(State(pulse): State<DatabaseHealth>) -> (StatusCode, Json<Value>) {
     if pulse.ask().await {
         (StatusCode::OK, Json(json!({ "status": "ready" })))
     } else {

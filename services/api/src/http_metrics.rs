@@ -19,7 +19,7 @@ const LATENCIES: [f64; 14] = [
 
 /// What is counted of the requests to a listener; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Traffic {
+pub struct HttpMetrics {
     answered: Family<Answered, Counter>,
     took: Family<Route, Histogram>,
 }
@@ -37,7 +37,7 @@ struct Route {
     route: Arc<str>,
 }
 
-impl Traffic {
+impl HttpMetrics {
     /// That of client apps.
     #[must_use]
     pub fn of_apps(registry: &mut Registry) -> Self {
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn requests_are_counted_by_route_and_status() {
         let mut registry = Registry::default();
-        let traffic = Traffic::of_apps(&mut registry);
+        let traffic = HttpMetrics::of_apps(&mut registry);
         let took = Duration::from_millis(3);
         for status in [StatusCode::OK, StatusCode::OK, StatusCode::NOT_FOUND] {
             traffic.count(&Method::GET, &"/{id}".into(), status, took);

@@ -16,10 +16,10 @@ use eventlog::idempotency::{self, Decided, Kept, Key};
 use eventlog::{Pool, read};
 
 use super::API;
-use super::response::Answer;
+use super::response::CommandResponse;
 use super::auth::Caller;
 use super::extract::unreadable;
-use super::middleware::{Inside, Middleware, Next};
+use super::middleware::{InnerService, Middleware, Next};
 use super::problem::Problem;
 
 /// The client's name for a command.
@@ -71,7 +71,7 @@ impl Idempotency {
         Ok(response)
     }
 
-    async fn taken(&self, answer: Answer) -> Result<Response, Problem> {
+    async fn taken(&self, answer: CommandResponse) -> Result<Response, Problem> {
         let global_position = match answer.last_event() {
             Some((session_id, sequence)) => {
                 Some(read::position(&self.pool, session_id, sequence).await?)
@@ -84,7 +84,7 @@ impl Idempotency {
 
 /// Around commands.
 impl Middleware for Idempotency {
-    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
         // Without a caller there is no command.
         let caller = request.extensions().get::<Caller>().copied();
         match (caller, name(request.headers())) {
@@ -97,7 +97,7 @@ impl Middleware for Idempotency {
     }
 }
 
-async fn once<S: Inside>(
+async fn once<S: InnerService>(
     idempotency: &Idempotency,
     caller: Caller,
     name: String,

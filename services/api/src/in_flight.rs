@@ -22,9 +22,9 @@ const MAX_IN_FLIGHT: usize = 4_096;
 
 /// The places for requests at work; cheap to clone.
 #[derive(Clone)]
-pub struct Places(Arc<Semaphore>);
+pub struct InFlightLimit(Arc<Semaphore>);
 
-impl Places {
+impl InFlightLimit {
     /// So many.
     #[must_use]
     pub fn of(count: usize) -> Self {
@@ -47,7 +47,7 @@ impl Places {
     }
 }
 
-impl Default for Places {
+impl Default for InFlightLimit {
     fn default() -> Self {
         Self::of(MAX_IN_FLIGHT)
     }

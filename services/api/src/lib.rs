@@ -8,7 +8,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use ::commands::Sessions;
+use ::commands::CommandService;
 use projections::cache::Cache;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
@@ -39,16 +39,16 @@ pub mod export;
 pub mod health;
 pub mod openapi;
 
-use admission::{Admission, Anyone, Readers};
+use admission::{Admission, Anonymous, RequireReader};
 use export::Exports;
-use http_metrics::Traffic;
+use http_metrics::HttpMetrics;
 use idempotency::Idempotency;
-use in_flight::Places;
-use middleware::Around;
+use in_flight::InFlightLimit;
+use middleware::MiddlewareLayer;
 use prometheus_client::registry::Registry;
 use problem::Problem;
 use rate_limit::Preset;
-use request_log::Edge;
+use request_log::RequestLog;
 use routes::privacy::erase::Erasing;
 use routes::queries::ReadTable;
 use routes::queries::active::ActiveReads;
@@ -66,7 +66,7 @@ const COMPRESS_ABOVE: u16 = 1_000;
 /// What the handlers work with; all of it is cheap to clone.
 pub struct Handles {
     /// The command side, and sessions as they stand in the log.
-    pub sessions: Sessions,
+    pub sessions: CommandService,
     /// The active sessions.
     pub active: ActiveReads,
     /// Where they are kept.
@@ -91,22 +91,22 @@ pub fn router(
         history,
         daily_stats,
     } = handles;
-    let places = Places::default();
-    let anyone = Around(Anyone {
+    let places = InFlightLimit::default();
+    let anyone = MiddlewareLayer(Anonymous {
         admission: admission.clone(),
         places: places.clone(),
     });
     let admitted = |preset| {
-        Around(Readers {
+        MiddlewareLayer(RequireReader {
             admission: admission.clone(),
             places: places.clone(),
             preset,
         })
     };
-    let once = Around(Idempotency::new(history.primary.clone()));
+    let once = MiddlewareLayer(Idempotency::new(history.primary.clone()));
     let edge = (
-        Around(Edge(Traffic::of_apps(registry))),
-        cors::Pages::of(origins),
+        MiddlewareLayer(RequestLog(HttpMetrics::of_apps(registry))),
+        cors::CorsForBrowsers::of(origins),
         CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)),
     );
     let body = DefaultBodyLimit::max(MAX_BODY);

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 /// A middleware and its state, which is cheap to clone.
 pub trait Middleware: Clone + Send + Sync + 'static {
     /// The answer to a request; what is inside may be asked for it.
-    fn answer<S: Inside>(
+    fn answer<S: InnerService>(
         self,
         request: Request,
         next: Next<S>,
@@ -22,12 +22,12 @@ pub trait Middleware: Clone + Send + Sync + 'static {
 }
 
 /// What a middleware may stand around: a route, and all that is around it already.
-pub trait Inside:
+pub trait InnerService:
     Service<Request, Response: IntoResponse, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
 }
 
-impl<S> Inside for S
+impl<S> InnerService for S
 where
     S: Service<Request, Error = Infallible> + Clone + Send + 'static,
     S::Response: IntoResponse,
@@ -38,7 +38,7 @@ where
 /// What is inside.
 pub struct Next<S>(S);
 
-impl<S: Inside> Next<S> {
+impl<S: InnerService> Next<S> {
     /// Asks what is inside, which is ready.
     pub async fn run(mut self, request: Request) -> Response {
         match self.0.call(request).await {
@@ -50,7 +50,7 @@ impl<S: Inside> Next<S> {
 
 /// Puts a middleware around a route.
 #[derive(Clone)]
-pub struct Around<M>(pub M);
+pub struct MiddlewareLayer<M>(pub M);
 
 /// A route with a middleware around it.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ pub struct Surrounded<M, S> {
     inside: S,
 }
 
-impl<M: Clone, S> Layer<S> for Around<M> {
+impl<M: Clone, S> Layer<S> for MiddlewareLayer<M> {
     type Service = Surrounded<M, S>;
 
     fn layer(&self, inside: S) -> Surrounded<M, S> {
@@ -70,7 +70,7 @@ impl<M: Clone, S> Layer<S> for Around<M> {
     }
 }
 
-impl<M: Middleware, S: Inside> Service<Request> for Surrounded<M, S> {
+impl<M: Middleware, S: InnerService> Service<Request> for Surrounded<M, S> {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;

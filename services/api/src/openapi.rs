@@ -87,7 +87,7 @@ const PROBLEMS: [Answered; 12] = [
     (
         422,
         "Invalid",
-        "current_position: A position is a number from 0 to 100",
+        "current_position: A position must be a number from 0 to 100",
     ),
     (
         429,

@@ -11,7 +11,7 @@ use eventlog::LogError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use projections::dead_letters::actions::Refusal;
+use projections::dead_letters::actions::ActionError;
 
 /// How long a client that met an overloaded or broken service should wait, in
 /// seconds.
@@ -293,13 +293,13 @@ impl From<&LogError> for Problem {
     }
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<ActionError> for Problem {
+    fn from(refusal: ActionError) -> Self {
         let detail = refusal.to_string();
         match refusal {
-            Refusal::Unknown(_) => Self::not_found(&detail),
-            Refusal::Discarded(_) | Refusal::Waiting { .. } => Self::conflict(detail),
-            Refusal::Unavailable(error) => error.into(),
+            ActionError::Unknown(_) => Self::not_found(&detail),
+            ActionError::Discarded(_) | ActionError::Waiting { .. } => Self::conflict(detail),
+            ActionError::Unavailable(error) => error.into(),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use commands::Sessions;
-use projections::checkpoint::Awaited;
+use commands::CommandService;
+use projections::checkpoint::CheckpointWaiter;
 
 use super::problem::Problem;
 
@@ -29,7 +29,7 @@ pub fn position(min_position: Option<i64>) -> Result<Option<i64>, Problem> {
 ///
 /// # Errors
 /// 422 for what is no position, 504 when it does not come in time, 503 when Postgres does not answer.
-pub async fn reached(projection: &Awaited, min_position: Option<i64>) -> Result<(), Problem> {
+pub async fn reached(projection: &CheckpointWaiter, min_position: Option<i64>) -> Result<(), Problem> {
     match self::position(min_position)? {
         Some(position) if !projection.reaches(position, PATIENCE).await? => Err(Problem::not_yet()),
         _ => Ok(()),
@@ -42,7 +42,7 @@ pub async fn reached(projection: &Awaited, min_position: Option<i64>) -> Result<
 /// # Errors
 /// 422 for what is no position, 504 for one that is not in the log, 503 when
 /// Postgres does not answer.
-pub async fn in_log(sessions: &Sessions, min_position: Option<i64>) -> Result<(), Problem> {
+pub async fn in_log(sessions: &CommandService, min_position: Option<i64>) -> Result<(), Problem> {
     match self::position(min_position)? {
         Some(position) if sessions.head().await? < position => Err(Problem::not_yet()),
         _ => Ok(()),

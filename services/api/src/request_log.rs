@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use uuid::Uuid;
 
-use super::middleware::{Inside, Middleware, Next};
+use super::middleware::{InnerService, Middleware, Next};
 use super::problem::Problem;
-use super::http_metrics::Traffic;
+use super::http_metrics::HttpMetrics;
 
 /// Names a request in its answer, in a problem and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,10 +23,10 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// What comes first and goes last.
 #[derive(Clone)]
-pub struct Edge(pub Traffic);
+pub struct RequestLog(pub HttpMetrics);
 
-impl Middleware for Edge {
-    async fn answer<S: Inside>(self, request: Request, next: Next<S>) -> Response {
+impl Middleware for RequestLog {
+    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
         let asked = Asked::of(&request);
         let response = uncaught(next.run(request)).await;
         asked.answered(response, &self.0)
@@ -61,7 +61,7 @@ impl Asked {
         }
     }
 
-    fn answered(self, mut response: Response, traffic: &Traffic) -> Response {
+    fn answered(self, mut response: Response, traffic: &HttpMetrics) -> Response {
         let Self {
             request_id,
             method,

@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::SessionId;
-use commands::Outcome;
+use commands::CommandResult;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -22,7 +22,7 @@ const HEADERS: usize = 16;
 
 /// What a client is told of a command. It can be kept, for repeats.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Answer {
+pub struct CommandResponse {
     status: u16,
     /// Of the session that the command was for.
     version: Option<i64>,
@@ -31,9 +31,9 @@ pub struct Answer {
     body: Box<RawValue>,
 }
 
-impl Answer {
+impl CommandResponse {
     /// Of a command on one session.
-    pub fn of_session(status: StatusCode, outcome: &Outcome, body: &impl Serialize) -> Self {
+    pub fn of_session(status: StatusCode, outcome: &CommandResult, body: &impl Serialize) -> Self {
         let version = outcome.versioned.sequence;
         Self {
             status: status.as_u16(),

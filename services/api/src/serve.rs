@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 mod body_timeout;
 mod timeouts;
 
-pub use body_timeout::Slow;
-use timeouts::Patience;
+pub use body_timeout::BodyTimeout;
+use timeouts::ConnectionTimeout;
 
 /// Connections at the same time; more wait in the backlog. Bounds memory: each
 /// may hold a header buffer and a body.
@@ -172,7 +172,7 @@ async fn serve(
     limits: Limits,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let patience = Patience::new(limits);
+    let patience = ConnectionTimeout::new(limits);
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let open = patience.open();

@@ -3,7 +3,7 @@
 use domain::event::{Book, DeviceType, EndReason};
 use domain::session;
 use domain::{BookId, Position, ReaderId, SessionId, Timestamp};
-use commands::Outcome;
+use commands::CommandResult;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -83,7 +83,7 @@ impl Serialize for Progress {
 impl Session {
     /// The session that a command leaves.
     #[must_use]
-    pub fn after(outcome: &Outcome) -> Self {
+    pub fn after(outcome: &CommandResult) -> Self {
         let versioned = &outcome.versioned;
         let session = versioned.session.started();
         let session = session.expect("no command is taken before the start");
@@ -92,8 +92,8 @@ impl Session {
 
     /// How a session looks to client apps.
     #[must_use]
-    pub fn new(id: SessionId, version: i64, session: &session::Session) -> Self {
-        let session::Session { start, progress } = session;
+    pub fn new(id: SessionId, version: i64, session: &session::StartedSession) -> Self {
+        let session::StartedSession { start, progress } = session;
         let duration = session.duration();
         let latest = &progress.latest;
         let progress_delta = i64::from(latest.position.steps() - start.position.steps());

@@ -52,12 +52,12 @@ const DROP_PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A running server.
 #[derive(Debug)]
-pub struct Leashed {
+pub struct GuardedChild {
     child: Child,
     rope: Option<ChildStdin>,
 }
 
-impl Leashed {
+impl GuardedChild {
     /// Starts a server on a leash, in a process group of its own: Ctrl-C in a
     /// terminal reaches this process alone, which then stops all in order.
     pub fn start(
@@ -161,7 +161,7 @@ impl Leashed {
     }
 }
 
-impl Drop for Leashed {
+impl Drop for GuardedChild {
     fn drop(&mut self) {
         if self.ended().is_some() {
             return;

@@ -13,7 +13,7 @@ use super::os_user::Account;
 use super::server_dir::{self, Home};
 use super::discover::Binary;
 use super::server_kind::Kind;
-use super::child_guard::Leashed;
+use super::child_guard::GuardedChild;
 use super::{data_dir, nats, postgres, redis};
 
 /// How long a server may take until it answers.
@@ -40,7 +40,7 @@ struct Own {
     binary: Binary,
     home: Home,
     /// None before the start, and after a stop or a kill.
-    running: Option<Leashed>,
+    running: Option<GuardedChild>,
 }
 
 impl Server {
@@ -148,7 +148,7 @@ impl Server {
     /// The number of its process, while it is ours and was not stopped.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.own.as_ref()?.running.as_ref().map(Leashed::pid)
+        self.own.as_ref()?.running.as_ref().map(GuardedChild::pid)
     }
 
     /// Starts it again at the same address with the same data; returns when it
@@ -275,7 +275,7 @@ impl Own {
         };
         let (pid_file, log) = (home.pid_file(), home.log());
         let account = home.account.as_ref();
-        self.running = Some(Leashed::start(
+        self.running = Some(GuardedChild::start(
             &command,
             account,
             &pid_file,
@@ -302,7 +302,7 @@ impl Own {
             };
             let answer = tokio::time::timeout(Duration::from_secs(5), ask).await;
             // First: something else may answer at the port of a dead server.
-            if let Some(status) = self.running.as_mut().and_then(Leashed::ended) {
+            if let Some(status) = self.running.as_mut().and_then(GuardedChild::ended) {
                 bail!("{} ended ({status})", kind.name());
             }
             match answer {

@@ -7,13 +7,13 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::schedule::Job;
 use crate::scheduler::is_stopped;
-use crate::tasks::Done;
+use crate::tasks::JobOutcome;
 use eventlog::clock;
 use prometheus_client::registry::Registry;
 
 /// What is counted; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Counts {
+pub struct JobMetrics {
     runs: Family<Run, Counter>,
     succeeded_at: Family<Of, Gauge>,
 }
@@ -29,7 +29,7 @@ struct Of {
     name: &'static str,
 }
 
-impl Counts {
+impl JobMetrics {
     /// Registers them.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
@@ -43,7 +43,7 @@ impl Counts {
         }
     }
 
-    pub(crate) fn ran(&self, job: Job, done: &anyhow::Result<Done>) {
+    pub(crate) fn ran(&self, job: Job, done: &anyhow::Result<JobOutcome>) {
         let result = match done {
             Ok(_) => "done",
             Err(error) if is_stopped(error) => "stopped",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use projections::rebuild::ReplayError;
-use crate::store::{self, Ended, Held};
+use crate::store::{self, JobRun, JobLease};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use eventlog::clock;
 
-use crate::metrics::Counts;
+use crate::metrics::JobMetrics;
 use crate::schedule::Job;
-use crate::tasks::{self, Done, Tools};
+use crate::tasks::{self, JobOutcome, JobContext};
 
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ const AT_START: [Job; 2] = [Job::Partitions, Job::WarmUp];
 const A_MOMENT: Duration = Duration::from_mins(5);
 
 /// Runs jobs as they come due, until `shutdown`.
-pub async fn run(tools: Arc<Tools>, holder: Arc<str>, counts: Counts, shutdown: CancellationToken) {
+pub async fn run(tools: Arc<JobContext>, holder: Arc<str>, counts: JobMetrics, shutdown: CancellationToken) {
     for job in AT_START {
         if let Err(error) = store::ask_after(&tools.pool, job.as_str(), A_MOMENT).await {
             tracing::debug!(%error, %job, "a job was not asked for");
@@ -73,8 +73,8 @@ pub async fn run(tools: Arc<Tools>, holder: Arc<str>, counts: Counts, shutdown: 
 }
 
 /// Runs a job that is due, if nobody else was faster.
-async fn one(tools: &Tools, job: Job, holder: &str, counts: &Counts, stop: CancellationToken) {
-    let done = match Held::take(&tools.pool, job.as_str(), holder).await {
+async fn one(tools: &JobContext, job: Job, holder: &str, counts: &JobMetrics, stop: CancellationToken) {
+    let done = match JobLease::take(&tools.pool, job.as_str(), holder).await {
         Ok(Some(held)) => hold(tools, job, held, &watch::Sender::default(), stop).await,
         Ok(None) => return,
         Err(error) => {
@@ -97,12 +97,12 @@ async fn one(tools: &Tools, job: Job, holder: &str, counts: &Counts, stop: Cance
 /// What the job failed at, and [`ReplayError::Stopped`] when it was stopped or
 /// taken by another process; then it is due again.
 pub async fn hold(
-    tools: &Tools,
+    tools: &JobContext,
     job: Job,
-    held: Held,
+    held: JobLease,
     progress: &watch::Sender<u64>,
     stop: CancellationToken,
-) -> anyhow::Result<Done> {
+) -> anyhow::Result<JobOutcome> {
     let began = Instant::now();
     let result = tokio::select! {
         result = tasks::run(tools, job, progress, &stop) => result,
@@ -117,7 +117,7 @@ pub async fn hold(
         Some((failed, result, done, figures)) => {
             let now = clock::now();
             let next = job.schedule().next(now);
-            let ended = Ended {
+            let ended = JobRun {
                 took: began.elapsed(),
                 failed,
                 result,
@@ -136,7 +136,7 @@ pub async fn hold(
 }
 
 /// Ends when the job is another process's.
-async fn renew(held: &Held, progress: &watch::Sender<u64>, stop: &CancellationToken) {
+async fn renew(held: &JobLease, progress: &watch::Sender<u64>, stop: &CancellationToken) {
     let mut renewed = Instant::now();
     loop {
         tokio::time::sleep(RENEW).await;
@@ -162,7 +162,7 @@ pub fn is_stopped(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<(Job, store::Standing)>> {
+pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<(Job, store::JobStatus)>> {
     let mut standing = store::list(pool).await?;
     let mut all = Vec::new();
     for job in Job::ALL {

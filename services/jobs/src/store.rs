@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use domain::Timestamp;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 
@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A job as it stands.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct JobStatus {
     /// Its name.
     pub job: String,
     /// When it is due; `None` at once.
@@ -41,7 +41,7 @@ pub struct Standing {
 
 /// How a run ended.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct JobRun {
     /// How long it took.
     pub took: Duration,
     /// Whether it failed.
@@ -60,9 +60,9 @@ pub struct Ended {
 ///
 /// # Errors
 /// Those of Postgres.
-pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<Standing>> {
+pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<JobStatus>> {
     sqlx::query_as!(
-        Standing,
+        JobStatus,
         r#"select job, case when isfinite(due_at) then due_at end as due_at, asked,
             case when held_until > clock_timestamp() then holder end as holder,
             case when held_until > clock_timestamp() then began_at end as began_at,
@@ -85,7 +85,7 @@ pub async fn due(pool: &PgPool) -> sqlx::Result<Vec<String>> {
         order by job"
     )
     .fetch_all(pool);
-    within(DEADLINE, due).await
+    with_deadline(DEADLINE, due).await
 }
 
 /// Has a job be run as soon as somebody can.
@@ -118,13 +118,13 @@ pub async fn ask_after(pool: &PgPool, job: &str, while_: Duration) -> sqlx::Resu
 }
 
 /// A job that is being run here.
-pub struct Held {
+pub struct JobLease {
     pool: PgPool,
     job: &'static str,
     holder: String,
 }
 
-impl Held {
+impl JobLease {
     /// Takes a job, if nobody runs it. If whoever took it is killed, it is due
     /// again as soon as it is no longer held.
     ///
@@ -146,7 +146,7 @@ impl Held {
             TERM.as_secs_f64(),
         )
         .execute(pool);
-        let taken = within(DEADLINE, taken).await?.rows_affected() > 0;
+        let taken = with_deadline(DEADLINE, taken).await?.rows_affected() > 0;
         Ok(taken.then(|| Self {
             pool: pool.clone(),
             job,
@@ -168,14 +168,14 @@ impl Held {
             i64::try_from(done).unwrap_or(i64::MAX),
         )
         .execute(&self.pool);
-        Ok(within(DEADLINE, renewed).await?.rows_affected() > 0)
+        Ok(with_deadline(DEADLINE, renewed).await?.rows_affected() > 0)
     }
 
     /// Writes down how it ended.
     ///
     /// # Errors
     /// Those of Postgres.
-    pub async fn end(self, ended: &Ended) -> sqlx::Result<()> {
+    pub async fn end(self, ended: &JobRun) -> sqlx::Result<()> {
         let took_ms = i64::try_from(ended.took.as_millis()).unwrap_or(i64::MAX);
         let end = sqlx::query!(
             "with ended as (
@@ -199,7 +199,7 @@ impl Held {
             ended.figures,
         )
         .execute(&self.pool);
-        within(DEADLINE, end).await?;
+        with_deadline(DEADLINE, end).await?;
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl Held {
             self.holder,
         )
         .execute(&self.pool);
-        within(DEADLINE, given).await?;
+        with_deadline(DEADLINE, given).await?;
         Ok(())
     }
 }

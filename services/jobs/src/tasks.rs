@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use chrono::{Days, TimeDelta};
 use domain::{ReaderId, Timestamp};
-use commands::{CommandError, Sessions};
+use commands::{CommandError, CommandService};
 use eventlog::{active_claims, idempotency, migrations};
 use futures::StreamExt;
 use futures::stream;
@@ -18,25 +18,25 @@ use tokio_util::sync::CancellationToken;
 use crate::schedule::Job;
 use crate::store;
 use crate::settings::JobSettings;
-use projections::operations::{Progress, Source};
+use projections::operations::{OperationProgress, ProjectionOps};
 use commands::erasure;
 use eventlog::clock;
 
 /// What jobs work with.
-pub struct Tools {
+pub struct JobContext {
     /// For their own statements.
     pub pool: PgPool,
     /// The command side: upkeep ends sessions as apps do.
-    pub sessions: Sessions,
+    pub sessions: CommandService,
     /// Where the cache comes from.
-    pub source: Source,
+    pub source: ProjectionOps,
     /// How long things are kept.
     pub settings: JobSettings,
 }
 
 /// What a job came to.
 #[derive(Clone, Debug, Default)]
-pub struct Done {
+pub struct JobOutcome {
     /// How much it did.
     pub items: u64,
     /// What, in words.
@@ -45,7 +45,7 @@ pub struct Done {
     pub figures: Value,
 }
 
-impl Done {
+impl JobOutcome {
     fn new(items: u64, said: String) -> Self {
         Self {
             items,
@@ -71,17 +71,17 @@ const RUNS_KEPT: Days = Days::new(90);
 /// # Errors
 /// What it failed at, and [`ReplayError::Stopped`] when it was told to stop.
 pub async fn run(
-    tools: &Tools,
+    tools: &JobContext,
     job: Job,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<Done> {
+) -> anyhow::Result<JobOutcome> {
     match job {
         Job::IdleSessions => idle_sessions(tools, progress, stop).await,
         Job::WarmUp => warm_up(tools, progress, stop).await,
         Job::Partitions => {
             let created = migrations::create_partitions(&tools.pool).await?;
-            Ok(Done::new(
+            Ok(JobOutcome::new(
                 created.unsigned_abs().into(),
                 format!("{created} partitions created"),
             ))
@@ -95,10 +95,10 @@ pub async fn run(
 
 /// Ends sessions of which nothing was heard for long, where they were last.
 async fn idle_sessions(
-    tools: &Tools,
+    tools: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<Done> {
+) -> anyhow::Result<JobOutcome> {
     let since = clock::now() - TimeDelta::from_std(tools.settings.idle_after)?;
     let (ended, failed) = (AtomicU64::new(0), AtomicU64::new(0));
     let (duration_ms, without_progress) = (AtomicI64::new(0), AtomicU64::new(0));
@@ -143,7 +143,7 @@ async fn idle_sessions(
         0 => String::new(),
         failed => format!(", {failed} could not be"),
     };
-    Ok(Done {
+    Ok(JobOutcome {
         items: ended,
         said: format!("{ended} sessions ended{left}"),
         figures: json!({
@@ -155,11 +155,11 @@ async fn idle_sessions(
 }
 
 async fn warm_up(
-    tools: &Tools,
+    tools: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<Done> {
-    let at = watch::Sender::<Progress>::default();
+) -> anyhow::Result<JobOutcome> {
+    let at = watch::Sender::<OperationProgress>::default();
     let mut seen = at.subscribe();
     let follow = async {
         while seen.changed().await.is_ok() {
@@ -177,12 +177,12 @@ async fn warm_up(
         "{} active sessions, {} entries put",
         warm.sessions, warm.put
     );
-    Ok(Done::new(warm.put, said))
+    Ok(JobOutcome::new(warm.put, said))
 }
 
-async fn retention(tools: &Tools, stop: &CancellationToken) -> anyhow::Result<Done> {
+async fn retention(tools: &JobContext, stop: &CancellationToken) -> anyhow::Result<JobOutcome> {
     let Some(days) = tools.settings.retention else {
-        return Ok(Done::new(0, "the history is kept for ever".to_owned()));
+        return Ok(JobOutcome::new(0, "the history is kept for ever".to_owned()));
     };
     let before = clock::now() - days;
     let months = history::retire(&tools.pool, before, stop).await?;
@@ -192,26 +192,26 @@ async fn retention(tools: &Tools, stop: &CancellationToken) -> anyhow::Result<Do
         [] => "no month is old enough".to_owned(),
         names => format!("{sessions} sessions left the history: {}", names.join(", ")),
     };
-    Ok(Done::new(months.len() as u64, said))
+    Ok(JobOutcome::new(months.len() as u64, said))
 }
 
-async fn statistics_window(tools: &Tools, stop: &CancellationToken) -> anyhow::Result<Done> {
+async fn statistics_window(tools: &JobContext, stop: &CancellationToken) -> anyhow::Result<JobOutcome> {
     let Some(days) = tools.settings.statistics else {
-        return Ok(Done::new(0, "statistics are kept for ever".to_owned()));
+        return Ok(JobOutcome::new(0, "statistics are kept for ever".to_owned()));
     };
     let before = (clock::now() - days).date_naive();
     let rows = daily_stats::roll(&tools.pool, before, stop).await?;
-    Ok(Done::new(
+    Ok(JobOutcome::new(
         rows,
         format!("{rows} rows before {before} deleted"),
     ))
 }
 
 async fn erasures(
-    tools: &Tools,
+    tools: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<Done> {
+) -> anyhow::Result<JobOutcome> {
     let told = |piece: i64| progress.send_modify(|events| *events += piece.unsigned_abs());
     erasure::finish_all(&tools.pool, stop, told).await?;
     if stop.is_cancelled() {
@@ -220,14 +220,14 @@ async fn erasures(
     let events = *progress.borrow();
     // Not whose: who was erased is not to be read in a log.
     let said = format!("{events} events of erased sessions written over");
-    Ok(Done::new(events, said))
+    Ok(JobOutcome::new(events, said))
 }
 
 async fn idempotency_keys(
-    tools: &Tools,
+    tools: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<Done> {
+) -> anyhow::Result<JobOutcome> {
     let now: Timestamp = clock::now();
     let before = now - tools.settings.idempotency_keys;
     let mut expired = 0;
@@ -243,5 +243,5 @@ async fn idempotency_keys(
         }
     }
     store::forget_runs(&tools.pool, now - RUNS_KEPT).await?;
-    Ok(Done::new(expired, format!("{expired} keys forgotten")))
+    Ok(JobOutcome::new(expired, format!("{expired} keys forgotten")))
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ::eventlog::migrations::{self, SchemaError};
+use ::eventlog::migrations::{self, MigrationStateError};
 use clap::ValueEnum;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -74,7 +74,7 @@ async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     connect::reach(args).await?;
     let pool = connect::operator_pool(args)?;
     match migrations::check(&pool).await {
-        Err(SchemaError::Unavailable(error)) => {
+        Err(MigrationStateError::Unavailable(error)) => {
             Err(anyhow::Error::new(error).context("Postgres does not answer"))
         }
         Err(error) => Err(error.into()),

@@ -178,7 +178,7 @@ pub struct RuleArgs {
 
 /// How long things are kept.
 #[derive(Args, Clone, Debug)]
-pub struct UpkeepArgs {
+pub struct JobArgs {
     /// A session of which nothing was heard for so long ends, in seconds.
     #[arg(long, env = "IDLE_AFTER", default_value = "7200", value_parser = seconds)]
     pub idle_after: Duration,
@@ -209,7 +209,7 @@ impl RateLimitArgs {
     }
 }
 
-impl UpkeepArgs {
+impl JobArgs {
     #[must_use]
     pub fn settings(&self) -> JobSettings {
         let days = |days: u32| (days > 0).then(|| Days::new(days.into()));
@@ -274,7 +274,7 @@ pub struct ServeArgs {
     pub rules: RuleArgs,
     #[command(flatten)]
     #[expect(missing_docs, reason = "their types say what they are")]
-    pub upkeep: UpkeepArgs,
+    pub upkeep: JobArgs,
 }
 
 impl ServeArgs {

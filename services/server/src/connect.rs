@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use projections::cache::Cache;
-use projections::operations::{Connections, Source};
+use projections::operations::{Connections, ProjectionOps};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 use crate::config::{DatabaseArgs, RedisArgs};
@@ -19,7 +19,7 @@ pub use pools::{
     api_pool, append_pool, migrations_pool, operator_pool, projections_pool,
     health_pool, reach, reads_pool, relay_pool, replay_pool, jobs_pool,
 };
-pub use pool_metrics::Usage;
+pub use pool_metrics::PoolMetrics;
 
 /// Redis. It need not be there yet.
 ///
@@ -43,10 +43,10 @@ pub fn cache(args: &RedisArgs) -> anyhow::Result<Cache> {
 
 /// Opens what replays, comparisons and warm-ups need.
 #[must_use]
-pub fn projection_ops(database: &DatabaseArgs, redis: &RedisArgs) -> Source {
+pub fn projection_ops(database: &DatabaseArgs, redis: &RedisArgs) -> ProjectionOps {
     let (for_migrations, for_projections) = (database.clone(), database.clone());
     let (for_replay, redis) = (database.clone(), redis.clone());
-    Source::new(Connections {
+    ProjectionOps::new(Connections {
         migrations: Arc::new(move || migrations_pool(&for_migrations)),
         projections: Arc::new(move || projections_pool(&for_projections)),
         replay: Arc::new(move |schema| replay_pool(&for_replay, schema)),

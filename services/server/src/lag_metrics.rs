@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use messaging::relay;
 use projections::status::{self, Status};
 use prometheus_client::collector::Collector;
@@ -50,7 +50,7 @@ impl ProjectionLag {
     pub async fn run(self, pool: PgPool, stop: CancellationToken) {
         let Self(seen) = self;
         while !stop.is_cancelled() {
-            match within(LOOK, status::list(&pool)).await {
+            match with_deadline(LOOK, status::list(&pool)).await {
                 Ok(found) => {
                     let at = Instant::now();
                     *seen.0.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -90,7 +90,7 @@ impl RelayGauges {
 
 /// Copies the status of this process's relay to its gauges, until `stop`.
 pub async fn relay(
-    mut status: watch::Receiver<relay::Standing>,
+    mut status: watch::Receiver<relay::RelayStatus>,
     gauges: RelayGauges,
     stop: CancellationToken,
 ) {

@@ -15,7 +15,7 @@ use server::cli::projections::ProjectionsArgs;
 use server::cli::reader::ReaderCommand;
 use server::cli::replay::ReplayArgs;
 use server::cli::token::TokenArgs;
-use server::cli::jobs::UpkeepCommand;
+use server::cli::jobs::JobsCommand;
 use server::cli::verify::VerifyArgs;
 use server::cli::warm_up::WarmUpArgs;
 use server::cli::{Output, print};
@@ -165,7 +165,7 @@ Examples:
   reading-sessions jobs
   reading-sessions jobs -o json
   reading-sessions jobs run idle_sessions")]
-    Jobs(UpkeepCommand),
+    Jobs(JobsCommand),
     /// Hand out all data of a reader, or erase it.
     #[command(
         subcommand,

@@ -15,7 +15,7 @@ pub async fn refusals(contract: &Contract) {
     let (reader, active) = reading(&app).await;
     let (other, theirs) = reading(&app).await;
     let ended = id(&reader.end(active, json!({})).await.ok());
-    let taken = domain::SessionId::at(eventlog::clock::now()).uuid();
+    let taken = domain::SessionId::new(eventlog::clock::now()).uuid();
     let start_taken = json!({ "book_id": Uuid::new_v4(), "session_id": taken });
     let _ = other.start_with(start_taken.clone()).await.ok();
 

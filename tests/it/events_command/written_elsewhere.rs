@@ -11,7 +11,7 @@ use super::{ALL, ids, lines};
 
 /// Appends an event as another build could have written it.
 async fn insert(pool: &PgPool, version: &str, payload: &str, at: Timestamp) -> String {
-    let session = SessionId::at(eventlog::clock::now()).to_string();
+    let session = SessionId::new(eventlog::clock::now()).to_string();
     sqlx::query(
         "insert into events (aggregate_id, sequence, aggregate_type, event_type,
             event_version, payload, metadata, recorded_at)

@@ -53,13 +53,13 @@ async fn expired_months_leave_the_history_but_not_the_statistics() {
     let ago = |days| noon(now, days);
     for days in [400, 200] {
         backdate::create_month_partitions(&app.pool, ago(days)).await;
-        backdate::write_session(&app.pool, reader, SessionId::at(ago(days)), ago(days)).await;
+        backdate::write_session(&app.pool, reader, SessionId::new(ago(days)), ago(days)).await;
     }
-    backdate::write_session(&app.pool, other, SessionId::at(ago(200)), ago(200)).await;
+    backdate::write_session(&app.pool, other, SessionId::new(ago(200)), ago(200)).await;
     // A recent session with an old id is not removed.
     backdate::create_month_partitions(&app.pool, ago(170)).await;
-    backdate::write_session(&app.pool, reader, SessionId::at(ago(170)), ago(5)).await;
-    backdate::write_session(&app.pool, reader, SessionId::at(ago(1)), ago(1)).await;
+    backdate::write_session(&app.pool, reader, SessionId::new(ago(170)), ago(5)).await;
+    backdate::write_session(&app.pool, reader, SessionId::new(ago(1)), ago(1)).await;
     app.settled().await;
     assert_eq!(history(&app, reader).await["total"], 4);
 
@@ -103,12 +103,12 @@ async fn month_with_an_active_session_is_kept() {
     let then = clock::now() - Days::new(200);
     let reader = Uuid::new_v4();
     backdate::create_month_partitions(&app.pool, then).await;
-    backdate::write_session(&app.pool, reader, SessionId::at(then), then).await;
+    backdate::write_session(&app.pool, reader, SessionId::new(then), then).await;
     let open = json!({
         "type": "SessionStarted", "reader_id": Uuid::new_v4(), "book_id": Uuid::new_v4(),
         "started_at": then, "position": 0,
     });
-    let session = SessionId::at(then + TimeDelta::seconds(1)).uuid();
+    let session = SessionId::new(then + TimeDelta::seconds(1)).uuid();
     tests::future_events::write(&app.pool, session, "SessionStarted", "1", &open).await;
     app.settled().await;
     assert_eq!(run(&app, "retention").await, "no month is old enough");
@@ -123,7 +123,7 @@ async fn statistics_days_removes_older_days() {
     for (n, days) in [500, 400, 300, 1].into_iter().enumerate() {
         let at = noon(now, days);
         // The time of reading determines the day, not the time in the id.
-        let id = SessionId::at(now - TimeDelta::seconds(i64::try_from(n).unwrap()));
+        let id = SessionId::new(now - TimeDelta::seconds(i64::try_from(n).unwrap()));
         backdate::write_session(&app.pool, reader, id, at).await;
     }
     app.settled().await;

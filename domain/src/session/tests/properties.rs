@@ -145,16 +145,16 @@ fn histories() -> impl Strategy<Value = (Vec<SessionEvent>, ReadingSession)> {
 
 /// Applies a batch as a projection does: as one merged change to the stored
 /// progress.
-fn apply_batch(stored: Option<Progress>, batch: &[SessionEvent]) -> Option<Progress> {
+fn apply_batch(stored: Option<SessionProgress>, batch: &[SessionEvent]) -> Option<SessionProgress> {
     let change = batch
         .iter()
-        .filter_map(SessionEvent::progress)
+        .filter_map(SessionEvent::progress_change)
         .reduce(|mut all, later| {
-            all.extend(later);
+            all.merge(later);
             all
         })?;
     let mut progress = stored.or_else(|| {
-        Some(Progress {
+        Some(SessionProgress {
             latest: change.latest.clone()?,
             furthest_position: Position::START,
             active_ms: 0,
@@ -188,7 +188,7 @@ proptest! {
     /// The event log loads these three events only, however long the session is.
     #[test]
     fn first_last_and_last_moving_event_restore_the_state((log, session) in histories()) {
-        let moves = |event: &SessionEvent| event.progress().is_some_and(|change| change.latest.is_some());
+        let moves = |event: &SessionEvent| event.progress_change().is_some_and(|change| change.latest.is_some());
         let three = [Some(0), log.iter().rposition(moves), log.len().checked_sub(1)];
         let three: BTreeSet<usize> = three.into_iter().flatten().collect();
         let three = three.into_iter().filter_map(|n| log.get(n));
@@ -306,7 +306,7 @@ proptest! {
 
     #[test]
     fn time_and_furthest_position_never_decrease((log, _) in histories()) {
-        let states: Vec<Progress> = (1..=log.len())
+        let states: Vec<SessionProgress> = (1..=log.len())
             .filter_map(|length| Some(ReadingSession::fold(&log[..length]).started()?.progress.clone()))
             .collect();
         for (before, after) in states.iter().zip(&states[1..]) {

@@ -16,16 +16,16 @@ pub mod projections;
 pub mod replay;
 pub mod replay_queue;
 
-use crate::admission::{Admission, Operators};
-use crate::request_log::Edge;
-use crate::middleware::Around;
+use crate::admission::{Admission, RequireAdmin};
+use crate::request_log::RequestLog;
+use crate::middleware::MiddlewareLayer;
 use crate::problem::Problem;
-use crate::http_metrics::Traffic;
-use crate::in_flight::Places;
+use crate::http_metrics::HttpMetrics;
+use crate::in_flight::InFlightLimit;
 use crate::{health, openapi};
 use prometheus_client::registry::Registry;
-use eventlog::database_health::Pulse;
-use replay_queue::Background;
+use eventlog::database_health::DatabaseHealth;
+use replay_queue::ReplayQueue;
 
 /// Operators' calls at work at the same time. They are few, and must not take
 /// the connections of those that apps wait for.
@@ -36,15 +36,15 @@ pub struct Handles {
     /// The tables.
     pub pool: PgPool,
     /// Where replays are begun.
-    pub replays: Background,
+    pub replays: ReplayQueue,
     /// Who comes in.
     pub admission: Admission,
 }
 
 /// All that may be called on the operators' listener: probes, and operators'
 /// calls where tokens can be verified.
-pub fn router(pulse: Pulse, handles: Option<Handles>, mut registry: Registry) -> Router {
-    let traffic = Traffic::of_operators(&mut registry);
+pub fn router(pulse: DatabaseHealth, handles: Option<Handles>, mut registry: Registry) -> Router {
+    let traffic = HttpMetrics::of_operators(&mut registry);
     let mut router = health::router(pulse, registry)
         .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::method_not_allowed());
@@ -53,7 +53,7 @@ pub fn router(pulse: Pulse, handles: Option<Handles>, mut registry: Registry) ->
             .merge(openapi::admin::router())
             .nest("/api/v1/admin", calls(handles));
     }
-    router.layer(Around(Edge(traffic)))
+    router.layer(MiddlewareLayer(RequestLog(traffic)))
 }
 
 async fn nothing() -> Problem {
@@ -85,8 +85,8 @@ fn calls(handles: Handles) -> Router {
         .with_state(pool)
         .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .layer(Around(Operators {
+        .layer(MiddlewareLayer(RequireAdmin {
             admission,
-            places: Places::of(MAX_IN_FLIGHT),
+            places: InFlightLimit::of(MAX_IN_FLIGHT),
         }))
 }

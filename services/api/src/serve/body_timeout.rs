@@ -11,17 +11,17 @@ use tokio::time::{Instant, Sleep};
 
 /// Why reading a body failed: the client took too long to send it.
 #[derive(Debug)]
-pub struct Slow;
+pub struct BodyTimeout;
 
-impl std::fmt::Display for Slow {
+impl std::fmt::Display for BodyTimeout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the body came too slowly")
     }
 }
 
-impl std::error::Error for Slow {}
+impl std::error::Error for BodyTimeout {}
 
-/// The body, or [`Slow`] when it has not come whole after `limit`.
+/// The body, or [`BodyTimeout`] when it has not come whole after `limit`.
 pub fn within(limit: Duration, body: Incoming) -> Body {
     if hyper::body::Body::is_end_stream(&body) {
         return Body::empty();
@@ -56,7 +56,7 @@ impl hyper::body::Body for Timed {
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(this.deadline)));
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Some(Err(Slow.into())))
+        Poll::Ready(Some(Err(BodyTimeout.into())))
     }
 
     fn is_end_stream(&self) -> bool {

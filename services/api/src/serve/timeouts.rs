@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Limits;
 
 /// The requests of one connection, and how long to wait for the next.
-pub struct Patience {
+pub struct ConnectionTimeout {
     limits: Limits,
     accepted: Instant,
     requests: Arc<Mutex<Requests>>,
@@ -27,7 +27,7 @@ struct Requests {
 /// A request that is being answered; dropped, it is answered or given up.
 pub struct Open(Arc<Mutex<Requests>>);
 
-impl Patience {
+impl ConnectionTimeout {
     /// For a connection that was accepted just now.
     pub fn new(limits: Limits) -> Self {
         Self {

@@ -7,30 +7,30 @@ use std::sync::Arc;
 use api::admission::Admission;
 use api::auth::Keys;
 use api::rate_limit::Limiter;
-use api::routes::admin::replay_queue::Background;
+use api::routes::admin::replay_queue::ReplayQueue;
 use api::routes::queries::ReadTable;
 use api::routes::queries::active::ActiveReads;
 use api::routes::queries::replica::Replica;
 use api::serve::Limits;
 use async_nats::jetstream;
 use chrono::TimeDelta;
-use commands::Sessions;
+use commands::CommandService;
 use commands::repository::Repository;
 use domain::session::Rules;
-use eventlog::commit_feed::{self, Commits, Heard};
-use eventlog::database_health::Pulse;
+use eventlog::commit_feed::{self, CommitFeed, CommitSubscription};
+use eventlog::database_health::DatabaseHealth;
 use eventlog::{Appender, Pool};
-use jobs::metrics::Counts;
+use jobs::metrics::JobMetrics;
 use jobs::scheduler;
-use jobs::tasks::Tools;
-use messaging::fan_out::Tail;
+use jobs::tasks::JobContext;
+use messaging::fan_out::FanOut;
 use messaging::relay::{self, Relay};
 use messaging::Subjects;
 use projections::cache::Cache;
-use projections::checkpoint::Awaited;
+use projections::checkpoint::CheckpointWaiter;
 use projections::worker::Worker;
 use projections::{
-    ActiveSessions, DailyStats, History, InTables, Projection, dead_letters, lease,
+    ActiveSessions, DailyStats, History, TableProjection, Projection, dead_letters, lease,
 };
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -38,8 +38,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::{DRAIN_TIMEOUT, Service, bind};
-use crate::config::{DatabaseArgs, RedisArgs, Role, RuleArgs, ServeArgs, UpkeepArgs};
-use crate::connect::{self, Usage};
+use crate::config::{DatabaseArgs, RedisArgs, Role, RuleArgs, ServeArgs, JobArgs};
+use crate::connect::{self, PoolMetrics};
 use crate::lag_metrics::{self, ProjectionLag, RelayGauges};
 
 /// A service whose roles are being started.
@@ -47,10 +47,10 @@ pub(super) struct Starting<'a> {
     args: &'a ServeArgs,
     service: Service,
     registry: Registry,
-    pools: Usage,
+    pools: PoolMetrics,
     /// For the statements of requests.
     pool: Pool,
-    health: Pulse,
+    health: DatabaseHealth,
     jetstream: jetstream::Context,
     subjects: Subjects,
 }
@@ -58,9 +58,9 @@ pub(super) struct Starting<'a> {
 impl<'a> Starting<'a> {
     pub(super) async fn new(args: &'a ServeArgs, admin: SocketAddr) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
-        let pools = Usage::new(&mut registry);
+        let pools = PoolMetrics::new(&mut registry);
         let pool = pools.time(connect::api_pool(&args.database)?);
-        let health = Pulse::new(pools.show(connect::health_pool(&args.database)?));
+        let health = DatabaseHealth::new(pools.show(connect::health_pool(&args.database)?));
         Ok(Self {
             args,
             service: Service::new(admin),
@@ -74,7 +74,7 @@ impl<'a> Starting<'a> {
     }
 
     /// The command side, for the roles `api` and `jobs`.
-    pub(super) fn commands(&mut self, feed: Commits) -> anyhow::Result<Sessions> {
+    pub(super) fn commands(&mut self, feed: CommitFeed) -> anyhow::Result<CommandService> {
         let append = self.pools.show(connect::append_pool(&self.args.database)?);
         let (commands, appender) = commands(append, &self.args.rules, self.pool.clone(), feed)?;
         self.service.writers.spawn(appender);
@@ -82,7 +82,7 @@ impl<'a> Starting<'a> {
     }
 
     /// The role `api`: client apps.
-    pub(super) async fn api(&mut self, commands: Sessions) -> anyhow::Result<Admission> {
+    pub(super) async fn api(&mut self, commands: CommandService) -> anyhow::Result<Admission> {
         let args = self.args;
         let listener = bind(args.http.http_addr, "HTTP_ADDR")?;
         // So that the first request need not connect.
@@ -102,7 +102,7 @@ impl<'a> Starting<'a> {
             replica.map(|replica| Replica::new(self.pools.time(replica), &mut self.registry));
         let table = |projection| ReadTable {
             primary: self.pool.clone(),
-            checkpoint: Awaited::new(self.pool.clone(), projection),
+            checkpoint: CheckpointWaiter::new(self.pool.clone(), projection),
             replica: replica.clone(),
         };
         let handles = api::Handles {
@@ -119,7 +119,7 @@ impl<'a> Starting<'a> {
     }
 
     /// Wakes the relays of other processes after each commit.
-    pub(super) fn announce(&mut self, commits: &Heard) {
+    pub(super) fn announce(&mut self, commits: &CommitSubscription) {
         let stop = self.service.workers.token.clone();
         self.service.workers.spawn(relay::announce(
             self.jetstream.client(),
@@ -130,8 +130,8 @@ impl<'a> Starting<'a> {
     }
 
     /// The role `relay`: the log to NATS.
-    pub(super) fn relay(&mut self, commits: Heard) -> anyhow::Result<()> {
-        let (standing, stands) = watch::channel(relay::Standing::default());
+    pub(super) fn relay(&mut self, commits: CommitSubscription) -> anyhow::Result<()> {
+        let (standing, stands) = watch::channel(relay::RelayStatus::default());
         let relay = Relay {
             pool: self.pools.show(connect::relay_pool(&self.args.database)?),
             jetstream: self.jetstream.clone(),
@@ -153,7 +153,7 @@ impl<'a> Starting<'a> {
         let pool = self.pools.show(pool);
         let cache = connect::cache(&self.args.redis)?;
         let lag = ProjectionLag::new(&mut self.registry);
-        let tail = Tail::default();
+        let tail = FanOut::default();
         self.project(History::new(pool.clone()), &tail, &pool);
         self.project(DailyStats::new(pool.clone()), &tail, &pool);
         self.project(ActiveSessions::new(cache, pool.clone()), &tail, &pool);
@@ -170,7 +170,7 @@ impl<'a> Starting<'a> {
         Ok(())
     }
 
-    fn project<P: Projection + 'static>(&mut self, projection: P, tail: &Tail, pool: &PgPool) {
+    fn project<P: Projection + 'static>(&mut self, projection: P, tail: &FanOut, pool: &PgPool) {
         let worker = Worker::live(projection, tail.reader(pool.clone()), pool.clone());
         let holder = self.service.holder.clone();
         let workers = &mut self.service.workers;
@@ -180,15 +180,15 @@ impl<'a> Starting<'a> {
 
     /// The role `jobs`. Jobs append commands as requests do, so they stop with
     /// the edge, before the appender.
-    pub(super) fn jobs(&mut self, commands: Sessions) -> anyhow::Result<()> {
+    pub(super) fn jobs(&mut self, commands: CommandService) -> anyhow::Result<()> {
         let args = self.args;
-        let tools = Tools {
+        let tools = JobContext {
             pool: self.pools.show(connect::jobs_pool(&args.database)?),
             sessions: commands,
             source: connect::projection_ops(&args.database, &args.redis),
             settings: args.upkeep.settings(),
         };
-        let counts = Counts::new(&mut self.registry);
+        let counts = JobMetrics::new(&mut self.registry);
         let holder = self.service.holder.clone();
         let stop = self.service.edge.token.clone();
         let scheduler = scheduler::run(Arc::new(tools), holder, counts, stop);
@@ -220,7 +220,7 @@ impl<'a> Starting<'a> {
             Some(admission) => {
                 let source = connect::projection_ops(&args.database, &args.redis);
                 let stop = self.service.workers.token.clone();
-                let (replays, task) = Background::new(source, stop);
+                let (replays, task) = ReplayQueue::new(source, stop);
                 self.service.workers.spawn(task);
                 Some(api::routes::admin::Handles {
                     pool: self.pools.show(connect::operator_pool(&args.database)?),
@@ -260,19 +260,19 @@ fn commands(
     append: PgPool,
     rules: &RuleArgs,
     pool: Pool,
-    feed: Commits,
-) -> anyhow::Result<(Sessions, impl Future<Output = ()> + Send + use<>)> {
+    feed: CommitFeed,
+) -> anyhow::Result<(CommandService, impl Future<Output = ()> + Send + use<>)> {
     let (appender, task) = Appender::new(append, feed);
     let rules = Rules {
         active_gap: TimeDelta::from_std(rules.active_gap)?,
     };
-    Ok((Sessions::new(Repository::new(pool, appender), rules), task))
+    Ok((CommandService::new(Repository::new(pool, appender), rules), task))
 }
 
 /// What a job needs outside of a running service, and the task that appends for
 /// it. The task ends when `tools` is dropped.
 pub struct Jobs<Appending> {
-    pub tools: Tools,
+    pub tools: JobContext,
     pub appender: Appending,
 }
 
@@ -284,7 +284,7 @@ pub fn jobs(
     database: &DatabaseArgs,
     redis: &RedisArgs,
     rules: &RuleArgs,
-    upkeep: &UpkeepArgs,
+    upkeep: &JobArgs,
 ) -> anyhow::Result<Jobs<impl Future<Output = ()> + Send + use<>>> {
     // Relays poll the log every few seconds, so they need no announcement.
     let (feed, _) = commit_feed::channel();
@@ -292,7 +292,7 @@ pub fn jobs(
     let append = connect::append_pool(database)?;
     let (sessions, appender) = commands(append, rules, pool.clone().into(), feed)?;
     Ok(Jobs {
-        tools: Tools {
+        tools: JobContext {
             pool,
             sessions,
             source: connect::projection_ops(database, redis),

@@ -15,7 +15,7 @@ use api::routes::admin::dead_letter::DeadLetterShown;
 use api::routes::admin::dead_letters::{DeadLetter, DeadLetters, LetterState};
 use crate::config::DatabaseArgs;
 use projections::dead_letters::actions;
-use projections::operations::Name;
+use projections::operations::ProjectionName;
 
 /// How long a worker may take to come to a letter.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -67,7 +67,7 @@ Example:
 struct ListArgs {
     /// Only those of a projection.
     #[arg(long, value_enum)]
-    projection: Option<Name>,
+    projection: Option<ProjectionName>,
     /// Only those in a state.
     #[arg(long, value_enum)]
     state: Option<LetterState>,

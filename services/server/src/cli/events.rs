@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use domain::{SessionId, Timestamp};
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use eventlog::{LogError, Stored, read};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sqlx::PgPool;
@@ -127,15 +127,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 async fn tail(args: &TailArgs) -> anyhow::Result<()> {
     let pool = connect::operator_pool(&args.printing.database)?;
-    let end = within(DEADLINE, read::head(&pool)).await?;
+    let end = with_deadline(DEADLINE, read::head(&pool)).await?;
     let begin = match (args.from_position, args.since) {
-        (Some(position), _) => within(DEADLINE, read::before(&pool, position)).await?,
-        (None, Some(time)) => within(DEADLINE, read::before_time(&pool, time)).await?,
+        (Some(position), _) => with_deadline(DEADLINE, read::before(&pool, position)).await?,
+        (None, Some(time)) => with_deadline(DEADLINE, read::before_time(&pool, time)).await?,
         (None, None) => end,
     };
     let mut previous = begin;
     loop {
-        let events = within(DEADLINE, read::after(&pool, previous, CHUNK)).await?;
+        let events = with_deadline(DEADLINE, read::after(&pool, previous, CHUNK)).await?;
         let came = !events.is_empty();
         let mut lines = String::new();
         for event in &events {
@@ -162,7 +162,7 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
 
 async fn show(args: &ShowArgs) -> anyhow::Result<()> {
     let pool = connect::operator_pool(&args.printing.database)?;
-    let events = within(DEADLINE, read::session(&pool, args.session, 0)).await?;
+    let events = with_deadline(DEADLINE, read::session(&pool, args.session, 0)).await?;
     if events.is_empty() {
         bail!("the log holds no session {}", args.session);
     }
@@ -177,7 +177,7 @@ async fn show(args: &ShowArgs) -> anyhow::Result<()> {
 async fn previous(pool: &PgPool, event: &Stored, format: Format) -> Result<i64, LogError> {
     match format {
         Format::Text => Ok(0),
-        Format::Json => within(DEADLINE, read::before(pool, event.global_position)).await,
+        Format::Json => with_deadline(DEADLINE, read::before(pool, event.global_position)).await,
     }
 }
 

@@ -4,23 +4,23 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use jobs::store::Held;
+use jobs::store::JobLease;
 use tokio::sync::watch;
 
 use super::format::{count, span};
 use super::progress_bar::say;
 use super::table::{Column, table};
 use super::{Output, STOPPED, database, print, print_json, until_stopped};
-use api::routes::admin::jobs::{JobStanding, JobState};
+use api::routes::admin::jobs::{JobStatusBody, JobState};
 use eventlog::clock;
-use crate::config::{DatabaseArgs, RedisArgs, RuleArgs, UpkeepArgs};
+use crate::config::{DatabaseArgs, RedisArgs, RuleArgs, JobArgs};
 use jobs::{Job, scheduler};
 use crate::app;
 
 /// What is done with jobs.
 #[derive(Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct UpkeepCommand {
+pub struct JobsCommand {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -66,14 +66,14 @@ struct RunArgs {
     #[command(flatten)]
     rules: RuleArgs,
     #[command(flatten)]
-    upkeep: UpkeepArgs,
+    upkeep: JobArgs,
 }
 
 /// Lists jobs, or runs one.
 ///
 /// # Errors
 /// When Postgres does not answer, or a job fails.
-pub async fn run(args: &UpkeepCommand) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &JobsCommand) -> anyhow::Result<ExitCode> {
     match &args.command {
         None => list(&args.list).await,
         Some(Command::List(args)) => list(args).await,
@@ -84,7 +84,7 @@ pub async fn run(args: &UpkeepCommand) -> anyhow::Result<ExitCode> {
 async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let pool = database(&args.database).await?;
     let jobs = scheduler::list(&pool).await?;
-    let jobs: Vec<JobStanding> = jobs.into_iter().map(JobStanding::from).collect();
+    let jobs: Vec<JobStatusBody> = jobs.into_iter().map(JobStatusBody::from).collect();
     match args.output {
         Output::Json => print_json(&jobs)?,
         Output::Text => print(&text(&jobs))?,
@@ -92,7 +92,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(jobs: &[JobStanding]) -> String {
+fn text(jobs: &[JobStatusBody]) -> String {
     let columns = [
         Column::Left("JOB"),
         Column::Left("RUN"),
@@ -105,7 +105,7 @@ fn text(jobs: &[JobStanding]) -> String {
     table(&columns, &rows)
 }
 
-fn row(job: &JobStanding) -> [String; 6] {
+fn row(job: &JobStatusBody) -> [String; 6] {
     let now = clock::now();
     let state = match job.state {
         JobState::Running => format!("running, {} done", count(job.done.unwrap_or(0))),
@@ -137,7 +137,7 @@ async fn one(args: &RunArgs) -> anyhow::Result<ExitCode> {
         app::jobs(&args.database, &args.redis, &args.rules, &args.upkeep)?;
     let appender = tokio::spawn(appender);
     let holder = app::holder();
-    let Some(held) = Held::take(&tools.pool, job.as_str(), &holder).await? else {
+    let Some(held) = JobLease::take(&tools.pool, job.as_str(), &holder).await? else {
         let jobs = scheduler::list(&tools.pool).await?;
         let who = jobs.into_iter().find(|(listed, _)| *listed == job);
         let who = who.and_then(|(_, standing)| standing.holder);

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
 use super::format::{count, rate, span};
-use projections::operations::Progress;
+use projections::operations::OperationProgress;
 
 /// How often it is looked at, and how often a line is written.
 const LOOK: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ const RATED: usize = 20;
 pub async fn with<T>(
     name: &str,
     unit: &str,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<OperationProgress>,
     work: impl Future<Output = T>,
 ) -> T {
     let mut meter = Meter::new(name, unit);
@@ -71,7 +71,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    async fn show(&mut self, mut progress: watch::Receiver<Progress>) -> ! {
+    async fn show(&mut self, mut progress: watch::Receiver<OperationProgress>) -> ! {
         let mut written_at = Instant::now();
         let mut first = true;
         loop {
@@ -106,7 +106,7 @@ impl<'a> Meter<'a> {
     }
 
     /// As `45 %, 450,000 of 1,000,000, 61,000 events/s, 9 s left`.
-    fn text(&mut self, now: Progress) -> String {
+    fn text(&mut self, now: OperationProgress) -> String {
         let at = Instant::now();
         self.rated.push_back((at, now.done));
         if self.rated.len() > RATED {

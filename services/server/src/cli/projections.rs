@@ -16,7 +16,7 @@ use super::{Output, database, print, print_json};
 use api::routes::admin::projections::{Projection, Standing};
 use eventlog::clock;
 use crate::config::DatabaseArgs;
-use projections::operations::Name;
+use projections::operations::ProjectionName;
 
 /// How long a worker may take to stop: a step, and some.
 const STOP: Duration = Duration::from_secs(40);
@@ -69,7 +69,7 @@ struct ListArgs {
 struct HoldArgs {
     /// The projection.
     #[arg(value_enum)]
-    name: Name,
+    name: ProjectionName,
     #[command(flatten)]
     database: DatabaseArgs,
 }
@@ -180,14 +180,14 @@ async fn resume(args: &HoldArgs) -> anyhow::Result<()> {
     ))
 }
 
-async fn hold(pool: &PgPool, name: Name, paused: bool) -> anyhow::Result<()> {
+async fn hold(pool: &PgPool, name: ProjectionName, paused: bool) -> anyhow::Result<()> {
     let known = status::pause(pool, name.as_str(), paused).await?;
     anyhow::ensure!(known, "the database does not know {name}");
     Ok(())
 }
 
 /// Who works on it.
-async fn worker(pool: &PgPool, name: Name) -> anyhow::Result<Option<String>> {
+async fn worker(pool: &PgPool, name: ProjectionName) -> anyhow::Result<Option<String>> {
     let all = status::list(pool).await?;
     let status = all.into_iter().find(|s| s.projection == name.as_str());
     let status = status.with_context(|| format!("the database does not know {name}"))?;

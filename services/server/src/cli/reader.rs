@@ -24,7 +24,7 @@ use super::progress_bar::{self, say};
 use super::{STOPPED, database, print, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
 use api::export::{Exports, Format};
-use projections::operations::Progress;
+use projections::operations::OperationProgress;
 use commands::erasure;
 use projections::active_sessions;
 use eventlog::clock;
@@ -215,9 +215,9 @@ async fn overwrite(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let of = erase::left(pool, reader_id).await?.unsigned_abs();
-    let progress = watch::Sender::new(Progress {
+    let progress = watch::Sender::new(OperationProgress {
         of,
-        ..Progress::default()
+        ..OperationProgress::default()
     });
     let shown = progress.subscribe();
     let told = |events: i64| {

@@ -14,14 +14,14 @@ use super::progress_bar::{self, say};
 use super::{STOPPED, database, print, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
 use crate::connect;
-use projections::operations::{Done, Name};
+use projections::operations::{ReplayResult, ProjectionName};
 
 /// Which projection, and from where.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
     /// The projection.
     #[arg(value_enum)]
-    name: Name,
+    name: ProjectionName,
     /// Forget what a replay that was cut off has done.
     #[arg(long)]
     restart: bool,
@@ -39,7 +39,7 @@ pub async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let name = args.name;
     database(&args.database).await?.close().await;
     let source = connect::projection_ops(&args.database, &args.redis);
-    let unit = if name == Name::ActiveSessions {
+    let unit = if name == ProjectionName::ActiveSessions {
         "sessions"
     } else {
         "events"
@@ -67,8 +67,8 @@ pub async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn stopped(name: Name, at: u64) -> String {
-    if name == Name::ActiveSessions {
+fn stopped(name: ProjectionName, at: u64) -> String {
+    if name == ProjectionName::ActiveSessions {
         format!("{name}: stopped; what was put is right, and the next replay begins anew")
     } else {
         let at = count(at);
@@ -77,10 +77,10 @@ fn stopped(name: Name, at: u64) -> String {
 }
 
 /// What was done, in a line.
-fn closing(name: Name, done: Done, took: Duration) -> String {
+fn closing(name: ProjectionName, done: ReplayResult, took: Duration) -> String {
     let seconds = took.as_secs_f64();
     match done {
-        Done::Tables(Replayed {
+        ReplayResult::Tables(Replayed {
             events,
             from,
             position,
@@ -99,7 +99,7 @@ fn closing(name: Name, done: Done, took: Duration) -> String {
                 held.as_millis()
             )
         }
-        Done::Cache(Rebuilt {
+        ReplayResult::Cache(Rebuilt {
             sessions,
             put,
             removed,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use projections::rebuild::ReplayError;
 use projections::status;
 use projections::verify::{Compared, Difference, TOLD};
@@ -19,7 +19,7 @@ use super::table::{Column, table};
 use super::{Output, database, print, print_json, until_stopped, why};
 use crate::config::{DatabaseArgs, RedisArgs};
 use crate::connect;
-use projections::operations::{Name, Verified};
+use projections::operations::{ProjectionName, Verified};
 
 /// What a shell gets: something differs, or could not be checked.
 const DIFFERS: u8 = 1;
@@ -33,7 +33,7 @@ const LISTED: Duration = Duration::from_secs(10);
 pub struct VerifyArgs {
     /// The projections; all of them, when none is named.
     #[arg(value_enum)]
-    names: Vec<Name>,
+    names: Vec<ProjectionName>,
     /// How to print.
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
@@ -44,7 +44,7 @@ pub struct VerifyArgs {
 }
 
 /// What was found of a projection.
-type Found = (Name, Verified);
+type Found = (ProjectionName, Verified);
 
 /// What a verification came to.
 #[derive(Default)]
@@ -73,7 +73,7 @@ pub async fn run(args: &VerifyArgs) -> ExitCode {
 async fn checked(args: &VerifyArgs) -> anyhow::Result<Report> {
     let mut names = args.names.clone();
     if names.is_empty() {
-        names = Name::ALL.to_vec();
+        names = ProjectionName::ALL.to_vec();
     }
     let pool = database(&args.database).await?;
     let source = connect::projection_ops(&args.database, &args.redis);
@@ -95,7 +95,7 @@ async fn checked(args: &VerifyArgs) -> anyhow::Result<Report> {
         report.error = Some(error);
     }
     // What was compared is told also when Postgres went away since.
-    let listed = within(LISTED, status::list(&pool)).await;
+    let listed = with_deadline(LISTED, status::list(&pool)).await;
     if let Err(error) = &listed
         && report.error.is_none()
     {
@@ -117,8 +117,8 @@ async fn checked(args: &VerifyArgs) -> anyhow::Result<Report> {
 }
 
 async fn compare(
-    source: &projections::operations::Source,
-    names: &[Name],
+    source: &projections::operations::ProjectionOps,
+    names: &[ProjectionName],
     found: &mut Vec<Found>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -212,7 +212,7 @@ impl Report {
     }
 }
 
-fn tables(found: &[Found]) -> impl Iterator<Item = (Name, Option<i64>, &Compared)> {
+fn tables(found: &[Found]) -> impl Iterator<Item = (ProjectionName, Option<i64>, &Compared)> {
     found.iter().flat_map(|(name, verified)| {
         let compared = verified.compared.iter();
         compared.map(|compared| (*name, verified.position, compared))

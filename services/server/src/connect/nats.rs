@@ -31,7 +31,7 @@ pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
         }
         _ => async_nats::ConnectOptions::new(),
     };
-    let news = News::of(&address);
+    let news = ConnectionLog::of(&address);
     let client = options
         .name("reading-sessions")
         .event_callback(move |event| {
@@ -57,12 +57,12 @@ pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
 /// What the log tells of the connection: that it is lost, and that it is back.
 /// The client tries to connect up to ten times a second; of that it tells what
 /// it did not tell just before.
-struct News {
+struct ConnectionLog {
     address: String,
     lost: Mutex<Option<String>>,
 }
 
-impl News {
+impl ConnectionLog {
     /// Of a server, by its host and port; credentials are not told.
     fn of(address: &ServerAddr) -> Self {
         Self {

@@ -24,7 +24,7 @@ const WAITS: [f64; 12] = [
 
 /// What is shown of pools; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Usage {
+pub struct PoolMetrics {
     shown: Shown,
     waits: Family<Name, Histogram>,
     timeouts: Family<Name, Counter>,
@@ -38,7 +38,7 @@ struct Name {
 #[derive(Clone, Debug, Default)]
 struct Shown(Arc<Mutex<Vec<(Name, PgPool)>>>);
 
-impl Usage {
+impl PoolMetrics {
     /// Of no pool yet.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
@@ -64,7 +64,7 @@ impl Usage {
         pool
     }
 
-    /// As [`Usage::show`], with the waits for them.
+    /// As [`PoolMetrics::show`], with the waits for them.
     #[must_use]
     pub fn time(&self, pool: PgPool) -> Pool {
         let name = Name::of(&pool);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
@@ -16,7 +16,7 @@ use api::secret::Secret;
 use crate::config::{DatabaseArgs, ReplicaArgs};
 
 /// A kind of work, and the pool that it needs.
-struct Work<'a> {
+struct PoolSpec<'a> {
     /// Postgres shows its connections as `reading-sessions-` and this.
     name: &'a str,
     /// Connections at most.
@@ -38,7 +38,7 @@ const SINGLE: u32 = 2;
 
 /// All commands wait with the appender: a server that is there accepts at once,
 /// and a statement must be shorter than one of the API.
-const APPEND: Work = Work {
+const APPEND: PoolSpec = PoolSpec {
     name: "append",
     size: SINGLE,
     wait: Duration::from_secs(2),
@@ -50,7 +50,7 @@ const APPEND: Work = Work {
 /// lost its relay, and must not keep the lead. One that waits for a slow NATS
 /// for so long loses its session too, and starts over; that is harmless, since
 /// whoever leads begins at the stream's end.
-const RELAY: Work = Work {
+const RELAY: PoolSpec = PoolSpec {
     name: "relay",
     size: SINGLE,
     wait: CONNECT,
@@ -60,7 +60,7 @@ const RELAY: Work = Work {
 
 /// One each to write, one each to read ahead when there is far to go, and two
 /// for leases and dead letters.
-const PROJECTIONS: Work = Work {
+const PROJECTIONS: PoolSpec = PoolSpec {
     name: "projections",
     size: 8,
     wait: CONNECT,
@@ -69,7 +69,7 @@ const PROJECTIONS: Work = Work {
 };
 
 /// One to write, one to read ahead, and one to report.
-const REPLAY: Work = Work {
+const REPLAY: PoolSpec = PoolSpec {
     name: "replay",
     size: 3,
     ..PROJECTIONS
@@ -88,7 +88,7 @@ const PROJECTING: [(&str, &str); 3] = [
 
 /// A few small statements each, by people who would rather know at once that
 /// Postgres does not answer; over HTTP up to sixteen at a time.
-const OPERATOR: Work = Work {
+const OPERATOR: PoolSpec = PoolSpec {
     name: "operator",
     size: 8,
     wait: Duration::from_secs(5),
@@ -97,7 +97,7 @@ const OPERATOR: Work = Work {
 };
 
 /// To find out whether Postgres is there; who asks has a deadline of its own.
-const HEALTH: Work = Work {
+const HEALTH: PoolSpec = PoolSpec {
     name: "health",
     size: 1,
     wait: CONNECT,
@@ -107,14 +107,14 @@ const HEALTH: Work = Work {
 
 /// Jobs of upkeep run beside each other, and each says now and then that it goes
 /// on.
-const JOBS: Work = Work {
+const JOBS: PoolSpec = PoolSpec {
     name: "jobs",
     size: 4,
     ..MIGRATIONS
 };
 
 /// Migrations and replays take the time they take, and name the schemas they mean.
-const MIGRATIONS: Work = Work {
+const MIGRATIONS: PoolSpec = PoolSpec {
     name: "migrations",
     size: 1,
     wait: CONNECT,
@@ -158,7 +158,7 @@ const PING_DEADLINE: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the address is not valid.
 pub fn api_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    let work = Work {
+    let work = PoolSpec {
         name: "api",
         size: args.database_pool_size,
         wait: args.database_pool_timeout,
@@ -177,7 +177,7 @@ pub fn reads_pool(args: &DatabaseArgs, replica: &ReplicaArgs) -> anyhow::Result<
         return Ok(None);
     };
     let size = replica.database_read_pool_size;
-    let work = Work {
+    let work = PoolSpec {
         name: "reads",
         size: size.unwrap_or(args.database_pool_size),
         wait: REPLICA_WAIT,
@@ -221,7 +221,7 @@ pub fn projections_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
 pub fn replay_pool(args: &DatabaseArgs, schema: &str) -> anyhow::Result<PgPool> {
     let path = format!("{schema},public");
     let with = [&PROJECTING[..], &[("search_path", &path)]].concat();
-    let work = Work {
+    let work = PoolSpec {
         with: &with,
         ..REPLAY
     };
@@ -268,13 +268,13 @@ pub fn migrations_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
 pub async fn reach(args: &DatabaseArgs) -> anyhow::Result<()> {
     let url = args.url()?;
     let options = options(&url, &OPERATOR).context("DATABASE_URL")?;
-    let connection = within(OPERATOR.wait, PgConnection::connect_with(&options)).await;
+    let connection = with_deadline(OPERATOR.wait, PgConnection::connect_with(&options)).await;
     let connection =
         connection.with_context(|| format!("Postgres does not answer at {}", url.as_address()))?;
     Ok(connection.close().await?)
 }
 
-fn options(url: &Secret, work: &Work) -> anyhow::Result<PgConnectOptions> {
+fn options(url: &Secret, work: &PoolSpec) -> anyhow::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url.expose())
         .map_err(|_| anyhow::anyhow!("not an address of Postgres: {}", url.as_address()))?;
     let statement = work.statement.unwrap_or_default().as_millis();
@@ -296,11 +296,11 @@ fn options(url: &Secret, work: &Work) -> anyhow::Result<PgConnectOptions> {
         .disable_statement_logging())
 }
 
-fn primary(args: &DatabaseArgs, work: &Work) -> anyhow::Result<PgPool> {
+fn primary(args: &DatabaseArgs, work: &PoolSpec) -> anyhow::Result<PgPool> {
     pool(&args.url()?, work).context("DATABASE_URL")
 }
 
-fn pool(url: &Secret, work: &Work) -> anyhow::Result<PgPool> {
+fn pool(url: &Secret, work: &PoolSpec) -> anyhow::Result<PgPool> {
     let options = options(url, work)?;
     let pool = PgPoolOptions::new()
         .max_connections(work.size)
@@ -310,7 +310,7 @@ fn pool(url: &Secret, work: &Work) -> anyhow::Result<PgPool> {
         .before_acquire(|connection, meta| {
             Box::pin(async move {
                 if meta.idle_for > TRUSTED_IDLE {
-                    within(PING_DEADLINE, connection.ping()).await?;
+                    with_deadline(PING_DEADLINE, connection.ping()).await?;
                 }
                 Ok(true)
             })
@@ -321,7 +321,7 @@ fn pool(url: &Secret, work: &Work) -> anyhow::Result<PgPool> {
         // not write into its log that mostly there is none.
         .after_release(|connection, _| {
             Box::pin(async move {
-                within(PING_DEADLINE, connection.execute("begin; rollback")).await?;
+                with_deadline(PING_DEADLINE, connection.execute("begin; rollback")).await?;
                 Ok(true)
             })
         });

@@ -7,7 +7,7 @@ use axum::extract::State;
 use chrono::TimeDelta;
 use domain::Timestamp;
 use eventlog::active_claims;
-use jobs::store::{self, Standing};
+use jobs::store::{self, JobStatus};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
@@ -137,7 +137,7 @@ pub async fn now(State(pool): State<PgPool>) -> Result<Json<Cleanup>, Problem> {
     }))
 }
 
-async fn standing(pool: &PgPool) -> Result<Standing, Problem> {
+async fn standing(pool: &PgPool) -> Result<JobStatus, Problem> {
     let jobs = store::list(pool).await?;
     let mut jobs = jobs.into_iter();
     jobs.find(|one| one.job == Job::IdleSessions.as_str())

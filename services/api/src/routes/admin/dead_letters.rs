@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::Query;
 use crate::problem::Problem;
-use projections::operations::Name;
+use projections::operations::ProjectionName;
 
 const DEFAULT_LIMIT: i64 = 20;
 const MAX_LIMIT: i64 = 100;
@@ -114,12 +114,12 @@ impl DeadLetters {
     /// Those of Postgres.
     pub async fn page(
         pool: &PgPool,
-        projection: Option<Name>,
+        projection: Option<ProjectionName>,
         state: Option<LetterState>,
         after: Option<&LetterId>,
         limit: i64,
     ) -> sqlx::Result<Self> {
-        let projection = projection.map(Name::as_str);
+        let projection = projection.map(ProjectionName::as_str);
         let state = state.map(LetterState::as_str);
         let mut letters = dead_letters::list(pool, projection, state, after, limit + 1).await?;
         let size = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -153,8 +153,8 @@ pub async fn handle(
         return Err(Problem::invalid("limit", format!("from 1 to {MAX_LIMIT}")));
     };
     let projection = params.projection.map(|name| {
-        Name::named(&name)
-            .ok_or_else(|| Problem::invalid("projection", format!("one of {}", Name::list())))
+        ProjectionName::named(&name)
+            .ok_or_else(|| Problem::invalid("projection", format!("one of {}", ProjectionName::list())))
     });
     let after = params.after.map(|id| {
         id.parse::<LetterId>()

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use domain::Timestamp;
-use jobs::store::{self, Standing};
+use jobs::store::{self, JobStatus};
 use jobs::scheduler;
 use serde::Serialize;
 use sqlx::PgPool;
@@ -17,13 +17,13 @@ use jobs::Job;
 /// All jobs.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Jobs {
-    jobs: Vec<JobStanding>,
+    jobs: Vec<JobStatusBody>,
 }
 
 /// A job of upkeep.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
-pub struct JobStanding {
+pub struct JobStatusBody {
     /// Its name.
     pub name: &'static str,
     /// When it is run, in words.
@@ -84,8 +84,8 @@ impl JobState {
     }
 }
 
-impl From<(Job, Standing)> for JobStanding {
-    fn from((job, standing): (Job, Standing)) -> Self {
+impl From<(Job, JobStatus)> for JobStatusBody {
+    fn from((job, standing): (Job, JobStatus)) -> Self {
         let state = match &standing.holder {
             Some(_) => JobState::Running,
             None if standing.asked => JobState::Asked,
@@ -123,7 +123,7 @@ impl From<(Job, Standing)> for JobStanding {
 )]
 pub async fn handle(State(pool): State<PgPool>) -> Result<Json<Jobs>, Problem> {
     let jobs = scheduler::list(&pool).await?;
-    let jobs = jobs.into_iter().map(JobStanding::from).collect();
+    let jobs = jobs.into_iter().map(JobStatusBody::from).collect();
     Ok(Json(Jobs { jobs }))
 }
 
@@ -137,12 +137,12 @@ pub async fn handle(State(pool): State<PgPool>) -> Result<Json<Jobs>, Problem> {
     operation_id = "runJob",
     tag = "upkeep",
     params(("name" = String, Path, description = "The job")),
-    responses((status = 202, description = "It is asked for", body = JobStanding))
+    responses((status = 202, description = "It is asked for", body = JobStatusBody))
 )]
 pub async fn run(
     State(pool): State<PgPool>,
     PathName(job): PathName<Job>,
-) -> Result<(StatusCode, Json<JobStanding>), Problem> {
+) -> Result<(StatusCode, Json<JobStatusBody>), Problem> {
     store::ask(&pool, job.as_str()).await?;
     let mut jobs = scheduler::list(&pool).await?.into_iter();
     let standing = jobs.find(|(listed, _)| *listed == job);
@@ -160,8 +160,8 @@ pub async fn run(
     path = "/api/v1/admin/cache/warmup",
     operation_id = "warmUp",
     tag = "upkeep",
-    responses((status = 202, description = "It is asked for", body = JobStanding))
+    responses((status = 202, description = "It is asked for", body = JobStatusBody))
 )]
-pub async fn warm_up(pool: State<PgPool>) -> Result<(StatusCode, Json<JobStanding>), Problem> {
+pub async fn warm_up(pool: State<PgPool>) -> Result<(StatusCode, Json<JobStatusBody>), Problem> {
     run(pool, PathName(Job::WarmUp)).await
 }

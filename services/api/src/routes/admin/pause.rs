@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use super::projections::{Projection, of};
 use crate::extract::PathName;
 use crate::problem::Problem;
-use projections::operations::Name;
+use projections::operations::ProjectionName;
 
 /// Pause a projection
 ///
@@ -25,7 +25,7 @@ use projections::operations::Name;
 )]
 pub async fn pause(
     State(pool): State<PgPool>,
-    PathName(name): PathName<Name>,
+    PathName(name): PathName<ProjectionName>,
 ) -> Result<Json<Projection>, Problem> {
     hold(&pool, name, true).await
 }
@@ -43,12 +43,12 @@ pub async fn pause(
 )]
 pub async fn resume(
     State(pool): State<PgPool>,
-    PathName(name): PathName<Name>,
+    PathName(name): PathName<ProjectionName>,
 ) -> Result<Json<Projection>, Problem> {
     hold(&pool, name, false).await
 }
 
-async fn hold(pool: &PgPool, name: Name, paused: bool) -> Result<Json<Projection>, Problem> {
+async fn hold(pool: &PgPool, name: ProjectionName, paused: bool) -> Result<Json<Projection>, Problem> {
     status::pause(pool, name.as_str(), paused).await?;
     Ok(Json(of(pool, name).await?))
 }

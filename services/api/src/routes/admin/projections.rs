@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::problem::Problem;
-use projections::operations::Name;
+use projections::operations::ProjectionName;
 
 /// All projections.
 #[derive(Debug, Serialize, ToSchema)]
@@ -141,7 +141,7 @@ impl From<Status> for Projection {
 ///
 /// # Errors
 /// 503 when Postgres does not answer.
-pub async fn of(pool: &PgPool, name: Name) -> Result<Projection, Problem> {
+pub async fn of(pool: &PgPool, name: ProjectionName) -> Result<Projection, Problem> {
     let all = status::list(pool).await?;
     let status = all.into_iter().find(|s| s.projection == name.as_str());
     // The migrations make a row for each.

@@ -10,9 +10,9 @@ use utoipa::IntoParams;
 use super::projections::{Projection, Replay, of};
 use crate::extract::{PathName, Query};
 use crate::problem::Problem;
-use ::projections::operations::Name;
+use ::projections::operations::ProjectionName;
 
-use super::replay_queue::{Background, Begun};
+use super::replay_queue::{ReplayQueue, StartResult};
 
 /// How.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -37,8 +37,8 @@ pub struct Params {
     responses((status = 202, description = "It has begun", body = Projection))
 )]
 pub async fn handle(
-    State((pool, replays)): State<(PgPool, Background)>,
-    PathName(name): PathName<Name>,
+    State((pool, replays)): State<(PgPool, ReplayQueue)>,
+    PathName(name): PathName<ProjectionName>,
     Query(params): Query<Params>,
 ) -> Result<(StatusCode, Json<Projection>), Problem> {
     let restart = params.restart.unwrap_or(false);
@@ -57,7 +57,7 @@ pub async fn handle(
         return Err(running());
     }
     match replays.begin(name, restart) {
-        Begun::Yes => {
+        StartResult::Yes => {
             let before = projection.replay.take().filter(|_| !restart);
             let replay = before.unwrap_or_default();
             projection.replay = Some(Replay {
@@ -66,7 +66,7 @@ pub async fn handle(
             });
             Ok((StatusCode::ACCEPTED, Json(projection)))
         }
-        Begun::Running => Err(running()),
-        Begun::Stopping => Err(Problem::unavailable("The service stops; try again shortly")),
+        StartResult::Running => Err(running()),
+        StartResult::Stopping => Err(Problem::unavailable("The service stops; try again shortly")),
     }
 }

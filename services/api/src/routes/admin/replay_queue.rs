@@ -10,18 +10,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use projections::operations::{Name, Source};
+use projections::operations::{ProjectionName, ProjectionOps};
 
 /// Where replays are asked for; cheap to clone.
 #[derive(Clone)]
-pub struct Background {
-    orders: mpsc::Sender<Order>,
+pub struct ReplayQueue {
+    orders: mpsc::Sender<ReplayRequest>,
     running: Running,
 }
 
 /// Whether a replay was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begun {
+pub enum StartResult {
     /// It runs.
     Yes,
     /// There is one here already.
@@ -31,68 +31,68 @@ pub enum Begun {
 }
 
 /// The projections that are replayed here.
-type Running = Arc<Mutex<BTreeSet<Name>>>;
+type Running = Arc<Mutex<BTreeSet<ProjectionName>>>;
 
-struct Order {
-    name: Name,
+struct ReplayRequest {
+    name: ProjectionName,
     restart: bool,
-    turn: Turn,
+    turn: ReplayGuard,
 }
 
 /// That a projection is replayed here; over when it is dropped, also by a panic.
-struct Turn {
-    name: Name,
+struct ReplayGuard {
+    name: ProjectionName,
     running: Running,
 }
 
-impl Drop for Turn {
+impl Drop for ReplayGuard {
     fn drop(&mut self) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.remove(&self.name);
     }
 }
 
-impl Background {
+impl ReplayQueue {
     /// The place to ask, and the task that does it until `stop`.
     pub fn new(
-        source: Source,
+        source: ProjectionOps,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         // Never full: each projection has one turn.
-        let (orders, taken) = mpsc::channel(Name::ALL.len());
+        let (orders, taken) = mpsc::channel(ProjectionName::ALL.len());
         let running = Running::default();
         (Self { orders, running }, run(source, taken, stop))
     }
 
     /// Begins a replay, if none of the projection runs here.
     #[must_use]
-    pub fn begin(&self, name: Name, restart: bool) -> Begun {
+    pub fn begin(&self, name: ProjectionName, restart: bool) -> StartResult {
         let fresh = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.insert(name)
         };
         if !fresh {
-            return Begun::Running;
+            return StartResult::Running;
         }
-        let turn = Turn {
+        let turn = ReplayGuard {
             name,
             running: Arc::clone(&self.running),
         };
-        let order = Order {
+        let order = ReplayRequest {
             name,
             restart,
             turn,
         };
         match self.orders.try_send(order) {
-            Ok(()) => Begun::Yes,
-            Err(_) => Begun::Stopping,
+            Ok(()) => StartResult::Yes,
+            Err(_) => StartResult::Stopping,
         }
     }
 }
 
 /// Does not end before it is told to; replays that are not over by then stop
 /// where they are, or with this task.
-async fn run(source: Source, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+async fn run(source: ProjectionOps, mut orders: mpsc::Receiver<ReplayRequest>, stop: CancellationToken) {
     let mut replays = JoinSet::new();
     loop {
         tokio::select! {
@@ -116,8 +116,8 @@ fn told(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn replay(source: Source, order: Order, stop: CancellationToken) {
-    let Order {
+async fn replay(source: ProjectionOps, order: ReplayRequest, stop: CancellationToken) {
+    let ReplayRequest {
         name,
         restart,
         turn,
@@ -150,20 +150,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_replay_that_fails_ends_neither_the_service_nor_the_next_one() {
-        let source = Source::new(Connections {
+        let source = ProjectionOps::new(Connections {
             migrations: Arc::new(|| anyhow::bail!("Postgres is unreachable")),
             projections: Arc::new(|| anyhow::bail!("Postgres is unreachable")),
             replay: Arc::new(|_| anyhow::bail!("Postgres is unreachable")),
             cache: Arc::new(|| anyhow::bail!("Redis is unreachable")),
         });
         let stop = CancellationToken::new();
-        let (background, task) = Background::new(source, stop.clone());
+        let (background, task) = ReplayQueue::new(source, stop.clone());
         let task = tokio::spawn(task);
-        assert_eq!(background.begin(Name::History, false), Begun::Yes);
-        assert_eq!(background.begin(Name::History, false), Begun::Running);
-        assert_eq!(background.begin(Name::DailyStats, false), Begun::Yes);
+        assert_eq!(background.begin(ProjectionName::History, false), StartResult::Yes);
+        assert_eq!(background.begin(ProjectionName::History, false), StartResult::Running);
+        assert_eq!(background.begin(ProjectionName::DailyStats, false), StartResult::Yes);
         let over = async {
-            while background.begin(Name::History, false) == Begun::Running {
+            while background.begin(ProjectionName::History, false) == StartResult::Running {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -173,8 +173,8 @@ mod tests {
         stop.cancel();
         task.await.unwrap();
         assert_eq!(
-            background.begin(Name::ActiveSessions, false),
-            Begun::Stopping
+            background.begin(ProjectionName::ActiveSessions, false),
+            StartResult::Stopping
         );
     }
 }

@@ -5,16 +5,16 @@ use axum::response::Response;
 use chrono::TimeDelta;
 use domain::command::Occurrence;
 use domain::{SessionError, SessionId, Timestamp, UpdatePosition};
-use commands::Sessions;
+use commands::CommandService;
 use commands::{BatchOutcome, BatchUpdate};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::MAX_LOCATOR;
-use crate::response::Answer;
+use crate::response::CommandResponse;
 use crate::auth::Caller;
-use crate::extract::{CommandContext, Fault, Json, Object, Percent, text};
+use crate::extract::{RequestContext, Fault, Json, Object, Percent, text};
 use crate::openapi::types;
 use crate::problem::Problem;
 use eventlog::clock;
@@ -89,9 +89,9 @@ pub struct ItemResult {
     responses((status = 200, description = "What became of each", body = BatchResult))
 )]
 pub async fn handle(
-    State(sessions): State<Sessions>,
+    State(sessions): State<CommandService>,
     caller: Caller,
-    CommandContext(context): CommandContext,
+    RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let count = body.updates.len();
@@ -119,7 +119,7 @@ pub async fn handle(
     let done = sessions
         .update_positions(caller.reader_id, good, context, move |outcome| {
             let last_event = outcome.last_event;
-            Answer::of_batch(last_event, &BatchResult::of(&items, outcome))
+            CommandResponse::of_batch(last_event, &BatchResult::of(&items, outcome))
         })
         .await?;
     Ok(done.answer.response(done.global_position))

@@ -6,13 +6,13 @@ use axum::response::Response;
 use domain::command::Occurrence;
 use domain::event::EndReason;
 use domain::{EndSession, Timestamp};
-use commands::Sessions;
+use commands::CommandService;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::response::Answer;
+use crate::response::CommandResponse;
 use crate::auth::Caller;
-use crate::extract::{CommandContext, Json, Percent, SessionPath};
+use crate::extract::{RequestContext, Json, Percent, SessionPath};
 use crate::openapi::types;
 use crate::problem::Problem;
 use crate::session::Session;
@@ -45,10 +45,10 @@ pub struct Body {
     responses((status = 200, description = "The ended session", body = Session))
 )]
 pub async fn handle(
-    State(sessions): State<Sessions>,
+    State(sessions): State<CommandService>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
-    CommandContext(context): CommandContext,
+    RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let end = EndSession {
@@ -58,7 +58,7 @@ pub async fn handle(
     };
     let done = sessions
         .end(caller.reader_id, session_id, end, context, |outcome| {
-            Answer::of_session(StatusCode::OK, &outcome, &Session::after(&outcome))
+            CommandResponse::of_session(StatusCode::OK, &outcome, &Session::after(&outcome))
         })
         .await?;
     Ok(done.answer.response(done.global_position))

@@ -7,15 +7,15 @@ use chrono_tz::Tz;
 use domain::command::Occurrence;
 use domain::event::{Book, DeviceType};
 use domain::{BookId, Position, ReaderId, SessionId, StartSession, Timestamp};
-use commands::Sessions;
+use commands::CommandService;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::MAX_LOCATOR;
-use crate::response::Answer;
+use crate::response::CommandResponse;
 use crate::auth::Caller;
-use crate::extract::{CommandContext, Json, Object, Percent, text, whole};
+use crate::extract::{RequestContext, Json, Object, Percent, text, whole};
 use crate::openapi::types;
 use crate::problem::Problem;
 use crate::session::Session;
@@ -84,15 +84,15 @@ pub struct BookBody {
     responses((status = 201, description = "The new session", body = Session))
 )]
 pub async fn handle(
-    State(sessions): State<Sessions>,
+    State(sessions): State<CommandService>,
     caller: Caller,
-    CommandContext(context): CommandContext,
+    RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let (session_id, command) = body.command(caller.reader_id, clock::now())?;
     let done = sessions
         .start(session_id, command, context, |outcome| {
-            Answer::of_session(StatusCode::CREATED, &outcome, &Session::after(&outcome))
+            CommandResponse::of_session(StatusCode::CREATED, &outcome, &Session::after(&outcome))
         })
         .await?;
     Ok(done.answer.response(done.global_position))
@@ -110,7 +110,7 @@ impl Body {
         let occurred = Occurrence::new(self.occurred_at, now)?;
         let session_id = match self.session_id {
             Some(uuid) => SessionId::from_client(uuid, now)?,
-            None => SessionId::at(occurred.at()),
+            None => SessionId::new(occurred.at()),
         };
         let time_zone = match self.time_zone {
             Some(name) => name

@@ -5,14 +5,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use domain::command::Occurrence;
 use domain::{Timestamp, UpdatePosition};
-use commands::Sessions;
+use commands::CommandService;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::MAX_LOCATOR;
-use crate::response::Answer;
+use crate::response::CommandResponse;
 use crate::auth::Caller;
-use crate::extract::{CommandContext, Json, Percent, SessionPath, text};
+use crate::extract::{RequestContext, Json, Percent, SessionPath, text};
 use crate::openapi::types;
 use crate::problem::Problem;
 use crate::session::Session;
@@ -56,10 +56,10 @@ pub struct Updated {
     responses((status = 200, description = "The session", body = Updated))
 )]
 pub async fn handle(
-    State(sessions): State<Sessions>,
+    State(sessions): State<CommandService>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
-    CommandContext(context): CommandContext,
+    RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let update = UpdatePosition {
@@ -73,7 +73,7 @@ pub async fn handle(
                 session: Session::after(&outcome),
                 applied: outcome.applied,
             };
-            Answer::of_session(StatusCode::OK, &outcome, &updated)
+            CommandResponse::of_session(StatusCode::OK, &outcome, &updated)
         })
         .await?;
     Ok(done.answer.response(done.global_position))

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use commands::Sessions;
+use commands::CommandService;
 use domain::{ReaderId, Timestamp};
 use eventlog::erase::Erased;
 use eventlog::{LogError, Pool, clock};
@@ -84,7 +84,7 @@ pub async fn handle(
 #[derive(Clone)]
 pub struct Erasing {
     /// The command side.
-    pub sessions: Sessions,
+    pub sessions: CommandService,
     /// The active sessions.
     pub cache: Cache,
     /// Where jobs are asked for.

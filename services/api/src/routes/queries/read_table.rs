@@ -2,7 +2,7 @@
 //! before the projection is as far as they need.
 
 use eventlog::Pool;
-use projections::checkpoint::Awaited;
+use projections::checkpoint::CheckpointWaiter;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 
@@ -17,7 +17,7 @@ pub struct ReadTable {
     /// The primary.
     pub primary: Pool,
     /// How far the projection is there.
-    pub checkpoint: Awaited,
+    pub checkpoint: CheckpointWaiter,
     /// The replica.
     pub replica: Option<Replica>,
 }

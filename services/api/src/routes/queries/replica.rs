@@ -52,7 +52,7 @@ enum Reason {
     /// It cannot be reached, or has no connection left.
     Away,
     /// It took too long.
-    Slow,
+    BodyTimeout,
     /// It broke the query off.
     Cancelled,
     /// It answered otherwise.
@@ -114,7 +114,7 @@ impl Replica {
                 return found.ok_or(Reason::Behind);
             }
             Ok(Err(error)) => (Reason::of(&error), error.to_string()),
-            Err(late) => (Reason::Slow, late.to_string()),
+            Err(late) => (Reason::BodyTimeout, late.to_string()),
         };
         // One query that takes too long, or is in the way of what is replayed, says
         // nothing of others; a second one does if none succeeded in between.
@@ -150,7 +150,7 @@ impl EncodeLabelValue for Reason {
             Self::Behind => "behind",
             Self::Resting => "resting",
             Self::Away => "away",
-            Self::Slow => "slow",
+            Self::BodyTimeout => "slow",
             Self::Cancelled => "cancelled",
             Self::Refused => "refused",
         };

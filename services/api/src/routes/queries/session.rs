@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use commands::Sessions;
+use commands::CommandService;
 
 use crate::response::{IfNoneMatch, versioned};
 use crate::auth::Caller;
@@ -23,7 +23,7 @@ use crate::session::Session;
     responses((status = 200, description = "The session", body = Session))
 )]
 pub async fn handle(
-    State(sessions): State<Sessions>,
+    State(sessions): State<CommandService>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
     Query(fresh): Query<Fresh>,

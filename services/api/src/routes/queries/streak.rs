@@ -58,7 +58,7 @@ pub async fn handle(
         .iter()
         .filter(|row| row.active_ms >= MIN_ACTIVE_MS)
         .map(|row| row.day);
-    let streak = streak::Streak::of(reading_days.clone(), today);
+    let streak = streak::Streak::from_reading_days(reading_days.clone(), today);
     let total = reading_days
         .filter(|day| (first..=today).contains(day))
         .count();

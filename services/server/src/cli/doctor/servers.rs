@@ -3,8 +3,8 @@
 
 use anyhow::Context;
 use async_nats::jetstream;
-use eventlog::deadline::within;
-use eventlog::postgres_info::{self, Server};
+use eventlog::deadline::with_deadline;
+use eventlog::postgres_info::{self, PostgresInfo};
 use messaging::{Subjects, stream};
 use eventlog::migrations;
 use sqlx::PgPool;
@@ -28,8 +28,8 @@ const MONTHS_AHEAD: i64 = 2;
 
 pub(super) async fn postgres(pool: &PgPool) -> Vec<Finding> {
     let looked = async {
-        let server = within(DEADLINE, postgres_info::ask(pool)).await?;
-        let months = within(DEADLINE, migrations::months_ahead(pool)).await?;
+        let server = with_deadline(DEADLINE, postgres_info::query(pool)).await?;
+        let months = with_deadline(DEADLINE, migrations::months_ahead(pool)).await?;
         anyhow::Ok((server, months))
     };
     match looked.await {
@@ -38,7 +38,7 @@ pub(super) async fn postgres(pool: &PgPool) -> Vec<Finding> {
     }
 }
 
-fn durable(server: &Server) -> Finding {
+fn durable(server: &PostgresInfo) -> Finding {
     let mut wrong = Vec::new();
     if server.version_num < POSTGRES * 10_000 {
         wrong.push(format!("{} is older than {POSTGRES}", server.version));
@@ -59,7 +59,7 @@ fn durable(server: &Server) -> Finding {
     Finding::of("Postgres", State::Failure, &wrong, well)
 }
 
-fn busy(server: &Server) -> Finding {
+fn busy(server: &PostgresInfo) -> Finding {
     let mut wrong = Vec::new();
     if server.connections * 10 > server.max_connections * 8 {
         wrong.push("max_connections is nearly reached".to_owned());

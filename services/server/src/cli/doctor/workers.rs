@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use eventlog::deadline::within;
+use eventlog::deadline::with_deadline;
 use projections::status::{self, Status};
 use jobs::scheduler;
-use jobs::store::Standing;
+use jobs::store::JobStatus;
 use sqlx::PgPool;
 
 use super::super::format::{count, span};
@@ -22,8 +22,8 @@ const OVERDUE: Duration = Duration::from_mins(5);
 
 pub(super) async fn all(pool: &PgPool) -> Vec<Finding> {
     let looked = async {
-        let projections = within(DEADLINE, status::list(pool)).await?;
-        let jobs = within(DEADLINE, scheduler::list(pool)).await?;
+        let projections = with_deadline(DEADLINE, status::list(pool)).await?;
+        let jobs = with_deadline(DEADLINE, scheduler::list(pool)).await?;
         anyhow::Ok((projections, jobs))
     };
     match looked.await {
@@ -85,7 +85,7 @@ fn letters(all: &[Status]) -> Finding {
     Finding::of("dead letters", State::Warning, &wrong, "none")
 }
 
-fn upkeep(jobs: &[(Job, Standing)]) -> Finding {
+fn upkeep(jobs: &[(Job, JobStatus)]) -> Finding {
     let now = clock::now();
     let wrong = jobs.iter().filter_map(|(job, standing)| {
         let late = standing.due_at.and_then(|due| (now - due).to_std().ok());

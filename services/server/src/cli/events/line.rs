@@ -3,7 +3,7 @@
 
 use chrono::SecondsFormat;
 use domain::{SessionEvent, Timestamp};
-use eventlog::outgoing::Outgoing;
+use eventlog::outgoing::OutgoingEvent;
 use messaging::cloud_event::CloudEvent;
 use messaging::subject::short_name;
 use eventlog::{LogError, Stored};
@@ -68,7 +68,7 @@ struct Line<'a> {
 /// `previous` is the place in the log of the event before it.
 pub fn json(event: &Stored, previous: i64) -> String {
     let undecodable = event.decode().err().map(reason);
-    let outgoing = Outgoing::from(event.clone());
+    let outgoing = OutgoingEvent::from(event.clone());
     let event = CloudEvent::of(&outgoing, previous).expect("the log takes JSON alone");
     let line = serde_json::to_string(&Line { event, undecodable });
     on_a_line(&line.expect("it is plain JSON"))

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::ReaderId;
-use commands::Sessions;
+use commands::CommandService;
 use eventlog::LogError;
 use futures::FutureExt;
 use futures::future::Shared;
@@ -17,17 +17,17 @@ use tokio::sync::oneshot;
 use super::counts::{Answered, Counts, Fill};
 use crate::problem::Problem;
 use prometheus_client::registry::Registry;
-use eventlog::database_health::Pulse;
+use eventlog::database_health::DatabaseHealth;
 
 /// Finds active sessions; cheap to clone.
 #[derive(Clone)]
 pub struct ActiveReads(Arc<Inner>);
 
 struct Inner {
-    sessions: Sessions,
+    sessions: CommandService,
     cache: Cache,
     /// Of Postgres.
-    pulse: Pulse,
+    pulse: DatabaseHealth,
     flights: Mutex<HashMap<ReaderId, Flight>>,
     counts: Counts,
 }
@@ -53,7 +53,7 @@ pub struct Found {
 impl ActiveReads {
     /// Reads `cache`, and `sessions` behind it.
     #[must_use]
-    pub fn new(sessions: Sessions, cache: Cache, pulse: Pulse, registry: &mut Registry) -> Self {
+    pub fn new(sessions: CommandService, cache: Cache, pulse: DatabaseHealth, registry: &mut Registry) -> Self {
         Self(Arc::new(Inner {
             sessions,
             cache,
