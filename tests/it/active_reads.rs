@@ -122,7 +122,7 @@ async fn readers_see_their_own_starts_and_ends() {
 async fn flushed_redis_accepts_fills_without_new_events() {
     // Without background jobs, no warm-up fills the cache.
     let without = |settings: &mut ServeArgs| {
-        settings.roles.retain(|role| *role != Role::Maintenance);
+        settings.roles.retain(|role| *role != Role::Jobs);
     };
     let app = App::with_settings(without).await;
     let reader = app.reader();

@@ -245,7 +245,7 @@ async fn daily_stats(contract: &Contract) {
 
 #[tokio::test]
 async fn admin_api_matches_its_openapi_document() {
-    let contract = Contract::from_document(openapi::operators::document());
+    let contract = Contract::from_document(openapi::admin::document());
     tokio::join!(
         refusals(&contract),
         rate_limits(&contract),
@@ -272,7 +272,7 @@ async fn admin_openapi_document_needs_no_token() {
     let app = App::start().await;
     let served = app.client.get(format!("{}/openapi.json", app.admin_url));
     let served: Value = served.send().await.unwrap().json().await.unwrap();
-    assert_eq!(served, openapi::operators::document());
+    assert_eq!(served, openapi::admin::document());
 }
 
 #[tokio::test]

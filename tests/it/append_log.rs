@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use commands::repository::Repository;
+use domain::session::Rules;
+use eventlog::cqrs_es::CqrsEventRepository;
 use cqrs_es::persist::PersistedEventStore;
 use cqrs_es::{AggregateError, CqrsFramework};
 use domain::command::Occurrence;
@@ -25,7 +26,7 @@ use uuid::Uuid;
 async fn log() -> (PgPool, Appender) {
     let env = Stack::shared().await.new_env().await;
     let pool = app::pool(&env).await;
-    let (appender, task) = Appender::new(pool.clone(), commits::channel().0);
+    let (appender, task) = Appender::new(pool.clone(), commit_feed::channel().0);
     tokio::spawn(task);
     (pool, appender)
 }
@@ -122,7 +123,7 @@ async fn unreachable_postgres_fails_all_waiting_appends_together() {
         .acquire_timeout(connect_timeout)
         .connect_lazy(&format!("postgres://user@127.0.0.1:{port}/none"))
         .unwrap();
-    let (appender, task) = Appender::new(pool, commits::channel().0);
+    let (appender, task) = Appender::new(pool, commit_feed::channel().0);
     tokio::spawn(task);
     let started_at = Instant::now();
     // Far more than a batch holds.
@@ -150,7 +151,7 @@ async fn silent_connection_blocks_the_appender_only_for_seconds() {
     let pool = app::pool(&env).await;
     let wire = Proxy::start(&env.database_url).await;
     let through = sqlx::PgPool::connect(&wire.url).await.unwrap();
-    let (appender, task) = Appender::new(through, commits::channel().0);
+    let (appender, task) = Appender::new(through, commit_feed::channel().0);
     tokio::spawn(task);
     let append = || appender.append(events(vec![started(new_id(), 1, "x")]));
     assert!(append().await.is_ok());
@@ -301,9 +302,9 @@ async fn visible_global_position_implies_all_lower_ones() {
 async fn cqrs_es_framework_runs_on_the_log() {
     let (pool, appender) = log().await;
     let framework = || {
-        let repository = Repository::new(pool.clone(), appender.clone());
+        let repository = CqrsEventRepository::new(pool.clone(), appender.clone());
         let store = PersistedEventStore::<_, ReadingSession>::new_event_store(repository);
-        CqrsFramework::new(store, vec![], ())
+        CqrsFramework::new(store, vec![], Rules::default())
     };
     let now = eventlog::clock::now();
     let occurred = Occurrence::new(None, now).unwrap();

@@ -263,7 +263,7 @@ async fn missing_or_invalid_token_returns_401() {
             &auth.secret().unwrap(),
             &user.to_string(),
             false,
-            &auth,
+            &auth.claims(),
             until,
         )
         .unwrap()

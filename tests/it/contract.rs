@@ -251,7 +251,7 @@ fn every_request_and_response_has_a_valid_example() {
 fn committed_openapi_documents_match_the_code() {
     let documents = [
         ("openapi.json", openapi::document()),
-        ("openapi-admin.json", openapi::operators::document()),
+        ("openapi-admin.json", openapi::admin::document()),
     ];
     for (name, document) in documents {
         let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 /// The dead letters of a projection.
 async fn letters(pool: &PgPool, projection: &str) -> Vec<DeadLetter> {
-    dead_letter::list(pool, Some(projection), None, None, 1_000)
+    dead_letters::list(pool, Some(projection), None, None, 1_000)
         .await
         .unwrap()
 }
@@ -72,7 +72,7 @@ async fn reading(app: &App) -> (Reader, Uuid) {
 async fn outcome(pool: &PgPool, letter: &LetterId) -> Outcome {
     let what = format!("the result for dead letter {letter}");
     eventually(&what, SETTLE, async || {
-        let outcome = dead_letter::outcome(pool, letter).await.unwrap();
+        let outcome = dead_letters::outcome(pool, letter).await.unwrap();
         (outcome != Outcome::Pending).then_some(outcome)
     })
     .await
@@ -171,18 +171,18 @@ async fn event_rejected_by_the_store_is_parked_alone() {
     // A failed retry leaves the event parked. After a discard, the projection skips
     // it and applies the later events.
     let letter = parked[0].id();
-    assert!(dead_letter::retry(&pool, &letter).await.unwrap());
+    assert!(dead_letters::retry(&pool, &letter).await.unwrap());
     let Outcome::Parked(error) = outcome(&pool, &letter).await else {
         panic!("the retry succeeded");
     };
     assert!(error.contains("0x00"), "{error}");
     assert_eq!(letters(&pool, "history").await[0].tries, 2);
-    assert!(!dead_letter::discard(&pool, &parked[1].id()).await.unwrap());
-    assert!(dead_letter::discard(&pool, &letter).await.unwrap());
+    assert!(!dead_letters::discard(&pool, &parked[1].id()).await.unwrap());
+    assert!(dead_letters::discard(&pool, &letter).await.unwrap());
     none_open(&pool, "history").await;
     assert_eq!(states(&letters(&pool, "history").await), [(3, "discarded")]);
     assert_eq!(version_in_history(&app, session).await, 4);
-    assert!(!dead_letter::retry(&pool, &letter).await.unwrap());
+    assert!(!dead_letters::retry(&pool, &letter).await.unwrap());
 
     // The discard is permanent: later events are applied, also by a replay.
     let _ = reader.at(&app.url).update(session, 50.0).await.ok();
@@ -261,7 +261,7 @@ async fn retried_events_are_applied_in_order_and_once() {
                 (6, "waiting")
             ]
         );
-        assert!(dead_letter::retry(&pool, &parked[2].id()).await.unwrap());
+        assert!(dead_letters::retry(&pool, &parked[2].id()).await.unwrap());
         none_open(&pool, projection).await;
     }
     assert_eq!(version_in_history(&app, session).await, 6);

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::edge::RequestLog;
+use api::request_log::RequestLog;
 use api::middleware::MiddlewareLayer;
-use api::traffic::HttpMetrics;
-use api::{serve, work};
+use api::http_metrics::HttpMetrics;
+use api::{in_flight, serve};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderValue;
@@ -16,7 +16,7 @@ use axum::routing::get;
 use reqwest::{Method, Response};
 use serde_json::json;
 use server::config::Role;
-use server::metrics::Metrics;
+use prometheus_client::registry::Registry;
 use tests::reader::id;
 use tests::{ApiResponse, App, Reader, Stack, app, scaled};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Serves a router behind the outermost middleware only.
-async fn behind_the_middleware(router: Router, places: work::InFlightLimit) -> String {
+async fn behind_the_middleware(router: Router, places: in_flight::InFlightLimit) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let work = move |request: Request, next: Next| {
@@ -33,7 +33,7 @@ async fn behind_the_middleware(router: Router, places: work::InFlightLimit) -> S
         async move { places.work(next.run(request)).await }
     };
     let router = router.layer(middleware::from_fn(work));
-    let edge = RequestLog(HttpMetrics::of_apps(&Metrics::default()));
+    let edge = RequestLog(HttpMetrics::of_apps(&mut Registry::default()));
     let router = router.layer(MiddlewareLayer(edge));
     let stop = CancellationToken::new();
     tokio::spawn(serve::run(
@@ -60,7 +60,7 @@ async fn panic_returns_500_without_details_and_service_continues() {
             get(async || -> &'static str { panic!("a secret") }),
         )
         .route("/fine", get(async || "fine"));
-    let url = behind_the_middleware(router, work::InFlightLimit::default()).await;
+    let url = behind_the_middleware(router, in_flight::InFlightLimit::default()).await;
     for _ in 0..3 {
         let detail = response(&format!("{url}/panic")).await.problem(500);
         assert_eq!(detail, "The service made a mistake");
@@ -96,7 +96,7 @@ async fn requests_beyond_the_limit_return_503_at_once() {
         }
     };
     let router = Router::new().route("/", get(handler));
-    let url = behind_the_middleware(router, work::InFlightLimit::of(1)).await;
+    let url = behind_the_middleware(router, in_flight::InFlightLimit::of(1)).await;
     let first = tokio::spawn({
         let url = url.clone();
         async move { response(&url).await }

@@ -12,7 +12,7 @@ use jobs::store::{self, JobLease};
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Role;
-use server::{clock, roles};
+use eventlog::clock;
 use tests::app::{self, SETTLE};
 use tests::process::{Process, command};
 use tests::reader::{Reader, id};
@@ -119,17 +119,17 @@ async fn session_with_an_event_after_the_scan_stays_active() {
     // The run that is due at the start of the service must not interfere.
     run(&app, "idle_sessions").await;
     let settings = app::settings(&app.env, &[]);
-    let (tools, writer) = roles::tools(
+    let server::app::Jobs { tools, appender } = server::app::jobs(
         &settings.database,
         &settings.redis,
         &settings.rules,
         &settings.upkeep,
     )
     .unwrap();
-    let writer = tokio::spawn(writer);
+    let appender = tokio::spawn(appender);
     let (reader, session) = start_reading(&app, 1).await;
     backdate::shift_session(&app.pool, session, IDLE_TIME).await;
-    let found = claims::idle(&app.pool, clock::now() - TimeDelta::hours(2), None, 10);
+    let found = active_claims::idle(&app.pool, clock::now() - TimeDelta::hours(2), None, 10);
     let [idle] = found.await.unwrap()[..] else {
         panic!("one is idle")
     };
@@ -140,7 +140,7 @@ async fn session_with_an_event_after_the_scan_stays_active() {
     // The job does not end a session that the reader has started since, either.
     let (reader, session) = start_reading(&app, 1).await;
     backdate::shift_session(&app.pool, session, IDLE_TIME).await;
-    let found = claims::idle(&app.pool, clock::now() - TimeDelta::hours(2), None, 10);
+    let found = active_claims::idle(&app.pool, clock::now() - TimeDelta::hours(2), None, 10);
     let [idle] = found.await.unwrap()[..] else {
         panic!("one is idle")
     };
@@ -148,14 +148,14 @@ async fn session_with_an_event_after_the_scan_stays_active() {
     assert!(tools.sessions.end_idle(idle).await.unwrap().is_none());
     assert_eq!(id(&reader.active().await.ok()), next);
     drop(tools);
-    writer.await.unwrap();
+    appender.await.unwrap();
     invariants::check(&app).await;
 }
 
 #[tokio::test]
 async fn concurrent_cleanups_and_updates_end_each_session_once() {
     let app = App::start().await;
-    let other = app.alongside(&[Role::Maintenance]).await;
+    let other = app.alongside(&[Role::Jobs]).await;
     let sessions: Vec<_> = join_all((0..40).map(|_| start_reading(&app, 1))).await;
     for (_, session) in &sessions {
         backdate::shift_session(&app.pool, *session, IDLE_TIME).await;
@@ -206,12 +206,12 @@ async fn job_of_a_killed_process_is_run_by_another_process() {
         .await
         .unwrap();
     let holder = async || -> Option<String> {
-        let jobs = upkeep::list(&pool).await.unwrap();
+        let jobs = store::list(&pool).await.unwrap();
         let mut jobs = jobs.into_iter();
         let job = jobs.find(|one| one.job == "idempotency_keys").unwrap();
         job.holder
     };
-    upkeep::ask(&pool, "idempotency_keys").await.unwrap();
+    store::ask(&pool, "idempotency_keys").await.unwrap();
     until("the first process holds the job", JOB_TIMEOUT, async || {
         holder().await.is_some()
     })
@@ -270,7 +270,7 @@ async fn held_job_rejects_other_holders_and_runs_after_release() {
     mine.give_back().await.unwrap();
     // A released job that did not finish is due again.
     until("the service runs the job", JOB_TIMEOUT, async || {
-        let jobs = upkeep::list(&app.pool).await.unwrap();
+        let jobs = store::list(&app.pool).await.unwrap();
         let mut jobs = jobs.into_iter();
         let job = jobs.find(|one| one.job == "retention").unwrap();
         job.holder.is_none() && job.due_at.is_some_and(|due| due > clock::now())

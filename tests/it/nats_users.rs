@@ -62,7 +62,7 @@ async fn each_role_works_with_its_own_nats_user() {
     let relay = role("relay", &[Role::Relay]).await;
     filled(&nats, 0).await;
     let projections = role("projections", &[Role::Projections]).await;
-    let maintenance = role("api", &[Role::Maintenance]).await;
+    let maintenance = role("api", &[Role::Jobs]).await;
     let api = role("api", &[Role::Api]).await;
 
     read(&api, 5).await;

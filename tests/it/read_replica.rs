@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use server::config::{Role, Secret};
+use api::secret::Secret;
+use server::config::Role;
 use sqlx::Executor;
 use tests::app::{self, SETTLE};
 use tests::process::command;

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Stream;
-use eventlog::{Subjects, read};
+use eventlog::read;
+use messaging::Subjects;
 use futures::StreamExt;
 use server::config::Role;
 use server::connect;

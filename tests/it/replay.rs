@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use messaging::fan_out::FanOut;
-use projections::rebuild::{ReplayError, Replayed, replay, schema_of};
+use projections::OperationError;
+use projections::rebuild::{Replayed, replay, schema_of};
 use projections::worker::{WorkerProgress, Until, Worker};
-use projections::{DailyStats, History, TableProjection, dead_letter};
+use projections::{DailyStats, History, TableProjection, dead_letters};
 use server::connect;
 use sqlx::PgPool;
 use tests::app::SETTLE;
@@ -27,9 +28,9 @@ const REPLAY_TIMEOUT: Duration = Duration::from_secs(20);
 async fn replayed<P: TableProjection>(
     env: &TestEnv,
     stop: &CancellationToken,
-) -> Result<Replayed, ReplayError> {
+) -> Result<Replayed, OperationError> {
     let database = app::settings(env, &[]).database;
-    let live = connect::maintenance_pool(&database).unwrap();
+    let live = connect::migrations_pool(&database).unwrap();
     let shadow = connect::replay_pool(&database, &schema_of(P::NAME)).unwrap();
     let progress = watch::Sender::new(WorkerProgress::default());
     replay::<P>(&live, shadow, false, &progress, stop).await
@@ -191,7 +192,7 @@ async fn live_worker_respects_dead_letters_of_a_replay() {
         .unwrap();
     future_events::append_readable(&app.pool, session).await;
     app.settled().await;
-    let dead_letters = dead_letter::list(&app.pool, Some("history"), None, None, 10).await;
+    let dead_letters = dead_letters::list(&app.pool, Some("history"), None, None, 10).await;
     let states: Vec<(i64, String)> = dead_letters
         .unwrap()
         .into_iter()
@@ -222,7 +223,7 @@ async fn replay_with_too_many_dead_letters_fails_with_a_reason() {
     .unwrap();
     let replayed = replayed::<History>(&app.env, &CancellationToken::new()).await;
     let error = replayed.unwrap_err();
-    assert!(matches!(error, ReplayError::TooManyLetters(_)), "{error}");
+    assert!(matches!(error, OperationError::TooManyDeadLetters(_)), "{error}");
     assert!(error.to_string().contains("old build"), "{error}");
 }
 
@@ -329,12 +330,12 @@ async fn second_replay_is_rejected_and_stopped_replay_ends() {
     .await;
     let second = replayed::<DailyStats>(&app.env, &stop).await;
     assert!(
-        matches!(second, Err(ReplayError::Running("daily_stats"))),
+        matches!(second, Err(OperationError::AlreadyRunning("daily_stats"))),
         "{second:?}"
     );
     stop.cancel();
     let first = first.await.unwrap();
-    assert!(matches!(first, Err(ReplayError::Stopped)), "{first:?}");
+    assert!(matches!(first, Err(OperationError::Stopped)), "{first:?}");
     lock.rollback().await.unwrap();
     invariants::check(&app).await;
 }

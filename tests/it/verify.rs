@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
-use projections::rebuild::ReplayError;
+use projections::OperationError;
 use projections::verify::{self, Compared, schema_of};
 use projections::worker::WorkerProgress;
 use projections::{DailyStats, History, TableProjection, active_sessions, status};
@@ -23,7 +23,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn verify_tables<P: TableProjection>(env: &TestEnv) -> Vec<Compared> {
     let database = app::settings(env, &[]).database;
-    let live = connect::maintenance_pool(&database).unwrap();
+    let live = connect::migrations_pool(&database).unwrap();
     let scratch = connect::replay_pool(&database, &schema_of(P::NAME)).unwrap();
     let progress = watch::Sender::new(WorkerProgress::default());
     let stop = CancellationToken::new();
@@ -34,7 +34,7 @@ async fn verify_tables<P: TableProjection>(env: &TestEnv) -> Vec<Compared> {
     compared
 }
 
-async fn verify_cache(env: &TestEnv) -> Result<Compared, ReplayError> {
+async fn verify_cache(env: &TestEnv) -> Result<Compared, OperationError> {
     let settings = app::settings(env, &[]);
     let cache = connect::cache(&settings.redis).unwrap();
     let pool = connect::projections_pool(&settings.database).unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::serve::Limits;
 use chrono::{DateTime, Utc};
+use api::secret::Secret;
 use server::app::{self, Service};
 use server::config::{
     AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, ReplicaArgs, Role,
@@ -267,7 +268,7 @@ fn signed(user: Uuid, admin: bool, expires_at: DateTime<Utc>) -> String {
         &auth.secret().unwrap(),
         &user.to_string(),
         admin,
-        &auth,
+        &auth.claims(),
         expires_at.timestamp(),
     )
     .unwrap()

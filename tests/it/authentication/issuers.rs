@@ -63,7 +63,7 @@ async fn failing_issuer_leaves_the_last_good_keys() {
     ];
     for (status, body) in responses {
         let issuer = Issuer::start(&[&key]).await;
-        let keys = Keys::new(&by_url(&issuer)).unwrap();
+        let keys = Keys::new(&by_url(&issuer).settings().unwrap()).unwrap();
         assert!(keys.verify(&key.token(&claims())).await.is_ok());
         issuer.respond_with(status, body.to_string());
         assert!(refused(&keys, &new.token(&claims())).await, "{status}");
@@ -99,7 +99,7 @@ async fn redirect_of_the_key_url_is_not_followed() {
     let key = SigningKey::rsa("key");
     let issuer = Issuer::start(&[&key]).await;
     issuer.respond_with(StatusCode::FOUND, String::new());
-    let keys = Keys::new(&by_url(&issuer)).unwrap();
+    let keys = Keys::new(&by_url(&issuer).settings().unwrap()).unwrap();
     let verified = keys.verify(&key.token(&claims())).await;
     assert_eq!(verified, Err(Refusal::KeysUnavailable));
     assert_eq!(issuer.fetches(), 1);
@@ -113,7 +113,7 @@ async fn changed_key_file_is_read_again() {
         SigningKey::ec("later"),
     );
     let (args, file) = by_file(&[&old]);
-    let keys = Keys::new(&args).unwrap();
+    let keys = Keys::new(&args.settings().unwrap()).unwrap();
     let cached = old.token(&claims());
     assert!(keys.verify(&cached).await.is_ok());
     assert!(keys.verify(&cached).await.is_ok());
@@ -133,13 +133,13 @@ async fn changed_key_file_is_read_again() {
     assert!(keys.verify(&later.token(&claims())).await.is_ok());
 
     // A broken or missing file changes nothing.
-    let keys = Keys::new(&args).unwrap();
+    let keys = Keys::new(&args.settings().unwrap()).unwrap();
     let good = later.token(&claims());
     assert!(keys.verify(&good).await.is_ok());
     std::fs::write(&file, "{\"keys\": [").unwrap();
     assert!(refused(&keys, &new.token(&claims())).await);
     assert!(keys.verify(&good).await.is_ok());
-    let keys = Keys::new(&args).unwrap();
+    let keys = Keys::new(&args.settings().unwrap()).unwrap();
     assert_eq!(keys.verify(&good).await, Err(Refusal::KeysUnavailable));
     std::fs::write(&file, key_set(&[&later]).to_string()).unwrap();
     until("the repaired file is read", DETECTION_TIMEOUT, async || {

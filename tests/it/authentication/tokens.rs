@@ -3,7 +3,8 @@
 use api::auth::Keys;
 use axum::http::HeaderValue;
 use serde_json::{Value, json};
-use server::config::{AuthArgs, Secret};
+use api::secret::Secret;
+use server::config::AuthArgs;
 use tests::issuer::{Issuer, SigningKey, hs256, message};
 use tests::process::{command, executable};
 use tests::reader::id;
@@ -42,7 +43,7 @@ async fn forged_key_algorithm_or_key_id_is_rejected() {
     );
     let stranger = SigningKey::rsa("rsa");
     let (args, _file) = by_file(&[&rsa, &ec, &ed]);
-    let keys = Keys::new(&args).unwrap();
+    let keys = Keys::new(&args.settings().unwrap()).unwrap();
     let claims = claims();
     assert!(keys.verify(&rsa.token(&claims)).await.is_ok());
 
@@ -116,9 +117,9 @@ async fn single_key_needs_no_key_id() {
     let (one, two) = (SigningKey::ed("one"), SigningKey::ed("two"));
     let without_id = one.token_with(&json!({ "alg": "EdDSA" }), &claims());
     let (args, _file) = by_file(&[&one]);
-    assert!(Keys::new(&args).unwrap().verify(&without_id).await.is_ok());
+    assert!(Keys::new(&args.settings().unwrap()).unwrap().verify(&without_id).await.is_ok());
     let (args, _file) = by_file(&[&one, &two]);
-    assert!(refused(&Keys::new(&args).unwrap(), &without_id).await);
+    assert!(refused(&Keys::new(&args.settings().unwrap()).unwrap(), &without_id).await);
 }
 
 #[tokio::test]
@@ -143,7 +144,7 @@ async fn invalid_claims_are_rejected() {
         claims_with(&all)
     };
     for (args, public) in [(with_issuer(args), true), (with_issuer(shared), false)] {
-        let keys = Keys::new(&args).unwrap();
+        let keys = Keys::new(&args.settings().unwrap()).unwrap();
         let sign = |claims: &Value| {
             if public {
                 key.token(claims)
@@ -197,7 +198,7 @@ async fn invalid_claims_are_rejected() {
 async fn subject_identifies_the_reader_and_scope_the_operator() {
     let key = SigningKey::rsa("a");
     let (args, _file) = by_file(&[&key]);
-    let keys = Keys::new(&args).unwrap();
+    let keys = Keys::new(&args.settings().unwrap()).unwrap();
     let caller = async |changes: Value| {
         let token = key.token(&claims_with(&changes));
         keys.verify(&token).await.unwrap()
@@ -218,7 +219,7 @@ async fn subject_identifies_the_reader_and_scope_the_operator() {
 async fn malformed_token_returns_401() {
     let key = SigningKey::ed("a");
     let (args, _file) = by_file(&[&key]);
-    let keys = Keys::new(&args).unwrap();
+    let keys = Keys::new(&args.settings().unwrap()).unwrap();
     let app = App::with_auth(args).await;
     let good = key.token(&claims());
     let (signed, signature) = good.rsplit_once('.').unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use projections::active_sessions::{self, Known};
-use projections::rebuild::ReplayError;
+use projections::OperationError;
 use projections::{DailyStats, History};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -182,7 +182,7 @@ async fn cache_rebuild_under_traffic_never_shows_old_versions() {
         let rebuilt = eventually("the cache is rebuilt", SETTLE, async || {
             match active_sessions::rebuild(&cache, &pool, &progress, &token).await {
                 // The job `warm_up` fills the cache when the service starts.
-                Err(ReplayError::Running(_)) => None,
+                Err(OperationError::AlreadyRunning(_)) => None,
                 rebuilt => Some(rebuilt.unwrap()),
             }
         })
