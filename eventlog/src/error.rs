@@ -1,35 +1,34 @@
-//! What can go wrong with the log, by what the caller does next.
+//! Errors of the event log, by what the caller does next.
 
-use thiserror::Error;
+use std::error::Error;
 
+use crate::sqlstate::SqlState;
 use crate::upcast::DecodeError;
 
-/// The log could not be read.
-#[derive(Debug, Error)]
+/// Reading the log failed.
+#[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Postgres did not answer, or not in time; try again later.
+    /// Postgres is unreachable or did not respond in time. Retry later.
     #[error("the event log is unavailable")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An event in the log cannot be understood; trying again does not help.
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The log contains an event that this build cannot decode. A retry fails
+    /// again.
     #[error("event {sequence} of session {session_id} cannot be decoded")]
     Undecodable {
-        /// Whose event it is.
         session_id: String,
-        /// Which one.
         sequence: i64,
-        /// Why.
         #[source]
         source: DecodeError,
     },
-    /// Postgres understood the question otherwise than it was meant; trying
-    /// again does not help.
-    #[error("the event log is not as this build knows it")]
+    /// The query does not fit the database, for example because a table or a
+    /// privilege is missing. A retry fails again.
+    #[error("the query does not fit the schema of the event log")]
     Broken(#[source] sqlx::Error),
 }
 
 impl From<sqlx::Error> for LogError {
     fn from(error: sqlx::Error) -> Self {
-        if may_pass(&error) {
+        if is_transient(&error) {
             Self::Unavailable(Box::new(error))
         } else {
             Self::Broken(error)
@@ -37,38 +36,91 @@ impl From<sqlx::Error> for LogError {
     }
 }
 
-/// Whether the same question may be answered later.
-fn may_pass(error: &sqlx::Error) -> bool {
-    match error {
-        // Wrong data (22), a wrong statement or a missing table or right (42).
-        sqlx::Error::Database(error) => {
-            let code = error.code().unwrap_or_default();
-            !code.starts_with("22") && !code.starts_with("42")
-        }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
+/// Whether the same query may succeed later.
+fn is_transient(error: &sqlx::Error) -> bool {
+    if let Some(state) = SqlState::from_error(error) {
+        return !matches!(state, SqlState::InvalidData | SqlState::InvalidStatement);
     }
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    )
 }
 
-/// Events could not be appended.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+/// Appending events failed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AppendError {
-    /// Somebody else wrote first. Nothing was appended: load what is new and
-    /// decide again.
-    #[error("the session or the reader's claim has changed")]
+    /// Another command was appended first. Nothing was written. Load the new
+    /// events and decide again.
+    #[error("the session or the reader's active-session claim has changed")]
     Conflict,
-    /// As many commands wait as may wait. Nothing was appended.
-    #[error("too many commands are waiting")]
+    /// The queue of waiting commands is full. Nothing was written.
+    #[error("too many commands are waiting to be appended")]
     Overloaded,
-    /// Postgres refused or did not answer before anything was written.
+    /// Postgres is unreachable, or refused the append. Nothing was written.
     #[error("the event log is unavailable")]
     Unavailable,
-    /// The connection broke at a moment when the events may have been written.
-    #[error("it is not known whether the events were written")]
+    /// The connection broke while Postgres may have committed the events.
+    #[error("the connection broke: the events may have been written")]
     Unknown,
+}
+
+/// An error with its causes, outermost first, separated by colons. Leaves out a
+/// cause whose message the text already contains.
+#[must_use]
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let message = cause.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{message}")]
+    struct Outer {
+        message: &'static str,
+        source: io::Error,
+    }
+
+    #[test]
+    fn error_chain_appends_each_new_cause() {
+        let outer = |message| Outer {
+            message,
+            source: io::Error::other(LogError::Broken(sqlx::Error::PoolClosed)),
+        };
+        assert_eq!(
+            error_chain(&outer("query failed")),
+            "query failed: the query does not fit the schema of the event log: \
+             attempted to acquire a connection on a closed pool"
+        );
+        let repeated = "failed: the query does not fit the schema of the event log";
+        assert_eq!(
+            error_chain(&outer(repeated)),
+            format!("{repeated}: attempted to acquire a connection on a closed pool")
+        );
+    }
+
+    #[test]
+    fn only_transient_errors_are_unavailable() {
+        let from = LogError::from;
+        assert!(matches!(from(sqlx::Error::PoolTimedOut), LogError::Unavailable(_)));
+        assert!(matches!(from(sqlx::Error::RowNotFound), LogError::Broken(_)));
+    }
 }

@@ -4,12 +4,15 @@
 //! of an append, then reading. This crate imports neither NATS nor Redis nor
 //! HTTP, and opens no connection: pools are passed in.
 
+pub mod availability;
 pub mod clock;
 pub mod database_health;
 pub mod deadline;
+pub mod lease;
 pub mod migrations;
 pub mod pool;
 pub mod postgres_info;
+pub mod sqlstate;
 
 pub mod recorded;
 pub mod upcast;
