@@ -141,15 +141,16 @@ def filter_failure(context, failure, case, response):
     if isinstance(failure, RejectedPositiveData) and operation == "erase":
         # `confirm` must be the id of the calling reader. The hooks never set the right
         # one, because it would erase the data of this run.
-        return response.status_code != 422 or not response.json()["detail"].startswith("confirm: ")
+        fields = [error["field"] for error in response.json().get("errors", [])]
+        return response.status_code != 422 or fields != ["confirm"]
     if isinstance(failure, RejectedPositiveData) and response.status_code == 400:
         # A session that ended during a scenario can be neither updated nor ended: the
         # request is valid but late.
         too_late = {
-            "update": "Cannot update inactive session",
-            "end": "Session already ended",
+            "update": "session_inactive",
+            "end": "session_already_ended",
         }
-        return response.json()["detail"] != too_late.get(operation)
+        return response.json()["code"] != too_late.get(operation)
     if isinstance(failure, AcceptedNegativeData) and operation == "batchUpdate":
         # An invalid update in a batch does not block the others: the service accepts
         # the batch and reports the rejected updates in the response.

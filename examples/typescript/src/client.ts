@@ -34,7 +34,7 @@ export function client(baseUrl: string, token: string) {
   return { api, readYourWrites };
 }
 
-/** An error response of the API. */
+/** An error response of the API. Match `problem.code`; `problem.detail` is for people. */
 export class ProblemError extends Error {
   constructor(readonly problem: Problem) {
     super(`${problem.status} ${problem.title}: ${problem.detail} (request ${problem.request_id})`);

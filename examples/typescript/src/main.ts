@@ -79,7 +79,7 @@ const late = await api.PUT("/api/v1/reading-sessions/{id}/update", {
 });
 console.log(`An update after the end was rejected: ${late.error?.detail}`);
 assert.equal(late.response.status, 400);
-assert.equal(late.error?.detail, "Cannot update inactive session");
+assert.equal(late.error?.code, "session_inactive");
 
 for (const position of [25, 30, 35, 40]) {
   await start(position);
