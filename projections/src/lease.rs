@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventlog::deadline::with_deadline;
+use eventlog::lease::{self, LeaseEnd};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -95,16 +96,12 @@ impl Lease {
         Ok(with_deadline(DEADLINE, taken).await?.rows_affected() > 0)
     }
 
-    /// Renews it and reports, until `term` is over; ends the term when the
-    /// lease is lost or the projection paused.
+    /// Renews the lease and reports progress until `term` is cancelled. Cancels
+    /// `term` itself when the lease is lost or the projection is paused.
     async fn keep(&self, progress: watch::Receiver<WorkerProgress>, term: &CancellationToken) {
         let first = progress.borrow().clone();
-        let mut renewed_at = Instant::now();
-        let mut rated = VecDeque::from([(renewed_at, first.events)]);
-        loop {
-            if tokio::time::timeout(RENEW, term.cancelled()).await.is_ok() {
-                return;
-            }
+        let mut rated = VecDeque::from([(Instant::now(), first.events)]);
+        let report = async || {
             let mut now = progress.borrow().clone();
             let at = Instant::now();
             rated.push_back((at, now.events));
@@ -116,20 +113,22 @@ impl Lease {
             let rate = (now.events - before) as f64 / (at - since).as_secs_f64();
             now.events -= first.events;
             now.rows -= first.rows;
-            match self.renew(&now, rate).await {
-                Ok(true) => renewed_at = at,
-                Ok(false) => {
-                    tracing::info!(projection = self.projection, "works no more");
-                    term.cancel();
-                }
-                // Who cannot say that it works must let others do it.
-                Err(error) if renewed_at.elapsed() >= TERM => {
-                    tracing::warn!(%error, projection = self.projection, "the lease is lost");
-                    term.cancel();
-                }
-                Err(_) => {}
-            }
+            self.renew(&now, rate).await
+        };
+        let projection = self.projection;
+        match lease::keep_renewed(RENEW, TERM, term.cancelled(), report).await {
+            None => return,
+            Some(LeaseEnd::Lost) => tracing::info!(
+                projection,
+                "projection worker stopped: lease lost or projection paused"
+            ),
+            Some(LeaseEnd::Expired(error)) => tracing::warn!(
+                %error,
+                projection,
+                "projection worker stopped: lease not renewed: {error}; another worker may take over"
+            ),
         }
+        term.cancel();
     }
 
     async fn renew(&self, progress: &WorkerProgress, rate: f64) -> sqlx::Result<bool> {
