@@ -1,60 +1,72 @@
-//! The event on the wire: a CloudEvents 1.0 object in structured JSON, as its
-//! NATS binding wants it (<https://github.com/cloudevents/spec>). `data` is the
-//! payload as it was stored, byte for byte.
+//! The wire format of an event: a CloudEvents 1.0 object in structured JSON, as in
+//! its NATS binding (<https://github.com/cloudevents/spec>).
+//!
+//! `data` is the stored payload, byte for byte. The doc comments of [`CloudEvent`]
+//! become descriptions in `nats/schemas/envelope.json`.
 
 use std::borrow::Cow;
 
 use domain::{ReaderId, SessionEvent, Timestamp};
+use eventlog::outgoing::OutgoingEvent;
+use eventlog::upcast::{self, DecodeError};
+use eventlog::{LogError, Recorded};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::subject::short_name;
-use eventlog::outgoing::OutgoingEvent;
-use eventlog::upcast::{self, DecodeError};
-use eventlog::{LogError, Recorded};
 
-/// What produces the events.
+/// The `source` of every event.
 const SOURCE: &str = "/reading-sessions";
 
-/// A published event. Positions are strings, since `CloudEvents` integers have
-/// 32 bits.
+/// An event of a reading session, as a CloudEvents 1.0 JSON object. Numbers are
+/// decimal strings, because CloudEvents integers have 32 bits.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CloudEvent<'a> {
+    /// The version of the CloudEvents specification.
     #[schemars(extend("const" = "1.0"))]
     specversion: Cow<'a, str>,
-    /// The event's id: the session's, a dot, the sequence.
+    /// Identifies the event: the session id, a dot and `sequence`. It is also the
+    /// header `Nats-Msg-Id`. A message that is delivered again has the same id.
     pub id: Cow<'a, str>,
+    /// The service that published the event.
     #[schemars(extend("const" = SOURCE))]
     source: Cow<'a, str>,
-    /// `reading.session.<event>.v<version>`
+    /// The kind of event and the version of its schema:
+    /// `reading.session.<event>.v<version>`.
     #[serde(rename = "type")]
     pub event_type: Cow<'a, str>,
-    /// The session's id.
+    /// The id of the reading session, a UUID.
     pub subject: Cow<'a, str>,
-    /// When it happened.
+    /// When the event happened, in UTC. Offline clients report events later, so
+    /// times do not always increase from one event to the next.
     pub time: Timestamp,
+    /// The media type of `data`.
     #[schemars(extend("const" = "application/json"))]
     datacontenttype: Cow<'a, str>,
-    /// The event's place in the session, from 1.
+    /// The number of the event in its session: 1 for the first event, without gaps.
     #[serde(with = "decimal")]
     #[schemars(with = "String", regex(pattern = "^[0-9]+$"))]
     pub sequence: i64,
-    /// The event's place in the log.
+    /// The global position of the event in the log. Global positions increase from
+    /// one event to the next and have gaps.
     #[serde(with = "decimal")]
     #[schemars(with = "String", regex(pattern = "^[0-9]+$"))]
     pub globalposition: i64,
-    /// The place in the log of the event before it in the stream; 0 for the
-    /// first. A consumer that has not seen that one has missed something.
+    /// The `globalposition` of the previous event in the stream; 0 for the first
+    /// event. A consumer of the whole stream that has not received the previous
+    /// event has missed at least one.
     #[serde(with = "decimal")]
     #[schemars(with = "String", regex(pattern = "^[0-9]+$"))]
     pub previousposition: i64,
-    /// The reader's id.
+    /// The id of the reader. It determines the partition in the NATS subject, so all
+    /// events of a reader are in one partition.
     pub partitionkey: ReaderId,
-    /// The W3C trace context of the request that led to it.
+    /// The W3C trace context of the request that caused the event. Absent if the
+    /// request had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Cow<'a, str>>,
-    /// The event.
+    /// The event. Its JSON Schema is the one that `type` names.
     #[serde(borrow)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub data: &'a RawValue,
@@ -67,12 +79,12 @@ struct Metadata<'a> {
 }
 
 impl<'a> CloudEvent<'a> {
-    /// The event as it is published.
+    /// `previousposition` is the global position of the previous event in the stream.
     ///
     /// # Errors
-    /// [`LogError::Undecodable`] when the payload is no JSON, which the log
-    /// does not take.
-    pub fn of(event: &'a OutgoingEvent, previousposition: i64) -> Result<Self, LogError> {
+    /// [`LogError::Undecodable`] if the payload is not JSON. The log does not accept
+    /// such a payload.
+    pub fn new(event: &'a OutgoingEvent, previousposition: i64) -> Result<Self, LogError> {
         let metadata: Metadata = serde_json::from_str(&event.metadata).unwrap_or_default();
         Ok(Self {
             specversion: "1.0".into(),
@@ -95,10 +107,7 @@ impl<'a> CloudEvent<'a> {
         })
     }
 
-    /// The event in today's version.
-    ///
-    /// # Errors
-    /// See [`DecodeError`].
+    /// Decodes the event and converts it to its current version.
     pub fn decode(&self) -> Result<Recorded, DecodeError> {
         let (event_type, event_version) = SessionEvent::NAMES
             .into_iter()
@@ -127,7 +136,7 @@ fn wire_type(event_type: &str, event_version: &str) -> String {
     )
 }
 
-/// A number as a decimal string.
+/// Encodes an integer as a decimal string.
 mod decimal {
     use std::borrow::Cow;
 
@@ -155,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_published_event_reads_back_as_the_stored_one() {
+    fn published_event_decodes_to_the_stored_event() {
         let stored = Stored {
             global_position: 7_000_000_000,
             session_id: "019a0000-0000-7000-8000-000000000001".to_owned(),
@@ -168,7 +177,7 @@ mod tests {
         };
         let outgoing = OutgoingEvent::from(stored.clone());
         let published =
-            serde_json::to_string(&CloudEvent::of(&outgoing, 6_999_999_999).unwrap()).unwrap();
+            serde_json::to_string(&CloudEvent::new(&outgoing, 6_999_999_999).unwrap()).unwrap();
         let value: serde_json::Value = serde_json::from_str(&published).unwrap();
         assert_eq!(value["type"], "reading.session.position_updated.v1");
         assert_eq!(value["id"], "019a0000-0000-7000-8000-000000000001.3");

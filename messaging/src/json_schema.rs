@@ -1,6 +1,8 @@
-//! What is published, as JSON Schemas: the envelope, and each event in today's
-//! version. Made from the types that write and read them; `make schemas` writes
-//! them to `nats/schemas`, where those of older versions stand too.
+//! JSON Schemas of the published messages: the envelope, and the current version of
+//! each event. They are derived from the Rust types.
+//!
+//! `make schemas` writes them to `nats/schemas`. The folder also contains the
+//! schemas of older versions, which are not generated any more.
 
 use domain::SessionEvent;
 use domain::event::{PositionUpdated, SessionEnded, SessionErased, SessionStarted};
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use crate::cloud_event::CloudEvent;
 use crate::subject::short_name;
 
-/// The schemas by the names of their files.
+/// The schemas, each with its file name in `nats/schemas`.
 #[must_use]
 pub fn documents() -> Vec<(String, Value)> {
     let events = [
@@ -30,7 +32,7 @@ pub fn documents() -> Vec<(String, Value)> {
     documents
 }
 
-/// The schema of an event with its name in it, as payloads have it.
+/// Adds the member `type`, which every payload contains.
 fn tagged(schema: Schema, name: &str) -> Value {
     let mut schema = Value::from(schema);
     schema["properties"]["type"] = json!({ "type": "string", "const": name });

@@ -1,10 +1,13 @@
-//! The relay: carries the log to JetStream, each event once and in order.
+//! The relay publishes the log to JetStream, each event once and in order.
 //!
-//! One relay leads at a time, by a session advisory lock. That is only for
-//! peace: what makes it exact is that its cursor is the stream's own last
-//! message, and that every publish names the sequence it expects to follow. A
-//! relay that was paused and wakes up behind another's back is refused by the
-//! stream itself.
+//! One relay leads at a time: it holds an advisory lock of its Postgres session.
+//! The lock only avoids contention. Exactness comes from two other rules:
+//!
+//! - The relay reads its cursor from the last message of the stream.
+//! - Every publish contains the stream sequence that it expects to follow.
+//!
+//! So the stream itself rejects a relay that was paused and resumes while another
+//! relay leads. The relay never changes the log.
 
 mod cursor;
 mod outage_log;
@@ -15,6 +18,12 @@ use async_nats::header::{HeaderMap, HeaderValue, NATS_EXPECTED_LAST_SEQUENCE, NA
 use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
+use eventlog::commit_feed::CommitSubscription;
+use eventlog::deadline::with_deadline;
+use eventlog::error::error_chain;
+use eventlog::outgoing::OutgoingEvent;
+use eventlog::{LogError, read};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
@@ -23,103 +32,102 @@ use tokio_util::sync::CancellationToken;
 
 use self::cursor::Cursor;
 use self::outage_log::OutageLog;
-use eventlog::outgoing::OutgoingEvent;
-use crate::cloud_event::CloudEvent;
-use eventlog::commit_feed::CommitSubscription;
-use eventlog::deadline::with_deadline;
-use crate::stream::{self, StreamError};
-use eventlog::{LogError, read};
-
 use crate::Subjects;
+use crate::cloud_event::CloudEvent;
+use crate::stream::{self, StreamError};
 
-/// Events published before their acknowledgements are awaited.
-const WINDOW: usize = 512;
+/// Events that are published before the relay waits for an acknowledgement.
+/// Bounds what is read and sent at once.
+const PUBLISH_WINDOW: usize = 512;
 
-/// The least time between reads that find something. What was committed within
-/// it is read and published together, which is far cheaper; the first event after
-/// a rest is published at once.
-const PACE: Duration = Duration::from_millis(5);
+/// The least time between two reads that find events. Events that are committed
+/// within it are read and published together, which costs far less. The first
+/// event after a quiet period is published at once.
+const MIN_READ_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long the relay sleeps at most when nothing wakes it.
-const POLL: Duration = Duration::from_millis(500);
+/// How often an idle relay reads the log, in case a wake-up was lost.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a relay that has nothing to publish looks whether the stream still
-/// ends where it left it.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often an idle relay checks that the end of the stream has not changed.
+const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often a relay that does not lead asks whether it may.
-const LEAD_RETRY: Duration = Duration::from_secs(1);
+/// How often a relay that does not lead tries to take the lock.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pause after an error; errors here are other servers' outages.
-const ERROR_PAUSE: Duration = Duration::from_millis(500);
+/// The pause after an error. Most errors are outages of Postgres or NATS.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// The pause after an error that somebody must do something about.
-const STOPPED_PAUSE: Duration = Duration::from_secs(2);
+/// The pause after an error that an operator must fix.
+const OPERATOR_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// How long Postgres may take to answer; somewhat longer than a statement may
-/// take there.
-const DEADLINE: Duration = Duration::from_secs(12);
+/// The client's timeout of a statement: longer than the `statement_timeout` of
+/// the relay's connections (10 s), so that Postgres normally reports the error.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The advisory lock of the relay that leads.
+/// The key of the advisory lock that the leader holds.
 const LEADER_LOCK: i64 = 7_340_002;
 
-/// What the relay works with.
+/// Publishes the log to the stream.
 pub struct Relay {
-    /// Where the log is; the relay keeps one connection while it leads.
+    /// Connections to the log. While it leads, the relay holds one of them.
     pub pool: PgPool,
-    /// Where the stream is.
     pub jetstream: jetstream::Context,
-    /// The names of the stream and its subjects.
     pub subjects: Subjects,
-    /// Tells of commits of this process.
+    /// Notifies the relay of commits in this process.
     pub commits: CommitSubscription,
-    /// Says how this relay stands.
-    pub standing: watch::Sender<RelayStatus>,
+    /// Receives the status of this relay.
+    pub status: watch::Sender<RelayStatus>,
 }
 
-/// How a relay stands.
+/// Whether a relay publishes, and how far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RelayStatus {
-    /// It publishes, and no other does.
-    pub leads: bool,
-    /// The global position up to which it knows the stream to hold the log.
-    pub position: i64,
+    /// Whether this relay publishes. At most one relay does.
+    pub is_leader: bool,
+    /// The global position up to which the stream contains the log, as far as
+    /// this relay knows.
+    pub global_position: i64,
 }
 
-/// Why the relay starts over.
+/// Why the relay restarts from the end of the stream.
 #[derive(Debug, Error)]
 enum RelayError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// NATS did not take or acknowledge what was published.
-    #[error("the stream did not take an event")]
+    #[error("NATS did not accept or acknowledge an event")]
     Publish(#[source] async_nats::Error),
-    /// The stream has moved on behind our back; another relay leads, or did.
-    #[error("an event was stored as {actual}, expected {expected}, duplicate: {duplicate}")]
-    OutOfStep {
+    /// The stream has changed: another relay leads, or did.
+    #[error(
+        "an event was stored with stream sequence {actual} instead of {expected} \
+             (duplicate: {duplicate}); another relay may be publishing"
+    )]
+    UnexpectedSequence {
         expected: u64,
         actual: u64,
         duplicate: bool,
     },
-    /// The same, seen while there was nothing to publish.
-    #[error("the stream ends with message {actual}, expected {expected}")]
-    Moved { expected: u64, actual: u64 },
-    /// The stream holds an event that the log does not: the log was restored
-    /// from an older copy. Going on would publish other events under the same
-    /// positions.
+    /// The stream has changed while the relay was idle.
     #[error(
-        "the stream ends with event {id} at {global_position}, which the log does not hold; \
-             the log has lost its end. Restore it, or delete the stream to have it made again"
+        "the stream ends with stream sequence {actual} instead of {expected}; another relay may \
+             be publishing"
+    )]
+    StreamChanged { expected: u64, actual: u64 },
+    /// The log was restored from an older copy. A relay that continued would
+    /// publish other events with the same global positions.
+    #[error(
+        "the stream ends with event {id} at global position {global_position}, which is not in \
+             the log: the log has lost its end; restore the log, or delete the stream to publish \
+             the whole log again"
     )]
     LogLostItsEnd { id: String, global_position: i64 },
-    /// The stream held events and holds none: it does not say any more how far
-    /// the log was carried. Beginning at the start of the log would publish all
-    /// of it again to consumers that have seen it.
+    /// An empty stream does not contain the relay's cursor. A relay that started
+    /// at the beginning of the log would send all events to consumers that have
+    /// received them before.
     #[error(
         "the stream {stream} is empty after {stream_sequence} messages: it was purged, or its \
-             limits took all of it. Delete the stream to have the whole log published again"
+             limits removed every message; delete the stream to publish the whole log again"
     )]
     StreamLostItsEnd {
         stream: String,
@@ -128,8 +136,8 @@ enum RelayError {
 }
 
 impl RelayError {
-    /// Whether trying again does not help.
-    fn needs_somebody(&self) -> bool {
+    /// Whether only an operator can fix it.
+    fn needs_operator(&self) -> bool {
         matches!(
             self,
             Self::LogLostItsEnd { .. }
@@ -147,54 +155,65 @@ impl From<sqlx::Error> for RelayError {
 }
 
 impl Relay {
-    /// Relays until `shutdown`. Errors are logged and met by starting over
-    /// from what the stream says.
-    pub async fn run(mut self, shutdown: CancellationToken) {
-        let stopped = shutdown.clone().cancelled_owned();
+    /// Publishes until `shutdown`. After an error it continues from the end of
+    /// the stream.
+    ///
+    /// The future is boxed so that this crate alone compiles it (decision 0020).
+    pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.run_forever() => {}
+            }
+        })
+    }
+
+    async fn run_forever(mut self) {
         let mut outage = OutageLog::default();
-        tokio::select! {
-            () = stopped => {}
-            () = async { loop {
-                let led = self.lead(&mut outage).await;
-                self.standing.send_modify(|standing| standing.leads = false);
-                let pause = match led {
-                    Ok(()) => ERROR_PAUSE,
-                    Err(error) if error.needs_somebody() => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "the relay is stopped");
-                        STOPPED_PAUSE
-                    }
-                    Err(error) => {
-                        outage.tell(&error, &self.pool).await;
-                        ERROR_PAUSE
-                    }
-                };
-                tokio::time::sleep(pause).await;
-            } } => {}
+        loop {
+            let result = self.lead(&mut outage).await;
+            self.status.send_modify(|status| status.is_leader = false);
+            let delay = match result {
+                Ok(()) => RETRY_DELAY,
+                Err(error) if error.needs_operator() => {
+                    tracing::error!(
+                        error = error_chain(&error),
+                        "relay stopped: an operator must fix the error; the relay then resumes"
+                    );
+                    OPERATOR_RETRY_DELAY
+                }
+                Err(error) => {
+                    outage.failed(&error, &self.pool).await;
+                    RETRY_DELAY
+                }
+            };
+            tokio::time::sleep(delay).await;
         }
     }
 
+    /// Waits for the lock, then publishes until an error.
     async fn lead(&mut self, outage: &mut OutageLog) -> Result<(), RelayError> {
-        // Out of the pool for good: the lock belongs to the session, so it must
-        // end with this connection, however this future ends.
+        // The lock belongs to the Postgres session. A connection that is detached
+        // from its pool is closed, and so releases the lock, however this future ends.
         let mut connection = self.pool.acquire().await?.detach();
-        let asked = Instant::now();
+        let waiting_since = Instant::now();
         while !try_lock(&mut connection).await? {
-            // It tells what there is to tell of.
-            outage.led_elsewhere(asked);
-            // It does not see this process's commits.
+            outage.another_leads(waiting_since);
+            // The leader may run in another process and is not notified of the
+            // commits of this one.
             let head = &mut self.commits.head;
-            let tell = tell(self.jetstream.client(), &self.subjects, head);
-            let _ = tokio::time::timeout(LEAD_RETRY, tell).await;
+            let announce = announce_forever(self.jetstream.client(), &self.subjects, head);
+            let _ = tokio::time::timeout(LOCK_RETRY_INTERVAL, announce).await;
         }
-        self.relay(&mut connection, outage).await
+        self.publish_log(&mut connection, outage).await
     }
 
-    async fn relay(
+    async fn publish_log(
         &mut self,
         connection: &mut PgConnection,
         outage: &mut OutageLog,
     ) -> Result<(), RelayError> {
-        let mut wakeups = self
+        let mut wake_ups = self
             .jetstream
             .client()
             .subscribe(self.subjects.wake().to_owned())
@@ -202,71 +221,77 @@ impl Relay {
             .map_err(|error| RelayError::Publish(error.into()))?;
         let stream = stream::ensure(&self.jetstream, &self.subjects).await?;
         let mut cursor = cursor::resume(&stream, &self.subjects, connection).await?;
-        if !outage.is_on() {
+        if !outage.is_ongoing() {
             tracing::info!(
                 stream = self.subjects.stream(),
                 after = cursor.global_position,
-                "the relay leads"
+                "relay leads: it publishes the log"
             );
         }
-        let mut looked = Instant::now();
+        let mut stream_checked = Instant::now();
         loop {
             outage.published(cursor.global_position);
-            self.standing.send_replace(RelayStatus {
-                leads: true,
-                position: cursor.global_position,
+            self.status.send_replace(RelayStatus {
+                is_leader: true,
+                global_position: cursor.global_position,
             });
-            // What came before this read needs no other.
+            // The read below includes everything that earlier wake-ups announced.
             self.commits.head.mark_unchanged();
-            while let Some(Some(_)) = wakeups.next().now_or_never() {}
-            let events = self.next(connection, cursor.global_position).await?;
+            while let Some(Some(_)) = wake_ups.next().now_or_never() {}
+            let events = self.next_events(connection, cursor.global_position).await?;
             if events.is_empty() {
-                outage.over();
-                if looked.elapsed() > LOOK {
-                    cursor.holds(&stream).await?;
-                    looked = Instant::now();
+                outage.end();
+                if stream_checked.elapsed() > STREAM_CHECK_INTERVAL {
+                    cursor.check(&stream).await?;
+                    stream_checked = Instant::now();
                 }
                 tokio::select! {
-                    // The sender is gone when this process appends nothing.
+                    // The sender is dropped if this process appends nothing.
                     Ok(()) = self.commits.head.changed() => {}
-                    Some(_) = wakeups.next() => {}
-                    () = tokio::time::sleep(POLL) => {}
+                    Some(_) = wake_ups.next() => {}
+                    () = tokio::time::sleep(POLL_INTERVAL) => {}
                 }
                 continue;
             }
-            let read = Instant::now();
-            let all = events.len() < WINDOW;
+            let read_at = Instant::now();
+            let caught_up = events.len() < PUBLISH_WINDOW;
             cursor = self.publish(&events, cursor).await?;
-            outage.over();
-            if all {
-                tokio::time::sleep_until((read + PACE).into()).await;
+            outage.end();
+            if caught_up {
+                tokio::time::sleep_until((read_at + MIN_READ_INTERVAL).into()).await;
             }
         }
     }
 
-    /// What follows a position in the log. What this process has just written need
-    /// not be read.
-    async fn next(
+    /// The next events after a global position. Events that this process has just
+    /// committed come from memory.
+    async fn next_events(
         &mut self,
         connection: &mut PgConnection,
         after: i64,
     ) -> Result<Vec<OutgoingEvent>, RelayError> {
-        let heard = self.commits.after(after, WINDOW, Instant::now());
-        if !heard.is_empty() {
-            return Ok(heard);
+        let committed = self.commits.after(after, PUBLISH_WINDOW, Instant::now());
+        if !committed.is_empty() {
+            return Ok(committed);
         }
-        let limit = i64::try_from(WINDOW).expect("a window is far below 2^63");
-        let stored = with_deadline(DEADLINE, read::after(connection, after, limit)).await?;
+        let limit = i64::try_from(PUBLISH_WINDOW).expect("a window is far below 2^63");
+        let stored =
+            with_deadline(STATEMENT_TIMEOUT, read::after(connection, after, limit)).await?;
         Ok(stored.into_iter().map(OutgoingEvent::from).collect())
     }
 
-    /// Publishes a window, all at once, each event expecting to follow the one
-    /// before it. So only the last is acknowledged: had one before it not been
-    /// stored as expected, neither would the last. Anything unexpected, a duplicate
-    /// too, means that the stream is not where we think: the dedupe of a stream is
-    /// checked before the expected sequence, so a duplicate proves nothing about
-    /// order.
-    async fn publish(&self, events: &[OutgoingEvent], mut cursor: Cursor) -> Result<Cursor, RelayError> {
+    /// Publishes events without waiting in between, each with the stream sequence
+    /// of the event before it. Only the last one is acknowledged: it is stored as
+    /// expected only if all events before it were.
+    ///
+    /// Every other result is an error, also a duplicate. JetStream checks for
+    /// duplicates before it checks the expected sequence, so a duplicate proves
+    /// nothing about the order.
+    async fn publish(
+        &self,
+        events: &[OutgoingEvent],
+        mut cursor: Cursor,
+    ) -> Result<Cursor, RelayError> {
         let client = self.jetstream.client();
         let Some((last, before)) = events.split_last() else {
             return Ok(cursor);
@@ -296,7 +321,7 @@ impl Relay {
         };
         let stored = stored.map_err(|error| RelayError::Publish(error.into()))?;
         if stored.duplicate || stored.sequence != cursor.stream_sequence {
-            return Err(RelayError::OutOfStep {
+            return Err(RelayError::UnexpectedSequence {
                 expected: cursor.stream_sequence,
                 actual: stored.sequence,
                 duplicate: stored.duplicate,
@@ -305,9 +330,9 @@ impl Relay {
         Ok(cursor)
     }
 
-    /// An event as it is published, and where.
+    /// The subject and the payload of an event.
     fn message(&self, event: &OutgoingEvent, after: Cursor) -> Result<(String, Bytes), RelayError> {
-        let cloud_event = CloudEvent::of(event, after.global_position)?;
+        let cloud_event = CloudEvent::new(event, after.global_position)?;
         let subject = self
             .subjects
             .event(&event.event_type, cloud_event.partitionkey);
@@ -322,33 +347,41 @@ async fn try_lock(connection: &mut PgConnection) -> Result<bool, RelayError> {
         LEADER_LOCK
     )
     .fetch_one(&mut *connection);
-    Ok(with_deadline(DEADLINE, locked).await?)
+    Ok(with_deadline(STATEMENT_TIMEOUT, locked).await?)
 }
 
-/// Tells relays in other processes of this one's commits, until `shutdown`; for
-/// a process that has no relay. A lost wake-up costs a poll's time, no more.
-pub async fn announce(
+/// Notifies the relays of other processes of commits in this process, until
+/// `shutdown`. For a process without a relay. After a lost notification a relay
+/// still finds the events within its poll interval.
+///
+/// The future is boxed so that this crate alone compiles it (decision 0020).
+pub fn announce_commits(
     client: async_nats::Client,
     subjects: Subjects,
     mut head: watch::Receiver<i64>,
     shutdown: CancellationToken,
-) {
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = tell(client, &subjects, &mut head) => {}
-    }
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = announce_forever(client, &subjects, &mut head) => {}
+        }
+    })
 }
 
-/// Tells of commits for as long as it is let.
-async fn tell(client: async_nats::Client, subjects: &Subjects, head: &mut watch::Receiver<i64>) {
+async fn announce_forever(
+    client: async_nats::Client,
+    subjects: &Subjects,
+    head: &mut watch::Receiver<i64>,
+) {
     while head.changed().await.is_ok() {
         if let Err(error) = client
             .publish(subjects.wake().to_owned(), Bytes::new())
             .await
         {
-            tracing::debug!(%error, "a wake-up was not sent");
+            tracing::debug!(%error, "sending a wake-up failed; relays poll the log instead");
         }
     }
-    // Nothing more is appended here.
+    // The sender is dropped: this process appends nothing more.
     std::future::pending::<()>().await;
 }

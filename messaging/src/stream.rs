@@ -1,6 +1,8 @@
-//! The streams: created as `nats/stream.json` and `nats/dead_letters.json` want
-//! them, then read back and compared, because a server that does not know a
-//! setting drops it silently.
+//! Creates and checks the streams. Their configurations are `nats/stream.json` and
+//! `nats/dead_letters.json`.
+//!
+//! The configuration of each stream is read back and compared, because a NATS
+//! server silently drops settings that it does not support.
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, Stream};
@@ -9,109 +11,106 @@ use thiserror::Error;
 
 use crate::Subjects;
 
-/// The wanted configurations, under the names of the public contract.
+/// The expected configurations, with the names that are used without a prefix.
 const EVENTS: &str = include_str!("../../nats/stream.json");
 const DEAD_LETTERS: &str = include_str!("../../nats/dead_letters.json");
 
-/// The stream is not as it must be.
+/// A stream cannot be used.
 #[derive(Debug, Error)]
 pub enum StreamError {
-    /// JetStream did not answer, or refused; try again later.
+    /// JetStream did not respond, or refused. Retry later.
     #[error("JetStream is unavailable")]
     Unavailable(#[source] async_nats::Error),
-    /// The server runs the stream with other settings than those asked for.
-    #[error("the stream {stream} has {setting} = {actual}, wanted {wanted}")]
+    /// An operator must change the stream or delete it.
+    #[error(
+        "the stream {stream} has {setting} = {actual}, but the service requires {expected}; \
+             change the setting, or delete the stream to have it created again"
+    )]
     Different {
-        /// The name of the stream.
         stream: String,
         /// The first setting that differs.
         setting: &'static str,
-        /// What the server says.
         actual: String,
-        /// What its file in `nats` says.
-        wanted: String,
+        expected: String,
     },
 }
 
-/// The stream of events, created when there is none. Limits and replicas of one
-/// that exists are the operator's; what order and durability rest on is not.
+/// Returns the stream of events. Creates it if it does not exist.
 ///
-/// # Errors
-/// See [`StreamError`].
+/// Operators may change the limits and replicas of an existing stream. The settings
+/// on which order and durability depend must be the expected ones.
 pub async fn ensure(
     jetstream: &jetstream::Context,
     subjects: &Subjects,
 ) -> Result<Stream, StreamError> {
-    let wanted = wanted(EVENTS, subjects.stream(), subjects.all());
-    ensure_as(jetstream, wanted).await
+    let expected = configuration(EVENTS, subjects.stream(), subjects.all());
+    ensure_as(jetstream, expected).await
 }
 
-/// The stream of events as it must be; `None` when there is none.
-///
-/// # Errors
-/// See [`StreamError`].
+/// Returns the stream of events after checking its settings; `None` if it does not
+/// exist.
 pub async fn find(
     jetstream: &jetstream::Context,
     subjects: &Subjects,
 ) -> Result<Option<Stream>, StreamError> {
-    let wanted = wanted(EVENTS, subjects.stream(), subjects.all());
-    find_as(jetstream, &wanted).await
+    let expected = configuration(EVENTS, subjects.stream(), subjects.all());
+    find_as(jetstream, &expected).await
 }
 
-/// The stream of dead letters; otherwise as [`ensure`].
-///
-/// # Errors
-/// See [`StreamError`].
+/// Returns the stream of dead letters, like [`ensure`].
 pub async fn ensure_dead_letters(
     jetstream: &jetstream::Context,
     subjects: &Subjects,
 ) -> Result<Stream, StreamError> {
-    let wanted = wanted(
+    let expected = configuration(
         DEAD_LETTERS,
         subjects.dead_letter_stream(),
         subjects.dead_letter(">"),
     );
-    ensure_as(jetstream, wanted).await
+    ensure_as(jetstream, expected).await
 }
 
-async fn ensure_as(jetstream: &jetstream::Context, wanted: Config) -> Result<Stream, StreamError> {
-    if let Some(stream) = find_as(jetstream, &wanted).await? {
+async fn ensure_as(
+    jetstream: &jetstream::Context,
+    expected: Config,
+) -> Result<Stream, StreamError> {
+    if let Some(stream) = find_as(jetstream, &expected).await? {
         return Ok(stream);
     }
-    let stream = create(jetstream, &wanted).await?;
-    compare(&wanted, &stream.cached_info().config)?;
+    let stream = create(jetstream, &expected).await?;
+    compare(&expected, &stream.cached_info().config)?;
     Ok(stream)
 }
 
 async fn find_as(
     jetstream: &jetstream::Context,
-    wanted: &Config,
+    expected: &Config,
 ) -> Result<Option<Stream>, StreamError> {
-    match jetstream.get_stream(&wanted.name).await {
+    match jetstream.get_stream(&expected.name).await {
         Ok(stream) => {
-            compare(wanted, &stream.cached_info().config)?;
+            compare(expected, &stream.cached_info().config)?;
             Ok(Some(stream))
         }
-        Err(error) if missing(&error.kind()) => Ok(None),
+        Err(error) if is_not_found(&error.kind()) => Ok(None),
         Err(error) => Err(StreamError::Unavailable(error.into())),
     }
 }
 
-fn missing(kind: &GetStreamErrorKind) -> bool {
+fn is_not_found(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(error)
         if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-async fn create(jetstream: &jetstream::Context, wanted: &Config) -> Result<Stream, StreamError> {
-    match jetstream.create_stream(wanted).await {
+async fn create(jetstream: &jetstream::Context, expected: &Config) -> Result<Stream, StreamError> {
+    match jetstream.create_stream(expected).await {
         Ok(stream) => Ok(stream),
-        // Another process was faster; what it made is compared like any other.
+        // Another process created it first. Its settings are compared too.
         Err(error)
             if matches!(error.kind(), CreateStreamErrorKind::JetStream(e)
                 if e.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
         {
             jetstream
-                .get_stream(&wanted.name)
+                .get_stream(&expected.name)
                 .await
                 .map_err(|error| StreamError::Unavailable(error.into()))
         }
@@ -119,23 +118,23 @@ async fn create(jetstream: &jetstream::Context, wanted: &Config) -> Result<Strea
     }
 }
 
-fn wanted(file: &str, name: &str, subject: String) -> Config {
+fn configuration(file: &str, name: &str, subject: String) -> Config {
     let mut config: Config =
-        serde_json::from_str(file).expect("the files in nats are streams' configurations");
+        serde_json::from_str(file).expect("the files in nats are stream configurations");
     name.clone_into(&mut config.name);
     config.subjects = vec![subject];
     config
 }
 
-fn compare(wanted: &Config, actual: &Config) -> Result<(), StreamError> {
+fn compare(expected: &Config, actual: &Config) -> Result<(), StreamError> {
     macro_rules! same {
         ($($setting:ident),*) => {
-            $(if wanted.$setting != actual.$setting {
+            $(if expected.$setting != actual.$setting {
                 return Err(StreamError::Different {
-                    stream: wanted.name.clone(),
+                    stream: expected.name.clone(),
                     setting: stringify!($setting),
                     actual: format!("{:?}", actual.$setting),
-                    wanted: format!("{:?}", wanted.$setting),
+                    expected: format!("{:?}", expected.$setting),
                 });
             })*
         };
@@ -160,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_public_streams_have_the_public_names() {
+    fn streams_without_prefix_have_the_documented_names() {
         let subjects = Subjects::new("");
         for (file, name, subject) in [
             (EVENTS, subjects.stream(), subjects.all()),
@@ -170,7 +169,7 @@ mod tests {
                 subjects.dead_letter(">"),
             ),
         ] {
-            let config = wanted(file, name, subject);
+            let config = configuration(file, name, subject);
             let file: serde_json::Value = serde_json::from_str(file).unwrap();
             assert_eq!(config.name, file["name"]);
             assert_eq!(config.subjects[0], file["subjects"][0]);
@@ -178,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_the_server_dropped_is_an_error() {
-        let wanted = wanted(EVENTS, "READING", "reading.sessions.>".to_owned());
-        let mut actual = wanted.clone();
-        assert!(compare(&wanted, &actual).is_ok());
+    fn dropped_setting_is_reported_by_name() {
+        let expected = configuration(EVENTS, "READING", "reading.sessions.>".to_owned());
+        let mut actual = expected.clone();
+        assert!(compare(&expected, &actual).is_ok());
         actual.allow_direct = false;
-        let error = compare(&wanted, &actual).unwrap_err();
+        let error = compare(&expected, &actual).unwrap_err();
         assert!(error.to_string().contains("allow_direct"), "{error}");
     }
 }

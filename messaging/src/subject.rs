@@ -1,14 +1,14 @@
-//! Subjects, partitions and names on NATS; spelled nowhere else.
+//! The names of streams and subjects on NATS. Only this module contains them.
 
 use domain::ReaderId;
 
-/// How many partitions events are spread over. A consumer that takes one
-/// partition sees all events of its readers, in order. Changing the number
-/// moves readers between partitions.
+/// The number of partitions. All events of a reader are in one partition, so a
+/// consumer of one partition receives them in order. Another number would move
+/// readers to other partitions.
 pub const PARTITIONS: u32 = 8;
 
-/// The names of one installation. Several may share a NATS server, each with
-/// its own prefix; without one the names are those of the public contract.
+/// The names that one installation uses. Several installations can share a NATS
+/// server if each has its own prefix.
 #[derive(Clone, Debug)]
 pub struct Subjects {
     stream: String,
@@ -19,7 +19,7 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    /// Names with a prefix; none when it is empty.
+    /// `prefix` may be empty: then the names are those of `docs/reference/events.md`.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
         if prefix.is_empty() {
@@ -40,20 +40,20 @@ impl Subjects {
         }
     }
 
-    /// The name of the stream.
+    /// The name of the stream of events.
     #[must_use]
     pub fn stream(&self) -> &str {
         &self.stream
     }
 
-    /// All events.
+    /// The subject filter that matches all events.
     #[must_use]
     pub fn all(&self) -> String {
         format!("{}.>", self.root)
     }
 
-    /// Where the relay is told that there is something new. Outside the
-    /// stream, and may be lost: the relay also looks by itself.
+    /// The subject that notifies relays of new events. No stream stores it, and a
+    /// message may be lost: the relay also polls the log.
     #[must_use]
     pub fn wake(&self) -> &str {
         &self.wake
@@ -65,13 +65,13 @@ impl Subjects {
         &self.dead_letter_stream
     }
 
-    /// The subject of a projection's dead letters; of all, with `>`.
+    /// The subject of a projection's dead letters, or of all dead letters for `>`.
     #[must_use]
     pub fn dead_letter(&self, projection: &str) -> String {
         format!("{}.{projection}", self.dead_letters)
     }
 
-    /// The subject of one event.
+    /// The subject of an event.
     #[must_use]
     pub fn event(&self, event_type: &str, reader_id: ReaderId) -> String {
         format!(
@@ -83,20 +83,19 @@ impl Subjects {
     }
 }
 
-/// The event's name in subjects and types: `PositionUpdated` is
-/// `position_updated`, and the session goes without saying. What a subject does
-/// not take becomes an underscore.
+/// The name of an event in subjects and CloudEvents types: `PositionUpdated` becomes
+/// `position_updated`, and `SessionStarted` becomes `started`. Characters that a
+/// subject does not allow become underscores.
 #[must_use]
 pub fn short_name(event_type: &str) -> String {
     let name = event_type.strip_prefix("Session").unwrap_or(event_type);
     let mut short = String::with_capacity(name.len() + 2);
-    for (i, letter) in name.char_indices() {
-        if letter.is_ascii_uppercase() && i > 0 {
+    for (i, character) in name.char_indices() {
+        if character.is_ascii_uppercase() && i > 0 {
             short.push('_');
         }
-        let plain = letter.is_ascii_alphanumeric();
-        short.push(if plain {
-            letter.to_ascii_lowercase()
+        short.push(if character.is_ascii_alphanumeric() {
+            character.to_ascii_lowercase()
         } else {
             '_'
         });
@@ -108,8 +107,8 @@ pub fn short_name(event_type: &str) -> String {
     }
 }
 
-/// A reader's partition, by FNV-1a (32 bit; Fowler, Noll, Vo) over the bytes
-/// of the UUID: stable, and easy to write again in any language.
+/// The partition of a reader: FNV-1a (32 bit; Fowler, Noll, Vo) over the 16 bytes of
+/// the UUID, modulo [`PARTITIONS`]. Consumers can compute it in any language.
 #[must_use]
 pub fn partition(reader_id: ReaderId) -> u32 {
     let hash = reader_id
@@ -128,7 +127,7 @@ mod tests {
     use uuid::uuid;
 
     #[test]
-    fn subjects_are_those_of_the_contract() {
+    fn subjects_without_prefix_have_the_documented_names() {
         let reader = ReaderId::from(uuid!("00000000-0000-0000-0000-000000000000"));
         let subjects = Subjects::new("");
         assert_eq!(
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_good_for_a_subject() {
+    fn short_names_contain_only_subject_characters() {
         for (name, short) in [
             ("SessionPaused", "paused"),
             ("Session", "_"),
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_spread_over_all_partitions() {
+    fn readers_are_spread_evenly_over_partitions() {
         let mut seen = [0; PARTITIONS as usize];
         for n in 0..8_000_u128 {
             seen[partition(ReaderId::from(uuid::Uuid::from_u128(n * 7_919))) as usize] += 1;

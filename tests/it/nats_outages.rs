@@ -190,7 +190,7 @@ async fn nats_outage_is_logged_once_and_without_secrets() {
         "{lost}"
     );
     read(&reader, 2).await;
-    let waiting = "events are not published";
+    let waiting = "publishing events failed";
     until(
         "the number of waiting events",
         RECOVERY_TIMEOUT,
@@ -205,7 +205,7 @@ async fn nats_outage_is_logged_once_and_without_secrets() {
 
     nats.start_again().await;
     line("NATS is back").await;
-    line("events are published again").await;
+    line("publishing events resumed").await;
     let stream = filled(&nats, 12).await;
     let consumer = follower(&stream).await;
     read(&reader, 2).await;
@@ -213,7 +213,7 @@ async fn nats_outage_is_logged_once_and_without_secrets() {
     assert!(process.terminate().await.success());
     let log = log();
     assert!(!log.contains(&password("reading")), "{log}");
-    for once in ["NATS is lost", "NATS is back", "events are published again"] {
+    for once in ["NATS is lost", "NATS is back", "publishing events resumed"] {
         assert_eq!(lines(&log, once).len(), 1, "{log}");
     }
     // The outage lasts about 15 seconds, with about 100 connection attempts.

@@ -1,26 +1,27 @@
-//! Where the stream ends: what the relay goes on from, and looks at now and then.
+//! The relay's cursor is the last message of the stream. The relay resumes from
+//! it, and checks it from time to time while it is idle.
 
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use eventlog::deadline::with_deadline;
+use eventlog::outgoing::OutgoingEvent;
 use sqlx::PgConnection;
 
-use super::{DEADLINE, RelayError};
+use super::{RelayError, STATEMENT_TIMEOUT};
 use crate::Subjects;
-use eventlog::outgoing::OutgoingEvent;
 use crate::cloud_event::CloudEvent;
-use eventlog::deadline::with_deadline;
 use crate::stream::StreamError;
 
-/// Where the stream ends.
+/// The end of the stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Cursor {
-    /// The stream's sequence of its last message.
+    /// The stream sequence of the last message.
     pub stream_sequence: u64,
-    /// The global position of its last event; 0 when it is empty.
+    /// The global position of the last event; 0 if the stream is empty.
     pub global_position: i64,
 }
 
 impl Cursor {
-    /// Where it ends once an event is stored.
+    /// The end of the stream after `event` is stored.
     pub fn after(self, event: &OutgoingEvent) -> Self {
         Self {
             stream_sequence: self.stream_sequence + 1,
@@ -28,19 +29,19 @@ impl Cursor {
         }
     }
 
-    /// That the stream still ends here. It does not when NATS lost its disk, or
-    /// another relay leads, and one that has nothing to publish would not see it.
-    pub async fn holds(&self, stream: &Stream) -> Result<(), RelayError> {
+    /// Checks that the stream still ends here. It does not if NATS lost its disk or
+    /// another relay publishes. An idle relay would not notice either.
+    pub async fn check(&self, stream: &Stream) -> Result<(), RelayError> {
         let actual = last_sequence(stream).await?;
         let expected = self.stream_sequence;
         if actual != expected {
-            return Err(RelayError::Moved { expected, actual });
+            return Err(RelayError::StreamChanged { expected, actual });
         }
         Ok(())
     }
 }
 
-/// Where the stream ends, and that the log knows that event.
+/// Reads the end of the stream, and checks that the log contains its last event.
 pub async fn resume(
     stream: &Stream,
     subjects: &Subjects,
@@ -53,7 +54,7 @@ pub async fn resume(
         .await
     {
         Ok(last) => last,
-        // A stream that is new.
+        // The stream is new.
         Err(error)
             if error.kind() == LastRawMessageErrorKind::NoMessageFound && stream_sequence == 0 =>
         {
@@ -72,7 +73,7 @@ pub async fn resume(
     };
     let event: CloudEvent =
         serde_json::from_slice(&last.payload).map_err(|error| unavailable(error.into()))?;
-    let known = sqlx::query_scalar!(
+    let in_log = sqlx::query_scalar!(
         r#"select exists (
             select from events
             where aggregate_id = $1 and sequence = $2 and global_position = $3
@@ -82,7 +83,7 @@ pub async fn resume(
         event.globalposition,
     )
     .fetch_one(&mut *connection);
-    if !with_deadline(DEADLINE, known).await? {
+    if !with_deadline(STATEMENT_TIMEOUT, in_log).await? {
         return Err(RelayError::LogLostItsEnd {
             id: event.id.into_owned(),
             global_position: event.globalposition,

@@ -1,69 +1,78 @@
-//! What the log tells while events are not published: why, since when and how
-//! many wait; once, then now and then, and when it is over.
+//! Logs outages of publishing: when one begins, every ten seconds while it
+//! lasts, and when it ends.
+//!
+//! Each line contains the cause, the duration and how many events wait. This is
+//! more than [`eventlog::availability`] reports, which logs the changes only.
 
 use std::time::{Duration, Instant};
 
+use eventlog::deadline::with_deadline;
+use eventlog::error::error_chain;
+use eventlog::read;
 use sqlx::PgPool;
 
-use super::{DEADLINE, RelayError};
-use eventlog::deadline::with_deadline;
-use eventlog::read;
+use super::{RelayError, STATEMENT_TIMEOUT};
 
-/// How often an outage is told of.
-const TELL: Duration = Duration::from_secs(10);
+/// How often an ongoing outage is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// An outage, if there is one, and how far events were published before it.
 #[derive(Debug, Default)]
 pub struct OutageLog {
+    /// The global position of the last published event; `None` if unknown.
     published: Option<i64>,
+    /// When the outage began; `None` while there is none.
     since: Option<Instant>,
-    told: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 impl OutageLog {
-    /// The stream holds all events up to a global position.
+    /// The stream contains all events up to a global position.
     pub fn published(&mut self, global_position: i64) {
         self.published = Some(global_position);
     }
 
-    /// Nothing waits, or what waited was taken.
-    pub fn over(&mut self) {
-        self.told = None;
-        if let Some(since) = self.since.take() {
-            let seconds = since.elapsed().as_secs();
-            tracing::warn!(seconds, "events are published again");
-        }
-    }
-
-    /// Whether events are not published, as far as this relay knows.
-    pub fn is_on(&self) -> bool {
-        self.since.is_some()
-    }
-
-    /// Another relay has been leading since `since`. For a while that says little:
-    /// two that fail take turns.
-    pub fn led_elsewhere(&mut self, since: Instant) {
-        if since.elapsed() > TELL {
-            *self = Self::default();
-        }
-    }
-
-    /// Tells of an error, unless one was told of a moment ago.
-    pub async fn tell(&mut self, error: &RelayError, pool: &PgPool) {
+    /// Publishing failed. Logs the error, unless the outage was logged within
+    /// [`LOG_INTERVAL`].
+    pub async fn failed(&mut self, error: &RelayError, pool: &PgPool) {
         let since = *self.since.get_or_insert_with(Instant::now);
-        if self.told.is_some_and(|told| told.elapsed() < TELL) {
+        if self.logged_at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
             return;
         }
-        self.told = Some(Instant::now());
-        let head = with_deadline(DEADLINE, read::head(pool)).await.ok();
+        self.logged_at = Some(Instant::now());
+        let head = with_deadline(STATEMENT_TIMEOUT, read::head(pool))
+            .await
+            .ok();
         tracing::warn!(
-            error = error as &dyn std::error::Error,
+            error = error_chain(error),
             seconds = since.elapsed().as_secs(),
-            // Global positions have holes.
+            // An upper bound, because global positions have gaps.
             waiting_at_most = head
                 .zip(self.published)
                 .map(|(head, published)| head - published),
-            "events are not published; they wait in the log",
+            "publishing events failed; they wait in the log and are published later",
         );
+    }
+
+    /// Publishing succeeded, or no event waits.
+    pub fn end(&mut self) {
+        self.logged_at = None;
+        if let Some(since) = self.since.take() {
+            let seconds = since.elapsed().as_secs();
+            tracing::warn!(seconds, "publishing events resumed");
+        }
+    }
+
+    /// Whether publishing failed last.
+    pub fn is_ongoing(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Forgets the outage of this relay after another relay has led for
+    /// [`LOG_INTERVAL`]. A shorter lead proves nothing, because two relays that
+    /// fail lead in turn.
+    pub fn another_leads(&mut self, since: Instant) {
+        if since.elapsed() > LOG_INTERVAL {
+            *self = Self::default();
+        }
     }
 }

@@ -97,8 +97,8 @@ pub async fn relay(
     let follow = async {
         loop {
             let now = *status.borrow_and_update();
-            gauges.leads.set(now.leads.into());
-            gauges.position.set(now.position);
+            gauges.leads.set(now.is_leader.into());
+            gauges.position.set(now.global_position);
             if status.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::admission::Admission;
-use api::auth::Keys;
+use api::auth::TokenVerifier;
 use api::rate_limit::Limiter;
 use api::routes::admin::replay_queue::ReplayQueue;
 use api::routes::queries::ReadTable;
 use api::routes::queries::active::ActiveReads;
 use api::routes::queries::replica::Replica;
-use api::serve::Limits;
+use api::serve::ClientTimeouts;
 use async_nats::jetstream;
 use chrono::TimeDelta;
 use commands::CommandService;
@@ -121,7 +121,7 @@ impl<'a> Starting<'a> {
     /// Wakes the relays of other processes after each commit.
     pub(super) fn announce(&mut self, commits: &CommitSubscription) {
         let stop = self.service.workers.token.clone();
-        self.service.workers.spawn(relay::announce(
+        self.service.workers.spawn(relay::announce_commits(
             self.jetstream.client(),
             self.subjects.clone(),
             commits.head.clone(),
@@ -131,18 +131,18 @@ impl<'a> Starting<'a> {
 
     /// The role `relay`: the log to NATS.
     pub(super) fn relay(&mut self, commits: CommitSubscription) -> anyhow::Result<()> {
-        let (standing, stands) = watch::channel(relay::RelayStatus::default());
+        let (status, status_receiver) = watch::channel(relay::RelayStatus::default());
         let relay = Relay {
             pool: self.pools.show(connect::relay_pool(&self.args.database)?),
             jetstream: self.jetstream.clone(),
             subjects: self.subjects.clone(),
             commits,
-            standing,
+            status,
         };
         let gauges = RelayGauges::new(&mut self.registry);
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
-        workers.spawn(lag_metrics::relay(stands, gauges, stop.clone()));
+        workers.spawn(lag_metrics::relay(status_receiver, gauges, stop.clone()));
         workers.spawn(relay.run(stop));
         Ok(())
     }
@@ -171,7 +171,7 @@ impl<'a> Starting<'a> {
     }
 
     fn project<P: Projection + 'static>(&mut self, projection: P, tail: &FanOut, pool: &PgPool) {
-        let worker = Worker::live(projection, tail.reader(pool.clone()), pool.clone());
+        let worker = Worker::live(projection, tail.subscribe(pool.clone()), pool.clone());
         let holder = self.service.holder.clone();
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
@@ -239,7 +239,7 @@ impl<'a> Starting<'a> {
         Ok(self.service)
     }
 
-    fn serve(&mut self, listener: TcpListener, router: axum::Router, limits: Limits) {
+    fn serve(&mut self, listener: TcpListener, router: axum::Router, limits: ClientTimeouts) {
         let edge = &mut self.service.edge;
         let stop = edge.token.clone();
         edge.spawn(api::serve::run(listener, router, limits, stop, DRAIN_TIMEOUT));
@@ -249,7 +249,7 @@ impl<'a> Starting<'a> {
 /// Authentication and rate limits.
 fn admission(args: &ServeArgs, cache: Cache) -> anyhow::Result<Admission> {
     Ok(Admission::new(
-        Keys::new(&args.auth.settings()?)?,
+        TokenVerifier::new(&args.auth.settings()?)?,
         Limiter::new(&args.rate_limit.limits(), cache),
         &args.http.trusted_proxies,
     ))

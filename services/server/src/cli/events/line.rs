@@ -69,7 +69,7 @@ struct Line<'a> {
 pub fn json(event: &Stored, previous: i64) -> String {
     let undecodable = event.decode().err().map(reason);
     let outgoing = OutgoingEvent::from(event.clone());
-    let event = CloudEvent::of(&outgoing, previous).expect("the log takes JSON alone");
+    let event = CloudEvent::new(&outgoing, previous).expect("the log takes JSON alone");
     let line = serde_json::to_string(&Line { event, undecodable });
     on_a_line(&line.expect("it is plain JSON"))
 }
