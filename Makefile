@@ -1,46 +1,64 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run test test-api test-examples bench bench-quick lint fmt sqlx openapi schemas help
+.PHONY: run check test test-unit test-it test-api test-examples bench bench-quick lint fmt audit sqlx openapi schemas help
+
+# Where cargo builds.
+TARGET = $${CARGO_TARGET_DIR:-target}
 
 run: ## Build and run the service with servers of its own
-	cargo run --release --locked -- dev
+	cargo run --profile local --locked -- dev
+
+check: ## Type-check the workspace with its tests; the quickest answer to a change
+	cargo check --locked --workspace --all-targets
 
 test: ## Everything that proves the project; needs nothing running
 	cargo build --locked --bin reading-sessions
 	cargo test --locked --workspace
 	$(MAKE) --no-print-directory test-api test-examples
 
-test-api: ## Ask a service of its own what docs/openapi.json promises; SEED repeats
+test-unit: ## The unit tests, without servers
+	cargo test --locked --workspace --lib --bins
+
+test-it: ## The integration tests; ONLY=relay runs one module, ONLY=relay::name one test
+	cargo build --locked --bin reading-sessions
+	cargo test --locked -p tests --test it -- $(ONLY)
+
+test-api: ## Check a running service against docs/openapi.json; SEED=1 repeats a run
 	cargo build --locked --bin reading-sessions
 	tests/with-service tests/schemathesis/run
 
-test-examples: ## Run the example clients and consumers against a service of its own
-	cargo build --locked --workspace --bins
+test-examples: ## Run the example clients and consumers against a running service
+	cargo build --locked --bin reading-sessions
+	cargo build --locked -p example-consumer
 	tests/with-service examples/run
 
-bench: ## Measure beside references, and write docs/benchmarks.md; ONLY="updates steady" measures parts
-	cargo build --release --locked --workspace --bins
-	$${CARGO_TARGET_DIR:-target}/release/bench $(if $(ONLY),$(ONLY:%=--only %),--report docs/benchmarks.md)
+bench: ## Measure against references and write docs/benchmarks.md; ONLY="updates steady" measures parts
+	cargo build --release --locked --bin reading-sessions --bin bench
+	$(TARGET)/release/bench $(if $(ONLY),$(ONLY:%=--only %),--report docs/benchmarks.md)
 
-bench-quick: ## A short look at the same figures, or with ONLY at parts of them
-	cargo build --release --locked --workspace --bins
-	$${CARGO_TARGET_DIR:-target}/release/bench --quick $(ONLY:%=--only %)
+bench-quick: ## The same measurements in two minutes; ONLY selects parts
+	cargo build --release --locked --bin reading-sessions --bin bench
+	$(TARGET)/release/bench --quick $(ONLY:%=--only %)
 
-lint: ## What CI denies
+lint: ## What CI denies: formatting and clippy warnings
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo check --locked -p server --no-default-features
 
 fmt: ## Format the sources
 	cargo fmt
 
-sqlx: ## Check the queries against a database of their own and write .sqlx
+audit: ## Check dependencies for advisories, licences and sources (needs cargo-deny)
+	cargo deny --locked check
+
+sqlx: ## Check the queries against a scratch database and write .sqlx
 	dev/sqlx
 
-openapi: ## Write docs/openapi*.json, the descriptions of the HTTP APIs
+openapi: ## Write docs/openapi.json and docs/openapi-admin.json
 	cargo run --locked -- openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
-	cargo run --locked -- openapi --operators > target/openapi.json && mv target/openapi.json docs/openapi-admin.json
+	cargo run --locked -- openapi --admin > target/openapi.json && mv target/openapi.json docs/openapi-admin.json
 
-schemas: ## Write nats/schemas, the schemas of what is published
+schemas: ## Write nats/schemas, the JSON Schemas of the published events
 	cargo run --locked -p tests --bin schemas
 
 help: ## Show this list

@@ -46,5 +46,6 @@ mod relay;
 mod replay;
 mod schemas;
 mod shutdown;
+mod sqlx_cache;
 mod statistics;
 mod verify;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream;
 use projections::OperationError;
-use projections::verify::{self, Compared, schema_of};
+use projections::verify::{self, Compared, scratch_schema};
 use projections::worker::WorkerProgress;
 use projections::{DailyStats, History, TableProjection, active_sessions, status};
 use rstest::rstest;
@@ -24,7 +24,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 async fn verify_tables<P: TableProjection>(env: &TestEnv) -> Vec<Compared> {
     let database = app::settings(env, &[]).database;
     let live = connect::migrations_pool(&database).unwrap();
-    let scratch = connect::replay_pool(&database, &schema_of(P::NAME)).unwrap();
+    let scratch = connect::replay_pool(&database, &scratch_schema(P::NAME)).unwrap();
     let progress = watch::Sender::new(WorkerProgress::default());
     let stop = CancellationToken::new();
     let (position, compared) = verify::tables::<P>(&live, scratch, &progress, &stop)
@@ -125,7 +125,7 @@ async fn verification_waits_for_a_slow_commit() {
         let waiting: Vec<String> = sqlx::query_scalar(
             "select query_start::text from pg_stat_activity
             where datname = current_database() and wait_event_type = 'Lock'
-                and application_name = 'reading-sessions-maintenance'",
+                and application_name = 'reading-sessions-migrations'",
         )
         .fetch_all(&app.pool)
         .await
@@ -203,7 +203,7 @@ async fn wrong_row_is_reported_with_its_differences(
     let reported = compared.iter().find(|one| one.name == name).unwrap();
     assert_eq!(
         reported.first.len(),
-        usize::try_from(count).unwrap().min(verify::TOLD)
+        usize::try_from(count).unwrap().min(verify::MAX_DIFFERENCES_SHOWN)
     );
     assert!(
         reported.first.iter().all(|one| one.found != one.expected),
