@@ -1,25 +1,26 @@
-//! Each reader's active session, in Redis.
+//! Each reader's active session, cached in Redis.
 //!
-//! Entries are guarded by version, the global position of the last event they
-//! hold: an older write never replaces a newer one, whoever makes it. That a
-//! reader has no active session is an entry too. A write with nothing to tell
-//! (an update of a session that is not here) leaves a tombstone, its version
-//! alone, for longer than a fill can come after its miss.
+//! The version of an entry is the global position of its last event. No process
+//! replaces an entry with an older version. The absence of an active session is
+//! an entry too.
+//!
+//! An update of a session that is not cached has too little data for an entry. It
+//! leaves a tombstone: a version only. A tombstone lives longer than a fill may
+//! take after its miss.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::event::EndReason;
 use domain::{ReaderId, SessionEvent};
-use eventlog::Recorded;
-use eventlog::deadline::with_deadline;
+use eventlog::RecordedEvent;
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use redis::Script;
 use sqlx::PgPool;
 
 use crate::cache::Cache;
 use crate::dead_letters::DeadLetterChanges;
-use crate::projection::DEADLINE;
-use crate::{Checkpoint, CommitError, Projection, Step};
+use crate::{BatchRange, Checkpoint, CommitError, Projection};
 
 mod write;
 
@@ -33,39 +34,38 @@ mod rebuild;
 mod warm_up;
 
 pub use check::check;
-use checkpoint::{PROJECTION, position, position_or_begin, unavailable};
-pub use entry::{Entry, Filled, Known, Missed, erase, fill, get, miss};
-pub use rebuild::{Rebuilt, rebuild};
+use checkpoint::{PROJECTION_KEY, unavailable};
+pub use entry::{CacheLookup, CachedSession, FillResult, MissedAt, erase, fill, get, missed_at};
+pub use rebuild::{RebuildProgress, rebuild};
 pub use warm_up::warm_up;
 use write::Change;
-pub use write::Write;
+pub use write::EntryWrite;
 
-/// How long an entry stays without being written.
-const TTL: Duration = Duration::from_hours(1);
+/// The time after which Redis removes an entry that is not written again.
+const ENTRY_TTL: Duration = Duration::from_hours(1);
 
-/// How long a tombstone stays. Far longer than a fill may come after its miss.
+/// The time after which Redis removes a tombstone. Far longer than
+/// `entry::MAX_FILL_AGE`.
 const TOMBSTONE_TTL: Duration = Duration::from_mins(1);
 
-/// Keys looked at in one call when all entries are.
-const SCANNED: usize = 1_000;
+/// The `COUNT` of a `SCAN` over all entries.
+const SCAN_COUNT: usize = 1_000;
 
-/// How long the projection waits for Redis.
+/// The deadline for calls to Redis that no request waits for.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
 
 fn key(reader_id: ReaderId) -> String {
     format!("reading_session:active:{reader_id}")
 }
 
-/// The projection.
 pub struct ActiveSessions {
     cache: Cache,
-    /// The log, to find its head when Redis is empty, and the dead letters.
+    /// For the head of the log when Redis is empty, and for dead letters.
     pool: PgPool,
     commit: Script,
 }
 
 impl ActiveSessions {
-    /// Writes to `cache`.
     #[must_use]
     pub fn new(cache: Cache, pool: PgPool) -> Self {
         Self {
@@ -79,15 +79,15 @@ impl ActiveSessions {
 impl Projection for ActiveSessions {
     const NAME: &'static str = "active_sessions";
 
-    /// Short, and small: a script holds up Redis for as long as it runs, some 6 µs an
-    /// entry, and calls wait for 10 ms at most.
-    const PACE: Duration = Duration::from_millis(5);
-    const MAX_PACE: Duration = Duration::from_millis(50);
-    const MAX_STEP: usize = 1_024;
+    // Short intervals and small batches: a script blocks Redis while it runs, about 6 µs
+    // per entry, and queries wait for at most 10 ms.
+    const MIN_BATCH_INTERVAL: Duration = Duration::from_millis(5);
+    const MAX_BATCH_INTERVAL: Duration = Duration::from_millis(50);
+    const MAX_BATCH_EVENTS: usize = 1_024;
 
-    type Batch = BTreeMap<ReaderId, Write>;
+    type Batch = BTreeMap<ReaderId, EntryWrite>;
 
-    fn fold(batch: &mut Self::Batch, event: &Recorded) {
+    fn fold(batch: &mut Self::Batch, event: &RecordedEvent) {
         let reader_id = event.event.reader_id();
         let id = event.session_id;
         let sequence = event.sequence;
@@ -99,37 +99,41 @@ impl Projection for ActiveSessions {
             }
             // The start of the next session follows.
             (SessionEvent::SessionEnded(end), ..) if end.reason == EndReason::Superseded => {
-                Change::Forget
+                Change::Invalidate
             }
-            // It has ended or was erased.
-            (SessionEvent::SessionEnded(_), ..) | (_, None, _) => Change::None,
-            (_, Some(progress), Some(Change::Put(of, _, start, mut all))) if of == id => {
-                all.merge(progress);
-                Change::Put(id, sequence, start, all)
+            // Only an erasure has no progress.
+            (SessionEvent::SessionEnded(_), ..) | (_, None, _) => Change::Inactive,
+            (_, Some(progress), Some(Change::Put(session_id, _, start, mut merged)))
+                if session_id == id =>
+            {
+                merged.merge(progress);
+                Change::Put(id, sequence, start, merged)
             }
-            (_, Some(progress), Some(Change::Update(of, _, mut all))) if of == id => {
-                all.merge(progress);
-                Change::Update(id, sequence, all)
+            (_, Some(progress), Some(Change::Update(session_id, _, mut merged)))
+                if session_id == id =>
+            {
+                merged.merge(progress);
+                Change::Update(id, sequence, merged)
             }
-            // Something before it was left out.
-            (_, Some(_), Some(Change::Forget)) => Change::Forget,
+            // The batch skipped an earlier event of the reader.
+            (_, Some(_), Some(Change::Invalidate)) => Change::Invalidate,
             (_, Some(progress), _) => Change::Update(id, sequence, progress),
         };
         let version = event.global_position;
-        batch.insert(reader_id, Write { version, change });
+        batch.insert(reader_id, EntryWrite { version, change });
     }
 
-    /// What Redis has may be newer; and what it has not, a query reads from the
-    /// log and fills in.
-    fn fold_retried(batch: &mut Self::Batch, event: &Recorded) {
+    /// Invalidates the entry: a later event may be in the cache already. The next
+    /// query reads the session from the log.
+    fn fold_retried(batch: &mut Self::Batch, event: &RecordedEvent) {
         Self::on_skipped(batch, event.event.reader_id(), event.global_position);
     }
 
-    /// What cannot be told is not shown.
-    fn on_skipped(batch: &mut Self::Batch, reader_id: ReaderId, position: i64) {
-        let write = Write {
-            version: position,
-            change: Change::Forget,
+    /// Invalidates the entry, since the state after the skipped event is unknown.
+    fn on_skipped(batch: &mut Self::Batch, reader_id: ReaderId, global_position: i64) {
+        let write = EntryWrite {
+            version: global_position,
+            change: Change::Invalidate,
         };
         batch.insert(reader_id, write);
     }
@@ -139,51 +143,47 @@ impl Projection for ActiveSessions {
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
-        let position = position_or_begin(&self.cache, &self.pool).await?;
+        let position = checkpoint::read_or_initialise(&self.cache, &self.pool).await?;
         Ok(Checkpoint::at(position))
     }
 
-    /// An emptied Redis is begun anew also when nothing happens.
+    /// A Redis that lost its data has no checkpoint. The worker then initialises it
+    /// again, even if no event arrives.
     async fn is_at(&mut self, checkpoint: Checkpoint) -> Result<bool, CommitError> {
-        let found = checkpoint::position(&self.cache).await;
+        let found = checkpoint::read(&self.cache).await;
         Ok(found.map_err(unavailable)? == Some(checkpoint.global_position))
     }
 
-    /// A parked letter is written before the step that passes its event, and a
-    /// settled one removed after it: a step that is made twice does no harm.
+    /// Redis and Postgres share no transaction. The dead letters of skipped events
+    /// are stored before the commit, and resolved ones are deleted after it. A commit
+    /// that is repeated after a failure therefore loses nothing.
     async fn commit(
         &mut self,
         batch: Self::Batch,
-        step: Step,
-        letters: &DeadLetterChanges,
+        range: BatchRange,
+        dead_letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
-        if !letters.parked.is_empty() {
-            with_deadline(DEADLINE, letters.park(&self.pool, Self::NAME)).await?;
-        }
-        self.write(&batch, step).await?;
-        if !letters.settled.is_empty() {
-            with_deadline(DEADLINE, letters.settle(&self.pool, Self::NAME)).await?;
-        }
-        if !letters.erased.is_empty() {
-            with_deadline(DEADLINE, letters.forget(&self.pool, Self::NAME)).await?;
-        }
-        Ok(())
+        let (pool, name) = (&self.pool, Self::NAME);
+        with_deadline(STATEMENT_DEADLINE, dead_letters.park(pool, name)).await?;
+        self.write(&batch, range).await?;
+        with_deadline(STATEMENT_DEADLINE, dead_letters.resolve(pool, name)).await?;
+        with_deadline(STATEMENT_DEADLINE, dead_letters.delete_erased(pool, name)).await
     }
 }
 
 impl ActiveSessions {
     async fn write(
         &self,
-        batch: &BTreeMap<ReaderId, Write>,
-        step: Step,
+        batch: &BTreeMap<ReaderId, EntryWrite>,
+        range: BatchRange,
     ) -> Result<(), CommitError> {
         let mut call = self.commit.prepare_invoke();
-        call.key(PROJECTION);
-        call.arg(step.from.global_position).arg(step.to);
-        call.arg(millis(TTL)).arg(millis(TOMBSTONE_TTL));
+        call.key(PROJECTION_KEY);
+        call.arg(range.from.global_position).arg(range.to);
+        call.arg(millis(ENTRY_TTL)).arg(millis(TOMBSTONE_TTL));
         for (reader_id, write) in batch {
             call.key(key(*reader_id));
-            write.args(&mut call);
+            write.push_args(&mut call);
         }
         let moved: bool = self
             .cache
@@ -195,7 +195,7 @@ impl ActiveSessions {
         if moved {
             Ok(())
         } else {
-            Err(CommitError::Moved)
+            Err(CommitError::CheckpointMoved)
         }
     }
 }
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::testing::{Story, folded, reader, session};
 
-    fn change(events: &[Recorded]) -> (i64, Change) {
+    fn change(events: &[RecordedEvent]) -> (i64, Change) {
         let mut batch = folded::<ActiveSessions>(events);
         let write = batch.remove(&reader()).expect("the only reader");
         assert!(batch.is_empty());
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_in_the_batch_makes_the_whole_entry() {
+    fn start_in_the_batch_writes_a_whole_entry() {
         let (version, change) = change(&Story::starts(1, Tz::UTC, 0).seen(10, 1).events());
         assert_eq!(version, 102);
         let Change::Put(id, sequence, _, progress) = change else {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_alone_only_move_an_entry_that_is_there() {
+    fn updates_without_a_start_change_an_existing_entry() {
         let events = Story::starts(1, Tz::UTC, 0)
             .seen(10, 1)
             .seen(20, 2)
@@ -247,28 +247,28 @@ mod tests {
     }
 
     #[test]
-    fn after_an_end_there_is_no_active_session() {
+    fn end_writes_an_inactive_entry() {
         let events = Story::starts(1, Tz::UTC, 0).ends(10, EndReason::Finished);
         let (version, ended) = change(&events.events());
         assert_eq!(version, 102);
-        assert!(matches!(ended, Change::None));
+        assert!(matches!(ended, Change::Inactive));
     }
 
     #[test]
-    fn after_an_erasure_there_is_no_active_session() {
+    fn erasure_writes_an_inactive_entry() {
         let (version, change) = change(&Story::starts(1, Tz::UTC, 0).seen(5, 1).erased(9).events());
         assert_eq!(version, 103);
-        assert!(matches!(change, Change::None));
+        assert!(matches!(change, Change::Inactive));
     }
 
     #[test]
-    fn a_superseded_session_is_forgotten_and_the_next_start_replaces_it() {
+    fn superseded_session_is_invalidated_until_the_next_start() {
         let mut events = Story::starts(1, Tz::UTC, 0)
             .ends(10, EndReason::Superseded)
             .events();
-        let (version, removed) = change(&events);
+        let (version, invalidated) = change(&events);
         assert_eq!(version, 102);
-        assert!(matches!(removed, Change::Forget));
+        assert!(matches!(invalidated, Change::Invalidate));
 
         events.extend(Story::starts(2, Tz::UTC, 10).events());
         let (version, replaced) = change(&events);

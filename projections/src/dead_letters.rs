@@ -1,91 +1,133 @@
-//! Events that a projection cannot apply: parked with their error in the step
-//! that passes them, so the projection goes on and nothing is forgotten. Later
-//! events of the same session wait, since what they say rests on the parked
-//! one.
+//! Events that a projection cannot apply.
 //!
-//! An operator has a session tried again, or discards an event for good. Both
-//! are only wishes, written into the table; the projection's worker, who alone
-//! applies events, acts on them.
+//! The commit that passes such an event stores it as a dead letter, with the
+//! error, and the projection continues. Later events of the same session wait,
+//! because they build on the parked one.
+//!
+//! An operator requests a retry for a session, or discards an event. Both only
+//! update the table: the projection's worker alone applies events.
 
-use eventlog::Logged;
-use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Transaction};
+use eventlog::LogEntry;
+use eventlog::error::error_chain;
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::CommitError;
 
-pub mod actions;
 mod admin;
 mod index;
 mod publish;
 
-pub use admin::{DeadLetter, Found, LetterId, Outcome, discard, find, list, outcome, retry};
-pub(crate) use index::{DeadLetterIndex, MAX_LETTERS, Disposition, held, text};
+pub use admin::{
+    ActionError, DeadLetter, DeadLetterId, DeadLetterIdError, DeadLetterWithEvent, RetryStatus,
+    discard, find, list, retry, retry_status,
+};
+pub(crate) use index::{
+    DeadLetterIndex, Disposition, MAX_DEAD_LETTERS, sessions_with_dead_letters,
+};
 pub use publish::publish;
 
-/// What a step does to the dead letters.
+/// The state of a dead letter, as stored in the column `state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum State {
+    /// The event cannot be applied.
+    Parked,
+    /// An earlier event of the session is parked.
+    Waiting,
+    /// An operator discarded the event: the projection skips it permanently.
+    Discarded,
+}
+
+impl State {
+    pub const ALL: [Self; 3] = [Self::Parked, Self::Waiting, Self::Discarded];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Parked => "parked",
+            Self::Waiting => "waiting",
+            Self::Discarded => "discarded",
+        }
+    }
+}
+
+/// The changes that a commit makes to the dead letters of its projection.
 #[derive(Debug, Default)]
 pub struct DeadLetterChanges {
-    /// Events that it passes without applying them.
+    /// Events that the batch passes without applying them.
     pub parked: Vec<NewDeadLetter>,
-    /// Global positions of parked events that it applies after all.
-    pub settled: Vec<i64>,
-    /// Sessions that it erases: nothing waits for them any more, and an error
-    /// may quote what was in them.
+    /// Global positions of dead letters whose events the batch applies.
+    pub resolved: Vec<i64>,
+    /// Sessions that the batch erases. Their dead letters are deleted, since an
+    /// error may quote the erased data.
     pub erased: Vec<String>,
 }
 
-/// An event that is not applied.
+/// A dead letter that is not stored yet.
 #[derive(Debug)]
 pub struct NewDeadLetter {
-    /// Its place in the log.
     pub global_position: i64,
-    /// Its session.
     pub session_id: String,
-    /// Its place in the session.
     pub sequence: i64,
-    /// Why it is not applied.
-    pub why: Why,
+    pub reason: ParkReason,
 }
 
-/// Why an event is not applied.
+/// The reason why an event is not applied.
 #[derive(Clone, Debug)]
-pub enum Why {
-    /// It cannot be; with the error.
-    Parked(String),
-    /// One before it in its session, at this global position, cannot be.
-    Waiting(i64),
+pub enum ParkReason {
+    /// The event cannot be applied. Contains the error.
+    Failed(String),
+    /// An earlier event of the session cannot be applied. Contains the global
+    /// position of that event.
+    BlockedBy(i64),
 }
 
 impl NewDeadLetter {
-    /// A letter of an event.
     #[must_use]
-    pub fn of(event: &Logged, why: Why) -> Self {
+    pub fn new(event: &LogEntry, reason: ParkReason) -> Self {
         Self {
             global_position: event.global_position(),
             session_id: event.session_id(),
             sequence: event.sequence(),
-            why,
+            reason,
         }
     }
 }
 
 impl DeadLetterChanges {
-    fn is_empty(&self) -> bool {
-        self.parked.is_empty() && self.settled.is_empty() && self.erased.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parked.is_empty() && self.resolved.is_empty() && self.erased.is_empty()
     }
 
-    /// Adds that a session is erased, whose events may have been parked.
+    /// Records that the batch erases a session. Drops the events of the session
+    /// that the batch has parked before.
     pub(crate) fn erase(&mut self, session_id: String) {
-        self.parked.retain(|letter| letter.session_id != session_id);
+        self.parked.retain(|parked| parked.session_id != session_id);
         self.erased.push(session_id);
     }
 
-    /// Removes all letters of the sessions that are erased, discarded ones too.
-    pub(crate) async fn forget(
+    /// Writes all changes in a transaction of the caller.
+    pub(crate) async fn write(
+        &self,
+        transaction: &mut PgConnection,
+        projection: &str,
+    ) -> Result<(), CommitError> {
+        self.delete_erased(&mut *transaction, projection).await?;
+        self.park(&mut *transaction, projection).await?;
+        self.resolve(&mut *transaction, projection).await
+    }
+
+    /// Deletes all dead letters of the erased sessions, also the discarded ones.
+    pub(crate) async fn delete_erased(
         &self,
         database: impl PgExecutor<'_>,
         projection: &str,
     ) -> Result<(), CommitError> {
+        if self.erased.is_empty() {
+            return Ok(());
+        }
         sqlx::query!(
             "delete from dead_letters where projection = $1 and session_id = any ($2)",
             projection,
@@ -96,53 +138,62 @@ impl DeadLetterChanges {
         Ok(())
     }
 
-    /// Removes the letters of events that are applied now.
-    pub(crate) async fn settle(
+    /// Deletes the dead letters whose events the batch applies. Returns
+    /// [`CommitError::CheckpointMoved`] if one of them is gone or discarded.
+    pub(crate) async fn resolve(
         &self,
         database: impl PgExecutor<'_>,
         projection: &str,
     ) -> Result<(), CommitError> {
-        let settled = sqlx::query!(
+        if self.resolved.is_empty() {
+            return Ok(());
+        }
+        let deleted = sqlx::query!(
             "delete from dead_letters
             where projection = $1 and global_position = any ($2) and state <> 'discarded'",
             projection,
-            &self.settled
+            &self.resolved
         )
         .execute(database)
         .await?
         .rows_affected();
-        // Somebody else has applied one of them, or an operator discarded it.
-        if usize::try_from(settled) == Ok(self.settled.len()) {
+        // Otherwise another worker applied one, or an operator discarded one.
+        if usize::try_from(deleted) == Ok(self.resolved.len()) {
             Ok(())
         } else {
-            Err(CommitError::Moved)
+            Err(CommitError::CheckpointMoved)
         }
     }
 
-    /// Writes the letters of events that are passed.
+    /// Stores the dead letters of the events that the batch passes.
     pub(crate) async fn park(
         &self,
         database: impl PgExecutor<'_>,
         projection: &str,
     ) -> Result<(), CommitError> {
+        if self.parked.is_empty() {
+            return Ok(());
+        }
         let mut positions = Vec::new();
         let mut sessions = Vec::new();
         let mut sequences = Vec::new();
         let mut states = Vec::new();
         let mut errors = Vec::new();
-        for letter in &self.parked {
-            positions.push(letter.global_position);
-            sessions.push(letter.session_id.as_str());
-            sequences.push(letter.sequence);
-            let (state, error) = match &letter.why {
-                Why::Parked(error) => ("parked", error.clone()),
-                Why::Waiting(on) => ("waiting", format!("waits for the event at {on}")),
+        for parked in &self.parked {
+            positions.push(parked.global_position);
+            sessions.push(parked.session_id.as_str());
+            sequences.push(parked.sequence);
+            let (state, error) = match &parked.reason {
+                ParkReason::Failed(error) => (State::Parked, error.clone()),
+                ParkReason::BlockedBy(position) => {
+                    (State::Waiting, format!("waits for the event at {position}"))
+                }
             };
-            states.push(state);
+            states.push(state.as_str());
             errors.push(error);
         }
-        // Where the store cannot take part in the step (Redis), a letter may
-        // have been written by a step that was not made.
+        // The Redis projection parks before its commit. If that commit failed, its
+        // dead letters are already stored.
         sqlx::query!(
             "insert into dead_letters (projection, global_position, session_id, sequence, state, error)
             select $1, * from unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[])
@@ -160,61 +211,9 @@ impl DeadLetterChanges {
     }
 }
 
-/// A step in Postgres: one statement that moves the checkpoint and writes the
-/// rows; with dead letters, or where others come before it, a transaction of it
-/// and them.
-pub(crate) enum TableCommit {
-    Plain(PoolConnection<Postgres>),
-    WithMore(Transaction<'static, Postgres>),
-}
-
-impl TableCommit {
-    /// Begins a step; `more` when it has another statement.
-    pub(crate) async fn begin(pool: &PgPool, letters: &DeadLetterChanges, more: bool) -> sqlx::Result<Self> {
-        Ok(if letters.is_empty() && !more {
-            Self::Plain(pool.acquire().await?)
-        } else {
-            Self::WithMore(pool.begin().await?)
-        })
-    }
-
-    /// Where the statement runs.
-    pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Plain(connection) => connection,
-            Self::WithMore(transaction) => transaction,
-        }
-    }
-
-    /// Ends it: nothing is written when the checkpoint has not moved.
-    pub(crate) async fn end(
-        self,
-        moved: bool,
-        letters: &DeadLetterChanges,
-        projection: &str,
-    ) -> Result<(), CommitError> {
-        if !moved {
-            return Err(CommitError::Moved);
-        }
-        if let Self::WithMore(mut transaction) = self {
-            if !letters.erased.is_empty() {
-                letters.forget(&mut *transaction, projection).await?;
-            }
-            if !letters.parked.is_empty() {
-                letters.park(&mut *transaction, projection).await?;
-            }
-            if !letters.settled.is_empty() {
-                letters.settle(&mut *transaction, projection).await?;
-            }
-            transaction.commit().await?;
-        }
-        Ok(())
-    }
-}
-
-/// Notes that a session was tried again in vain: the event at a position cannot
-/// be applied, and the others of the session wait for it.
-pub(crate) async fn refuse(
+/// Records a failed retry of a session: the event at `global_position` cannot
+/// be applied, and the other events of the session wait for it.
+pub(crate) async fn mark_failed(
     pool: &PgPool,
     projection: &str,
     session_id: &str,
@@ -239,4 +238,18 @@ pub(crate) async fn refuse(
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// The longest stored error, in characters. Some errors quote their input.
+const MAX_ERROR_LENGTH: usize = 1_000;
+
+/// An error with its causes, as stored in a text column: shortened, and without
+/// NUL characters, which Postgres rejects.
+pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
+    let storable = |c: char| match c {
+        '\0' => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    let text = error_chain(error);
+    text.chars().take(MAX_ERROR_LENGTH).map(storable).collect()
 }

@@ -1,30 +1,30 @@
-//! The history of sessions: a row each, written and read here.
+//! The history: one row per session, written and read here.
 //!
-//! Many events of one session in a batch become one row write, since the last
-//! one says where the session stands.
+//! A batch writes each session once, however many events it contains: the last
+//! event determines the row.
 
 use std::collections::btree_map;
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::session::ProgressChange;
 use domain::{SessionEvent, SessionId, SessionStarted};
-use eventlog::Recorded;
-use eventlog::deadline::with_deadline;
+use eventlog::RecordedEvent;
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use sqlx::PgPool;
 
-use crate::dead_letters::{DeadLetterChanges, TableCommit};
-use crate::projection::{DEADLINE, TableProjection};
-use crate::{Checkpoint, CommitError, Projection, Step, checkpoint};
+use crate::commit::TableCommit;
+use crate::dead_letters::DeadLetterChanges;
+use crate::projection::TableProjection;
+use crate::{BatchRange, Checkpoint, CommitError, Projection, checkpoint};
 
 mod columns;
 mod queries;
 mod retention;
 
-use columns::{Changed, Started};
-pub use queries::{Bound, Entry, Listed, Page, page};
-pub use retention::{Retired, retire};
+use columns::{ChangedColumns, StartedColumns};
+pub use queries::{HistoryEntry, HistoryPage, PageCursor, PageQuery, page};
+pub use retention::{DroppedMonth, drop_months_before};
 
-/// The projection.
 pub struct History {
     pool: PgPool,
 }
@@ -37,96 +37,103 @@ impl TableProjection for History {
     }
 }
 
-/// What a batch does.
+/// The row changes of a batch.
 #[derive(Debug, Default)]
-pub struct Rows {
-    /// By session, and so in the order of the index that is written.
-    sessions: BTreeMap<SessionId, Row>,
-    /// Sessions that leave.
+pub struct HistoryBatch {
+    /// Ordered by id, as the index is, so that all batches lock rows in one order.
+    sessions: BTreeMap<SessionId, SessionChange>,
     erased: BTreeSet<SessionId>,
 }
 
-/// What a batch does to one session.
+/// The change of one session's row.
 #[derive(Debug)]
-pub struct Row {
-    /// The start, when it is in this batch: the row is new.
+pub struct SessionChange {
+    /// The start event, if the batch contains it. The row is then inserted.
     start: Option<SessionStarted>,
-    change: ProgressChange,
+    progress: ProgressChange,
+    /// The sequence of the session's last event in the batch.
     version: i64,
 }
 
 impl Projection for History {
     const NAME: &'static str = "history";
 
-    type Batch = Rows;
+    type Batch = HistoryBatch;
 
-    fn fold(Rows { sessions, erased }: &mut Rows, event: &Recorded) {
-        let Some(change) = event.event.progress_change() else {
+    fn fold(HistoryBatch { sessions, erased }: &mut HistoryBatch, event: &RecordedEvent) {
+        // Only an erasure has no progress.
+        let Some(progress) = event.event.progress_change() else {
             sessions.remove(&event.session_id);
             erased.insert(event.session_id);
             return;
         };
         let version = event.sequence;
         match sessions.entry(event.session_id) {
-            btree_map::Entry::Occupied(row) => {
-                let row = row.into_mut();
-                row.change.merge(change);
-                row.version = version;
+            btree_map::Entry::Occupied(entry) => {
+                let change = entry.into_mut();
+                change.progress.merge(progress);
+                change.version = version;
             }
-            btree_map::Entry::Vacant(place) => {
+            btree_map::Entry::Vacant(entry) => {
                 let start = match &event.event {
                     SessionEvent::SessionStarted(start) => Some(start.clone()),
                     _ => None,
                 };
-                place.insert(Row {
+                entry.insert(SessionChange {
                     start,
-                    change,
+                    progress,
                     version,
                 });
             }
         }
     }
 
-    fn rows(batch: &Rows) -> usize {
+    fn rows(batch: &HistoryBatch) -> usize {
         batch.sessions.len() + batch.erased.len()
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
-        Ok(with_deadline(DEADLINE, checkpoint::begin(&self.pool, Self::NAME)).await?)
+        Ok(with_deadline(
+            STATEMENT_DEADLINE,
+            checkpoint::read_or_create(&self.pool, Self::NAME),
+        )
+        .await?)
     }
 
     async fn commit(
         &mut self,
-        batch: Rows,
-        step: Step,
-        letters: &DeadLetterChanges,
+        batch: HistoryBatch,
+        range: BatchRange,
+        dead_letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
-        with_deadline(DEADLINE, self.make(batch, step, letters)).await
+        with_deadline(STATEMENT_DEADLINE, self.write(&batch, range, dead_letters)).await
     }
 }
 
 impl History {
-    async fn make(&self, batch: Rows, step: Step, letters: &DeadLetterChanges) -> Result<(), CommitError> {
-        let mut started = Started::default();
-        let mut changed = Changed::default();
-        for (id, row) in &batch.sessions {
-            match &row.start {
-                Some(start) => started.push(*id, start, row),
-                None => changed.push(*id, row),
+    async fn write(
+        &self,
+        batch: &HistoryBatch,
+        range: BatchRange,
+        dead_letters: &DeadLetterChanges,
+    ) -> Result<(), CommitError> {
+        let mut started = StartedColumns::default();
+        let mut changed = ChangedColumns::default();
+        for (id, change) in &batch.sessions {
+            match &change.start {
+                Some(start) => started.push(*id, start, change),
+                None => changed.push(*id, change),
             }
         }
         let erased: Vec<String> = batch.erased.iter().map(ToString::to_string).collect();
-        let mut table_step = TableCommit::begin(&self.pool, letters, !erased.is_empty()).await?;
-        if !erased.is_empty() {
-            sqlx::query_file!("src/history/erase.sql", &erased)
-                .execute(table_step.connection())
-                .await?;
-        }
+        let erase =
+            (!erased.is_empty()).then(|| sqlx::query_file!("src/history/erase.sql", &erased));
+        let mut commit = TableCommit::begin(&self.pool, Self::NAME, dead_letters, erase).await?;
         let moved = sqlx::query_file_scalar!(
             "src/history/commit.sql",
             Self::NAME,
-            step.from.global_position,
-            step.to,
+            range.from.global_position,
+            range.to,
             &started.session_ids,
             &started.reader_ids,
             &started.book_ids,
@@ -155,11 +162,11 @@ impl History {
             &changed.furthest_positions,
             changed.end_reasons as _,
             changed.locators as _,
-            step.from.replays,
+            range.from.replays,
         )
-        .fetch_one(table_step.connection())
+        .fetch_one(commit.connection())
         .await?;
-        table_step.end(moved, letters, Self::NAME).await
+        commit.finish(moved).await
     }
 }
 
@@ -172,7 +179,7 @@ mod tests {
     use crate::testing::{Story, at, folded, session};
 
     #[test]
-    fn many_events_of_a_session_are_one_row() {
+    fn events_of_a_session_become_one_row() {
         let events = Story::starts(1, Tz::UTC, 0)
             .seen(10, 1)
             .seen(20, 2)
@@ -183,14 +190,14 @@ mod tests {
         let row = &rows[&session(1)];
         assert!(row.start.is_some());
         assert_eq!(row.version, 4);
-        let latest = row.change.latest.as_ref().unwrap();
+        let latest = row.progress.latest.as_ref().unwrap();
         assert_eq!((latest.at, latest.position.steps()), (at(20), 20_000));
-        assert_eq!(row.change.furthest_position.steps(), 90_000);
-        assert_eq!(row.change.active_ms, 20_000);
+        assert_eq!(row.progress.furthest_position.steps(), 90_000);
+        assert_eq!(row.progress.active_ms, 20_000);
     }
 
     #[test]
-    fn late_observations_alone_leave_the_latest_position_to_the_row() {
+    fn late_observations_keep_the_latest_position() {
         let events = Story::starts(1, Tz::UTC, 0)
             .seen(10, 1)
             .seen_late(5, 9)
@@ -198,12 +205,12 @@ mod tests {
         let rows = folded::<History>(&events[2..]).sessions;
         let row = &rows[&session(1)];
         assert!(row.start.is_none());
-        assert_eq!(row.change.latest, None);
-        assert_eq!(row.change.furthest_position.steps(), 90_000);
+        assert_eq!(row.progress.latest, None);
+        assert_eq!(row.progress.furthest_position.steps(), 90_000);
     }
 
     #[test]
-    fn sessions_do_not_mix() {
+    fn events_change_only_their_own_session() {
         let mut events = Story::starts(1, Tz::UTC, 0).seen(10, 1).events();
         events.extend(
             Story::starts(2, Tz::UTC, 20)
@@ -212,11 +219,12 @@ mod tests {
         );
         let rows = folded::<History>(&events).sessions;
         assert_eq!(rows.len(), 2);
-        assert_eq!(rows[&session(1)].change.ended, None);
-        assert_eq!(rows[&session(2)].change.ended.unwrap().at, at(30));
+        assert_eq!(rows[&session(1)].progress.ended, None);
+        assert_eq!(rows[&session(2)].progress.ended.unwrap().at, at(30));
     }
+
     #[test]
-    fn what_came_before_an_erasure_leaves_the_batch() {
+    fn erasure_removes_earlier_events_from_the_batch() {
         let mut events = Story::starts(1, Tz::UTC, 0).seen(10, 1).erased(20).events();
         events.extend(Story::starts(2, Tz::UTC, 30).events());
         let rows = folded::<History>(&events);

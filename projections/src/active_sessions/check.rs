@@ -1,60 +1,59 @@
-//! The cache compared with the log: every entry is what its session was after
-//! as many events, none is behind the checkpoint or over, and who has no active
-//! session there had none.
+//! Compares the cache with the log.
+//!
+//! An active entry must equal its session after the same number of events. It must
+//! include all events up to the checkpoint, and the session must not have ended. An
+//! inactive entry is wrong if the reader had an active session.
 
 use std::collections::BTreeMap;
 
 use domain::{ReaderId, SessionId};
-use eventlog::deadline::with_deadline;
-use eventlog::load_state::Folded;
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
+use eventlog::load_state::LoadedSession;
 use eventlog::{active_claims, load_state};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::scan::{self, Seen};
-use super::{Entry, Known, key, position};
+use super::scan::{self, ScannedEntry};
+use super::{CacheLookup, CachedSession, checkpoint, key};
+use crate::OperationError;
 use crate::cache::Cache;
-use crate::projection::DEADLINE;
-use crate::rebuild::ReplayError;
 use crate::verify::{Compared, Difference};
 
-/// An entry that is not what the log says.
-pub(super) struct Wrong<'a> {
-    pub(super) seen: &'a Seen,
+/// An entry that differs from the log.
+pub(super) struct Mismatch<'a> {
+    pub(super) entry: &'a ScannedEntry,
+    /// `None` if the cache must not contain the entry.
     expected: Option<Value>,
 }
 
-/// Compares every entry.
-///
-/// # Errors
-/// When Postgres or Redis does not answer, or it was told to stop.
+/// Compares all entries.
 pub async fn check(
     cache: &Cache,
     pool: &PgPool,
     stop: &CancellationToken,
-) -> Result<Compared, ReplayError> {
-    let checkpoint = position(cache).await?.unwrap_or(0);
+) -> Result<Compared, OperationError> {
+    let checkpoint = checkpoint::read(cache).await?.unwrap_or(0);
     let mut compared = Compared::new("active_sessions");
     let mut cursor = 0;
     loop {
         if stop.is_cancelled() {
-            return Err(ReplayError::Stopped);
+            return Err(OperationError::Stopped);
         }
-        let (next, seen) = scan::page(cache, cursor).await?;
-        let active = |seen: &&Seen| matches!(seen.known, Known::Active(_));
-        compared.rows += seen.iter().filter(active).count() as u64;
-        for wrong in wrong(pool, &seen, checkpoint).await? {
+        let (next, entries) = scan::page(cache, cursor).await?;
+        let is_active = |entry: &&ScannedEntry| matches!(entry.lookup, CacheLookup::Active(_));
+        compared.rows += entries.iter().filter(is_active).count() as u64;
+        for Mismatch { entry, expected } in find_mismatches(pool, &entries, checkpoint).await? {
             compared.differs(Difference {
                 found: Some(json!({
-                    "key": key(wrong.seen.reader_id),
-                    "version": wrong.seen.version,
-                    "entry": match &wrong.seen.known {
-                        Known::Active(entry) => Some(shown(entry)),
-                        Known::Inactive | Known::Unknown => None,
+                    "key": key(entry.reader_id),
+                    "version": entry.version,
+                    "entry": match &entry.lookup {
+                        CacheLookup::Active(cached) => Some(to_json(cached)),
+                        CacheLookup::Inactive | CacheLookup::Miss => None,
                     },
                 })),
-                expected: wrong.expected,
+                expected,
             });
         }
         if next == 0 {
@@ -64,120 +63,134 @@ pub async fn check(
     }
 }
 
-/// The wrong ones of some entries; `checkpoint` was read before them.
-pub(super) async fn wrong<'a>(
+/// Returns the entries that differ from the log. `checkpoint` was read before the
+/// entries.
+pub(super) async fn find_mismatches<'a>(
     pool: &PgPool,
-    seen: &'a [Seen],
+    entries: &'a [ScannedEntry],
     checkpoint: i64,
-) -> Result<Vec<Wrong<'a>>, ReplayError> {
-    let log = Log::read(pool, seen, checkpoint).await?;
-    let wrong = seen.iter().filter_map(|seen| match &seen.known {
-        _ if seen.tombstone => None,
-        Known::Active(entry) => log.contradicts(seen, entry),
-        Known::Inactive => log.opened(seen, checkpoint),
-        Known::Unknown => Some(Wrong {
-            seen,
+) -> Result<Vec<Mismatch<'a>>, OperationError> {
+    let log = LogState::read(pool, entries, checkpoint).await?;
+    let mismatches = entries.iter().filter_map(|entry| match &entry.lookup {
+        _ if entry.is_tombstone => None,
+        CacheLookup::Active(cached) => log.check_active(entry, cached),
+        CacheLookup::Inactive => log.check_inactive(entry, checkpoint),
+        CacheLookup::Miss => Some(Mismatch {
+            entry,
             expected: None,
         }),
     });
-    Ok(wrong.collect())
+    Ok(mismatches.collect())
 }
 
-/// What the log says of some entries.
-struct Log {
-    /// Their sessions after as many events.
-    folded: BTreeMap<SessionId, Folded>,
-    /// How many events their sessions have up to the checkpoint.
+/// The state in the log of the readers of some entries.
+struct LogState {
+    /// The cached sessions, after as many events as their entries reflect.
+    sessions: BTreeMap<SessionId, LoadedSession>,
+    /// The sequence of each cached session at the checkpoint.
     applied: BTreeMap<SessionId, i64>,
-    /// The active sessions of readers who have none there, and the positions of
-    /// their starts.
-    opened: BTreeMap<ReaderId, (SessionId, i64)>,
+    /// The active sessions of readers with an inactive entry, with the global
+    /// positions of their starts.
+    started: BTreeMap<ReaderId, (SessionId, i64)>,
 }
 
-impl Log {
-    async fn read(pool: &PgPool, seen: &[Seen], checkpoint: i64) -> Result<Self, ReplayError> {
-        let mut wanted = Vec::new();
+impl LogState {
+    async fn read(
+        pool: &PgPool,
+        entries: &[ScannedEntry],
+        checkpoint: i64,
+    ) -> Result<Self, OperationError> {
+        let mut sequences = Vec::new();
         let mut ids = Vec::new();
-        let mut without = Vec::new();
-        for seen in seen {
-            match &seen.known {
-                Known::Active(entry) => {
-                    wanted.push((entry.session_id, entry.sequence));
-                    ids.push(entry.session_id);
+        let mut inactive = Vec::new();
+        for entry in entries {
+            match &entry.lookup {
+                CacheLookup::Active(cached) => {
+                    sequences.push((cached.session_id, cached.sequence));
+                    ids.push(cached.session_id);
                 }
-                Known::Inactive => without.push(seen.reader_id),
-                Known::Unknown => {}
+                CacheLookup::Inactive => inactive.push(entry.reader_id),
+                CacheLookup::Miss => {}
             }
         }
-        let folded = with_deadline(DEADLINE, load_state::sessions(pool, &wanted)).await?;
-        let applied = with_deadline(DEADLINE, load_state::sequences(pool, &ids, checkpoint)).await?;
-        let opened = with_deadline(DEADLINE, active_claims::opened(pool, &without)).await?;
+        let sessions = load_state::sessions(pool, &sequences);
+        let sessions = with_deadline(STATEMENT_DEADLINE, sessions).await?;
+        let applied = load_state::sequences(pool, &ids, checkpoint);
+        let applied = with_deadline(STATEMENT_DEADLINE, applied).await?;
+        let started = active_claims::with_start_positions(pool, &inactive);
+        let started = with_deadline(STATEMENT_DEADLINE, started).await?;
         Ok(Self {
-            folded: folded
+            sessions: sessions
                 .into_iter()
-                .map(|folded| (folded.session_id, folded))
+                .map(|session| (session.session_id, session))
                 .collect(),
             applied: applied.into_iter().collect(),
-            opened: opened
+            started: started
                 .into_iter()
                 .map(|(reader_id, session_id, position)| (reader_id, (session_id, position)))
                 .collect(),
         })
     }
 
-    fn contradicts<'a>(&self, seen: &'a Seen, found: &Entry) -> Option<Wrong<'a>> {
-        let log = self.folded.get(&found.session_id);
-        let expected = log.and_then(|log| {
-            let session = log
+    fn check_active<'a>(
+        &self,
+        entry: &'a ScannedEntry,
+        cached: &CachedSession,
+    ) -> Option<Mismatch<'a>> {
+        let logged = self.sessions.get(&cached.session_id);
+        let expected = logged.and_then(|logged| {
+            let session = logged
                 .session
                 .started()
                 .filter(|session| session.is_active())?;
-            Some(Entry {
-                session_id: log.session_id,
-                sequence: log.sequence,
+            Some(CachedSession {
+                session_id: logged.session_id,
+                sequence: logged.sequence,
                 session: session.clone(),
             })
         });
-        let applied = self.applied.get(&found.session_id);
-        let behind = applied.is_some_and(|sequence| *sequence > found.sequence);
-        let its_own = log.is_some_and(|log| {
-            let reader_id = log.session.started().map(|session| session.start.reader_id);
-            reader_id == Some(seen.reader_id) && log.global_position.to_string() == seen.version
+        let applied = self.applied.get(&cached.session_id);
+        let is_behind = applied.is_some_and(|sequence| *sequence > cached.sequence);
+        let has_reader_and_version = logged.is_some_and(|logged| {
+            let session = logged.session.started();
+            session.map(|session| session.start.reader_id) == Some(entry.reader_id)
+                && logged.global_position.to_string() == entry.version
         });
-        if expected.as_ref() == Some(found) && its_own && !behind {
+        if expected.as_ref() == Some(cached) && has_reader_and_version && !is_behind {
             return None;
         }
-        let expected = if behind {
-            Some(json!("what later events say, up to its checkpoint"))
+        let expected = if is_behind {
+            Some(json!("the state after later events, up to the checkpoint"))
         } else {
-            expected.as_ref().map(|entry| {
+            expected.as_ref().map(|expected| {
                 json!({
-                    "version": log.map(|log| log.global_position.to_string()),
-                    "entry": shown(entry),
+                    "version": logged.map(|logged| logged.global_position.to_string()),
+                    "entry": to_json(expected),
                 })
             })
         };
-        Some(Wrong { seen, expected })
+        Some(Mismatch { entry, expected })
     }
 
-    /// That there is no active session is wrong if one was started before.
-    fn opened<'a>(&self, seen: &'a Seen, checkpoint: i64) -> Option<Wrong<'a>> {
-        let (session_id, position) = self.opened.get(&seen.reader_id)?;
-        let version: Option<i64> = seen.version.parse().ok();
-        if version.is_some_and(|version| *position > version.max(checkpoint)) {
+    /// An inactive entry is wrong if the reader's active session started before
+    /// the version of the entry or before the checkpoint.
+    fn check_inactive<'a>(&self, entry: &'a ScannedEntry, checkpoint: i64) -> Option<Mismatch<'a>> {
+        let (session_id, started_at) = self.started.get(&entry.reader_id)?;
+        let version: Option<i64> = entry.version.parse().ok();
+        if version.is_some_and(|version| *started_at > version.max(checkpoint)) {
             return None;
         }
-        Some(Wrong {
-            seen,
+        Some(Mismatch {
+            entry,
             expected: Some(json!({ "session_id": session_id })),
         })
     }
 }
 
-fn shown(entry: &Entry) -> Value {
+fn to_json(cached: &CachedSession) -> Value {
     json!({
-        "session_id": entry.session_id,
-        "sequence": entry.sequence,
-        "session": entry.session,
+        "session_id": cached.session_id,
+        "sequence": cached.sequence,
+        "session": cached.session,
     })
 }

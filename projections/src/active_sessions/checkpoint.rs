@@ -1,45 +1,49 @@
-//! How far the cache is, and how it begins. The checkpoint stands in Redis, so
-//! losing one is losing both; beside it stands when the cache was begun, by
-//! Redis's own clock: what a query read before that is not filled in.
+//! The checkpoint of the cache, and its initialisation.
+//!
+//! The checkpoint is stored in Redis, so a Redis that loses its data loses the
+//! checkpoint too. With it is stored the Redis time of the initialisation: a fill
+//! whose miss is older is rejected.
 
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use redis::{AsyncCommands, Script};
 use sqlx::PgPool;
 
-use eventlog::deadline::with_deadline;
-use eventlog::read;
-
-use super::{COMMIT_DEADLINE, SCANNED};
+use super::{COMMIT_DEADLINE, SCAN_COUNT};
 use crate::CommitError;
 use crate::cache::{Cache, CacheError};
-use crate::projection::DEADLINE;
 
-/// A hash of `checkpoint` and, in microseconds, `begun_at`.
-pub(super) const PROJECTION: &str = "reading_session:projection";
+/// The key of a hash with the fields `checkpoint` and `begun_at`, the Redis time
+/// of the initialisation in microseconds.
+pub(super) const PROJECTION_KEY: &str = "reading_session:projection";
 
-/// The position that the cache is at.
-pub(super) async fn position(cache: &Cache) -> Result<Option<i64>, CacheError> {
+/// Reads the checkpoint. `None` if the cache is not initialised.
+pub(super) async fn read(cache: &Cache) -> Result<Option<i64>, CacheError> {
     cache
         .call(COMMIT_DEADLINE, async |mut redis| {
-            redis.hget(PROJECTION, "checkpoint").await
+            redis.hget(PROJECTION_KEY, "checkpoint").await
         })
         .await
 }
 
-/// Where the projection goes on; begins the cache if it must, and has it warmed up
-/// then. That is asked for before: whoever is killed in between has asked in vain
-/// at worst.
-pub(super) async fn position_or_begin(cache: &Cache, pool: &PgPool) -> Result<i64, CommitError> {
+/// Reads the checkpoint. If there is none, or if it is beyond the end of the log
+/// and so belongs to another log, initialises the cache and requests a warm-up.
+/// The request comes first: a process that is killed in between leaves at most an
+/// unnecessary warm-up.
+pub(super) async fn read_or_initialise(cache: &Cache, pool: &PgPool) -> Result<i64, CommitError> {
     loop {
-        let position = position(cache).await.map_err(unavailable)?;
-        // Read after it: what is ahead of the log is of another log.
-        let head = with_deadline(DEADLINE, read::head(pool))
+        let position = read(cache).await.map_err(unavailable)?;
+        // Read after the checkpoint, so that a valid checkpoint is never beyond it.
+        let head = with_deadline(STATEMENT_DEADLINE, eventlog::read::head(pool))
             .await
             .map_err(|error| CommitError::Unavailable(Box::new(error)))?;
         if let Some(position) = position.filter(|position| *position <= head) {
             return Ok(position);
         }
-        with_deadline(DEADLINE, request_warm_up(pool)).await?;
-        if begin(cache, position, head).await.map_err(unavailable)? {
+        with_deadline(STATEMENT_DEADLINE, request_warm_up(pool)).await?;
+        if initialise(cache, position, head)
+            .await
+            .map_err(unavailable)?
+        {
             return Ok(head);
         }
     }
@@ -54,17 +58,17 @@ async fn request_warm_up(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// A cache without a checkpoint, or with that of another log, is nothing: it
-/// is emptied and begun at the head of the log, and queries fill it. `false`
-/// when somebody else has begun it.
-async fn begin(cache: &Cache, wrong: Option<i64>, head: i64) -> Result<bool, CacheError> {
-    let script = Script::new(include_str!("empty.lua"));
-    let mut wrong = wrong.map_or_else(String::new, |position| position.to_string());
+/// Removes all entries and sets the checkpoint to the end of the log. Queries
+/// then fill the cache. `invalid` is the checkpoint to replace. Returns `false` if
+/// another process has initialised the cache.
+async fn initialise(cache: &Cache, invalid: Option<i64>, head: i64) -> Result<bool, CacheError> {
+    let script = Script::new(include_str!("initialise.lua"));
+    let mut invalid = invalid.map_or_else(String::new, |position| position.to_string());
     let mut cursor = "0".to_owned();
     loop {
         let mut call = script.prepare_invoke();
-        call.key(PROJECTION);
-        call.arg(&wrong).arg(head).arg(&cursor).arg(SCANNED);
+        call.key(PROJECTION_KEY);
+        call.arg(&invalid).arg(head).arg(&cursor).arg(SCAN_COUNT);
         let next: Option<String> = cache
             .call(COMMIT_DEADLINE, async |mut redis| {
                 call.invoke_async(&mut redis).await
@@ -75,7 +79,7 @@ async fn begin(cache: &Cache, wrong: Option<i64>, head: i64) -> Result<bool, Cac
             Some(next) if next == "0" => return Ok(true),
             Some(next) => cursor = next,
         }
-        wrong.clear();
+        invalid.clear();
     }
 }
 

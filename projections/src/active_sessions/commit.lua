@@ -10,9 +10,9 @@ for i = 2, #KEYS do
     local kind, version = ARGV[a], tonumber(ARGV[a + 1])
     local entry = redis.call('HMGET', key, 'version', 'id')
     local current = tonumber(entry[1] or -1) or -1
-    -- `forget` also applies at an equal version: a fill that read the log up to the
+    -- `invalidate` also applies at an equal version: a fill that read the log up to the
     -- same event may have stored the session in the meantime.
-    if version > current or (kind == 'forget' and version == current) then
+    if version > current or (kind == 'invalidate' and version == current) then
         if kind == 'put' then
             redis.call('DEL', key)
             redis.call('HSET', key, 'version', ARGV[a + 1], 'id', ARGV[a + 2],
@@ -34,8 +34,8 @@ for i = 2, #KEYS do
             redis.call('HSET', key, 'version', ARGV[a + 1], 'none', 1)
             redis.call('PEXPIRE', key, ARGV[3])
         else
-            -- `forget`, or an update of a session that is not stored here. The tombstone
-            -- makes a fill fail if it read the log before this event.
+            -- `invalidate`, or an update of a session that is not stored here. The tombstone
+            -- rejects a fill that read the log before this event.
             redis.call('DEL', key)
             redis.call('HSET', key, 'version', ARGV[a + 1])
             redis.call('PEXPIRE', key, ARGV[4])

@@ -1,4 +1,4 @@
-//! An entry of the cache, as queries read it and fill it in.
+//! Cache entries: how queries read them and fill misses.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use domain::{Position, ReaderId, SessionId};
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation};
 
-use super::checkpoint::PROJECTION;
-use super::write::Write;
-use super::{COMMIT_DEADLINE, TTL, key, millis};
+use super::checkpoint::PROJECTION_KEY;
+use super::write::EntryWrite;
+use super::{COMMIT_DEADLINE, ENTRY_TTL, key, millis};
 use crate::cache::{Cache, CacheError};
 
-/// How long a query waits for Redis before it asks Postgres.
+/// The time that a query waits for Redis before it reads Postgres.
 const READ_DEADLINE: Duration = Duration::from_millis(10);
 
-/// A fill that takes longer than this from its miss to its write, by Redis's
-/// clock, is not made. Far shorter than a tombstone stays.
-const FILL_DEADLINE: Duration = Duration::from_secs(5);
+/// The maximum Redis time between a miss and its fill. Redis rejects later fills.
+/// Far shorter than `TOMBSTONE_TTL`.
+const MAX_FILL_AGE: Duration = Duration::from_secs(5);
 
 static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("fill.lua")));
 
-/// What an entry has.
+/// The fields of an entry.
 pub(super) const FIELDS: [&str; 8] = [
     "version",
     "id",
@@ -34,43 +34,41 @@ pub(super) const FIELDS: [&str; 8] = [
     "none",
 ];
 
-/// A reader's active session as Redis has it.
+/// An active session in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its id.
+pub struct CachedSession {
     pub session_id: SessionId,
-    /// How many events it has.
+    /// The sequence of the last event that the entry reflects.
     pub sequence: i64,
-    /// The session.
     pub session: StartedSession,
 }
 
-/// What Redis knows of a reader.
+/// The result of a cache lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// The active session.
-    Active(Box<Entry>),
-    /// There is no active session.
+pub enum CacheLookup {
+    Active(Box<CachedSession>),
+    /// The reader has no active session.
     Inactive,
-    /// Nothing, which says nothing of whether there is one.
-    Unknown,
+    /// The cache has no usable entry, so the reader may have an active session.
+    Miss,
 }
 
-/// When a miss was, in microseconds of Redis's clock. Whoever fills it in says
-/// so, and is late if too much may have happened since.
+/// The Redis time of a miss, in microseconds. Redis checks the age of a fill by
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missed(pub u64);
+pub struct MissedAt(pub u64);
 
-/// What became of a fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filled {
-    /// So many entries were taken; Redis has the others newer.
-    Taken(u64),
-    /// None: it came too long after its miss, or the cache was begun since.
-    Late,
+pub enum FillResult {
+    /// Redis stored this number of entries. Its other entries are newer than the
+    /// fill.
+    Stored(u64),
+    /// Redis stored nothing: the miss is too old, or the cache was initialised
+    /// after it.
+    TooLate,
 }
 
-/// What [`FIELDS`] names.
+/// The values of [`FIELDS`].
 pub(super) type Fields = (
     Option<String>,
     Option<String>,
@@ -82,54 +80,55 @@ pub(super) type Fields = (
     Option<i64>,
 );
 
-/// What Redis knows of a reader, if it holds all events up to a position.
-///
-/// # Errors
-/// See [`CacheError`].
+/// Looks up a reader's active session. A result other than a miss includes all
+/// events up to `min_position`.
 pub async fn get(
     cache: &Cache,
     reader_id: ReaderId,
     min_position: Option<i64>,
-) -> Result<Known, CacheError> {
+) -> Result<CacheLookup, CacheError> {
     let Some(min_position) = min_position else {
         let fields = cache
-            .ask(READ_DEADLINE, async |mut redis| {
+            .call_if_available(READ_DEADLINE, async |mut redis| {
                 redis.hmget(key(reader_id), &FIELDS).await
             })
             .await?;
-        return Ok(known(fields));
+        return Ok(lookup(fields));
     };
-    // The checkpoint first: what is read after it is as new at least.
+    // The checkpoint is read first, so the entry is at least as new.
     let (checkpoint, fields): (Option<i64>, Fields) = cache
-        .ask(READ_DEADLINE, async |mut redis| {
+        .call_if_available(READ_DEADLINE, async |mut redis| {
             redis::pipe()
-                .hget(PROJECTION, "checkpoint")
+                .hget(PROJECTION_KEY, "checkpoint")
                 .hmget(key(reader_id), &FIELDS)
                 .query_async(&mut redis)
                 .await
         })
         .await?;
     if checkpoint.is_none_or(|checkpoint| checkpoint < min_position) {
-        return Ok(Known::Unknown);
+        return Ok(CacheLookup::Miss);
     }
-    Ok(known(fields))
+    Ok(lookup(fields))
 }
 
-/// What cannot be read is a miss: the next write replaces it. So is what has no
-/// version, which `verify` could not compare with the log.
-pub(super) fn known(fields: Fields) -> Known {
+/// An entry that cannot be decoded is a miss; the next write replaces it. An entry
+/// without a version is a miss too, since `verify` could not compare it with the
+/// log.
+pub(super) fn lookup(fields: Fields) -> CacheLookup {
     match &fields {
-        (None, ..) => return Known::Unknown,
-        (.., Some(_none)) => return Known::Inactive,
+        (None, ..) => return CacheLookup::Miss,
+        (.., Some(_none)) => return CacheLookup::Inactive,
         _ => {}
     }
-    entry(fields).map_or(Known::Unknown, |entry| Known::Active(Box::new(entry)))
+    decode(fields).map_or(CacheLookup::Miss, |cached| {
+        CacheLookup::Active(Box::new(cached))
+    })
 }
 
-fn entry(fields: Fields) -> Option<Entry> {
+fn decode(fields: Fields) -> Option<CachedSession> {
     let (_, id, sequence, start, latest, furthest, active_ms, _) = fields;
     let latest: Observation = serde_json::from_str(&latest?).ok()?;
-    Some(Entry {
+    Some(CachedSession {
         session_id: id?.parse().ok()?,
         sequence: sequence?,
         session: StartedSession {
@@ -144,98 +143,105 @@ fn entry(fields: Fields) -> Option<Entry> {
     })
 }
 
-/// Takes note of a miss, before Postgres is read.
-///
-/// # Errors
-/// See [`CacheError`].
-pub async fn miss(cache: &Cache) -> Result<Missed, CacheError> {
-    cache.ask(READ_DEADLINE, now).await
+/// Returns the current Redis time. A query that missed calls this before it reads
+/// Postgres.
+pub async fn missed_at(cache: &Cache) -> Result<MissedAt, CacheError> {
+    cache.call_if_available(READ_DEADLINE, redis_time).await
 }
 
-pub(super) async fn now(mut redis: ConnectionManager) -> RedisResult<Missed> {
+pub(super) async fn redis_time(mut redis: ConnectionManager) -> RedisResult<MissedAt> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await?;
-    Ok(Missed(seconds * 1_000_000 + micros))
+    Ok(MissedAt(seconds * 1_000_000 + micros))
 }
 
-/// Fills in what a miss found in Postgres: `version` is the global position of
-/// the session's last event, or, when there is no active one, `head`, that of the
-/// log's end when it was read. What is newer stays, an entry or a tombstone. Where
-/// there is neither, it may have been evicted; then nothing is filled in unless
-/// the projection has not come beyond what was read.
+/// Fills a miss with the result of a read of the log.
 ///
-/// # Errors
-/// See [`CacheError`].
+/// `head` is the global position of the end of the log at the time of the read.
+/// `version` is that of the session's last event, or `head` if `active` is `None`.
+///
+/// Redis keeps a newer entry or tombstone. If the key is missing, Redis may have
+/// evicted one. The fill is then stored only if the projection has not advanced
+/// beyond `head`.
 pub async fn fill(
     cache: &Cache,
-    missed: Missed,
+    missed_at: MissedAt,
     reader_id: ReaderId,
-    entry: Option<&Entry>,
+    active: Option<&CachedSession>,
     version: i64,
     head: i64,
-) -> Result<Filled, CacheError> {
-    let writes = [(reader_id, Write::whole(entry, version))];
-    // Nobody waits for it, and Redis itself says when it is late.
+) -> Result<FillResult, CacheError> {
+    let writes = [(reader_id, EntryWrite::new(active, version))];
+    // No request waits for a fill, and Redis rejects a late one.
     let call = async |mut redis| {
-        fills(missed, Some(head), &writes)
+        fill_call(missed_at, Some(head), &writes)
             .invoke_async(&mut redis)
             .await
     };
-    Ok(filled(cache.call(COMMIT_DEADLINE, call).await?))
+    Ok(fill_result(cache.call(COMMIT_DEADLINE, call).await?))
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).expect("far below 2^64")
 }
 
-/// As [`fill`], of many at once, and without a look at how far the projection
-/// is: what is evicted as fast as it is filled in should not be filled in.
+/// Like [`fill`], for many readers and without the check of the checkpoint. That
+/// check protects against eviction, and a Redis that evicts fresh entries is too
+/// small for a warm-up anyway.
 pub(super) async fn fill_all(
     cache: &Cache,
-    missed: Missed,
-    writes: &[(ReaderId, Write)],
-) -> Result<Filled, CacheError> {
-    let call = async |mut redis| fills(missed, None, writes).invoke_async(&mut redis).await;
-    Ok(filled(cache.call(COMMIT_DEADLINE, call).await?))
+    missed_at: MissedAt,
+    writes: &[(ReaderId, EntryWrite)],
+) -> Result<FillResult, CacheError> {
+    let call = async |mut redis| {
+        fill_call(missed_at, None, writes)
+            .invoke_async(&mut redis)
+            .await
+    };
+    Ok(fill_result(cache.call(COMMIT_DEADLINE, call).await?))
 }
 
-/// Removes an erased reader's active session from Redis at once. If Redis does
-/// not answer, the projection does it a moment later. `version` is the global
-/// position of the reader's last `SessionErased`.
+/// Removes an erased reader's active session from Redis at once. If that fails,
+/// the projection removes it a moment later. `version` is the global position of
+/// the reader's last `SessionErased`.
 pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) {
-    if let Err(error) = put_tombstone(cache, reader_id, version).await {
-        tracing::debug!(%error, "removing an erased reader's cache entry failed; the projection removes it");
+    if let Err(error) = put_inactive(cache, reader_id, version).await {
+        tracing::debug!(
+            %error,
+            "removing the cache entry of an erased reader failed; the projection removes it"
+        );
     }
 }
 
-async fn put_tombstone(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
-    let missed = miss(cache).await?;
-    let writes = [(reader_id, Write::whole(None, version))];
+async fn put_inactive(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
+    let missed_at = missed_at(cache).await?;
+    let writes = [(reader_id, EntryWrite::new(None, version))];
     let call = async |mut redis| {
-        let fills = fills(missed, Some(version), &writes);
-        fills.invoke_async::<i64>(&mut redis).await
+        let fill = fill_call(missed_at, Some(version), &writes);
+        fill.invoke_async::<i64>(&mut redis).await
     };
-    cache.ask(READ_DEADLINE, call).await?;
+    cache.call_if_available(READ_DEADLINE, call).await?;
     Ok(())
 }
 
-fn fills(
-    missed: Missed,
+fn fill_call(
+    missed_at: MissedAt,
     head: Option<i64>,
-    writes: &[(ReaderId, Write)],
+    writes: &[(ReaderId, EntryWrite)],
 ) -> ScriptInvocation<'static> {
     let mut call = FILL.prepare_invoke();
-    call.key(PROJECTION);
-    call.arg(millis(TTL))
-        .arg(missed.0)
-        .arg(micros(FILL_DEADLINE))
+    call.key(PROJECTION_KEY);
+    call.arg(millis(ENTRY_TTL))
+        .arg(missed_at.0)
+        .arg(micros(MAX_FILL_AGE))
         .arg(head.map_or_else(String::new, |head| head.to_string()));
     for (reader_id, write) in writes {
         call.key(key(*reader_id));
-        write.args(&mut call);
+        write.push_args(&mut call);
     }
     call
 }
 
-fn filled(taken: i64) -> Filled {
-    u64::try_from(taken).map_or(Filled::Late, Filled::Taken)
+/// The script returns -1 if the fill is too late.
+fn fill_result(stored: i64) -> FillResult {
+    u64::try_from(stored).map_or(FillResult::TooLate, FillResult::Stored)
 }

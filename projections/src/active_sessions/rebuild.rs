@@ -1,96 +1,93 @@
-//! The cache made again while it is in use: what is not as the log has it is
-//! removed, and every active session is put in.
+//! Rebuilds the cache while it is in use: removes wrong entries, and fills in
+//! every active session.
 //!
-//! There is no second cache to swap with, and no need for one: writes are
-//! guarded by version, so the live worker and queries go on, and an entry is at
-//! no moment older than it was.
+//! The cache needs no second copy to swap with. Writes are guarded by version, so
+//! the live worker and queries continue, and no entry ever becomes older.
 
-use eventlog::deadline::with_deadline;
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use eventlog::read;
 use redis::Script;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::scan::{self, Seen};
-use super::warm_up::{alone, put_all};
-use super::{COMMIT_DEADLINE, Known, check, key, position_or_begin};
+use super::scan::{self, ScannedEntry};
+use super::warm_up::{fill_cache, lock_cache};
+use super::{COMMIT_DEADLINE, CacheLookup, check, checkpoint, key};
 use crate::cache::Cache;
-use crate::projection::DEADLINE;
-use crate::rebuild::{self, ReplayError};
+use crate::{OperationError, rebuild};
 
-/// How far a rebuild is, and what it did.
+/// The progress, and in the end the result, of a rebuild or a warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// Active sessions looked at.
+pub struct RebuildProgress {
+    /// Number of active sessions that are done.
     pub sessions: u64,
-    /// How many there are, about.
-    pub of: u64,
-    /// Entries put; Redis had the others newer.
-    pub put: u64,
-    /// Entries removed that were not what the log says.
+    /// Approximate number of all active sessions.
+    pub total: u64,
+    /// Number of stored entries. Redis had newer entries for the other sessions.
+    pub stored: u64,
+    /// Number of removed entries, which differed from the log.
     pub removed: u64,
 }
 
-/// Rebuilds the cache from the log.
-///
-/// # Errors
-/// When Postgres or Redis does not answer, or it was told to stop. What was
-/// done is right; beginning anew does no harm.
+/// Rebuilds the cache from the log. If it fails or is stopped, the work done so
+/// far is valid; the next call starts again.
 pub async fn rebuild(
     cache: &Cache,
     pool: &PgPool,
-    progress: &watch::Sender<Rebuilt>,
+    progress: &watch::Sender<RebuildProgress>,
     stop: &CancellationToken,
-) -> Result<Rebuilt, ReplayError> {
-    let alone = alone(pool).await?;
+) -> Result<RebuildProgress, OperationError> {
+    let lock = lock_cache(pool).await?;
     let rebuilt = async {
-        remove_wrong(cache, pool, progress, stop).await?;
-        put_all(cache, pool, progress, stop).await
+        remove_mismatches(cache, pool, progress, stop).await?;
+        fill_cache(cache, pool, progress, stop).await
     };
     let rebuilt = rebuilt.await;
-    rebuild::unlock(alone).await?;
+    rebuild::unlock(lock).await?;
     rebuilt
 }
 
-/// Removes entries that are not what the log says. Not by a tombstone: their
-/// version may be as wrong as the rest, and keep out what is right.
-async fn remove_wrong(
+/// Removes entries that differ from the log. Deletes the keys instead of leaving
+/// tombstones: the version of a wrong entry may be wrong too, and a tombstone with
+/// it could reject the correct entry.
+async fn remove_mismatches(
     cache: &Cache,
     pool: &PgPool,
-    progress: &watch::Sender<Rebuilt>,
+    progress: &watch::Sender<RebuildProgress>,
     stop: &CancellationToken,
-) -> Result<(), ReplayError> {
+) -> Result<(), OperationError> {
     let script = Script::new(include_str!("remove.lua"));
-    // One without a checkpoint is emptied when it is begun; that must be before.
-    let checkpoint = position_or_begin(cache, pool).await?;
+    // Before the scan, since an initialisation removes all entries.
+    let checkpoint = checkpoint::read_or_initialise(cache, pool).await?;
     let mut cursor = 0;
     loop {
         if stop.is_cancelled() {
-            return Err(ReplayError::Stopped);
+            return Err(OperationError::Stopped);
         }
-        let (next, seen) = scan::page(cache, cursor).await?;
-        let head = with_deadline(DEADLINE, read::head(pool)).await?;
-        // What has the version of no event keeps out all that comes.
-        let ahead = |seen: &&Seen| {
-            let version: Result<i64, _> = seen.version.parse();
-            let without = seen.tombstone || seen.known == Known::Inactive;
-            without && version.map_or(true, |version| version > head)
+        let (next, entries) = scan::page(cache, cursor).await?;
+        let head = with_deadline(STATEMENT_DEADLINE, read::head(pool)).await?;
+        // A version beyond the log would reject all later writes.
+        let is_beyond_log = |entry: &&ScannedEntry| {
+            let version: Result<i64, _> = entry.version.parse();
+            let has_no_session = entry.is_tombstone || entry.lookup == CacheLookup::Inactive;
+            has_no_session && version.map_or(true, |version| version > head)
         };
-        let wrong = check::wrong(pool, &seen, checkpoint).await?;
-        let wrong = wrong.iter().map(|wrong| wrong.seen);
-        let wrong: Vec<&Seen> = wrong.chain(seen.iter().filter(ahead)).collect();
+        let mismatches = check::find_mismatches(pool, &entries, checkpoint).await?;
+        let mismatches = mismatches.iter().map(|mismatch| mismatch.entry);
+        let beyond_log = entries.iter().filter(is_beyond_log);
+        let wrong: Vec<&ScannedEntry> = mismatches.chain(beyond_log).collect();
         if !wrong.is_empty() {
             let mut call = script.prepare_invoke();
-            for seen in wrong {
-                call.key(key(seen.reader_id)).arg(&seen.version);
+            for entry in wrong {
+                call.key(key(entry.reader_id)).arg(&entry.version);
             }
             let removed: u64 = cache
                 .call(COMMIT_DEADLINE, async |mut redis| {
                     call.invoke_async(&mut redis).await
                 })
                 .await?;
-            progress.send_modify(|rebuilt| rebuilt.removed += removed);
+            progress.send_modify(|progress| progress.removed += removed);
         }
         if next == 0 {
             return Ok(());

@@ -1,28 +1,29 @@
-//! All entries of the cache, a page at a time.
+//! A scan of all cache entries, page by page.
 
 use domain::ReaderId;
 use redis::RedisResult;
 use uuid::Uuid;
 
-use super::entry::{FIELDS, Fields, Known, known};
-use super::{COMMIT_DEADLINE, SCANNED, key};
+use super::entry::{CacheLookup, FIELDS, Fields, lookup};
+use super::{COMMIT_DEADLINE, SCAN_COUNT, key};
 use crate::cache::{Cache, CacheError};
 
-/// A key of the cache.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    /// Whose it is.
-    pub(crate) reader_id: ReaderId,
-    /// Its version, as it stands there.
-    pub(crate) version: String,
-    /// It has a version alone.
-    pub(crate) tombstone: bool,
-    /// What a query would make of it.
-    pub(crate) known: Known,
+pub(super) struct ScannedEntry {
+    pub(super) reader_id: ReaderId,
+    /// The version as stored, which may not be a number.
+    pub(super) version: String,
+    /// The entry has a version only.
+    pub(super) is_tombstone: bool,
+    /// The result that a query would get.
+    pub(super) lookup: CacheLookup,
 }
 
-/// Some keys, and the cursor for the next page; 0 at the end.
-pub(crate) async fn page(cache: &Cache, cursor: u64) -> Result<(u64, Vec<Seen>), CacheError> {
+/// Returns a page of entries and the cursor of the next page, 0 at the end.
+pub(super) async fn page(
+    cache: &Cache,
+    cursor: u64,
+) -> Result<(u64, Vec<ScannedEntry>), CacheError> {
     let (next, keys) = cache
         .call(
             COMMIT_DEADLINE,
@@ -32,7 +33,7 @@ pub(crate) async fn page(cache: &Cache, cursor: u64) -> Result<(u64, Vec<Seen>),
                     .arg("MATCH")
                     .arg("reading_session:active:*")
                     .arg("COUNT")
-                    .arg(SCANNED)
+                    .arg(SCAN_COUNT)
                     .query_async(&mut redis)
                     .await
             },
@@ -46,25 +47,25 @@ pub(crate) async fn page(cache: &Cache, cursor: u64) -> Result<(u64, Vec<Seen>),
     if readers.is_empty() {
         return Ok((next, Vec::new()));
     }
-    let mut all = redis::pipe();
+    let mut reads = redis::pipe();
     for reader_id in &readers {
-        all.cmd("HMGET").arg(key(*reader_id)).arg(&FIELDS);
+        reads.cmd("HMGET").arg(key(*reader_id)).arg(&FIELDS);
     }
     let rows: Vec<Fields> = cache
         .call(COMMIT_DEADLINE, async |mut redis| {
-            all.query_async(&mut redis).await
+            reads.query_async(&mut redis).await
         })
         .await?;
-    let seen = readers
+    let entries = readers
         .into_iter()
         .zip(rows)
         .filter_map(|(reader_id, fields)| {
-            Some(Seen {
+            Some(ScannedEntry {
                 reader_id,
                 version: fields.0.clone()?,
-                tombstone: fields.1.is_none() && fields.7.is_none(),
-                known: known(fields),
+                is_tombstone: fields.1.is_none() && fields.7.is_none(),
+                lookup: lookup(fields),
             })
         });
-    Ok((next, seen.collect()))
+    Ok((next, entries.collect()))
 }

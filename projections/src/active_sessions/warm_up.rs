@@ -1,184 +1,189 @@
-//! The cache filled with every active session as the log has it: after Redis was
-//! emptied, so that the first read of each reader need not ask Postgres.
+//! Fills the cache with every active session of the log. After Redis lost its
+//! data, the first query of each reader then needs no read of Postgres.
 //!
-//! It is a fill of many misses, under the same guards, and rests between its
-//! steps: the service goes on meanwhile. One process does it at a time.
+//! A warm-up fills many misses under the same guards as a query does. It pauses
+//! between batches, so that the service keeps its resources. One process at a time
+//! runs it.
 
 use std::time::{Duration, Instant};
 
 use domain::{ReaderId, SessionId};
-use eventlog::deadline::with_deadline;
-use eventlog::load_state::Folded;
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
+use eventlog::load_state::LoadedSession;
 use eventlog::{active_claims, load_state};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::checkpoint::position_or_begin;
-use super::entry::{fill_all, now};
-use super::write::Write;
-use super::{ActiveSessions, COMMIT_DEADLINE, Entry, Filled, Missed, Rebuilt};
+use super::entry::{fill_all, redis_time};
+use super::write::EntryWrite;
+use super::{
+    ActiveSessions, COMMIT_DEADLINE, CachedSession, FillResult, MissedAt, RebuildProgress,
+    checkpoint,
+};
 use crate::cache::Cache;
-use crate::projection::DEADLINE;
-use crate::rebuild::{self, ReplayError};
-use crate::{Projection, dead_letters};
+use crate::{OperationError, Projection, dead_letters, rebuild};
 
-/// Sessions that are read together.
-const PAGE: i64 = 1_024;
+/// The number of sessions that are read together.
+const READ_BATCH_SIZE: i64 = 1_024;
 
-/// Sessions that are put together. A script holds up Redis for as long as it
-/// runs, about 20 µs for each, and readers wait for 10 ms at most.
-const FILLED: usize = 64;
+/// The number of sessions that one script call stores. A script blocks Redis
+/// while it runs, about 20 µs per session, and queries wait for at most 10 ms.
+const FILL_BATCH_SIZE: usize = 64;
 
-/// A rest after each page, as a part of the time that it took: Postgres is there
-/// for readers first.
-const REST: u32 = 4;
+/// The pause after a read is the time of the read divided by this, since Postgres
+/// serves readers first.
+const PAUSE_DIVISOR: u32 = 4;
 
-/// The longest rest.
-const MAX_REST: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// Fills the cache; what Redis has newer stays.
-///
-/// # Errors
-/// When Postgres or Redis does not answer, or it was told to stop. What was
-/// done is right; beginning anew does no harm.
+/// Fills the cache. Newer entries stay. If it fails or is stopped, the work done
+/// so far is valid; the next call starts again.
 pub async fn warm_up(
     cache: &Cache,
     pool: &PgPool,
-    progress: &watch::Sender<Rebuilt>,
+    progress: &watch::Sender<RebuildProgress>,
     stop: &CancellationToken,
-) -> Result<Rebuilt, ReplayError> {
-    let alone = alone(pool).await?;
-    let warm = put_all(cache, pool, progress, stop).await;
-    rebuild::unlock(alone).await?;
-    warm
+) -> Result<RebuildProgress, OperationError> {
+    let lock = lock_cache(pool).await?;
+    let result = fill_cache(cache, pool, progress, stop).await;
+    rebuild::unlock(lock).await?;
+    result
 }
 
-/// Makes sure that nobody else makes the cache, as long as what is returned lives.
-pub(super) async fn alone(pool: &PgPool) -> Result<PgConnection, ReplayError> {
-    let mut connection = with_deadline(DEADLINE, pool.acquire()).await?.detach();
+/// Prevents other rebuilds and warm-ups while the returned connection is open.
+pub(super) async fn lock_cache(pool: &PgPool) -> Result<PgConnection, OperationError> {
+    let mut connection = with_deadline(STATEMENT_DEADLINE, pool.acquire())
+        .await?
+        .detach();
     rebuild::lock(&mut connection, ActiveSessions::NAME).await?;
     Ok(connection)
 }
 
-pub(super) async fn put_all(
+pub(super) async fn fill_cache(
     cache: &Cache,
     pool: &PgPool,
-    progress: &watch::Sender<Rebuilt>,
+    progress: &watch::Sender<RebuildProgress>,
     stop: &CancellationToken,
-) -> Result<Rebuilt, ReplayError> {
-    // One without a checkpoint takes no fills, and is emptied when it is begun.
-    position_or_begin(cache, pool).await?;
-    let of = with_deadline(DEADLINE, active_claims::count(pool)).await?;
-    progress.send_modify(|rebuilt| rebuilt.of = of.unsigned_abs());
-    let mut page = Page::after(cache, pool, None).await?;
-    while let Some(read) = page {
+) -> Result<RebuildProgress, OperationError> {
+    // Before the fills: a cache without a checkpoint rejects fills, and its
+    // initialisation removes all entries.
+    checkpoint::read_or_initialise(cache, pool).await?;
+    let total = with_deadline(STATEMENT_DEADLINE, active_claims::count(pool)).await?;
+    progress.send_modify(|progress| progress.total = total.unsigned_abs());
+    let mut batch = Batch::read_after(cache, pool, None).await?;
+    while let Some(current) = batch {
         if stop.is_cancelled() {
-            return Err(ReplayError::Stopped);
+            return Err(OperationError::Stopped);
         }
-        // The next one is read while this one is put.
-        let next = Page::after(cache, pool, Some(read.last));
-        ((), page) = tokio::try_join!(read.put(cache, pool, progress), next)?;
+        // Reads the next batch while this one is stored.
+        let next = Batch::read_after(cache, pool, Some(current.last_reader));
+        ((), batch) = tokio::try_join!(current.store(cache, pool, progress), next)?;
     }
     Ok(*progress.borrow())
 }
 
-/// Some active sessions.
-struct Page {
+struct Batch {
     claims: Vec<(ReaderId, SessionId)>,
-    last: ReaderId,
-    /// When Redis did not have them.
-    missed: Missed,
-    writes: Vec<(ReaderId, Write)>,
+    last_reader: ReaderId,
+    missed_at: MissedAt,
+    writes: Vec<(ReaderId, EntryWrite)>,
 }
 
-impl Page {
-    /// Those after a reader; `None` at the end.
-    async fn after(
+impl Batch {
+    /// Reads the active sessions of the readers after `after`. Returns `None` at
+    /// the end.
+    async fn read_after(
         cache: &Cache,
         pool: &PgPool,
         after: Option<ReaderId>,
-    ) -> Result<Option<Self>, ReplayError> {
+    ) -> Result<Option<Self>, OperationError> {
         let began = Instant::now();
-        let claims = with_deadline(DEADLINE, active_claims::page(pool, after, PAGE)).await?;
-        let Some(&(last, _)) = claims.last() else {
+        let claims = active_claims::page(pool, after, READ_BATCH_SIZE);
+        let claims = with_deadline(STATEMENT_DEADLINE, claims).await?;
+        let Some(&(last_reader, _)) = claims.last() else {
             return Ok(None);
         };
-        let (missed, writes) = read(cache, pool, &claims).await?;
-        tokio::time::sleep((began.elapsed() / REST).min(MAX_REST)).await;
+        let (missed_at, writes) = read_sessions(cache, pool, &claims).await?;
+        tokio::time::sleep((began.elapsed() / PAUSE_DIVISOR).min(MAX_PAUSE)).await;
         Ok(Some(Self {
             claims,
-            last,
-            missed,
+            last_reader,
+            missed_at,
             writes,
         }))
     }
 
-    /// What comes too late is read once more.
-    async fn put(
+    /// Stores the batch. If the fill is too late, reads and stores it once more.
+    async fn store(
         self,
         cache: &Cache,
         pool: &PgPool,
-        progress: &watch::Sender<Rebuilt>,
-    ) -> Result<(), ReplayError> {
-        let mut taken = put(cache, self.missed, &self.writes).await?;
-        if taken.is_none() {
-            let (missed, writes) = read(cache, pool, &self.claims).await?;
-            taken = put(cache, missed, &writes).await?;
+        progress: &watch::Sender<RebuildProgress>,
+    ) -> Result<(), OperationError> {
+        let mut stored = store(cache, self.missed_at, &self.writes).await?;
+        if stored.is_none() {
+            let (missed_at, writes) = read_sessions(cache, pool, &self.claims).await?;
+            stored = store(cache, missed_at, &writes).await?;
         }
-        let put = taken.ok_or(ReplayError::Late)?;
-        progress.send_modify(|rebuilt| {
-            rebuilt.sessions += self.claims.len() as u64;
-            rebuilt.put += put;
+        let stored = stored.ok_or(OperationError::CacheTooSlow)?;
+        progress.send_modify(|progress| {
+            progress.sessions += self.claims.len() as u64;
+            progress.stored += stored;
         });
         Ok(())
     }
 }
 
-/// Reads some active sessions, after a look at Redis's clock.
-async fn read(
+/// Reads active sessions from the log, after the current Redis time.
+async fn read_sessions(
     cache: &Cache,
     pool: &PgPool,
     claims: &[(ReaderId, SessionId)],
-) -> Result<(Missed, Vec<(ReaderId, Write)>), ReplayError> {
-    let missed = cache.call(COMMIT_DEADLINE, now).await?;
-    let wanted: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
-    let sessions = with_deadline(DEADLINE, load_state::sessions(pool, &wanted)).await?;
-    // What cannot be told is not shown: of a session, not all events are read.
-    let ids: Vec<SessionId> = sessions.iter().map(|folded| folded.session_id).collect();
-    let held = dead_letters::held(pool, ActiveSessions::NAME, &ids);
-    let held = with_deadline(DEADLINE, held).await?;
-    let told = |folded: &&Folded| !held.contains(&folded.session_id.to_string());
-    let writes = sessions.iter().filter(told).filter_map(write).collect();
-    Ok((missed, writes))
+) -> Result<(MissedAt, Vec<(ReaderId, EntryWrite)>), OperationError> {
+    let missed_at = cache.call(COMMIT_DEADLINE, redis_time).await?;
+    let sequences: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
+    let sessions = load_state::sessions(pool, &sequences);
+    let sessions = with_deadline(STATEMENT_DEADLINE, sessions).await?;
+    // A load reads a few events of each session only. It can succeed although the
+    // session has an event that cannot be applied, and then its state is wrong.
+    let ids: Vec<SessionId> = sessions.iter().map(|session| session.session_id).collect();
+    let blocked = dead_letters::sessions_with_dead_letters(pool, ActiveSessions::NAME, &ids);
+    let blocked = with_deadline(STATEMENT_DEADLINE, blocked).await?;
+    let writes = sessions
+        .iter()
+        .filter(|session| !blocked.contains(&session.session_id.to_string()))
+        .filter_map(entry_write)
+        .collect();
+    Ok((missed_at, writes))
 }
 
-/// Puts them, a few at a time; tells how many were taken, or nothing when they
-/// came too late.
-async fn put(
+/// Stores entries in small script calls. Returns the number of stored entries, or
+/// `None` if a call was too late.
+async fn store(
     cache: &Cache,
-    missed: Missed,
-    writes: &[(ReaderId, Write)],
-) -> Result<Option<u64>, ReplayError> {
-    let mut put = 0;
-    for writes in writes.chunks(FILLED) {
-        match fill_all(cache, missed, writes).await? {
-            Filled::Taken(taken) => put += taken,
-            Filled::Late => return Ok(None),
+    missed_at: MissedAt,
+    writes: &[(ReaderId, EntryWrite)],
+) -> Result<Option<u64>, OperationError> {
+    let mut stored = 0;
+    for writes in writes.chunks(FILL_BATCH_SIZE) {
+        match fill_all(cache, missed_at, writes).await? {
+            FillResult::Stored(count) => stored += count,
+            FillResult::TooLate => return Ok(None),
         }
     }
-    Ok(Some(put))
+    Ok(Some(stored))
 }
 
-/// One that has ended since its claim was read is not put.
-fn write(folded: &Folded) -> Option<(ReaderId, Write)> {
-    let session = folded.session.started();
+/// Returns `None` if the session has ended since its claim was read.
+fn entry_write(loaded: &LoadedSession) -> Option<(ReaderId, EntryWrite)> {
+    let session = loaded.session.started();
     let session = session.filter(|session| session.is_active())?;
-    let entry = Entry {
-        session_id: folded.session_id,
-        sequence: folded.sequence,
+    let cached = CachedSession {
+        session_id: loaded.session_id,
+        sequence: loaded.sequence,
         session: session.clone(),
     };
-    let write = Write::whole(Some(&entry), folded.global_position);
+    let write = EntryWrite::new(Some(&cached), loaded.global_position);
     Some((session.start.reader_id, write))
 }

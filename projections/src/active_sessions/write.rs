@@ -1,38 +1,38 @@
-//! What is written to an entry, by the projection and by fills alike.
+//! Writes to entries, shared by the projection and by fills.
 
 use domain::session::{ProgressChange, StartedSession};
 use domain::{SessionId, SessionStarted};
 use redis::ScriptInvocation;
 
-use super::Entry;
+use super::CachedSession;
 
-/// What is done to a reader's entry, and the global position that it is of.
+/// A write to one reader's entry.
 #[derive(Debug)]
-pub struct Write {
+pub struct EntryWrite {
+    /// The global position of the last event that the write reflects.
     pub(super) version: i64,
     pub(super) change: Change,
 }
 
 #[derive(Debug)]
 pub(super) enum Change {
-    /// A session was started: the whole entry is known.
+    /// Replaces the entry.
     Put(SessionId, i64, Box<SessionStarted>, ProgressChange),
-    /// An entry that is there moves on; one that is not stays away, and so
-    /// does what a query read before.
+    /// Updates the entry of this session. If there is none, leaves a tombstone,
+    /// which also rejects fills that read the log before.
     Update(SessionId, i64, ProgressChange),
     /// The reader has no active session.
-    None,
-    /// Nothing is known any more.
-    Forget,
+    Inactive,
+    /// The state is unknown. Leaves a tombstone.
+    Invalidate,
 }
 
 impl Change {
-    /// The whole of an entry.
-    fn of(entry: &Entry) -> Self {
-        let StartedSession { start, progress } = &entry.session;
+    fn put(cached: &CachedSession) -> Self {
+        let StartedSession { start, progress } = &cached.session;
         Self::Put(
-            entry.session_id,
-            entry.sequence,
+            cached.session_id,
+            cached.sequence,
             Box::new(start.clone()),
             ProgressChange {
                 latest: Some(progress.latest.clone()),
@@ -44,17 +44,18 @@ impl Change {
     }
 }
 
-impl Write {
-    /// The whole of an entry, or that there is none, as the log had it.
-    pub(super) fn whole(entry: Option<&Entry>, version: i64) -> Self {
+impl EntryWrite {
+    /// Writes an active session as read from the log. `None` if the reader has
+    /// none.
+    pub(super) fn new(active: Option<&CachedSession>, version: i64) -> Self {
         Self {
             version,
-            change: entry.map_or(Change::None, Change::of),
+            change: active.map_or(Change::Inactive, Change::put),
         }
     }
 
-    /// What the scripts take for one key.
-    pub(super) fn args(&self, call: &mut ScriptInvocation<'_>) {
+    /// Appends the eight arguments that the scripts expect for each key.
+    pub(super) fn push_args(&self, call: &mut ScriptInvocation<'_>) {
         let (kind, id, sequence, start, progress) = match &self.change {
             Change::Put(id, sequence, start, progress) => (
                 "put",
@@ -70,8 +71,8 @@ impl Write {
                 String::new(),
                 Some(progress),
             ),
-            Change::None => ("none", String::new(), 0, String::new(), None),
-            Change::Forget => ("forget", String::new(), 0, String::new(), None),
+            Change::Inactive => ("none", String::new(), 0, String::new(), None),
+            Change::Invalidate => ("invalidate", String::new(), 0, String::new(), None),
         };
         let latest = progress
             .and_then(|progress| progress.latest.as_ref())

@@ -1,9 +1,9 @@
-//! A batch of statistics as columns: Postgres takes arrays.
+//! A batch as columns, since `unnest` takes an array per column.
 
 use chrono::NaiveDate;
 use uuid::Uuid;
 
-use super::Stats;
+use super::StatsBatch;
 
 #[derive(Default)]
 pub(super) struct DayColumns {
@@ -28,34 +28,34 @@ pub(super) struct HourColumns {
 }
 
 impl DayColumns {
-    pub(super) fn of(stats: &Stats) -> Self {
+    pub(super) fn new(batch: &StatsBatch) -> Self {
         let mut columns = Self::default();
-        for ((reader_id, day), added) in &stats.days {
+        for ((reader_id, day), delta) in &batch.days {
             columns.readers.push(reader_id.uuid());
             columns.days.push(*day);
-            columns.sessions.push(added.sessions);
-            columns.active_ms.push(added.active_ms);
-            columns.progress.push(added.progress);
-            columns.zones.push(added.zone.name());
-            columns.zone_positions.push(added.zone_position);
-            columns.long_sessions.push(added.long_sessions);
-            columns.ended_sessions.push(added.ended_sessions);
+            columns.sessions.push(delta.sessions);
+            columns.active_ms.push(delta.active_ms);
+            columns.progress.push(delta.progress);
+            columns.zones.push(delta.zone.name());
+            columns.zone_positions.push(delta.zone_position);
+            columns.long_sessions.push(delta.long_sessions);
+            columns.ended_sessions.push(delta.ended_sessions);
         }
         columns
     }
 }
 
 impl HourColumns {
-    pub(super) fn of(stats: &Stats) -> Self {
+    pub(super) fn new(batch: &StatsBatch) -> Self {
         let mut columns = Self::default();
-        for ((reader_id, day, hour), added) in &stats.hours {
+        for ((reader_id, day, hour), delta) in &batch.hours {
             columns.readers.push(reader_id.uuid());
             columns.days.push(*day);
             columns
                 .hours
                 .push(i16::try_from(*hour).expect("an hour is below 24"));
-            columns.sessions.push(added.sessions);
-            columns.active_ms.push(added.active_ms);
+            columns.sessions.push(delta.sessions);
+            columns.active_ms.push(delta.active_ms);
         }
         columns
     }

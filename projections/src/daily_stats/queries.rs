@@ -1,4 +1,4 @@
-//! What is read of the statistics.
+//! Queries of the statistics.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
@@ -6,34 +6,32 @@ use domain::ReaderId;
 use domain::calendar::reading_day;
 use sqlx::PgExecutor;
 
-/// A day of statistics.
+/// A reader's statistics of one reading day.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Day {
-    /// The reading day.
+pub struct ReaderDay {
     pub day: NaiveDate,
-    /// Sessions in which something was read or seen.
+    /// Sessions with reading on the day.
     pub sessions: i64,
-    /// Active time, in milliseconds.
     pub active_ms: i64,
     /// Net progress, in ten-thousandths of a percent of a book.
     pub progress: i64,
-    /// The time zone that the reader was in.
+    /// The reader's time zone on the day.
     pub time_zone: String,
 }
 
-/// An hour of a day's statistics.
+/// A reader's statistics of one hour of a reading day.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hour {
-    /// 0 to 23, of the reader's own time.
+pub struct ReaderHour {
+    /// 0 to 23, in the reader's time zone.
     pub hour: i16,
-    /// Sessions in which something was read or seen.
+    /// Sessions with reading in the hour.
     pub sessions: i64,
-    /// Active time, in milliseconds.
     pub active_ms: i64,
 }
 
-impl Day {
-    /// What day it is for a reader, by the zone of the newest of their days.
+impl ReaderDay {
+    /// The reader's current day, in the time zone of the reader's newest day. UTC
+    /// if there is none.
     #[must_use]
     pub fn today(newest: Option<&Self>, now: DateTime<Utc>) -> NaiveDate {
         let zone = newest
@@ -43,18 +41,15 @@ impl Day {
     }
 }
 
-/// A reader's days from `from` on, newest first, and in any case the newest;
-/// days without reading are not among them.
-///
-/// # Errors
-/// Those of Postgres.
+/// Returns a reader's days from `from` on, newest first. Includes the newest day
+/// even if it is before `from`, and leaves out days without reading.
 pub async fn days(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     from: NaiveDate,
-) -> sqlx::Result<Vec<Day>> {
+) -> sqlx::Result<Vec<ReaderDay>> {
     sqlx::query_as!(
-        Day,
+        ReaderDay,
         "select day, sessions, active_ms, progress, time_zone from reader_days
         where reader_id = $1
             and day >= least($2, (select max(day) from reader_days where reader_id = $1))
@@ -66,15 +61,12 @@ pub async fn days(
     .await
 }
 
-/// As [`days`], each with its hours with reading.
-///
-/// # Errors
-/// Those of Postgres.
+/// Like [`days`], with the hours of each day. Leaves out hours without reading.
 pub async fn days_with_hours(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     from: NaiveDate,
-) -> sqlx::Result<Vec<(Day, Vec<Hour>)>> {
+) -> sqlx::Result<Vec<(ReaderDay, Vec<ReaderHour>)>> {
     let rows = sqlx::query_file!(
         "src/daily_stats/days_with_hours.sql",
         reader_id.uuid(),
@@ -83,7 +75,7 @@ pub async fn days_with_hours(
     .fetch_all(database)
     .await?;
     let days = rows.into_iter().map(|row| {
-        let day = Day {
+        let day = ReaderDay {
             day: row.day,
             sessions: row.sessions,
             active_ms: row.active_ms,
@@ -92,7 +84,7 @@ pub async fn days_with_hours(
         };
         let counts = row.hour_sessions.into_iter().zip(row.hour_active_ms);
         let hours = row.hours.into_iter().zip(counts);
-        let hours = hours.map(|(hour, (sessions, active_ms))| Hour {
+        let hours = hours.map(|(hour, (sessions, active_ms))| ReaderHour {
             hour,
             sessions,
             active_ms,
@@ -102,36 +94,31 @@ pub async fn days_with_hours(
     Ok(days.collect())
 }
 
-/// A day of all readers, each by the own reading day.
+/// The sums of all readers for one reading day. Each reader's time zone
+/// determines the day.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DayOfAll {
-    /// The day.
+pub struct AllReadersDay {
     pub day: NaiveDate,
-    /// Readers who were seen reading.
+    /// Readers with sessions on the day.
     pub readers: i64,
-    /// Sessions in which something was read or seen.
+    /// Sessions with reading on the day.
     pub sessions: i64,
-    /// Active time, in milliseconds.
     pub active_ms: i64,
     /// Net progress, in ten-thousandths of a percent of a book.
     pub progress: i64,
-    /// Sessions that came to more than ten minutes of active time.
+    /// Sessions that exceeded ten minutes of active time on the day.
     pub long_sessions: i64,
-    /// Sessions that ended.
     pub ended_sessions: i64,
 }
 
-/// The days of all readers from `from` on, newest first; those without reading
-/// are not among them.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn days_of_all(
+/// Returns the sums of all readers from `from` on, newest first. Leaves out days
+/// without reading.
+pub async fn all_readers_days(
     database: impl PgExecutor<'_>,
     from: NaiveDate,
-) -> sqlx::Result<Vec<DayOfAll>> {
+) -> sqlx::Result<Vec<AllReadersDay>> {
     sqlx::query_as!(
-        DayOfAll,
+        AllReadersDay,
         "select day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
         from days
         where day >= $1

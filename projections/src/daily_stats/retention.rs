@@ -1,34 +1,35 @@
-//! Old days leave the statistics, where an operator wants that: for good, since
-//! what stands before the floor is not written again, by a replay neither.
+//! Retention of the statistics: removes old days permanently.
+//!
+//! The low-water mark in the table `retention` keeps every commit, also one of a
+//! replay, from writing earlier days again.
 
 use chrono::NaiveDate;
-use eventlog::deadline::with_deadline;
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use sqlx::{Connection, Executor, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::DailyStats;
-use crate::projection::{DEADLINE, Projection};
-use crate::rebuild::{self, ReplayError};
+use crate::{OperationError, Projection, rebuild};
 
-/// Readers whose old days are deleted together.
-const READERS: i64 = 1_000;
+/// The number of readers whose days one statement deletes.
+const BATCH_SIZE: i64 = 1_000;
 
-/// Takes out the days before one; returns how many rows that were. One that is
-/// stopped goes on the next time.
-///
-/// # Errors
-/// See [`ReplayError`].
-pub async fn roll(
+/// Deletes the days and hours before `before`. Returns the number of deleted
+/// rows. If it is stopped, the next call deletes the rest.
+pub async fn delete_days_before(
     pool: &PgPool,
     before: NaiveDate,
     stop: &CancellationToken,
-) -> Result<u64, ReplayError> {
-    let mut connection = with_deadline(DEADLINE, pool.acquire()).await?.detach();
-    // A replay has made some of these days already, and would bring them back.
+) -> Result<u64, OperationError> {
+    let mut connection = with_deadline(STATEMENT_DEADLINE, pool.acquire())
+        .await?
+        .detach();
+    // A running replay may have written such days to its tables already, and its
+    // swap would restore them.
     rebuild::lock(&mut connection, DailyStats::NAME).await?;
     let mut transaction = connection.begin().await?;
-    // Whatever the projection writes after this step, it writes by the new floor.
+    // Every commit after this transaction reads the new low-water mark.
     sqlx::query!(
         "select from read.checkpoints where projection = $1 for update",
         DailyStats::NAME
@@ -41,27 +42,27 @@ pub async fn roll(
     )
     .execute(&mut *transaction)
     .await?;
-    let mut rolled = sqlx::query!("delete from read.days where day < $1", before)
+    let mut deleted = sqlx::query!("delete from read.days where day < $1", before)
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-    // What a replay that was cut off has made so far has them still.
-    let shadow = rebuild::schema_of(DailyStats::NAME);
+    // The tables of an interrupted replay still contain the days.
+    let shadow = rebuild::shadow_schema(DailyStats::NAME);
     let drop = format!("drop schema if exists {shadow} cascade");
     transaction.execute(drop.as_str()).await?;
     transaction.commit().await?;
 
     let mut after = Uuid::nil();
     while !stop.is_cancelled() {
-        let part = sqlx::query_file!("src/daily_stats/roll.sql", after, before, READERS)
+        let batch = sqlx::query_file!("src/daily_stats/delete_days.sql", after, before, BATCH_SIZE)
             .fetch_one(&mut connection)
             .await?;
-        rolled += part.rows.unsigned_abs();
-        let Some(last) = part.last else {
+        deleted += batch.rows.unsigned_abs();
+        let Some(last) = batch.last else {
             rebuild::unlock(connection).await?;
-            return Ok(rolled);
+            return Ok(deleted);
         };
         after = last;
     }
-    Err(ReplayError::Stopped)
+    Err(OperationError::Stopped)
 }

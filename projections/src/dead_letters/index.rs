@@ -1,115 +1,111 @@
-//! What a worker knows of its projection's dead letters.
+//! A worker's in-memory index of its projection's dead letters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use domain::{SessionEvent, SessionId};
-use eventlog::Logged;
-use eventlog::deadline::with_deadline;
+use eventlog::LogEntry;
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use sqlx::PgPool;
 
-use super::Why;
-use crate::projection::DEADLINE;
+use super::{ParkReason, State, error_text};
 
-/// Dead letters that a projection may have. One that has more is not met by a
-/// bad event now and then: it runs with the wrong build, and stops.
-pub(crate) const MAX_LETTERS: usize = 10_000;
+/// The maximum number of open dead letters of a projection. A projection with
+/// more runs the wrong build rather than meeting single bad events, and stops.
+pub(crate) const MAX_DEAD_LETTERS: usize = 10_000;
 
-/// How soon an operator's wish is seen.
-const LOOK: Duration = Duration::from_millis(500);
+/// The age at which the index is read again. Bounds how late the worker sees an
+/// operator's request.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Which events are left out, and whose.
 #[derive(Debug)]
 pub(crate) struct DeadLetterIndex {
-    /// Sessions that have letters of any kind.
+    /// Sessions with dead letters in any state.
     sessions: BTreeSet<String>,
-    /// Events left out for good.
+    /// Global positions of discarded events.
     discarded: BTreeSet<i64>,
-    /// The parked and waiting events of each session, in order.
+    /// Global positions of the parked and waiting events of each session,
+    /// ascending.
     open: BTreeMap<String, Vec<i64>>,
     open_count: usize,
-    /// Sessions to be tried again.
-    asked: Vec<String>,
+    sessions_to_retry: Vec<String>,
     read_at: Instant,
 }
 
-/// What becomes of an event.
+/// The worker's decision about an event.
 #[derive(Debug)]
 pub(crate) enum Disposition {
-    /// It is applied, if it can be.
     Apply,
-    /// It is passed without a word: an operator has discarded it.
+    /// Pass the event without a dead letter, since an operator discarded it.
     Skip,
-    /// It is parked.
-    Park(Why),
+    Park(ParkReason),
 }
 
 impl DeadLetterIndex {
-    /// Reads the letters of a projection.
     pub(crate) async fn read(pool: &PgPool, projection: &str) -> sqlx::Result<Self> {
         let rows = sqlx::query!(
-            "select global_position, session_id, state, asked from dead_letters
+            r#"select global_position, session_id, state as "state: State", asked
+            from dead_letters
             where projection = $1
-            order by session_id, global_position",
+            order by session_id, global_position"#,
             projection
         )
         .fetch_all(pool);
-        let mut known = Self {
+        let mut index = Self {
             sessions: BTreeSet::new(),
             discarded: BTreeSet::new(),
             open: BTreeMap::new(),
             open_count: 0,
-            asked: Vec::new(),
+            sessions_to_retry: Vec::new(),
             read_at: Instant::now(),
         };
-        let mut held = BTreeSet::new();
-        for row in with_deadline(DEADLINE, rows).await? {
-            known.sessions.insert(row.session_id.clone());
-            if row.state == "discarded" {
-                known.discarded.insert(row.global_position);
+        let mut blocked = BTreeSet::new();
+        for row in with_deadline(STATEMENT_DEADLINE, rows).await? {
+            index.sessions.insert(row.session_id.clone());
+            if row.state == State::Discarded {
+                index.discarded.insert(row.global_position);
                 continue;
             }
-            if row.state == "parked" && !row.asked {
-                held.insert(row.session_id.clone());
+            if row.state == State::Parked && !row.asked {
+                blocked.insert(row.session_id.clone());
             }
-            let open = known.open.entry(row.session_id).or_default();
+            let open = index.open.entry(row.session_id).or_default();
             open.push(row.global_position);
-            known.open_count += 1;
+            index.open_count += 1;
         }
-        // Those that wait for nothing any more go on without being asked for.
-        known.asked = known
+        // Includes sessions whose parked event was discarded: nothing blocks them
+        // any more, so they need no request.
+        index.sessions_to_retry = index
             .open
             .keys()
-            .filter(|session| !held.contains(*session))
+            .filter(|session| !blocked.contains(*session))
             .cloned()
             .collect();
-        Ok(known)
+        Ok(index)
     }
 
-    /// Whether it is time to read them again: operators ask for something, and
-    /// a replay brings letters of its own.
-    pub(crate) fn is_old(&self) -> bool {
-        self.read_at.elapsed() >= LOOK
+    /// Whether the index should be read again. Operators change dead letters, and
+    /// a replay replaces them.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.read_at.elapsed() >= REFRESH_INTERVAL
     }
 
-    /// Whether there are as many as there may be.
     pub(crate) fn is_full(&self) -> bool {
-        self.open_count >= MAX_LETTERS
+        self.open_count >= MAX_DEAD_LETTERS
     }
 
-    /// Sessions to be tried again.
-    pub(crate) fn asked(&self) -> &[String] {
-        &self.asked
+    pub(crate) fn sessions_to_retry(&self) -> &[String] {
+        &self.sessions_to_retry
     }
 
-    /// The parked and waiting events of a session, in order.
-    pub(crate) fn of(&self, session: &str) -> &[i64] {
+    /// Global positions of the parked and waiting events of a session, ascending.
+    pub(crate) fn open_events(&self, session: &str) -> &[i64] {
         self.open.get(session).map_or(&[], Vec::as_slice)
     }
 
-    /// What becomes of an event. An erasure is held up by nothing.
-    pub(crate) fn judge(&self, event: &Logged) -> Disposition {
-        if let Logged::Event(event) = event
+    /// Decides what happens to an event. An erasure is always applied.
+    pub(crate) fn classify(&self, event: &LogEntry) -> Disposition {
+        if let LogEntry::Event(event) = event
             && let SessionEvent::SessionErased(_) = event.event
         {
             return Disposition::Apply;
@@ -118,41 +114,43 @@ impl DeadLetterIndex {
             return Disposition::Skip;
         }
         if !self.open.is_empty()
-            && let Some(&first) = self.of(&event.session_id()).first()
+            && let Some(&first) = self.open_events(&event.session_id()).first()
         {
-            return Disposition::Park(Why::Waiting(first));
+            return Disposition::Park(ParkReason::BlockedBy(first));
         }
         match event {
-            Logged::Event(_) => Disposition::Apply,
-            Logged::Undecodable(event) => Disposition::Park(Why::Parked(text(&event.error))),
+            LogEntry::Event(_) => Disposition::Apply,
+            LogEntry::Undecodable(event) => {
+                Disposition::Park(ParkReason::Failed(error_text(&event.error)))
+            }
         }
     }
 
-    /// Adds an event that is parked now.
-    pub(crate) fn park(&mut self, event: &Logged) {
+    /// Adds an event that the current batch parks.
+    pub(crate) fn park(&mut self, event: &LogEntry) {
         self.sessions.insert(event.session_id());
         let open = self.open.entry(event.session_id()).or_default();
         open.push(event.global_position());
         self.open_count += 1;
     }
 
-    /// Forgets a session that is erased; tells whether it had letters.
+    /// Removes an erased session. Returns whether it had dead letters.
     pub(crate) fn erase(&mut self, session: &str) -> bool {
         let open = self.open.remove(session);
         self.open_count -= open.map_or(0, |open| open.len());
-        self.asked.retain(|asked| asked != session);
+        self.sessions_to_retry.retain(|retry| retry != session);
         self.sessions.remove(session)
     }
 }
 
-/// Of some sessions, those that have events which could not be applied, or wait.
-pub(crate) async fn held(
+/// Returns those of `sessions` that have parked or waiting events.
+pub(crate) async fn sessions_with_dead_letters(
     pool: &PgPool,
     projection: &str,
     sessions: &[SessionId],
 ) -> sqlx::Result<BTreeSet<String>> {
     let sessions: Vec<String> = sessions.iter().map(ToString::to_string).collect();
-    let held = sqlx::query_scalar!(
+    let found = sqlx::query_scalar!(
         "select session_id from dead_letters
         where projection = $1 and session_id = any ($2) and state <> 'discarded'",
         projection,
@@ -160,30 +158,5 @@ pub(crate) async fn held(
     )
     .fetch_all(pool)
     .await?;
-    Ok(held.into_iter().collect())
-}
-
-/// The longest error kept, in characters: some quote what they do not like.
-const MAX_TEXT: usize = 1_000;
-
-/// An error and its causes, as an operator reads them and Postgres keeps them.
-pub(crate) fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some say their cause themselves.
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    let plain = |c: char| {
-        if c == '\0' {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
-    };
-    text.chars().take(MAX_TEXT).map(plain).collect()
+    Ok(found.into_iter().collect())
 }

@@ -1,5 +1,7 @@
-//! Copies of dead letters on NATS, for whoever wants to be told. The table is
-//! the truth: a copy is published at least once, and twice with the same id.
+//! Publishes dead letters to NATS, so that consumers can notify an operator.
+//!
+//! The table is the source of truth. Each dead letter is published at least once;
+//! duplicates have the same message id.
 
 use std::time::Duration;
 
@@ -13,20 +15,20 @@ use serde_json::value::RawValue;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::LetterId;
+use super::DeadLetterId;
 
-/// How often letters are looked for that have no copy yet.
-const EVERY: Duration = Duration::from_secs(2);
+/// The interval between searches for unpublished dead letters.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Letters published together.
-const WINDOW: i64 = 100;
+/// The maximum number of dead letters that are read and published together.
+const BATCH_SIZE: i64 = 100;
 
-/// How long Postgres may take to tell of letters.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// The deadline for one statement.
+const QUERY_DEADLINE: Duration = Duration::from_secs(10);
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Publishes copies until `shutdown`.
+/// Publishes dead letters until `shutdown`.
 pub async fn publish(
     pool: PgPool,
     jetstream: jetstream::Context,
@@ -36,23 +38,23 @@ pub async fn publish(
     while !shutdown.is_cancelled() {
         let published = tokio::select! {
             () = shutdown.cancelled() => return,
-            published = window(&pool, &jetstream, &subjects) => published,
+            published = publish_batch(&pool, &jetstream, &subjects) => published,
         };
         match published {
-            Ok(WINDOW) => continue,
+            Ok(BATCH_SIZE) => continue,
             Ok(_) => {}
             Err(error) => tracing::warn!(
                 error,
-                "dead letters were not published; they are kept and tried again"
+                "publishing dead letters failed; the next attempt follows in 2 s"
             ),
         }
-        let _ = tokio::time::timeout(EVERY, shutdown.cancelled()).await;
+        let _ = tokio::time::timeout(POLL_INTERVAL, shutdown.cancelled()).await;
     }
 }
 
-/// A letter on the wire: a `CloudEvents` 1.0 object.
+/// A published dead letter: a `CloudEvents` 1.0 object.
 #[derive(Serialize)]
-struct Copy<'a> {
+struct Message<'a> {
     specversion: &'a str,
     id: &'a str,
     source: &'a str,
@@ -75,13 +77,13 @@ struct Data<'a> {
     payload: &'a RawValue,
 }
 
-/// Publishes some; returns how many.
-async fn window(
+/// Publishes the next dead letters. Returns their number.
+async fn publish_batch(
     pool: &PgPool,
     jetstream: &jetstream::Context,
     subjects: &Subjects,
 ) -> Result<i64, Error> {
-    let letters = sqlx::query!(
+    let dead_letters = sqlx::query!(
         r#"select d.projection, d.global_position, d.session_id, d.sequence, d.state, d.error,
             d.parked_at, e.event_type, e.event_version, e.payload::text as "payload!"
         from dead_letters as d
@@ -89,54 +91,54 @@ async fn window(
         where not d.published
         order by d.global_position
         limit $1"#,
-        WINDOW
+        BATCH_SIZE
     )
     .fetch_all(pool);
-    let letters = with_deadline(DEADLINE, letters).await?;
-    if letters.is_empty() {
+    let dead_letters = with_deadline(QUERY_DEADLINE, dead_letters).await?;
+    if dead_letters.is_empty() {
         return Ok(0);
     }
     stream::ensure_dead_letters(jetstream, subjects).await?;
-    for letter in &letters {
-        let id = LetterId {
-            projection: letter.projection.clone(),
-            global_position: letter.global_position,
+    for dead_letter in &dead_letters {
+        let id = DeadLetterId {
+            projection: dead_letter.projection.clone(),
+            global_position: dead_letter.global_position,
         };
         let id = id.to_string();
-        let copy = Copy {
+        let event = Message {
             specversion: "1.0",
             id: &id,
             source: "/reading-sessions",
             r#type: "reading.dead_letter.v1",
-            subject: &letter.session_id,
-            time: letter.parked_at,
+            subject: &dead_letter.session_id,
+            time: dead_letter.parked_at,
             datacontenttype: "application/json",
             data: Data {
-                projection: &letter.projection,
-                state: &letter.state,
-                error: &letter.error,
-                globalposition: letter.global_position.to_string(),
-                sequence: letter.sequence.to_string(),
-                event_type: &letter.event_type,
-                event_version: &letter.event_version,
-                payload: serde_json::from_str(&letter.payload)?,
+                projection: &dead_letter.projection,
+                state: &dead_letter.state,
+                error: &dead_letter.error,
+                globalposition: dead_letter.global_position.to_string(),
+                sequence: dead_letter.sequence.to_string(),
+                event_type: &dead_letter.event_type,
+                event_version: &dead_letter.event_version,
+                payload: serde_json::from_str(&dead_letter.payload)?,
             },
         };
         let message = PublishMessage::build()
             .message_id(&id)
-            .payload(serde_json::to_vec(&copy)?.into());
+            .payload(serde_json::to_vec(&event)?.into());
         jetstream
-            .send_publish(subjects.dead_letter(&letter.projection), message)
+            .send_publish(subjects.dead_letter(&dead_letter.projection), message)
             .await?
             .await?;
         let published = sqlx::query!(
             "update dead_letters set published = true
             where projection = $1 and global_position = $2",
-            letter.projection,
-            letter.global_position
+            dead_letter.projection,
+            dead_letter.global_position
         )
         .execute(pool);
-        with_deadline(DEADLINE, published).await?;
+        with_deadline(QUERY_DEADLINE, published).await?;
     }
-    Ok(i64::try_from(letters.len())?)
+    Ok(i64::try_from(dead_letters.len())?)
 }

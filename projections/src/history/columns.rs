@@ -1,15 +1,15 @@
-//! A batch's rows as columns: Postgres takes arrays.
+//! The rows of a batch as columns, since `unnest` takes an array per column.
 
 use domain::event::DeviceType;
 use domain::{SessionId, SessionStarted, Timestamp};
 use uuid::Uuid;
 
-use super::Row;
+use super::SessionChange;
 
-/// Sessions whose start is in the batch.
+/// Sessions whose start event is in the batch.
 #[derive(Default)]
 #[expect(clippy::struct_field_names, reason = "the columns of the table")]
-pub(super) struct Started<'a> {
+pub(super) struct StartedColumns<'a> {
     pub(super) session_ids: Vec<String>,
     pub(super) reader_ids: Vec<Uuid>,
     pub(super) book_ids: Vec<Uuid>,
@@ -31,20 +31,25 @@ pub(super) struct Started<'a> {
     pub(super) time_zones: Vec<&'static str>,
 }
 
-impl<'a> Started<'a> {
-    pub(super) fn push(&mut self, id: SessionId, start: &'a SessionStarted, row: &'a Row) {
-        let change = &row.change;
-        let latest = change.latest.as_ref();
+impl<'a> StartedColumns<'a> {
+    pub(super) fn push(
+        &mut self,
+        id: SessionId,
+        start: &'a SessionStarted,
+        change: &'a SessionChange,
+    ) {
+        let progress = &change.progress;
+        let latest = progress.latest.as_ref();
         let book = start.book.as_ref();
         self.session_ids.push(id.to_string());
         self.reader_ids.push(start.reader_id.uuid());
         self.book_ids.push(start.book_id.uuid());
-        self.versions.push(row.version);
+        self.versions.push(change.version);
         self.started_at.push(start.started_at);
-        self.ended_at.push(change.ended.map(|ending| ending.at));
+        self.ended_at.push(progress.ended.map(|ending| ending.at));
         self.last_activity_at
             .push(latest.map_or(start.started_at, |latest| latest.at));
-        self.active_ms.push(change.active_ms);
+        self.active_ms.push(progress.active_ms);
         self.start_positions.push(start.position.steps());
         self.positions.push(
             latest
@@ -52,12 +57,12 @@ impl<'a> Started<'a> {
                 .steps(),
         );
         self.furthest_positions
-            .push(change.furthest_position.steps());
+            .push(progress.furthest_position.steps());
         self.device_types
             .push(start.device_type.map(DeviceType::as_str));
         self.device_ids.push(start.device_id.as_deref());
         self.end_reasons
-            .push(change.ended.map(|ending| ending.reason.as_str()));
+            .push(progress.ended.map(|ending| ending.reason.as_str()));
         self.locators
             .push(latest.and_then(|latest| latest.locator.as_deref()));
         self.book_titles
@@ -70,13 +75,13 @@ impl<'a> Started<'a> {
     }
 }
 
-/// Sessions that were started before the batch.
+/// Sessions that started before the batch.
 #[derive(Default)]
-pub(super) struct Changed<'a> {
+pub(super) struct ChangedColumns<'a> {
     pub(super) session_ids: Vec<String>,
     pub(super) versions: Vec<i64>,
     pub(super) ended_at: Vec<Option<Timestamp>>,
-    /// `None` when the latest observation stays what it was.
+    /// `None` if the latest observation is unchanged.
     pub(super) last_activity_at: Vec<Option<Timestamp>>,
     pub(super) active_ms: Vec<i64>,
     pub(super) positions: Vec<Option<i32>>,
@@ -85,21 +90,21 @@ pub(super) struct Changed<'a> {
     pub(super) locators: Vec<Option<&'a str>>,
 }
 
-impl<'a> Changed<'a> {
-    pub(super) fn push(&mut self, id: SessionId, row: &'a Row) {
-        let change = &row.change;
-        let latest = change.latest.as_ref();
+impl<'a> ChangedColumns<'a> {
+    pub(super) fn push(&mut self, id: SessionId, change: &'a SessionChange) {
+        let progress = &change.progress;
+        let latest = progress.latest.as_ref();
         self.session_ids.push(id.to_string());
-        self.versions.push(row.version);
-        self.ended_at.push(change.ended.map(|ending| ending.at));
+        self.versions.push(change.version);
+        self.ended_at.push(progress.ended.map(|ending| ending.at));
         self.last_activity_at.push(latest.map(|latest| latest.at));
-        self.active_ms.push(change.active_ms);
+        self.active_ms.push(progress.active_ms);
         self.positions
             .push(latest.map(|latest| latest.position.steps()));
         self.furthest_positions
-            .push(change.furthest_position.steps());
+            .push(progress.furthest_position.steps());
         self.end_reasons
-            .push(change.ended.map(|ending| ending.reason.as_str()));
+            .push(progress.ended.map(|ending| ending.reason.as_str()));
         self.locators
             .push(latest.and_then(|latest| latest.locator.as_deref()));
     }

@@ -1,4 +1,4 @@
-//! What is read of the history.
+//! Queries of the history.
 
 use std::cmp::Reverse;
 
@@ -9,67 +9,57 @@ use domain::{BookId, Position, ReaderId, SessionId, SessionStarted, Timestamp};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
-/// A session as the history shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its id.
+pub struct HistoryEntry {
     pub session_id: SessionId,
-    /// How many events it has.
+    /// The sequence of the session's last applied event.
     pub version: i64,
-    /// The session.
     pub session: StartedSession,
 }
 
-/// Where a page of the history ends; the next one begins after it.
+/// The last session of a page. The next page starts after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// When the page's last session started.
+pub struct PageCursor {
     pub started_at: Timestamp,
-    /// Its id.
     pub session_id: SessionId,
 }
 
-/// Which part of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// What comes after here: costs the same at any depth.
-    pub after: Option<Bound>,
-    /// Sessions to leave out first: costs what reading them would.
+pub struct PageQuery {
+    /// Start after this session. The cost does not depend on the depth.
+    pub after: Option<PageCursor>,
+    /// Number of sessions to skip. The cost is that of reading them.
     pub skip: i64,
-    /// Sessions to return at most.
     pub limit: i64,
 }
 
-/// A page of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct HistoryPage {
     /// Newest first.
-    pub entries: Vec<Entry>,
-    /// How many there are on all pages.
+    pub entries: Vec<HistoryEntry>,
+    /// Number of sessions on all pages.
     pub total: i64,
 }
 
 /// Later than any session, within what Postgres can hold.
 const LATEST: Timestamp = Timestamp::from_timestamp_nanos(i64::MAX);
 
-/// A reader's sessions, of one book or of all. One statement, so that sessions
-/// and total are of the same moment.
-///
-/// # Errors
-/// Those of Postgres.
+/// Reads a page of a reader's sessions, of one book or of all books. One
+/// statement reads the page and the total, so that they match.
 pub async fn page(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     book_id: Option<BookId>,
-    page: Page,
-) -> sqlx::Result<Listed> {
-    let (started_at, session_id) = match page.after {
-        Some(bound) => (bound.started_at, bound.session_id.to_string()),
+    query: PageQuery,
+) -> sqlx::Result<HistoryPage> {
+    let (started_at, session_id) = match query.after {
+        Some(cursor) => (cursor.started_at, cursor.session_id.to_string()),
         // Sorts after every session.
         None => (Timestamp::MAX_UTC, "g".to_owned()),
     };
     let started_at = started_at.min(LATEST);
-    // One statement for each index, so that neither plan is a compromise.
+    // One statement per index: a single statement with an optional filter would get
+    // one plan for both.
     let rows = match book_id {
         None => {
             sqlx::query_file_as!(
@@ -78,8 +68,8 @@ pub async fn page(
                 reader_id.uuid(),
                 started_at,
                 session_id,
-                page.limit,
-                page.skip
+                query.limit,
+                query.skip
             )
             .fetch_all(database)
             .await?
@@ -92,8 +82,8 @@ pub async fn page(
                 book_id.uuid(),
                 started_at,
                 session_id,
-                page.limit,
-                page.skip
+                query.limit,
+                query.skip
             )
             .fetch_all(database)
             .await?
@@ -101,13 +91,14 @@ pub async fn page(
     };
     let total = rows.first().map_or(0, |row| row.total);
     let entries = rows.into_iter().filter_map(|row| row.entry().transpose());
-    let mut entries = entries.collect::<sqlx::Result<Vec<Entry>>>()?;
+    let mut entries = entries.collect::<sqlx::Result<Vec<HistoryEntry>>>()?;
     entries
         .sort_unstable_by_key(|entry| Reverse((entry.session.start.started_at, entry.session_id)));
-    Ok(Listed { entries, total })
+    Ok(HistoryPage { entries, total })
 }
 
-/// A session with the total beside it; of an empty page, the total alone.
+/// A session with the total. The left join makes all columns nullable: an empty
+/// page is one row that contains the total only.
 struct Row {
     total: i64,
     session_id: Option<String>,
@@ -132,34 +123,9 @@ struct Row {
 }
 
 impl Row {
-    fn entry(self) -> sqlx::Result<Option<Entry>> {
-        let decode = |error: domain::SessionError| sqlx::Error::Decode(Box::new(error));
-        let (
-            Some(session_id),
-            Some(reader_id),
-            Some(book_id),
-            Some(version),
-            Some(started_at),
-            Some(last_activity_at),
-            Some(active_ms),
-            Some(start_position),
-            Some(position),
-            Some(furthest_position),
-            Some(time_zone),
-        ) = (
-            self.session_id,
-            self.reader_id,
-            self.book_id,
-            self.version,
-            self.started_at,
-            self.last_activity_at,
-            self.active_ms,
-            self.start_position,
-            self.position,
-            self.furthest_position,
-            self.time_zone,
-        )
-        else {
+    /// Returns `None` for the row of an empty page.
+    fn entry(self) -> sqlx::Result<Option<HistoryEntry>> {
+        let Some(session_id) = self.session_id else {
             return Ok(None);
         };
         let book = Book {
@@ -170,14 +136,14 @@ impl Row {
                 .and_then(|pages| pages.try_into().ok()),
         };
         let start = SessionStarted {
-            reader_id: ReaderId::from(reader_id),
-            book_id: BookId::from(book_id),
-            started_at,
-            position: Position::from_steps(start_position).map_err(decode)?,
+            reader_id: ReaderId::from(not_null(self.reader_id)?),
+            book_id: BookId::from(not_null(self.book_id)?),
+            started_at: not_null(self.started_at)?,
+            position: position(self.start_position)?,
             device_type: self.device_type.as_deref().and_then(DeviceType::parse),
             device_id: self.device_id,
-            time_zone: time_zone.parse().unwrap_or(Tz::UTC),
-            // The locator of the start is not kept; the latest one is.
+            time_zone: not_null(self.time_zone)?.parse().unwrap_or(Tz::UTC),
+            // The table contains the latest locator only.
             locator: None,
             book: Some(book).filter(|book| *book != Book::default()),
         };
@@ -191,20 +157,29 @@ impl Row {
         });
         let progress = SessionProgress {
             latest: Observation {
-                at: last_activity_at,
-                position: Position::from_steps(position).map_err(decode)?,
+                at: not_null(self.last_activity_at)?,
+                position: position(self.position)?,
                 locator: self.locator,
             },
-            furthest_position: Position::from_steps(furthest_position).map_err(decode)?,
-            active_ms,
+            furthest_position: position(self.furthest_position)?,
+            active_ms: not_null(self.active_ms)?,
             ended,
         };
-        Ok(Some(Entry {
+        Ok(Some(HistoryEntry {
             session_id: session_id
                 .parse()
                 .map_err(|error: uuid::Error| sqlx::Error::Decode(Box::new(error)))?,
-            version,
+            version: not_null(self.version)?,
             session: StartedSession { start, progress },
         }))
     }
+}
+
+fn position(steps: Option<i32>) -> sqlx::Result<Position> {
+    Position::from_steps(not_null(steps)?).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// The value of a column that is `not null` in the table.
+fn not_null<T>(value: Option<T>) -> sqlx::Result<T> {
+    value.ok_or_else(|| sqlx::Error::Decode("unexpected null in read.history".into()))
 }

@@ -1,65 +1,67 @@
-//! Old months leave the history: whole partitions, so that no row is deleted one
-//! by one, and for good: what stands before the floor is not written again, by a
-//! replay neither. The log keeps their events.
+//! Retention of the history: removes the oldest months permanently.
+//!
+//! A month is dropped as a whole partition, so no row is deleted one by one. The
+//! low-water mark in the table `retention` then keeps every commit, also one of a
+//! replay, from writing earlier sessions again. The log keeps all events.
 
 use std::time::Duration;
 
 use domain::Timestamp;
-use eventlog::deadline::with_deadline;
+use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use super::History;
-use crate::projection::{DEADLINE, Projection};
-use crate::rebuild::{self, ReplayError, is_lock_timeout};
+use crate::rebuild::{self, is_lock_timeout};
+use crate::{OperationError, Projection};
 
-/// How long queries may wait for a month to be taken out, and how often that is
-/// tried: a query that runs for long is waited for, and others not behind it.
+/// The `lock_timeout` of one attempt to lock the history. New queries wait behind
+/// the lock request, so it gives up soon and lets running queries finish.
 const LOCK_TIMEOUT: &str = "100ms";
-const TRIES: u32 = 100;
-const PAUSE: Duration = Duration::from_millis(200);
+const MAX_LOCK_ATTEMPTS: u32 = 100;
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A month that has left the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retired {
-    /// The name of its partition.
+pub struct DroppedMonth {
+    /// The name of the partition.
     pub partition: String,
-    /// How many sessions it had.
+    /// Number of sessions in the month.
     pub sessions: u64,
 }
 
-/// Takes out the oldest months, as long as all of their sessions ended before a
-/// moment.
-///
-/// # Errors
-/// See [`ReplayError`]; a month is out, or it is not.
-pub async fn retire(
+/// Drops the oldest months, as long as all sessions of a month ended before
+/// `before`. Each month is one transaction; an error keeps the months that are
+/// already dropped.
+pub async fn drop_months_before(
     pool: &PgPool,
     before: Timestamp,
     stop: &CancellationToken,
-) -> Result<Vec<Retired>, ReplayError> {
-    let mut connection = with_deadline(DEADLINE, pool.acquire()).await?.detach();
-    // A replay has made its tables already, and would bring them back.
+) -> Result<Vec<DroppedMonth>, OperationError> {
+    let mut connection = with_deadline(STATEMENT_DEADLINE, pool.acquire())
+        .await?
+        .detach();
+    // A running replay may have written the month to its tables already, and its
+    // swap would restore the month.
     rebuild::lock(&mut connection, History::NAME).await?;
-    let mut all = Vec::new();
-    while let Some(retired) = retire_oldest(&mut connection, before, stop).await? {
+    let mut dropped = Vec::new();
+    while let Some(month) = drop_oldest_month(&mut connection, before, stop).await? {
         tracing::info!(
-            partition = retired.partition,
-            sessions = retired.sessions,
-            "a month has left the history"
+            partition = month.partition,
+            sessions = month.sessions,
+            "dropped a month of the history"
         );
-        all.push(retired);
+        dropped.push(month);
     }
     rebuild::unlock(connection).await?;
-    Ok(all)
+    Ok(dropped)
 }
 
-async fn retire_oldest(
+/// Returns `None` if the oldest month is not old enough.
+async fn drop_oldest_month(
     connection: &mut PgConnection,
     before: Timestamp,
     stop: &CancellationToken,
-) -> Result<Option<Retired>, ReplayError> {
-    // Up to the months that are made ahead, or back for clients' ids.
+) -> Result<Option<DroppedMonth>, OperationError> {
     let oldest = sqlx::query!(
         r#"select c.relname as "partition!",
             substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \(''([^'']+)''\)') as "until!"
@@ -73,73 +75,78 @@ async fn retire_oldest(
     let Some(oldest) = oldest else {
         return Ok(None);
     };
-    let kept = sqlx::query_scalar!(
+    // Recent months stay, even if they are empty: clients choose session ids, so
+    // ids of the last months can still arrive, and months are created in advance.
+    let is_recent = sqlx::query_scalar!(
         r#"select $1 > month_bound((date_trunc('month', now() at time zone 'UTC')
-            - interval '2 months')::date) as "kept!""#,
+            - interval '2 months')::date) as "is_recent!""#,
         oldest.until
     )
     .fetch_one(&mut *connection)
     .await?;
-    if kept {
+    if is_recent {
         return Ok(None);
     }
     let partition = oldest.partition;
-    let open = format!(
+    let has_newer_session = format!(
         "select exists (
             select from read.{partition} where ended_at is null or ended_at >= $1
         )"
     );
-    let open: bool = sqlx::query_scalar(&open)
+    let has_newer_session: bool = sqlx::query_scalar(&has_newer_session)
         .bind(before)
         .fetch_one(&mut *connection)
         .await?;
-    if open {
+    if has_newer_session {
         return Ok(None);
     }
     let mut transaction = connection.begin().await?;
-    // The projection stands still meanwhile, so that no session is erased which is
-    // counted here; queries go on.
-    let settle = format!(
+    // The lock on the checkpoint stops the projection, so no session that is counted
+    // here can be erased at the same time. Queries continue.
+    let remove = format!(
         "set local idle_in_transaction_session_timeout = '60s';
         select from read.checkpoints where projection = '{name}' for update;
-        create temp table retired on commit drop as
+        create temp table removed on commit drop as
             select reader_id, book_id, count(*) as sessions
             from read.{partition} group by reader_id, book_id;
         update read.history_totals as totals
-            set sessions = totals.sessions - retired.sessions
-            from retired
-            where (totals.reader_id, totals.book_id) = (retired.reader_id, retired.book_id);
-        delete from read.history_totals as totals using retired
-            where (totals.reader_id, totals.book_id) = (retired.reader_id, retired.book_id)
+            set sessions = totals.sessions - removed.sessions
+            from removed
+            where (totals.reader_id, totals.book_id) = (removed.reader_id, removed.book_id);
+        delete from read.history_totals as totals using removed
+            where (totals.reader_id, totals.book_id) = (removed.reader_id, removed.book_id)
                 and totals.sessions = 0;
         update retention set history_from = '{until}';
-        -- What a replay that was cut off has made so far has it still.
+        -- The tables of an interrupted replay still contain the month.
         drop schema if exists {shadow} cascade",
         name = History::NAME,
         until = oldest.until,
-        shadow = rebuild::schema_of(History::NAME)
+        shadow = rebuild::shadow_schema(History::NAME)
     );
-    transaction.execute(settle.as_str()).await?;
+    transaction.execute(remove.as_str()).await?;
     let sessions: i64 =
-        sqlx::query_scalar("select coalesce(sum(sessions), 0)::bigint from retired")
+        sqlx::query_scalar("select coalesce(sum(sessions), 0)::bigint from removed")
             .fetch_one(&mut *transaction)
             .await?;
-    lock(&mut transaction, stop).await?;
+    lock_history(&mut transaction, stop).await?;
     let drop = format!(
         "alter table read.history detach partition read.{partition};
         drop table read.{partition}"
     );
     transaction.execute(drop.as_str()).await?;
     transaction.commit().await?;
-    Ok(Some(Retired {
+    Ok(Some(DroppedMonth {
         partition,
         sessions: sessions.unsigned_abs(),
     }))
 }
 
-/// Gets the table, a moment at a time.
-async fn lock(transaction: &mut PgConnection, stop: &CancellationToken) -> Result<(), ReplayError> {
-    for _ in 0..TRIES {
+/// Locks the history exclusively, in short attempts.
+async fn lock_history(
+    transaction: &mut PgConnection,
+    stop: &CancellationToken,
+) -> Result<(), OperationError> {
+    for _ in 0..MAX_LOCK_ATTEMPTS {
         let lock = format!(
             "savepoint lock; set local lock_timeout = '{LOCK_TIMEOUT}';
             lock table read.history in access exclusive mode"
@@ -151,9 +158,12 @@ async fn lock(transaction: &mut PgConnection, stop: &CancellationToken) -> Resul
             }
             Err(error) => return Err(error.into()),
         }
-        if tokio::time::timeout(PAUSE, stop.cancelled()).await.is_ok() {
-            return Err(ReplayError::Stopped);
+        if tokio::time::timeout(LOCK_RETRY_INTERVAL, stop.cancelled())
+            .await
+            .is_ok()
+        {
+            return Err(OperationError::Stopped);
         }
     }
-    Err(ReplayError::Busy)
+    Err(OperationError::Busy)
 }
