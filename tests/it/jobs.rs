@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use eventlog::active_claims;
 use futures::future::join_all;
+use jobs::Job;
 use jobs::store::{self, JobLease};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -119,11 +120,11 @@ async fn session_with_an_event_after_the_scan_stays_active() {
     // The run that is due at the start of the service must not interfere.
     run(&app, "idle_sessions").await;
     let settings = app::settings(&app.env, &[]);
-    let server::app::Jobs { tools, appender } = server::app::jobs(
+    let server::app::Jobs { context, appender } = server::app::jobs(
         &settings.database,
         &settings.redis,
         &settings.rules,
-        &settings.upkeep,
+        &settings.jobs,
     )
     .unwrap();
     let appender = tokio::spawn(appender);
@@ -134,7 +135,7 @@ async fn session_with_an_event_after_the_scan_stays_active() {
         panic!("one is idle")
     };
     let _ = reader.update(session, 9.0).await.ok();
-    assert!(tools.sessions.end_idle(idle).await.unwrap().is_none());
+    assert!(context.commands.end_idle(idle).await.unwrap().is_none());
     assert_eq!(id(&reader.active().await.ok()), session);
 
     // The job does not end a session that the reader has started since, either.
@@ -145,9 +146,9 @@ async fn session_with_an_event_after_the_scan_stays_active() {
         panic!("one is idle")
     };
     let next = id(&reader.start(Uuid::new_v4()).await.ok());
-    assert!(tools.sessions.end_idle(idle).await.unwrap().is_none());
+    assert!(context.commands.end_idle(idle).await.unwrap().is_none());
     assert_eq!(id(&reader.active().await.ok()), next);
-    drop(tools);
+    drop(context);
     appender.await.unwrap();
     invariants::check(&app).await;
 }
@@ -211,7 +212,7 @@ async fn job_of_a_killed_process_is_run_by_another_process() {
         let job = jobs.find(|one| one.job == "idempotency_keys").unwrap();
         job.holder
     };
-    store::ask(&pool, "idempotency_keys").await.unwrap();
+    store::request(&pool, Job::IdempotencyKeys).await.unwrap();
     until("the first process holds the job", JOB_TIMEOUT, async || {
         holder().await.is_some()
     })
@@ -247,27 +248,27 @@ async fn job_of_a_killed_process_is_run_by_another_process() {
 async fn held_job_rejects_other_holders_and_runs_after_release() {
     let app = App::start().await;
     app.warmed_up().await;
-    let mine = JobLease::take(&app.pool, "retention", "me").await.unwrap();
+    let mine = JobLease::take(&app.pool, Job::Retention, "me").await.unwrap();
     let Some(mine) = mine else {
         // The service is running the job.
         return;
     };
     assert!(
-        JobLease::take(&app.pool, "retention", "other")
+        JobLease::take(&app.pool, Job::Retention, "other")
             .await
             .unwrap()
             .is_none()
     );
     assert!(mine.renew(1).await.unwrap());
     let busy = command(&app.env)
-        .args(["upkeep", "run", "retention"])
+        .args(["jobs", "run", "retention"])
         .output()
         .await
         .unwrap();
     assert_eq!(busy.status.code(), Some(1));
     let error = String::from_utf8(busy.stderr).unwrap();
-    assert!(error.contains("retention is being run by me"), "{error}");
-    mine.give_back().await.unwrap();
+    assert!(error.contains("retention is already running in me"), "{error}");
+    mine.release().await.unwrap();
     // A released job that did not finish is due again.
     until("the service runs the job", JOB_TIMEOUT, async || {
         let jobs = store::list(&app.pool).await.unwrap();
@@ -300,11 +301,11 @@ async fn idempotency_key_expires_after_seven_days() {
     .execute(&app.pool)
     .await
     .unwrap();
-    assert_eq!(run(&app, "idempotency_keys").await, "1 keys forgotten");
+    assert_eq!(run(&app, "idempotency_keys").await, "1 keys deleted");
     // Another command with a stored key is rejected.
     let _ = start("new", Uuid::new_v4()).await.problem(422);
     let _ = start("old", Uuid::new_v4()).await.ok();
-    assert_eq!(run(&app, "idempotency_keys").await, "0 keys forgotten");
+    assert_eq!(run(&app, "idempotency_keys").await, "0 keys deleted");
 }
 
 #[tokio::test]
@@ -337,24 +338,24 @@ async fn command_line_lists_and_runs_jobs() {
     };
     // The run that is due at the start of the service must not interfere.
     let _ = run(&app, "statistics_window").await;
-    let result = stdout(&["upkeep", "run", "statistics_window"]).await;
+    let result = stdout(&["jobs", "run", "statistics_window"]).await;
     assert_eq!(
         result.trim(),
-        "statistics_window: statistics are kept for ever"
+        "statistics_window: statistics are kept permanently"
     );
     let (_, session) = start_reading(&app, 1).await;
     backdate::shift_session(&app.pool, session, IDLE_TIME).await;
     // The command fails while the service runs the job, so it is repeated.
     until("the command runs the job", JOB_TIMEOUT, async || {
         let output = command(&app.env)
-            .args(["upkeep", "run", "idle_sessions"])
+            .args(["jobs", "run", "idle_sessions"])
             .output();
         let output = output.await.unwrap();
         let stdout = String::from_utf8(output.stdout).unwrap();
         stdout.starts_with("idle_sessions: ") && output.status.success()
     })
     .await;
-    let listed: Value = serde_json::from_str(&stdout(&["upkeep", "-o", "json"]).await).unwrap();
+    let listed: Value = serde_json::from_str(&stdout(&["jobs", "-o", "json"]).await).unwrap();
     let names: Vec<&str> = listed
         .as_array()
         .unwrap()
@@ -362,9 +363,9 @@ async fn command_line_lists_and_runs_jobs() {
         .map(|job| job["name"].as_str().unwrap())
         .collect();
     assert_eq!(names.len(), 7, "{names:?}");
-    let table = stdout(&["upkeep"]).await;
+    let table = stdout(&["jobs"]).await;
     assert!(table.contains("daily at 02:00 UTC"), "{table}");
-    let warm = stdout(&["warmup"]).await;
+    let warm = stdout(&["warm-up"]).await;
     assert!(warm.contains("active sessions in"), "{warm}");
     invariants::check(&app).await;
 }

@@ -1,11 +1,17 @@
-//! Background jobs: the job table, when each job is due, what it does, and the
-//! scheduler that runs it. Each job runs in one process at a time.
+//! Background jobs, which processes with the role `jobs` run: the job table, the
+//! schedule of each job, its task, and the scheduler that runs it.
+//!
+//! This crate never imports HTTP.
 
-pub mod metrics;
 pub mod schedule;
-pub mod scheduler;
-pub mod settings;
 pub mod store;
+
+pub mod scheduler;
 pub mod tasks;
 
+pub mod error;
+pub mod metrics;
+pub mod settings;
+
+pub use error::JobError;
 pub use schedule::Job;

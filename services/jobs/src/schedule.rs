@@ -1,43 +1,42 @@
-//! The jobs, and when they are due.
+//! The jobs and their schedules.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{Days, NaiveTime};
-use clap::ValueEnum;
 use domain::Timestamp;
+use thiserror::Error;
 
-/// A job of upkeep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
-#[value(rename_all = "snake_case")]
+/// A background job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Job {
-    /// Ends sessions of which nothing was heard for long.
+    /// Ends sessions without a recent event.
     IdleSessions,
-    /// Fills the cache.
+    /// Writes all active sessions to the cache.
     WarmUp,
-    /// Creates partitions for the months to come.
+    /// Creates the partitions of the coming months.
     Partitions,
-    /// Takes old months out of the history.
+    /// Removes old months from the history.
     Retention,
-    /// Takes old days out of the statistics.
+    /// Removes old days from the statistics.
     StatisticsWindow,
-    /// Forgets idempotency keys, and the runs of jobs.
+    /// Deletes old idempotency keys and old records of runs.
     IdempotencyKeys,
-    /// Writes over what the log holds of readers who were erased.
+    /// Overwrites the events of erased readers in the log.
     Erasures,
 }
 
-/// When a job is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// So long after it ended.
+    /// This long after the end of the last run.
     Every(Duration),
-    /// Daily at an hour, UTC.
+    /// Every day at this hour (0 to 23), UTC.
     Daily(u32),
 }
 
 impl Job {
-    /// All of them.
+    /// In the order in which they are listed.
     pub const ALL: [Self; 7] = [
         Self::IdleSessions,
         Self::WarmUp,
@@ -48,7 +47,7 @@ impl Job {
         Self::Erasures,
     ];
 
-    /// As it stands everywhere.
+    /// The name in the job table, in metrics, over HTTP and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -62,28 +61,21 @@ impl Job {
         }
     }
 
-    /// The job of this name.
+    /// The names of all jobs, separated by commas.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.as_str() == name)
-    }
-
-    /// All names, as a sentence says them.
-    #[must_use]
-    pub fn list() -> String {
+    pub fn names() -> String {
         Self::ALL.map(Self::as_str).join(", ")
     }
 
-    /// When it is due. Those that run daily do so while readers sleep, as far as
-    /// they sleep at the same time.
+    /// Daily jobs run at night (UTC), when less reading is expected.
     #[must_use]
     pub const fn schedule(self) -> Schedule {
         match self {
-            // Erasures are asked for when a reader is erased; this is for those that
-            // were cut off.
+            // The request that erases a reader also requests a run of `erasures`.
+            // The schedule is for erasures that were interrupted.
             Self::IdleSessions | Self::Erasures => Schedule::Every(Duration::from_mins(1)),
-            // Asked for when the service starts and when Redis was emptied; this
-            // is for entries that nobody wrote or read for as long as they last.
+            // A start of the service and an emptied Redis also request a run. The
+            // schedule is for entries that expired unused.
             Self::WarmUp => Schedule::Every(Duration::from_hours(24)),
             Self::Partitions => Schedule::Daily(1),
             Self::Retention => Schedule::Daily(2),
@@ -93,8 +85,24 @@ impl Job {
     }
 }
 
+/// No job has this name.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("unknown job {0}; the jobs are {jobs}", jobs = Job::names())]
+pub struct UnknownJob(String);
+
+impl FromStr for Job {
+    type Err = UnknownJob;
+
+    fn from_str(name: &str) -> Result<Self, UnknownJob> {
+        Self::ALL
+            .into_iter()
+            .find(|job| job.as_str() == name)
+            .ok_or_else(|| UnknownJob(name.to_owned()))
+    }
+}
+
 impl Schedule {
-    /// When it is due after a run that ended now.
+    /// When the job is due again after a run that ended at `now`.
     #[must_use]
     pub fn next(self, now: Timestamp) -> Timestamp {
         match self {
@@ -140,16 +148,16 @@ mod tests {
     #[case::before("2026-03-29T01:59:59Z", "2026-03-29T02:00:00Z")]
     #[case::at_the_hour("2026-03-29T02:00:00Z", "2026-03-30T02:00:00Z")]
     #[case::after("2026-12-31T23:00:00Z", "2027-01-01T02:00:00Z")]
-    fn a_daily_job_is_due_at_its_next_hour(#[case] now: Timestamp, #[case] next: Timestamp) {
+    fn daily_job_is_due_at_the_next_such_hour(#[case] now: Timestamp, #[case] next: Timestamp) {
         assert_eq!(Schedule::Daily(2).next(now), next);
     }
 
     #[test]
-    fn a_job_is_called_the_same_everywhere() {
+    fn job_is_parsed_from_its_name() {
         for job in Job::ALL {
-            let value = job.to_possible_value().unwrap();
-            assert_eq!(value.get_name(), job.as_str());
-            assert_eq!(Job::named(job.as_str()), Some(job));
+            assert_eq!(job.as_str().parse(), Ok(job));
         }
+        let error = "cook".parse::<Job>().unwrap_err().to_string();
+        assert!(error.starts_with("unknown job cook; the jobs are idle_sessions, warm_up,"));
     }
 }

@@ -1,68 +1,102 @@
-//! Upkeep: jobs that keep the service in order by themselves. Every process with
-//! the role looks what is due; each job is run by one of them at a time.
+//! Polls the job table and runs the jobs that are due, in each process with the
+//! role `jobs`.
 //!
-//! A job may be killed at any moment and run twice: what it does is done in small
-//! steps, and what is done stays done.
+//! A run can be killed at any moment. It can also overlap with another run of the
+//! job, because a process that stalls loses its lease and works on. Therefore a
+//! job commits small steps, and repeating a step has no further effect.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use projections::rebuild::ReplayError;
-use crate::store::{self, JobRun, JobLease};
+use eventlog::error::error_chain;
+use eventlog::{clock, lease};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use eventlog::clock;
-
+use crate::error::JobError;
 use crate::metrics::JobMetrics;
 use crate::schedule::Job;
-use crate::tasks::{self, JobOutcome, JobContext};
+use crate::store::{self, JobLease, JobRun, JobStatus};
+use crate::tasks::{self, JobContext, JobOutcome};
 
-/// How often it is looked what is due.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the job table is polled.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often whoever runs a job says so: several times in its term.
-const RENEW: Duration = Duration::from_secs(3);
+/// How often a lease is renewed: several times within [`store::LEASE_TERM`].
+const RENEW_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long a job that failed waits for its next try.
-const RETRY: Duration = Duration::from_mins(1);
+/// Longest time until a job that failed is due again.
+const RETRY_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What is run at a start, unless it was run a moment ago.
-const AT_START: [Job; 2] = [Job::Partitions, Job::WarmUp];
-const A_MOMENT: Duration = Duration::from_mins(5);
+/// Jobs that a start of the service requests.
+const STARTUP_JOBS: [Job; 2] = [Job::Partitions, Job::WarmUp];
 
-/// Runs jobs as they come due, until `shutdown`.
-pub async fn run(tools: Arc<JobContext>, holder: Arc<str>, counts: JobMetrics, shutdown: CancellationToken) {
-    for job in AT_START {
-        if let Err(error) = store::ask_after(&tools.pool, job.as_str(), A_MOMENT).await {
-            tracing::debug!(%error, %job, "a job was not asked for");
+/// A start does not request a job that has ended this recently, so that several
+/// starts in a row run it once.
+const STARTUP_COOLDOWN: Duration = Duration::from_mins(5);
+
+/// Runs jobs as they become due, until `shutdown`.
+#[must_use]
+pub fn run(
+    context: Arc<JobContext>,
+    holder: Arc<str>,
+    metrics: JobMetrics,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    poll(context, holder, metrics, shutdown).boxed()
+}
+
+async fn poll(
+    context: Arc<JobContext>,
+    holder: Arc<str>,
+    metrics: JobMetrics,
+    shutdown: CancellationToken,
+) {
+    for job in STARTUP_JOBS {
+        let request = store::request_unless_recent(&context.pool, job, STARTUP_COOLDOWN);
+        if let Err(error) = request.await {
+            tracing::debug!(
+                %job,
+                %error,
+                "requesting job {job} failed: {error}; it runs on its schedule"
+            );
         }
     }
     let mut running = BTreeSet::new();
     let mut runs = JoinSet::new();
     while !shutdown.is_cancelled() {
-        let due = store::due(&tools.pool).await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "what is due was not read");
+        let due = store::due(&context.pool).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "reading due jobs failed: {error}; retrying in a second");
             Vec::new()
         });
-        for job in due.iter().filter_map(|name| Job::named(name)) {
+        // A name that does not parse belongs to a job of another build.
+        for job in due.iter().filter_map(|name| name.parse::<Job>().ok()) {
             if running.insert(job) {
-                let (tools, holder) = (Arc::clone(&tools), Arc::clone(&holder));
-                let (counts, stop) = (counts.clone(), shutdown.child_token());
-                runs.spawn(async move { (job, one(&tools, job, &holder, &counts, stop).await) });
+                let (context, holder) = (Arc::clone(&context), Arc::clone(&holder));
+                let (metrics, stop) = (metrics.clone(), shutdown.child_token());
+                runs.spawn(async move {
+                    run_due(&context, job, &holder, &metrics, stop).await;
+                    job
+                });
             }
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
             Some(ended) = runs.join_next() => match ended {
-                Ok((job, ())) => drop(running.remove(&job)),
+                Ok(job) => drop(running.remove(&job)),
                 Err(error) => {
-                    // Which one is not known any more; none runs after this.
-                    tracing::error!(%error, "a job broke");
+                    // The error does not identify the job, so all are aborted.
+                    tracing::error!(
+                        %error,
+                        "a job panicked: {error}; all jobs of this process are aborted and run \
+                         again when their leases expire"
+                    );
                     runs.shutdown().await;
                     running.clear();
                 }
@@ -72,103 +106,133 @@ pub async fn run(tools: Arc<JobContext>, holder: Arc<str>, counts: JobMetrics, s
     while runs.join_next().await.is_some() {}
 }
 
-/// Runs a job that is due, if nobody else was faster.
-async fn one(tools: &JobContext, job: Job, holder: &str, counts: &JobMetrics, stop: CancellationToken) {
-    let done = match JobLease::take(&tools.pool, job.as_str(), holder).await {
-        Ok(Some(held)) => hold(tools, job, held, &watch::Sender::default(), stop).await,
+/// Runs a job that is due, unless another process has taken its lease.
+async fn run_due(
+    context: &JobContext,
+    job: Job,
+    holder: &str,
+    metrics: &JobMetrics,
+    stop: CancellationToken,
+) {
+    let lease = match JobLease::take(&context.pool, job, holder).await {
+        Ok(Some(lease)) => lease,
         Ok(None) => return,
         Err(error) => {
-            tracing::debug!(%error, %job, "a job was not taken");
+            tracing::debug!(
+                %job,
+                %error,
+                "taking the lease of job {job} failed: {error}; retrying in a second"
+            );
             return;
         }
     };
-    counts.ran(job, &done);
-    match done {
-        Ok(done) if done.items > 0 => tracing::info!(%job, result = done.said, "upkeep"),
-        Ok(done) => tracing::debug!(%job, result = done.said, "upkeep"),
-        Err(error) if is_stopped(&error) => {}
-        Err(error) => tracing::error!(%job, error = format!("{error:#}"), "upkeep failed"),
+    let run = run_with_lease(context, job, lease, &watch::Sender::default(), stop).await;
+    metrics.record(job, &run);
+    match run {
+        Ok(JobOutcome {
+            items: 0, summary, ..
+        }) => {
+            tracing::debug!(%job, result = summary, "job {job} finished: {summary}");
+        }
+        Ok(JobOutcome { summary, .. }) => {
+            tracing::info!(%job, result = summary, "job {job} finished: {summary}");
+        }
+        Err(JobError::Stopped) => {}
+        Err(error) => {
+            let error = error_chain(&error);
+            tracing::error!(
+                %job,
+                error,
+                "job {job} failed: {error}; next try within {} s",
+                RETRY_INTERVAL.as_secs()
+            );
+        }
     }
 }
 
-/// Runs a job that is held, renews that, and writes down how it went.
+/// Runs a job, renews its lease meanwhile, records the run and releases the lease.
+/// `progress` receives the number of processed items.
 ///
 /// # Errors
-/// What the job failed at, and [`ReplayError::Stopped`] when it was stopped or
-/// taken by another process; then it is due again.
-pub async fn hold(
-    tools: &JobContext,
-    job: Job,
-    held: JobLease,
-    progress: &watch::Sender<u64>,
-    stop: CancellationToken,
-) -> anyhow::Result<JobOutcome> {
-    let began = Instant::now();
-    let result = tokio::select! {
-        result = tasks::run(tools, job, progress, &stop) => result,
-        () = renew(&held, progress, &stop) => Err(ReplayError::Stopped.into()),
-    };
-    let ended = match &result {
-        Err(error) if is_stopped(error) => None,
-        Ok(done) => Some((false, done.said.clone(), done.items, done.figures.clone())),
-        Err(error) => Some((true, format!("{error:#}"), 0, serde_json::json!({}))),
-    };
-    let told = match ended {
-        Some((failed, result, done, figures)) => {
-            let now = clock::now();
-            let next = job.schedule().next(now);
-            let ended = JobRun {
-                took: began.elapsed(),
-                failed,
-                result,
-                done,
-                figures,
-                due_at: if failed { next.min(now + RETRY) } else { next },
-            };
-            held.end(&ended).await
-        }
-        None => held.give_back().await,
-    };
-    if let Err(error) = told {
-        tracing::debug!(%error, %job, "how a job went was not written down");
-    }
-    result
-}
-
-/// Ends when the job is another process's.
-async fn renew(held: &JobLease, progress: &watch::Sender<u64>, stop: &CancellationToken) {
-    let mut renewed = Instant::now();
-    loop {
-        tokio::time::sleep(RENEW).await;
-        let done = *progress.borrow();
-        match held.renew(done).await {
-            Ok(true) => renewed = Instant::now(),
-            Err(_) if renewed.elapsed() < store::TERM => {}
-            Ok(false) | Err(_) => {
-                stop.cancel();
-                return;
-            }
-        }
-    }
-}
-
-/// Whether a job ended because it was told to.
+/// The error of the run. Also [`JobError::Stopped`] when another process may have
+/// taken the lease.
 #[must_use]
-pub fn is_stopped(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(ReplayError::Stopped))
+pub fn run_with_lease<'a>(
+    context: &'a JobContext,
+    job: Job,
+    lease: JobLease,
+    progress: &'a watch::Sender<u64>,
+    stop: CancellationToken,
+) -> BoxFuture<'a, Result<JobOutcome, JobError>> {
+    async move {
+        let began = Instant::now();
+        let run = tokio::select! {
+            run = tasks::run(context, job, progress, &stop) => run,
+            () = renew(&lease, progress, &stop) => Err(JobError::Stopped),
+        };
+        let recorded = match record(job, began.elapsed(), &run) {
+            Some(record) => lease.finish(&record).await,
+            None => lease.release().await,
+        };
+        if let Err(error) = recorded {
+            tracing::debug!(
+                %job,
+                %error,
+                "recording a run of job {job} failed: {error}; the job runs again when its lease \
+                 expires"
+            );
+        }
+        run
+    }
+    .boxed()
 }
 
-/// The standing of all jobs, in their own order.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<(Job, store::JobStatus)>> {
-    let mut standing = store::list(pool).await?;
-    let mut all = Vec::new();
+/// The record of a run; `None` if it was stopped.
+fn record(job: Job, duration: Duration, run: &Result<JobOutcome, JobError>) -> Option<JobRun> {
+    let now = clock::now();
+    let next = job.schedule().next(now);
+    match run {
+        Ok(outcome) => Some(JobRun {
+            duration,
+            failed: false,
+            result: outcome.summary.clone(),
+            done: outcome.items,
+            figures: outcome.figures.clone(),
+            due_at: next,
+        }),
+        Err(JobError::Stopped) => None,
+        Err(error) => Some(JobRun {
+            duration,
+            failed: true,
+            result: error_chain(error),
+            done: 0,
+            figures: serde_json::json!({}),
+            due_at: next.min(now + RETRY_INTERVAL),
+        }),
+    }
+}
+
+/// Renews the lease of a running job. When another process may run the job, it
+/// cancels `stop` and returns.
+async fn renew(lease: &JobLease, progress: &watch::Sender<u64>, stop: &CancellationToken) {
+    let renew = || {
+        let done = *progress.borrow();
+        lease.renew(done)
+    };
+    // A job that is being stopped needs its lease until it returns.
+    let stopped = std::future::pending();
+    let _ = lease::keep_renewed(RENEW_INTERVAL, store::LEASE_TERM, stopped, renew).await;
+    stop.cancel();
+}
+
+/// The status of all jobs of this build, in the order of [`Job::ALL`].
+pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<(Job, JobStatus)>> {
+    let mut rows = store::list(pool).await?;
+    let mut jobs = Vec::new();
     for job in Job::ALL {
-        if let Some(at) = standing.iter().position(|one| one.job == job.as_str()) {
-            all.push((job, standing.swap_remove(at)));
+        if let Some(index) = rows.iter().position(|row| row.job == job.as_str()) {
+            jobs.push((job, rows.swap_remove(index)));
         }
     }
-    Ok(all)
+    Ok(jobs)
 }

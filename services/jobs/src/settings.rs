@@ -1,17 +1,16 @@
-//! How long the jobs keep things.
+//! The settings of the jobs.
 
 use std::time::Duration;
 
 use chrono::Days;
 
-/// Limits that the jobs enforce.
 #[derive(Clone, Debug)]
 pub struct JobSettings {
-    /// A session without a recorded event for this long is ended.
+    /// A session without a recorded event for this long is ended. At most a day.
     pub idle_after: Duration,
-    /// Age at which a month leaves the history; `None` keeps all months.
+    /// Age at which a month is removed from the history; `None` keeps all months.
     pub retention: Option<Days>,
-    /// Age at which a day leaves the statistics; `None` keeps all days.
+    /// Age at which a day is removed from the statistics; `None` keeps all days.
     pub statistics: Option<Days>,
     /// Age at which an idempotency key is deleted.
     pub idempotency_keys: Days,

@@ -1,5 +1,8 @@
-//! The table of jobs: what is due, who runs it, and how it went. Processes share
-//! it; a job is run by one of them at a time, by a lease as projections have it.
+//! The tables `jobs` and `job_runs`: due times, leases and results. All processes
+//! share them. A lease lets one process at a time run a job.
+//!
+//! Only this module reads or writes these tables, except that the crate
+//! `projections`, which this crate imports, requests the job `warm_up`.
 
 use std::time::Duration;
 
@@ -8,62 +11,61 @@ use eventlog::deadline::with_deadline;
 use serde_json::Value;
 use sqlx::{PgExecutor, PgPool};
 
-/// How long a job may be held without a word; then another process takes it.
-pub const TERM: Duration = Duration::from_secs(15);
+use crate::schedule::Job;
 
-/// How long Postgres may take over it.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long a lease lasts after its last renewal.
+pub const LEASE_TERM: Duration = Duration::from_secs(15);
 
-/// A job as it stands.
+/// Time limit of a statement about a lease or about due jobs.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A row of the job table.
 #[derive(Clone, Debug)]
 pub struct JobStatus {
-    /// Its name.
+    /// The name. An older or newer build may have other jobs than [`Job`].
     pub job: String,
-    /// When it is due; `None` at once.
+    /// `None` until the first run has ended; the job is then due.
     pub due_at: Option<Timestamp>,
-    /// Somebody wants it now.
-    pub asked: bool,
-    /// Who runs it.
+    /// A run is requested, whatever `due_at` is.
+    pub requested: bool,
+    /// The process that runs the job; `None` while it does not run.
     pub holder: Option<String>,
-    /// When the run that goes on began.
+    /// Start of the current run.
     pub began_at: Option<Timestamp>,
-    /// What it has done so far.
+    /// Items that the current or the last run has processed.
     pub done: i64,
-    /// When the last run came to its end.
+    /// End of the last run; `None` if no run has ended yet. The fields below
+    /// belong to the same run.
     pub ended_at: Option<Timestamp>,
-    /// How long it took, in milliseconds.
+    /// Milliseconds.
     pub took_ms: Option<i64>,
-    /// Whether it failed.
     pub failed: bool,
-    /// What it came to, or failed at, in words.
+    /// A summary of the run, or its error.
     pub result: Option<String>,
 }
 
-/// How a run ended.
+/// A run that has ended.
 #[derive(Clone, Debug)]
 pub struct JobRun {
-    /// How long it took.
-    pub took: Duration,
-    /// Whether it failed.
+    pub duration: Duration,
     pub failed: bool,
-    /// What it came to, or failed at, in words.
+    /// A summary of the run, or its error.
     pub result: String,
-    /// What it did; runs without are not kept.
+    /// Items that the run has processed. A successful run with 0 is not recorded
+    /// in `job_runs`.
     pub done: u64,
-    /// What it counted besides.
+    /// A JSON object with numbers, for [`sum_figures`].
     pub figures: Value,
-    /// When the job is due again.
+    /// The next due time of the job.
     pub due_at: Timestamp,
 }
 
-/// All jobs, by name.
-///
-/// # Errors
-/// Those of Postgres.
+/// All rows of the job table, by name.
 pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<JobStatus>> {
     sqlx::query_as!(
         JobStatus,
-        r#"select job, case when isfinite(due_at) then due_at end as due_at, asked,
+        r#"select job, case when isfinite(due_at) then due_at end as due_at,
+            asked as requested,
             case when held_until > clock_timestamp() then holder end as holder,
             case when held_until > clock_timestamp() then began_at end as began_at,
             done, ended_at, took_ms, failed, result
@@ -74,10 +76,7 @@ pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<JobStatus>>
     .await
 }
 
-/// The jobs that are due or asked for, and that nobody runs.
-///
-/// # Errors
-/// Those of Postgres.
+/// The names of the jobs that are due or requested and that no process runs.
 pub async fn due(pool: &PgPool) -> sqlx::Result<Vec<String>> {
     let due = sqlx::query_scalar!(
         "select job from jobs
@@ -85,68 +84,65 @@ pub async fn due(pool: &PgPool) -> sqlx::Result<Vec<String>> {
         order by job"
     )
     .fetch_all(pool);
-    with_deadline(DEADLINE, due).await
+    with_deadline(STATEMENT_TIMEOUT, due).await
 }
 
-/// Has a job be run as soon as somebody can.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn ask(database: impl PgExecutor<'_>, job: &str) -> sqlx::Result<()> {
-    sqlx::query!("update jobs set asked = true where job = $1", job)
+/// Requests a run of a job. A process with the role `jobs` starts it within about
+/// a second, or after the current run of the job.
+pub async fn request(database: impl PgExecutor<'_>, job: Job) -> sqlx::Result<()> {
+    sqlx::query!("update jobs set asked = true where job = $1", job.as_str())
         .execute(database)
         .await?;
     Ok(())
 }
 
-/// Has a job be run that was not for a while: what a start of the service may
-/// have to do, and ten starts in a row need not.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn ask_after(pool: &PgPool, job: &str, while_: Duration) -> sqlx::Result<()> {
+/// Requests a run of a job, unless a run has ended less than `cooldown` ago.
+pub async fn request_unless_recent(
+    pool: &PgPool,
+    job: Job,
+    cooldown: Duration,
+) -> sqlx::Result<()> {
     sqlx::query!(
         "update jobs set asked = true
         where job = $1
             and (ended_at is null or ended_at < clock_timestamp() - $2::float8 * interval '1 s')",
-        job,
-        while_.as_secs_f64()
+        job.as_str(),
+        cooldown.as_secs_f64()
     )
     .execute(pool)
     .await?;
     Ok(())
 }
 
-/// A job that is being run here.
+/// The lease of a job that this process runs.
 pub struct JobLease {
     pool: PgPool,
-    job: &'static str,
+    job: Job,
     holder: String,
 }
 
 impl JobLease {
-    /// Takes a job, if nobody runs it. If whoever took it is killed, it is due
-    /// again as soon as it is no longer held.
+    /// Takes the lease and marks the job as running. Returns `None` if another
+    /// process holds the lease.
     ///
-    /// # Errors
-    /// Those of Postgres.
-    pub async fn take(
-        pool: &PgPool,
-        job: &'static str,
-        holder: &str,
-    ) -> sqlx::Result<Option<Self>> {
+    /// The job is due while it runs. If the holder is killed, another process
+    /// runs the job as soon as the lease has expired.
+    pub async fn take(pool: &PgPool, job: Job, holder: &str) -> sqlx::Result<Option<Self>> {
         let taken = sqlx::query!(
             "update jobs
             set holder = $2, held_until = clock_timestamp() + $3::float8 * interval '1 s',
                 began_at = clock_timestamp(), done = 0, asked = false,
                 due_at = least(due_at, clock_timestamp())
             where job = $1 and held_until <= clock_timestamp()",
-            job,
+            job.as_str(),
             holder,
-            TERM.as_secs_f64(),
+            LEASE_TERM.as_secs_f64(),
         )
         .execute(pool);
-        let taken = with_deadline(DEADLINE, taken).await?.rows_affected() > 0;
+        let taken = with_deadline(STATEMENT_TIMEOUT, taken)
+            .await?
+            .rows_affected()
+            > 0;
         Ok(taken.then(|| Self {
             pool: pool.clone(),
             job,
@@ -154,30 +150,29 @@ impl JobLease {
         }))
     }
 
-    /// Says that it goes on; `false` when another process has taken it.
-    ///
-    /// # Errors
-    /// Those of Postgres.
+    /// Extends the lease and stores the progress of the run. Returns `false` if
+    /// another process has taken the lease.
     pub async fn renew(&self, done: u64) -> sqlx::Result<bool> {
         let renewed = sqlx::query!(
             "update jobs set held_until = clock_timestamp() + $3::float8 * interval '1 s', done = $4
             where job = $1 and holder = $2",
-            self.job,
+            self.job.as_str(),
             self.holder,
-            TERM.as_secs_f64(),
+            LEASE_TERM.as_secs_f64(),
             i64::try_from(done).unwrap_or(i64::MAX),
         )
         .execute(&self.pool);
-        Ok(with_deadline(DEADLINE, renewed).await?.rows_affected() > 0)
+        Ok(with_deadline(STATEMENT_TIMEOUT, renewed)
+            .await?
+            .rows_affected()
+            > 0)
     }
 
-    /// Writes down how it ended.
-    ///
-    /// # Errors
-    /// Those of Postgres.
-    pub async fn end(self, ended: &JobRun) -> sqlx::Result<()> {
-        let took_ms = i64::try_from(ended.took.as_millis()).unwrap_or(i64::MAX);
-        let end = sqlx::query!(
+    /// Records the run and releases the lease. Changes nothing if another process
+    /// has taken the lease.
+    pub async fn finish(self, run: &JobRun) -> sqlx::Result<()> {
+        let took_ms = i64::try_from(run.duration.as_millis()).unwrap_or(i64::MAX);
+        let finished = sqlx::query!(
             "with ended as (
                 update jobs
                 set holder = null, held_until = '-infinity', ended_at = clock_timestamp(),
@@ -189,44 +184,40 @@ impl JobLease {
             select job, began_at, $3, $4, $5, $8 from ended
             where $4 or $6 > 0
             on conflict do nothing",
-            self.job,
+            self.job.as_str(),
             self.holder,
             took_ms,
-            ended.failed,
-            ended.result,
-            i64::try_from(ended.done).unwrap_or(i64::MAX),
-            ended.due_at,
-            ended.figures,
+            run.failed,
+            run.result,
+            i64::try_from(run.done).unwrap_or(i64::MAX),
+            run.due_at,
+            run.figures,
         )
         .execute(&self.pool);
-        with_deadline(DEADLINE, end).await?;
+        with_deadline(STATEMENT_TIMEOUT, finished).await?;
         Ok(())
     }
 
-    /// Gives it back without an end: whoever is there goes on with it.
-    ///
-    /// # Errors
-    /// Those of Postgres.
-    pub async fn give_back(self) -> sqlx::Result<()> {
-        let given = sqlx::query!(
+    /// Releases the lease of a run that did not end. The job stays due, so that
+    /// another process can continue at once.
+    pub async fn release(self) -> sqlx::Result<()> {
+        let released = sqlx::query!(
             "update jobs set holder = null, held_until = '-infinity'
             where job = $1 and holder = $2",
-            self.job,
+            self.job.as_str(),
             self.holder,
         )
         .execute(&self.pool);
-        with_deadline(DEADLINE, given).await?;
+        with_deadline(STATEMENT_TIMEOUT, released).await?;
         Ok(())
     }
 }
 
-/// What runs of a job counted since a moment, added up by name.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn figures(
+/// The sums of the figures of a job's runs that began at or after `since`, by the
+/// name of the figure.
+pub async fn sum_figures(
     database: impl PgExecutor<'_>,
-    job: &str,
+    job: Job,
     since: Timestamp,
 ) -> sqlx::Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
@@ -234,7 +225,7 @@ pub async fn figures(
         from job_runs, jsonb_each_text(figures)
         where job = $1 and began_at >= $2
         group by key"#,
-        job,
+        job.as_str(),
         since
     )
     .fetch_all(database)
@@ -242,13 +233,10 @@ pub async fn figures(
     Ok(rows.into_iter().map(|row| (row.key, row.sum)).collect())
 }
 
-/// Forgets runs that began before a moment; returns how many.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn forget_runs(pool: &PgPool, before: Timestamp) -> sqlx::Result<u64> {
-    let forgotten = sqlx::query!("delete from job_runs where began_at < $1", before)
+/// Deletes the records of runs that began before a time.
+pub async fn delete_runs_before(pool: &PgPool, before: Timestamp) -> sqlx::Result<()> {
+    sqlx::query!("delete from job_runs where began_at < $1", before)
         .execute(pool)
         .await?;
-    Ok(forgotten.rows_affected())
+    Ok(())
 }

@@ -1,247 +1,285 @@
-//! What each job does.
+//! The task of each job.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use chrono::{Days, TimeDelta};
-use domain::{ReaderId, Timestamp};
-use commands::{CommandError, CommandService};
-use eventlog::{active_claims, idempotency, migrations};
+use chrono::Days;
+use commands::{CommandError, CommandService, erasure};
+use domain::ReaderId;
+use eventlog::active_claims::{self, IdleSession};
+use eventlog::{clock, idempotency, migrations};
 use futures::StreamExt;
 use futures::stream;
-use projections::rebuild::ReplayError;
+use projections::operations::{OperationProgress, ProjectionOps};
 use projections::{daily_stats, history};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::JobError;
 use crate::schedule::Job;
-use crate::store;
 use crate::settings::JobSettings;
-use projections::operations::{OperationProgress, ProjectionOps};
-use commands::erasure;
-use eventlog::clock;
+use crate::store;
 
-/// What jobs work with.
+/// Idle sessions that are loaded at a time.
+const IDLE_PAGE_SIZE: i64 = 500;
+
+/// Idle sessions that are ended concurrently, so that their events share appends.
+const MAX_CONCURRENT_ENDS: usize = 64;
+
+/// Idempotency keys that one statement deletes.
+const KEY_BATCH_SIZE: i64 = 10_000;
+
+/// How long the records of runs are kept.
+const RUN_MAX_AGE: Days = Days::new(90);
+
+/// The dependencies of the jobs.
 pub struct JobContext {
-    /// For their own statements.
+    /// For the job table and for statements of the jobs.
     pub pool: PgPool,
-    /// The command side: upkeep ends sessions as apps do.
-    pub sessions: CommandService,
-    /// Where the cache comes from.
-    pub source: ProjectionOps,
-    /// How long things are kept.
+    /// Ends idle sessions.
+    pub commands: CommandService,
+    /// Warms up the cache.
+    pub operations: ProjectionOps,
     pub settings: JobSettings,
 }
 
-/// What a job came to.
-#[derive(Clone, Debug, Default)]
+/// The result of a run that has ended without an error.
+#[derive(Clone, Debug)]
 pub struct JobOutcome {
-    /// How much it did.
+    /// Sessions, rows, months or events that the run has processed. The metric and
+    /// the log treat a run with 0 as idle.
     pub items: u64,
-    /// What, in words.
-    pub said: String,
-    /// What it counted besides.
+    /// One line for operators.
+    pub summary: String,
+    /// A JSON object with numbers, for [`store::sum_figures`].
     pub figures: Value,
 }
 
 impl JobOutcome {
-    fn new(items: u64, said: String) -> Self {
+    fn new(items: u64, summary: String) -> Self {
         Self {
             items,
-            said,
+            summary,
             figures: json!({}),
         }
     }
 }
 
-/// Idle sessions that are read together, and ended at the same time: their events
-/// share appends.
-const IDLE_PAGE: i64 = 500;
-const ENDED_TOGETHER: usize = 64;
-
-/// Keys deleted by one statement.
-const KEYS: i64 = 10_000;
-
-/// How long it is known which runs of jobs did something.
-const RUNS_KEPT: Days = Days::new(90);
-
-/// Does a job once.
-///
-/// # Errors
-/// What it failed at, and [`ReplayError::Stopped`] when it was told to stop.
-pub async fn run(
-    tools: &JobContext,
+/// Runs a job once.
+pub(crate) async fn run(
+    context: &JobContext,
     job: Job,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<JobOutcome> {
+) -> Result<JobOutcome, JobError> {
     match job {
-        Job::IdleSessions => idle_sessions(tools, progress, stop).await,
-        Job::WarmUp => warm_up(tools, progress, stop).await,
-        Job::Partitions => {
-            let created = migrations::create_partitions(&tools.pool).await?;
-            Ok(JobOutcome::new(
-                created.unsigned_abs().into(),
-                format!("{created} partitions created"),
-            ))
-        }
-        Job::Retention => retention(tools, stop).await,
-        Job::StatisticsWindow => statistics_window(tools, stop).await,
-        Job::IdempotencyKeys => idempotency_keys(tools, progress, stop).await,
-        Job::Erasures => erasures(tools, progress, stop).await,
+        Job::IdleSessions => end_idle_sessions(context, progress, stop).await,
+        Job::WarmUp => warm_up(context, progress, stop).await,
+        Job::Partitions => create_partitions(context).await,
+        Job::Retention => remove_old_months(context, stop).await,
+        Job::StatisticsWindow => remove_old_days(context, stop).await,
+        Job::IdempotencyKeys => delete_old_keys(context, progress, stop).await,
+        Job::Erasures => finish_erasures(context, progress, stop).await,
     }
 }
 
-/// Ends sessions of which nothing was heard for long, where they were last.
-async fn idle_sessions(
-    tools: &JobContext,
+/// Ends sessions without a recent event, at their last activity.
+async fn end_idle_sessions(
+    context: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<JobOutcome> {
-    let since = clock::now() - TimeDelta::from_std(tools.settings.idle_after)?;
-    let (ended, failed) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (duration_ms, without_progress) = (AtomicI64::new(0), AtomicU64::new(0));
+) -> Result<JobOutcome, JobError> {
+    let since = clock::now() - context.settings.idle_after;
+    let counts = IdleCounts::default();
     let mut after: Option<ReaderId> = None;
     loop {
-        let page = active_claims::idle(&tools.pool, since, after, IDLE_PAGE).await?;
+        let page = active_claims::idle(&context.pool, since, after, IDLE_PAGE_SIZE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.reader_id);
-        let end = async |idle| {
-            if stop.is_cancelled() {
-                return;
-            }
-            match tools.sessions.end_idle(idle).await {
-                Ok(Some(one)) => {
-                    progress.send_replace(ended.fetch_add(1, Ordering::Relaxed) + 1);
-                    duration_ms.fetch_add(one.duration_ms, Ordering::Relaxed);
-                    without_progress.fetch_add((!one.progressed).into(), Ordering::Relaxed);
-                }
-                // Something was heard of it meanwhile.
-                Ok(None) => {}
-                Err(error) => {
-                    failed.fetch_add(1, Ordering::Relaxed);
-                    // Not its cause: that may be one session, again and again.
-                    if !matches!(error, CommandError::Broken(_)) {
-                        tracing::warn!(%error, "an idle session was not ended");
-                    }
-                }
-            }
-        };
         stream::iter(page)
-            .for_each_concurrent(ENDED_TOGETHER, end)
+            .for_each_concurrent(MAX_CONCURRENT_ENDS, async |idle| {
+                if !stop.is_cancelled() {
+                    end_idle_session(context, idle, &counts, progress).await;
+                }
+            })
             .await;
         if stop.is_cancelled() {
-            return Err(ReplayError::Stopped.into());
+            return Err(JobError::Stopped);
         }
     }
-    let (ended, failed) = (ended.into_inner(), failed.into_inner());
-    if ended == 0 && failed > 0 {
-        anyhow::bail!("{failed} idle sessions could not be ended");
+    counts.into_outcome()
+}
+
+#[derive(Default)]
+struct IdleCounts {
+    ended: AtomicU64,
+    failed: AtomicU64,
+    /// The sum over the ended sessions.
+    duration_ms: AtomicI64,
+    without_progress: AtomicU64,
+}
+
+impl IdleCounts {
+    /// Fails if there were idle sessions and none could be ended.
+    fn into_outcome(self) -> Result<JobOutcome, JobError> {
+        let (ended, failed) = (self.ended.into_inner(), self.failed.into_inner());
+        if ended == 0 && failed > 0 {
+            return Err(JobError::SessionsNotEnded(failed));
+        }
+        let failures = match failed {
+            0 => String::new(),
+            failed => format!(", {failed} could not be ended"),
+        };
+        Ok(JobOutcome {
+            items: ended,
+            summary: format!("{ended} sessions ended{failures}"),
+            figures: json!({
+                "closed": ended,
+                "duration_ms": self.duration_ms.into_inner(),
+                "without_progress": self.without_progress.into_inner(),
+            }),
+        })
     }
-    let left = match failed {
-        0 => String::new(),
-        failed => format!(", {failed} could not be"),
-    };
-    Ok(JobOutcome {
-        items: ended,
-        said: format!("{ended} sessions ended{left}"),
-        figures: json!({
-            "closed": ended,
-            "duration_ms": duration_ms.into_inner(),
-            "without_progress": without_progress.into_inner(),
-        }),
-    })
+}
+
+async fn end_idle_session(
+    context: &JobContext,
+    idle: IdleSession,
+    counts: &IdleCounts,
+    progress: &watch::Sender<u64>,
+) {
+    match context.commands.end_idle(idle).await {
+        Ok(Some(session)) => {
+            progress.send_replace(counts.ended.fetch_add(1, Ordering::Relaxed) + 1);
+            counts
+                .duration_ms
+                .fetch_add(session.duration_ms, Ordering::Relaxed);
+            counts
+                .without_progress
+                .fetch_add((!session.progressed).into(), Ordering::Relaxed);
+        }
+        // The session received an event after the scan.
+        Ok(None) => {}
+        Err(error) => {
+            counts.failed.fetch_add(1, Ordering::Relaxed);
+            // A session that this build cannot read fails in every run, so it is
+            // only counted.
+            if !matches!(error, CommandError::Broken(_)) {
+                let session_id = idle.session_id;
+                tracing::warn!(
+                    %session_id,
+                    %error,
+                    "ending idle session {session_id} failed: {error}; the next run tries again"
+                );
+            }
+        }
+    }
 }
 
 async fn warm_up(
-    tools: &JobContext,
+    context: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<JobOutcome> {
-    let at = watch::Sender::<OperationProgress>::default();
-    let mut seen = at.subscribe();
+) -> Result<JobOutcome, JobError> {
+    let warmed = watch::Sender::<OperationProgress>::default();
+    let mut receiver = warmed.subscribe();
     let follow = async {
-        while seen.changed().await.is_ok() {
-            progress.send_replace(seen.borrow_and_update().done);
+        while receiver.changed().await.is_ok() {
+            progress.send_replace(receiver.borrow_and_update().done);
         }
         std::future::pending().await
     };
+    // While another process warms up the cache, this returns an error, so that the
+    // job is tried again: the other one may have begun before Redis was emptied.
     let warm = tokio::select! {
-        warm = tools.source.warm_up(&at, stop) => warm,
+        warm = context.operations.warm_up(&warmed, stop) => warm?,
         never = follow => never,
     };
-    // Who fills it already may have begun before it was emptied: tried again.
-    let warm = warm?;
-    let said = format!(
-        "{} active sessions, {} entries put",
-        warm.sessions, warm.put
+    let summary = format!(
+        "{} active sessions read, {} entries written",
+        warm.sessions, warm.stored
     );
-    Ok(JobOutcome::new(warm.put, said))
+    Ok(JobOutcome::new(warm.stored, summary))
 }
 
-async fn retention(tools: &JobContext, stop: &CancellationToken) -> anyhow::Result<JobOutcome> {
-    let Some(days) = tools.settings.retention else {
-        return Ok(JobOutcome::new(0, "the history is kept for ever".to_owned()));
+async fn create_partitions(context: &JobContext) -> Result<JobOutcome, JobError> {
+    let created = migrations::create_partitions(&context.pool).await?;
+    let summary = format!("{created} partitions created");
+    Ok(JobOutcome::new(created.unsigned_abs().into(), summary))
+}
+
+async fn remove_old_months(
+    context: &JobContext,
+    stop: &CancellationToken,
+) -> Result<JobOutcome, JobError> {
+    let Some(days) = context.settings.retention else {
+        let summary = "the history is kept permanently".to_owned();
+        return Ok(JobOutcome::new(0, summary));
     };
     let before = clock::now() - days;
-    let months = history::retire(&tools.pool, before, stop).await?;
+    let months = history::drop_months_before(&context.pool, before, stop).await?;
     let sessions: u64 = months.iter().map(|month| month.sessions).sum();
-    let names: Vec<&str> = months.iter().map(|month| &*month.partition).collect();
-    let said = match &names[..] {
+    let partitions: Vec<&str> = months.iter().map(|month| &*month.partition).collect();
+    let summary = match &partitions[..] {
         [] => "no month is old enough".to_owned(),
-        names => format!("{sessions} sessions left the history: {}", names.join(", ")),
+        names => format!(
+            "{sessions} sessions removed from the history with {}",
+            names.join(", ")
+        ),
     };
-    Ok(JobOutcome::new(months.len() as u64, said))
+    Ok(JobOutcome::new(months.len() as u64, summary))
 }
 
-async fn statistics_window(tools: &JobContext, stop: &CancellationToken) -> anyhow::Result<JobOutcome> {
-    let Some(days) = tools.settings.statistics else {
-        return Ok(JobOutcome::new(0, "statistics are kept for ever".to_owned()));
+async fn remove_old_days(
+    context: &JobContext,
+    stop: &CancellationToken,
+) -> Result<JobOutcome, JobError> {
+    let Some(days) = context.settings.statistics else {
+        let summary = "statistics are kept permanently".to_owned();
+        return Ok(JobOutcome::new(0, summary));
     };
     let before = (clock::now() - days).date_naive();
-    let rows = daily_stats::roll(&tools.pool, before, stop).await?;
-    Ok(JobOutcome::new(
-        rows,
-        format!("{rows} rows before {before} deleted"),
-    ))
+    let rows = daily_stats::delete_days_before(&context.pool, before, stop).await?;
+    let summary = format!("{rows} rows before {before} deleted");
+    Ok(JobOutcome::new(rows, summary))
 }
 
-async fn erasures(
-    tools: &JobContext,
+async fn finish_erasures(
+    context: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<JobOutcome> {
-    let told = |piece: i64| progress.send_modify(|events| *events += piece.unsigned_abs());
-    erasure::finish_all(&tools.pool, stop, told).await?;
+) -> Result<JobOutcome, JobError> {
+    let on_batch = |events: i64| progress.send_modify(|done| *done += events.unsigned_abs());
+    erasure::finish_all(&context.pool, stop, on_batch).await?;
     if stop.is_cancelled() {
-        return Err(ReplayError::Stopped.into());
+        return Err(JobError::Stopped);
     }
     let events = *progress.borrow();
-    // Not whose: who was erased is not to be read in a log.
-    let said = format!("{events} events of erased sessions written over");
-    Ok(JobOutcome::new(events, said))
+    // Without the ids of the readers: the log must not contain who was erased.
+    let summary = format!("{events} events of erased sessions overwritten");
+    Ok(JobOutcome::new(events, summary))
 }
 
-async fn idempotency_keys(
-    tools: &JobContext,
+async fn delete_old_keys(
+    context: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
-) -> anyhow::Result<JobOutcome> {
-    let now: Timestamp = clock::now();
-    let before = now - tools.settings.idempotency_keys;
-    let mut expired = 0;
+) -> Result<JobOutcome, JobError> {
+    let now = clock::now();
+    let before = now - context.settings.idempotency_keys;
+    let mut deleted = 0;
     loop {
-        let some = idempotency::expire(&tools.pool, before, KEYS).await?;
-        expired += some;
-        progress.send_replace(expired);
-        if some == 0 {
+        let batch = idempotency::expire(&context.pool, before, KEY_BATCH_SIZE).await?;
+        deleted += batch;
+        progress.send_replace(deleted);
+        if batch == 0 {
             break;
         }
         if stop.is_cancelled() {
-            return Err(ReplayError::Stopped.into());
+            return Err(JobError::Stopped);
         }
     }
-    store::forget_runs(&tools.pool, now - RUNS_KEPT).await?;
-    Ok(JobOutcome::new(expired, format!("{expired} keys forgotten")))
+    store::delete_runs_before(&context.pool, now - RUN_MAX_AGE).await?;
+    Ok(JobOutcome::new(deleted, format!("{deleted} keys deleted")))
 }

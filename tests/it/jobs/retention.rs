@@ -64,7 +64,7 @@ async fn expired_months_leave_the_history_but_not_the_statistics() {
     assert_eq!(history(&app, reader).await["total"], 4);
 
     let done = run(&app, "retention").await;
-    assert!(done.starts_with("3 sessions left the history: "), "{done}");
+    assert!(done.starts_with("3 sessions removed from the history with "), "{done}");
     assert_eq!(run(&app, "retention").await, "no month is old enough");
     holds_after_replay(&app, async || {
         let kept = history(&app, reader).await;
@@ -129,10 +129,10 @@ async fn statistics_days_removes_older_days() {
     app.settled().await;
     assert_eq!(
         run(&app, "statistics_window").await,
-        "statistics are kept for ever"
+        "statistics are kept permanently"
     );
     let window = [
-        "upkeep",
+        "jobs",
         "run",
         "statistics_window",
         "--statistics-days",
