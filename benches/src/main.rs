@@ -121,7 +121,7 @@ async fn main() -> anyhow::Result<()> {
         }) => return Box::pin(users::run(address, users, Duration::from_secs(seconds))).await,
         None => {}
     }
-    let data = dev_servers::scratch_data()?;
+    let data = dev_servers::scratch_data_dir()?;
     let servers = Servers::start(Options {
         data: data.clone(),
         fsync: true,

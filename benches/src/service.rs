@@ -289,7 +289,7 @@ impl<'a> RunningService<'a> {
 
 /// The file for the log of the service.
 pub fn log_path(servers: &Servers) -> anyhow::Result<PathBuf> {
-    let folder = servers.nats.folder().and_then(std::path::Path::parent);
+    let folder = servers.nats.dir().and_then(std::path::Path::parent);
     let folder = folder.context("the servers have no data folder")?;
     Ok(folder.join("service.log"))
 }

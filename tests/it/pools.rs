@@ -145,10 +145,10 @@ async fn normal_traffic_causes_no_postgres_warning() {
     let _ = reader.history("").await.ok();
     app.settled().await;
     let servers = app.stack.servers.lock().await;
-    let folder = servers.postgres.folder().unwrap().to_owned();
+    let dir = servers.postgres.dir().unwrap().to_owned();
     drop(servers);
     app.stop().await;
-    let log = std::fs::read_to_string(folder.join("log")).unwrap();
+    let log = std::fs::read_to_string(dir.join("log")).unwrap();
     assert!(log.contains("ready to accept"), "{log}");
     let warning = log.lines().find(|line| line.contains("WARNING"));
     assert_eq!(warning, None);

@@ -209,15 +209,15 @@ async fn statements(pool: &PgPool, stack: &Stack) -> usize {
     .fetch_all(pool)
     .await
     .unwrap();
-    let folder = stack
+    let log = stack
         .servers
         .lock()
         .await
         .postgres
-        .folder()
+        .dir()
         .unwrap()
         .join("log");
-    let log = std::fs::read(folder).unwrap();
+    let log = std::fs::read(log).unwrap();
     let log = String::from_utf8_lossy(&log);
     let is_from_api = |line: &&str| {
         let is_from = |pid: &i32| line.contains(&format!("[{pid}] LOG:  execute"));

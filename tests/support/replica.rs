@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use dev_servers::{Options, Server, Servers, scratch_data};
+use dev_servers::{Options, Server, Servers, scratch_data_dir};
 use reqwest::Url;
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -21,8 +21,8 @@ impl Replica {
     /// Starts a replica of a stack's Postgres.
     pub async fn start(stack: &Stack) -> Self {
         let primary = stack.servers.lock().await;
-        let data = scratch_data().unwrap();
-        let source = primary.postgres.folder().unwrap();
+        let data = scratch_data_dir().unwrap();
+        let source = primary.postgres.dir().unwrap();
         let folder = data.join(source.file_name().unwrap());
         // Postgres does not run as root and reads only files that its user owns.
         let owner = std::fs::metadata(source.join("data")).unwrap();

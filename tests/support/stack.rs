@@ -65,7 +65,7 @@ impl Stack {
 
     async fn start() -> Self {
         let servers = Servers::start(Options {
-            data: dev_servers::scratch_data().unwrap(),
+            data: dev_servers::scratch_data_dir().unwrap(),
             fsync: false,
             offline: false,
             postgres: None,

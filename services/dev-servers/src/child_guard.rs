@@ -1,16 +1,15 @@
-//! A child that does not outlive this process, whatever ends this process.
+//! A child process that does not outlive this process, however this process ends.
 //!
-//! Each server is the image of a small shell that, before it becomes the
-//! server, leaves a watcher behind. The watcher reads from a pipe that only
-//! this process can write to. A line means that the server has ended and its
-//! number may belong to someone else by now; the end of the pipe, which the
-//! kernel brings about even after `kill -9`, means that this process is gone.
-//! (Linux has `PR_SET_PDEATHSIG` for this, but it is bound to a thread, needs
-//! unsafe code, and macOS has nothing like it.)
+//! Each server starts as a small shell. Before the shell replaces itself with the
+//! server, it starts a watcher. The watcher reads from a pipe that only this process
+//! can write to. A line in the pipe means that the server has exited and that
+//! another process may have its pid. The end of the pipe means that this process has
+//! ended: the kernel closes the pipe even after `kill -9`. The watcher then stops the
+//! server. (Linux has `PR_SET_PDEATHSIG` for this purpose, but it is bound to a
+//! thread and needs unsafe code, and macOS has no equivalent.)
 //!
-//! The child is of the standard library rather than of tokio, whose children
-//! are bound to the runtime that started them; tests share servers across
-//! runtimes.
+//! The child is a child of the standard library. A child of tokio is bound to the
+//! runtime that started it, and tests share servers across runtimes.
 
 use std::fs::File;
 use std::io::Write;
@@ -22,13 +21,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::process::Signal;
 
-use super::os_user::Account;
+use super::os_user::OsUser;
 use super::processes;
 
-/// `$1` pid file, `$2` signal, then the server and its arguments. The watcher
-/// is a grandchild, so that the server does not find a child that it does not
-/// know. A stopped server gets its signal only once it goes on.
-const LEASH: &str = r#"
+/// `$1` is the pid file and `$2` the first signal; the server and its arguments
+/// follow. The watcher is a grandchild, because a server could mishandle a child
+/// that it did not start. A suspended server receives the signal only after
+/// SIGCONT.
+const GUARD_SCRIPT: &str = r#"
 echo $$ >"$1" || exit 1
 gentle=$2
 shift 2
@@ -47,76 +47,82 @@ exec 3<&0 </dev/null
 exec "$@" 3<&-
 "#;
 
-/// How long a dropped server may take to end before it is killed.
-const DROP_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How long a dropped server may take to exit before it is killed.
+const DROP_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// How long the children of a killed server may take to exit.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running server.
 #[derive(Debug)]
 pub struct GuardedChild {
     child: Child,
-    rope: Option<ChildStdin>,
+    /// The end of the watcher's pipe that this process holds; `None` once the
+    /// watcher is released.
+    watch_pipe: Option<ChildStdin>,
 }
 
 impl GuardedChild {
-    /// Starts a server on a leash, in a process group of its own: Ctrl-C in a
-    /// terminal reaches this process alone, which then stops all in order.
+    /// Starts a server in a process group of its own. Ctrl-C in a terminal then
+    /// reaches only this process, which stops the servers in order. `orphan_signal`
+    /// is the signal that the watcher sends once this process has ended.
     pub fn start(
         server: &Command,
-        account: Option<&Account>,
+        os_user: Option<&OsUser>,
         pid_file: &Path,
         log: &Path,
-        leash_signal: &str,
+        orphan_signal: &str,
     ) -> anyhow::Result<Self> {
         let log = File::options()
             .append(true)
             .create(true)
             .open(log)
-            .context("the log is not writable")?;
+            .with_context(|| format!("cannot open the log {}", log.display()))?;
         let mut shell = Command::new("/bin/sh");
         shell
-            .args(["-c", LEASH, "leash"])
+            .args(["-c", GUARD_SCRIPT, "guard"])
             .arg(pid_file)
-            .arg(leash_signal);
+            .arg(orphan_signal);
         shell.arg(server.get_program()).args(server.get_args());
-        only_needed_environment(&mut shell);
+        clear_environment(&mut shell);
         shell.current_dir(server.get_current_dir().unwrap_or(Path::new("/")));
         shell
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
-        let mut child = Account::lend(account, &mut shell)
+        let mut child = OsUser::run_as(os_user, &mut shell)
             .spawn()
-            .context("/bin/sh does not start")?;
-        let rope = child.stdin.take();
-        Ok(Self { child, rope })
+            .context("cannot run /bin/sh")?;
+        let watch_pipe = child.stdin.take();
+        Ok(Self { child, watch_pipe })
     }
 
-    /// The number of the server's process.
+    /// The pid of the server: the shell replaces itself, so the pid stays the same.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// How the server ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    /// `None` while the server runs.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().ok().flatten();
         if status.is_some() {
-            self.release();
+            self.release_watcher();
         }
         status
     }
 
-    /// Asks the server to end, and waits; kills it when it takes too long.
-    /// Returns whether it ended by itself.
-    pub async fn stop(&mut self, signal: Signal, longest: Duration) -> bool {
-        if self.ended().is_some() {
+    /// Signals the server and waits until it exits. Kills it after `timeout`.
+    /// Returns `false` if it was killed.
+    pub async fn stop(&mut self, signal: Signal, timeout: Duration) -> bool {
+        if self.exit_status().is_some() {
             return true;
         }
         self.signal_all(Signal::CONT);
         processes::signal(self.pid(), signal);
-        let begun = Instant::now();
-        while begun.elapsed() < longest {
-            if self.ended().is_some() {
+        let started = Instant::now();
+        while started.elapsed() < timeout {
+            if self.exit_status().is_some() {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -125,13 +131,13 @@ impl GuardedChild {
         false
     }
 
-    /// Kills the server with all its children, and waits until they are gone.
+    /// Kills the server and its children, and waits until all have exited.
     pub fn kill(&mut self) {
-        if self.ended().is_some() {
+        if self.exit_status().is_some() {
             return;
         }
-        // Stopped, it neither begets children nor collects them: the list stays
-        // true while they are killed.
+        // A suspended server neither starts children nor collects their exits, so
+        // the list stays correct while they are killed.
         processes::signal(self.pid(), Signal::STOP);
         let children = processes::children(self.pid());
         for child in &children {
@@ -139,12 +145,12 @@ impl GuardedChild {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        self.release();
-        processes::wait_until_gone(&children, Duration::from_secs(5));
+        self.release_watcher();
+        processes::wait_until_gone(&children, KILL_TIMEOUT);
     }
 
-    /// Sends a signal to the server, then to its children: to stop it, this
-    /// order lets no child escape.
+    /// Sends a signal to the server and then to its children. In this order,
+    /// SIGSTOP reaches every child: a suspended server starts no more.
     pub fn signal_all(&self, signal: Signal) {
         processes::signal(self.pid(), signal);
         for child in processes::children(self.pid()) {
@@ -152,25 +158,26 @@ impl GuardedChild {
         }
     }
 
-    /// Tells the watcher that its work is done.
-    fn release(&mut self) {
-        if let Some(mut rope) = self.rope.take() {
-            // Without a watcher there is nobody to tell.
-            let _ = rope.write_all(b"ended\n");
+    /// Ends the watcher after the server has exited.
+    fn release_watcher(&mut self) {
+        if let Some(mut pipe) = self.watch_pipe.take() {
+            // An error means that the watcher has already ended.
+            let _ = pipe.write_all(b"ended\n");
         }
     }
 }
 
 impl Drop for GuardedChild {
     fn drop(&mut self) {
-        if self.ended().is_some() {
+        if self.exit_status().is_some() {
             return;
         }
-        // The watcher takes this for the end of this process.
-        self.rope = None;
-        let begun = Instant::now();
-        while begun.elapsed() < DROP_PATIENCE {
-            if self.ended().is_some() {
+        // The watcher takes the end of the pipe for the end of this process, and
+        // stops the server.
+        self.watch_pipe = None;
+        let started = Instant::now();
+        while started.elapsed() < DROP_TIMEOUT {
+            if self.exit_status().is_some() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -179,9 +186,10 @@ impl Drop for GuardedChild {
     }
 }
 
-/// Settings in the environment must not change a server: Postgres reads `PG*`,
-/// Valkey refuses to start under a locale that the machine does not have.
-pub fn only_needed_environment(command: &mut Command) {
+/// Removes all variables except the necessary ones, because variables can change a
+/// server: Postgres reads `PG*`, and Valkey does not start with a locale that the
+/// machine lacks.
+pub fn clear_environment(command: &mut Command) {
     command.env_clear().env("LC_ALL", "C").env("TZ", "UTC");
     for name in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR"] {
         if let Some(value) = std::env::var_os(name) {

@@ -1,5 +1,5 @@
-//! Folders: the data folder that one supervisor holds, and the cache that all
-//! share. Decides what ports and passwords are, and remembers them.
+//! Directories: the data directory, which one process locks, and the cache directory,
+//! which all processes share. Chooses and stores ports and passwords.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
@@ -13,64 +13,65 @@ use uuid::Uuid;
 use super::os_user::is_root;
 use super::processes;
 
-/// Ports are taken from below those that the kernel gives to outgoing
-/// connections. In that range a client that calls a dead server again and again
-/// may be given the server's own port to call from, and then talks to itself
-/// and keeps the server from starting.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Below the range from which the kernel takes the ports of outgoing connections. A
+/// client that repeatedly calls a stopped server could otherwise get the server's
+/// port for its own end. It would then connect to itself and keep the server from
+/// starting.
+const PORT_RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A data folder, held by this process until dropped.
+/// Random ports that are tried before the search fails.
+const MAX_PORT_CANDIDATES: usize = 1_000;
+
+/// A data directory, locked by this process until this value is dropped.
 #[derive(Debug)]
-pub struct Held {
-    folder: PathBuf,
+pub struct DataDir {
+    path: PathBuf,
     _lock: File,
 }
 
-impl Held {
-    /// Creates the folder where needed, and takes it.
-    pub fn take(folder: &Path) -> anyhow::Result<Self> {
-        let cannot = || format!("the data folder {} cannot be used", folder.display());
-        fs::create_dir_all(folder).with_context(cannot)?;
-        let folder = folder.canonicalize().with_context(cannot)?;
-        // What is secret in it is so by itself; Postgres must pass through.
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).with_context(cannot)?;
-        let lock = File::create(folder.join("lock")).with_context(cannot)?;
+impl DataDir {
+    /// Creates the directory if it is missing, and locks it.
+    pub fn lock(path: &Path) -> anyhow::Result<Self> {
+        let cannot_use = || format!("cannot use the data directory {}", path.display());
+        fs::create_dir_all(path).with_context(cannot_use)?;
+        let path = path.canonicalize().with_context(cannot_use)?;
+        // The user of Postgres must be able to enter. Files with secrets are private.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).with_context(cannot_use)?;
+        let lock = File::create(path.join("lock")).with_context(cannot_use)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                folder,
-                _lock: lock,
-            }),
+            Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => bail!(
-                "servers already run in {}: stop the process that started them, or choose another \
-                 data folder",
-                folder.display()
+                "servers are already running in {}; stop the process that started them, or choose \
+                 another data directory",
+                path.display()
             ),
-            Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+            Err(TryLockError::Error(error)) => Err(error).with_context(cannot_use),
         }
     }
 
-    /// Its absolute path.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// The absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
-/// Where the data of `reading-sessions dev` belongs when nobody says otherwise:
-/// for root outside of its home, which Postgres, unprivileged, may not enter.
-pub fn default_data() -> anyhow::Result<PathBuf> {
+/// The default data directory of `reading-sessions dev`. For root it is outside of the
+/// home directory, which the unprivileged user of Postgres cannot enter.
+pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     if is_root() {
-        return Ok(cache()?.join("data"));
+        return Ok(cache_dir()?.join("data"));
     }
-    home("XDG_STATE_HOME", ".local/state")
-        .map(|folder| folder.join("reading-sessions"))
-        .map_or_else(|| Ok(cache()?.join("data")), Ok)
+    match user_dir("XDG_STATE_HOME", ".local/state") {
+        Some(dir) => Ok(dir.join("reading-sessions")),
+        None => Ok(cache_dir()?.join("data")),
+    }
 }
 
-/// A new folder for the servers of a test, named after this process. Those of
-/// processes that are gone are removed: a test process ends without a chance to
-/// tidy up.
-pub fn scratch_data() -> anyhow::Result<PathBuf> {
-    let parent = cache()?.join("scratch");
+/// A new data directory for tests, named after this process. Also removes the
+/// directories of processes that have exited, because a test process exits without
+/// removing its own.
+pub fn scratch_data_dir() -> anyhow::Result<PathBuf> {
+    let parent = cache_dir()?.join("scratch");
     fs::create_dir_all(&parent)?;
     for entry in fs::read_dir(&parent)?.flatten() {
         let name = entry.file_name();
@@ -78,12 +79,12 @@ pub fn scratch_data() -> anyhow::Result<PathBuf> {
         let Some(Ok(creator)) = creator.map(|(pid, _)| pid.parse()) else {
             continue;
         };
-        let folder = entry.path();
+        let path = entry.path();
         if processes::command_line(creator).is_none()
-            && let Ok(_held) = Held::take(&folder)
+            && let Ok(_locked) = DataDir::lock(&path)
         {
-            // Another process may be at the same.
-            let _ = fs::remove_dir_all(&folder);
+            // Another process may be removing the same directory.
+            let _ = fs::remove_dir_all(&path);
         }
     }
     Ok(parent.join(format!(
@@ -93,14 +94,14 @@ pub fn scratch_data() -> anyhow::Result<PathBuf> {
     )))
 }
 
-/// The folder of what all runs of this account share: fetched servers, empty
-/// databases. For root outside of its home, as its data.
-pub fn cache() -> anyhow::Result<PathBuf> {
+/// The directory that all processes of this user share, for downloaded servers and
+/// templates. For root it is outside of the home directory, like the data.
+pub fn cache_dir() -> anyhow::Result<PathBuf> {
     if !is_root()
-        && let Some(folder) = home("XDG_CACHE_HOME", ".cache")
-        && fs::create_dir_all(folder.join("reading-sessions")).is_ok()
+        && let Some(dir) = user_dir("XDG_CACHE_HOME", ".cache")
+        && fs::create_dir_all(dir.join("reading-sessions")).is_ok()
     {
-        return Ok(folder.join("reading-sessions"));
+        return Ok(dir.join("reading-sessions"));
     }
     let uid = rustix::process::geteuid().as_raw();
     let name = if uid == 0 {
@@ -108,72 +109,73 @@ pub fn cache() -> anyhow::Result<PathBuf> {
     } else {
         format!("reading-sessions-{uid}")
     };
-    let folder = Path::new("/var/tmp").join(name);
-    match fs::create_dir(&folder) {
+    let path = Path::new("/var/tmp").join(name);
+    match fs::create_dir(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => fs::symlink_metadata(&folder),
+        _ => fs::symlink_metadata(&path),
     }
     .map_err(anyhow::Error::from)
-    .and_then(|found| {
-        // Anyone may write to /var/tmp, and what lies here is executed.
-        if !found.is_dir() || found.uid() != uid {
-            bail!("it belongs to someone else");
+    .and_then(|metadata| {
+        // All users can write to /var/tmp, and this directory contains executables.
+        if !metadata.is_dir() || metadata.uid() != uid {
+            bail!("it belongs to another user");
         }
         Ok(fs::set_permissions(
-            &folder,
+            &path,
             fs::Permissions::from_mode(0o755),
         )?)
     })
-    .with_context(|| format!("the folder {} cannot be used", folder.display()))?;
-    Ok(folder)
+    .with_context(|| format!("cannot use the directory {}", path.display()))?;
+    Ok(path)
 }
 
-/// A folder for one purpose: from its variable, else below the home folder.
-fn home(variable: &str, below: &str) -> Option<PathBuf> {
+/// The directory in an environment variable, or else `default` below the home
+/// directory. `None` if neither is an absolute path.
+fn user_dir(variable: &str, default: &str) -> Option<PathBuf> {
     let absolute = |path: &PathBuf| path.is_absolute();
-    let own = std::env::var_os(variable)
+    let from_variable = std::env::var_os(variable)
         .map(PathBuf::from)
         .filter(absolute);
-    own.or_else(|| {
+    from_variable.or_else(|| {
         std::env::home_dir()
             .filter(absolute)
-            .map(|home| home.join(below))
+            .map(|home| home.join(default))
     })
 }
 
-/// Builds a folder that several processes may want at once: one builds it, the
-/// others wait. Killed midway, it leaves nothing that is taken for the whole.
+/// Builds a directory that several processes may need at once: one process builds it,
+/// and the others wait. A build that is killed leaves no directory at `dir`.
 pub fn build_once(
-    folder: &Path,
+    dir: &Path,
     build: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    if folder.exists() {
+    if dir.exists() {
         return Ok(());
     }
-    let parent = folder.parent().context("the folder has no parent")?;
+    let parent = dir.parent().context("the directory has no parent")?;
     fs::create_dir_all(parent)?;
-    let lock = File::create(folder.with_added_extension("lock"))?;
+    let lock = File::create(dir.with_added_extension("lock"))?;
     lock.lock()?;
-    if folder.exists() {
+    if dir.exists() {
         return Ok(());
     }
-    let partial = partial(folder)?;
+    let partial = partial_path(dir)?;
     fs::create_dir(&partial)?;
     fs::set_permissions(&partial, fs::Permissions::from_mode(0o755))?;
     build(&partial)?;
-    fs::rename(&partial, folder)?;
+    fs::rename(&partial, dir)?;
     Ok(())
 }
 
-/// Where to build a folder before it is renamed: a new name each time, because
-/// a process that a killed supervisor started may still write to the last one.
-/// Removes what such left behind.
-pub fn partial(folder: &Path) -> anyhow::Result<PathBuf> {
-    let parent = folder.parent().context("the folder has no parent")?;
-    let name = folder
+/// A new path beside `dir`, where it is built before it is renamed. The path is never
+/// reused, because a child of a killed process may still write to it. Removes the
+/// directories that killed builds have left.
+pub fn partial_path(dir: &Path) -> anyhow::Result<PathBuf> {
+    let parent = dir.parent().context("the directory has no parent")?;
+    let name = dir
         .file_name()
         .and_then(|name| name.to_str())
-        .context("the folder has no name")?;
+        .context("the directory has no name")?;
     let prefix = format!("{name}.partial-");
     for entry in fs::read_dir(parent)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
@@ -183,11 +185,11 @@ pub fn partial(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(parent.join(format!("{prefix}{}", Uuid::new_v4().simple())))
 }
 
-/// Removes a folder that need not exist.
-pub fn remove(folder: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(folder) {
+/// Removes a directory if it exists.
+pub fn remove_dir(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("{} cannot be removed", folder.display()))
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
         }
         _ => Ok(()),
     }
@@ -195,27 +197,27 @@ pub fn remove(folder: &Path) -> anyhow::Result<()> {
 
 /// Writes a file that only its owner can read.
 pub fn write_secret(file: &Path, content: &str) -> anyhow::Result<()> {
-    // Its mode counts only when the file is new; and a half-written one of a
-    // killed process must not stay.
+    // The mode applies only to a new file. The rename keeps a killed process from
+    // leaving half a file at the final path.
     let partial = file.with_added_extension("partial");
     let _ = fs::remove_file(&partial);
-    let mut open = File::options();
-    let mut written = open
+    let mut options = File::options();
+    let mut partial_file = options
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&partial)?;
-    written.write_all(content.as_bytes())?;
-    fs::rename(&partial, file).with_context(|| format!("{} cannot be written", file.display()))
+    partial_file.write_all(content.as_bytes())?;
+    fs::rename(&partial, file).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// The remembered secret of a folder; at first the proposed one, or a random
-/// one.
-pub fn secret(file: &Path, proposed: Option<String>) -> anyhow::Result<String> {
-    if let Ok(known) = fs::read_to_string(file)
-        && !known.is_empty()
+/// The secret that `file` stores. If the file is missing, stores `proposed` or else a
+/// random secret.
+pub fn get_or_create_secret(file: &Path, proposed: Option<String>) -> anyhow::Result<String> {
+    if let Ok(stored) = fs::read_to_string(file)
+        && !stored.is_empty()
     {
-        return Ok(known);
+        return Ok(stored);
     }
     let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let secret = proposed.unwrap_or_else(random);
@@ -223,31 +225,31 @@ pub fn secret(file: &Path, proposed: Option<String>) -> anyhow::Result<String> {
     Ok(secret)
 }
 
-/// The remembered port of a folder; a new one at first, and when something else
-/// has taken it meanwhile.
-pub fn port(file: &Path) -> anyhow::Result<u16> {
-    let known = fs::read_to_string(file)
+/// The port that `file` stores. If the file is missing or another process uses the
+/// port, chooses and stores a free port.
+pub fn get_or_choose_port(file: &Path) -> anyhow::Result<u16> {
+    let stored = fs::read_to_string(file)
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    if let Some(port) = known
-        && is_free(port)
+    if let Some(port) = stored
+        && is_port_free(port)
     {
         return Ok(port);
     }
-    let width = u128::from(PORTS.end - PORTS.start);
+    let width = u128::from(PORT_RANGE.end - PORT_RANGE.start);
     let offset =
         |random: Uuid| u16::try_from(random.as_u128() % width).expect("less than the width");
-    let candidates = std::iter::repeat_with(|| PORTS.start + offset(Uuid::new_v4()));
+    let candidates = std::iter::repeat_with(|| PORT_RANGE.start + offset(Uuid::new_v4()));
     let port = candidates
-        .take(1_000)
-        .find(|port| is_free(*port))
-        .context("no free port is left")?;
+        .take(MAX_PORT_CANDIDATES)
+        .find(|port| is_port_free(*port))
+        .with_context(|| format!("found no free port in {PORT_RANGE:?}"))?;
     fs::write(file, port.to_string())?;
     Ok(port)
 }
 
 /// Whether a server could listen on this port of loopback.
-pub fn is_free(port: u16) -> bool {
+pub fn is_port_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
@@ -255,41 +257,42 @@ pub fn is_free(port: u16) -> bool {
 mod tests {
     use super::*;
 
-    fn folder() -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("folder-{}", Uuid::new_v4().simple()));
-        fs::create_dir(&folder).unwrap();
-        folder
+    fn new_dir() -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("data-dir-{}", Uuid::new_v4().simple()));
+        fs::create_dir(&dir).unwrap();
+        dir
     }
 
     #[test]
-    fn a_port_is_remembered_until_something_else_takes_it() {
-        let folder = folder();
-        let file = folder.join("port");
-        let first = port(&file).unwrap();
-        assert_eq!(port(&file).unwrap(), first);
+    fn port_is_kept_until_another_process_uses_it() {
+        let dir = new_dir();
+        let file = dir.join("port");
+        let first = get_or_choose_port(&file).unwrap();
+        assert_eq!(get_or_choose_port(&file).unwrap(), first);
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first)).unwrap();
-        let second = port(&file).unwrap();
+        let second = get_or_choose_port(&file).unwrap();
         assert_ne!(second, first);
         drop(taken);
-        assert_eq!(port(&file).unwrap(), second);
-        fs::remove_dir_all(folder).unwrap();
+        assert_eq!(get_or_choose_port(&file).unwrap(), second);
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
-    fn a_secret_is_remembered_and_private() {
-        let folder = folder();
-        let file = folder.join("password");
-        let made_up = secret(&file, None).unwrap();
-        assert_eq!(made_up.len(), 64);
-        assert_eq!(secret(&file, Some("other".to_owned())).unwrap(), made_up);
+    fn secret_is_kept_and_private() {
+        let dir = new_dir();
+        let file = dir.join("password");
+        let random = get_or_create_secret(&file, None).unwrap();
+        assert_eq!(random.len(), 64);
+        let kept = get_or_create_secret(&file, Some("other".to_owned())).unwrap();
+        assert_eq!(kept, random);
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-        fs::remove_dir_all(folder).unwrap();
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
-    fn a_build_that_fails_leaves_nothing_and_one_that_succeeds_is_kept() {
-        let folder = folder();
-        let built = folder.join("built");
+    fn failed_build_leaves_nothing_and_successful_build_is_kept() {
+        let dir = new_dir();
+        let built = dir.join("built");
         build_once(&built, |_| bail!("no network")).unwrap_err();
         assert!(!built.exists());
         build_once(&built, |partial| {
@@ -298,7 +301,7 @@ mod tests {
         .unwrap();
         build_once(&built, |_| bail!("built twice")).unwrap();
         assert_eq!(fs::read_to_string(built.join("file")).unwrap(), "whole");
-        let left = fs::read_dir(&folder)
+        let left = fs::read_dir(&dir)
             .unwrap()
             .flatten()
             .map(|entry| entry.file_name());
@@ -307,6 +310,6 @@ mod tests {
                 .into_iter()
                 .any(|name| name.to_string_lossy().contains("partial"))
         );
-        fs::remove_dir_all(folder).unwrap();
+        fs::remove_dir_all(dir).unwrap();
     }
 }

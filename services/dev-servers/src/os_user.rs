@@ -1,5 +1,5 @@
-//! The account that Postgres runs under when the supervisor is root, because
-//! it refuses to be root. Elsewhere servers run under the supervisor's account.
+//! The user that Postgres runs as when this process is root, because Postgres refuses
+//! to run as root. All other servers run as the user of this process.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// An unprivileged account of this machine.
+/// An unprivileged user of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct OsUser {
     name: String,
     uid: u32,
     gid: u32,
@@ -20,70 +20,76 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-impl Account {
-    /// The account for Postgres; none when this process is not root.
+impl OsUser {
+    /// The user for Postgres; `None` if this process is not root.
     pub fn for_postgres() -> anyhow::Result<Option<Self>> {
         if !is_root() {
             return Ok(None);
         }
-        let passwd = std::fs::read_to_string("/etc/passwd").context("/etc/passwd is unreadable")?;
+        let passwd = std::fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
         match ["postgres", "_postgres", "nobody"]
             .iter()
             .find_map(|name| find(&passwd, name))
         {
-            Some(account) => Ok(Some(account)),
-            None => {
-                bail!("Postgres refuses to run as root, and there is no user postgres or nobody")
-            }
+            Some(user) => Ok(Some(user)),
+            None => bail!(
+                "Postgres cannot run as root, and this machine has no unprivileged user for it; \
+                 create the user postgres"
+            ),
         }
     }
 
-    /// Makes a command run under this account.
-    pub fn lend<'a>(account: Option<&Self>, command: &'a mut Command) -> &'a mut Command {
-        match account {
-            Some(account) => command.uid(account.uid).gid(account.gid),
+    /// Makes a command run as this user.
+    pub fn run_as<'a>(user: Option<&Self>, command: &'a mut Command) -> &'a mut Command {
+        match user {
+            Some(user) => command.uid(user.uid).gid(user.gid),
             None => command,
         }
     }
 
-    /// Gives a file or folder to this account.
-    pub fn give(account: Option<&Self>, path: &Path) -> anyhow::Result<()> {
-        let Some(account) = account else {
+    /// Makes this user the owner of a file or directory.
+    pub fn chown(user: Option<&Self>, path: &Path) -> anyhow::Result<()> {
+        let Some(user) = user else {
             return Ok(());
         };
-        std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid))
-            .with_context(|| format!("{} cannot be given to {}", path.display(), account.name))
+        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).with_context(|| {
+            format!(
+                "cannot change the owner of {} to {}",
+                path.display(),
+                user.name
+            )
+        })
     }
 
-    /// An error that says what to do when the account cannot enter a folder.
-    pub fn check_entry(account: Option<&Self>, folder: &Path) -> anyhow::Result<()> {
-        let Some(account) = account else {
+    /// Fails if this user cannot enter a directory.
+    pub fn check_access(user: Option<&Self>, dir: &Path) -> anyhow::Result<()> {
+        let Some(user) = user else {
             return Ok(());
         };
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", "cd \"$1\"", "sh"])
-            .arg(folder)
+            .arg(dir)
             .current_dir("/")
             .stderr(Stdio::null());
-        let entered = Self::lend(Some(account), &mut command)
+        let entered = Self::run_as(Some(user), &mut command)
             .status()
-            .context("no /bin/sh")?;
+            .context("cannot run /bin/sh")?;
         if !entered.success() {
             bail!(
-                "Postgres refuses to run as root, so it runs as {}, who may not enter {}: choose \
-                 a data folder elsewhere, for example below /var/tmp",
-                account.name,
-                folder.display()
+                "Postgres cannot run as root, and the user {} has no access to {}; choose another \
+                 data directory, for example below /var/tmp",
+                user.name,
+                dir.display()
             );
         }
         Ok(())
     }
 }
 
-/// An account's line in `/etc/passwd`. Negative ids, as macOS gives to
-/// `nobody`, stand for the largest.
-fn find(passwd: &str, name: &str) -> Option<Account> {
+/// Finds a user in the text of `/etc/passwd`; never root. macOS has negative ids,
+/// which wrap around to the largest ids.
+fn find(passwd: &str, name: &str) -> Option<OsUser> {
     let id = |text: &str| {
         text.parse::<u32>()
             .ok()
@@ -96,7 +102,7 @@ fn find(passwd: &str, name: &str) -> Option<Account> {
         }
         let uid = id(fields.nth(1)?)?;
         let gid = id(fields.next()?)?;
-        (uid != 0).then(|| Account {
+        (uid != 0).then(|| OsUser {
             name: name.to_owned(),
             uid,
             gid,
@@ -109,23 +115,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_is_found_by_its_whole_name() {
+    fn user_is_found_by_its_whole_name() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\n\
                       postgresql:x:7:7::/:/bin/sh\n\
                       # a comment\n\
                       postgres:x:101:104:PostgreSQL administrator,,,:/var/lib/postgresql:/bin/bash\n";
-        let account = find(passwd, "postgres").unwrap();
-        assert_eq!((account.uid, account.gid), (101, 104));
-        assert_eq!(find(passwd, "nobody"), None);
-        assert_eq!(find(passwd, "root"), None, "root is never unprivileged");
+        let user = find(passwd, "postgres").unwrap();
+        assert_eq!((user.uid, user.gid), (101, 104));
+        assert_eq!(find(passwd, "mysql"), None);
+        assert_eq!(find(passwd, "root"), None, "root is not unprivileged");
     }
 
     #[test]
-    fn the_negative_ids_of_macos_are_understood() {
-        let account = find(
-            "nobody:*:-2:-2:Unprivileged User:/var/empty:/usr/bin/false",
-            "nobody",
+    fn negative_id_of_macos_is_parsed() {
+        let user = find(
+            "guest:*:-2:-2:Unprivileged User:/var/empty:/usr/bin/false",
+            "guest",
         );
-        assert_eq!(account.unwrap().uid, u32::MAX - 1);
+        assert_eq!(user.unwrap().uid, u32::MAX - 1);
     }
 }

@@ -1,5 +1,5 @@
-//! Looks at processes by number: `/proc` where there is one, else `ps`. Never
-//! ends a process that it was not told to.
+//! The process table: lists processes, sends signals and waits for exits. It reads
+//! `/proc`, or runs `ps` on a machine without `/proc`.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A line of the process table.
+/// A row of the process table.
 struct Process {
     pid: u32,
     parent: u32,
     zombie: bool,
 }
 
-/// The living children of a process.
+/// The children of a process, without zombies.
 pub fn children(parent: u32) -> Vec<u32> {
     let living = table()
         .into_iter()
@@ -22,7 +22,7 @@ pub fn children(parent: u32) -> Vec<u32> {
     living.map(|process| process.pid).collect()
 }
 
-/// Sends a signal; a process that is gone is no error, since it may go at any
+/// Sends a signal. A missing process is no error, because a process can exit at any
 /// moment.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -31,7 +31,7 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// The command and arguments of a living process.
+/// The command and its arguments; `None` if the process has exited or is a zombie.
 pub fn command_line(pid: u32) -> Option<String> {
     let line = if Path::new("/proc/self/cmdline").exists() {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -44,21 +44,20 @@ pub fn command_line(pid: u32) -> Option<String> {
             .ok()?;
         String::from_utf8_lossy(&ps.stdout).into_owned()
     };
-    // A zombie has none.
+    // The line of a zombie is empty.
     (!line.trim().is_empty()).then_some(line)
 }
 
-/// Waits until none of these processes lives; returns whether that came true in
-/// time. A zombie is gone: nobody may be there to collect it.
-pub fn wait_until_gone(pids: &[u32], longest: Duration) -> bool {
-    let begun = Instant::now();
+/// Waits until all these processes have exited. Returns `false` after `timeout`. A
+/// zombie counts as exited, because its parent may never collect it.
+pub fn wait_until_gone(pids: &[u32], timeout: Duration) -> bool {
+    let started = Instant::now();
     loop {
-        // A process without a command line is a zombie, or was never more than
-        // a thread of the kernel.
+        // A process without a command line is a zombie or a kernel thread.
         if pids.iter().all(|pid| command_line(*pid).is_none()) {
             return true;
         }
-        if begun.elapsed() > longest {
+        if started.elapsed() > timeout {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -74,7 +73,7 @@ fn table() -> Vec<Process> {
             let stat = entry.ok()?.path().join("stat");
             std::fs::read_to_string(stat).ok()
         });
-        return stats.filter_map(|stat| from_stat(&stat)).collect();
+        return stats.filter_map(|stat| parse_stat(&stat)).collect();
     }
     let Ok(ps) = Command::new("ps")
         .args(["-A", "-o", "pid=,ppid=,state="])
@@ -84,13 +83,13 @@ fn table() -> Vec<Process> {
     };
     String::from_utf8_lossy(&ps.stdout)
         .lines()
-        .filter_map(from_ps)
+        .filter_map(parse_ps)
         .collect()
 }
 
-/// `/proc/<pid>/stat`. The name in parentheses may hold anything, parentheses
-/// too, so the rest is read after the last one.
-fn from_stat(stat: &str) -> Option<Process> {
+/// Parses `/proc/<pid>/stat`. The name in parentheses can itself contain
+/// parentheses, so the other fields start after the last one.
+fn parse_stat(stat: &str) -> Option<Process> {
     let (pid, _) = stat.split_once(' ')?;
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
@@ -102,8 +101,8 @@ fn from_stat(stat: &str) -> Option<Process> {
     })
 }
 
-/// A line of `ps -o pid=,ppid=,state=`.
-fn from_ps(line: &str) -> Option<Process> {
+/// Parses a line of `ps -o pid=,ppid=,state=`.
+fn parse_ps(line: &str) -> Option<Process> {
     let mut fields = line.split_whitespace();
     let pid = fields.next()?.parse().ok()?;
     let parent = fields.next()?.parse().ok()?;
@@ -119,27 +118,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_does_not_confuse_the_table() {
-        let process = from_stat("42 (a) Z 7 (b)) S 17 42 42 0").unwrap();
+    fn stat_with_parentheses_in_the_name_is_parsed() {
+        let process = parse_stat("42 (a) Z 7 (b)) S 17 42 42 0").unwrap();
         assert_eq!(
             (process.pid, process.parent, process.zombie),
             (42, 17, false)
         );
-        assert!(from_stat("42 (sh) Z 17 42").unwrap().zombie);
+        assert!(parse_stat("42 (sh) Z 17 42").unwrap().zombie);
     }
 
     #[test]
-    fn lines_of_ps_are_read() {
-        let process = from_ps("  501     1 Ss").unwrap();
+    fn line_of_ps_is_parsed() {
+        let process = parse_ps("  501     1 Ss").unwrap();
         assert_eq!(
             (process.pid, process.parent, process.zombie),
             (501, 1, false)
         );
-        assert!(from_ps("501 1 Z+").unwrap().zombie);
+        assert!(parse_ps("501 1 Z+").unwrap().zombie);
     }
 
     #[test]
-    fn this_process_has_a_command_line_and_its_child_is_seen() {
+    fn running_child_is_listed_and_is_gone_after_a_kill() {
         assert!(command_line(std::process::id()).is_some());
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         assert!(children(std::process::id()).contains(&child.id()));

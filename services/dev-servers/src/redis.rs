@@ -1,25 +1,25 @@
-//! Redis or Valkey: its configuration, and whether it answers. Writes nothing
-//! to disk: the service keeps nothing in it that may not be lost.
+//! Redis or Valkey: its configuration and its readiness check. It writes nothing to
+//! disk, because the service stores in it only what it can rebuild.
 
 use std::process::Command;
 
 use anyhow::Context;
 
 use super::data_dir;
-use super::server_dir::Home;
 use super::discover::Binary;
+use super::server_dir::ServerDir;
 
-pub fn url(home: &Home) -> String {
-    format!("redis://:{}@127.0.0.1:{}/0", home.password, home.port)
+pub fn url(dir: &ServerDir) -> String {
+    format!("redis://:{}@127.0.0.1:{}/0", dir.password, dir.port)
 }
 
-pub fn prepare(home: &Home) -> anyhow::Result<()> {
-    std::fs::create_dir_all(home.data())?;
-    // JSON's strings are quoted as the server's are.
+pub fn prepare(dir: &ServerDir) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir.data())?;
+    // The configuration format quotes strings like JSON.
     let data = serde_json::to_string(
-        home.data()
+        dir.data()
             .to_str()
-            .context("the data folder is not UTF-8")?,
+            .context("the path of the data directory is not UTF-8")?,
     )?;
     let configuration = format!(
         "bind 127.0.0.1
@@ -29,31 +29,31 @@ dir {data}
 daemonize no
 save \"\"
 appendonly no
-# A test has a database of its own.
+# Each test has its own database.
 databases 4096
 maxmemory 256mb
 maxmemory-policy volatile-lru
 # A leftover server is recognised by its arguments.
 set-proc-title no
 ",
-        port = home.port,
-        password = home.password,
+        port = dir.port,
+        password = dir.password,
     );
-    data_dir::write_secret(&home.folder.join("redis.conf"), &configuration)
+    data_dir::write_secret(&dir.path.join("redis.conf"), &configuration)
 }
 
-pub fn command(home: &Home, binary: &Binary) -> Command {
+pub fn command(dir: &ServerDir, binary: &Binary) -> Command {
     let mut command = Command::new(&binary.path);
     command
-        .arg(home.folder.join("redis.conf"))
-        .current_dir(&home.folder);
+        .arg(dir.path.join("redis.conf"))
+        .current_dir(&dir.path);
     command
 }
 
-pub async fn answers(url: &str) -> anyhow::Result<()> {
+pub async fn check_ready(url: &str) -> anyhow::Result<()> {
     let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     let pong: String = redis::cmd("PING").query_async(&mut connection).await?;
-    anyhow::ensure!(pong == "PONG", "it answered {pong}");
+    anyhow::ensure!(pong == "PONG", "Redis replied {pong} to PING");
     Ok(())
 }

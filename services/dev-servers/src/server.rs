@@ -1,5 +1,5 @@
-//! One server: started, stopped, killed, wiped. Keeps its port, password and
-//! data through all of these, except that a wipe takes the data.
+//! One server, which can be started, stopped, killed, paused and wiped. It keeps its
+//! port and password through all of these, and its data through all but a wipe.
 
 use std::fs;
 use std::path::Path;
@@ -9,95 +9,100 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-use super::os_user::Account;
-use super::server_dir::{self, Home};
-use super::discover::Binary;
-use super::server_kind::Kind;
 use super::child_guard::GuardedChild;
+use super::discover::Binary;
+use super::os_user::OsUser;
+use super::server_dir::{self, ServerDir};
+use super::server_kind::ServerKind;
 use super::{data_dir, nats, postgres, redis};
 
-/// How long a server may take until it answers.
-const START: Duration = Duration::from_secs(30);
+/// How long a server may take until it is ready.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a server may take to end in order: Postgres writes all that it
-/// holds in memory.
-const STOP: Duration = Duration::from_secs(20);
+/// How long one readiness check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Lines of a server's log that an error shows.
-const TAIL: usize = 15;
+/// How long a server may take to stop. Postgres writes its dirty buffers first.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One server, ours or given by its address.
+/// How often a start chooses another port when a process has taken the chosen one.
+const MAX_PORT_ATTEMPTS: u32 = 3;
+
+/// Lines of a server's log that an error contains.
+const LOG_TAIL_LINES: usize = 15;
+
+/// A server that this process manages, or an external one.
 #[derive(Debug)]
 pub struct Server {
-    kind: Kind,
+    kind: ServerKind,
     url: String,
-    /// None when the server was given.
-    own: Option<Own>,
+    /// `None` for an external server.
+    managed: Option<Managed>,
 }
 
 #[derive(Debug)]
-struct Own {
+struct Managed {
     binary: Binary,
-    home: Home,
-    /// None before the start, and after a stop or a kill.
-    running: Option<GuardedChild>,
+    dir: ServerDir,
+    /// `None` before the start, and after a stop or a kill.
+    child: Option<GuardedChild>,
 }
 
 impl Server {
-    /// A server that someone else runs.
-    pub(super) fn given(kind: Kind, url: String) -> Self {
+    /// A server that another process runs.
+    pub(super) fn external(kind: ServerKind, url: String) -> Self {
         Self {
             kind,
             url,
-            own: None,
+            managed: None,
         }
     }
 
-    /// Starts a server in its folder in `data`; returns when it answers.
-    pub(super) async fn first_start(
-        kind: Kind,
+    /// Starts a server in its directory below `data`. Returns when it is ready.
+    pub(super) async fn launch(
+        kind: ServerKind,
         binary: Binary,
         data: &Path,
-        account: Option<Account>,
+        os_user: Option<OsUser>,
         fsync: bool,
     ) -> anyhow::Result<Self> {
-        let folder = data.join(kind.folder());
+        let path = data.join(kind.dir_name());
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let (binary, folder, account) = (binary.clone(), folder.clone(), account.clone());
+            let (binary, path, os_user) = (binary.clone(), path.clone(), os_user.clone());
             let open = move || {
-                server_dir::open(kind, &binary, &folder, account, fsync).map(|home| (home, binary))
+                server_dir::open(kind, &binary, &path, os_user, fsync).map(|dir| (dir, binary))
             };
-            let (home, binary) = tokio::task::spawn_blocking(open)
+            let (dir, binary) = tokio::task::spawn_blocking(open)
                 .await
-                .context("a panic")??;
+                .context("the preparation panicked")??;
             let url = match kind {
-                Kind::Postgres => postgres::url(&home),
-                Kind::Nats => nats::url(&home),
-                Kind::Redis => redis::url(&home),
+                ServerKind::Postgres => postgres::url(&dir),
+                ServerKind::Nats => nats::url(&dir),
+                ServerKind::Redis => redis::url(&dir),
             };
-            let port = home.port;
+            let port = dir.port;
             let mut server = Self {
                 kind,
                 url,
-                own: Some(Own {
+                managed: Some(Managed {
                     binary,
-                    home,
-                    running: None,
+                    dir,
+                    child: None,
                 }),
             };
             match server.start().await {
                 Ok(()) => return Ok(server),
-                // Between the look at the port and the server's own, another
-                // process was faster; the next attempt finds another port.
-                Err(_) if attempts < 3 && !data_dir::is_free(port) => {}
+                // Another process took the port after `open` had checked it. The next
+                // attempt chooses another port.
+                Err(_) if attempts < MAX_PORT_ATTEMPTS && !data_dir::is_port_free(port) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// The address, with its credentials.
+    /// The address with its credentials.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -109,219 +114,233 @@ impl Server {
         self.kind.name()
     }
 
-    /// Product and version, and whose it is, for people.
+    /// Product, version and executable, for display.
     #[must_use]
     pub fn origin(&self) -> String {
-        match &self.own {
-            Some(own) => format!("{} from {}", own.binary.title(), own.binary.path.display()),
-            None => format!("{} at the given address", self.kind.name()),
+        match &self.managed {
+            Some(managed) => format!(
+                "{} from {}",
+                managed.binary.title(),
+                managed.binary.path.display()
+            ),
+            None => format!("{} at the configured address", self.kind.name()),
         }
     }
 
-    /// Product and version, as far as they are known.
+    /// Product and version; of an external server only the name.
     #[must_use]
     pub fn title(&self) -> String {
-        match &self.own {
-            Some(own) => own.binary.title(),
+        match &self.managed {
+            Some(managed) => managed.binary.title(),
             None => self.kind.name().to_owned(),
         }
     }
 
-    /// Its executable, when it is ours.
+    /// `None` for an external server.
     #[must_use]
     pub fn executable(&self) -> Option<&Path> {
-        self.own.as_ref().map(|own| own.binary.path.as_path())
+        let managed = self.managed.as_ref()?;
+        Some(&managed.binary.path)
     }
 
-    /// The folder of its data and log, when it is ours.
+    /// The directory of its data and log; `None` for an external server.
     #[must_use]
-    pub fn folder(&self) -> Option<&Path> {
-        self.own.as_ref().map(|own| own.home.folder.as_path())
+    pub fn dir(&self) -> Option<&Path> {
+        let managed = self.managed.as_ref()?;
+        Some(&managed.dir.path)
     }
 
-    /// Its port on loopback, when it is ours.
+    /// The port on loopback; `None` for an external server.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        self.own.as_ref().map(|own| own.home.port)
+        let managed = self.managed.as_ref()?;
+        Some(managed.dir.port)
     }
 
-    /// The number of its process, while it is ours and was not stopped.
+    /// `None` for an external server, and after a stop or a kill.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.own.as_ref()?.running.as_ref().map(GuardedChild::pid)
+        let managed = self.managed.as_ref()?;
+        managed.child.as_ref().map(GuardedChild::pid)
     }
 
-    /// Starts it again at the same address with the same data; returns when it
-    /// answers. Does nothing when it runs.
+    /// Starts the server again with the same address and data. Returns when it is
+    /// ready. Has no effect on a running or an external server.
     pub async fn start(&mut self) -> anyhow::Result<()> {
         let (kind, url) = (self.kind, self.url.clone());
-        let Some(own) = &mut self.own else {
+        let Some(managed) = &mut self.managed else {
             return Ok(());
         };
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
-            if own
-                .running
+            if managed
+                .child
                 .as_mut()
-                .is_none_or(|running| running.ended().is_some())
+                .is_none_or(|child| child.exit_status().is_some())
             {
-                own.spawn(kind)?;
+                managed.spawn(kind)?;
             }
-            let Err(error) = own.until_it_answers(kind, &url, begun).await else {
+            let Err(error) = managed.wait_until_ready(kind, &url, started).await else {
                 return Ok(());
             };
-            let tail = own.log_tail();
-            // Backends of a killed Postgres take a moment to notice; until
-            // then it refuses to start, and rightly.
-            if begun.elapsed() < START && tail.contains(postgres::PREDECESSOR) {
-                own.running = None;
+            let tail = managed.log_tail();
+            managed.child = None;
+            // The backends of a killed Postgres need a moment to exit. Until then
+            // a new Postgres refuses to start, to protect the data.
+            if started.elapsed() < START_TIMEOUT && tail.contains(postgres::STILL_IN_USE) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
-            own.running = None;
-            let log = own.home.log();
-            return Err(error.context(format!("{} ends with:\n{tail}", log.display())));
+            let log = managed.dir.log();
+            return Err(error.context(format!("the log {} ends with:\n{tail}", log.display())));
         }
     }
 
-    /// Ends it in order. A server that was given goes on.
+    /// Stops the server in order, or kills it when that takes too long. Has no effect
+    /// on an external server. Returns an error if the server had to be killed.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
-        let Some(own) = &mut self.own else {
+        let Some(managed) = &mut self.managed else {
             return Ok(());
         };
-        let Some(mut running) = own.running.take() else {
+        let Some(mut child) = managed.child.take() else {
             return Ok(());
         };
-        if !running.stop(self.kind.stop_signal(), STOP).await {
+        if !child.stop(self.kind.stop_signal(), STOP_TIMEOUT).await {
             bail!(
-                "{} took longer than {} s to stop, and was killed",
+                "{} did not stop within {} s and was killed",
                 self.kind.name(),
-                STOP.as_secs()
+                STOP_TIMEOUT.as_secs()
             );
         }
         Ok(())
     }
 
-    /// Kills it as `kill -9` does, with its children; returns when they are
-    /// gone.
+    /// Kills the server and its children, like `kill -9`. Returns when all have
+    /// exited.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        if let Some(mut running) = self.ours()?.running.take() {
-            running.kill();
+        if let Some(mut child) = self.managed()?.child.take() {
+            child.kill();
         }
         Ok(())
     }
 
-    /// Freezes it with its children: connections stay open, and silent.
+    /// Suspends the server and its children. Their connections stay open without a
+    /// response.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.signal_all(Signal::STOP)
     }
 
-    /// Lets it go on after a pause.
+    /// Continues after [`Server::pause`].
     pub fn resume(&self) -> anyhow::Result<()> {
         self.signal_all(Signal::CONT)
     }
 
-    /// Kills it, deletes its data, and starts it at the same address.
+    /// Kills the server, deletes its data and starts it at the same address.
     pub async fn wipe(&mut self) -> anyhow::Result<()> {
         self.kill()?;
         let kind = self.kind;
-        let own = self.ours()?;
-        let (home, binary) = (own.home.clone(), own.binary.clone());
-        let renew = move || {
-            data_dir::remove(&home.data())?;
-            server_dir::prepare(kind, &home, &binary)
+        let managed = self.managed()?;
+        let (dir, binary) = (managed.dir.clone(), managed.binary.clone());
+        let recreate = move || {
+            data_dir::remove_dir(&dir.data())?;
+            server_dir::prepare(kind, &dir, &binary)
         };
-        tokio::task::spawn_blocking(renew)
+        tokio::task::spawn_blocking(recreate)
             .await
-            .context("a panic")??;
+            .context("the preparation panicked")??;
         self.start().await
     }
 
-    /// Why it is dead, when nobody stopped or killed it through this.
-    pub(super) fn death(&mut self) -> Option<anyhow::Error> {
-        let own = self.own.as_mut()?;
-        let status = own.running.as_mut()?.ended()?;
-        let (log, tail) = (own.home.log(), own.log_tail());
+    /// The error of a server that has exited without a stop or a kill by this
+    /// process; `None` otherwise.
+    pub(super) fn unexpected_exit(&mut self) -> Option<anyhow::Error> {
+        let managed = self.managed.as_mut()?;
+        let status = managed.child.as_mut()?.exit_status()?;
+        let (log, tail) = (managed.dir.log(), managed.log_tail());
         let name = self.kind.name();
         Some(anyhow::anyhow!(
-            "{name} ended ({status}); {} ends with:\n{tail}",
+            "{name} exited unexpectedly ({status}); the log {} ends with:\n{tail}",
             log.display()
         ))
     }
 
-    fn ours(&mut self) -> anyhow::Result<&mut Own> {
+    fn managed(&mut self) -> anyhow::Result<&mut Managed> {
         let name = self.kind.name();
-        self.own
+        self.managed
             .as_mut()
-            .with_context(|| format!("{name} was given by its address and is not ours"))
+            .with_context(|| format!("{name} is an external server"))
     }
 
     fn signal_all(&self, signal: Signal) -> anyhow::Result<()> {
-        let running = self.own.as_ref().and_then(|own| own.running.as_ref());
-        let running =
-            running.with_context(|| format!("{} is not running here", self.kind.name()))?;
-        running.signal_all(signal);
+        let child = self
+            .managed
+            .as_ref()
+            .and_then(|managed| managed.child.as_ref());
+        child
+            .with_context(|| format!("{} is external or not running", self.kind.name()))?
+            .signal_all(signal);
         Ok(())
     }
 }
 
-impl Own {
-    fn spawn(&mut self, kind: Kind) -> anyhow::Result<()> {
-        let home = &self.home;
+impl Managed {
+    fn spawn(&mut self, kind: ServerKind) -> anyhow::Result<()> {
+        let dir = &self.dir;
         let command: Command = match kind {
-            Kind::Postgres => postgres::command(home, &self.binary),
-            Kind::Nats => nats::command(home, &self.binary),
-            Kind::Redis => redis::command(home, &self.binary),
+            ServerKind::Postgres => postgres::command(dir, &self.binary),
+            ServerKind::Nats => nats::command(dir, &self.binary),
+            ServerKind::Redis => redis::command(dir, &self.binary),
         };
-        let (pid_file, log) = (home.pid_file(), home.log());
-        let account = home.account.as_ref();
-        self.running = Some(GuardedChild::start(
+        let (pid_file, log) = (dir.pid_file(), dir.log());
+        let os_user = dir.os_user.as_ref();
+        self.child = Some(GuardedChild::start(
             &command,
-            account,
+            os_user,
             &pid_file,
             &log,
-            kind.leash_signal(),
+            kind.orphan_signal(),
         )?);
         Ok(())
     }
 
-    /// Asks until it answers, ends, or has taken too long.
-    async fn until_it_answers(
+    /// Checks the server until it is ready. Fails if it exits, or at
+    /// [`START_TIMEOUT`] after `started`.
+    async fn wait_until_ready(
         &mut self,
-        kind: Kind,
+        kind: ServerKind,
         url: &str,
-        begun: Instant,
+        started: Instant,
     ) -> anyhow::Result<()> {
+        let not_ready = || format!("not ready within {} s", START_TIMEOUT.as_secs());
         loop {
-            let ask = async {
+            let check = async {
                 match kind {
-                    Kind::Postgres => postgres::answers(url).await,
-                    Kind::Nats => nats::answers(url).await,
-                    Kind::Redis => redis::answers(url).await,
+                    ServerKind::Postgres => postgres::check_ready(url).await,
+                    ServerKind::Nats => nats::check_ready(url).await,
+                    ServerKind::Redis => redis::check_ready(url).await,
                 }
             };
-            let answer = tokio::time::timeout(Duration::from_secs(5), ask).await;
-            // First: something else may answer at the port of a dead server.
-            if let Some(status) = self.running.as_mut().and_then(GuardedChild::ended) {
-                bail!("{} ended ({status})", kind.name());
+            let ready = tokio::time::timeout(CHECK_TIMEOUT, check).await;
+            // Checked first: when the server has exited, another process may have
+            // responded at its port.
+            if let Some(status) = self.child.as_mut().and_then(GuardedChild::exit_status) {
+                bail!("{} exited ({status})", kind.name());
             }
-            match answer {
+            match ready {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) if begun.elapsed() > START => {
-                    return Err(error.context(format!("no answer within {} s", START.as_secs())));
+                Ok(Err(error)) if started.elapsed() > START_TIMEOUT => {
+                    return Err(error.context(not_ready()));
                 }
-                Err(_) if begun.elapsed() > START => {
-                    bail!("no answer within {} s", START.as_secs());
-                }
+                Err(_) if started.elapsed() > START_TIMEOUT => bail!(not_ready()),
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
 
     fn log_tail(&self) -> String {
-        let log = fs::read(self.home.log()).unwrap_or_default();
+        let log = fs::read(self.dir.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.trim_end().lines().collect();
-        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
 }

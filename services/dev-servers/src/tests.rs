@@ -1,4 +1,4 @@
-//! Real servers: what faults leave behind, and what they do not.
+//! Tests with real servers that are killed, paused, wiped and restarted.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, ServerAddr};
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use super::{Options, Server, Servers, processes, scratch_data};
+use super::{Options, Server, Servers, processes, scratch_data_dir};
 
 fn options(data: &Path) -> Options {
     let data = data.to_owned();
@@ -21,7 +21,7 @@ fn options(data: &Path) -> Options {
     }
 }
 
-/// Addresses and processes.
+/// The address and the pid of each server.
 fn state(servers: &Servers) -> [(String, Option<u32>); 3] {
     [&servers.postgres, &servers.nats, &servers.redis]
         .map(|server| (server.url().to_owned(), server.pid()))
@@ -49,8 +49,8 @@ async fn streams(url: &str) -> usize {
 }
 
 #[tokio::test]
-async fn servers_come_back_after_a_kill_at_the_same_address_with_their_data() {
-    let data = scratch_data().unwrap();
+async fn killed_server_restarts_with_its_address_and_data() {
+    let data = scratch_data_dir().unwrap();
     let mut servers = Servers::start(options(&data)).await.unwrap();
     let before = state(&servers);
 
@@ -109,29 +109,29 @@ async fn servers_come_back_after_a_kill_at_the_same_address_with_their_data() {
 }
 
 #[tokio::test]
-async fn a_paused_server_is_silent_and_then_goes_on() {
-    let data = scratch_data().unwrap();
+async fn paused_server_does_not_respond_until_resumed() {
+    let data = scratch_data_dir().unwrap();
     let servers = Servers::start(options(&data)).await.unwrap();
     let mut connection = PgConnection::connect(servers.database_url()).await.unwrap();
 
     servers.postgres.pause().unwrap();
-    let silence = Duration::from_millis(200);
-    tokio::time::timeout(silence, connection.execute("select 1"))
+    let timeout = Duration::from_millis(200);
+    tokio::time::timeout(timeout, connection.execute("select 1"))
         .await
         .unwrap_err();
     servers.postgres.resume().unwrap();
     let mut connection = PgConnection::connect(servers.database_url()).await.unwrap();
     connection.execute("select 1").await.unwrap();
 
-    // A frozen server is stopped and killed like any other.
+    // A paused server can be stopped.
     servers.redis.pause().unwrap();
     servers.stop().await.unwrap();
     std::fs::remove_dir_all(data).unwrap();
 }
 
 #[tokio::test]
-async fn data_and_addresses_survive_a_restart_and_one_supervisor_holds_a_folder() {
-    let data = scratch_data().unwrap();
+async fn data_directory_is_locked_and_keeps_the_addresses() {
+    let data = scratch_data_dir().unwrap();
     let servers = Servers::start(options(&data)).await.unwrap();
     let before = state(&servers).map(|(url, _)| url);
 
@@ -145,7 +145,7 @@ async fn data_and_addresses_survive_a_restart_and_one_supervisor_holds_a_folder(
     drop(servers);
     assert!(
         processes::wait_until_gone(&pids, Duration::ZERO),
-        "dropped servers end"
+        "dropped servers exit"
     );
 
     let servers = Servers::start(options(&data)).await.unwrap();
@@ -155,16 +155,21 @@ async fn data_and_addresses_survive_a_restart_and_one_supervisor_holds_a_folder(
 }
 
 #[tokio::test]
-async fn a_server_killed_from_outside_is_noticed_and_started_again() {
-    let data = scratch_data().unwrap();
+async fn server_killed_by_another_process_is_reported() {
+    let data = scratch_data_dir().unwrap();
     let mut servers = Servers::start(options(&data)).await.unwrap();
 
     let pid = servers.postgres.pid().unwrap();
     processes::signal(pid, rustix::process::Signal::KILL);
-    let death = tokio::time::timeout(Duration::from_secs(5), servers.watch())
+    let error = tokio::time::timeout(Duration::from_secs(5), servers.watch())
         .await
         .unwrap();
-    assert!(death.to_string().starts_with("Postgres ended"), "{death}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("Postgres exited unexpectedly"),
+        "{error}"
+    );
     servers.postgres.start().await.unwrap();
     PgConnection::connect(servers.database_url()).await.unwrap();
 
@@ -173,10 +178,10 @@ async fn a_server_killed_from_outside_is_noticed_and_started_again() {
 }
 
 #[tokio::test]
-async fn a_server_given_by_its_address_is_left_alone() {
-    let mut server = Server::given(super::Kind::Nats, "nats://elsewhere:4222".to_owned());
+async fn external_server_is_never_stopped_or_killed() {
+    let mut server = Server::external(super::ServerKind::Nats, "nats://elsewhere:4222".to_owned());
     server.start().await.unwrap();
     server.stop().await.unwrap();
     let error = server.kill().unwrap_err();
-    assert!(error.to_string().contains("not ours"), "{error}");
+    assert!(error.to_string().contains("external"), "{error}");
 }
