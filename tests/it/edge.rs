@@ -25,21 +25,21 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Serves a router behind the outermost middleware only.
-async fn behind_the_middleware(router: Router, places: in_flight::InFlightLimit) -> String {
+async fn behind_the_middleware(router: Router, limit: in_flight::InFlightLimit) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let work = move |request: Request, next: Next| {
-        let places = places.clone();
-        async move { places.work(next.run(request)).await }
+        let limit = limit.clone();
+        async move { limit.run(next.run(request)).await }
     };
     let router = router.layer(middleware::from_fn(work));
-    let edge = RequestLog(HttpMetrics::of_apps(&mut Registry::default()));
+    let edge = RequestLog(HttpMetrics::for_clients(&mut Registry::default()));
     let router = router.layer(MiddlewareLayer(edge));
     let stop = CancellationToken::new();
     tokio::spawn(serve::run(
         listener,
         router,
-        serve::Limits::default(),
+        serve::ClientTimeouts::default(),
         stop,
         Duration::ZERO,
     ));
@@ -62,8 +62,9 @@ async fn panic_returns_500_without_details_and_service_continues() {
         .route("/fine", get(async || "fine"));
     let url = behind_the_middleware(router, in_flight::InFlightLimit::default()).await;
     for _ in 0..3 {
-        let detail = response(&format!("{url}/panic")).await.problem(500);
-        assert_eq!(detail, "The service made a mistake");
+        let response = response(&format!("{url}/panic")).await;
+        assert_eq!(response.body["detail"], "Internal server error");
+        assert_eq!(response.problem_code(500), "internal");
     }
     assert_eq!(response(&format!("{url}/fine")).await.status, 200);
 }
@@ -96,7 +97,7 @@ async fn requests_beyond_the_limit_return_503_at_once() {
         }
     };
     let router = Router::new().route("/", get(handler));
-    let url = behind_the_middleware(router, in_flight::InFlightLimit::of(1)).await;
+    let url = behind_the_middleware(router, in_flight::InFlightLimit::new(1)).await;
     let first = tokio::spawn({
         let url = url.clone();
         async move { response(&url).await }
@@ -104,8 +105,7 @@ async fn requests_beyond_the_limit_return_503_at_once() {
     entered.notified().await;
     let refused = response(&url).await;
     assert_eq!(refused.header("retry-after"), "1");
-    let detail = refused.problem(503);
-    assert_eq!(detail, "The service is overloaded; try again shortly");
+    assert_eq!(refused.problem_code(503), "overloaded");
     leave.notify_one();
     assert_eq!(first.await.unwrap().status, 200);
     leave.notify_one();

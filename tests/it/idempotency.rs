@@ -144,7 +144,7 @@ async fn key_is_valid_for_one_command_of_one_reader() {
     let other_body = json!({ "book_id": Uuid::new_v4() });
     let response = keyed(&reader, Method::POST, "/start", "k", &other_body).await;
     assert_eq!(response.body["errors"][0]["field"], "idempotency-key");
-    let _ = response.problem(422);
+    assert_eq!(response.problem_code(422), "idempotency_key_reused");
     let other_path = format!("/{session}/end");
     let response = keyed(&reader, Method::PUT, &other_path, "k", &start).await;
     let _ = response.problem(422);

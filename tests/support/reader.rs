@@ -63,6 +63,21 @@ impl ApiResponse {
     #[track_caller]
     #[must_use]
     pub fn problem(self, status: u16) -> String {
+        self.problem_member(status, "detail")
+    }
+
+    /// Returns the `code` of a problem document with this status.
+    ///
+    /// # Panics
+    /// If the response has another status or is no problem document.
+    #[track_caller]
+    #[must_use]
+    pub fn problem_code(self, status: u16) -> String {
+        self.problem_member(status, "code")
+    }
+
+    #[track_caller]
+    fn problem_member(self, status: u16, member: &str) -> String {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(self.body["status"], status);
@@ -70,9 +85,8 @@ impl ApiResponse {
             self.body["request_id"],
             self.headers["x-request-id"].to_str().unwrap()
         );
-        self.body["detail"]
-            .as_str()
-            .expect("a problem has a detail")
+        let text = self.body[member].as_str();
+        text.unwrap_or_else(|| panic!("a problem has a {member}: {}", self.body))
             .to_owned()
     }
 }

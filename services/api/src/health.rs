@@ -1,17 +1,17 @@
-//! Probes, on the operators' listener. `/livez` says that the process runs and
-//! asks nothing else; `/readyz` that it can do its work; `/metrics` what it did.
+//! Probes and metrics, on the admin listener. `/livez` checks the process alone,
+//! `/readyz` checks Postgres, `/metrics` returns `OpenMetrics`.
 
-use prometheus_client::registry::Registry;
-use eventlog::database_health::DatabaseHealth;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use axum::{Json, Router};
+use eventlog::database_health::DatabaseHealth;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
-/// The content type of [`text`] (`OpenMetrics` 1.0).
+/// The content type of `OpenMetrics` 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) fn text(registry: &Registry) -> String {
@@ -21,28 +21,26 @@ pub(crate) fn text(registry: &Registry) -> String {
     text
 }
 
-/// All that probes may call.
-pub fn router(pulse: DatabaseHealth, registry: Registry) -> Router {
+pub fn router(database_health: DatabaseHealth, registry: Registry) -> Router {
     let registry = Arc::new(registry);
     Router::new()
         .route("/livez", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
-        .with_state(pulse)
+        .with_state(database_health)
         .route(
             "/metrics",
             get(async move || ([(header::CONTENT_TYPE, OPEN_METRICS)], text(&registry))),
         )
 }
 
-/// Ready when Postgres answers. NATS and Redis are not asked: without them the
-/// service does its work and catches up later.
-async fn ready(State(pulse): State<DatabaseHealth>) -> (StatusCode, Json<Value>) {
-    if pulse.ask().await {
+/// Ignores NATS and Redis: without them the service works, and catches up later.
+async fn ready(State(database_health): State<DatabaseHealth>) -> (StatusCode, Json<Value>) {
+    if database_health.check().await {
         (StatusCode::OK, Json(json!({ "status": "ready" })))
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({ "status": "not ready", "reason": "Postgres does not answer" })),
+            Json(json!({ "status": "not ready", "reason": "Postgres is unavailable" })),
         )
     }
 }

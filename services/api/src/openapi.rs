@@ -1,5 +1,5 @@
-//! The API's description, made from the code: `OpenAPI` 3.1 at `/openapi.json`,
-//! and its page at `/docs`, which asks nothing of any other server.
+//! The `OpenAPI` 3.1 document of the API for client apps, generated from the code.
+//! It is served at `/openapi.json`. The page at `/docs` works offline.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,17 +9,17 @@ use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use crate::problem::{Problem, ProblemCode, ProblemDocument};
 use crate::routes::commands::{batch_update, end, start, update};
 use crate::routes::privacy::{erase, export};
-use crate::problem::{self, Problem};
 use crate::routes::queries::{active, daily, history, patterns, session, streak, weekly};
 
+pub mod admin;
 mod common;
 mod examples;
-pub mod admin;
 pub mod types;
 
-use common::{Answered, Failures};
+use common::{ProblemResponse, Problems};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -43,72 +43,103 @@ use common::{Answered, Failures};
         export::handle,
         erase::handle,
     ),
-    components(schemas(problem::Json)),
+    components(schemas(ProblemDocument)),
     tags(
-        (name = "commands", description = "What the reader does"),
-        (name = "queries", description = "What the reader did"),
-        (name = "statistics", description = "How much and when"),
-        (name = "data", description = "The reader's data as a whole")
+        (name = "commands", description = "Change sessions"),
+        (name = "queries", description = "Read sessions"),
+        (name = "statistics", description = "Reading time and progress by day, week and hour"),
+        (name = "privacy", description = "Export and erase all data of the reader")
     )
 )]
 struct Api;
 
-/// The description.
+/// The OpenAPI document for client apps.
 #[must_use]
 pub fn document() -> Value {
-    let mut document = serde_json::to_value(Api::openapi()).expect("it is plain JSON");
+    let mut document = serde_json::to_value(Api::openapi()).expect("the document is plain JSON");
     document["info"]["description"] = include_str!("openapi/guide.md").into();
-    let failures = Failures {
-        problems: &PROBLEMS,
-        of: failures,
+    let problems = Problems {
+        responses: &PROBLEMS,
+        statuses,
     };
-    common::complete(&mut document, failures);
+    common::complete(&mut document, problems);
     examples::add(&mut document);
     document
 }
 
-/// What can go wrong.
-const PROBLEMS: [Answered; 12] = [
-    (400, "BadRequest", "Cannot update inactive session"),
-    (401, "Unauthorized", "Could not validate credentials"),
-    (404, "NotFound", "Reading session not found"),
-    (408, "TooSlow", "The body took too long to arrive"),
-    (
-        409,
-        "Conflict",
-        "A command with this Idempotency-Key is being done; ask again for its answer",
-    ),
-    (413, "TooLarge", "The body is larger than 64 KB"),
-    (
-        415,
-        "UnsupportedMediaType",
-        "The body must be application/json",
-    ),
-    (
-        422,
-        "Invalid",
-        "current_position: A position must be a number from 0 to 100",
-    ),
-    (
-        429,
-        "TooManyRequests",
-        "Rate limit exceeded. Try again in 12 seconds.",
-    ),
-    (500, "Broken", "The service made a mistake"),
-    (
-        503,
-        "Unavailable",
-        "The service cannot take commands now; try again shortly",
-    ),
-    (
-        504,
-        "NotYet",
-        "The answer does not hold that position yet; try again shortly",
-    ),
+const PROBLEMS: [ProblemResponse; 13] = [
+    ProblemResponse {
+        name: "BadRequest",
+        codes: &[
+            ProblemCode::SessionInactive,
+            ProblemCode::SessionAlreadyEnded,
+            ProblemCode::MalformedJson,
+            ProblemCode::IncompleteBody,
+            ProblemCode::InvalidBookId,
+            ProblemCode::InvalidCursor,
+        ],
+        detail: "Cannot update inactive session",
+    },
+    common::UNAUTHORIZED,
+    ProblemResponse {
+        name: "NotFound",
+        codes: &[ProblemCode::SessionNotFound, ProblemCode::NotFound],
+        detail: "Reading session not found",
+    },
+    common::METHOD_NOT_ALLOWED,
+    ProblemResponse {
+        name: "RequestTimeout",
+        codes: &[ProblemCode::RequestTimeout],
+        detail: "The body took too long to arrive",
+    },
+    ProblemResponse {
+        name: "Conflict",
+        codes: &[
+            ProblemCode::IdempotencyKeyInUse,
+            ProblemCode::SessionIdInUse,
+            ProblemCode::Conflict,
+        ],
+        detail: "A command with this Idempotency-Key is in progress; retry for its response",
+    },
+    ProblemResponse {
+        name: "TooLarge",
+        codes: &[ProblemCode::BodyTooLarge],
+        detail: "The body is larger than 64 KB",
+    },
+    ProblemResponse {
+        name: "UnsupportedMediaType",
+        codes: &[
+            ProblemCode::UnsupportedMediaType,
+            ProblemCode::UnsupportedContentEncoding,
+        ],
+        detail: "The body must be application/json",
+    },
+    ProblemResponse {
+        name: "Invalid",
+        codes: &[ProblemCode::Validation, ProblemCode::IdempotencyKeyReused],
+        detail: "current_position: A position must be a number from 0 to 100",
+    },
+    common::TOO_MANY_REQUESTS,
+    common::INTERNAL_SERVER_ERROR,
+    ProblemResponse {
+        name: "Unavailable",
+        codes: &[
+            ProblemCode::Unavailable,
+            ProblemCode::Overloaded,
+            ProblemCode::KeysUnavailable,
+            ProblemCode::DeadlineExceeded,
+        ],
+        detail: "The service cannot process commands at the moment; retry shortly",
+    },
+    ProblemResponse {
+        name: "ReadModelBehind",
+        codes: &[ProblemCode::ReadModelBehind],
+        detail: "The read model has not reached `min_position` yet; retry shortly",
+    },
 ];
 
-/// By operation.
-fn failures(operation: &str) -> &'static [u16] {
+/// The statuses of the problems that an operation returns.
+fn statuses(operation: &str) -> &'static [u16] {
     match operation {
         "start" | "batchUpdate" => &[400, 401, 408, 409, 413, 415, 422, 429, 500, 503],
         "update" | "end" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
@@ -119,16 +150,15 @@ fn failures(operation: &str) -> &'static [u16] {
     }
 }
 
-/// As it is served and committed.
+/// The text of a document, as served and as committed in `docs`.
 #[must_use]
 pub fn json(document: &Value) -> String {
-    let mut json = serde_json::to_string_pretty(document).expect("it is plain JSON");
+    let mut json = serde_json::to_string_pretty(document).expect("the document is plain JSON");
     json.push('\n');
     json
 }
 
-/// What the page of the documentation may load: its own files, and styles and
-/// pictures that it writes itself.
+/// The page may load its own files, inline styles and `data:` images.
 const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; frame-ancestors 'none'";
 
@@ -142,30 +172,91 @@ pub fn router() -> Router {
     let page =
         Router::from(page).layer(middleware::map_response(async |mut response: Response| {
             if response.status() == StatusCode::NOT_FOUND {
-                return Problem::not_found("There is nothing at this address").into_response();
+                return Problem::not_found().into_response();
             }
             let headers = response.headers_mut();
             headers.insert(
                 header::CONTENT_SECURITY_POLICY,
                 HeaderValue::from_static(PAGE_POLICY),
             );
-            // The page is some ten requests, and they count.
+            // The page makes about ten requests, which count towards the rate limit.
             headers.insert(
                 header::CACHE_CONTROL,
                 HeaderValue::from_static("public, max-age=3600"),
             );
-            // Another page's script gets more headers with it.
+            // Requests from scripts of other pages get CORS headers.
             headers.append(header::VARY, HeaderValue::from_name(header::ORIGIN));
             response
         }));
-    page.merge(served(&document()))
+    page.merge(document_router(&document()))
 }
 
-/// `/openapi.json`.
-fn served(document: &Value) -> Router {
+/// Serves the document at `/openapi.json`.
+fn document_router(document: &Value) -> Router {
     let json = json(document);
     Router::new().route(
         "/openapi.json",
         get(async || ([(header::CONTENT_TYPE, "application/json")], json)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use utoipa::PartialSchema;
+
+    use super::*;
+
+    /// The codes in the table of the document's description, with their statuses.
+    fn documented_codes(document: &Value) -> BTreeMap<String, u16> {
+        let description = document["info"]["description"].as_str().unwrap();
+        let rows = description
+            .lines()
+            .skip_while(|line| !line.starts_with("| code |"));
+        rows.skip(2)
+            .map_while(|line| {
+                let mut cells = line.strip_prefix("| `")?.split('|');
+                let code = cells.next()?.trim().trim_end_matches('`').to_owned();
+                Some((code, cells.next()?.trim().parse().unwrap()))
+            })
+            .collect()
+    }
+
+    /// The codes of the schema `ProblemCode` in the document, with their statuses.
+    fn schema_codes(document: &Value) -> BTreeMap<String, u16> {
+        codes(&document["components"]["schemas"]["ProblemCode"])
+    }
+
+    fn codes(schema: &Value) -> BTreeMap<String, u16> {
+        let codes = schema["enum"].as_array().unwrap().iter().map(|code| {
+            let status = ProblemCode::deserialize(code).unwrap().status();
+            (code.as_str().unwrap().to_owned(), status.as_u16())
+        });
+        codes.collect()
+    }
+
+    #[test]
+    fn guides_list_the_codes_of_their_documents() {
+        for document in [document(), admin::document()] {
+            assert_eq!(documented_codes(&document), schema_codes(&document));
+        }
+    }
+
+    #[test]
+    fn every_code_is_in_a_document() {
+        let all = codes(&serde_json::to_value(ProblemCode::schema()).unwrap());
+        let mut documented = schema_codes(&document());
+        documented.extend(schema_codes(&admin::document()));
+        assert_eq!(documented, all);
+    }
+
+    #[test]
+    fn codes_of_a_response_share_its_status() {
+        for response in PROBLEMS.iter().chain(&admin::PROBLEMS) {
+            let status = response.status();
+            assert!(response.codes.iter().all(|code| code.status() == status));
+        }
+    }
 }

@@ -1,21 +1,23 @@
-//! Every error becomes an RFC 9457 problem here, and nowhere else. `detail` is
-//! a sentence for people; what went wrong inside goes to the log, not to the
-//! client.
+//! Turns every error into an RFC 9457 problem document. No other module writes
+//! error responses. The log receives the internal cause; the client never does.
+
+use std::fmt::Display;
 
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use domain::SessionError;
 use commands::CommandError;
+use domain::SessionError;
 use eventlog::LogError;
-use serde::Serialize;
+use eventlog::error::error_chain;
+use projections::dead_letters::ActionError;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use projections::dead_letters::actions::ActionError;
-
-/// How long a client that met an overloaded or broken service should wait, in
-/// seconds.
+/// The value of `Retry-After`, in seconds, for problems that pass by themselves.
 const RETRY_AFTER: u32 = 1;
+
+const OVERLOADED: &str = "The service is overloaded; retry shortly";
 
 /// An error on its way to the client.
 #[derive(Clone, Debug)]
@@ -23,204 +25,301 @@ pub struct Problem(Box<Parts>);
 
 #[derive(Clone, Debug)]
 struct Parts {
-    status: StatusCode,
+    code: ProblemCode,
     detail: String,
     errors: Vec<FieldError>,
-    header: Option<(HeaderName, HeaderValue)>,
+    /// For the log only.
     cause: Option<String>,
 }
 
-/// What is wrong with one field.
+/// The cause of an error. Codes are stable, unlike `detail`: match on them. The
+/// description of the API lists their meanings. New codes may be added; treat
+/// an unknown one by its `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemCode {
+    MalformedJson,
+    IncompleteBody,
+    InvalidBookId,
+    InvalidCursor,
+    SessionInactive,
+    SessionAlreadyEnded,
+    MissingToken,
+    InvalidToken,
+    Forbidden,
+    NotFound,
+    SessionNotFound,
+    ProjectionNotFound,
+    JobNotFound,
+    DeadLetterNotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    Conflict,
+    SessionIdInUse,
+    IdempotencyKeyInUse,
+    ReplayRunning,
+    DeadLetterDiscarded,
+    DeadLetterWaiting,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    UnsupportedContentEncoding,
+    Validation,
+    IdempotencyKeyReused,
+    RateLimited,
+    Internal,
+    Overloaded,
+    Unavailable,
+    KeysUnavailable,
+    DeadlineExceeded,
+    ShuttingDown,
+    ReadModelBehind,
+}
+
+impl ProblemCode {
+    /// The status of every response with this code.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::MalformedJson
+            | Self::IncompleteBody
+            | Self::InvalidBookId
+            | Self::InvalidCursor
+            | Self::SessionInactive
+            | Self::SessionAlreadyEnded => StatusCode::BAD_REQUEST,
+            Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound
+            | Self::SessionNotFound
+            | Self::ProjectionNotFound
+            | Self::JobNotFound
+            | Self::DeadLetterNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict
+            | Self::SessionIdInUse
+            | Self::IdempotencyKeyInUse
+            | Self::ReplayRunning
+            | Self::DeadLetterDiscarded
+            | Self::DeadLetterWaiting => StatusCode::CONFLICT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType | Self::UnsupportedContentEncoding => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            Self::Validation | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Overloaded
+            | Self::Unavailable
+            | Self::KeysUnavailable
+            | Self::DeadlineExceeded
+            | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ReadModelBehind => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Whether only the admin API returns the code.
+    #[must_use]
+    pub const fn is_admin_only(self) -> bool {
+        matches!(
+            self,
+            Self::Forbidden
+                | Self::ProjectionNotFound
+                | Self::JobNotFound
+                | Self::DeadLetterNotFound
+                | Self::ReplayRunning
+                | Self::DeadLetterDiscarded
+                | Self::DeadLetterWaiting
+                | Self::ShuttingDown
+        )
+    }
+}
+
+/// An error in one field of the request.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The field, as a path.
+    /// The path of the field, for example `book.title`. The names of query
+    /// parameters and headers are paths too.
     pub field: String,
-    /// What is wrong.
+    /// The error, in English.
     pub message: String,
 }
 
 /// An error (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
-pub(super) struct Json<'a> {
-    /// Always `about:blank`: the status says what kind of problem it is.
+pub(super) struct ProblemDocument<'a> {
+    /// Always `about:blank`. `code` identifies the error.
     pub(super) r#type: &'a str,
-    /// The status in words.
+    /// The standard name of the status.
     pub(super) title: &'a str,
     pub(super) status: u16,
-    /// A sentence for people.
+    pub(super) code: ProblemCode,
+    /// An explanation in English for people. Its wording may change.
     pub(super) detail: &'a str,
-    /// Also in the header `X-Request-Id`, and in the service's log.
+    /// The id of the request, as in the header `X-Request-Id`. Quote it when you
+    /// report an error: the log of the service contains it.
     pub(super) request_id: &'a str,
-    /// What is wrong with which field.
+    /// The invalid fields, if the error concerns fields.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub(super) errors: &'a [FieldError],
 }
 
 impl Problem {
-    /// A problem with a sentence for people.
     #[must_use]
-    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self(Box::new(Parts {
-            status,
+            code,
             detail: detail.into(),
             errors: Vec::new(),
-            header: None,
             cause: None,
         }))
     }
 
-    /// 400: what was sent cannot be understood, or is not possible now.
+    /// The request has no bearer token.
     #[must_use]
-    pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, detail)
+    pub fn missing_token() -> Self {
+        Self::new(ProblemCode::MissingToken, "Not authenticated")
     }
 
-    /// 401.
+    /// Returns 400 and not 422 because the original service did.
     #[must_use]
-    pub fn unauthorized(detail: &str) -> Self {
-        let challenge = HeaderValue::from_static("Bearer");
-        Self::new(StatusCode::UNAUTHORIZED, detail).with(header::WWW_AUTHENTICATE, challenge)
+    pub fn invalid_book_id(book_id: &str) -> Self {
+        let detail = format!("Invalid book_id format: {book_id}");
+        Self::new(ProblemCode::InvalidBookId, detail)
     }
 
-    /// 403: the token is good, and not for this.
+    /// No route matches the path of the request.
     #[must_use]
-    pub fn forbidden(detail: &str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, detail)
+    pub fn not_found() -> Self {
+        Self::new(ProblemCode::NotFound, "No route matches this path")
     }
 
-    /// 404.
+    /// A command with the same `Idempotency-Key` is in progress.
     #[must_use]
-    pub fn not_found(detail: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, detail)
-    }
-
-    /// 409: the same command is being done.
-    #[must_use]
-    pub fn in_flight() -> Self {
+    pub fn key_in_use() -> Self {
         Self::new(
-            StatusCode::CONFLICT,
-            "A command with this Idempotency-Key is being done; ask again for its answer",
+            ProblemCode::IdempotencyKeyInUse,
+            "A command with this Idempotency-Key is in progress; retry for its response",
         )
-        .with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
     }
 
-    /// 409: not as things are.
-    #[must_use]
-    pub fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, detail)
-    }
-
-    /// 405; the router says which methods are allowed.
+    /// The path exists, but not with this method. The router adds `Allow`.
     #[must_use]
     pub fn method_not_allowed() -> Self {
         Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "This method is not allowed here",
+            ProblemCode::MethodNotAllowed,
+            "This path does not support this method",
         )
     }
 
-    /// 422: one field is not as it must be.
+    /// A field is invalid. An empty `field` is the whole body.
     #[must_use]
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
-        let (field, message) = (field.into(), message.into());
-        let mut problem = Self::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            if field.is_empty() {
-                message.clone()
-            } else {
-                format!("{field}: {message}")
-            },
-        );
+        Self::in_field(ProblemCode::Validation, field.into(), message.into())
+    }
+
+    /// A number is outside of `min..=max`.
+    #[must_use]
+    pub fn out_of_range(field: &str, min: impl Display, max: impl Display) -> Self {
+        Self::invalid(field, format!("must be from {min} to {max}"))
+    }
+
+    /// The `Idempotency-Key` belongs to another command.
+    #[must_use]
+    pub fn key_reused(header: &str) -> Self {
+        Self::in_field(
+            ProblemCode::IdempotencyKeyReused,
+            header.to_owned(),
+            "already used for another command".to_owned(),
+        )
+    }
+
+    fn in_field(code: ProblemCode, field: String, message: String) -> Self {
+        let detail = if field.is_empty() {
+            message.clone()
+        } else {
+            format!("{field}: {message}")
+        };
+        let mut problem = Self::new(code, detail);
         problem.0.errors.push(FieldError { field, message });
         problem
     }
 
-    /// 429; the wait is told in seconds, in the text and by the caller's
-    /// headers.
+    /// The client has used up a rate limit. The caller adds `Retry-After`.
     #[must_use]
     pub fn too_many_requests(seconds: u64) -> Self {
         Self::new(
-            StatusCode::TOO_MANY_REQUESTS,
+            ProblemCode::RateLimited,
             format!("Rate limit exceeded. Try again in {seconds} seconds."),
         )
     }
 
-    /// 504: what the query should wait for did not come in time.
+    /// The read model did not reach `min_position` in time.
     #[must_use]
-    pub fn not_yet() -> Self {
+    pub fn read_model_behind() -> Self {
         Self::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "The answer does not hold that position yet; try again shortly",
+            ProblemCode::ReadModelBehind,
+            "The read model has not reached `min_position` yet; retry shortly",
         )
-        .with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
     }
 
-    /// 500, for what must not be, with the cause for the log.
+    /// An error that a retry does not solve, with its cause for the log.
     #[must_use]
     pub fn broken(cause: &dyn std::error::Error) -> Self {
         Self::internal().because(cause)
     }
 
-    /// 500, without a word of what happened.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "The service made a mistake",
-        )
+        Self::new(ProblemCode::Internal, "Internal server error")
     }
 
-    /// 503; the client should try again.
+    /// The service accepts no more work at the moment; it has not begun this
+    /// request.
     #[must_use]
-    pub fn unavailable(detail: &str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-            .with(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))
+    pub fn overloaded() -> Self {
+        Self::new(ProblemCode::Overloaded, OVERLOADED)
     }
 
-    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.0.header = Some((name, value));
-        self
-    }
-
-    /// Its status.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
-        self.0.status
+        self.0.code.status()
     }
 
-    /// With the cause, for the log alone.
+    #[must_use]
+    pub const fn code(&self) -> ProblemCode {
+        self.0.code
+    }
+
+    /// Adds the cause, for the log only.
     #[must_use]
     pub fn because(mut self, cause: &dyn std::error::Error) -> Self {
-        let mut text = cause.to_string();
-        let mut next = cause.source();
-        while let Some(cause) = next {
-            text = format!("{text}: {cause}");
-            next = cause.source();
-        }
-        self.0.cause = Some(text);
+        self.0.cause = Some(error_chain(cause));
         self
     }
 
-    /// What the log should say.
+    /// The cause, for the log.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         self.0.cause.as_deref()
     }
 
-    /// Writes the problem into its response, where the request's id is known.
+    /// Writes the document into the response. The layer that has the request's
+    /// id calls this.
     pub fn write(&self, response: &mut Response, request_id: &str) {
-        let body = Json {
+        let status = self.status();
+        let document = ProblemDocument {
             r#type: "about:blank",
-            title: self.0.status.canonical_reason().unwrap_or("Error"),
-            status: self.0.status.as_u16(),
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            code: self.0.code,
             detail: &self.0.detail,
             request_id,
             errors: &self.0.errors,
         };
-        let json = serde_json::to_vec(&body).expect("a problem is plain JSON");
+        let json = serde_json::to_vec(&document).expect("a problem is plain JSON");
         *response.body_mut() = Body::from(json);
-        // That of the empty body before.
+        // The length is that of the empty body.
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response.headers_mut().insert(
             header::CONTENT_TYPE,
@@ -229,12 +328,21 @@ impl Problem {
     }
 }
 
-/// The body comes later, from [`Problem::write`].
+/// The response has no body yet: [`Problem::write`] adds it.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.0.status.into_response();
-        if let Some((name, value)) = &self.0.header {
-            response.headers_mut().insert(name, value.clone());
+        let status = self.status();
+        let mut response = status.into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let passes = matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        if passes || self.0.code == ProblemCode::IdempotencyKeyInUse {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
         }
         response.extensions_mut().insert(self);
         response
@@ -245,9 +353,10 @@ impl From<SessionError> for Problem {
     fn from(refusal: SessionError) -> Self {
         let detail = refusal.to_string();
         match refusal {
-            SessionError::NotFound => Self::not_found(&detail),
-            SessionError::AlreadyStarted => Self::new(StatusCode::CONFLICT, detail),
-            SessionError::Inactive | SessionError::AlreadyEnded => Self::bad_request(detail),
+            SessionError::NotFound => Self::new(ProblemCode::SessionNotFound, detail),
+            SessionError::AlreadyStarted => Self::new(ProblemCode::SessionIdInUse, detail),
+            SessionError::Inactive => Self::new(ProblemCode::SessionInactive, detail),
+            SessionError::AlreadyEnded => Self::new(ProblemCode::SessionAlreadyEnded, detail),
             SessionError::Position => Self::invalid("position", detail),
             SessionError::SessionId => Self::invalid("session_id", detail),
             SessionError::OccurredAt => Self::invalid("occurred_at", detail),
@@ -260,17 +369,16 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::Refused(refusal) => refusal.into(),
             CommandError::Conflict => Self::new(
-                StatusCode::CONFLICT,
-                "The session is being changed by others; try again",
+                ProblemCode::Conflict,
+                "Other commands changed the session at the same time; retry",
             ),
-            CommandError::Repeated => Self::in_flight(),
-            CommandError::Overloaded => {
-                Self::unavailable("The service is overloaded; try again shortly")
-            }
-            CommandError::Unavailable(cause) => {
-                Self::unavailable("The service cannot take commands now; try again shortly")
-                    .because(cause.as_ref())
-            }
+            CommandError::Repeated => Self::key_in_use(),
+            CommandError::Overloaded => Self::overloaded(),
+            CommandError::Unavailable(cause) => Self::new(
+                ProblemCode::Unavailable,
+                "The service cannot process commands at the moment; retry shortly",
+            )
+            .because(cause.as_ref()),
             CommandError::Broken(error) => Self::broken(&error),
         }
     }
@@ -285,20 +393,23 @@ impl From<LogError> for Problem {
 impl From<&LogError> for Problem {
     fn from(error: &LogError) -> Self {
         match error {
-            LogError::Unavailable(_) => {
-                Self::unavailable("The service cannot answer now; try again shortly").because(error)
-            }
+            LogError::Unavailable(_) => Self::new(
+                ProblemCode::Unavailable,
+                "The service cannot answer at the moment; retry shortly",
+            )
+            .because(error),
             LogError::Undecodable { .. } | LogError::Broken(_) => Self::broken(error),
         }
     }
 }
 
 impl From<ActionError> for Problem {
-    fn from(refusal: ActionError) -> Self {
-        let detail = refusal.to_string();
-        match refusal {
-            ActionError::Unknown(_) => Self::not_found(&detail),
-            ActionError::Discarded(_) | ActionError::Waiting { .. } => Self::conflict(detail),
+    fn from(error: ActionError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ActionError::NotFound(_) => Self::new(ProblemCode::DeadLetterNotFound, detail),
+            ActionError::Discarded(_) => Self::new(ProblemCode::DeadLetterDiscarded, detail),
+            ActionError::Waiting { .. } => Self::new(ProblemCode::DeadLetterWaiting, detail),
             ActionError::Unavailable(error) => error.into(),
         }
     }

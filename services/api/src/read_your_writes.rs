@@ -1,50 +1,54 @@
-//! `min_position`: a query that must see what a command did waits for it.
+//! Read your writes: a query with `min_position` waits until its response includes
+//! the events up to that global position.
 
 use std::time::Duration;
 
 use commands::CommandService;
 use projections::checkpoint::CheckpointWaiter;
 
-use super::problem::Problem;
+use crate::problem::Problem;
 
-/// How long a query waits. A projection that is further behind is in trouble,
-/// and its readers should know.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a query waits. A projection with more lag has a problem, and clients
+/// should see it.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A position as it may be asked for.
-///
-/// # Errors
-/// 422 for what is no position.
-pub fn position(min_position: Option<i64>) -> Result<Option<i64>, Problem> {
+/// Validates the parameter.
+pub fn min_position(min_position: Option<i64>) -> Result<Option<i64>, Problem> {
     match min_position {
-        Some(..0) => Err(Problem::invalid(
-            "min_position",
-            "a position is not negative",
-        )),
+        Some(..0) => Err(Problem::invalid("min_position", "must not be negative")),
         position => Ok(position),
     }
 }
 
-/// Waits until a projection has come to a position of the log.
+/// Waits for a projection to reach `min_position`.
 ///
 /// # Errors
-/// 422 for what is no position, 504 when it does not come in time, 503 when Postgres does not answer.
-pub async fn reached(projection: &CheckpointWaiter, min_position: Option<i64>) -> Result<(), Problem> {
-    match self::position(min_position)? {
-        Some(position) if !projection.reaches(position, PATIENCE).await? => Err(Problem::not_yet()),
+/// [`ProblemCode::ReadModelBehind`](crate::problem::ProblemCode) on a timeout.
+pub async fn wait_for_projection(
+    projection: &CheckpointWaiter,
+    min_position: Option<i64>,
+) -> Result<(), Problem> {
+    match self::min_position(min_position)? {
+        Some(position) if !projection.wait_for(position, WAIT_TIMEOUT).await? => {
+            Err(Problem::read_model_behind())
+        }
         _ => Ok(()),
     }
 }
 
-/// For a query that reads the log itself: there is nothing to wait for, since
-/// a position that a command was told is in the log.
+/// Checks `min_position` for a query that reads the log itself. Every position
+/// that a command returned is in the log already, so there is nothing to wait
+/// for.
 ///
 /// # Errors
-/// 422 for what is no position, 504 for one that is not in the log, 503 when
-/// Postgres does not answer.
-pub async fn in_log(sessions: &CommandService, min_position: Option<i64>) -> Result<(), Problem> {
-    match self::position(min_position)? {
-        Some(position) if sessions.head().await? < position => Err(Problem::not_yet()),
+/// [`ProblemCode::ReadModelBehind`](crate::problem::ProblemCode) if the log ends
+/// before the position.
+pub async fn check_log(
+    commands: &CommandService,
+    min_position: Option<i64>,
+) -> Result<(), Problem> {
+    match self::min_position(min_position)? {
+        Some(position) if commands.head().await? < position => Err(Problem::read_model_behind()),
         _ => Ok(()),
     }
 }

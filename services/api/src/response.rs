@@ -1,5 +1,5 @@
-//! Answers: JSON with a session's version as its `ETag`, and a command's place
-//! in the log.
+//! JSON responses with the version of a session as their `ETag`, and with the
+//! global position of a command.
 
 use std::convert::Infallible;
 
@@ -8,32 +8,34 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use domain::SessionId;
 use commands::CommandResult;
+use domain::SessionId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The position of a command's last event in the log; queries can wait for it.
+/// The global position of the last event that a command appended. A query waits
+/// for it with `min_position`.
 pub const GLOBAL_POSITION: HeaderName = HeaderName::from_static("x-global-position");
 
-/// The headers that an answer has in the end, so that they are not moved as they
-/// become more.
-const HEADERS: usize = 16;
+/// About as many headers as a response has after all layers. Reserving them at
+/// once avoids reallocations.
+const EXPECTED_HEADERS: usize = 16;
 
-/// What a client is told of a command. It can be kept, for repeats.
+/// The response to a command. The event log stores it with the idempotency key,
+/// for repeats: its serialized form must stay readable.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CommandResponse {
     status: u16,
-    /// Of the session that the command was for.
+    /// The version of the session; `None` for a batch.
     version: Option<i64>,
-    /// The last event that the command led to.
+    /// See [`CommandResponse::last_event`].
     last_event: Option<(SessionId, i64)>,
     body: Box<RawValue>,
 }
 
 impl CommandResponse {
-    /// Of a command on one session.
-    pub fn of_session(status: StatusCode, outcome: &CommandResult, body: &impl Serialize) -> Self {
+    /// The response to a command for one session.
+    pub fn for_session(status: StatusCode, outcome: &CommandResult, body: &impl Serialize) -> Self {
         let version = outcome.versioned.sequence;
         Self {
             status: status.as_u16(),
@@ -43,8 +45,8 @@ impl CommandResponse {
         }
     }
 
-    /// Of a command on many.
-    pub fn of_batch(last_event: Option<(SessionId, i64)>, body: &impl Serialize) -> Self {
+    /// The response to a command for several sessions.
+    pub fn for_batch(last_event: Option<(SessionId, i64)>, body: &impl Serialize) -> Self {
         Self {
             status: StatusCode::OK.as_u16(),
             version: None,
@@ -53,19 +55,20 @@ impl CommandResponse {
         }
     }
 
-    /// The last event that the command led to: its session and its sequence.
+    /// The session and the sequence of the last event that the command appended;
+    /// `None` if it appended none.
     #[must_use]
     pub const fn last_event(&self) -> Option<(SessionId, i64)> {
         self.last_event
     }
 
-    /// The response.
+    /// `global_position` is that of [`CommandResponse::last_event`].
     #[must_use]
-    pub fn response(self, global_position: Option<i64>) -> Response {
+    pub fn into_response_at(self, global_position: Option<i64>) -> Response {
         let mut response = Response::new(Body::from(String::from(Box::<str>::from(self.body))));
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
         let headers = response.headers_mut();
-        headers.reserve(HEADERS);
+        headers.reserve(EXPECTED_HEADERS);
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),
@@ -81,15 +84,15 @@ impl CommandResponse {
 }
 
 fn json(body: &impl Serialize) -> Box<RawValue> {
-    serde_json::value::to_raw_value(body).expect("answers are plain JSON")
+    serde_json::value::to_raw_value(body).expect("responses are plain JSON")
 }
 
 fn tag(version: &impl std::fmt::Display) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).expect("a version is plain ASCII")
 }
 
-/// The header `If-None-Match`: the versions that a client has of what it asks for,
-/// most often none (RFC 9110, section 13.1.2).
+/// The header `If-None-Match`: the versions that the client has cached (RFC 9110,
+/// section 13.1.2). Empty if the header is missing.
 #[derive(Debug)]
 pub struct IfNoneMatch(Vec<HeaderValue>);
 
@@ -103,31 +106,30 @@ impl<S: Sync> FromRequestParts<S> for IfNoneMatch {
 }
 
 impl IfNoneMatch {
-    fn names(&self, tag: &HeaderValue) -> bool {
+    fn contains(&self, tag: &HeaderValue) -> bool {
         self.0
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .map(|known| known.trim().trim_start_matches("W/"))
-            .any(|known| known == "*" || known.as_bytes() == tag.as_bytes())
+            .map(|cached| cached.trim().trim_start_matches("W/"))
+            .any(|cached| cached == "*" || cached.as_bytes() == tag.as_bytes())
     }
 }
 
-/// The answer to a query of something that has a version: with it as `ETag`,
-/// and 304 for a client that has it already.
+/// A response with an `ETag`; 304 without a body if the client has this version.
 pub fn versioned(
-    known: &IfNoneMatch,
+    cached: &IfNoneMatch,
     version: &impl std::fmt::Display,
     body: &impl Serialize,
 ) -> Response {
     let tag = tag(version);
-    let mut response = if known.names(&tag) {
+    let mut response = if cached.contains(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         axum::Json(body).into_response()
     };
     let headers = response.headers_mut();
-    headers.reserve(HEADERS);
+    headers.reserve(EXPECTED_HEADERS);
     headers.insert(header::ETAG, tag);
     response
 }

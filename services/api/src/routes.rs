@@ -1,5 +1,5 @@
-//! The routes, by what they do: commands append events, queries read, privacy
-//! exports and erases a reader's data, and admin is the interface for operators.
+//! The handlers. Commands append events, queries read, `privacy` exports and
+//! erases a reader's data, and `admin` is the API for operators.
 
 pub mod commands;
 pub mod queries;

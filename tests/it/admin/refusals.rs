@@ -24,7 +24,7 @@ pub async fn refusals(contract: &Contract) {
         let as_reader = reader.at(&path(""));
         let response = as_reader.call(method, call, None).await;
         contract.check(operation, 403, &response);
-        assert_eq!(response.problem(403), "This needs an operator's token");
+        assert_eq!(response.problem_code(403), "forbidden");
     }
     for (operation, call) in [
         ("pause", "/projections/unknown/pause"),
@@ -68,8 +68,8 @@ pub async fn refusals(contract: &Contract) {
         let response = operator.call(method, call, None).await;
         contract.check(operation, 422, &response);
     }
-    let nothing = get(&operator, "/nothing").await.problem(404);
-    assert_eq!(nothing, "There is nothing at this address");
+    let nothing = get(&operator, "/nothing").await;
+    assert_eq!(nothing.problem_code(404), "not_found");
     let put = operator.call(Method::PUT, "/projections", None).await;
     assert_eq!(put.header("allow"), "GET,HEAD");
     let _ = put.problem(405);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::auth::{Keys, Refusal};
+use api::auth::{TokenVerifier, VerifyError};
 use axum::http::{HeaderValue, StatusCode};
 use serde_json::json;
 use tests::issuer::{Issuer, SigningKey, key_set};
@@ -63,7 +63,7 @@ async fn failing_issuer_leaves_the_last_good_keys() {
     ];
     for (status, body) in responses {
         let issuer = Issuer::start(&[&key]).await;
-        let keys = Keys::new(&by_url(&issuer).settings().unwrap()).unwrap();
+        let keys = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
         assert!(keys.verify(&key.token(&claims())).await.is_ok());
         issuer.respond_with(status, body.to_string());
         assert!(refused(&keys, &new.token(&claims())).await, "{status}");
@@ -82,7 +82,7 @@ async fn issuer_unreachable_at_start_is_retried() {
     let response = reader.active().await;
     assert!(response.headers.contains_key("retry-after"));
     assert!(!response.headers.contains_key("www-authenticate"));
-    assert!(response.problem(503).contains("keys are not available yet"));
+    assert_eq!(response.problem_code(503), "keys_unavailable");
     // A token that no key could verify is rejected without keys.
     let bearer = HeaderValue::from_static("Bearer x");
     assert_eq!(call(&app, bearer).await.0, 401);
@@ -99,9 +99,9 @@ async fn redirect_of_the_key_url_is_not_followed() {
     let key = SigningKey::rsa("key");
     let issuer = Issuer::start(&[&key]).await;
     issuer.respond_with(StatusCode::FOUND, String::new());
-    let keys = Keys::new(&by_url(&issuer).settings().unwrap()).unwrap();
+    let keys = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
     let verified = keys.verify(&key.token(&claims())).await;
-    assert_eq!(verified, Err(Refusal::KeysUnavailable));
+    assert_eq!(verified, Err(VerifyError::KeysUnavailable));
     assert_eq!(issuer.fetches(), 1);
 }
 
@@ -113,7 +113,7 @@ async fn changed_key_file_is_read_again() {
         SigningKey::ec("later"),
     );
     let (args, file) = by_file(&[&old]);
-    let keys = Keys::new(&args.settings().unwrap()).unwrap();
+    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let cached = old.token(&claims());
     assert!(keys.verify(&cached).await.is_ok());
     assert!(keys.verify(&cached).await.is_ok());
@@ -133,14 +133,14 @@ async fn changed_key_file_is_read_again() {
     assert!(keys.verify(&later.token(&claims())).await.is_ok());
 
     // A broken or missing file changes nothing.
-    let keys = Keys::new(&args.settings().unwrap()).unwrap();
+    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let good = later.token(&claims());
     assert!(keys.verify(&good).await.is_ok());
     std::fs::write(&file, "{\"keys\": [").unwrap();
     assert!(refused(&keys, &new.token(&claims())).await);
     assert!(keys.verify(&good).await.is_ok());
-    let keys = Keys::new(&args.settings().unwrap()).unwrap();
-    assert_eq!(keys.verify(&good).await, Err(Refusal::KeysUnavailable));
+    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
+    assert_eq!(keys.verify(&good).await, Err(VerifyError::KeysUnavailable));
     std::fs::write(&file, key_set(&[&later]).to_string()).unwrap();
     until("the repaired file is read", DETECTION_TIMEOUT, async || {
         keys.verify(&good).await.is_ok()

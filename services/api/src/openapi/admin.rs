@@ -1,99 +1,117 @@
-//! The description of operators' calls: `OpenAPI` 3.1 at `/openapi.json` of
-//! their listener.
+//! The `OpenAPI` 3.1 document of the admin API, served at `/openapi.json` of the
+//! admin listener.
 
 use axum::Router;
 use serde_json::Value;
 use utoipa::OpenApi;
 
-use super::common::{self, Answered, Failures};
-use crate::routes::admin::{
-    cleanup, daily, dead_letter, dead_letters, jobs, pause, projections, replay,
-};
-use crate::problem;
+use super::common::{self, ProblemResponse, Problems};
+use crate::problem::{ProblemCode, ProblemDocument};
+use crate::routes::admin::{cleanup, daily, dead_letters, jobs, pause, projections, replay};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
-        title = "Reading Sessions, for operators",
-        description = "On a listener of their own (`ADMIN_ADDR`), for tokens with `is_admin: true` \
-            or the scope `reading:admin`. What takes long runs in the background; `projections` \
-            shows it.",
+        title = "Reading Sessions, admin API",
+        description = "",
         license(name = "MIT OR Apache-2.0"),
     ),
     paths(
-        projections::handle,
+        projections::list,
         pause::pause,
         pause::resume,
         replay::handle,
         jobs::warm_up,
-        dead_letters::handle,
-        dead_letter::show,
-        dead_letter::retry,
-        dead_letter::discard,
+        dead_letters::list,
+        dead_letters::show,
+        dead_letters::retry,
+        dead_letters::discard,
         daily::handle,
-        jobs::handle,
+        jobs::list,
         jobs::run,
         cleanup::stats,
-        cleanup::now,
+        cleanup::run,
     ),
-    components(schemas(problem::Json)),
+    components(schemas(ProblemDocument)),
     tags(
-        (name = "projections", description = "How far they are, and who works on them"),
-        (name = "dead letters", description = "Events that cannot be applied"),
-        (name = "statistics", description = "Of all readers"),
-        (name = "upkeep", description = "What the service does by itself")
+        (name = "projections", description = "Status, pauses and replays of the read models"),
+        (name = "dead letters", description = "Events that a projection cannot apply"),
+        (name = "statistics", description = "Statistics of all readers"),
+        (name = "jobs", description = "Background jobs")
     )
 )]
 struct Api;
 
-/// The description.
+/// The OpenAPI document of the admin API.
 #[must_use]
 pub fn document() -> Value {
-    let mut document = serde_json::to_value(Api::openapi()).expect("it is plain JSON");
-    let failures = Failures {
-        problems: &PROBLEMS,
-        of: failures,
+    let mut document = serde_json::to_value(Api::openapi()).expect("the document is plain JSON");
+    document["info"]["description"] = include_str!("admin_guide.md").into();
+    let problems = Problems {
+        responses: &PROBLEMS,
+        statuses,
     };
-    common::complete(&mut document, failures);
+    common::complete(&mut document, problems);
     document
 }
 
-/// `/openapi.json`
 pub fn router() -> Router {
-    super::served(&document())
+    super::document_router(&document())
 }
 
-/// What can go wrong.
-const PROBLEMS: [Answered; 8] = [
-    (401, "Unauthorized", "Could not validate credentials"),
-    (403, "Forbidden", "This needs an operator's token"),
-    (404, "NotFound", "There is no dead letter history.1234"),
-    (
-        409,
-        "Conflict",
-        "A replay of history is running, or was a moment ago",
-    ),
-    (422, "Invalid", "days: from 1 to 366"),
-    (
-        429,
-        "TooManyRequests",
-        "Rate limit exceeded. Try again in 12 seconds.",
-    ),
-    (500, "Broken", "The service made a mistake"),
-    (
-        503,
-        "Unavailable",
-        "The service cannot answer now; try again shortly",
-    ),
+pub(super) const PROBLEMS: [ProblemResponse; 9] = [
+    common::UNAUTHORIZED,
+    ProblemResponse {
+        name: "Forbidden",
+        codes: &[ProblemCode::Forbidden],
+        detail: "This call requires an admin token",
+    },
+    ProblemResponse {
+        name: "NotFound",
+        codes: &[
+            ProblemCode::DeadLetterNotFound,
+            ProblemCode::ProjectionNotFound,
+            ProblemCode::JobNotFound,
+            ProblemCode::NotFound,
+        ],
+        detail: "There is no dead letter history.1234",
+    },
+    common::METHOD_NOT_ALLOWED,
+    ProblemResponse {
+        name: "Conflict",
+        codes: &[
+            ProblemCode::ReplayRunning,
+            ProblemCode::DeadLetterDiscarded,
+            ProblemCode::DeadLetterWaiting,
+        ],
+        detail: "A replay of history is running, or ended a moment ago",
+    },
+    ProblemResponse {
+        name: "Invalid",
+        codes: &[ProblemCode::Validation],
+        detail: "days: must be from 1 to 366",
+    },
+    common::TOO_MANY_REQUESTS,
+    common::INTERNAL_SERVER_ERROR,
+    ProblemResponse {
+        name: "Unavailable",
+        codes: &[
+            ProblemCode::Unavailable,
+            ProblemCode::Overloaded,
+            ProblemCode::KeysUnavailable,
+            ProblemCode::DeadlineExceeded,
+            ProblemCode::ShuttingDown,
+        ],
+        detail: "The service cannot answer at the moment; retry shortly",
+    },
 ];
 
-/// By operation.
-fn failures(operation: &str) -> &'static [u16] {
+/// The statuses of the problems that an operation returns.
+fn statuses(operation: &str) -> &'static [u16] {
     match operation {
-        "projections" | "jobs" | "cleanup" => &[401, 403, 429, 500, 503],
+        "projections" | "jobs" | "warmUp" | "cleanup" => &[401, 403, 429, 500, 503],
         "dailyStatsOfAll" | "deadLetters" | "cleanupStats" => &[401, 403, 422, 429, 500, 503],
         "pause" | "resume" | "runJob" => &[401, 403, 404, 429, 500, 503],
-        "warmUp" => &[401, 403, 409, 429, 500, 503],
         "deadLetter" => &[401, 403, 404, 422, 429, 500, 503],
         _ => &[401, 403, 404, 409, 422, 429, 500, 503],
     }

@@ -1,25 +1,64 @@
-//! What operations have in common: who may call, headers, and what can go
-//! wrong. Written here once instead of at each handler.
+//! The parts that all operations share: authentication, headers and problems. The
+//! handlers do not repeat them.
 
+use axum::http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 
+use crate::problem::ProblemCode;
 use crate::{idempotency, rate_limit, request_log, response};
 
-/// A problem that operations answer with: its status, name and an example of
-/// its detail.
-pub type Answered = (u16, &'static str, &'static str);
-
-/// What can go wrong in one of the descriptions.
+/// A response with a problem, as a component of the document.
 #[derive(Clone, Copy)]
-pub struct Failures {
-    /// All of it.
-    pub problems: &'static [Answered],
-    /// The statuses of an operation.
-    pub of: fn(&str) -> &'static [u16],
+pub struct ProblemResponse {
+    /// The name of the component.
+    pub name: &'static str,
+    /// The codes of the response, all with the same status. The example has the
+    /// first one.
+    pub codes: &'static [ProblemCode],
+    /// The `detail` of the example.
+    pub detail: &'static str,
 }
 
-/// Completes the description.
-pub fn complete(document: &mut Value, failures: Failures) {
+impl ProblemResponse {
+    pub const fn status(&self) -> StatusCode {
+        self.codes[0].status()
+    }
+}
+
+pub const UNAUTHORIZED: ProblemResponse = ProblemResponse {
+    name: "Unauthorized",
+    codes: &[ProblemCode::InvalidToken, ProblemCode::MissingToken],
+    detail: "Could not validate credentials",
+};
+
+pub const METHOD_NOT_ALLOWED: ProblemResponse = ProblemResponse {
+    name: "MethodNotAllowed",
+    codes: &[ProblemCode::MethodNotAllowed],
+    detail: "This path does not support this method",
+};
+
+pub const TOO_MANY_REQUESTS: ProblemResponse = ProblemResponse {
+    name: "TooManyRequests",
+    codes: &[ProblemCode::RateLimited],
+    detail: "Rate limit exceeded. Try again in 12 seconds.",
+};
+
+pub const INTERNAL_SERVER_ERROR: ProblemResponse = ProblemResponse {
+    name: "InternalServerError",
+    codes: &[ProblemCode::Internal],
+    detail: "Internal server error",
+};
+
+/// The problems of one document.
+#[derive(Clone, Copy)]
+pub struct Problems {
+    pub responses: &'static [ProblemResponse],
+    /// Returns the statuses of an operation's problems.
+    pub statuses: fn(operation: &str) -> &'static [u16],
+}
+
+/// Adds the shared parts to the document.
+pub fn complete(document: &mut Value, problems: Problems) {
     document["security"] = json!([{ "token": [] }]);
     let components = &mut document["components"];
     components["securitySchemes"] = json!({
@@ -27,24 +66,29 @@ pub fn complete(document: &mut Value, failures: Failures) {
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT",
-            "description": "A JSON Web Token of the issuer that the service trusts. `sub` is the \
-                reader (a UUID, or any other text, from which one is made), `exp` must be there, \
-                and `type`, if it is, must be `access`.",
+            "description": "A JSON Web Token of an issuer that the service trusts. `sub` is the \
+                reader's id; the service derives a UUID from any other text. `exp` is required. \
+                If there is a `type`, it must be `access`.",
         }
     });
     components["headers"] = headers();
-    components["responses"] = failures
-        .problems
+    components["responses"] = problems
+        .responses
         .iter()
-        .map(|(status, name, detail)| ((*name).to_owned(), problem(*status, detail)))
+        .map(|response| (response.name.to_owned(), problem_response(response)))
         .collect::<Map<_, _>>()
         .into();
+    // Only the codes of this API.
+    let codes = problems
+        .responses
+        .iter()
+        .flat_map(|response| response.codes);
+    components["schemas"]["ProblemCode"]["enum"] = codes.map(|code| json!(code)).collect();
     for operation in operations(document) {
-        complete_operation(operation, failures);
+        complete_operation(operation, problems);
     }
 }
 
-/// The operations, one after the other.
 pub fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     document["paths"]
         .as_object_mut()
@@ -54,7 +98,7 @@ pub fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
         .flat_map(Map::values_mut)
 }
 
-fn complete_operation(operation: &mut Value, failures: Failures) {
+fn complete_operation(operation: &mut Value, problems: Problems) {
     let id = operation["operationId"]
         .as_str()
         .unwrap_or_default()
@@ -62,32 +106,31 @@ fn complete_operation(operation: &mut Value, failures: Failures) {
     let is_command = operation["tags"][0] == "commands";
     let is_versioned = matches!(id.as_str(), "session" | "active");
 
-    let mut answered = with_common_headers(json!({}));
+    let mut headers = with_common_headers(json!({}));
     if (is_command && id != "batchUpdate") || is_versioned {
-        answered[axum::http::header::ETAG.as_str()] = header_of("ETag");
+        headers[header::ETAG.as_str()] = header_ref("ETag");
     }
     if id == "erase" {
-        answered[response::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
+        headers[response::GLOBAL_POSITION.as_str()] = header_ref("GlobalPosition");
     }
     if id == "export" {
-        answered[axum::http::header::CONTENT_DISPOSITION.as_str()] =
-            header_of("ContentDisposition");
+        headers[header::CONTENT_DISPOSITION.as_str()] = header_ref("ContentDisposition");
     }
     if is_command {
-        answered[response::GLOBAL_POSITION.as_str()] = header_of("GlobalPosition");
-        answered[idempotency::REPLAYED.as_str()] = header_of("Replayed");
-        parameter(operation, &key());
+        headers[response::GLOBAL_POSITION.as_str()] = header_ref("GlobalPosition");
+        headers[idempotency::REPLAYED.as_str()] = header_ref("Replayed");
+        add_parameter(operation, &idempotency_key());
     }
     if id == "history" {
-        answered[axum::http::header::LINK.as_str()] = header_of("Link");
+        headers[header::LINK.as_str()] = header_ref("Link");
     }
     if id == "active" {
-        answered[axum::http::header::WARNING.as_str()] = header_of("Warning");
+        headers[header::WARNING.as_str()] = header_ref("Warning");
     }
     let responses = &mut operation["responses"];
     for success in ["200", "201", "202"] {
         if let Some(response) = responses.get_mut(success) {
-            response["headers"] = answered.clone();
+            response["headers"] = headers.clone();
         }
     }
     if id == "start" {
@@ -95,31 +138,31 @@ fn complete_operation(operation: &mut Value, failures: Failures) {
     }
     if is_versioned {
         responses["304"] = json!({
-            "description": "As the client knows it already",
-            "headers": answered,
+            "description": "The client has this version",
+            "headers": headers,
         });
-        parameter(
+        add_parameter(
             operation,
             &json!({
                 "name": "If-None-Match",
                 "in": "header",
-                "description": "The `ETag` of what the client has",
+                "description": "The `ETag` of the version that the client has",
                 "schema": { "type": "string" },
             }),
         );
     }
     let responses = &mut operation["responses"];
-    for status in (failures.of)(&id) {
-        let (_, name, _) = failures
-            .problems
+    for &status in (problems.statuses)(&id) {
+        let ProblemResponse { name, .. } = problems
+            .responses
             .iter()
-            .find(|(known, _, _)| known == status)
-            .expect("every failure is described");
+            .find(|response| response.status() == status)
+            .expect("there is a response for every status");
         responses[status.to_string()] = json!({ "$ref": format!("#/components/responses/{name}") });
     }
 }
 
-/// What can be done with the session that was started.
+/// The operations that take the id of the started session.
 fn links() -> Value {
     ["session", "update", "end"]
         .map(|operation| {
@@ -134,82 +177,88 @@ fn links() -> Value {
         .into()
 }
 
-fn parameter(operation: &mut Value, parameter: &Value) {
+fn add_parameter(operation: &mut Value, parameter: &Value) {
     match operation["parameters"].as_array_mut() {
         Some(parameters) => parameters.push(parameter.clone()),
         None => operation["parameters"] = json!([parameter]),
     }
 }
 
-fn key() -> Value {
+fn idempotency_key() -> Value {
     json!({
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "Makes the command repeatable: a repeat with the same key gets the first \
-            answer, also when that was a refusal, for at least a day. The same key with another \
-            command is 422.",
+        "description": "Makes the command safe to retry. A retry with the same key returns the \
+            first response, also if that was an error, for at least a day. The key of another \
+            command returns 422.",
         "schema": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" },
     })
 }
 
 fn with_common_headers(mut headers: Value) -> Value {
-    headers[request_log::REQUEST_ID.as_str()] = header_of("RequestId");
-    headers[rate_limit::LIMIT.as_str()] = header_of("RateLimitLimit");
-    headers[rate_limit::REMAINING.as_str()] = header_of("RateLimitRemaining");
-    headers[rate_limit::RESET.as_str()] = header_of("RateLimitReset");
+    headers[request_log::REQUEST_ID.as_str()] = header_ref("RequestId");
+    headers[rate_limit::LIMIT.as_str()] = header_ref("RateLimitLimit");
+    headers[rate_limit::REMAINING.as_str()] = header_ref("RateLimitRemaining");
+    headers[rate_limit::RESET.as_str()] = header_ref("RateLimitReset");
     headers
 }
 
-fn header_of(name: &str) -> Value {
+fn header_ref(name: &str) -> Value {
     json!({ "$ref": format!("#/components/headers/{name}") })
 }
 
 fn headers() -> Value {
     let header = |description: &str, kind: &str| json!({ "description": description, "schema": { "type": kind } });
     json!({
-        "RequestId": header("Names the request in the service's log", "string"),
-        "RateLimitLimit": header("Calls that may be made in a window", "integer"),
-        "RateLimitRemaining": header("Calls that are left", "integer"),
-        "RateLimitReset": header("Seconds until more are left", "integer"),
+        "RequestId": header("The id of the request in the service's log", "string"),
+        "RateLimitLimit": header("The number of requests per window", "integer"),
+        "RateLimitRemaining": header("The number of requests that are left", "integer"),
+        "RateLimitReset": header("Seconds until a request becomes free again", "integer"),
         "RetryAfter": header(
-            "Seconds to wait before trying again; absent when that would not help",
+            "Seconds to wait before a retry. Missing if a retry does not help.",
             "integer"
         ),
-        "ETag": header("The version of what is answered", "string"),
+        "ETag": header("The version of the session", "string"),
         "GlobalPosition": header(
-            "The position in the log of the last event that the answer holds, for `min_position`; \
-                absent when all of a batch was refused, or there was nothing to erase",
+            "The position of the command's last event in the log. Pass it as `min_position`. \
+                Missing if the command appended no event: all updates of a batch were refused, \
+                or there was nothing to erase.",
             "integer"
         ),
-        "ContentDisposition": header("That it is a file, and its name", "string"),
-        "Replayed": header("`true` for the first answer to a repeated command", "string"),
-        "Link": header("Where the next page is (RFC 8288)", "string"),
-        "Warning": header("`110 - \"Response is Stale\"` while the database is away", "string"),
+        "ContentDisposition": header("The name of the file", "string"),
+        "Replayed": header("`true` if this is the stored response to a retried command", "string"),
+        "Link": header("The next page (RFC 8288)", "string"),
+        "Warning": header("`110 - \"Response is Stale\"` while the database is unavailable", "string"),
     })
 }
 
-fn problem(status: u16, detail: &str) -> Value {
-    let title = axum::http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason())
-        .unwrap_or_default();
+fn problem_response(response: &ProblemResponse) -> Value {
+    let ProblemResponse { codes, detail, .. } = response;
+    let status = response.status();
+    let title = status.canonical_reason().unwrap_or_default();
     let mut example = json!({
         "type": "about:blank",
         "title": title,
-        "status": status,
+        "status": status.as_u16(),
+        "code": codes[0],
         "detail": detail,
         "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     });
-    if status == 422 {
+    if status == StatusCode::UNPROCESSABLE_ENTITY {
         let (field, message) = detail.split_once(": ").unwrap_or(("", detail));
         example["errors"] = json!([{ "field": field, "message": message }]);
     }
     let mut headers = with_common_headers(json!({}));
-    if matches!(status, 409 | 429 | 503 | 504) {
-        headers["retry-after"] = header_of("RetryAfter");
+    if matches!(status.as_u16(), 409 | 429 | 503 | 504) {
+        headers["retry-after"] = header_ref("RetryAfter");
     }
+    let codes: Vec<_> = codes
+        .iter()
+        .map(|code| format!("`{}`", json!(code)))
+        .collect();
+    let codes = codes.join(", ").replace('"', "");
     json!({
-        "description": title,
+        "description": format!("{title}: {codes}"),
         "headers": headers,
         "content": {
             "application/problem+json": {

@@ -1,10 +1,10 @@
-//! An example of every request and every answer.
+//! Examples of all request and response bodies.
 
 use serde_json::{Value, json};
 
 use super::common::operations;
 
-/// Adds them to the description.
+/// Adds the examples to the document.
 pub fn add(document: &mut Value) {
     for operation in operations(document) {
         let id = operation["operationId"]
@@ -19,9 +19,9 @@ pub fn add(document: &mut Value) {
         }
         for status in ["200", "201", "202"] {
             if let Some(content) = operation["responses"].get_mut(status)
-                && let Some(answer) = answer(&id)
+                && let Some(response) = response(&id)
             {
-                content["content"]["application/json"]["example"] = answer;
+                content["content"]["application/json"]["example"] = response;
             }
         }
     }
@@ -34,7 +34,7 @@ const CSV: &str = "\
     0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10,2,PositionUpdated,2026-03-07T20:34:00.000Z,\
     2026-03-07T20:34:00.012Z,,,,,12.5,epubcfi(/6/14!/4/2/8:0),true,1980,,,,Europe/Berlin\r\n";
 
-/// Of the week before a Saturday.
+/// The names of the days in the weekly statistics, from Saturday backwards.
 const NAMES: [&str; 7] = ["Sat", "Fri", "Thu", "Wed", "Tue", "Mon", "Sun"];
 
 const SESSION: &str = "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10";
@@ -62,8 +62,8 @@ fn request(operation: &str) -> Option<Value> {
     Some(request)
 }
 
-fn answer(operation: &str) -> Option<Value> {
-    let answer = match operation {
+fn response(operation: &str) -> Option<Value> {
+    let response = match operation {
         "start" => {
             let mut session = session(10.0);
             for field in [
@@ -154,7 +154,7 @@ fn answer(operation: &str) -> Option<Value> {
         "erase" => json!({ "sessions": 12, "erased_at": "2026-03-07T20:45:00Z" }),
         _ => return None,
     };
-    Some(answer)
+    Some(response)
 }
 
 fn batch_result() -> Value {
@@ -187,7 +187,7 @@ fn ended() -> Value {
 }
 
 fn session(position: f64) -> Value {
-    // Of 800, a percent has 8.
+    // One percent of the 800 pages is 8 pages.
     let pages = if position > 20.0 { 120 } else { 20 };
     json!({
         "id": SESSION,

@@ -1,38 +1,56 @@
-//! Schemas of what the domain knows and the description cannot see.
+//! OpenAPI schemas of domain types, which do not depend on utoipa, and of fields
+//! that several requests share.
 
+use projections::dead_letters::State;
 use serde_json::json;
-use utoipa::openapi::schema::{AnyOfBuilder, Object, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{
+    AnyOfBuilder, KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
+};
 
-/// A position.
+use crate::routes::commands::MAX_LOCATOR;
+
 #[must_use]
-pub fn percent() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::Number)
-        .description(Some("Percent of the book"))
-        .minimum(Some(0))
-        .maximum(Some(100))
-        .build()
+pub fn current_position() -> Schema {
+    position(
+        "Where the reader is, in percent of the book, rounded to four decimals. Old clients may \
+         send a string.",
+    )
+    .into()
 }
 
-/// A position as it is sent: a number, or one in a string.
 #[must_use]
-pub fn percent_sent() -> Schema {
-    any_of_percent().into()
+pub fn start_position() -> Schema {
+    let position = position(
+        "Where the session starts, in percent of the book, rounded to four decimals. Default: 0. \
+         Old clients may send a string.",
+    );
+    or_null(position)
 }
 
-/// As [`percent_sent`], or null.
 #[must_use]
-pub fn percent_sent_or_null() -> Schema {
+pub fn end_position() -> Schema {
+    let position = position(
+        "Where the session ends, in percent of the book, rounded to four decimals. Default: the \
+         latest position. Old clients may send a string.",
+    );
+    or_null(position)
+}
+
+fn or_null(position: AnyOfBuilder) -> Schema {
     let null = ObjectBuilder::new().schema_type(Type::Null);
-    any_of_percent().item(null).into()
+    position.item(null).into()
 }
 
-fn any_of_percent() -> AnyOfBuilder {
+/// A number, or a string that contains a number.
+fn position(description: &str) -> AnyOfBuilder {
     AnyOfBuilder::new()
-        .description(Some(
-            "Percent of the book, rounded to four decimals; old clients may send it as a string",
-        ))
-        .item(percent())
+        .description(Some(description))
+        .item(
+            ObjectBuilder::new()
+                .schema_type(Type::Number)
+                .minimum(Some(0))
+                .maximum(Some(100)),
+        )
         .item(
             ObjectBuilder::new()
                 .schema_type(Type::String)
@@ -40,34 +58,66 @@ fn any_of_percent() -> AnyOfBuilder {
         )
 }
 
-/// A way from one position to another.
-#[must_use]
-pub fn progress() -> Object {
-    ObjectBuilder::new()
-        .schema_type(Type::Number)
-        .description(Some("Percent of the book; negative for reading back"))
-        .build()
-}
-
-/// The kind of device.
 #[must_use]
 pub fn device_type() -> Object {
     one_of(&["mobile", "tablet", "desktop"])
 }
 
-/// Why a session ended.
 #[must_use]
 pub fn end_reason() -> Object {
-    one_of(&["finished", "superseded", "idle"])
+    let mut schema = one_of(&["finished", "superseded", "idle"]);
+    let description = "`finished`: the reader ended the session. `superseded`: the reader started \
+        another session. `idle`: the service ended it, because no observation arrived for a long \
+        time. Null while the session is active.";
+    schema.description = Some(description.to_owned());
+    schema
 }
 
-/// An IANA time zone.
+#[must_use]
+pub fn occurred_at() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+        .description(Some(
+            "The time of the observation; default: the time at which the request arrives. At \
+             most 30 days ago. A time up to one day in the future counts as now.",
+        ))
+        .build()
+}
+
+#[must_use]
+pub fn locator() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .max_length(Some(MAX_LOCATOR))
+        .description(Some(
+            "The exact place in the book, in a format that the app chooses, for example an EPUB \
+             CFI. The service stores it and returns it unchanged.",
+        ))
+        .build()
+}
+
 #[must_use]
 pub fn time_zone() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
-        .description(Some("An IANA name; decides what is a day. UTC by default"))
+        .description(Some(
+            "An IANA time zone. It determines the reading day of each moment of the session. \
+             Default: UTC.",
+        ))
         .examples([json!("Europe/Berlin")])
+        .build()
+}
+
+#[must_use]
+pub fn dead_letter_state() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(State::ALL.map(State::as_str)))
+        .description(Some(
+            "`parked`: the event cannot be applied. `waiting`: an earlier event of the session is \
+             parked. `discarded`: an operator discarded the event permanently.",
+        ))
         .build()
 }
 

@@ -1,66 +1,65 @@
-//! The operators' listener: probes, which need no token, and operators' calls,
-//! for their tokens alone. What takes long runs in the background, and is seen
-//! in the list of projections.
+//! The admin listener: probes and metrics, which need no token, and the admin API,
+//! which requires admin tokens. Long operations run in the background.
 
 use axum::Router;
 use axum::routing::{get, post};
+use eventlog::database_health::DatabaseHealth;
+use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 
-pub mod cleanup;
-pub mod daily;
-pub mod dead_letter;
-pub mod dead_letters;
-pub mod pause;
-pub mod jobs;
 pub mod projections;
+
+pub mod pause;
 pub mod replay;
 pub mod replay_queue;
 
+pub mod dead_letters;
+
+pub mod cleanup;
+pub mod jobs;
+
+pub mod daily;
+
 use crate::admission::{Admission, RequireAdmin};
-use crate::request_log::RequestLog;
-use crate::middleware::MiddlewareLayer;
-use crate::problem::Problem;
 use crate::http_metrics::HttpMetrics;
 use crate::in_flight::InFlightLimit;
+use crate::middleware::MiddlewareLayer;
+use crate::problem::Problem;
+use crate::request_log::RequestLog;
 use crate::{health, openapi};
-use prometheus_client::registry::Registry;
-use eventlog::database_health::DatabaseHealth;
 use replay_queue::ReplayQueue;
 
-/// Operators' calls at work at the same time. They are few, and must not take
-/// the connections of those that apps wait for.
+/// Admin requests in progress at the same time. Operators send few, and these must
+/// not use up the connections that client apps need.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// What the handlers work with; all of it is cheap to clone.
+/// The dependencies of the handlers.
 pub struct Handles {
-    /// The tables.
     pub pool: PgPool,
-    /// Where replays are begun.
     pub replays: ReplayQueue,
-    /// Who comes in.
     pub admission: Admission,
 }
 
-/// All that may be called on the operators' listener: probes, and operators'
-/// calls where tokens can be verified.
-pub fn router(pulse: DatabaseHealth, handles: Option<Handles>, mut registry: Registry) -> Router {
-    let traffic = HttpMetrics::of_operators(&mut registry);
-    let mut router = health::router(pulse, registry)
-        .fallback(nothing)
+/// The routes of the admin listener. Without `handles`, because this process cannot
+/// verify tokens, it serves probes and metrics only.
+pub fn router(
+    database_health: DatabaseHealth,
+    handles: Option<Handles>,
+    mut registry: Registry,
+) -> Router {
+    let metrics = HttpMetrics::for_admin(&mut registry);
+    let mut router = health::router(database_health, registry)
+        .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed());
     if let Some(handles) = handles {
         router = router
             .merge(openapi::admin::router())
-            .nest("/api/v1/admin", calls(handles));
+            .nest("/api/v1/admin", admin_api(handles));
     }
-    router.layer(MiddlewareLayer(RequestLog(traffic)))
+    router.layer(MiddlewareLayer(RequestLog(metrics)))
 }
 
-async fn nothing() -> Problem {
-    Problem::not_found("There is nothing at this address")
-}
-
-fn calls(handles: Handles) -> Router {
+fn admin_api(handles: Handles) -> Router {
     let Handles {
         pool,
         replays,
@@ -70,23 +69,23 @@ fn calls(handles: Handles) -> Router {
         .route("/projections/{name}/replay", post(replay::handle))
         .with_state((pool.clone(), replays))
         .route("/stats/daily", get(daily::handle))
-        .route("/projections", get(projections::handle))
+        .route("/projections", get(projections::list))
         .route("/projections/{name}/pause", post(pause::pause))
         .route("/projections/{name}/resume", post(pause::resume))
         .route("/cache/warmup", post(jobs::warm_up))
-        .route("/jobs", get(jobs::handle))
+        .route("/jobs", get(jobs::list))
         .route("/jobs/{name}/run", post(jobs::run))
         .route("/reading-sessions/cleanup-stats", get(cleanup::stats))
-        .route("/reading-sessions/cleanup", post(cleanup::now))
-        .route("/dead-letters", get(dead_letters::handle))
-        .route("/dead-letters/{id}", get(dead_letter::show))
-        .route("/dead-letters/{id}/retry", post(dead_letter::retry))
-        .route("/dead-letters/{id}/discard", post(dead_letter::discard))
+        .route("/reading-sessions/cleanup", post(cleanup::run))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{id}", get(dead_letters::show))
+        .route("/dead-letters/{id}/retry", post(dead_letters::retry))
+        .route("/dead-letters/{id}/discard", post(dead_letters::discard))
         .with_state(pool)
-        .fallback(nothing)
+        .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(MiddlewareLayer(RequireAdmin {
             admission,
-            places: InFlightLimit::of(MAX_IN_FLIGHT),
+            in_flight: InFlightLimit::new(MAX_IN_FLIGHT),
         }))
 }

@@ -1,9 +1,9 @@
-//! Commands of client apps, one a file.
+//! The commands of client apps, one file per endpoint.
 
 pub mod batch_update;
 pub mod end;
 pub mod start;
 pub mod update;
 
-/// The longest locator, in characters.
-const MAX_LOCATOR: usize = 2_048;
+/// The maximum length of a locator, in characters.
+pub(crate) const MAX_LOCATOR: usize = 2_048;

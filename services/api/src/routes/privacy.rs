@@ -1,4 +1,4 @@
-//! What readers may ask of their data: all of it, and that it be erased.
+//! Readers export all of their data and have it erased.
 
 pub mod erase;
 pub mod export;

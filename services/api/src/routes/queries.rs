@@ -1,4 +1,5 @@
-//! Queries of client apps, one a file. What a reader may not see is not found.
+//! The queries of client apps, one file per endpoint. Every query filters by the
+//! caller's reader id, so data of other readers is never found.
 
 pub mod active;
 pub mod daily;
@@ -11,50 +12,49 @@ pub mod weekly;
 mod read_table;
 pub mod replica;
 
+use std::ops::RangeInclusive;
+
 use chrono::{Days, NaiveDate};
-use projections::daily_stats::Day;
+use eventlog::clock;
+use projections::daily_stats::ReaderDay;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::problem::Problem;
-use eventlog::clock;
 pub use read_table::ReadTable;
 
-/// The reader's today, by the newest of their days, and the first of the last
-/// `days`, today among them.
-fn last(days: u64, newest: Option<&Day>) -> (NaiveDate, NaiveDate) {
-    let today = Day::today(newest, clock::now());
-    (today, today - Days::new(days - 1))
+/// The first and the last of `days` reading days up to today. `newest`, the
+/// reader's newest day, determines which day is today for the reader.
+fn reading_days(days: u64, newest: Option<&ReaderDay>) -> RangeInclusive<NaiveDate> {
+    let today = ReaderDay::today(newest, clock::now());
+    today - Days::new(days - 1)..=today
 }
 
-/// Where to begin reading for the last `days`: where the reader is, today may be
-/// a day earlier than in UTC.
-fn since(days: u64) -> NaiveDate {
+/// The first day to read for the last `days`. One day more than asked for: the
+/// reader's today may be a day earlier than in UTC.
+fn first_day_to_read(days: u64) -> NaiveDate {
     clock::now().date_naive() - Days::new(days)
 }
 
-/// How many days back statistics go when nothing else is asked for, and at
-/// most.
 const DEFAULT_DAYS: u64 = 30;
 const MAX_DAYS: u64 = 366;
 
-/// How far back statistics go.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Back {
-    /// Days, today among them.
+pub struct DaysParams {
+    /// The number of days up to and including today.
     #[param(minimum = 1, maximum = 366, default = 30)]
     days: Option<u64>,
-    /// An `X-Global-Position` that the answer must include.
+    /// Wait until the response includes this `X-Global-Position`.
     #[param(minimum = 0)]
     min_position: Option<i64>,
 }
 
-impl Back {
+impl DaysParams {
     fn days(&self) -> Result<u64, Problem> {
         match self.days.unwrap_or(DEFAULT_DAYS) {
             days @ 1..=MAX_DAYS => Ok(days),
-            _ => Err(Problem::invalid("days", format!("from 1 to {MAX_DAYS}"))),
+            _ => Err(Problem::out_of_range("days", 1, MAX_DAYS)),
         }
     }
 }

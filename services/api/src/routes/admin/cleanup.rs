@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use chrono::TimeDelta;
 use domain::Timestamp;
-use eventlog::active_claims;
+use eventlog::{active_claims, clock};
+use jobs::Job;
 use jobs::store::{self, JobStatus};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -14,74 +15,72 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::Query;
 use crate::problem::Problem;
-use eventlog::clock;
-use jobs::Job;
 
-/// How many hours back, and at most.
 const DEFAULT_HOURS: i64 = 24;
 const MAX_HOURS: i64 = 168;
 
-/// How long the answer waits for the end, and how often that is looked for.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(50);
+/// How long a request waits for the job to end.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How far back.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Back {
-    /// Hours.
+pub struct Params {
+    /// The number of hours up to now.
     #[param(minimum = 1, maximum = 168, default = 24)]
     hours: Option<i64>,
 }
 
-/// Sessions that the service has ended.
+/// Statistics of the sessions that the job `idle_sessions` ended.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct CleanupStats {
-    /// How many.
+#[schema(as = CleanupStats)]
+pub struct CleanupStatsResponse {
+    /// The number of ended sessions.
     total_closed: i64,
-    /// How many are active now.
+    /// The number of sessions that are active now.
     total_active: i64,
-    /// Until their last activity, in minutes; 0 when there are none.
+    /// The average time from the start to the last activity of the ended sessions.
+    /// 0 if there are none.
     avg_duration_minutes: f64,
-    /// How many of them came nowhere.
+    /// The number of ended sessions without progress.
     no_progress_count: i64,
-    /// How far back.
+    /// The `hours` of the request.
     period_hours: i64,
-    /// Now.
+    /// The time of this response.
     #[schema(value_type = DateTime)]
     timestamp: Timestamp,
 }
 
-/// Idle sessions, by the hour
+/// Statistics of idle sessions
 ///
-/// Sessions that upkeep has ended because nothing was heard of them.
+/// Counts the sessions that the job `idle_sessions` ended in the last `hours`.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/reading-sessions/cleanup-stats",
     operation_id = "cleanupStats",
-    tag = "upkeep",
-    params(Back),
-    responses((status = 200, description = "How many", body = CleanupStats))
+    tag = "jobs",
+    params(Params),
+    responses((status = 200, description = "The statistics", body = CleanupStatsResponse))
 )]
-#[expect(clippy::cast_precision_loss, reason = "an average is no exact figure")]
+#[expect(clippy::cast_precision_loss, reason = "the average is rounded")]
 pub async fn stats(
     State(pool): State<PgPool>,
-    Query(back): Query<Back>,
-) -> Result<Json<CleanupStats>, Problem> {
-    let hours = back.hours.unwrap_or(DEFAULT_HOURS);
+    Query(params): Query<Params>,
+) -> Result<Json<CleanupStatsResponse>, Problem> {
+    let hours = params.hours.unwrap_or(DEFAULT_HOURS);
     if !(1..=MAX_HOURS).contains(&hours) {
-        return Err(Problem::invalid("hours", format!("from 1 to {MAX_HOURS}")));
+        return Err(Problem::out_of_range("hours", 1, MAX_HOURS));
     }
     let now = clock::now();
     let since = now - TimeDelta::hours(hours);
-    let figures = store::figures(&pool, Job::IdleSessions.as_str(), since).await?;
+    let figures = store::sum_figures(&pool, Job::IdleSessions, since).await?;
     let figure = |name: &str| {
-        let found = figures.iter().find(|(known, _)| known == name);
-        found.map_or(0, |(_, sum)| *sum)
+        let figure = figures.iter().find(|(known, _)| known == name);
+        figure.map_or(0, |(_, sum)| *sum)
     };
     let total_closed = figure("closed");
     let minutes = figure("duration_ms") as f64 / 60_000.0;
-    Ok(Json(CleanupStats {
+    Ok(Json(CleanupStatsResponse {
         total_closed,
         total_active: active_claims::count(&pool).await?,
         avg_duration_minutes: (minutes / total_closed.max(1) as f64 * 10.0).round() / 10.0,
@@ -91,53 +90,55 @@ pub async fn stats(
     }))
 }
 
-/// What a cleanup did.
+/// The result of a cleanup.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Cleanup {
-    /// Sessions ended.
+#[schema(as = Cleanup)]
+pub struct CleanupResponse {
+    /// The number of ended sessions.
     closed_count: i64,
-    /// How long it took, in milliseconds.
+    /// The duration of this request, in milliseconds.
     execution_time_ms: u64,
-    /// Whether it has come to its end; otherwise it goes on, and `jobs` shows how.
+    /// Whether the job has ended. If not, it continues; `GET jobs` returns its
+    /// progress.
     complete: bool,
-    /// What it failed at.
+    /// Why the job failed. Null if it did not.
     #[schema(required)]
     error: Option<String>,
 }
 
 /// End idle sessions now
 ///
-/// Runs the job `idle_sessions`, and waits for ten seconds at most. It needs a
-/// process with the role `maintenance`.
+/// Requests a run of the job `idle_sessions`, and waits up to ten seconds for its
+/// end. A process with the role `jobs` must be running.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/reading-sessions/cleanup",
     operation_id = "cleanup",
-    tag = "upkeep",
-    responses((status = 200, description = "What it did", body = Cleanup))
+    tag = "jobs",
+    responses((status = 200, description = "The result of the cleanup", body = CleanupResponse))
 )]
-pub async fn now(State(pool): State<PgPool>) -> Result<Json<Cleanup>, Problem> {
-    let began = Instant::now();
-    let before = standing(&pool).await?;
-    store::ask(&pool, Job::IdleSessions.as_str()).await?;
+pub async fn run(State(pool): State<PgPool>) -> Result<Json<CleanupResponse>, Problem> {
+    let start = Instant::now();
+    let before = status(&pool).await?;
+    store::request(&pool, Job::IdleSessions).await?;
     let (job, complete) = loop {
-        tokio::time::sleep(LOOK).await;
-        let job = standing(&pool).await?;
-        let over = !job.asked && job.holder.is_none() && job.ended_at > before.ended_at;
-        if over || began.elapsed() > PATIENCE {
-            break (job, over);
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let job = status(&pool).await?;
+        let has_ended = !job.requested && job.holder.is_none() && job.ended_at > before.ended_at;
+        if has_ended || start.elapsed() > WAIT_TIMEOUT {
+            break (job, has_ended);
         }
     };
     let running = job.holder.is_some();
-    Ok(Json(Cleanup {
+    Ok(Json(CleanupResponse {
         closed_count: if complete || running { job.done } else { 0 },
-        execution_time_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        execution_time_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         complete,
         error: job.result.filter(|_| complete && job.failed),
     }))
 }
 
-async fn standing(pool: &PgPool) -> Result<JobStatus, Problem> {
+async fn status(pool: &PgPool) -> Result<JobStatus, Problem> {
     let jobs = store::list(pool).await?;
     let mut jobs = jobs.into_iter();
     jobs.find(|one| one.job == Job::IdleSessions.as_str())

@@ -3,85 +3,86 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{Days, NaiveDate};
-use projections::daily_stats::{self, DayOfAll};
+use eventlog::clock;
+use projections::daily_stats::{self, AllReadersDay};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::Query;
 use crate::problem::Problem;
-use eventlog::clock;
 
 const DEFAULT_DAYS: u64 = 90;
 const MAX_DAYS: u64 = 366;
 
-/// How far back.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
-    /// Days, today among them.
+    /// The number of days up to and including today.
     #[param(minimum = 1, maximum = 366, default = 90)]
     days: Option<u64>,
 }
 
-/// The days of all readers, newest first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DailyOfAll {
-    days: Vec<Day>,
+#[schema(as = DailyOfAll)]
+pub struct AllReadersResponse {
+    /// The days with reading, newest first. Other days are missing.
+    days: Vec<AllReadersDayResponse>,
 }
 
-/// A day of all readers, each by the own reading day.
+/// The statistics of all readers for one day.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-pub struct Day {
-    /// The day.
+#[schema(as = Day)]
+pub struct AllReadersDayResponse {
+    /// The day in the time zone of each session.
     date: NaiveDate,
-    /// Sessions in which something was read or seen; one that goes over midnight
-    /// counts on both days.
+    /// The sessions with reading on this day. A session that crosses midnight counts
+    /// on both days.
     total_sessions: i64,
-    /// Readers who were seen reading.
+    /// The readers with reading on this day.
     active_users: i64,
-    /// Active time, by session.
+    /// The average active reading time per session.
     avg_duration_minutes: f64,
-    /// Active time of all, in whole minutes.
+    /// The active reading time of all sessions, in whole minutes.
     total_reading_minutes: i64,
-    /// Net progress in percent of a book, by session.
+    /// The average position change per session, in percent of a book.
     avg_progress_percent: f64,
-    /// Sessions that came to more than ten minutes of active time on the day; each
-    /// counts on one day.
+    /// The sessions whose active reading time exceeded ten minutes on this day. A
+    /// session counts on one day only.
     sessions_over_10min: i64,
-    /// Sessions that ended; each counts on one day.
+    /// The sessions that ended on this day.
     completed_sessions: i64,
 }
 
-/// Statistics by day, of all readers
+/// Daily statistics of all readers
 ///
-/// A reader's day is from midnight to midnight where the reader was; days
-/// without reading are left out.
+/// A day lasts from midnight to midnight in the time zone of each session.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/stats/daily",
     operation_id = "dailyStatsOfAll",
     tag = "statistics",
     params(Params),
-    responses((status = 200, description = "Days with reading, newest first", body = DailyOfAll))
+    responses((status = 200, description = "The days with reading", body = AllReadersResponse))
 )]
 pub async fn handle(
     State(pool): State<PgPool>,
     Query(params): Query<Params>,
-) -> Result<Json<DailyOfAll>, Problem> {
+) -> Result<Json<AllReadersResponse>, Problem> {
     let days @ 1..=MAX_DAYS = params.days.unwrap_or(DEFAULT_DAYS) else {
-        return Err(Problem::invalid("days", format!("from 1 to {MAX_DAYS}")));
+        return Err(Problem::out_of_range("days", 1, MAX_DAYS));
     };
     let from = clock::now().date_naive() - Days::new(days - 1);
-    let days = daily_stats::days_of_all(&pool, from).await?;
-    let days = days.iter().map(Day::from).collect();
-    Ok(Json(DailyOfAll { days }))
+    let days = daily_stats::all_readers_days(&pool, from).await?;
+    let days = days.iter().map(AllReadersDayResponse::from).collect();
+    Ok(Json(AllReadersResponse { days }))
 }
 
-impl From<&DayOfAll> for Day {
-    fn from(day: &DayOfAll) -> Self {
-        /// A minute in milliseconds, and a percent in ten-thousandths.
+impl From<&AllReadersDay> for AllReadersDayResponse {
+    fn from(day: &AllReadersDay) -> Self {
+        /// In milliseconds.
         const MINUTE: i64 = 60_000;
+        /// In ten-thousandths of a percent.
         const PERCENT: i64 = 10_000;
         Self {
             date: day.day,
@@ -96,14 +97,14 @@ impl From<&DayOfAll> for Day {
     }
 }
 
-/// With two decimals; of nothing, nothing.
-#[expect(clippy::cast_precision_loss, reason = "rounded far above that")]
+/// The average in `unit`s, with two decimals. 0 if `count` is 0.
+#[expect(clippy::cast_precision_loss, reason = "the result is rounded")]
 fn average(sum: i64, unit: i64, count: i64) -> f64 {
     if count == 0 {
         return 0.0;
     }
     let average = sum as f64 / unit as f64 / count as f64;
-    // Zero has no sign.
+    // Adding 0.0 turns -0.0 into 0.0.
     (average * 100.0).round() / 100.0 + 0.0
 }
 
@@ -112,8 +113,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn averages_have_two_decimals_and_nothing_is_divided_by_nothing() {
-        let of_all = DayOfAll {
+    fn averages_have_two_decimals_and_are_zero_without_sessions() {
+        let stats = AllReadersDay {
             day: NaiveDate::default(),
             readers: 2,
             sessions: 3,
@@ -122,13 +123,13 @@ mod tests {
             long_sessions: 1,
             ended_sessions: 2,
         };
-        let day = Day::from(&of_all);
+        let day = AllReadersDayResponse::from(&stats);
         assert_eq!(day.total_reading_minutes, 16);
         assert_eq!(day.avg_duration_minutes.to_string(), "5.56");
         assert_eq!(day.avg_progress_percent.to_string(), "-4.12");
-        let none = Day::from(&DayOfAll {
+        let none = AllReadersDayResponse::from(&AllReadersDay {
             sessions: 0,
-            ..of_all
+            ..stats
         });
         assert_eq!(none.avg_duration_minutes.to_string(), "0");
         assert_eq!(none.avg_progress_percent.to_string(), "0");

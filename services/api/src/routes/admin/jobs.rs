@@ -5,163 +5,147 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use domain::Timestamp;
 use jobs::store::{self, JobStatus};
-use jobs::scheduler;
+use jobs::{Job, scheduler};
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::extract::PathName;
 use crate::problem::Problem;
-use jobs::Job;
 
-/// All jobs.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Jobs {
-    jobs: Vec<JobStatusBody>,
+#[schema(as = Jobs)]
+pub struct JobsResponse {
+    jobs: Vec<JobResponse>,
 }
 
-/// A job of upkeep.
+/// The status of a background job.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Job)]
-pub struct JobStatusBody {
-    /// Its name.
+pub struct JobResponse {
     pub name: &'static str,
-    /// When it is run, in words.
+    /// For example "daily at 02:00 UTC".
     pub schedule: String,
-    /// Whether it is run now.
     pub state: JobState,
-    /// When it is due; null at once.
+    /// When the next run is due. Null if it is due now.
     #[schema(required, value_type = Option<DateTime>)]
     pub due_at: Option<Timestamp>,
-    /// Who runs it: the machine, the process, and a name.
+    /// The process that runs the job: machine, process id and a random part. Null
+    /// if the job does not run.
     #[schema(required)]
     pub worker: Option<String>,
-    /// How much it has done in this run; null when it is not run.
+    /// The number of items that the current run has processed. Null if the job does
+    /// not run.
     #[schema(required)]
     pub done: Option<i64>,
-    /// The last run that came to its end.
+    /// The last run that ended. Null if there was none.
     #[schema(required)]
-    pub last: Option<Run>,
+    pub last: Option<JobRunResponse>,
 }
 
-/// Whether a job is run.
+/// `running`: a process runs the job. `asked`: a run is requested, and starts as soon
+/// as a process can run it. `waiting`: the job waits until it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = JobState)]
 pub enum JobState {
-    /// It is.
     Running,
-    /// As soon as somebody can.
-    Asked,
-    /// When it is due.
+    #[serde(rename = "asked")]
+    Requested,
     Waiting,
 }
 
-/// A run of a job.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = JobRun)]
-pub struct Run {
-    /// When it ended.
+pub struct JobRunResponse {
     #[schema(value_type = DateTime)]
     pub ended_at: Timestamp,
-    /// How long it took, in milliseconds.
+    /// The duration, in milliseconds.
     pub took_ms: i64,
-    /// Whether it failed; then it is tried again within a minute.
+    /// Whether the run failed. A failed run is retried within a minute.
     pub failed: bool,
-    /// What it came to, or failed at.
+    /// The result or the error, in English.
     pub result: String,
 }
 
-impl JobState {
-    /// In a word.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Asked => "asked for",
-            Self::Waiting => "waiting",
-        }
-    }
-}
-
-impl From<(Job, JobStatus)> for JobStatusBody {
-    fn from((job, standing): (Job, JobStatus)) -> Self {
-        let state = match &standing.holder {
+impl From<(Job, JobStatus)> for JobResponse {
+    fn from((job, status): (Job, JobStatus)) -> Self {
+        let state = match &status.holder {
             Some(_) => JobState::Running,
-            None if standing.asked => JobState::Asked,
+            None if status.requested => JobState::Requested,
             None => JobState::Waiting,
         };
         let last = || {
-            Some(Run {
-                ended_at: standing.ended_at?,
-                took_ms: standing.took_ms?,
-                failed: standing.failed,
-                result: standing.result?,
+            Some(JobRunResponse {
+                ended_at: status.ended_at?,
+                took_ms: status.took_ms?,
+                failed: status.failed,
+                result: status.result?,
             })
         };
         Self {
             name: job.as_str(),
             schedule: job.schedule().to_string(),
             state,
-            due_at: standing.due_at,
-            done: standing.holder.is_some().then_some(standing.done),
-            worker: standing.holder,
+            due_at: status.due_at,
+            done: status.holder.is_some().then_some(status.done),
+            worker: status.holder,
             last: last(),
         }
     }
 }
 
-/// Jobs of upkeep
+/// List background jobs
 ///
-/// What the service does by itself to keep itself in order, and how it went.
+/// Returns the schedule, the status and the last run of each job.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/jobs",
     operation_id = "jobs",
-    tag = "upkeep",
-    responses((status = 200, description = "All of them", body = Jobs))
+    tag = "jobs",
+    responses((status = 200, description = "All jobs", body = JobsResponse))
 )]
-pub async fn handle(State(pool): State<PgPool>) -> Result<Json<Jobs>, Problem> {
+pub async fn list(State(pool): State<PgPool>) -> Result<Json<JobsResponse>, Problem> {
     let jobs = scheduler::list(&pool).await?;
-    let jobs = jobs.into_iter().map(JobStatusBody::from).collect();
-    Ok(Json(Jobs { jobs }))
+    let jobs = jobs.into_iter().map(JobResponse::from).collect();
+    Ok(Json(JobsResponse { jobs }))
 }
 
-/// Run a job
+/// Run a job now
 ///
-/// Within a second or two, by a process with the role `maintenance`; `jobs` says
-/// how it goes.
+/// Requests a run. A process with the role `jobs` starts it within two seconds.
+/// `GET jobs` returns the progress and the result.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/jobs/{name}/run",
     operation_id = "runJob",
-    tag = "upkeep",
+    tag = "jobs",
     params(("name" = String, Path, description = "The job")),
-    responses((status = 202, description = "It is asked for", body = JobStatusBody))
+    responses((status = 202, description = "The run is requested", body = JobResponse))
 )]
 pub async fn run(
     State(pool): State<PgPool>,
     PathName(job): PathName<Job>,
-) -> Result<(StatusCode, Json<JobStatusBody>), Problem> {
-    store::ask(&pool, job.as_str()).await?;
+) -> Result<(StatusCode, Json<JobResponse>), Problem> {
+    store::request(&pool, job).await?;
     let mut jobs = scheduler::list(&pool).await?.into_iter();
-    let standing = jobs.find(|(listed, _)| *listed == job);
-    let standing = standing.ok_or_else(Problem::internal)?;
-    Ok((StatusCode::ACCEPTED, Json(standing.into())))
+    let status = jobs.find(|(listed, _)| *listed == job);
+    // The migrations insert a row for every job.
+    let status = status.ok_or_else(Problem::internal)?;
+    Ok((StatusCode::ACCEPTED, Json(status.into())))
 }
 
 /// Warm up the cache
 ///
-/// Puts every active session into Redis that is not there or is older there: as
-/// `jobs/warm_up/run`. A replay of `active_sessions` also removes what has no
-/// place there.
+/// Requests a run of the job `warm_up`, which writes missing and outdated active
+/// sessions to Redis. To remove wrong entries too, replay the projection
+/// `active_sessions`.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/cache/warmup",
     operation_id = "warmUp",
-    tag = "upkeep",
-    responses((status = 202, description = "It is asked for", body = JobStatusBody))
+    tag = "jobs",
+    responses((status = 202, description = "The run is requested", body = JobResponse))
 )]
-pub async fn warm_up(pool: State<PgPool>) -> Result<(StatusCode, Json<JobStatusBody>), Problem> {
+pub async fn warm_up(pool: State<PgPool>) -> Result<(StatusCode, Json<JobResponse>), Problem> {
     run(pool, PathName(Job::WarmUp)).await
 }

@@ -2,53 +2,58 @@
 
 use axum::Json;
 use axum::extract::State;
+use projections::operations::ProjectionName;
 use projections::status;
 use sqlx::PgPool;
 
-use super::projections::{Projection, of};
+use super::projections::{ProjectionResponse, find};
 use crate::extract::PathName;
 use crate::problem::Problem;
-use projections::operations::ProjectionName;
 
 /// Pause a projection
 ///
-/// Its worker stops after the step it is at, within a second or two; then
-/// `worker` is null. Until it is resumed nobody works on it, whatever is started
-/// anew. Queries go on, and what they read grows old.
+/// The worker stops after its current commit, within two seconds; `worker` is then
+/// null. The projection stays paused until it is resumed, also when processes
+/// restart. Queries continue to read its data, which becomes outdated.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/projections/{name}/pause",
     operation_id = "pause",
     tag = "projections",
     params(("name" = String, Path, description = "The projection")),
-    responses((status = 200, description = "It is paused", body = Projection))
+    responses((status = 200, description = "The paused projection", body = ProjectionResponse))
 )]
 pub async fn pause(
     State(pool): State<PgPool>,
     PathName(name): PathName<ProjectionName>,
-) -> Result<Json<Projection>, Problem> {
-    hold(&pool, name, true).await
+) -> Result<Json<ProjectionResponse>, Problem> {
+    set_paused(&pool, name, true).await
 }
 
 /// Resume a projection
 ///
-/// A worker takes it within a second, if there is one.
+/// A worker takes over the projection within a second, if a process with the role
+/// `projections` runs.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/projections/{name}/resume",
     operation_id = "resume",
     tag = "projections",
     params(("name" = String, Path, description = "The projection")),
-    responses((status = 200, description = "It may go on", body = Projection))
+    responses((status = 200, description = "The resumed projection", body = ProjectionResponse))
 )]
 pub async fn resume(
     State(pool): State<PgPool>,
     PathName(name): PathName<ProjectionName>,
-) -> Result<Json<Projection>, Problem> {
-    hold(&pool, name, false).await
+) -> Result<Json<ProjectionResponse>, Problem> {
+    set_paused(&pool, name, false).await
 }
 
-async fn hold(pool: &PgPool, name: ProjectionName, paused: bool) -> Result<Json<Projection>, Problem> {
+async fn set_paused(
+    pool: &PgPool,
+    name: ProjectionName,
+    paused: bool,
+) -> Result<Json<ProjectionResponse>, Problem> {
     status::pause(pool, name.as_str(), paused).await?;
-    Ok(Json(of(pool, name).await?))
+    Ok(Json(find(pool, name).await?))
 }

@@ -3,93 +3,89 @@
 use axum::Json;
 use axum::extract::State;
 use domain::Timestamp;
+use projections::operations::ProjectionName;
 use projections::status::{self, Status};
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::problem::Problem;
-use projections::operations::ProjectionName;
 
-/// All projections.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Projections {
-    projections: Vec<Projection>,
+#[schema(as = Projections)]
+pub struct ProjectionsResponse {
+    projections: Vec<ProjectionResponse>,
 }
 
-/// How a projection stands.
+/// The status of a projection.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Projection {
-    /// Its name.
+#[schema(as = Projection)]
+pub struct ProjectionResponse {
     pub name: String,
-    /// Whether somebody works on it.
-    pub state: Standing,
-    /// The global position up to which it has applied the log.
+    pub state: ProjectionState,
+    /// The global position up to which the projection has applied the log.
     pub position: i64,
-    /// The global position of the newest event.
+    /// The global position of the newest event in the log.
     pub head: i64,
-    /// Events that it has yet to apply; 100,000 stands for more.
+    /// The number of events after `position`. 100,000 is the maximum.
     pub lag_events: i64,
-    /// How long the first of them has been waiting.
+    /// The age of the first event after `position`, in seconds.
     pub lag_seconds: f64,
-    /// Over the last ten seconds.
+    /// The average over the last ten seconds.
     pub events_per_second: f64,
-    /// Events for each row or entry written, since its worker took over; null
-    /// when it has written nothing.
+    /// The number of applied events per written row or cache entry, since the
+    /// worker took its lease. Null if the worker has written nothing.
     #[schema(required)]
     pub events_per_write: Option<f64>,
-    /// Events that cannot be applied, and those that wait for them.
+    /// The number of parked and waiting events.
     pub dead_letters: i64,
-    /// Who works on it: the machine, the process, and a name.
+    /// The lease holder: machine, process id and a random part. Null if there is
+    /// none.
     #[schema(required)]
     pub worker: Option<String>,
-    /// What its worker failed at last.
     #[schema(required)]
     pub last_error: Option<LastError>,
-    /// A replay that runs, or was cut off and can go on.
+    /// The replay that runs, or that was interrupted and can be resumed. Null if
+    /// there is none.
     #[schema(required)]
-    pub replay: Option<Replay>,
+    pub replay: Option<ReplayStatus>,
 }
 
-/// Whether somebody works on a projection.
+/// `running`: a worker applies events. `paused`: an operator paused the projection.
+/// `failing`: the worker fails and retries. `stopped`: there is no worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
-    /// A worker applies events.
+pub enum ProjectionState {
     Running,
-    /// An operator holds it.
     Paused,
-    /// Its worker fails and tries again.
     Failing,
-    /// There is no worker.
     Stopped,
 }
 
-/// What a worker failed at last.
+/// The worker's last error.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LastError {
-    /// What.
     pub message: String,
-    /// When it began to fail at it.
+    /// The time at which the error first occurred.
     #[schema(required, value_type = Option<DateTime>)]
     pub at: Option<Timestamp>,
 }
 
-/// A replay.
+/// The progress of a replay.
 #[derive(Debug, Default, Serialize, ToSchema)]
-pub struct Replay {
-    /// How far it has come, a global position.
+#[schema(as = Replay)]
+pub struct ReplayStatus {
+    /// The global position that the replay has reached.
     pub position: i64,
-    /// How much of the log that is.
+    /// `position` in percent of the log.
     pub percent: i64,
-    /// Whether it runs now.
+    /// Whether the replay runs now. An interrupted one does not.
     pub running: bool,
 }
 
-impl Standing {
-    /// In a word.
+impl ProjectionState {
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
@@ -99,14 +95,14 @@ impl Standing {
     }
 }
 
-impl From<Status> for Projection {
-    #[expect(clippy::cast_precision_loss, reason = "a rate is no exact figure")]
+impl From<Status> for ProjectionResponse {
+    #[expect(clippy::cast_precision_loss, reason = "the rate is rounded")]
     fn from(status: Status) -> Self {
         let state = match &status.holder {
-            _ if status.paused => Standing::Paused,
-            None => Standing::Stopped,
-            Some(_) if status.failing => Standing::Failing,
-            Some(_) => Standing::Running,
+            _ if status.paused => ProjectionState::Paused,
+            None => ProjectionState::Stopped,
+            Some(_) if status.failing => ProjectionState::Failing,
+            Some(_) => ProjectionState::Running,
         };
         let rounded = |figure: f64, decimals: i32| {
             let shift = 10_f64.powi(decimals);
@@ -118,7 +114,7 @@ impl From<Status> for Projection {
             events_per_second: rounded(status.events_per_second, 1),
             events_per_write: (status.row_writes > 0)
                 .then(|| rounded(status.events as f64 / status.row_writes as f64, 2)),
-            replay: status.replay_position.map(|position| Replay {
+            replay: status.replay_position.map(|position| ReplayStatus {
                 position,
                 percent: (position * 100 / status.head.max(1)).min(100),
                 running: status.replaying,
@@ -128,7 +124,7 @@ impl From<Status> for Projection {
                 at: status.last_error_at,
             }),
             name: status.projection,
-            position: status.position,
+            position: status.global_position,
             head: status.head,
             lag_events: status.lag_events,
             dead_letters: status.dead_letters,
@@ -137,29 +133,34 @@ impl From<Status> for Projection {
     }
 }
 
-/// How one projection stands.
-///
-/// # Errors
-/// 503 when Postgres does not answer.
-pub async fn of(pool: &PgPool, name: ProjectionName) -> Result<Projection, Problem> {
+/// The status of one projection.
+pub(super) async fn find(
+    pool: &PgPool,
+    name: ProjectionName,
+) -> Result<ProjectionResponse, Problem> {
     let all = status::list(pool).await?;
     let status = all.into_iter().find(|s| s.projection == name.as_str());
-    // The migrations make a row for each.
-    status.map(Projection::from).ok_or_else(Problem::internal)
+    // The migrations insert a row for every projection.
+    let status = status.ok_or_else(Problem::internal)?;
+    Ok(status.into())
 }
 
-/// Projections
+/// List projections
 ///
-/// How far each is behind the log, who works on it, and what it fails at.
+/// Returns the status of each projection: its lag, its worker, its last error and
+/// its replay.
 #[utoipa::path(
     get,
     path = "/api/v1/admin/projections",
     operation_id = "projections",
     tag = "projections",
-    responses((status = 200, description = "All projections", body = Projections))
+    responses((status = 200, description = "All projections", body = ProjectionsResponse))
 )]
-pub async fn handle(State(pool): State<PgPool>) -> Result<Json<Projections>, Problem> {
+pub async fn list(State(pool): State<PgPool>) -> Result<Json<ProjectionsResponse>, Problem> {
     let projections = status::list(&pool).await?;
-    let projections = projections.into_iter().map(Projection::from).collect();
-    Ok(Json(Projections { projections }))
+    let projections = projections
+        .into_iter()
+        .map(ProjectionResponse::from)
+        .collect();
+    Ok(Json(ProjectionsResponse { projections }))
 }

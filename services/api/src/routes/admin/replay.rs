@@ -3,52 +3,51 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use projections::operations::ProjectionName;
 use serde::Deserialize;
 use sqlx::PgPool;
 use utoipa::IntoParams;
 
-use super::projections::{Projection, Replay, of};
-use crate::extract::{PathName, Query};
-use crate::problem::Problem;
-use ::projections::operations::ProjectionName;
-
+use super::projections::{ProjectionResponse, ReplayStatus, find};
 use super::replay_queue::{ReplayQueue, StartResult};
+use crate::extract::{PathName, Query};
+use crate::problem::{Problem, ProblemCode};
 
-/// How.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
-    /// Forget what a replay that was cut off has done.
+    /// Start from the beginning instead of resuming an interrupted replay.
     #[param(default = false)]
     restart: Option<bool>,
 }
 
 /// Replay a projection
 ///
-/// Makes it again from the log, in the background of this process. Queries go
-/// on reading what was there until it is done, and `projections` says how far
-/// it is. One that is cut off goes on from there when it is asked for again.
+/// Rebuilds the projection from the log, in the background of this process. Until
+/// the replay completes, queries read the previous data. `GET projections` returns
+/// the progress. Call this again to resume an interrupted replay.
 #[utoipa::path(
     post,
     path = "/api/v1/admin/projections/{name}/replay",
     operation_id = "replay",
     tag = "projections",
     params(("name" = String, Path, description = "The projection"), Params),
-    responses((status = 202, description = "It has begun", body = Projection))
+    responses((status = 202, description = "The replay has started", body = ProjectionResponse))
 )]
 pub async fn handle(
     State((pool, replays)): State<(PgPool, ReplayQueue)>,
     PathName(name): PathName<ProjectionName>,
     Query(params): Query<Params>,
-) -> Result<(StatusCode, Json<Projection>), Problem> {
+) -> Result<(StatusCode, Json<ProjectionResponse>), Problem> {
     let restart = params.restart.unwrap_or(false);
     let running = || {
-        Problem::conflict(format!(
-            "A replay of {name} is running, or was a moment ago"
-        ))
+        Problem::new(
+            ProblemCode::ReplayRunning,
+            format!("A replay of {name} is running, or ended a moment ago"),
+        )
     };
-    let mut projection = of(&pool, name).await?;
-    // In this process or in another.
+    let mut projection = find(&pool, name).await?;
+    // The replay may run in another process.
     if projection
         .replay
         .as_ref()
@@ -56,17 +55,20 @@ pub async fn handle(
     {
         return Err(running());
     }
-    match replays.begin(name, restart) {
-        StartResult::Yes => {
+    match replays.start(name, restart) {
+        StartResult::Started => {
             let before = projection.replay.take().filter(|_| !restart);
             let replay = before.unwrap_or_default();
-            projection.replay = Some(Replay {
+            projection.replay = Some(ReplayStatus {
                 running: true,
                 ..replay
             });
             Ok((StatusCode::ACCEPTED, Json(projection)))
         }
-        StartResult::Running => Err(running()),
-        StartResult::Stopping => Err(Problem::unavailable("The service stops; try again shortly")),
+        StartResult::AlreadyRunning => Err(running()),
+        StartResult::ShuttingDown => Err(Problem::new(
+            ProblemCode::ShuttingDown,
+            "The service is shutting down; retry shortly",
+        )),
     }
 }

@@ -1,48 +1,47 @@
-//! Replays that operators begin over HTTP: they run in this process and stop
-//! with it. One that is cut off goes on from where it was when it is asked for
-//! again. At most one of a projection runs.
+//! Replays that operators start over HTTP. They run in this process and stop with
+//! it; a later start resumes an interrupted replay. At most one replay per
+//! projection runs at a time.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use projections::rebuild::ReplayError;
+use eventlog::error::error_chain;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use projections::OperationError;
+use projections::operations::{ProjectionName, ProjectionOps};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use projections::operations::{ProjectionName, ProjectionOps};
-
-/// Where replays are asked for; cheap to clone.
+/// Starts replays. Clones are cheap and share the queue.
 #[derive(Clone)]
 pub struct ReplayQueue {
-    orders: mpsc::Sender<ReplayRequest>,
-    running: Running,
+    requests: mpsc::Sender<ReplayRequest>,
+    running: RunningReplays,
 }
 
-/// Whether a replay was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartResult {
-    /// It runs.
-    Yes,
-    /// There is one here already.
-    Running,
-    /// The service stops.
-    Stopping,
+    Started,
+    AlreadyRunning,
+    ShuttingDown,
 }
 
-/// The projections that are replayed here.
-type Running = Arc<Mutex<BTreeSet<ProjectionName>>>;
+/// The projections that this process replays.
+type RunningReplays = Arc<Mutex<BTreeSet<ProjectionName>>>;
 
 struct ReplayRequest {
     name: ProjectionName,
     restart: bool,
-    turn: ReplayGuard,
+    guard: ReplayGuard,
 }
 
-/// That a projection is replayed here; over when it is dropped, also by a panic.
+/// Removes the projection from the running ones when it is dropped, also by a
+/// panic.
 struct ReplayGuard {
     name: ProjectionName,
-    running: Running,
+    running: RunningReplays,
 }
 
 impl Drop for ReplayGuard {
@@ -53,128 +52,135 @@ impl Drop for ReplayGuard {
 }
 
 impl ReplayQueue {
-    /// The place to ask, and the task that does it until `stop`.
-    pub fn new(
-        source: ProjectionOps,
-        stop: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        // Never full: each projection has one turn.
-        let (orders, taken) = mpsc::channel(ProjectionName::ALL.len());
-        let running = Running::default();
-        (Self { orders, running }, run(source, taken, stop))
+    /// Returns the queue, and the task that runs the replays until `stop`. Replays
+    /// that run at that time stop at their next batch.
+    #[must_use]
+    pub fn new(ops: ProjectionOps, stop: CancellationToken) -> (Self, BoxFuture<'static, ()>) {
+        // Never full: each projection has at most one request.
+        let (requests, receiver) = mpsc::channel(ProjectionName::ALL.len());
+        let running = RunningReplays::default();
+        let queue = Self { requests, running };
+        (queue, run(ops, receiver, stop).boxed())
     }
 
-    /// Begins a replay, if none of the projection runs here.
+    /// Starts a replay, unless one of the projection runs in this process.
     #[must_use]
-    pub fn begin(&self, name: ProjectionName, restart: bool) -> StartResult {
-        let fresh = {
+    pub fn start(&self, name: ProjectionName, restart: bool) -> StartResult {
+        let is_new = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.insert(name)
         };
-        if !fresh {
-            return StartResult::Running;
+        if !is_new {
+            return StartResult::AlreadyRunning;
         }
-        let turn = ReplayGuard {
+        let guard = ReplayGuard {
             name,
             running: Arc::clone(&self.running),
         };
-        let order = ReplayRequest {
+        let request = ReplayRequest {
             name,
             restart,
-            turn,
+            guard,
         };
-        match self.orders.try_send(order) {
-            Ok(()) => StartResult::Yes,
-            Err(_) => StartResult::Stopping,
+        match self.requests.try_send(request) {
+            Ok(()) => StartResult::Started,
+            Err(_) => StartResult::ShuttingDown,
         }
     }
 }
 
-/// Does not end before it is told to; replays that are not over by then stop
-/// where they are, or with this task.
-async fn run(source: ProjectionOps, mut orders: mpsc::Receiver<ReplayRequest>, stop: CancellationToken) {
+async fn run(
+    ops: ProjectionOps,
+    mut requests: mpsc::Receiver<ReplayRequest>,
+    stop: CancellationToken,
+) {
     let mut replays = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(order) = orders.recv() => {
-                replays.spawn(replay(source.clone(), order, stop.clone()));
+            Some(request) = requests.recv() => {
+                replays.spawn(replay(ops.clone(), request, stop.clone()));
             }
-            Some(ended) = replays.join_next() => told(ended),
+            Some(result) = replays.join_next() => log_panic(result),
         }
     }
-    orders.close();
-    while let Some(ended) = replays.join_next().await {
-        told(ended);
+    requests.close();
+    while let Some(result) = replays.join_next().await {
+        log_panic(result);
     }
 }
 
-/// A replay that breaks takes nothing with it.
-fn told(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a replay broke");
+/// A panic of one replay must end neither this task nor other replays.
+fn log_panic(result: Result<(), JoinError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "replay panicked: {error}; start it again to resume");
     }
 }
 
-async fn replay(source: ProjectionOps, order: ReplayRequest, stop: CancellationToken) {
+async fn replay(ops: ProjectionOps, request: ReplayRequest, stop: CancellationToken) {
     let ReplayRequest {
         name,
         restart,
-        turn,
-    } = order;
-    tracing::info!(projection = %name, restart, "a replay begins");
+        guard,
+    } = request;
+    tracing::info!(projection = %name, restart, "replay of {name} started");
     let progress = watch::Sender::default();
-    match source.replay(name, restart, &progress, &stop).await {
-        Ok(done) => tracing::info!(projection = %name, ?done, "a replay is done"),
-        Err(error) if matches!(error.downcast_ref(), Some(ReplayError::Stopped)) => {
-            tracing::info!(projection = %name, "a replay stops");
+    match ops.replay(name, restart, &progress, &stop).await {
+        Ok(result) => tracing::info!(projection = %name, ?result, "replay of {name} completed"),
+        Err(OperationError::Stopped) => {
+            tracing::info!(
+                projection = %name,
+                "replay of {name} stopped; the next replay resumes it"
+            );
         }
-        Err(error) => tracing::error!(
-            projection = %name,
-            error = format!("{error:#}"),
-            "a replay came to nothing; what it has done is kept"
-        ),
+        Err(error) => {
+            let error = error_chain(&error);
+            tracing::error!(
+                projection = %name,
+                error,
+                "replay of {name} failed: {error}; its progress is kept, start it again to resume"
+            );
+        }
     }
-    drop(turn);
+    drop(guard);
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use std::sync::Arc;
-
     use projections::operations::Connections;
 
     use super::*;
 
     #[tokio::test]
-    async fn a_replay_that_fails_ends_neither_the_service_nor_the_next_one() {
-        let source = ProjectionOps::new(Connections {
-            migrations: Arc::new(|| anyhow::bail!("Postgres is unreachable")),
-            projections: Arc::new(|| anyhow::bail!("Postgres is unreachable")),
-            replay: Arc::new(|_| anyhow::bail!("Postgres is unreachable")),
-            cache: Arc::new(|| anyhow::bail!("Redis is unreachable")),
+    async fn failed_replay_stops_neither_the_queue_nor_the_next_replay() {
+        let ops = ProjectionOps::new(Connections {
+            migrations: Arc::new(|| Err("Postgres is unreachable".into())),
+            projections: Arc::new(|| Err("Postgres is unreachable".into())),
+            replay: Arc::new(|_| Err("Postgres is unreachable".into())),
+            cache: Arc::new(|| Err("Redis is unreachable".into())),
         });
         let stop = CancellationToken::new();
-        let (background, task) = ReplayQueue::new(source, stop.clone());
+        let (queue, task) = ReplayQueue::new(ops, stop.clone());
         let task = tokio::spawn(task);
-        assert_eq!(background.begin(ProjectionName::History, false), StartResult::Yes);
-        assert_eq!(background.begin(ProjectionName::History, false), StartResult::Running);
-        assert_eq!(background.begin(ProjectionName::DailyStats, false), StartResult::Yes);
-        let over = async {
-            while background.begin(ProjectionName::History, false) == StartResult::Running {
+        let start = |name| queue.start(name, false);
+        assert_eq!(start(ProjectionName::History), StartResult::Started);
+        assert_eq!(start(ProjectionName::History), StartResult::AlreadyRunning);
+        assert_eq!(start(ProjectionName::DailyStats), StartResult::Started);
+        let ended = async {
+            while start(ProjectionName::History) == StartResult::AlreadyRunning {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let over = tokio::time::timeout(Duration::from_secs(20), over).await;
-        over.expect("a replay that fails gives its turn back");
+        let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        ended.expect("a failed replay drops its guard");
         assert!(!task.is_finished());
         stop.cancel();
         task.await.unwrap();
         assert_eq!(
-            background.begin(ProjectionName::ActiveSessions, false),
-            StartResult::Stopping
+            start(ProjectionName::ActiveSessions),
+            StartResult::ShuttingDown
         );
     }
 }

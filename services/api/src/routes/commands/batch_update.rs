@@ -3,148 +3,146 @@
 use axum::extract::State;
 use axum::response::Response;
 use chrono::TimeDelta;
+use commands::{BatchOutcome, BatchUpdate, CommandService};
 use domain::command::Occurrence;
 use domain::{SessionError, SessionId, Timestamp, UpdatePosition};
-use commands::CommandService;
-use commands::{BatchOutcome, BatchUpdate};
+use eventlog::clock;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::MAX_LOCATOR;
-use crate::response::CommandResponse;
 use crate::auth::Caller;
-use crate::extract::{RequestContext, Fault, Json, Object, Percent, text};
+use crate::extract::{Json, JsonObject, Percent, RequestContext, bounded_text};
 use crate::openapi::types;
-use crate::problem::Problem;
-use eventlog::clock;
+use crate::problem::{FieldError, Problem};
+use crate::response::CommandResponse;
 
-/// Updates in one batch.
 const MAX_UPDATES: usize = 50;
 
-/// Up to 50 observations.
+/// Up to 50 position updates.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = BatchUpdate)]
 pub struct Body {
-    /// Parsed one by one: a bad one is not the others' fault.
+    // Parsed one by one, so that an invalid update does not block the others.
     #[schema(value_type = Vec<Item>, min_items = 1, max_items = 50)]
     updates: Vec<serde_json::Value>,
 }
 
-/// One observation.
+/// One position update.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = BatchItem)]
 pub struct Item {
     #[schema(format = Uuid)]
     session_id: String,
-    #[schema(schema_with = types::percent_sent)]
+    #[schema(schema_with = types::current_position)]
     current_position: Percent,
-    /// Where exactly, in the app's own words, for example an EPUB CFI.
-    #[schema(max_length = 2048)]
+    #[schema(schema_with = types::locator)]
     locator: Option<String>,
-    /// When it was, if not now: at most 30 days ago. A time ahead of the service's
-    /// clock, by up to a day, is taken as now.
-    #[schema(value_type = Option<DateTime>)]
+    #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
 }
 
-/// What became of a batch.
+/// The results of a batch.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct BatchResult {
     success_count: usize,
     failed_count: usize,
-    /// A sentence for each update that was refused.
+    /// The `error` of each refused update.
     errors: Vec<String>,
-    /// What became of each update, in the order sent.
+    /// The result of each update, in the order of the request.
     results: Vec<ItemResult>,
 }
 
-/// What became of one update.
+/// The result of one update.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ItemResult {
-    /// As it was sent; null when it was none.
+    /// The `session_id` of the update. Null if it was missing or not a string.
     #[schema(required)]
     session_id: Option<String>,
-    /// Whether the update was taken.
+    /// Whether the update was accepted.
     success: bool,
-    /// Whether its position became the latest.
+    /// Whether its observation is now the latest one. False for a refused update.
     applied: bool,
-    /// The session's version after it.
+    /// The session's version after the update. Null for a refused update.
     #[schema(required)]
     version: Option<i64>,
+    /// Why the update was refused. Null for an accepted update.
     #[schema(required)]
     error: Option<String>,
 }
 
-/// Move many positions
+/// Update several positions
 ///
-/// In one transaction. A bad update never blocks another; several for one
-/// session are applied in the order of their time.
+/// Records all accepted updates in one transaction. An invalid or refused update
+/// does not block the others. Several updates of one session are applied in the
+/// order of `occurred_at`; updates without it, in the order of the request.
 #[utoipa::path(
     post,
     path = "/api/v1/reading-sessions/batch-update",
     operation_id = "batchUpdate",
     tag = "commands",
     request_body = Body,
-    responses((status = 200, description = "What became of each", body = BatchResult))
+    responses((status = 200, description = "The result of each update", body = BatchResult))
 )]
 pub async fn handle(
-    State(sessions): State<CommandService>,
+    State(commands): State<CommandService>,
     caller: Caller,
     RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let count = body.updates.len();
     if count == 0 || count > MAX_UPDATES {
-        let message = format!("from 1 to {MAX_UPDATES} updates, not {count}");
+        let message = format!("must contain 1 to {MAX_UPDATES} updates, not {count}");
         return Err(Problem::invalid("updates", message));
     }
     let now = clock::now();
-    // Updates without a time are taken to be in the order sent, the last one
-    // now, a millisecond apart.
+    // Updates without a time get times in the order of the request, one
+    // millisecond apart; the last one gets the current time.
     let arrival = |index: usize| {
-        let before = i64::try_from(count - 1 - index).expect("at most 50");
+        let before = i64::try_from(count - 1 - index).expect("at most 50 updates");
         now - TimeDelta::milliseconds(before)
     };
     let items: Vec<_> = body
         .updates
         .into_iter()
         .enumerate()
-        .map(|(index, item)| read(item, arrival(index)))
+        .map(|(index, item)| parse(item, arrival(index)))
         .collect();
-    let good = items
+    let valid = items
         .iter()
         .filter_map(|(_, update)| update.as_ref().ok().cloned())
         .collect();
-    let done = sessions
-        .update_positions(caller.reader_id, good, context, move |outcome| {
+    let committed = commands
+        .update_positions(caller.reader_id, valid, context, move |outcome| {
             let last_event = outcome.last_event;
-            CommandResponse::of_batch(last_event, &BatchResult::of(&items, outcome))
+            CommandResponse::for_batch(last_event, &BatchResult::new(&items, outcome))
         })
         .await?;
-    Ok(done.answer.response(done.global_position))
+    Ok(committed
+        .response
+        .into_response_at(committed.global_position))
 }
 
-/// The session id as it was sent, and the update, or the sentence that says
-/// what is wrong with it.
-type ReadItem = (Option<String>, Result<BatchUpdate, String>);
+/// The session id as in the request, and the update or its error message.
+type ParsedItem = (Option<String>, Result<BatchUpdate, String>);
 
-fn read(item: serde_json::Value, arrived: Timestamp) -> ReadItem {
-    let named = item
+fn parse(item: serde_json::Value, arrived: Timestamp) -> ParsedItem {
+    let sent_id = item
         .get("session_id")
         .and_then(|id| Some(id.as_str()?.to_owned()));
     let item: Item = match serde_path_to_error::deserialize(item) {
-        Ok(Object(item)) => item,
+        Ok(JsonObject(item)) => item,
         Err(error) => {
-            let fault = Fault::new(error.path(), &error.inner().to_string());
-            return (named, Err(format!("Invalid update: {fault}")));
+            let error = FieldError::from_parser(error.path(), &error.inner().to_string());
+            return (sent_id, Err(format!("Invalid update: {error}")));
         }
     };
     let update = (|| {
         let session_id = Uuid::try_parse(&item.session_id)
             .map_err(|_| format!("Invalid UUID format: {}", item.session_id))?;
-        let locator = text("locator", item.locator, MAX_LOCATOR)
-            .map_err(|_| "Invalid update: locator too long or with a NUL character".to_owned())?;
+        let locator = bounded_text("locator", item.locator, MAX_LOCATOR)
+            .map_err(|_| "Invalid update: locator is too long or contains NUL".to_owned())?;
         let occurred = Occurrence::new(item.occurred_at, arrived)
             .map_err(|refusal| format!("Invalid update: {refusal}"))?;
         Ok(BatchUpdate {
@@ -156,10 +154,11 @@ fn read(item: serde_json::Value, arrived: Timestamp) -> ReadItem {
             },
         })
     })();
-    (named, update)
+    (sent_id, update)
 }
 
-fn sentence(refusal: SessionError, session_id: SessionId) -> String {
+/// The messages of the original service, where it had one.
+fn message(refusal: SessionError, session_id: SessionId) -> String {
     match refusal {
         SessionError::NotFound | SessionError::Inactive => {
             format!("Session {session_id} not found or not active")
@@ -169,16 +168,16 @@ fn sentence(refusal: SessionError, session_id: SessionId) -> String {
 }
 
 impl BatchResult {
-    /// The outcome has a result for each good item, in their order.
-    fn of(items: &[ReadItem], outcome: BatchOutcome) -> Self {
+    /// `outcome` has a result for each valid item, in the same order.
+    fn new(items: &[ParsedItem], outcome: BatchOutcome) -> Self {
         let mut outcomes = outcome.results.into_iter();
         let mut result = Self::default();
         for (session_id, update) in items {
             let outcome = match update {
                 Ok(update) => outcomes
                     .next()
-                    .expect("one for each good item")
-                    .map_err(|refusal| sentence(refusal, update.session_id)),
+                    .expect("one result for each valid item")
+                    .map_err(|refusal| message(refusal, update.session_id)),
                 Err(error) => Err(error.clone()),
             };
             result.add(session_id.clone(), outcome);
@@ -187,15 +186,15 @@ impl BatchResult {
     }
 
     fn add(&mut self, session_id: Option<String>, outcome: Result<(i64, bool), String>) {
-        let taken = outcome.as_ref().ok().copied();
-        self.success_count += usize::from(taken.is_some());
-        self.failed_count += usize::from(taken.is_none());
+        let accepted = outcome.as_ref().ok().copied();
+        self.success_count += usize::from(accepted.is_some());
+        self.failed_count += usize::from(accepted.is_none());
         self.errors.extend(outcome.as_ref().err().cloned());
         self.results.push(ItemResult {
             session_id,
-            success: taken.is_some(),
-            applied: taken.is_some_and(|(_, applied)| applied),
-            version: taken.map(|(version, _)| version),
+            success: accepted.is_some(),
+            applied: accepted.is_some_and(|(_, applied)| applied),
+            version: accepted.map(|(version, _)| version),
             error: outcome.err(),
         });
     }

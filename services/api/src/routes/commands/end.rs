@@ -3,38 +3,37 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use commands::CommandService;
 use domain::command::Occurrence;
 use domain::event::EndReason;
 use domain::{EndSession, Timestamp};
-use commands::CommandService;
+use eventlog::clock;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::response::CommandResponse;
 use crate::auth::Caller;
-use crate::extract::{RequestContext, Json, Percent, SessionPath};
+use crate::extract::{Json, Percent, RequestContext, SessionPath};
 use crate::openapi::types;
 use crate::problem::Problem;
-use crate::session::Session;
-use eventlog::clock;
+use crate::response::CommandResponse;
+use crate::session::SessionResponse;
 
-/// Where reading ends.
+/// The end of a session.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = End)]
 pub struct Body {
-    /// The last position by default. An end that is older than the last
-    /// observation ends there, and this counts for `furthest_position` alone.
-    #[schema(schema_with = types::percent_sent_or_null)]
+    #[schema(schema_with = types::end_position)]
     end_position: Option<Percent>,
-    /// When it was, if not now: at most 30 days ago. A time ahead of the service's
-    /// clock, by up to a day, is taken as now.
-    #[schema(value_type = Option<DateTime>)]
+    #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
 }
 
 /// End a session
 ///
-/// Also before where it started: reading back is reading.
+/// `end_position` defaults to the latest position, and may be before
+/// `start_position`. If an observation is later than the end, the session ends
+/// at that observation, and `end_position` counts towards `furthest_position`
+/// only.
 #[utoipa::path(
     put,
     path = "/api/v1/reading-sessions/{id}/end",
@@ -42,10 +41,10 @@ pub struct Body {
     tag = "commands",
     params(("id" = Uuid, Path, description = "The session")),
     request_body = Body,
-    responses((status = 200, description = "The ended session", body = Session))
+    responses((status = 200, description = "The ended session", body = SessionResponse))
 )]
 pub async fn handle(
-    State(sessions): State<CommandService>,
+    State(commands): State<CommandService>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
     RequestContext(context): RequestContext,
@@ -56,10 +55,13 @@ pub async fn handle(
         reason: EndReason::Finished,
         occurred: Occurrence::new(body.occurred_at, clock::now())?,
     };
-    let done = sessions
+    let committed = commands
         .end(caller.reader_id, session_id, end, context, |outcome| {
-            CommandResponse::of_session(StatusCode::OK, &outcome, &Session::after(&outcome))
+            let session = SessionResponse::from_result(&outcome);
+            CommandResponse::for_session(StatusCode::OK, &outcome, &session)
         })
         .await?;
-    Ok(done.answer.response(done.global_position))
+    Ok(committed
+        .response
+        .into_response_at(committed.global_position))
 }

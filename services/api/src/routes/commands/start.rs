@@ -4,60 +4,60 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use chrono_tz::Tz;
+use commands::CommandService;
 use domain::command::Occurrence;
 use domain::event::{Book, DeviceType};
 use domain::{BookId, Position, ReaderId, SessionId, StartSession, Timestamp};
-use commands::CommandService;
+use eventlog::clock;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::MAX_LOCATOR;
-use crate::response::CommandResponse;
 use crate::auth::Caller;
-use crate::extract::{RequestContext, Json, Object, Percent, text, whole};
+use crate::extract::{Json, JsonObject, Percent, RequestContext, bounded_text, whole_number};
 use crate::openapi::types;
 use crate::problem::Problem;
-use crate::session::Session;
-use eventlog::clock;
+use crate::response::CommandResponse;
+use crate::session::SessionResponse;
 
+/// In characters.
 const MAX_DEVICE_ID: usize = 255;
+/// In characters; the limit of the author too.
 const MAX_TITLE: usize = 500;
 const MAX_PAGES: u32 = 100_000;
 
-/// Where and how reading starts.
+/// The book to read, and the position at which reading starts.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = Start)]
 pub struct Body {
+    /// The id of the book. The service accepts any UUID.
     #[schema(format = Uuid)]
     book_id: String,
-    /// The beginning of the book by default.
-    #[schema(schema_with = types::percent_sent_or_null)]
+    #[schema(schema_with = types::start_position)]
     start_position: Option<Percent>,
     #[schema(schema_with = types::device_type)]
     device_type: Option<DeviceType>,
-    /// A UUIDv7 made by the app, at most 30 days old and at most a day ahead.
-    /// The start can then be repeated: with the same book and position it is
-    /// answered with the session as it stands, with others it is 409.
+    /// A UUIDv7 that the app generates, with a time from 30 days ago to one day
+    /// in the future. It makes the start repeatable: a repeat with the same book
+    /// and position returns the session in its current state, any other start
+    /// with this id returns 409.
     session_id: Option<Uuid>,
-    /// The device, as the app names it; kept in the log.
+    /// The app's id of the device. Only the export contains it.
     #[schema(max_length = 255)]
     device_id: Option<String>,
-    /// An IANA name; decides what is a day. UTC by default.
     #[schema(schema_with = types::time_zone)]
     time_zone: Option<String>,
-    /// Where exactly, in the app's own words, for example an EPUB CFI.
-    #[schema(max_length = 2048)]
+    #[schema(schema_with = types::locator)]
     locator: Option<String>,
     #[schema(value_type = Option<BookBody>)]
-    book: Option<Object<BookBody>>,
-    /// When it was, if not now: at most 30 days ago. A time ahead of the service's
-    /// clock, by up to a day, is taken as now.
-    #[schema(value_type = Option<DateTime>)]
+    book: Option<JsonObject<BookBody>>,
+    #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
 }
 
-/// What the app knows about the book.
+/// The app's data about the book. The service stores it with the session and
+/// returns it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Book)]
@@ -66,36 +66,41 @@ pub struct BookBody {
     title: Option<String>,
     #[schema(max_length = 500)]
     author: Option<String>,
-    #[serde(default, deserialize_with = "whole")]
+    /// The number of pages. The service needs it to compute `pages_read`.
+    #[serde(default, deserialize_with = "whole_number")]
     #[schema(maximum = 100_000)]
     total_pages: Option<u32>,
 }
 
 /// Start a session
 ///
-/// The reader's active session, if any, ends where it is. With a `session_id`
-/// of its own an app can start offline, and repeat the start.
+/// If the reader has an active session, it ends at its latest position with
+/// `end_reason` `superseded`. An app that generates the `session_id` can start a
+/// session while it is offline, and repeat the start.
 #[utoipa::path(
     post,
     path = "/api/v1/reading-sessions/start",
     operation_id = "start",
     tag = "commands",
     request_body = Body,
-    responses((status = 201, description = "The new session", body = Session))
+    responses((status = 201, description = "The new session", body = SessionResponse))
 )]
 pub async fn handle(
-    State(sessions): State<CommandService>,
+    State(commands): State<CommandService>,
     caller: Caller,
     RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let (session_id, command) = body.command(caller.reader_id, clock::now())?;
-    let done = sessions
+    let committed = commands
         .start(session_id, command, context, |outcome| {
-            CommandResponse::of_session(StatusCode::CREATED, &outcome, &Session::after(&outcome))
+            let session = SessionResponse::from_result(&outcome);
+            CommandResponse::for_session(StatusCode::CREATED, &outcome, &session)
         })
         .await?;
-    Ok(done.answer.response(done.global_position))
+    Ok(committed
+        .response
+        .into_response_at(committed.global_position))
 }
 
 impl Body {
@@ -105,7 +110,7 @@ impl Body {
         now: Timestamp,
     ) -> Result<(SessionId, StartSession), Problem> {
         let book_id: BookId = Uuid::try_parse(&self.book_id)
-            .map_err(|_| Problem::bad_request(format!("Invalid book_id format: {}", self.book_id)))?
+            .map_err(|_| Problem::invalid_book_id(&self.book_id))?
             .into();
         let occurred = Occurrence::new(self.occurred_at, now)?;
         let session_id = match self.session_id {
@@ -125,10 +130,10 @@ impl Body {
                 .start_position
                 .map_or(Position::START, |Percent(position)| position),
             device_type: self.device_type,
-            device_id: text("device_id", self.device_id, MAX_DEVICE_ID)?,
+            device_id: bounded_text("device_id", self.device_id, MAX_DEVICE_ID)?,
             time_zone,
-            locator: text("locator", self.locator, MAX_LOCATOR)?,
-            book: self.book.map(|Object(sent)| book(sent)).transpose()?,
+            locator: bounded_text("locator", self.locator, MAX_LOCATOR)?,
+            book: self.book.map(|JsonObject(sent)| book(sent)).transpose()?,
             occurred,
         };
         Ok((session_id, command))
@@ -137,14 +142,12 @@ impl Body {
 
 fn book(book: BookBody) -> Result<Book, Problem> {
     if book.total_pages.is_some_and(|pages| pages > MAX_PAGES) {
-        return Err(Problem::invalid(
-            "book.total_pages",
-            format!("more than {MAX_PAGES}"),
-        ));
+        let message = format!("must be at most {MAX_PAGES}");
+        return Err(Problem::invalid("book.total_pages", message));
     }
     Ok(Book {
-        title: text("book.title", book.title, MAX_TITLE)?,
-        author: text("book.author", book.author, MAX_TITLE)?,
+        title: bounded_text("book.title", book.title, MAX_TITLE)?,
+        author: bounded_text("book.author", book.author, MAX_TITLE)?,
         total_pages: book.total_pages,
     })
 }

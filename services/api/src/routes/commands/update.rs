@@ -3,49 +3,48 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use commands::CommandService;
 use domain::command::Occurrence;
 use domain::{Timestamp, UpdatePosition};
-use commands::CommandService;
+use eventlog::clock;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::MAX_LOCATOR;
-use crate::response::CommandResponse;
 use crate::auth::Caller;
-use crate::extract::{RequestContext, Json, Percent, SessionPath, text};
+use crate::extract::{Json, Percent, RequestContext, SessionPath, bounded_text};
 use crate::openapi::types;
 use crate::problem::Problem;
-use crate::session::Session;
-use eventlog::clock;
+use crate::response::CommandResponse;
+use crate::session::SessionResponse;
 
-/// Where the reader is.
+/// An observation of the reader's position.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = Update)]
 pub struct Body {
-    #[schema(schema_with = types::percent_sent)]
+    #[schema(schema_with = types::current_position)]
     current_position: Percent,
-    /// Where exactly, in the app's own words, for example an EPUB CFI.
-    #[schema(max_length = 2048)]
+    #[schema(schema_with = types::locator)]
     locator: Option<String>,
-    /// When it was, if not now: at most 30 days ago. A time ahead of the service's
-    /// clock, by up to a day, is taken as now.
-    #[schema(value_type = Option<DateTime>)]
+    #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
 }
 
-/// The session, and whether the position became its latest.
+/// The session after the update.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Updated {
+#[schema(as = Updated)]
+pub struct UpdateResponse {
     #[serde(flatten)]
-    session: Session,
-    /// False for an observation that is older than the latest one: it is
-    /// recorded, and the position stays.
+    session: SessionResponse,
+    /// Whether the observation is now the latest one. False if it is older than
+    /// the latest one: it is recorded, and `end_position` stays as it is.
     applied: bool,
 }
 
-/// Move the position
+/// Update the position
 ///
-/// Observations are ordered by their time, not by their arrival.
+/// Records where the reader is in the book. Observations are ordered by
+/// `occurred_at`, not by their arrival, so an app may send them late.
 #[utoipa::path(
     put,
     path = "/api/v1/reading-sessions/{id}/update",
@@ -53,10 +52,10 @@ pub struct Updated {
     tag = "commands",
     params(("id" = Uuid, Path, description = "The session")),
     request_body = Body,
-    responses((status = 200, description = "The session", body = Updated))
+    responses((status = 200, description = "The session", body = UpdateResponse))
 )]
 pub async fn handle(
-    State(sessions): State<CommandService>,
+    State(commands): State<CommandService>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
     RequestContext(context): RequestContext,
@@ -64,17 +63,19 @@ pub async fn handle(
 ) -> Result<Response, Problem> {
     let update = UpdatePosition {
         position: body.current_position.0,
-        locator: text("locator", body.locator, MAX_LOCATOR)?,
+        locator: bounded_text("locator", body.locator, MAX_LOCATOR)?,
         occurred: Occurrence::new(body.occurred_at, clock::now())?,
     };
-    let done = sessions
+    let committed = commands
         .update_position(caller.reader_id, session_id, update, context, |outcome| {
-            let updated = Updated {
-                session: Session::after(&outcome),
+            let body = UpdateResponse {
+                session: SessionResponse::from_result(&outcome),
                 applied: outcome.applied,
             };
-            CommandResponse::of_session(StatusCode::OK, &outcome, &updated)
+            CommandResponse::for_session(StatusCode::OK, &outcome, &body)
         })
         .await?;
-    Ok(done.answer.response(done.global_position))
+    Ok(committed
+        .response
+        .into_response_at(committed.global_position))
 }

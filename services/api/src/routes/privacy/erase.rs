@@ -15,23 +15,25 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::response::GLOBAL_POSITION;
 use crate::auth::Caller;
 use crate::extract::Query;
 use crate::problem::Problem;
+use crate::response::GLOBAL_POSITION;
 
-/// That it is meant.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
-    /// The reader's own id, `user_id` of every session.
+    /// The reader's own id (`user_id` of their sessions), as a safeguard against
+    /// accidental calls.
     confirm: Uuid,
 }
 
-/// What was erased.
+/// The result of an erasure.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Erasure {
-    /// Sessions, 0 when there were none or they were erased before.
+#[schema(as = Erasure)]
+pub struct EraseResponse {
+    /// The number of erased sessions. 0 if the reader has none, for example
+    /// because they were erased before.
     sessions: i64,
     #[schema(value_type = DateTime)]
     erased_at: Timestamp,
@@ -39,35 +41,38 @@ pub struct Erasure {
 
 /// Erase all of the reader's data
 ///
-/// From the answer on every session is as good as none, and so are the answers
-/// kept under the reader's `Idempotency-Key`s; history and statistics follow
-/// within moments. What the log holds is then written over. It cannot be undone.
-/// A token that is still good can start anew, so take it from the app first.
-/// Asking again does no harm.
+/// Once this request returns, none of the reader's sessions can be read, and the
+/// stored responses of the reader's `Idempotency-Key`s are gone. History and
+/// statistics are cleared within moments. Afterwards the service overwrites the
+/// reader's events in its log. An erasure cannot be undone; repeating it is
+/// harmless.
+///
+/// A valid token can start new sessions, so sign the reader out of the app
+/// first.
 #[utoipa::path(
     delete,
     path = "/api/v1/reading-sessions",
     operation_id = "erase",
-    tag = "data",
+    tag = "privacy",
     params(Params),
-    responses((status = 202, description = "Erased; its traces are being removed", body = Erasure))
+    responses((status = 202, description = "The sessions are erased", body = EraseResponse))
 )]
 pub async fn handle(
-    State(erasing): State<Erasing>,
+    State(handles): State<EraseHandles>,
     caller: Caller,
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
     if ReaderId::from(params.confirm) != caller.reader_id {
         return Err(Problem::invalid(
             "confirm",
-            "not the id of the token's reader",
+            "must be the reader id of the token",
         ));
     }
     let erased_at = clock::now();
-    // Goes on when the client hangs up.
-    let erased = tokio::spawn(erasing.erase(caller.reader_id, erased_at));
+    // In a task of its own, so that it completes if the client disconnects.
+    let erased = tokio::spawn(handles.erase(caller.reader_id, erased_at));
     let erased = erased.await.map_err(|error| Problem::broken(&error))??;
-    let body = Json(Erasure {
+    let body = Json(EraseResponse {
         sessions: erased.sessions,
         erased_at,
     });
@@ -80,25 +85,26 @@ pub async fn handle(
     Ok(response)
 }
 
-/// What it takes; cheap to clone.
+/// The dependencies of the handler.
 #[derive(Clone)]
-pub struct Erasing {
-    /// The command side.
-    pub sessions: CommandService,
-    /// The active sessions.
+pub struct EraseHandles {
+    pub commands: CommandService,
     pub cache: Cache,
-    /// Where jobs are asked for.
+    /// For the table of jobs.
     pub pool: Pool,
 }
 
-impl Erasing {
+impl EraseHandles {
     async fn erase(self, reader_id: ReaderId, at: Timestamp) -> Result<Erased, LogError> {
-        let erased = self.sessions.erase(reader_id, at).await?;
+        let erased = self.commands.erase(reader_id, at).await?;
         if let Some(position) = erased.global_position {
             active_sessions::erase(&self.cache, reader_id, position).await;
             tokio::spawn(async move {
-                if let Err(error) = store::ask(&self.pool, Job::Erasures.as_str()).await {
-                    tracing::debug!(%error, "a job was not asked for; it is due within a minute");
+                if let Err(error) = store::request(&self.pool, Job::Erasures).await {
+                    tracing::debug!(
+                        %error,
+                        "requesting the job erasures failed: {error}; it runs within a minute"
+                    );
                 }
             });
         }

@@ -9,44 +9,45 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::auth::Caller;
+use crate::export::{ExportDocument, ExportFormat, Exporter};
 use crate::extract::Query;
 use crate::problem::Problem;
-use crate::export::{Exports, Format, Json};
 
-/// How.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
-    /// JSON has all of it; CSV has a row an event.
+    /// `json` contains all data. `csv` has one row per event, with its most
+    /// important fields.
     #[param(inline)]
     #[serde(default)]
-    format: Format,
+    format: ExportFormat,
 }
 
-/// All of the reader's data
+/// Export all of the reader's data
 ///
-/// Every event of every session, in the order of time, as the log holds them.
-/// It comes as a stream; one that takes longer than 75 seconds is cut off, and
-/// then the end of the JSON is missing.
+/// Returns every event of every session, in chronological order. The response
+/// is a stream. If the client takes longer than 75 seconds to read it, the service
+/// closes the connection, and the end of the JSON is missing.
 #[utoipa::path(
     get,
     path = "/api/v1/reading-sessions/export",
     operation_id = "export",
-    tag = "data",
+    tag = "privacy",
     params(Params),
     responses((
         status = 200,
-        description = "The data",
-        content((Json = "application/json"), (String = "text/csv"))
+        description = "The export",
+        content((ExportDocument = "application/json"), (String = "text/csv"))
     ))
 )]
 pub async fn handle(
-    State(exports): State<Exports>,
+    State(exporter): State<Exporter>,
     caller: Caller,
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
-    let mut chunks = Box::pin(exports.of(caller.reader_id, params.format));
-    // Before anything is promised: a log that is away is 503.
+    let mut chunks = exporter.stream(caller.reader_id, params.format);
+    // Read the first page before sending the status, so that the request fails with
+    // 503 if Postgres is unavailable, and does not return a truncated export.
     let first = chunks.try_next().await?;
     let chunks = stream::iter(first.map(Ok)).chain(chunks);
     let file = format!("attachment; filename=\"{}\"", params.format.file_name());
@@ -57,7 +58,7 @@ pub async fn handle(
         ),
         (
             header::CONTENT_DISPOSITION,
-            HeaderValue::try_from(file).expect("plain ASCII"),
+            HeaderValue::try_from(file).expect("file names are plain ASCII"),
         ),
     ];
     Ok((headers, Body::from_stream(chunks)).into_response())

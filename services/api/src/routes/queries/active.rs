@@ -7,64 +7,64 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::response::{IfNoneMatch, versioned};
 use crate::auth::Caller;
-use crate::extract::{Fresh, Query};
-use crate::read_your_writes;
+use crate::extract::{MinPositionParams, Query};
 use crate::problem::Problem;
-use crate::session::Session;
+use crate::read_your_writes;
+use crate::response::{IfNoneMatch, versioned};
+use crate::session::SessionResponse;
 
-mod counts;
+mod metrics;
 mod singleflight;
 
-pub use singleflight::{ActiveReads, Found};
+pub use singleflight::{ActiveRead, ActiveReads};
 
-/// As RFC 7234 (section 5.5.1) has it: what is old is better than nothing, and
-/// must say that it is old.
+/// The warning that RFC 7234 (section 5.5.1) defines for stale responses.
 const STALE: HeaderValue = HeaderValue::from_static("110 - \"Response is Stale\"");
 
-/// The active session.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ActiveSession {
+#[schema(as = ActiveSession)]
+pub struct ActiveSessionResponse {
     #[serde(flatten)]
-    session: Session,
-    /// The database is away, so this is what was known last; the header `Warning`
-    /// says so too.
+    session: SessionResponse,
+    /// Whether the session may be out of date because the database is
+    /// unavailable. The response then has the header `Warning`.
     stale: bool,
 }
 
-/// The active session
+/// Retrieve the active session
 ///
-/// Or `null`. From Redis, and from the log when Redis does not know it, or not
-/// yet as far as `min_position`. While the database is away it is what Redis
-/// knew last, marked as stale, with the header `Warning`, also for `null`.
+/// Returns `null` if the reader has no active session. The response is usually a
+/// few milliseconds behind; `min_position` makes it include the effect of a
+/// command. While the database is unavailable, the service returns the last known
+/// session, or `null`, with the header `Warning`.
 #[utoipa::path(
     get,
     path = "/api/v1/reading-sessions/active",
     operation_id = "active",
     tag = "queries",
-    params(Fresh),
-    responses((status = 200, description = "The session, or null", body = Option<ActiveSession>))
+    params(MinPositionParams),
+    responses((status = 200, description = "The active session, or null", body = Option<ActiveSessionResponse>))
 )]
 pub async fn handle(
     State(reads): State<ActiveReads>,
     caller: Caller,
-    Query(fresh): Query<Fresh>,
-    known: IfNoneMatch,
+    Query(params): Query<MinPositionParams>,
+    cached: IfNoneMatch,
 ) -> Result<Response, Problem> {
-    let min_position = read_your_writes::position(fresh.min_position)?;
-    let Found { active, stale } = reads.find(caller.reader_id, min_position).await?;
+    let min_position = read_your_writes::min_position(params.min_position)?;
+    let ActiveRead { active, stale } = reads.find(caller.reader_id, min_position).await?;
     let mut response = match active {
         Some(entry) => {
-            // Another session may be here next time, with a version like this one's;
-            // and what is stale today is not so tomorrow.
-            let stale_too = if stale { ".stale" } else { "" };
-            let version = format!("{}.{}{stale_too}", entry.session_id, entry.sequence);
-            let body = ActiveSession {
-                session: Session::new(entry.session_id, entry.sequence, &entry.session),
+            // The next active session may have the same version number, so the id
+            // is part of the tag. A stale response must not match a current one.
+            let suffix = if stale { ".stale" } else { "" };
+            let version = format!("{}.{}{suffix}", entry.session_id, entry.sequence);
+            let body = ActiveSessionResponse {
+                session: SessionResponse::new(entry.session_id, entry.sequence, &entry.session),
                 stale,
             };
-            versioned(&known, &version, &body)
+            versioned(&cached, &version, &body)
         }
         None => Json(()).into_response(),
     };

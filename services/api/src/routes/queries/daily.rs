@@ -7,66 +7,66 @@ use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Back, ReadTable, last, since};
+use super::{DaysParams, ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::Query;
-use crate::openapi::types;
 use crate::problem::Problem;
-use crate::session::Progress;
+use crate::session::ProgressDelta;
 
-/// The reader's days with reading, newest first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Daily {
+#[schema(as = Daily)]
+pub struct DailyResponse {
+    /// The days with reading, newest first. Other days are missing.
     days: Vec<ReadingDay>,
 }
 
-/// A day with reading.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReadingDay {
-    /// The reader's own day.
+    /// The day in the time zone of its sessions.
     date: NaiveDate,
-    /// Sessions in which something was read or seen.
+    /// The sessions with reading on this day.
     sessions: i64,
     /// Active reading time, in whole minutes.
     active_minutes: i64,
-    /// Net progress, in percent of a book.
-    #[schema(schema_with = types::progress)]
-    progress: Progress,
+    /// The sum of the position changes, in percent of a book. Negative if the
+    /// reader moved back.
+    #[schema(value_type = f64)]
+    progress: ProgressDelta,
 }
 
-/// Statistics by day
+/// Daily statistics
 ///
-/// The reader's own days, from midnight to midnight where they were.
+/// A day lasts from midnight to midnight in the time zone of each session.
 #[utoipa::path(
     get,
     path = "/api/v1/reading-sessions/stats/daily",
     operation_id = "dailyStats",
     tag = "statistics",
-    params(Back),
-    responses((status = 200, description = "Days with reading, newest first", body = Daily))
+    params(DaysParams),
+    responses((status = 200, description = "The days with reading", body = DailyResponse))
 )]
 pub async fn handle(
     State(table): State<ReadTable>,
     caller: Caller,
-    Query(params): Query<Back>,
-) -> Result<Json<Daily>, Problem> {
+    Query(params): Query<DaysParams>,
+) -> Result<Json<DailyResponse>, Problem> {
     let days = params.days()?;
-    let from = since(days);
+    let from = first_day_to_read(days);
     let rows = table
         .read(params.min_position, |mut database| async move {
             daily_stats::days(&mut *database, caller.reader_id, from).await
         })
         .await?;
-    let (_, first) = last(days, rows.first());
+    let range = reading_days(days, rows.first());
     let days = rows
         .into_iter()
-        .filter(|row| row.day >= first)
+        .filter(|row| row.day >= *range.start())
         .map(|row| ReadingDay {
             date: row.day,
             sessions: row.sessions,
             active_minutes: row.active_ms / 60_000,
-            progress: Progress(row.progress),
+            progress: ProgressDelta(row.progress),
         })
         .collect();
-    Ok(Json(Daily { days }))
+    Ok(Json(DailyResponse { days }))
 }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use domain::{BookId, ReaderId, SessionId, Timestamp};
-use projections::history::{self, Bound, Listed, Page};
+use projections::history::{self, HistoryPage, PageCursor, PageQuery};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -17,63 +17,66 @@ use uuid::Uuid;
 use super::ReadTable;
 use crate::auth::Caller;
 use crate::extract::Query;
-use crate::problem::Problem;
-use crate::session::Session;
+use crate::problem::{Problem, ProblemCode};
+use crate::session::SessionResponse;
 
-const DEFAULT_SIZE: i64 = 20;
-const MAX_SIZE: i64 = 100;
+const DEFAULT_PAGE_SIZE: i64 = 20;
+const MAX_PAGE_SIZE: i64 = 100;
 
-/// The last numbered page: finding one costs what all before it would.
+/// The limit of page numbers: the cost of a numbered page grows with the rows
+/// before it.
 const MAX_PAGE: i64 = 1_000;
 
-/// Which page.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
-    /// Sessions a page; `limit` is another name for it.
+    /// The number of sessions per page. `limit` is an alias.
     #[serde(alias = "limit")]
     #[param(minimum = 1, maximum = 100, default = 20)]
     page_size: Option<i64>,
-    /// A page by its number, for old clients; a cursor goes before it.
+    /// The number of the page, for old clients. Ignored if there is a `cursor`.
     #[param(minimum = 1, maximum = 1000)]
     page: Option<i64>,
-    /// Only the sessions of one book.
+    /// Return the sessions of this book only.
     #[param(format = Uuid)]
     book_id: Option<String>,
-    /// An `X-Global-Position` that the answer must include.
+    /// Wait until the response includes this `X-Global-Position`.
     #[param(minimum = 0)]
     min_position: Option<i64>,
 }
 
 /// A page of the history.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct History {
-    sessions: Vec<Session>,
-    /// On all pages together.
+#[schema(as = History)]
+pub struct HistoryResponse {
+    /// Newest first.
+    sessions: Vec<SessionResponse>,
+    /// The number of sessions on all pages.
     total: i64,
-    /// As asked for; null when it was not.
+    /// The `page` of the request. Null if there was none, or a `cursor`.
     #[schema(required)]
     page: Option<i64>,
     page_size: i64,
     has_next: bool,
+    /// The `cursor` of the next page. Null on the last page.
     #[schema(required)]
     next_cursor: Option<String>,
 }
 
-/// Reading history
+/// List the reading history
 ///
-/// The reader's sessions, newest first, the active one among them. A cursor
-/// finds the next page at the same cost at any depth, and no session twice
-/// when new ones come.
+/// Returns the reader's sessions, newest first, including the active one. Follow
+/// `next_cursor`, or the header `Link`, to read all pages. Pages by cursor never
+/// repeat a session, even if the reader starts new ones in between.
 #[utoipa::path(
     get,
     path = "/api/v1/reading-sessions/history",
     operation_id = "history",
     tag = "queries",
     params(Params),
-    responses((status = 200, description = "A page", body = History))
+    responses((status = 200, description = "A page of the history", body = HistoryResponse))
 )]
 pub async fn handle(
     State(table): State<ReadTable>,
@@ -81,16 +84,22 @@ pub async fn handle(
     OriginalUri(uri): OriginalUri,
     Query(params): Query<Params>,
 ) -> Result<Response, Problem> {
-    let asked = Asked::new(&params, caller.reader_id)?;
-    let Asked {
+    let request = PageRequest::new(&params, caller.reader_id)?;
+    let PageRequest {
         page,
         size,
         book_id,
         ..
-    } = asked;
-    let Listed { entries, total } = table
+    } = request;
+    let HistoryPage { entries, total } = table
         .read(params.min_position, |mut database| async move {
-            history::page(&mut *database, caller.reader_id, book_id, asked.part()).await
+            history::page(
+                &mut *database,
+                caller.reader_id,
+                book_id,
+                request.to_query(),
+            )
+            .await
         })
         .await?;
     let shown = usize::try_from(size).expect("at most 100");
@@ -99,17 +108,17 @@ pub async fn handle(
         .last()
         .filter(|_| has_next)
         .map(|last| {
-            let bound = Bound {
+            let bound = PageCursor {
                 started_at: last.session.start.started_at,
                 session_id: last.session_id,
             };
             encode(bound, caller.reader_id, book_id)
         });
-    let body = History {
+    let body = HistoryResponse {
         sessions: entries
             .iter()
             .take(shown)
-            .map(|entry| Session::new(entry.session_id, entry.version, &entry.session))
+            .map(|entry| SessionResponse::new(entry.session_id, entry.version, &entry.session))
             .collect(),
         total,
         page,
@@ -117,7 +126,7 @@ pub async fn handle(
         has_next,
         next_cursor,
     };
-    let link = asked.link(uri.path(), &body);
+    let link = request.next_link(uri.path(), &body);
     let mut response = Json(body).into_response();
     if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
@@ -125,16 +134,16 @@ pub async fn handle(
     Ok(response)
 }
 
-/// What was asked for, checked.
+/// The validated parameters.
 #[derive(Clone, Copy)]
-struct Asked {
-    after: Option<Bound>,
+struct PageRequest {
+    after: Option<PageCursor>,
     page: Option<i64>,
     size: i64,
     book_id: Option<BookId>,
 }
 
-impl Asked {
+impl PageRequest {
     fn new(params: &Params, reader_id: ReaderId) -> Result<Self, Problem> {
         let book_id = params.book_id.as_deref().map(book_id).transpose()?;
         let after = params
@@ -142,17 +151,16 @@ impl Asked {
             .as_deref()
             .map(|cursor| decode(cursor, reader_id, book_id))
             .transpose()?;
-        let size = params.page_size.unwrap_or(DEFAULT_SIZE);
+        let size = params.page_size.unwrap_or(DEFAULT_PAGE_SIZE);
         let page = params.page.filter(|_| after.is_none());
-        if !(1..=MAX_SIZE).contains(&size) {
-            let message = format!("from 1 to {MAX_SIZE}");
-            return Err(Problem::invalid("page_size", message));
+        if !(1..=MAX_PAGE_SIZE).contains(&size) {
+            return Err(Problem::out_of_range("page_size", 1, MAX_PAGE_SIZE));
         }
         if params
             .page
             .is_some_and(|page| !(1..=MAX_PAGE).contains(&page))
         {
-            let message = format!("from 1 to {MAX_PAGE}; a cursor goes further");
+            let message = format!("must be from 1 to {MAX_PAGE}; use a cursor for later pages");
             return Err(Problem::invalid("page", message));
         }
         Ok(Self {
@@ -163,18 +171,19 @@ impl Asked {
         })
     }
 
-    /// One session more than asked for tells whether there is a next page.
-    fn part(&self) -> Page {
-        Page {
+    /// Requests one session more than the page has, which shows whether there is
+    /// a next page.
+    fn to_query(self) -> PageQuery {
+        PageQuery {
             after: self.after,
             skip: self.page.map_or(0, |page| (page - 1) * self.size),
             limit: self.size + 1,
         }
     }
 
-    /// Where the next page is (RFC 8288), in the way in which this one was
-    /// asked for.
-    fn link(&self, path: &str, body: &History) -> Option<HeaderValue> {
+    /// The header `Link` (RFC 8288): by page number if the request has one,
+    /// otherwise by cursor. `None` on the last page.
+    fn next_link(self, path: &str, body: &HistoryResponse) -> Option<HeaderValue> {
         let cursor = body.next_cursor.as_deref()?;
         let mut link = match self.page {
             Some(page) if page < MAX_PAGE => format!("<{path}?page={}", page + 1),
@@ -192,13 +201,13 @@ impl Asked {
 fn book_id(text: &str) -> Result<BookId, Problem> {
     Uuid::try_parse(text)
         .map(BookId::from)
-        .map_err(|_| Problem::bad_request(format!("Invalid book_id format: {text}")))
+        .map_err(|_| Problem::invalid_book_id(text))
 }
 
-/// A cursor: a version, the bound, and a checksum that ties both to the reader
-/// and the filter, so that one that is mangled or from another list is refused
-/// instead of showing the wrong page. It is not a secret.
-fn encode(bound: Bound, reader_id: ReaderId, book_id: Option<BookId>) -> String {
+/// A cursor contains a version, the bound, and a checksum over both, the reader
+/// and the filter. A damaged cursor, or one of another list, is therefore
+/// rejected instead of returning the wrong page. It is not a secret.
+fn encode(bound: PageCursor, reader_id: ReaderId, book_id: Option<BookId>) -> String {
     let mut bytes = vec![CURSOR_VERSION];
     bytes.extend(bound.started_at.timestamp_millis().to_be_bytes());
     bytes.extend(bound.session_id.uuid().as_bytes());
@@ -208,7 +217,11 @@ fn encode(bound: Bound, reader_id: ReaderId, book_id: Option<BookId>) -> String 
 
 const CURSOR_VERSION: u8 = 1;
 
-fn decode(cursor: &str, reader_id: ReaderId, book_id: Option<BookId>) -> Result<Bound, Problem> {
+fn decode(
+    cursor: &str,
+    reader_id: ReaderId,
+    book_id: Option<BookId>,
+) -> Result<PageCursor, Problem> {
     let bound = || {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
         let (content, sum) = bytes.split_last_chunk::<8>()?;
@@ -218,14 +231,15 @@ fn decode(cursor: &str, reader_id: ReaderId, book_id: Option<BookId>) -> Result<
         if *sum != checksum(content, reader_id, book_id) {
             return None;
         }
-        Some(Bound {
+        Some(PageCursor {
             started_at: Timestamp::from_timestamp_millis(i64::from_be_bytes(*started_at))?,
             session_id: SessionId::from_uuid(Uuid::from_slice(session_id).ok()?),
         })
     };
     bound().ok_or_else(|| {
-        Problem::bad_request(
-            "Invalid cursor: it is good for the reader and the filter that it was given for",
+        Problem::new(
+            ProblemCode::InvalidCursor,
+            "Invalid cursor: a cursor is valid only for the reader and the filter of its page",
         )
     })
 }
@@ -247,10 +261,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_good_for_its_own_list_alone() {
+    fn cursor_of_another_list_or_damaged_cursor_is_rejected() {
         let reader = ReaderId::from(Uuid::from_u128(1));
         let book = Some(BookId::from(Uuid::from_u128(2)));
-        let bound = Bound {
+        let bound = PageCursor {
             started_at: Timestamp::from_timestamp_millis(1_790_000_000_123).unwrap(),
             session_id: SessionId::from_uuid(Uuid::from_u128(3)),
         };

@@ -1,5 +1,5 @@
-//! Where queries of read tables go: to the replica or to the primary, and not
-//! before the projection is as far as they need.
+//! Routes queries of read tables to the replica or the primary, after the
+//! projection has reached `min_position` there.
 
 use eventlog::Pool;
 use projections::checkpoint::CheckpointWaiter;
@@ -7,32 +7,31 @@ use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 
 use super::replica::Replica;
-use crate::read_your_writes;
 use crate::problem::Problem;
+use crate::read_your_writes;
 
-/// Where a projection's rows are read: at the replica, when there is one and as
-/// long as it does, else at the primary.
+/// The tables of one projection. Queries use the replica if there is one and it
+/// works, otherwise the primary.
 #[derive(Clone, Debug)]
 pub struct ReadTable {
-    /// The primary.
     pub primary: Pool,
-    /// How far the projection is there.
+    /// Waits for the projection's checkpoint on the primary.
     pub checkpoint: CheckpointWaiter,
-    /// The replica.
     pub replica: Option<Replica>,
 }
 
 impl ReadTable {
-    /// What a query finds, once the projection has come to `min_position`.
-    pub(super) async fn read<T, Found>(
+    /// Runs a query after the projection has reached `min_position`. `query` may
+    /// run twice: on the replica, and then on the primary.
+    pub(super) async fn read<T, Rows>(
         &self,
         min_position: Option<i64>,
-        query: impl Fn(PoolConnection<Postgres>) -> Found,
+        query: impl Fn(PoolConnection<Postgres>) -> Rows,
     ) -> Result<T, Problem>
     where
-        Found: Future<Output = sqlx::Result<T>>,
+        Rows: Future<Output = sqlx::Result<T>>,
     {
-        let min_position = read_your_writes::position(min_position)?;
+        let min_position = read_your_writes::min_position(min_position)?;
         if let Some(replica) = &self.replica {
             let read = async |mut connection: PoolConnection<Postgres>| {
                 if let Some(position) = min_position
@@ -42,11 +41,11 @@ impl ReadTable {
                 }
                 query(connection).await.map(Some)
             };
-            if let Some(found) = replica.read(read).await {
-                return Ok(found);
+            if let Some(rows) = replica.read(read).await {
+                return Ok(rows);
             }
         }
-        read_your_writes::reached(&self.checkpoint, min_position).await?;
+        read_your_writes::wait_for_projection(&self.checkpoint, min_position).await?;
         Ok(query(self.primary.acquire().await?).await?)
     }
 }

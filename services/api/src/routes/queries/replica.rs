@@ -1,202 +1,203 @@
-//! A replica of Postgres that reads for the primary, as long as it does so well.
-//! Nothing it does or does not do is a client's concern: whatever it does not
-//! answer soon, the primary is asked.
+//! Reads from a replica of Postgres while it works. Clients never see an error of
+//! the replica: if a read fails or takes too long, the primary serves it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long a read may take at the replica. The primary is there to answer it
-/// instead, and a reader waits for both.
-pub const REPLICA_PATIENCE: Duration = Duration::from_secs(1);
+use std::time::Duration;
 
 use eventlog::Pool;
+use eventlog::availability::Availability;
+use eventlog::sqlstate::SqlState;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 
-use prometheus_client::registry::Registry;
+/// How long a read of the replica may take. If it times out, the client waits for
+/// the primary on top.
+pub const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a replica that failed is left alone. Then one read asks it, and the
-/// others only when that one was answered.
-const REST: Duration = Duration::from_secs(1);
+/// How long the circuit breaker stays open before it lets one read through.
+const OPEN_FOR: Duration = Duration::from_secs(1);
 
-/// What Postgres says to a query that stood in the way of what the primary did,
-/// and to one that took too long (`serialization_failure`, `query_canceled`).
-const CANCELLED: [&str; 2] = ["40001", "57014"];
-
-/// A replica; cheap to clone.
+/// A replica. Clones are cheap and share the circuit breaker.
 #[derive(Clone, Debug)]
 pub struct Replica {
     pool: Pool,
-    breaker: Arc<Breaker>,
+    health: Arc<ReplicaHealth>,
     reads: Counter,
-    fallbacks: Family<Fallback, Counter>,
+    fallbacks: Family<FallbackLabels, Counter>,
 }
 
-/// A read that the primary has to answer.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Fallback {
-    reason: Reason,
+struct FallbackLabels {
+    reason: Fallback,
 }
 
+/// Why the primary served a read instead of the replica.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
-enum Reason {
-    /// It does not have yet what the answer must include.
+enum Fallback {
+    /// The replica has not reached `min_position` yet.
     Behind,
-    /// It failed a moment ago, and was not asked.
-    Resting,
-    /// It cannot be reached, or has no connection left.
-    Away,
-    /// It took too long.
-    BodyTimeout,
-    /// It broke the query off.
+    CircuitOpen,
+    /// The replica is unreachable, or its pool has no free connection.
+    Unavailable,
+    Timeout,
+    /// The replica cancelled the query.
     Cancelled,
-    /// It answered otherwise.
-    Refused,
+    /// Another error of the replica.
+    Failed,
 }
 
 impl Replica {
-    /// A replica that is reached by a pool.
     #[must_use]
     pub fn new(pool: Pool, registry: &mut Registry) -> Self {
         let reads = Counter::default();
-        registry.register("reading_sessions_replica_reads", "Reads that the replica answered", reads.clone());
+        registry.register(
+            "reading_sessions_replica_reads",
+            "Reads that the replica served",
+            reads.clone(),
+        );
         let fallbacks = Family::default();
-        registry.register("reading_sessions_replica_fallbacks", "Reads that the primary answered instead of the replica, by why", fallbacks.clone());
+        registry.register(
+            "reading_sessions_replica_fallbacks",
+            "Reads that the primary served instead of the replica, by reason",
+            fallbacks.clone(),
+        );
         Self {
             pool,
-            breaker: Arc::default(),
+            health: Arc::new(ReplicaHealth::new(OPEN_FOR)),
             reads,
             fallbacks,
         }
     }
 
-    /// What a query finds here; `None` when the primary is to be asked, because
-    /// the query finds nothing (this is too old) or the replica does not answer.
-    pub async fn read<T, Found>(
+    /// Returns `None` if the primary has to serve the read: the replica failed, or
+    /// `query` returned `None` because the replica is too far behind.
+    pub(super) async fn read<T, Rows>(
         &self,
-        query: impl FnOnce(PoolConnection<Postgres>) -> Found,
+        query: impl FnOnce(PoolConnection<Postgres>) -> Rows,
     ) -> Option<T>
     where
-        Found: Future<Output = sqlx::Result<Option<T>>>,
+        Rows: Future<Output = sqlx::Result<Option<T>>>,
     {
-        let reason = match self.ask(query).await {
-            Ok(found) => {
+        match self.try_read(query).await {
+            Ok(rows) => {
                 self.reads.inc();
-                return Some(found);
+                Some(rows)
             }
-            Err(reason) => reason,
-        };
-        self.fallbacks.get_or_create(&Fallback { reason }).inc();
-        None
+            Err(reason) => {
+                let labels = FallbackLabels { reason };
+                self.fallbacks.get_or_create(&labels).inc();
+                None
+            }
+        }
     }
 
-    async fn ask<T, Found>(
+    async fn try_read<T, Rows>(
         &self,
-        query: impl FnOnce(PoolConnection<Postgres>) -> Found,
-    ) -> Result<T, Reason>
+        query: impl FnOnce(PoolConnection<Postgres>) -> Rows,
+    ) -> Result<T, Fallback>
     where
-        Found: Future<Output = sqlx::Result<Option<T>>>,
+        Rows: Future<Output = sqlx::Result<Option<T>>>,
     {
-        if !self.breaker.lets_through(Instant::now()) {
-            return Err(Reason::Resting);
+        if !self.health.allow() {
+            return Err(Fallback::CircuitOpen);
         }
         let read = async { query(self.pool.acquire().await?).await };
-        let (reason, error) = match tokio::time::timeout(REPLICA_PATIENCE, read).await {
-            Ok(Ok(found)) => {
-                if self.breaker.close() {
-                    tracing::info!("the replica answers again");
-                }
-                return found.ok_or(Reason::Behind);
+        let (reason, error) = match tokio::time::timeout(REPLICA_TIMEOUT, read).await {
+            Ok(Ok(rows)) => {
+                self.health.record_success();
+                return rows.ok_or(Fallback::Behind);
             }
-            Ok(Err(error)) => (Reason::of(&error), error.to_string()),
-            Err(late) => (Reason::BodyTimeout, late.to_string()),
+            Ok(Err(error)) => (Fallback::from_error(&error), error.to_string()),
+            Err(elapsed) => (Fallback::Timeout, elapsed.to_string()),
         };
-        // One query that takes too long, or is in the way of what is replayed, says
-        // nothing of others; a second one does if none succeeded in between.
-        let opens = reason != Reason::Cancelled || self.breaker.doubts();
-        if opens && self.breaker.open(Instant::now()) {
-            tracing::warn!(error, "the replica does not answer; the primary does");
+        if reason == Fallback::Cancelled {
+            self.health.record_cancel(&error);
+        } else {
+            self.health.record_failure(&error);
         }
         Err(reason)
     }
 }
 
-impl Reason {
-    fn of(error: &sqlx::Error) -> Self {
+impl Fallback {
+    fn from_error(error: &sqlx::Error) -> Self {
+        match SqlState::from_error(error) {
+            // `statement_timeout` expired, or the query conflicted with replay.
+            Some(SqlState::QueryCanceled | SqlState::SerializationFailure) => {
+                return Self::Cancelled;
+            }
+            Some(SqlState::OperatorIntervention) => return Self::Unavailable,
+            _ => {}
+        }
         match error {
-            sqlx::Error::Database(error) => match error.code() {
-                Some(code) if CANCELLED.contains(&code.as_ref()) => Self::Cancelled,
-                // It is shutting down, or starting (operator intervention).
-                Some(code) if code.starts_with("57") => Self::Away,
-                _ => Self::Refused,
-            },
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed => Self::Away,
-            _ => Self::Refused,
+            | sqlx::Error::PoolClosed => Self::Unavailable,
+            _ => Self::Failed,
         }
     }
 }
 
-impl EncodeLabelValue for Reason {
+impl EncodeLabelValue for Fallback {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         let name = match self {
             Self::Behind => "behind",
-            Self::Resting => "resting",
-            Self::Away => "away",
-            Self::BodyTimeout => "slow",
+            Self::CircuitOpen => "resting",
+            Self::Unavailable => "away",
+            Self::Timeout => "slow",
             Self::Cancelled => "cancelled",
-            Self::Refused => "refused",
+            Self::Failed => "refused",
         };
         EncodeLabelValue::encode(&name, encoder)
     }
 }
 
-/// A circuit breaker: open, it lets one call through in a while.
-#[derive(Debug, Default)]
-struct Breaker {
-    /// When the next call may go through; `None` while it is closed.
-    next: Mutex<Option<Instant>>,
-    /// Whether the last call was broken off.
-    doubted: AtomicBool,
+/// A circuit breaker that tolerates single cancelled queries.
+#[derive(Debug)]
+struct ReplicaHealth {
+    availability: Availability,
+    /// Whether a query was cancelled since the last success.
+    cancelled: AtomicBool,
 }
 
-impl Breaker {
-    fn lets_through(&self, now: Instant) -> bool {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        match *next {
-            None => true,
-            Some(time) if now < time => false,
-            // Whatever becomes of this call, the one after it has to wait again.
-            Some(_) => {
-                *next = Some(now + REST);
-                true
-            }
+impl ReplicaHealth {
+    fn new(open_for: Duration) -> Self {
+        Self {
+            availability: Availability::with_circuit_breaker(
+                "read replica",
+                "queries use the primary",
+                open_for,
+            ),
+            cancelled: AtomicBool::new(false),
         }
     }
 
-    /// A call was broken off; tells whether the one before it was too.
-    fn doubts(&self) -> bool {
-        self.doubted.swap(true, Ordering::Relaxed)
+    fn allow(&self) -> bool {
+        self.availability.allows_call()
     }
 
-    /// A call failed; tells whether that is news.
-    fn open(&self, now: Instant) -> bool {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        next.replace(now + REST).is_none()
+    fn record_success(&self) {
+        self.cancelled.store(false, Ordering::Relaxed);
+        self.availability.succeeded();
     }
 
-    /// A call succeeded; tells whether that is news.
-    fn close(&self) -> bool {
-        self.doubted.store(false, Ordering::Relaxed);
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        next.take().is_some()
+    fn record_failure(&self, error: &str) {
+        self.availability.failed(&error);
+    }
+
+    /// One cancelled query may be slow itself, or conflict with replay: other
+    /// queries are unaffected. The second one in a row counts as a failure.
+    fn record_cancel(&self, error: &str) {
+        if self.cancelled.swap(true, Ordering::Relaxed) {
+            self.record_failure(error);
+        }
     }
 }
 
@@ -205,27 +206,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_breaker_lets_one_call_through_in_a_while() {
-        let breaker = Breaker::default();
-        let start = Instant::now();
-        assert!(breaker.lets_through(start) && breaker.lets_through(start));
-        assert!(breaker.open(start));
-        assert!(!breaker.open(start), "no news");
-        assert!(!breaker.lets_through(start));
+    fn second_cancelled_query_in_a_row_opens_the_circuit() {
+        let health = ReplicaHealth::new(Duration::from_hours(1));
+        health.record_cancel("canceling statement due to statement timeout");
+        assert!(health.allow());
+        health.record_success();
+        health.record_cancel("canceling statement due to conflict with recovery");
+        assert!(health.allow(), "a query succeeded in between");
+        health.record_cancel("canceling statement due to conflict with recovery");
+        assert!(!health.allow());
+        health.record_success();
+        assert!(health.allow());
+    }
 
-        let rested = start + REST;
-        assert!(breaker.lets_through(rested));
-        assert!(!breaker.lets_through(rested), "one is enough");
-        assert!(
-            breaker.lets_through(rested + REST),
-            "if it never comes back"
-        );
-
-        assert!(breaker.close());
-        assert!(!breaker.close(), "no news");
-        assert!(!breaker.doubts() && breaker.doubts());
-        breaker.close();
-        assert!(!breaker.doubts(), "one succeeded in between");
-        assert!(breaker.lets_through(rested) && breaker.lets_through(rested));
+    #[test]
+    fn any_other_failure_opens_the_circuit() {
+        let health = ReplicaHealth::new(Duration::from_hours(1));
+        assert!(health.allow());
+        health.record_failure("connection refused");
+        assert!(!health.allow());
     }
 }

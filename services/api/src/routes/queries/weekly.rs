@@ -9,84 +9,90 @@ use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ReadTable, last, since};
+use super::{ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
-use crate::extract::{Fresh, Query};
-use crate::openapi::types;
+use crate::extract::{MinPositionParams, Query};
 use crate::problem::Problem;
-use crate::session::Progress;
+use crate::session::ProgressDelta;
 
 const WEEK: u64 = 7;
 
-/// Seven days, today first, also those without reading.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Weekly {
+#[schema(as = Weekly)]
+pub struct WeeklyResponse {
+    /// The last seven days, today first. Days without reading are included.
     #[schema(min_items = 7, max_items = 7)]
     days: Vec<WeekDay>,
 }
 
-/// One of the seven.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WeekDay {
-    /// The reader's own day.
+    /// The day in the time zone of its sessions.
     date: NaiveDate,
-    /// Its name, short: in Russian for who prefers that, else in English.
+    /// The short name of the weekday: in Russian if the client prefers Russian,
+    /// otherwise in English.
     day: &'static str,
     /// Active reading time, in whole minutes.
     minutes: i64,
-    /// Sessions in which something was read or seen.
+    /// The sessions with reading on this day.
     sessions: i64,
-    /// Net progress, in percent of a book.
-    #[schema(schema_with = types::progress)]
-    progress: Progress,
+    /// The sum of the position changes, in percent of a book. Negative if the
+    /// reader moved back.
+    #[schema(value_type = f64)]
+    progress: ProgressDelta,
 }
 
-/// Statistics of the week
+/// Weekly statistics
 ///
-/// Always seven days, today first; `Accept-Language` chooses their names.
+/// Returns seven days, today first. `Accept-Language` selects the language of
+/// their names.
 #[utoipa::path(
     get,
     path = "/api/v1/reading-sessions/stats/weekly",
     operation_id = "weeklyStats",
     tag = "statistics",
     params(
-        Fresh,
-        ("Accept-Language" = Option<String>, Header, description = "`ru` for Russian names")
+        MinPositionParams,
+        ("Accept-Language" = Option<String>, Header, description = "Russian names if it starts with `ru`")
     ),
-    responses((status = 200, description = "Seven days, today first", body = Weekly))
+    responses((status = 200, description = "The last seven days", body = WeeklyResponse))
 )]
 pub async fn handle(
     State(table): State<ReadTable>,
     caller: Caller,
-    Query(fresh): Query<Fresh>,
+    Query(params): Query<MinPositionParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let from = since(WEEK);
+    let from = first_day_to_read(WEEK);
     let rows = table
-        .read(fresh.min_position, |mut database| async move {
+        .read(params.min_position, |mut database| async move {
             daily_stats::days(&mut *database, caller.reader_id, from).await
         })
         .await?;
-    let (today, _) = last(WEEK, rows.first());
+    let range = reading_days(WEEK, rows.first());
     let names = names(&headers);
     let days = (0..WEEK)
         .map(|ago| {
-            let date = today - Days::new(ago);
+            let date = *range.end() - Days::new(ago);
             let row = rows.iter().find(|row| row.day == date);
             WeekDay {
                 date,
                 day: names[date.weekday().num_days_from_monday() as usize],
                 minutes: row.map_or(0, |row| row.active_ms / 60_000),
                 sessions: row.map_or(0, |row| row.sessions),
-                progress: Progress(row.map_or(0, |row| row.progress)),
+                progress: ProgressDelta(row.map_or(0, |row| row.progress)),
             }
         })
         .collect();
-    Ok(([(header::VARY, "accept-language")], Json(Weekly { days })).into_response())
+    Ok((
+        [(header::VARY, "accept-language")],
+        Json(WeeklyResponse { days }),
+    )
+        .into_response())
 }
 
-/// The names of the days from Monday on. Clients of the original service are
-/// Russian and show them as they come.
+/// The names of the weekdays, Monday first. Clients of the original service show
+/// them to Russian readers unchanged.
 fn names(headers: &HeaderMap) -> [&'static str; 7] {
     let prefers_russian = headers
         .get(header::ACCEPT_LANGUAGE)

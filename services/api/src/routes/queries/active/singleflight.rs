@@ -1,213 +1,224 @@
-//! Where a reader's active session is found: in Redis, and in the log when Redis
-//! does not know. However many ask for the same reader, the log is read once, and
-//! what it says is filled into Redis after it was answered.
+//! Reads a reader's active session from Redis, and from the log on a cache miss.
+//! Concurrent reads of the log for one reader share one load (singleflight). The
+//! load fills Redis after the waiting requests have their result.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use domain::ReaderId;
 use commands::CommandService;
+use domain::ReaderId;
 use eventlog::LogError;
+use eventlog::database_health::DatabaseHealth;
 use futures::FutureExt;
 use futures::future::Shared;
-use projections::active_sessions::{self, Entry, Filled, Known, Missed};
+use projections::active_sessions::{self, CacheLookup, CachedSession, FillResult, MissedAt};
 use projections::cache::{Cache, CacheError};
+use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 
-use super::counts::{Answered, Counts, Fill};
+use super::metrics::{ActiveReadMetrics, FillOutcome, ReadOutcome};
 use crate::problem::Problem;
-use prometheus_client::registry::Registry;
-use eventlog::database_health::DatabaseHealth;
 
-/// Finds active sessions; cheap to clone.
+/// Reads active sessions. Clones are cheap and share their loads.
 #[derive(Clone)]
 pub struct ActiveReads(Arc<Inner>);
 
 struct Inner {
-    sessions: CommandService,
+    commands: CommandService,
     cache: Cache,
-    /// Of Postgres.
-    pulse: DatabaseHealth,
-    flights: Mutex<HashMap<ReaderId, Flight>>,
-    counts: Counts,
+    database_health: DatabaseHealth,
+    in_flight: Mutex<HashMap<ReaderId, Load>>,
+    metrics: ActiveReadMetrics,
 }
 
-/// A read of the log that is on its way.
-type Flight = Shared<oneshot::Receiver<Result<Arc<AsOf>, Arc<LogError>>>>;
+/// A running read of the log.
+type Load = Shared<oneshot::Receiver<Result<Arc<Snapshot>, Arc<LogError>>>>;
 
-/// A reader's active session, as the log had it when its end was at `head`.
-struct AsOf {
-    active: Option<Box<Entry>>,
+/// A reader's active session in the log up to the global position `head`.
+struct Snapshot {
+    active: Option<Box<CachedSession>>,
     head: i64,
 }
 
-/// A reader's active session.
+/// The result of a read.
 #[derive(Debug)]
-pub struct Found {
-    /// The session, if there is one.
-    pub active: Option<Box<Entry>>,
-    /// Postgres is away, so that nobody can tell whether there is a newer state.
+pub struct ActiveRead {
+    pub active: Option<Box<CachedSession>>,
+    /// Whether the result may be out of date because Postgres is unavailable.
     pub stale: bool,
 }
 
 impl ActiveReads {
-    /// Reads `cache`, and `sessions` behind it.
     #[must_use]
-    pub fn new(sessions: CommandService, cache: Cache, pulse: DatabaseHealth, registry: &mut Registry) -> Self {
+    pub fn new(
+        commands: CommandService,
+        cache: Cache,
+        database_health: DatabaseHealth,
+        registry: &mut Registry,
+    ) -> Self {
         Self(Arc::new(Inner {
-            sessions,
+            commands,
             cache,
-            pulse,
-            flights: Mutex::default(),
-            counts: Counts::new(registry),
+            database_health,
+            in_flight: Mutex::default(),
+            metrics: ActiveReadMetrics::new(registry),
         }))
     }
 
-    /// A reader's active session, with all events up to a position, and with
-    /// what the reader began or ended in this process.
+    /// The result includes all events up to `min_position`, and every start and
+    /// end that this process recorded for the reader.
     ///
     /// # Errors
-    /// 504 for a position that is not in the log, 503 when neither Redis knows
-    /// it nor Postgres answers.
+    /// `ReadModelBehind` if the log ends before `min_position`, `Unavailable` if
+    /// Redis has no usable entry and Postgres is unavailable.
     pub async fn find(
         &self,
         reader_id: ReaderId,
         min_position: Option<i64>,
-    ) -> Result<Found, Problem> {
+    ) -> Result<ActiveRead, Problem> {
         let inner = &self.0;
-        let min_position = min_position.max(inner.sessions.claimed_at(reader_id));
+        let min_position = min_position.max(inner.commands.recent_claim_position(reader_id));
         let known = active_sessions::get(&inner.cache, reader_id, min_position).await;
         let active = match known {
-            Ok(Known::Active(entry)) => Some(entry),
-            Ok(Known::Inactive) => None,
-            Ok(Known::Unknown) => {
-                inner.counts.answered(Answered::Miss);
-                return inner.from_log(reader_id, min_position, true).await;
+            Ok(CacheLookup::Active(entry)) => Some(entry),
+            Ok(CacheLookup::Inactive) => None,
+            Ok(CacheLookup::Miss) => {
+                inner.metrics.record_read(ReadOutcome::Miss);
+                return inner.read_log(reader_id, min_position, true).await;
             }
             Err(error) => {
-                inner.counts.answered(match error {
-                    CacheError::Late(_) => Answered::RedisLate,
-                    CacheError::Failed(_) => Answered::RedisFailed,
-                    CacheError::Away => Answered::RedisAway,
+                inner.metrics.record_read(match error {
+                    CacheError::TimedOut(_) => ReadOutcome::RedisTimedOut,
+                    CacheError::Failed(_) => ReadOutcome::RedisFailed,
+                    CacheError::Unavailable => ReadOutcome::RedisUnavailable,
                 });
-                return inner.from_log(reader_id, min_position, false).await;
+                return inner.read_log(reader_id, min_position, false).await;
             }
         };
-        let stale = inner.pulse.is_lost();
-        inner.counts.answered(if stale {
-            Answered::Stale
+        let stale = !inner.database_health.is_available();
+        inner.metrics.record_read(if stale {
+            ReadOutcome::Stale
         } else {
-            Answered::Hit
+            ReadOutcome::Hit
         });
-        Ok(Found { active, stale })
+        Ok(ActiveRead { active, stale })
     }
 }
 
 impl Inner {
-    /// The reader's active session as the log has it; filled into Redis if that
-    /// answers.
-    async fn from_log(
+    /// Reads the log. `fill`: whether to store the result in Redis.
+    async fn read_log(
         self: &Arc<Self>,
         reader_id: ReaderId,
         min_position: Option<i64>,
         fill: bool,
-    ) -> Result<Found, Problem> {
-        let mut as_of = self.join(reader_id, fill).await?;
-        let is_behind = |as_of: &AsOf| min_position.is_some_and(|position| as_of.head < position);
-        // One that was on its way may have read the log before the position; the
-        // next one departs after this call came.
-        if is_behind(&as_of) {
-            as_of = self.join(reader_id, fill).await?;
+    ) -> Result<ActiveRead, Problem> {
+        let is_behind =
+            |snapshot: &Snapshot| min_position.is_some_and(|position| snapshot.head < position);
+        let mut snapshot = self.load(reader_id, fill).await?;
+        // A load that was running may have read the log before the position was
+        // written. The second load starts after this request arrived.
+        if is_behind(&snapshot) {
+            snapshot = self.load(reader_id, fill).await?;
         }
-        if is_behind(&as_of) {
-            return Err(Problem::not_yet());
+        if is_behind(&snapshot) {
+            return Err(Problem::read_model_behind());
         }
-        Ok(Found {
-            active: as_of.active.clone(),
+        Ok(ActiveRead {
+            active: snapshot.active.clone(),
             stale: false,
         })
     }
 
-    /// Waits for the read of the log that is on its way for a reader, or a new one.
-    async fn join(self: &Arc<Self>, reader_id: ReaderId, fill: bool) -> Result<Arc<AsOf>, Problem> {
-        let flight = {
-            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(flight) = flights.get(&reader_id) {
-                self.counts.joined();
-                flight.clone()
+    /// Joins the reader's running load, or starts one.
+    async fn load(
+        self: &Arc<Self>,
+        reader_id: ReaderId,
+        fill: bool,
+    ) -> Result<Arc<Snapshot>, Problem> {
+        let load = {
+            let mut in_flight = lock(&self.in_flight);
+            if let Some(load) = in_flight.get(&reader_id) {
+                self.metrics.record_joined();
+                load.clone()
             } else {
-                let flight = self.depart(reader_id, fill);
-                flights.insert(reader_id, flight.clone());
-                flight
+                let load = self.spawn_load(reader_id, fill);
+                in_flight.insert(reader_id, load.clone());
+                load
             }
         };
-        // The task is dropped only when the runtime is.
-        let landed = flight.await.map_err(|_| Problem::internal())?;
-        landed.map_err(|error| Problem::from(&*error))
+        // The sender is dropped without a result only if the task panics or the
+        // runtime stops.
+        let result = load.await.map_err(|_| Problem::internal())?;
+        result.map_err(|error| Problem::from(&*error))
     }
 
-    /// Reads the log in a task of its own, which no client that hangs up ends:
-    /// others may wait for it.
-    fn depart(self: &Arc<Self>, reader_id: ReaderId, fill: bool) -> Flight {
-        let (arrived, flight) = oneshot::channel();
+    /// Reads the log in a task of its own: a client that disconnects must not
+    /// cancel a load for which other requests wait.
+    fn spawn_load(self: &Arc<Self>, reader_id: ReaderId, fill: bool) -> Load {
+        let (sender, load) = oneshot::channel();
         let inner = Arc::clone(self);
         tokio::spawn(async move {
-            let landing = Landing(&inner, reader_id);
-            // Before the log is read: what Redis is told after it is newer.
+            let guard = LoadGuard(&inner, reader_id);
+            // Take the time of the miss before reading the log: Redis rejects a
+            // fill whose miss is too old.
             let missed = if fill {
-                active_sessions::miss(&inner.cache).await.ok()
+                active_sessions::missed_at(&inner.cache).await.ok()
             } else {
                 None
             };
-            let read = inner.sessions.active(reader_id).await;
-            // Whoever comes from now on must see what is written from now on.
-            drop(landing);
-            match read {
+            let result = inner.commands.active(reader_id).await;
+            // Requests from now on must see later events, so they must not join.
+            drop(guard);
+            match result {
                 Ok((active, head)) => {
                     let version = active
                         .as_ref()
                         .map_or(head, |active| active.global_position);
                     let active = active.and_then(|active| {
-                        Some(Box::new(Entry {
+                        Some(Box::new(CachedSession {
                             session_id: active.session_id,
                             sequence: active.versioned.sequence,
                             session: active.versioned.session.started()?.clone(),
                         }))
                     });
-                    let as_of = Arc::new(AsOf { active, head });
-                    let _ = arrived.send(Ok(Arc::clone(&as_of)));
+                    let snapshot = Arc::new(Snapshot { active, head });
+                    let _ = sender.send(Ok(Arc::clone(&snapshot)));
                     if let Some(missed) = missed {
-                        inner.fill(missed, reader_id, &as_of, version).await;
+                        inner.fill(missed, reader_id, &snapshot, version).await;
                     }
                 }
-                Err(error) => drop(arrived.send(Err(Arc::new(error)))),
+                Err(error) => drop(sender.send(Err(Arc::new(error)))),
             }
         });
-        flight.shared()
+        load.shared()
     }
 
-    async fn fill(&self, missed: Missed, reader_id: ReaderId, as_of: &AsOf, version: i64) {
-        let (active, head) = (as_of.active.as_deref(), as_of.head);
+    async fn fill(&self, missed: MissedAt, reader_id: ReaderId, snapshot: &Snapshot, version: i64) {
+        let (active, head) = (snapshot.active.as_deref(), snapshot.head);
         let filled = active_sessions::fill(&self.cache, missed, reader_id, active, version, head);
-        self.counts.filled(match filled.await {
-            Ok(Filled::Taken(0)) => Fill::Older,
-            Ok(Filled::Taken(_)) => Fill::Taken,
-            Ok(Filled::Late) => Fill::Late,
+        self.metrics.record_fill(match filled.await {
+            Ok(FillResult::Stored(0)) => FillOutcome::Outdated,
+            Ok(FillResult::Stored(_)) => FillOutcome::Stored,
+            Ok(FillResult::TooLate) => FillOutcome::TooLate,
             Err(error) => {
-                tracing::debug!(%error, "a miss was not filled");
-                Fill::Failed
+                tracing::debug!(%error, "filling a cache miss failed: {error}");
+                FillOutcome::Failed
             }
         });
     }
 }
 
-/// A flight that is over when this is dropped, also by a panic.
-struct Landing<'a>(&'a Inner, ReaderId);
+fn lock(in_flight: &Mutex<HashMap<ReaderId, Load>>) -> MutexGuard<'_, HashMap<ReaderId, Load>> {
+    in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Drop for Landing<'_> {
+/// Removes the load when it is dropped, also by a panic.
+struct LoadGuard<'a>(&'a Inner, ReaderId);
+
+impl Drop for LoadGuard<'_> {
     fn drop(&mut self) {
         let Self(inner, reader_id) = self;
-        let mut flights = inner.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.remove(reader_id);
+        lock(&inner.in_flight).remove(reader_id);
     }
 }
