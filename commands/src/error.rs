@@ -7,32 +7,33 @@ use thiserror::Error;
 /// A command failed.
 #[derive(Debug, Error)]
 pub enum CommandError {
-    /// The domain refuses it; no event was written.
+    /// The domain refuses the command. No event was written.
     #[error(transparent)]
     Refused(#[from] SessionError),
-    /// Others kept changing the same session; no event was written.
-    #[error("the session is changed by others at the same time")]
+    /// Other processes changed the session during every attempt. No event was
+    /// written.
+    #[error("other commands kept changing the session")]
     Conflict,
-    /// Its idempotency key is in use: the command was done before, or at the
-    /// same time by another process, or the key is another command's.
-    #[error("a command with this idempotency key was done before")]
+    /// The idempotency key is in use: by the same command, committed earlier or
+    /// by another process, or by a different command. No event was written.
+    #[error("the idempotency key was used by an earlier command")]
     Repeated,
-    /// As many commands wait as may wait; no event was written.
+    /// A queue of waiting commands is full. No event was written.
     #[error("too many commands are waiting")]
     Overloaded,
-    /// The log cannot be reached, or the outcome is unknown; safe to repeat
-    /// for observations with a time of their own.
+    /// The log is unreachable, or the outcome is unknown. An observation with its
+    /// own time can be sent again: it has no second effect.
     #[error("the event log is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What is in the log cannot be understood; trying again does not help.
+    /// This build cannot read the log. A retry fails again.
     #[error(transparent)]
     Broken(LogError),
 }
 
 impl CommandError {
-    /// An observation fits any state, so a conflict only means that the
+    /// Any state accepts an observation, so a conflict only means that the
     /// session is very busy.
-    pub(crate) fn of_an_observation(self) -> Self {
+    pub(crate) fn for_observation(self) -> Self {
         match self {
             Self::Conflict => Self::Overloaded,
             other => other,

@@ -1,20 +1,27 @@
-//! The command side: load a session, decide, append; when another process
-//! appended first, load the new events and decide again.
+//! The command side: loads a session, decides a command and appends its events.
+//! If another process appended first, it loads the new events and decides again.
 //!
-//! This crate imports neither NATS nor HTTP. Read the modules in this order; it
-//! is the path of a command.
+//! This crate uses neither NATS nor HTTP nor Redis, and never reads or writes the
+//! read tables. Read the modules in this order; it is the path of a command.
 
+pub mod command;
 pub mod service;
 
+mod executor;
 mod pending;
 mod reader_locks;
 pub mod repository;
 pub mod result;
 
+mod active_session;
+mod recent_claims;
+
 pub mod erasure;
 
 mod error;
 
+pub use active_session::ActiveSession;
+pub use command::{BatchUpdate, CommandContext};
 pub use error::CommandError;
-pub use result::{Active, BatchOutcome, BatchUpdate, CommandContext, Committed, EndedIdle, CommandResult};
+pub use result::{BatchOutcome, CommandResult, Committed, EndedIdle};
 pub use service::CommandService;

@@ -1,64 +1,148 @@
-//! A command before it is committed: what it would do, decided on sessions as
-//! they are known here.
+//! A command that is decided but not committed: the events that it produces from
+//! the sessions known so far, and how the reader's active-session claim changes.
+//!
+//! Nothing is written before [`PendingCommand::commit`]. The rules of a single
+//! session are in `domain`; here are the rules that involve two sessions or the
+//! claim.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::command::Occurrence;
-use domain::event::EndReason;
 use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
 };
 
-use eventlog::active_claims::{self as claims, Idle};
-use eventlog::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
+use eventlog::active_claims::{self, IdleSession};
+use eventlog::append::{Append, ClaimChange, KeyedResponse, NewEvent};
 use eventlog::deadline::with_deadline;
 use eventlog::{idempotency, read};
 
 use crate::CommandError;
+use crate::command::{BatchUpdate, Command, CommandContext};
+use crate::executor::{Executor, READ_DEADLINE};
 use crate::repository::VersionedSession;
-use crate::result::{BatchOutcome, BatchUpdate, CommandContext, EndedIdle, CommandResult};
-use crate::service::{Inner, READ_DEADLINE};
+use crate::result::{BatchOutcome, CommandResult, EndedIdle};
 
-pub(crate) fn owned_by(versioned: &VersionedSession, reader_id: ReaderId) -> bool {
-    versioned
-        .session
-        .started()
-        .is_some_and(|session| session.start.reader_id == reader_id)
-}
-
-/// What a command would do, before it is committed.
-pub(crate) struct PendingCommand {
-    inner: Arc<Inner>,
+pub(crate) struct PendingCommand<'a> {
+    executor: &'a Executor,
     reader_id: ReaderId,
-    /// Whether to ask the log for what others wrote, after a conflict.
+    /// Whether to read the events that other processes appended. `true` after a
+    /// conflict.
     newest: bool,
-    touched: BTreeMap<SessionId, Arc<VersionedSession>>,
+    /// The sessions that the command changes, after its events.
+    changed: BTreeMap<SessionId, Arc<VersionedSession>>,
+    /// Session, sequence and event, in order.
     events: Vec<(SessionId, i64, SessionEvent)>,
     claim: Option<ClaimChange>,
-    /// Of a batch: what becomes of each update.
+    /// The result of each update of a batch.
     results: Vec<Result<(i64, bool), SessionError>>,
 }
 
-impl PendingCommand {
-    pub(crate) fn new(inner: Arc<Inner>, reader_id: ReaderId, newest: bool) -> Self {
+impl<'a> PendingCommand<'a> {
+    pub(crate) fn new(executor: &'a Executor, reader_id: ReaderId, newest: bool) -> Self {
         Self {
-            inner,
+            executor,
             reader_id,
             newest,
-            touched: BTreeMap::new(),
+            changed: BTreeMap::new(),
             events: Vec::new(),
             claim: None,
             results: Vec::new(),
         }
     }
 
-    /// The session as this draft leaves it so far.
-    async fn session(&mut self, id: SessionId) -> Result<Arc<VersionedSession>, CommandError> {
-        if let Some(touched) = self.touched.get(&id) {
-            return Ok(Arc::clone(touched));
+    /// Loads the sessions that the command needs and decides it.
+    ///
+    /// # Errors
+    /// [`CommandError::Refused`] if the domain refuses the command, and
+    /// [`CommandError::Conflict`] if the sessions changed while they were loaded.
+    pub(crate) async fn decide(&mut self, command: &Command) -> Result<(), CommandError> {
+        match command {
+            Command::Start { session_id, start } => self.start(*session_id, start).await,
+            Command::UpdatePosition { session_id, update } => {
+                let command = SessionCommand::UpdatePosition(update.clone());
+                self.decide_session(*session_id, command).await
+            }
+            Command::UpdateBatch(updates) => self.update_batch(updates).await,
+            Command::End { session_id, end } => {
+                let command = SessionCommand::End(end.clone());
+                self.decide_session(*session_id, command).await?;
+                self.change_claim(Some(*session_id), None);
+                Ok(())
+            }
+            Command::EndIdle(idle) => self.end_idle(*idle).await,
         }
-        let repository = &self.inner.repository;
+    }
+
+    /// Starts a session and supersedes the reader's active one.
+    async fn start(&mut self, id: SessionId, start: &StartSession) -> Result<(), CommandError> {
+        let before = self.session(id).await?;
+        if before.sequence > 0 {
+            // The start is a repeat, or the id is taken. In both cases it supersedes
+            // nothing. It may append nothing either, and then no append would detect
+            // an outdated state; so it is decided on the newest one.
+            let newest = self.executor.repository.load_newest(id).await?;
+            return self.add(id, &newest, SessionCommand::Start(start.clone()));
+        }
+        let pool = self.executor.repository.pool();
+        let active = active_claims::active_session(pool, self.reader_id).await?;
+        if let Some(active) = active {
+            let end = SessionCommand::End(EndSession::superseded_by(start));
+            match self.decide_session(active, end).await {
+                // It was ended or erased after the claim was read.
+                Err(CommandError::Refused(SessionError::AlreadyEnded | SessionError::NotFound)) => {
+                    return Err(CommandError::Conflict);
+                }
+                decided => decided?,
+            }
+        }
+        self.change_claim(active, Some(id));
+        self.add(id, &before, SessionCommand::Start(start.clone()))
+    }
+
+    /// Decides the updates in the order of their times. A refused update does not
+    /// affect the others.
+    async fn update_batch(&mut self, updates: &[BatchUpdate]) -> Result<(), CommandError> {
+        let mut in_time_order: Vec<usize> = (0..updates.len()).collect();
+        in_time_order.sort_by_key(|i| updates[*i].update.occurred.at());
+        self.results = vec![Err(SessionError::NotFound); updates.len()];
+        for i in in_time_order {
+            let BatchUpdate { session_id, update } = &updates[i];
+            let command = SessionCommand::UpdatePosition(update.clone());
+            self.results[i] = match self.decide_session(*session_id, command).await {
+                Ok(()) => Ok((self.changed[session_id].sequence, self.applied())),
+                Err(CommandError::Refused(refusal)) => Err(refusal),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(())
+    }
+
+    /// Ends an idle session at its latest observation. Does nothing if the session
+    /// has received an event since it was found idle.
+    async fn end_idle(&mut self, idle: IdleSession) -> Result<(), CommandError> {
+        let id = idle.session_id;
+        let repository = &self.executor.repository;
+        let before = if self.newest {
+            repository.load_newest(id).await?
+        } else {
+            repository.load_at_least(id, idle.sequence).await?
+        };
+        let session = before.session.started();
+        let Some(session) = session.filter(|_| before.sequence == idle.sequence) else {
+            return Ok(());
+        };
+        let end = EndSession::idle_since(session.progress.latest.at);
+        self.change_claim(Some(id), None);
+        self.add(id, &before, SessionCommand::End(end))
+    }
+
+    /// The session after the events that this command has produced so far.
+    async fn session(&mut self, id: SessionId) -> Result<Arc<VersionedSession>, CommandError> {
+        if let Some(changed) = self.changed.get(&id) {
+            return Ok(Arc::clone(changed));
+        }
+        let repository = &self.executor.repository;
         let loaded = if self.newest {
             repository.load_newest(id).await?
         } else {
@@ -67,12 +151,13 @@ impl PendingCommand {
         Ok(loaded)
     }
 
-    /// Adds what a command of the reader's own session leads to. Another
-    /// reader's session is as good as none.
+    /// Decides a command for one of the reader's own sessions. Another reader's
+    /// session is refused in the same way as a missing one.
     ///
-    /// A refusal is not appended, so the log does not judge what it rests on:
-    /// before it is given, what is only remembered is brought up to date.
-    pub(crate) async fn decide(
+    /// A refusal appends no event, so no append would detect that it rests on an
+    /// outdated state. Therefore a command that a cached state refuses is decided
+    /// again on the newest one.
+    async fn decide_session(
         &mut self,
         id: SessionId,
         command: SessionCommand,
@@ -80,13 +165,13 @@ impl PendingCommand {
         let before = self.session(id).await?;
         let refused = match self.add_to_own(id, &before, command.clone()) {
             Err(refused @ CommandError::Refused(_)) => refused,
-            done => return done,
+            result => return result,
         };
-        // What is not there is not remembered.
+        // An empty state was just read from the log: the cache has none.
         if before.sequence == 0 {
             return Err(refused);
         }
-        let newest = self.inner.repository.load_newest(id).await?;
+        let newest = self.executor.repository.load_newest(id).await?;
         if newest.sequence <= before.sequence {
             return Err(refused);
         }
@@ -99,120 +184,36 @@ impl PendingCommand {
         before: &VersionedSession,
         command: SessionCommand,
     ) -> Result<(), CommandError> {
-        if !owned_by(before, self.reader_id) {
+        if !before.is_owned_by(self.reader_id) {
             return Err(SessionError::NotFound.into());
         }
         self.add(id, before, command)
     }
 
+    /// Adds the events that a command produces from the state `before`.
     fn add(
         &mut self,
         id: SessionId,
         before: &VersionedSession,
         command: SessionCommand,
     ) -> Result<(), CommandError> {
-        let events = before.session.decide(command, self.inner.rules)?;
+        let events = before.session.decide(command, self.executor.rules)?;
         let after = before.then(&events);
         self.events.extend(
             (before.sequence + 1..)
                 .zip(events)
                 .map(|(sequence, event)| (id, sequence, event)),
         );
-        self.touched.insert(id, Arc::new(after));
+        self.changed.insert(id, Arc::new(after));
         Ok(())
     }
 
-    pub(crate) fn claim(&mut self, expected: Option<SessionId>, next: Option<SessionId>) {
+    fn change_claim(&mut self, expected: Option<SessionId>, next: Option<SessionId>) {
         self.claim = Some(ClaimChange {
             reader_id: self.reader_id,
             expected,
             next,
         });
-    }
-
-    pub(crate) async fn start(
-        &mut self,
-        id: SessionId,
-        command: StartSession,
-    ) -> Result<(), CommandError> {
-        let before = self.session(id).await?;
-        if before.sequence > 0 {
-            // A repeat, or an id that is taken; either way nothing is superseded,
-            // and nothing may be appended that would tell whether it is so still.
-            let newest = self.inner.repository.load_newest(id).await?;
-            return self.add(id, &newest, SessionCommand::Start(command));
-        }
-        let active = claims::active_session(self.inner.repository.pool(), self.reader_id).await?;
-        if let Some(active) = active {
-            let end = EndSession {
-                position: None,
-                reason: EndReason::Superseded,
-                occurred: command.occurred,
-            };
-            match self.decide(active, SessionCommand::End(end)).await {
-                // It ended, or was erased, since the claim was read.
-                Err(CommandError::Refused(SessionError::AlreadyEnded | SessionError::NotFound)) => {
-                    return Err(CommandError::Conflict);
-                }
-                decided => decided?,
-            }
-        }
-        self.claim(active, Some(id));
-        self.add(id, &before, SessionCommand::Start(command))
-    }
-
-    /// Ends a session if it has as many events as when it was found idle.
-    pub(crate) async fn end_idle(&mut self, idle: Idle) -> Result<(), CommandError> {
-        let id = idle.session_id;
-        let repository = &self.inner.repository;
-        let before = if self.newest {
-            repository.load_newest(id).await?
-        } else {
-            repository.load_from(id, idle.sequence).await?
-        };
-        let session = before.session.started();
-        let Some(session) = session.filter(|_| before.sequence == idle.sequence) else {
-            return Ok(());
-        };
-        let at = session.progress.latest.at;
-        let end = EndSession {
-            position: None,
-            reason: EndReason::Idle,
-            occurred: Occurrence {
-                client: Some(at),
-                received: at,
-            },
-        };
-        self.claim(Some(id), None);
-        self.add(id, &before, SessionCommand::End(end))
-    }
-
-    /// What [`PendingCommand::end_idle`] leads to.
-    pub(crate) fn ended_idle(&self, idle: Idle) -> Option<EndedIdle> {
-        let session = self.touched.get(&idle.session_id)?.session.started()?;
-        Some(EndedIdle {
-            duration_ms: session.duration().num_milliseconds(),
-            progressed: session.progress.latest.position != session.start.position,
-        })
-    }
-
-    pub(crate) async fn update_positions(
-        &mut self,
-        updates: &[BatchUpdate],
-    ) -> Result<(), CommandError> {
-        let mut in_time_order: Vec<usize> = (0..updates.len()).collect();
-        in_time_order.sort_by_key(|i| updates[*i].update.occurred.at());
-        self.results = vec![Err(SessionError::NotFound); updates.len()];
-        for i in in_time_order {
-            let BatchUpdate { session_id, update } = &updates[i];
-            let command = SessionCommand::UpdatePosition(update.clone());
-            self.results[i] = match self.decide(*session_id, command).await {
-                Ok(()) => Ok((self.touched[session_id].sequence, self.applied())),
-                Err(CommandError::Refused(refusal)) => Err(refusal),
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(())
     }
 
     /// Whether the last event moved the latest position.
@@ -223,16 +224,16 @@ impl PendingCommand {
         }
     }
 
-    /// What a command on one session leads to.
-    pub(crate) fn outcome(&self, session_id: SessionId) -> CommandResult {
+    /// The effect on one session.
+    pub(crate) fn result(&self, session_id: SessionId) -> CommandResult {
         CommandResult {
             session_id,
-            versioned: self.touched.get(&session_id).cloned().unwrap_or_default(),
+            versioned: self.changed.get(&session_id).cloned().unwrap_or_default(),
             applied: self.applied(),
         }
     }
 
-    /// What a batch leads to.
+    /// The effect of [`Command::UpdateBatch`].
     pub(crate) fn batch_outcome(&self) -> BatchOutcome {
         BatchOutcome {
             results: self.results.clone(),
@@ -243,13 +244,29 @@ impl PendingCommand {
         }
     }
 
-    /// Writes the events, the claim and the answer to be kept, or nothing.
-    /// Returns the global position of the last event: its own, or of what it
-    /// repeats.
+    /// The effect of [`Command::EndIdle`]; `None` if the session is not idle any
+    /// more.
+    pub(crate) fn ended_idle(&self, idle: IdleSession) -> Option<EndedIdle> {
+        let session = self.changed.get(&idle.session_id)?.session.started()?;
+        Some(EndedIdle {
+            duration_ms: session.duration().num_milliseconds(),
+            progressed: session.progress.latest.position != session.start.position,
+        })
+    }
+
+    /// Writes the events, the claim change and the response in one transaction.
+    ///
+    /// Returns the global position of the last event. For a repeated start, which
+    /// produces no event, this is the last event of the existing session. Returns
+    /// `None` if there is neither.
+    ///
+    /// # Errors
+    /// [`CommandError::Conflict`] if another command was appended first, or if the
+    /// idempotency key is in use.
     pub(crate) async fn commit(
         self,
         context: &CommandContext,
-        answer: Option<KeyedAnswer>,
+        response: Option<KeyedResponse>,
     ) -> Result<Option<i64>, CommandError> {
         let metadata = context.metadata();
         let events = self
@@ -264,18 +281,21 @@ impl PendingCommand {
         let append = Append {
             events: events.collect(),
             claim: self.claim,
-            answer,
+            response,
         };
-        let repository = &self.inner.repository;
-        let claims = append.claim.is_some();
-        let repeats = append.events.is_empty();
-        let key = append.answer.as_ref().map(|answer| answer.key.clone());
-        let positions = if repeats && key.is_none() {
+        let repository = &self.executor.repository;
+        let changes_claim = append.claim.is_some();
+        let is_repeat = append.events.is_empty();
+        let key = append
+            .response
+            .as_ref()
+            .map(|response| response.key.clone());
+        let positions = if is_repeat && key.is_none() {
             Vec::new()
         } else {
             repository.append(append).await?
         };
-        if repeats && let Some((id, known)) = self.touched.first_key_value() {
+        if is_repeat && let Some((id, existing)) = self.changed.first_key_value() {
             if let Some(key) = &key
                 && with_deadline(READ_DEADLINE, repository.load_newest(*id))
                     .await?
@@ -283,20 +303,20 @@ impl PendingCommand {
                     .started()
                     .is_none()
             {
-                // The answer was kept after its session was erased.
-                let forget = idempotency::forget(repository.pool(), self.reader_id, key);
-                with_deadline(READ_DEADLINE, forget).await?;
+                // The response was stored after an erasure of its session: remove it.
+                let remove = idempotency::remove(repository.pool(), self.reader_id, key);
+                with_deadline(READ_DEADLINE, remove).await?;
                 return Err(CommandError::Conflict);
             }
-            let position = read::position(repository.pool(), *id, known.sequence);
+            let position = read::position(repository.pool(), *id, existing.sequence);
             return Ok(Some(with_deadline(READ_DEADLINE, position).await?));
         }
-        for (id, after) in self.touched {
-            drop(repository.keep(id, after));
+        for (id, session) in self.changed {
+            drop(repository.cache(id, session));
         }
         let position = positions.last().copied();
-        if let Some(position) = position.filter(|_| claims) {
-            self.inner.claimed(self.reader_id, position);
+        if let Some(position) = position.filter(|_| changes_claim) {
+            self.executor.recent_claims.record(self.reader_id, position);
         }
         Ok(position)
     }

@@ -1,5 +1,8 @@
-//! A reader's commands wait for each other instead of conflicting; between
-//! processes the log decides.
+//! Locks that serialize the commands of a reader within this process, so that
+//! they wait for each other instead of conflicting.
+//!
+//! The locks only save retries. Between processes, optimistic concurrency in the
+//! log decides which command comes first.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -9,64 +12,65 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
 use crate::CommandError;
 
-/// Locks that readers share by hash. Two readers behind one lock only wait a
-/// commit longer; this many keep that rare with hundreds of commands in flight.
-const READER_LOCKS: usize = 8_192;
+/// The number of locks. Readers share them by hash, and two readers with the same
+/// lock wait at most a commit longer. With hundreds of commands in flight, this
+/// many locks keep that rare.
+const STRIPES: usize = 8_192;
 
-/// Commands behind one lock: far more than a reader's devices send in the time
-/// of a commit, and few enough that one reader cannot take the others' places.
-const MAX_OF_A_LOCK: usize = 128;
+/// Commands that hold or wait for one lock. A reader's devices send far fewer
+/// during a commit. The bound prevents one reader from using up the permits of
+/// all commands.
+const MAX_COMMANDS_PER_STRIPE: usize = 128;
 
-/// How long a command waits for its turn. Shorter than its client does, so that
-/// no command takes effect long after its client was told that it did not.
-const TURN: Duration = Duration::from_secs(5);
+/// How long a command waits for its lock. Clients wait longer, so a command does
+/// not take effect long after its client has given up.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The turns of all readers.
-pub struct ReaderLocks(Box<[Stripe]>);
+/// A striped lock with a bounded queue per stripe.
+pub(crate) struct ReaderLocks(Box<[Stripe]>);
 
-/// The commands of some readers, one after the other.
 struct Stripe {
-    places: Semaphore,
+    permits: Semaphore,
     lock: Mutex<()>,
 }
 
-/// A command's turn; it is over when this is dropped.
-pub struct ReaderGuard<'a> {
+/// Releases the lock when dropped.
+pub(crate) struct ReaderGuard<'a> {
     _lock: MutexGuard<'a, ()>,
-    _place: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
 impl Default for ReaderLocks {
     fn default() -> Self {
-        let line = |_| Stripe {
-            places: Semaphore::new(MAX_OF_A_LOCK),
+        let stripe = |_| Stripe {
+            permits: Semaphore::new(MAX_COMMANDS_PER_STRIPE),
             lock: Mutex::default(),
         };
-        Self((0..READER_LOCKS).map(line).collect())
+        Self((0..STRIPES).map(stripe).collect())
     }
 }
 
 impl ReaderLocks {
-    /// The turn of one of the reader's commands.
+    /// Locks the reader's commands, in the order of the calls.
     ///
     /// # Errors
-    /// [`CommandError::Overloaded`] when too many wait, or it takes too long.
-    pub async fn of(&self, reader_id: ReaderId) -> Result<ReaderGuard<'_>, CommandError> {
-        let line = self.line(reader_id);
-        let place = line
-            .places
+    /// [`CommandError::Overloaded`] if the queue is full or the wait times out.
+    pub(crate) async fn lock(&self, reader_id: ReaderId) -> Result<ReaderGuard<'_>, CommandError> {
+        let stripe = self.stripe(reader_id);
+        let permit = stripe
+            .permits
             .try_acquire()
             .map_err(|_| CommandError::Overloaded)?;
-        let lock = tokio::time::timeout(TURN, line.lock.lock())
+        let lock = tokio::time::timeout(WAIT_TIMEOUT, stripe.lock.lock())
             .await
             .map_err(|_| CommandError::Overloaded)?;
         Ok(ReaderGuard {
             _lock: lock,
-            _place: place,
+            _permit: permit,
         })
     }
 
-    fn line(&self, reader_id: ReaderId) -> &Stripe {
+    fn stripe(&self, reader_id: ReaderId) -> &Stripe {
         let mut hasher = DefaultHasher::new();
         reader_id.hash(&mut hasher);
         #[expect(
@@ -75,5 +79,39 @@ impl ReaderLocks {
         )]
         let hash = hasher.finish() as usize;
         &self.0[hash % self.0.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn reader() -> ReaderId {
+        ReaderId::from(Uuid::from_u128(1))
+    }
+
+    #[tokio::test]
+    async fn full_queue_refuses_at_once() {
+        let locks = ReaderLocks::default();
+        let stripe = locks.stripe(reader());
+        let permits = u32::try_from(MAX_COMMANDS_PER_STRIPE).unwrap();
+        let waiting = stripe.permits.try_acquire_many(permits).unwrap();
+        let refused = locks.lock(reader()).await;
+        assert!(matches!(refused, Err(CommandError::Overloaded)));
+        drop(waiting);
+        assert!(locks.lock(reader()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn second_command_waits_for_the_first() {
+        let locks = ReaderLocks::default();
+        let first = locks.lock(reader()).await.unwrap();
+        let mut second = std::pin::pin!(locks.lock(reader()));
+        let wait = tokio::time::timeout(Duration::from_millis(1), &mut second);
+        assert!(wait.await.is_err(), "the first command holds the lock");
+        drop(first);
+        assert!(second.await.is_ok());
     }
 }

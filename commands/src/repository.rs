@@ -1,30 +1,33 @@
-//! Sessions as they stand: loaded from the log, kept in memory. What is kept
-//! may be old, since other processes append too; an append then conflicts and
-//! only the tail is read. So the cache needs no invalidation to be safe.
+//! The session cache: loads sessions from the log and keeps them in memory.
+//!
+//! A cached session may be outdated, because other processes append too. The
+//! append then conflicts, and only the new events are loaded. Therefore the cache
+//! needs no invalidation. This module decides nothing.
 
 use std::sync::Arc;
 
-use domain::{ReadingSession, SessionEvent, SessionId};
+use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
 use eventlog::append::Append;
 use eventlog::{AppendError, Appender, LogError, Pool, load_state, read};
 
-/// The memory that kept sessions may take, in bytes, and how many of the usual
-/// size that is.
+/// The memory for cached sessions.
 const CACHE_BYTES: u64 = 64 << 20;
+
+/// The expected number of sessions in [`CACHE_BYTES`].
 const CACHE_SESSIONS: usize = 100_000;
 
-/// What a session takes besides its texts.
+/// The size of a session without its strings.
 const SESSION_BYTES: usize = 512;
 
-/// A session and how many events it has.
+/// A session and the number of its events.
 #[derive(Clone, Debug, Default)]
 pub struct VersionedSession {
-    /// The session after its `sequence`-th event.
+    /// The state after event number `sequence`.
     pub session: ReadingSession,
-    /// The sequence of its last event; 0 before the first.
+    /// The sequence of the last event; 0 before the first.
     pub sequence: i64,
 }
 
@@ -40,7 +43,14 @@ impl VersionedSession {
         next
     }
 
-    /// About how much memory it takes.
+    /// `false` also for a session that was not started or was erased.
+    #[must_use]
+    pub fn is_owned_by(&self, reader_id: ReaderId) -> bool {
+        let session = self.session.started();
+        session.is_some_and(|session| session.start.reader_id == reader_id)
+    }
+
+    /// The approximate size in memory.
     fn bytes(&self) -> u64 {
         let texts = self.session.started().map_or(0, |session| {
             let book = session.start.book.as_ref();
@@ -61,117 +71,109 @@ impl VersionedSession {
 }
 
 #[derive(Clone)]
-struct Bytes;
+struct ByBytes;
 
-impl Weighter<SessionId, Arc<VersionedSession>> for Bytes {
-    fn weight(&self, _id: &SessionId, kept: &Arc<VersionedSession>) -> u64 {
-        kept.bytes()
+impl Weighter<SessionId, Arc<VersionedSession>> for ByBytes {
+    fn weight(&self, _id: &SessionId, session: &Arc<VersionedSession>) -> u64 {
+        session.bytes()
     }
 }
 
-/// Loads sessions, and keeps them.
+/// Loads and caches sessions, and appends to the log.
 pub struct Repository {
     pool: Pool,
     appender: Appender,
-    cache: Cache<SessionId, Arc<VersionedSession>, Bytes>,
+    cache: Cache<SessionId, Arc<VersionedSession>, ByBytes>,
 }
 
 impl Repository {
-    /// Reads by `pool`, appends by `appender`.
+    /// Reads with `pool` and appends with `appender`.
     #[must_use]
     pub fn new(pool: impl Into<Pool>, appender: Appender) -> Self {
         let pool = pool.into();
         Self {
             pool,
             appender,
-            cache: Cache::with_weighter(CACHE_SESSIONS, CACHE_BYTES, Bytes),
+            cache: Cache::with_weighter(CACHE_SESSIONS, CACHE_BYTES, ByBytes),
         }
     }
 
-    /// The session as far as it is known here: good to decide on, since the
-    /// append finds out when it is old. Empty when there is none.
-    ///
-    /// # Errors
-    /// See [`LogError`].
+    /// The cached session, or else the session from the log; empty if the log has
+    /// none. A decision may rest on it, because the append detects an outdated
+    /// state.
     pub async fn load(&self, id: SessionId) -> Result<Arc<VersionedSession>, LogError> {
         if let Some(cached) = self.cache.get(&id) {
             return Ok(cached);
         }
         let loaded = load_state::session(&self.pool, id).await?;
-        let loaded = loaded.map_or_else(VersionedSession::default, |folded| VersionedSession {
-            session: folded.session,
-            sequence: folded.sequence,
+        let loaded = loaded.map_or_else(VersionedSession::default, |loaded| VersionedSession {
+            session: loaded.session,
+            sequence: loaded.sequence,
         });
-        Ok(self.keep(id, Arc::new(loaded)))
+        Ok(self.cache(id, Arc::new(loaded)))
     }
 
-    /// The session with all that is committed: what is known here and the
-    /// tail that others wrote.
-    ///
-    /// # Errors
-    /// See [`LogError`].
+    /// The session with all committed events: the cached state plus the events
+    /// that other processes appended.
     pub async fn load_newest(&self, id: SessionId) -> Result<Arc<VersionedSession>, LogError> {
-        let Some(known) = self.cache.get(&id) else {
+        let Some(cached) = self.cache.get(&id) else {
             return self.load(id).await;
         };
-        let tail = read::session(&self.pool, id, known.sequence).await?;
+        let tail = read::session(&self.pool, id, cached.sequence).await?;
         if tail.is_empty() {
-            return Ok(known);
+            return Ok(cached);
         }
-        let mut newest = VersionedSession::clone(&known);
+        let mut newest = VersionedSession::clone(&cached);
         for event in tail {
             newest.session.apply(&event.decode()?.event);
             newest.sequence = event.sequence;
         }
-        Ok(self.keep(id, Arc::new(newest)))
+        Ok(self.cache(id, Arc::new(newest)))
     }
 
-    /// The session with all up to a sequence that the log has, and perhaps more.
-    ///
-    /// # Errors
-    /// See [`LogError`].
-    pub async fn load_from(
+    /// The session with at least its first `sequence` events, which the caller
+    /// has seen in the log.
+    pub async fn load_at_least(
         &self,
         id: SessionId,
         sequence: i64,
     ) -> Result<Arc<VersionedSession>, LogError> {
         match self.cache.get(&id) {
-            Some(known) if known.sequence >= sequence => Ok(known),
+            Some(cached) if cached.sequence >= sequence => Ok(cached),
             _ => self.load_newest(id).await,
         }
     }
 
-    /// Keeps a session as it stands after an append, unless a newer one is
-    /// kept already. A session without events is not kept: anyone may ask for
-    /// any id.
+    /// Caches a committed state, unless the cache has a newer one. Returns the
+    /// newer of the two.
+    ///
+    /// A session without events is not cached: any client may ask for any id.
     #[must_use]
-    pub fn keep(&self, id: SessionId, offered: Arc<VersionedSession>) -> Arc<VersionedSession> {
-        if offered.sequence == 0 {
-            return offered;
+    pub fn cache(&self, id: SessionId, session: Arc<VersionedSession>) -> Arc<VersionedSession> {
+        if session.sequence == 0 {
+            return session;
         }
-        let entry = self.cache.entry(&id, None, |_, kept| {
-            if kept.sequence < offered.sequence {
-                kept.clone_from(&offered);
+        let entry = self.cache.entry(&id, None, |_, cached| {
+            if cached.sequence < session.sequence {
+                cached.clone_from(&session);
             }
-            EntryAction::Retain(Arc::clone(kept))
+            EntryAction::Retain(Arc::clone(cached))
         });
         match entry {
-            EntryResult::Retained(kept) => return kept,
-            EntryResult::Vacant(place) => drop(place.insert(Arc::clone(&offered))),
+            EntryResult::Retained(cached) => return cached,
+            EntryResult::Vacant(slot) => drop(slot.insert(Arc::clone(&session))),
             EntryResult::Removed(..) | EntryResult::Replaced(..) | EntryResult::Timeout => {}
         }
-        offered
+        session
     }
 
-    /// Appends the effect of a command.
-    ///
-    /// # Errors
-    /// See [`AppendError`].
+    /// Appends the effect of a command and returns the global positions of its
+    /// events.
     pub async fn append(&self, append: Append) -> Result<Vec<i64>, AppendError> {
         self.appender.append(append).await
     }
 
-    /// For queries beside the command path.
+    /// The pool that this repository reads with.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.pool

@@ -1,88 +1,52 @@
-//! What goes into a command besides its content, and what comes out.
+//! The output of the command side.
 
 use std::sync::Arc;
 
-use domain::{SessionError, SessionId, UpdatePosition};
+use domain::{SessionError, SessionId};
 use serde::Serialize;
-
-use eventlog::idempotency::Key;
 
 use crate::repository::VersionedSession;
 
-/// What comes with a command besides its content.
-#[derive(Clone, Debug, Default)]
-pub struct CommandContext {
-    /// The W3C trace context of the request, to be carried along.
-    pub traceparent: Option<String>,
-    /// Makes the command repeatable: its answer is kept under this key.
-    pub key: Option<Key>,
-}
-
-/// What a command on one session leads to.
+/// A command that is committed to the log.
 #[derive(Clone, Debug)]
-pub struct CommandResult {
-    /// The session it was for.
-    pub session_id: SessionId,
-    /// The session afterwards.
-    pub versioned: Arc<VersionedSession>,
-    /// Whether the position it brought is the latest now.
-    pub applied: bool,
-}
-
-/// One observation of a batch.
-#[derive(Clone, Debug)]
-pub struct BatchUpdate {
-    /// The session seen.
-    pub session_id: SessionId,
-    /// What was seen.
-    pub update: UpdatePosition,
-}
-
-/// A session that was ended because nothing was heard of it.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct EndedIdle {
-    /// How long it was open until its last activity, in milliseconds.
-    pub duration_ms: i64,
-    /// Whether the reader came anywhere.
-    pub progressed: bool,
-}
-
-/// What a batch leads to.
-#[derive(Clone, Debug)]
-pub struct BatchOutcome {
-    /// For each update, in the order given: the session's version after it and
-    /// whether it was applied, or why it was refused.
-    pub results: Vec<Result<(i64, bool), SessionError>>,
-    /// The last event; `None` when all was refused.
-    pub last_event: Option<(SessionId, i64)>,
-}
-
-/// A command that is in the log.
-#[derive(Clone, Debug)]
-pub struct Committed<A> {
-    /// What its client is told.
-    pub answer: A,
-    /// The global position of the last event that the answer rests on; `None`
-    /// when there is none, because all of a batch was refused.
+pub struct Committed<R> {
+    /// The response that the caller built. If the command has an idempotency
+    /// key, the log contains it too.
+    pub response: R,
+    /// The global position of the last event that the response depends on.
+    /// `None` if there is no such event, because all updates of a batch were
+    /// refused.
     pub global_position: Option<i64>,
 }
 
-/// A reader's active session.
+/// The effect of a command on one session.
 #[derive(Clone, Debug)]
-pub struct Active {
-    /// Its id.
+pub struct CommandResult {
     pub session_id: SessionId,
-    /// The session.
+    /// The session after the command.
     pub versioned: Arc<VersionedSession>,
-    /// The global position of its last event.
-    pub global_position: i64,
+    /// Whether the command's position is the latest one. `false` for a late
+    /// observation.
+    pub applied: bool,
 }
 
-impl CommandContext {
-    pub(crate) fn metadata(&self) -> String {
-        match &self.traceparent {
-            Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),
-            None => "{}".to_owned(),
-        }
-    }
+/// The effect of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchOutcome {
+    /// A result per update, in the order of the request: the session's version
+    /// after the update and whether its position is the latest one, or why the
+    /// update was refused.
+    pub results: Vec<Result<(i64, bool), SessionError>>,
+    /// The session and the sequence of the last event; `None` if all updates were
+    /// refused.
+    pub last_event: Option<(SessionId, i64)>,
+}
+
+/// A session that the service ended because it was idle.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct EndedIdle {
+    /// From the start to the latest observation, in milliseconds.
+    pub duration_ms: i64,
+    /// Whether the latest position differs from the start position.
+    pub progressed: bool,
 }

@@ -1,6 +1,8 @@
-//! Who has a session open. A claim changes only in the transaction of the
-//! events that open or close the session (see [`crate::append`]); here it is
-//! only read.
+//! Active-session claims: which session a reader has active. A reader has at most
+//! one.
+//!
+//! This module only reads claims. A claim changes in the transaction of the events
+//! that start or end the session, see [`crate::append`].
 
 use domain::{ReaderId, SessionId, Timestamp};
 use sqlx::{PgExecutor, PgPool};
@@ -8,40 +10,35 @@ use uuid::Uuid;
 
 use crate::LogError;
 
-/// The session that a reader has open.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// The reader's active session.
 pub async fn active_session(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
 ) -> Result<Option<SessionId>, LogError> {
-    let claimed = sqlx::query_scalar!(
+    let session_id = sqlx::query_scalar!(
         "select session_id from claims where reader_id = $1",
         reader_id.uuid()
     )
     .fetch_optional(database)
     .await?;
-    Ok(claimed.and_then(|id| id.parse().ok()))
+    Ok(session_id.and_then(|id| id.parse().ok()))
 }
 
-/// What the log holds of a reader's active session, at one moment.
+/// A reader's claim and the end of the log, from one snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claimed {
-    /// The session, its last event's sequence, and that event's global position.
+pub struct ActiveClaim {
+    /// The active session, the sequence of its last event, and that event's global
+    /// position.
     pub session: Option<(SessionId, i64, i64)>,
-    /// The position of the log's last event.
+    /// The global position of the log's last event.
     pub head: i64,
 }
 
-/// The session that a reader has open and how far it is, in one statement.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
-pub async fn claimed(
+/// The reader's claim and the end of the log, in one statement.
+pub async fn active_claim(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
-) -> Result<Claimed, LogError> {
+) -> Result<ActiveClaim, LogError> {
     let row = sqlx::query_file!("src/active_claims/claimed.sql", reader_id.uuid())
         .fetch_one(database)
         .await?;
@@ -52,18 +49,15 @@ pub async fn claimed(
             row.global_position?,
         ))
     };
-    Ok(Claimed {
+    Ok(ActiveClaim {
         session: session(),
         head: row.head,
     })
 }
 
-/// Of some readers, those with a session open, and the global position at which
-/// each was started.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
-pub async fn opened(
+/// The active sessions of the given readers, each with the global position of its
+/// start. Readers without an active session are left out.
+pub async fn with_start_positions(
     database: impl PgExecutor<'_>,
     readers: &[ReaderId],
 ) -> Result<Vec<(ReaderId, SessionId, i64)>, LogError> {
@@ -76,20 +70,15 @@ pub async fn opened(
     )
     .fetch_all(database)
     .await?;
-    let opened = |(reader_id, session_id, position)| {
-        let (reader_id, session_id) = claim((reader_id, session_id))?;
-        Some((reader_id, session_id, position))
-    };
-    let rows = rows
-        .into_iter()
-        .map(|row| (row.reader_id, row.session_id, row.global_position));
-    Ok(rows.filter_map(opened).collect())
+    let claims = rows.into_iter().filter_map(|row| {
+        let (reader_id, session_id) = claim(row.reader_id, &row.session_id)?;
+        Some((reader_id, session_id, row.global_position))
+    });
+    Ok(claims.collect())
 }
 
-/// Readers with a session open, in the order of their ids, after one of them.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// At most `limit` readers with an active session, in the order of their ids,
+/// starting after the reader `after`.
 pub async fn page(
     pool: &PgPool,
     after: Option<ReaderId>,
@@ -105,32 +94,33 @@ pub async fn page(
     )
     .fetch_all(pool)
     .await?;
-    let claims = rows.into_iter().map(|row| (row.reader_id, row.session_id));
-    Ok(claims.filter_map(claim).collect())
+    let claims = rows
+        .iter()
+        .filter_map(|row| claim(row.reader_id, &row.session_id));
+    Ok(claims.collect())
 }
 
-/// A session of which nothing was heard for a while.
+/// An active session that has received no event for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Idle {
-    /// Whose.
+pub struct IdleSession {
     pub reader_id: ReaderId,
-    /// Which.
     pub session_id: SessionId,
-    /// How many events it has.
+    /// The sequence of the last event. The session is idle no longer when it has a
+    /// later one.
     pub sequence: i64,
 }
 
-/// Open sessions without an event since a moment, in the order of their readers,
-/// after one of them. One whose id is ahead of time is found when that has come.
+/// At most `limit` active sessions without an event since a time, in the order of
+/// their readers, starting after the reader `after`.
 ///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// A client's id may contain a time in the future. Such a session counts as idle
+/// only after that time.
 pub async fn idle(
     database: impl PgExecutor<'_>,
     since: Timestamp,
     after: Option<ReaderId>,
     limit: i64,
-) -> Result<Vec<Idle>, LogError> {
+) -> Result<Vec<IdleSession>, LogError> {
     let rows = sqlx::query_file!(
         "src/active_claims/idle.sql",
         after.map(ReaderId::uuid),
@@ -141,8 +131,8 @@ pub async fn idle(
     .fetch_all(database)
     .await?;
     let idle = rows.into_iter().filter_map(|row| {
-        let (reader_id, session_id) = claim((row.reader_id, row.session_id))?;
-        Some(Idle {
+        let (reader_id, session_id) = claim(row.reader_id, &row.session_id)?;
+        Some(IdleSession {
             reader_id,
             session_id,
             sequence: row.sequence,
@@ -151,10 +141,7 @@ pub async fn idle(
     Ok(idle.collect())
 }
 
-/// How many readers have a session open.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// The number of readers with an active session.
 pub async fn count(pool: &PgPool) -> Result<i64, LogError> {
     let count = sqlx::query_scalar!(r#"select count(*) as "count!" from claims"#)
         .fetch_one(pool)
@@ -162,6 +149,6 @@ pub async fn count(pool: &PgPool) -> Result<i64, LogError> {
     Ok(count)
 }
 
-fn claim((reader_id, session_id): (Uuid, String)) -> Option<(ReaderId, SessionId)> {
+fn claim(reader_id: Uuid, session_id: &str) -> Option<(ReaderId, SessionId)> {
     Some((ReaderId::from(reader_id), session_id.parse().ok()?))
 }

@@ -1,10 +1,12 @@
-//! Group commit: one task appends the commands of all requests, batch by
-//! batch. While one transaction is in flight the next batch gathers, so there
-//! is no timer: an idle service commits a lone command at once, a busy one
-//! commits hundreds together.
-
-use std::slice;
-use std::time::Duration;
+//! Group commit: one task per process appends the commands of all requests in
+//! batches.
+//!
+//! While one transaction is in flight, the next batch gathers. There is no timer:
+//! an idle service commits a single command at once, a busy one commits hundreds
+//! together. A refused command never fails the others of its batch.
+//!
+//! This module decides nothing. It never retries: after a conflict the caller
+//! decides again.
 
 use domain::{ReaderId, SessionEvent, SessionId};
 use sqlx::{PgConnection, PgPool};
@@ -12,321 +14,176 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::AppendError;
 use crate::commit_feed::CommitFeed;
-use crate::deadline::with_deadline;
 
 mod rows;
-use rows::{Columns, Rows};
+mod write;
 
-/// Commands that may wait for the next batch; more are refused at once.
-/// Enough for some seconds of a saturated log, so a short stall is not seen.
-const MAX_WAITING: usize = 8_192;
+use rows::Rows;
+use write::Failure;
 
-/// Commands in one transaction. Beyond this a larger batch no longer makes a
-/// command cheaper, but its neighbours wait longer.
-const MAX_BATCH: usize = 512;
+/// Commands that wait for the next batch. Beyond this, appends fail at once with
+/// [`AppendError::Overloaded`]. At full load the queue holds a few seconds of
+/// commands, so a short stall of Postgres fails no request.
+const MAX_QUEUED: usize = 8_192;
 
-/// How long Postgres may take to answer an append: somewhat longer than the
-/// statement may take there, so that it is the server that gives up if it can,
-/// and then the outcome is known.
-const DEADLINE: Duration = Duration::from_secs(7);
+/// Commands in one transaction. A larger batch does not make a command cheaper
+/// and delays the others.
+const MAX_BATCH_SIZE: usize = 512;
 
-/// The effect of one command: all of it is written, or nothing.
+/// The effect of one command. It is written completely or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Append {
     /// The new events, in order.
     pub events: Vec<NewEvent>,
-    /// How the reader's claim changes.
     pub claim: Option<ClaimChange>,
-    /// The answer to keep for a repeat of the command.
-    pub answer: Option<KeyedAnswer>,
+    /// The response to store for repeats of the command.
+    pub response: Option<KeyedResponse>,
 }
 
-/// An event to be written.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// Its session.
     pub session_id: SessionId,
-    /// Its place in the session, from 1. Taken already: the command conflicts.
+    /// The event's place in its session, from 1. It must follow the session's last
+    /// event, otherwise the append conflicts.
     pub sequence: i64,
-    /// The event.
     pub event: SessionEvent,
-    /// What came with the command, as a JSON object.
+    /// A JSON object, see [`crate::recorded::StoredEvent::metadata`].
     pub metadata: String,
 }
 
-/// A reader's active session changes.
+/// Changes a reader's active-session claim.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimChange {
-    /// Whose.
     pub reader_id: ReaderId,
-    /// The active session that the decision rests on. Another one by now: the
-    /// command conflicts.
+    /// The active session on which the decision rests. If the reader has another
+    /// one, the append conflicts.
     pub expected: Option<SessionId>,
     /// The active session after the command.
     pub next: Option<SessionId>,
 }
 
-/// An answer to be kept under an idempotency key.
+/// The response of a command, to be stored under its idempotency key.
 #[derive(Clone, Debug)]
-pub struct KeyedAnswer {
-    /// Whose key it is.
+pub struct KeyedResponse {
     pub reader_id: ReaderId,
-    /// The key. Used already: the command conflicts.
+    /// Each reader has its own keys. If this one is in use, the append conflicts.
     pub key: String,
-    /// Tells a repeat of the command from another command.
+    /// Distinguishes a repeat of the command from another command.
     pub fingerprint: Vec<u8>,
-    /// The answer, as JSON.
-    pub answer: String,
+    /// A [`crate::idempotency::Decision`] as JSON.
+    pub response: String,
 }
 
 /// A handle to the appending task; cheap to clone. The task ends when the last
-/// handle is gone and all that was waiting is written.
+/// handle is dropped and the queue is empty.
 #[derive(Clone, Debug)]
 pub struct Appender {
-    jobs: mpsc::Sender<Job>,
+    queue: mpsc::Sender<QueuedAppend>,
 }
 
-type Positions = Result<Vec<i64>, AppendError>;
+/// The global positions of a command's events.
+type AppendResult = Result<Vec<i64>, AppendError>;
 
 #[derive(Debug)]
-struct Job {
+struct QueuedAppend {
     rows: Rows,
-    reply: oneshot::Sender<Positions>,
+    reply: oneshot::Sender<AppendResult>,
 }
 
 impl Appender {
-    /// The handle, and the task to spawn. The task takes a connection of its
-    /// own out of `pool`.
+    /// Returns the handle and the task, which the caller spawns. The task takes a
+    /// connection out of `pool` and keeps it.
     pub fn new(
         pool: PgPool,
         commits: CommitFeed,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (jobs, waiting) = mpsc::channel(MAX_WAITING);
-        (Self { jobs }, run(pool, waiting, commits))
+        let (sender, queue) = mpsc::channel(MAX_QUEUED);
+        (Self { queue: sender }, run(pool, queue, commits))
     }
 
     /// Appends the events of one command and returns their global positions.
     ///
     /// # Errors
-    /// See [`AppendError`]; only [`AppendError::Unknown`] leaves open whether
-    /// the events were written.
-    pub async fn append(&self, append: Append) -> Positions {
-        let (reply, answer) = oneshot::channel();
-        let rows = Rows::of(append);
-        self.jobs
-            .try_send(Job { rows, reply })
+    /// After [`AppendError::Unknown`] the events may be in the log. After any other
+    /// error they are not.
+    pub async fn append(&self, append: Append) -> AppendResult {
+        let (reply, result) = oneshot::channel();
+        let rows = Rows::new(append);
+        self.queue
+            .try_send(QueuedAppend { rows, reply })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => AppendError::Unavailable,
             })?;
-        answer.await.unwrap_or(Err(AppendError::Unknown))
+        result.await.unwrap_or(Err(AppendError::Unknown))
     }
 }
 
-async fn run(pool: PgPool, mut waiting: mpsc::Receiver<Job>, commits: CommitFeed) {
+async fn run(pool: PgPool, mut queue: mpsc::Receiver<QueuedAppend>, commits: CommitFeed) {
     let mut connection = None;
-    let mut jobs = Vec::with_capacity(MAX_BATCH);
-    while waiting.recv_many(&mut jobs, MAX_BATCH).await > 0 {
-        let Some(mut link) = connected(&pool, connection.take()).await else {
-            refuse(jobs.drain(..));
-            refuse(std::iter::from_fn(|| waiting.try_recv().ok()));
+    let mut queued = Vec::with_capacity(MAX_BATCH_SIZE);
+    while queue.recv_many(&mut queued, MAX_BATCH_SIZE).await > 0 {
+        let Some(mut connected) = connect(&pool, connection.take()).await else {
+            fail(queued.drain(..));
+            fail(std::iter::from_fn(|| queue.try_recv().ok()));
             continue;
         };
-        let (batch, replies): (Vec<Rows>, Vec<_>) =
-            jobs.drain(..).map(|job| (job.rows, job.reply)).unzip();
-        let (results, trouble) = write_batch(&mut link, &batch).await;
-        tell(&commits, batch, &results);
-        connection = trouble
-            .is_none_or(Failure::leaves_a_good_connection)
-            .then_some(link);
+        let (batch, replies): (Vec<Rows>, Vec<_>) = queued
+            .drain(..)
+            .map(|append| (append.rows, append.reply))
+            .unzip();
+        let (results, failure) = write::write_batch(&mut connected, &batch).await;
+        publish(&commits, batch, &results);
+        connection = failure
+            .is_none_or(Failure::keeps_connection)
+            .then_some(connected);
         for (reply, result) in replies.into_iter().zip(results) {
-            // A caller that has gone away does not undo what was written.
+            // The events stay written even if the caller has gone.
             let _ = reply.send(result);
         }
-        if trouble.is_some_and(|failure| failure != Failure::Bad) {
-            refuse(std::iter::from_fn(|| waiting.try_recv().ok()));
+        if failure.is_some_and(|failure| failure != Failure::BadData) {
+            fail(std::iter::from_fn(|| queue.try_recv().ok()));
         }
     }
 }
 
-/// Tells of what was written.
-fn tell(commits: &CommitFeed, batch: Vec<Rows>, results: &[Positions]) {
+/// Publishes the committed events to the feed.
+fn publish(commits: &CommitFeed, batch: Vec<Rows>, results: &[AppendResult]) {
     let last = results.iter().flatten().flatten().last();
     if let Some(last) = last {
-        commits.tell(*last, || {
-            let written = batch.into_iter().zip(results);
-            written
+        commits.publish(*last, || {
+            let committed = batch.into_iter().zip(results);
+            committed
                 .filter_map(|(rows, result)| Some((rows, result.as_ref().ok()?)))
-                .flat_map(|(rows, positions)| rows.outgoing(positions))
+                .flat_map(|(rows, positions)| rows.into_outgoing(positions))
                 .collect()
         });
     }
 }
 
-/// Refuses what came while Postgres did not answer: it would wait as long
-/// again, and what comes behind it longer.
-fn refuse(jobs: impl Iterator<Item = Job>) {
-    for job in jobs {
-        let _ = job.reply.send(Err(AppendError::Unavailable));
+/// Fails appends that arrived while Postgres was unavailable. Trying each of them
+/// would take a timeout, and the commands behind it would wait even longer.
+fn fail(queued: impl Iterator<Item = QueuedAppend>) {
+    for append in queued {
+        let _ = append.reply.send(Err(AppendError::Unavailable));
     }
 }
 
-/// The connection there is, else a new one, out of the pool for good: a pool
-/// pings what comes back to it, which would be a second round trip for every
+/// Returns the given connection, or detaches a new one from the pool. A pool
+/// pings every returned connection, and that would be a second round trip per
 /// batch.
-async fn connected(pool: &PgPool, connection: Option<PgConnection>) -> Option<PgConnection> {
+async fn connect(pool: &PgPool, connection: Option<PgConnection>) -> Option<PgConnection> {
     if connection.is_some() {
         return connection;
     }
     match pool.acquire().await {
         Ok(acquired) => Some(acquired.detach()),
         Err(error) => {
-            tracing::warn!(%error, "no connection to append with");
+            tracing::warn!(
+                %error,
+                "append failed: no connection to Postgres: {error}; clients get 503"
+            );
             None
         }
     }
-}
-
-/// Writes a batch; one that the database cannot take whole is written command
-/// by command, so that one bad command fails alone. Also tells what went wrong
-/// last.
-async fn write_batch(link: &mut PgConnection, batch: &[Rows]) -> (Vec<Positions>, Option<Failure>) {
-    let count = batch.len();
-    let failure = match write(link, batch).await {
-        Ok(results) => return (results, None),
-        Err(failure) => failure,
-    };
-    let mut results = Vec::with_capacity(count);
-    let mut last = failure;
-    if last == Failure::Bad && count > 1 {
-        for rows in batch {
-            match write(link, slice::from_ref(rows)).await {
-                Ok(result) => results.extend(result),
-                Err(failure) => {
-                    results.push(Err(failure.into()));
-                    last = failure;
-                    // Nor would it take the others.
-                    if last != Failure::Bad {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    // What was not tried is not written, whatever became of the one before.
-    let rest = if results.is_empty() {
-        last.into()
-    } else {
-        AppendError::Unavailable
-    };
-    results.resize(count, Err(rest));
-    (results, Some(last))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// The database refuses the data; nothing was written.
-    Bad,
-    /// The database is too busy; nothing was written.
-    Busy,
-    /// The database refuses for now, or this connection; nothing was written.
-    Unavailable,
-    /// The connection broke; anything may be.
-    Unknown,
-}
-
-impl Failure {
-    /// By the server's word that nothing was written.
-    fn of(code: &str) -> Self {
-        match code {
-            // A lock or the statement took too long.
-            "55P03" | "57014" => Self::Busy,
-            // The data's fault (an unpaired surrogate in JSON), as is a
-            // missing partition.
-            _ if code.starts_with("22") || code.starts_with("23") => Self::Bad,
-            // A deadlock, say.
-            _ if code.starts_with("40") => Self::Busy,
-            // The server goes down, is read-only, out of something, or of
-            // another version: whoever answers a new connection may know better.
-            _ => Self::Unavailable,
-        }
-    }
-
-    fn leaves_a_good_connection(self) -> bool {
-        matches!(self, Self::Bad | Self::Busy)
-    }
-}
-
-impl From<Failure> for AppendError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Bad | Failure::Busy | Failure::Unavailable => Self::Unavailable,
-            Failure::Unknown => Self::Unknown,
-        }
-    }
-}
-
-/// One round trip: the function is its own transaction, and its answer means
-/// that the transaction is on disk.
-async fn write(link: &mut PgConnection, batch: &[Rows]) -> Result<Vec<Positions>, Failure> {
-    match with_deadline(DEADLINE, call(link, batch)).await {
-        Ok(row) => Ok(share(batch, &row)),
-        Err(sqlx::Error::Database(error)) => {
-            let code = error.code().unwrap_or_default().into_owned();
-            tracing::warn!(%error, code, commands = batch.len(), "a batch was not appended");
-            Err(Failure::of(&code))
-        }
-        Err(error) => {
-            tracing::warn!(%error, commands = batch.len(), "the connection broke while appending");
-            Err(Failure::Unknown)
-        }
-    }
-}
-
-struct Written {
-    refused: Vec<i32>,
-    positions: Vec<i64>,
-}
-
-async fn call(connection: &mut PgConnection, batch: &[Rows]) -> sqlx::Result<Written> {
-    let columns = Columns::of(batch);
-    sqlx::query_file_as!(
-        Written,
-        "src/append/append.sql",
-        &columns.events.commands,
-        columns.events.session_ids as _,
-        &columns.events.sequences,
-        columns.events.aggregate_types as _,
-        columns.events.event_types as _,
-        columns.events.event_versions as _,
-        columns.events.payloads as _,
-        columns.events.metadatas as _,
-        &columns.claims.commands,
-        &columns.claims.readers,
-        columns.claims.expected as _,
-        columns.claims.next as _,
-        &columns.answers.commands,
-        &columns.answers.readers,
-        columns.answers.keys as _,
-        columns.answers.fingerprints as _,
-        columns.answers.answers as _,
-    )
-    .fetch_one(&mut *connection)
-    .await
-}
-
-/// Gives each command its share of the positions, which come in the order of
-/// the events of all that were not refused.
-fn share(batch: &[Rows], written: &Written) -> Vec<Positions> {
-    let mut positions = written.positions.iter().copied();
-    (0..)
-        .zip(batch)
-        .map(|(command, rows)| {
-            if written.refused.contains(&command) {
-                Err(AppendError::Conflict)
-            } else {
-                Ok(positions.by_ref().take(rows.events.len()).collect())
-            }
-        })
-        .collect()
 }

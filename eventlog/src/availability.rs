@@ -138,7 +138,11 @@ impl Availability {
                 consequence,
                 ..
             } = self;
-            tracing::warn!(dependency, error = %cause, "{dependency} unavailable: {cause}; {consequence}");
+            tracing::warn!(
+                dependency,
+                error = %cause,
+                "{dependency} unavailable: {cause}; {consequence}"
+            );
         }
     }
 

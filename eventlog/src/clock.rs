@@ -1,8 +1,8 @@
-//! The current time, read here and nowhere else.
+//! The current time. Only this module reads it; all other code takes it as a
+//! parameter. `clippy.toml` enforces this.
 
 use domain::Timestamp;
 
-/// The time now, to the resolution of the system's clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Timestamp {

@@ -1,5 +1,8 @@
-//! What this process commits, told as it happens. Nothing here has to be reliable:
-//! who hears nothing, or not all of it, reads the log.
+//! In-process notifications of commits, with the committed events.
+//!
+//! The feed is an optimisation: the relay reads from it what this process has just
+//! committed, without a query. It is neither durable nor complete. A subscriber
+//! that misses events reads the log.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,85 +12,103 @@ use tokio::sync::watch;
 
 use crate::outgoing::OutgoingEvent;
 
-/// Events kept for a relay that is busy, the latest; before them it reads the log.
-const KEPT: usize = 8_192;
+/// Events buffered for a busy relay. If more arrive, the buffer is cleared and the
+/// relay reads the log.
+const MAX_BUFFERED: usize = 8_192;
 
-/// How long they are kept: an erasure may write over them in the log.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long an event stays in the buffer. An erasure may overwrite the event in
+/// the log, and the relay must not publish the old content long after that.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// Events, and when they were told.
-type Kept = Mutex<VecDeque<(Instant, OutgoingEvent)>>;
+/// Events with the times of their publication.
+type Buffer = Mutex<VecDeque<(Instant, OutgoingEvent)>>;
 
-/// Tells of commits.
+/// The publishing end; the appending task owns it.
 #[derive(Debug)]
 pub struct CommitFeed {
     head: watch::Sender<i64>,
-    events: Weak<Kept>,
+    /// Dead if this process does not relay: then events are not buffered.
+    buffer: Weak<Buffer>,
 }
 
-/// Hears of commits; where this process relays, also what they were.
+/// The receiving end. Drop everything but `head` to receive only the position.
 #[derive(Debug)]
 pub struct CommitSubscription {
-    /// The global position of the last event.
+    /// The global position of the last event that this process committed; 0 before
+    /// the first.
     pub head: watch::Receiver<i64>,
-    events: Arc<Kept>,
+    buffer: Arc<Buffer>,
 }
 
-/// Both ends.
 #[must_use]
 pub fn channel() -> (CommitFeed, CommitSubscription) {
-    let (head, last) = watch::channel(0);
-    let kept = Arc::default();
-    let commits = CommitFeed {
-        head,
-        events: Arc::downgrade(&kept),
+    let (sender, receiver) = watch::channel(0);
+    let buffer = Arc::default();
+    let feed = CommitFeed {
+        head: sender,
+        buffer: Arc::downgrade(&buffer),
     };
-    let hearing = CommitSubscription {
-        head: last,
-        events: kept,
+    let subscription = CommitSubscription {
+        head: receiver,
+        buffer,
     };
-    (commits, hearing)
+    (feed, subscription)
 }
 
-fn lock(events: &Kept) -> MutexGuard<'_, VecDeque<(Instant, OutgoingEvent)>> {
-    events.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(buffer: &Buffer) -> MutexGuard<'_, VecDeque<(Instant, OutgoingEvent)>> {
+    buffer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CommitFeed {
-    /// Tells of a batch, in order. `events` is not asked for them when nobody
-    /// would hear.
-    pub(crate) fn tell(&self, last: i64, events: impl FnOnce() -> Vec<OutgoingEvent>) {
-        if let Some(kept) = self.events.upgrade() {
+    /// Publishes a committed batch, in order. `last` is the global position of its
+    /// last event. Without a subscriber `events` is not called.
+    pub(crate) fn publish(&self, last: i64, events: impl FnOnce() -> Vec<OutgoingEvent>) {
+        if let Some(buffer) = self.buffer.upgrade() {
             let events = events();
             let now = Instant::now();
-            let mut kept = lock(&kept);
-            if kept.len() + events.len() > KEPT {
-                kept.clear();
+            let mut buffered = lock(&buffer);
+            if buffered.len() + events.len() > MAX_BUFFERED {
+                buffered.clear();
             }
-            kept.extend(events.into_iter().take(KEPT).map(|event| (now, event)));
+            buffered.extend(
+                events
+                    .into_iter()
+                    .take(MAX_BUFFERED)
+                    .map(|event| (now, event)),
+            );
         }
-        // After them: who is woken by this finds them.
+        // The position follows the events, so that a subscriber which it wakes
+        // finds them.
         self.head.send_replace(last);
     }
 }
 
 impl CommitSubscription {
-    /// What was committed here right after a position, a moment before `now`: no
-    /// other event of the log stands between. Nothing when that is not known.
-    pub fn after(&self, position: i64, limit: usize, now: Instant) -> Vec<OutgoingEvent> {
-        let mut events = lock(&self.events);
-        let is_over = |(told, event): &(Instant, OutgoingEvent)| {
-            event.global_position <= position || now.duration_since(*told) > FRESH
+    /// Takes at most `limit` events out of the buffer: those that follow
+    /// `global_position` in the log without a gap. Returns none if this process did
+    /// not commit the next event, or if it is older than a second at `now`.
+    #[must_use]
+    pub fn take_contiguous_after(
+        &self,
+        global_position: i64,
+        limit: usize,
+        now: Instant,
+    ) -> Vec<OutgoingEvent> {
+        let mut buffered = lock(&self.buffer);
+        let is_outdated = |(published_at, event): &(Instant, OutgoingEvent)| {
+            event.global_position <= global_position || now.duration_since(*published_at) > MAX_AGE
         };
-        while events.front().is_some_and(is_over) {
-            events.pop_front();
+        while buffered.front().is_some_and(is_outdated) {
+            buffered.pop_front();
         }
-        // Positions are drawn one by one and never again, so there is nothing
-        // between two that follow each other.
-        let follow = (position + 1..).zip(&*events).take(limit);
-        let run = follow.take_while(|(next, (_, event))| event.global_position == *next);
-        let run = run.count();
-        events.drain(..run).map(|(_, event)| event).collect()
+        // Each global position is drawn once, so no event can appear between two
+        // consecutive positions.
+        let count = (global_position + 1..)
+            .zip(&*buffered)
+            .take(limit)
+            .take_while(|(next, (_, event))| event.global_position == *next)
+            .count();
+        buffered.drain(..count).map(|(_, event)| event).collect()
     }
 }
 
@@ -95,58 +116,63 @@ impl CommitSubscription {
 mod tests {
     use super::*;
 
-    fn tell(commits: &CommitFeed, positions: &[i64]) {
+    fn publish(feed: &CommitFeed, positions: &[i64]) {
         let events = positions.iter().copied().map(OutgoingEvent::example);
         let last = *positions.last().expect("there is one");
-        commits.tell(last, || events.collect());
+        feed.publish(last, || events.collect());
     }
 
-    fn after(heard: &CommitSubscription, position: i64, limit: usize) -> Vec<i64> {
-        let events = heard.after(position, limit, Instant::now());
+    fn take(subscription: &CommitSubscription, position: i64, limit: usize) -> Vec<i64> {
+        let events = subscription.take_contiguous_after(position, limit, Instant::now());
         events.iter().map(|event| event.global_position).collect()
     }
 
     #[test]
-    fn only_what_follows_without_a_hole_is_handed_out() {
-        let (commits, heard) = channel();
-        tell(&commits, &[4, 5]);
-        tell(&commits, &[6, 9]);
-        assert_eq!(*heard.head.borrow(), 9);
-        assert_eq!(after(&heard, 2, 10), [0; 0], "somebody else wrote 3");
-        assert_eq!(after(&heard, 3, 2), [4, 5]);
-        assert_eq!(after(&heard, 5, 10), [6]);
-        assert_eq!(after(&heard, 6, 10), [0; 0]);
-        assert_eq!(after(&heard, 8, 10), [9]);
+    fn only_events_without_a_gap_are_returned() {
+        let (feed, subscription) = channel();
+        publish(&feed, &[4, 5]);
+        publish(&feed, &[6, 9]);
+        assert_eq!(*subscription.head.borrow(), 9);
+        let another_process_wrote_3 = take(&subscription, 2, 10);
+        assert_eq!(another_process_wrote_3, [0; 0]);
+        assert_eq!(take(&subscription, 3, 2), [4, 5]);
+        assert_eq!(take(&subscription, 5, 10), [6]);
+        assert_eq!(take(&subscription, 6, 10), [0; 0]);
+        assert_eq!(take(&subscription, 8, 10), [9]);
     }
 
     #[test]
-    fn a_relay_that_is_behind_hears_of_the_last_events_and_is_told_the_end_all_the_same() {
-        let (commits, heard) = channel();
-        let most = i64::try_from(KEPT).unwrap();
+    fn full_buffer_is_cleared_and_keeps_the_newest_events() {
+        let (feed, subscription) = channel();
+        let most = i64::try_from(MAX_BUFFERED).unwrap();
         for position in 1..=most + 2 {
-            tell(&commits, &[position]);
+            publish(&feed, &[position]);
         }
-        assert_eq!(*heard.head.borrow(), most + 2);
-        assert_eq!(after(&heard, 0, 10), [0; 0]);
-        assert_eq!(after(&heard, most, 10), [most + 1, most + 2]);
+        assert_eq!(*subscription.head.borrow(), most + 2);
+        assert_eq!(take(&subscription, 0, 10), [0; 0]);
+        assert_eq!(take(&subscription, most, 10), [most + 1, most + 2]);
         let batch: Vec<i64> = (most + 3..2 * most + 13).collect();
-        tell(&commits, &batch);
-        assert_eq!(after(&heard, most + 2, usize::MAX).len(), KEPT);
+        publish(&feed, &batch);
+        assert_eq!(
+            take(&subscription, most + 2, usize::MAX).len(),
+            MAX_BUFFERED
+        );
     }
 
     #[test]
-    fn what_may_have_been_erased_since_is_not_handed_out() {
-        let (commits, heard) = channel();
-        tell(&commits, &[4]);
-        let told = Instant::now();
-        assert!(heard.after(3, 10, told + 2 * FRESH).is_empty());
-        assert!(heard.after(3, 10, told).is_empty(), "it is gone");
+    fn old_events_are_dropped_because_an_erasure_may_have_overwritten_them() {
+        let (feed, subscription) = channel();
+        publish(&feed, &[4]);
+        let now = Instant::now();
+        let take = |at| subscription.take_contiguous_after(3, 10, at);
+        assert!(take(now + 2 * MAX_AGE).is_empty());
+        assert!(take(now).is_empty(), "the event was dropped");
     }
 
     #[test]
-    fn without_a_relay_nobody_asks_what_was_committed() {
-        let (commits, CommitSubscription { head, .. }) = channel();
-        commits.tell(7, || panic!("nobody hears of them"));
+    fn without_a_relay_only_the_position_is_published() {
+        let (feed, CommitSubscription { head, .. }) = channel();
+        feed.publish(7, || panic!("no subscriber needs the events"));
         assert_eq!(*head.borrow(), 7);
     }
 }

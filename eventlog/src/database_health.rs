@@ -1,65 +1,64 @@
-//! Whether Postgres is there, asked all the time by a connection of its own: who
-//! answers from Redis alone can say that it may be stale, and a probe does not
-//! wait behind requests.
+//! A health probe of Postgres with a connection pool of its own.
+//!
+//! The API uses it for readiness, and to mark an active session from Redis as
+//! possibly outdated. The probe never waits behind requests, because it shares no
+//! connection with them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::deadline::with_deadline;
 use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 
-/// How often Postgres is asked.
-const EVERY: Duration = Duration::from_secs(1);
+use crate::availability::Availability;
+use crate::deadline::with_deadline;
 
-/// How long it may take to answer, connecting included.
-const DEADLINE: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The pulse of Postgres; cheap to clone.
+/// The time for a ping, including the connect.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The health of Postgres; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DatabaseHealth {
     pool: PgPool,
-    lost: Arc<AtomicBool>,
+    availability: Arc<Availability>,
 }
 
 impl DatabaseHealth {
-    /// Asks by `pool`, which is for this alone.
+    /// Pings with `pool`, which nothing else should use.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self {
             pool,
-            lost: Arc::default(),
+            availability: Arc::new(Availability::new(
+                "Postgres",
+                "commands fail with 503 until it is available",
+            )),
         }
     }
 
-    /// Whether Postgres did not answer when it was last asked.
+    /// The result of the last ping; `true` before the first.
     #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
+    pub fn is_available(&self) -> bool {
+        self.availability.is_available()
     }
 
-    /// Asks now.
-    pub async fn ask(&self) -> bool {
+    /// Pings Postgres now and returns whether it responded.
+    pub async fn check(&self) -> bool {
         let ping = async { self.pool.acquire().await?.ping().await };
-        let answered = with_deadline(DEADLINE, ping).await;
-        if let Err(error) = &answered
-            && !self.lost.load(Ordering::Relaxed)
-        {
-            tracing::warn!(%error, "Postgres does not answer");
+        match with_deadline(PING_TIMEOUT, ping).await {
+            Ok(()) => self.availability.succeeded(),
+            Err(error) => self.availability.failed(&error),
         }
-        let was_lost = self.lost.swap(answered.is_err(), Ordering::Relaxed);
-        if answered.is_ok() && was_lost {
-            tracing::info!("Postgres answers again");
-        }
-        answered.is_ok()
+        self.is_available()
     }
 
-    /// Asks until `shutdown`.
+    /// Pings Postgres every second until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            self.ask().await;
-            let _ = tokio::time::timeout(EVERY, shutdown.cancelled()).await;
+            self.check().await;
+            let _ = tokio::time::timeout(PING_INTERVAL, shutdown.cancelled()).await;
         }
     }
 }

@@ -1,13 +1,14 @@
-//! A reader's data leaves the log, in two parts. First every session of the
-//! reader gets one event more, which says that it is erased: from then on
-//! nothing is known of it, anywhere. Then all that stood before is written
-//! over, in place and piece by piece, so that neither sequences nor positions
-//! get a hole. What is cut off in the middle goes on where it was.
+//! Erasure of a reader's data from the log, in two parts.
 //!
-//! Nothing but the two functions of `migrations/0008_erase.sql` writes over
-//! events, and only by copies of a session's last event that says so.
-
-use std::time::Duration;
+//! [`reader`] appends an erasure event to each of the reader's sessions, in one
+//! transaction. After it no query finds them. [`overwrite`] then replaces all earlier
+//! events of these sessions with copies of the erasure event, batch by batch, so that
+//! neither sequences nor global positions get a gap. It can be stopped at any time and
+//! continued later.
+//!
+//! Only the two SQL functions of `migrations/0008_erase.sql` can overwrite events,
+//! and only events of a session that ends with an erasure event. This module never
+//! touches the read tables, Redis or the stream.
 
 use cqrs_es::Aggregate;
 use domain::event::SessionErased;
@@ -15,54 +16,46 @@ use domain::{ReaderId, ReadingSession, SessionEvent, Timestamp};
 use sqlx::PgExecutor;
 
 use crate::LogError;
-use crate::deadline::with_deadline;
+use crate::deadline::{STATEMENT_DEADLINE, with_deadline};
 
-/// Events written over in one transaction: a tenth of a second.
-const PIECE: i32 = 1_000;
+/// Events overwritten in one transaction. This takes about 0.1 s.
+const BATCH_SIZE: i32 = 1_000;
 
-/// How long Postgres may take to answer; somewhat longer than a statement may
-/// take there.
-const DEADLINE: Duration = Duration::from_secs(35);
-
-/// What an erasure came to at once.
+/// The result of the first part of an erasure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Erased {
-    /// Sessions of which nothing is known any more.
+    /// The number of erased sessions.
     pub sessions: i64,
-    /// The global position of the last event that says so; `None` without a
+    /// The global position of the last erasure event; `None` if the reader has no
     /// session.
     pub global_position: Option<i64>,
 }
 
-/// How much the log holds of a reader; what is erased is not counted.
+/// How much the log holds of a reader. Erased sessions are not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Sessions.
     pub sessions: i64,
-    /// Events in them.
     pub events: i64,
 }
 
-/// A reader's erasure, as it stands.
+/// The progress of a reader's erasure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Erasure {
-    /// When it was asked for last.
+    /// The time of the last request.
     pub erased_at: Timestamp,
-    /// Sessions erased.
+    /// The number of erased sessions.
     pub sessions: i64,
-    /// Their events written over so far.
+    /// The number of their events that are overwritten.
     pub events: i64,
-    /// When the last of them was; `None` while there are more.
+    /// When the last event was overwritten; `None` while some remain.
     pub done_at: Option<Timestamp>,
 }
 
-/// Erases a reader's sessions, all of them in one transaction, and the answers
-/// kept under the reader's keys. The events are still to be written over: see
-/// [`overwrite`].
+/// Erases all sessions of a reader, and the responses stored under the reader's
+/// idempotency keys, in one transaction. [`overwrite`] must follow.
 ///
 /// # Errors
-/// [`LogError::Unavailable`]; it may be erased all the same, and asking again
-/// does no harm.
+/// The sessions may be erased even if this fails. Repeating the call is safe.
 pub async fn reader(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
@@ -82,18 +75,15 @@ pub async fn reader(
         serde_json::to_string(&event).expect("events are plain JSON")
     )
     .fetch_one(database);
-    let row = with_deadline(DEADLINE, row).await?;
+    let row = with_deadline(STATEMENT_DEADLINE, row).await?;
     Ok(Erased {
         sessions: row.sessions,
         global_position: row.last_position,
     })
 }
 
-/// Writes over events of a reader's erased sessions; returns how many, and
-/// whether there are more.
-///
-/// # Errors
-/// [`LogError::Unavailable`]
+/// Overwrites a batch of events of the reader's erased sessions. Returns their
+/// number, and whether more may remain.
 pub async fn overwrite(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
@@ -101,18 +91,15 @@ pub async fn overwrite(
     let overwritten = sqlx::query_scalar!(
         r#"select overwrite_events($1, $2) as "overwritten!""#,
         reader_id.uuid(),
-        PIECE
+        BATCH_SIZE
     )
     .fetch_one(database);
-    let overwritten = with_deadline(DEADLINE, overwritten).await?;
-    Ok((overwritten, overwritten == i64::from(PIECE)))
+    let overwritten = with_deadline(STATEMENT_DEADLINE, overwritten).await?;
+    Ok((overwritten, overwritten == i64::from(BATCH_SIZE)))
 }
 
-/// Readers whose erased events are not all written over yet, those that wait
-/// longest first.
-///
-/// # Errors
-/// [`LogError::Unavailable`]
+/// At most `limit` readers with erased events that are not overwritten, oldest
+/// erasure first.
 pub async fn unfinished(
     database: impl PgExecutor<'_>,
     limit: i64,
@@ -122,14 +109,11 @@ pub async fn unfinished(
         limit
     )
     .fetch_all(database);
-    let readers = with_deadline(DEADLINE, readers).await?;
+    let readers = with_deadline(STATEMENT_DEADLINE, readers).await?;
     Ok(readers.into_iter().map(ReaderId::from).collect())
 }
 
-/// A reader's erasure, if there was one.
-///
-/// # Errors
-/// [`LogError::Unavailable`]
+/// The reader's erasure; `None` if the reader was never erased.
 pub async fn find(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
@@ -140,13 +124,10 @@ pub async fn find(
         reader_id.uuid()
     )
     .fetch_optional(database);
-    Ok(with_deadline(DEADLINE, found).await?)
+    Ok(with_deadline(STATEMENT_DEADLINE, found).await?)
 }
 
 /// How much the log holds of a reader.
-///
-/// # Errors
-/// [`LogError::Unavailable`]
 pub async fn extent(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
@@ -158,20 +139,20 @@ pub async fn extent(
         false
     )
     .fetch_one(database);
-    Ok(with_deadline(DEADLINE, extent).await?)
+    Ok(with_deadline(STATEMENT_DEADLINE, extent).await?)
 }
 
-/// How many events of a reader's erased sessions are still to be written over.
-///
-/// # Errors
-/// [`LogError::Unavailable`]
-pub async fn left(database: impl PgExecutor<'_>, reader_id: ReaderId) -> Result<i64, LogError> {
-    let left = sqlx::query_file_as!(
+/// The number of events of the reader's erased sessions that are not overwritten.
+pub async fn remaining_events(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+) -> Result<i64, LogError> {
+    let remaining = sqlx::query_file_as!(
         Extent,
         "src/erase/extent.sql",
         reader_id.uuid().to_string(),
         true
     )
     .fetch_one(database);
-    Ok(with_deadline(DEADLINE, left).await?.events)
+    Ok(with_deadline(STATEMENT_DEADLINE, remaining).await?.events)
 }

@@ -120,7 +120,13 @@ mod tests {
     #[test]
     fn only_transient_errors_are_unavailable() {
         let from = LogError::from;
-        assert!(matches!(from(sqlx::Error::PoolTimedOut), LogError::Unavailable(_)));
-        assert!(matches!(from(sqlx::Error::RowNotFound), LogError::Broken(_)));
+        assert!(matches!(
+            from(sqlx::Error::PoolTimedOut),
+            LogError::Unavailable(_)
+        ));
+        assert!(matches!(
+            from(sqlx::Error::RowNotFound),
+            LogError::Broken(_)
+        ));
     }
 }

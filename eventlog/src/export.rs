@@ -1,34 +1,27 @@
-//! A reader's events, for the reader: session by session in the order of their
-//! ids, and so of time, and in each session as they happened. Read a page at a
-//! time, so that nobody who reads slowly keeps a connection.
-
-use std::time::Duration;
+//! Reads a reader's events for an export: sessions in the order of their ids, so
+//! of their start times, and the events of a session in the order of the log.
+//!
+//! The export reads page by page, so that a slow client holds no connection. This
+//! module formats nothing.
 
 use domain::ReaderId;
 use sqlx::PgExecutor;
 
-use crate::deadline::with_deadline;
-use crate::{LogError, Stored};
+use crate::deadline::{STATEMENT_DEADLINE, with_deadline};
+use crate::{LogError, StoredEvent};
 
-/// How long Postgres may take to answer; somewhat longer than a statement may
-/// take there.
-const DEADLINE: Duration = Duration::from_secs(35);
-
-/// Some events of a reader, at most `limit`, after one that is named by its
-/// session and its sequence, or from the first. Those of erased sessions are
-/// not among them.
-///
-/// # Errors
-/// [`LogError::Unavailable`]
+/// At most `limit` events of a reader after the event `last`, which is named by
+/// session id and sequence; from the first event if it is `None`. Leaves out erased
+/// sessions.
 pub async fn after(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     last: Option<(&str, i64)>,
     limit: i64,
-) -> Result<Vec<Stored>, LogError> {
+) -> Result<Vec<StoredEvent>, LogError> {
     let (session_id, sequence) = last.unwrap_or_default();
     let events = sqlx::query_file_as!(
-        Stored,
+        StoredEvent,
         "src/export/after.sql",
         reader_id.uuid().to_string(),
         session_id,
@@ -36,5 +29,5 @@ pub async fn after(
         limit
     )
     .fetch_all(database);
-    Ok(with_deadline(DEADLINE, events).await?)
+    Ok(with_deadline(STATEMENT_DEADLINE, events).await?)
 }

@@ -1,7 +1,10 @@
-//! Idempotency keys: a command that carries one is decided once, however often
-//! it is sent, and every repeat gets the first answer. The answer stands in the
-//! transaction of the command's events (see [`crate::append`]); here it is made
-//! and looked up.
+//! Idempotency keys: a command with a key is decided once, and every repeat of it
+//! gets the first response.
+//!
+//! The log stores the serialized response under the key, in the transaction of
+//! the command's events (see [`crate::append`]). This module serializes and finds
+//! responses. It does not interpret them: the response type `R` belongs to the
+//! HTTP interface.
 
 use domain::{ReaderId, SessionError, Timestamp};
 use serde::de::DeserializeOwned;
@@ -9,102 +12,95 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgExecutor;
 
 use crate::LogError;
-use crate::append::KeyedAnswer;
+use crate::append::KeyedResponse;
 
-/// A client's name for one command. Each reader has names of their own.
+/// The key that a client gave to a command. Each reader has its own keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct IdempotencyKey {
     name: String,
     fingerprint: Vec<u8>,
 }
 
-/// What is kept under a key.
+/// The response stored under a key, still serialized.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Of the command that was decided under it.
+pub struct StoredResponse {
+    /// The fingerprint of the command that was decided under the key.
     pub fingerprint: Vec<u8>,
-    answer: String,
+    response: String,
 }
 
-/// What became of a command.
+/// The decision on a command, with the response to its client. The log contains
+/// its JSON, so the serialized names must not change.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Decided<A> {
-    /// It was taken, and its client was told so.
-    Taken(A),
-    /// It was refused.
+pub enum Decision<R> {
+    #[serde(rename = "taken")]
+    Accepted(R),
     Refused(SessionError),
 }
 
-impl Kept {
-    /// What became of the command.
-    ///
+impl StoredResponse {
     /// # Errors
-    /// When it was kept by a build that knew more.
-    pub fn decided<A: DeserializeOwned>(&self) -> serde_json::Result<Decided<A>> {
-        serde_json::from_str(&self.answer)
+    /// If a newer build stored a response that this build cannot decode.
+    pub fn decision<R: DeserializeOwned>(&self) -> serde_json::Result<Decision<R>> {
+        serde_json::from_str(&self.response)
     }
 }
 
-impl Key {
-    /// A key of a command; the fingerprint tells commands apart.
+impl IdempotencyKey {
+    /// `fingerprint` distinguishes a repeat of the command from another command
+    /// with the same key.
     #[must_use]
     pub const fn new(name: String, fingerprint: Vec<u8>) -> Self {
         Self { name, fingerprint }
     }
 
-    /// The client's name for the command.
+    /// The key as the client sent it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Of the command.
     #[must_use]
     pub fn fingerprint(&self) -> &[u8] {
         &self.fingerprint
     }
 
-    pub fn keeps<A: Serialize>(
+    /// The decision on the reader's command, to be appended under this key.
+    pub fn respond<R: Serialize>(
         &self,
         reader_id: ReaderId,
-        decided: &Decided<A>,
-    ) -> KeyedAnswer {
-        KeyedAnswer {
+        decision: &Decision<R>,
+    ) -> KeyedResponse {
+        KeyedResponse {
             reader_id,
             key: self.name.clone(),
             fingerprint: self.fingerprint.clone(),
-            answer: serde_json::to_string(decided).expect("answers are plain JSON"),
+            response: serde_json::to_string(decision).expect("responses are plain JSON"),
         }
     }
 }
 
-/// What is kept under a reader's key.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// The response stored under a reader's key, if any.
 pub async fn find(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     name: &str,
-) -> Result<Option<Kept>, LogError> {
-    let kept = sqlx::query_as!(
-        Kept,
-        r#"select fingerprint, answer::text as "answer!" from idempotency_keys
+) -> Result<Option<StoredResponse>, LogError> {
+    let stored = sqlx::query_as!(
+        StoredResponse,
+        r#"select fingerprint, answer::text as "response!" from idempotency_keys
         where reader_id = $1 and key = $2"#,
         reader_id.uuid(),
         name
     )
     .fetch_optional(database)
     .await?;
-    Ok(kept)
+    Ok(stored)
 }
 
-/// Forgets some keys that were used before a moment; returns how many. The same
-/// key is another command then.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// Deletes at most `limit` keys that were used before a time, and returns how
+/// many. The same key then names a new command.
 pub async fn expire(
     database: impl PgExecutor<'_>,
     before: Timestamp,
@@ -125,11 +121,8 @@ pub async fn expire(
     Ok(expired.rows_affected())
 }
 
-/// Forgets what is kept under a reader's key.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
-pub async fn forget(
+/// Deletes a reader's key and its response.
+pub async fn remove(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     name: &str,
@@ -142,4 +135,26 @@ pub async fn forget(
     .execute(database)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_json_of_earlier_builds_is_decoded() {
+        let stored = |response: &str| StoredResponse {
+            fingerprint: Vec::new(),
+            response: response.to_owned(),
+        };
+        let accepted = stored(r#"{"taken":7}"#).decision::<i32>().unwrap();
+        assert!(matches!(accepted, Decision::Accepted(7)));
+        let refused = Decision::<i32>::Refused(SessionError::AlreadyEnded);
+        let json = serde_json::to_string(&refused).unwrap();
+        assert!(json.starts_with(r#"{"refused":"#), "{json}");
+        assert!(matches!(
+            stored(&json).decision::<i32>().unwrap(),
+            Decision::Refused(SessionError::AlreadyEnded)
+        ));
+    }
 }

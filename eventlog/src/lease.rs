@@ -25,12 +25,16 @@ pub enum LeaseEnd<E> {
 /// `renew` returns `false` if the caller no longer holds the lease. Its errors
 /// are tolerated until `term` has passed since the last successful renewal.
 /// `stopped` does not interrupt a renewal that has begun.
-pub async fn keep_renewed<E>(
+pub async fn keep_renewed<E, R>(
     interval: Duration,
     term: Duration,
     stopped: impl Future<Output = ()>,
-    mut renew: impl AsyncFnMut() -> Result<bool, E>,
-) -> Option<LeaseEnd<E>> {
+    // Not an `AsyncFnMut`: the compiler could not prove that the future is `Send`.
+    mut renew: impl FnMut() -> R,
+) -> Option<LeaseEnd<E>>
+where
+    R: Future<Output = Result<bool, E>>,
+{
     let mut stopped = std::pin::pin!(stopped);
     let mut renewed_at = Instant::now();
     loop {
@@ -59,9 +63,9 @@ mod tests {
     #[tokio::test]
     async fn lease_of_another_holder_is_lost() {
         let mut renewals = 0;
-        let end = keep_renewed(INTERVAL, Duration::MAX, pending(), async || {
+        let end = keep_renewed(INTERVAL, Duration::MAX, pending(), || {
             renewals += 1;
-            Ok::<_, ()>(renewals < 3)
+            ready(Ok::<_, ()>(renewals < 3))
         });
         assert_eq!(end.await, Some(LeaseEnd::Lost));
         assert_eq!(renewals, 3);
@@ -70,22 +74,22 @@ mod tests {
     #[tokio::test]
     async fn errors_are_tolerated_within_the_term() {
         let mut results = [Err("first"), Ok(true), Err("second"), Ok(false)].into_iter();
-        let end = keep_renewed(INTERVAL, Duration::MAX, pending(), async || {
-            results.next().expect("the lease was lost before")
+        let end = keep_renewed(INTERVAL, Duration::MAX, pending(), || {
+            ready(results.next().expect("the lease was lost before"))
         });
         assert_eq!(end.await, Some(LeaseEnd::Lost));
     }
 
     #[tokio::test]
     async fn lease_expires_after_a_term_of_errors() {
-        let end = keep_renewed(INTERVAL, INTERVAL, pending(), async || Err("unreachable"));
+        let end = keep_renewed(INTERVAL, INTERVAL, pending(), || ready(Err("unreachable")));
         assert_eq!(end.await, Some(LeaseEnd::Expired("unreachable")));
     }
 
     #[tokio::test]
     async fn stopped_holder_ends_without_renewal() {
-        let end = keep_renewed(INTERVAL, INTERVAL, ready(()), async || {
-            Err("must not be called")
+        let end = keep_renewed(INTERVAL, INTERVAL, ready(()), || {
+            ready(Err("must not be called"))
         });
         assert_eq!(end.await, None);
     }

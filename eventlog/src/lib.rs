@@ -1,8 +1,8 @@
-//! The event store: Postgres holds the log of all events.
+//! The event store: Postgres contains the log of all events.
 //!
-//! Read the modules in this order: first what a connection needs, then the path
-//! of an append, then reading. This crate imports neither NATS nor Redis nor
-//! HTTP, and opens no connection: pools are passed in.
+//! Read the modules in this order: first what a connection needs, then the path of
+//! an append, then reading. This crate decides nothing, uses neither NATS nor Redis
+//! nor HTTP, and opens no connection: callers pass in pools.
 
 pub mod availability;
 pub mod clock;
@@ -36,4 +36,4 @@ pub mod error;
 pub use append::Appender;
 pub use error::{AppendError, LogError};
 pub use pool::Pool;
-pub use recorded::{Logged, Recorded, Stored};
+pub use recorded::{LogEntry, RecordedEvent, StoredEvent};

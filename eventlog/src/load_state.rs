@@ -1,28 +1,28 @@
-//! Sessions as they stood after some of their events, many at a time: to put
-//! them into a cache, or to compare one with the log.
+//! Loads the state of sessions from three events each, however many they have.
+//!
+//! Events contain absolute values. Therefore the first event, the last one and the
+//! last one that moved the position determine the state. `verify` checks this
+//! against [`crate::cqrs_es::load_full`], which reads all events.
 
 use domain::{ReadingSession, SessionId};
 use futures::TryStreamExt;
 use sqlx::PgExecutor;
 
-use crate::{LogError, Recorded, Stored};
+use crate::{LogError, RecordedEvent, StoredEvent};
 
-/// A session as its first events left it.
+/// A session after some or all of its events.
 #[derive(Clone, Debug)]
-pub struct Folded {
-    /// Its id.
+pub struct LoadedSession {
     pub session_id: SessionId,
-    /// The session.
     pub session: ReadingSession,
-    /// How many events that is.
+    /// The sequence of the last event that is applied.
     pub sequence: i64,
-    /// The global position of the last of them.
+    /// The global position of that event.
     pub global_position: i64,
 }
 
-impl Folded {
-    /// A session without events.
-    fn before(session_id: SessionId) -> Self {
+impl LoadedSession {
+    fn empty(session_id: SessionId) -> Self {
         Self {
             session_id,
             session: ReadingSession::default(),
@@ -31,8 +31,8 @@ impl Folded {
         }
     }
 
-    /// The same event twice is one.
-    fn apply(&mut self, event: &Recorded) {
+    /// Ignores an event that is applied already: two of the three may be the same.
+    fn apply(&mut self, event: &RecordedEvent) {
         if self.sequence < event.sequence {
             self.session.apply(&event.event);
             self.sequence = event.sequence;
@@ -41,78 +41,66 @@ impl Folded {
     }
 }
 
-/// A session with all its events; `None` when it has none. Three of them are read,
-/// however many it has.
-///
-/// # Errors
-/// [`LogError::Unavailable`], and [`LogError::Undecodable`] when one of the three
-/// is of no version that is known.
+/// The session after all of its events; `None` if it has none.
 pub async fn session(
     database: impl PgExecutor<'_>,
     id: SessionId,
-) -> Result<Option<Folded>, LogError> {
+) -> Result<Option<LoadedSession>, LogError> {
     let events = sqlx::query_file_as!(
-        Stored,
+        StoredEvent,
         "src/load_state/sessions.sql",
         &[id.to_string()],
         &[i64::MAX]
     )
     .fetch_all(database)
     .await?;
-    let mut folded = Folded::before(id);
+    let mut loaded = LoadedSession::empty(id);
     for stored in events {
-        folded.apply(&stored.decode()?);
+        loaded.apply(&stored.decode()?);
     }
-    Ok(Some(folded).filter(|folded| folded.sequence > 0))
+    Ok(Some(loaded).filter(|loaded| loaded.sequence > 0))
 }
 
-/// Some sessions, each as its first so many events left it, in the order of
-/// their ids. Those that cannot be decoded are left out. Of each session three
-/// events are read, however many it has.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// The given sessions, each after its first events up to the given sequence, in the
+/// order of their ids. Leaves out sessions that this build cannot decode.
 pub async fn sessions(
     database: impl PgExecutor<'_>,
     wanted: &[(SessionId, i64)],
-) -> Result<Vec<Folded>, LogError> {
+) -> Result<Vec<LoadedSession>, LogError> {
     let ids: Vec<String> = wanted.iter().map(|(id, _)| id.to_string()).collect();
-    let most: Vec<i64> = wanted.iter().map(|(_, most)| *most).collect();
-    let mut events =
-        sqlx::query_file_as!(Stored, "src/load_state/sessions.sql", &ids, &most).fetch(database);
-    let mut folded: Vec<Folded> = Vec::with_capacity(wanted.len());
-    let mut skipped = None;
+    let up_to: Vec<i64> = wanted.iter().map(|(_, sequence)| *sequence).collect();
+    let mut events = sqlx::query_file_as!(StoredEvent, "src/load_state/sessions.sql", &ids, &up_to)
+        .fetch(database);
+    let mut loaded: Vec<LoadedSession> = Vec::with_capacity(wanted.len());
+    let mut undecodable = None;
     while let Some(stored) = events.try_next().await? {
-        if skipped.as_ref() == Some(&stored.session_id) {
+        if undecodable.as_ref() == Some(&stored.session_id) {
             continue;
         }
         let Ok(event) = stored.decode() else {
-            if folded
+            if loaded
                 .last()
                 .is_some_and(|last| last.session_id.to_string() == stored.session_id)
             {
-                folded.pop();
+                loaded.pop();
             }
-            skipped = Some(stored.session_id);
+            undecodable = Some(stored.session_id);
             continue;
         };
-        if folded
+        if loaded
             .last()
             .is_none_or(|last| last.session_id != event.session_id)
         {
-            folded.push(Folded::before(event.session_id));
+            loaded.push(LoadedSession::empty(event.session_id));
         }
-        let last = folded.last_mut().expect("it was just pushed");
+        let last = loaded.last_mut().expect("it was just pushed");
         last.apply(&event);
     }
-    Ok(folded)
+    Ok(loaded)
 }
 
-/// How many events each of some sessions has up to a global position; those
-/// without any are left out.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// The sequence that each of the given sessions had at a global position. Leaves
+/// out sessions without an event up to there.
 pub async fn sequences(
     database: impl PgExecutor<'_>,
     sessions: &[SessionId],
@@ -133,7 +121,8 @@ pub async fn sequences(
     )
     .fetch_all(database)
     .await?;
-    let known = |(id, sequence): (String, i64)| Some((id.parse().ok()?, sequence));
-    let rows = rows.into_iter().map(|row| (row.session_id, row.sequence));
-    Ok(rows.filter_map(known).collect())
+    let sequences = rows
+        .into_iter()
+        .filter_map(|row| Some((row.session_id.parse().ok()?, row.sequence)));
+    Ok(sequences.collect())
 }

@@ -1,5 +1,8 @@
-//! The database's schema: migrations, and the monthly partitions that they
-//! only begin.
+//! The database schema: applies migrations, checks the schema's version and creates
+//! monthly partitions ahead of time.
+//!
+//! Only `migrate` and the jobs change the schema. All other processes check it at
+//! start.
 
 use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -7,49 +10,47 @@ use thiserror::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
-/// Months that have a partition before they come.
+/// The number of future months with a partition.
 const MONTHS_AHEAD: i32 = 3;
 
-/// The schema is not the one that this build works with.
+/// The schema does not fit this build.
 #[derive(Debug, Error)]
 pub enum MigrationStateError {
-    /// `reading-sessions migrate` has not been run.
     #[error(
-        "the database is at migration {actual}, this build needs {wanted}: run `reading-sessions migrate`"
+        "the database is at migration {actual}, this build requires {required}: run `reading-sessions migrate`"
     )]
     Older {
-        /// The newest migration applied; 0 when there is none.
+        /// The newest applied migration; 0 if there is none.
         actual: i64,
         /// The newest migration of this build.
-        wanted: i64,
+        required: i64,
     },
     /// A newer build has migrated the database.
     #[error(
-        "the database is at migration {actual}, this build only knows {wanted}: run a newer build"
+        "the database is at migration {actual}, this build supports {required}: run a newer build"
     )]
     Newer {
-        /// The newest migration applied.
+        /// The newest applied migration.
         actual: i64,
         /// The newest migration of this build.
-        wanted: i64,
+        required: i64,
     },
-    /// Postgres did not answer.
-    #[error("the schema cannot be read")]
+    #[error("the version of the database schema cannot be read")]
     Unavailable(#[from] sqlx::Error),
 }
 
-/// Brings the schema up to date. Safe to run twice, and at the same time from
-/// several processes. The connection must not look into the schema `read`
-/// first: what has no schema by name belongs to `public`.
+/// Applies all missing migrations. Safe to repeat, and to run in several processes
+/// at the same time. A failed migration is rolled back.
 ///
-/// # Errors
-/// Those of the migration that failed; it is rolled back.
+/// The `search_path` of the connection must begin with `public`: migrations create
+/// their unqualified tables there.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     MIGRATIONS.run(pool).await
 }
 
 /// The newest migration of this build.
-pub fn wanted() -> i64 {
+#[must_use]
+pub fn required() -> i64 {
     MIGRATIONS
         .iter()
         .map(|migration| migration.version)
@@ -57,12 +58,9 @@ pub fn wanted() -> i64 {
         .unwrap_or(0)
 }
 
-/// Whether the schema is the one that this build works with.
-///
-/// # Errors
-/// See [`MigrationStateError`].
+/// Checks that the schema fits this build.
 pub async fn check(pool: &PgPool) -> Result<(), MigrationStateError> {
-    let wanted = wanted();
+    let required = required();
     let applied: Option<bool> =
         sqlx::query_scalar("select to_regclass('public._sqlx_migrations') is not null")
             .fetch_one(pool)
@@ -76,17 +74,14 @@ pub async fn check(pool: &PgPool) -> Result<(), MigrationStateError> {
     } else {
         0
     };
-    match actual.cmp(&wanted) {
-        std::cmp::Ordering::Less => Err(MigrationStateError::Older { actual, wanted }),
+    match actual.cmp(&required) {
+        std::cmp::Ordering::Less => Err(MigrationStateError::Older { actual, required }),
         std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(MigrationStateError::Newer { actual, wanted }),
+        std::cmp::Ordering::Greater => Err(MigrationStateError::Newer { actual, required }),
     }
 }
 
-/// Creates the partitions of the months to come; returns how many are new.
-///
-/// # Errors
-/// Those of Postgres.
+/// Creates missing partitions of future months and returns how many.
 pub async fn create_partitions(pool: &PgPool) -> sqlx::Result<i32> {
     let mut created = 0;
     for table in ["events", "read.history"] {
@@ -101,10 +96,7 @@ pub async fn create_partitions(pool: &PgPool) -> sqlx::Result<i32> {
     Ok(created)
 }
 
-/// How many of the next months have partitions already.
-///
-/// # Errors
-/// Those of Postgres.
+/// The number of future months that have all their partitions.
 pub async fn months_ahead(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
         r#"select count(*) as "count!"

@@ -1,4 +1,7 @@
-//! An event on its way to the stream, with what routing needs.
+//! An event to be published to the stream, with the fields that routing needs.
+//!
+//! Every event of the log is published, also one that this build cannot decode.
+//! This module never rejects an event.
 
 use std::borrow::Cow;
 
@@ -6,33 +9,27 @@ use domain::{ReaderId, Timestamp};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::{Stored, recorded};
+use crate::{StoredEvent, recorded};
 
-/// An event on its way to the stream.
+/// An event to be published. Fields without a comment are those of
+/// [`StoredEvent`].
 #[derive(Clone, Debug)]
 pub struct OutgoingEvent {
-    /// Its place in the whole log.
     pub global_position: i64,
-    /// Its session, a UUID as text.
     pub session_id: String,
-    /// Its place in the session, from 1.
     pub sequence: i64,
-    /// The name of the event.
     pub event_type: Cow<'static, str>,
-    /// The version of its payload.
     pub event_version: Cow<'static, str>,
-    /// The event, as JSON.
     pub payload: String,
-    /// What came with the command, as JSON.
     pub metadata: String,
-    /// Whose session it is; the nil UUID when the event does not name a reader.
+    /// The owner of the session; the nil UUID if the payload has no reader.
     pub reader_id: ReaderId,
-    /// When it happened.
+    /// When the event occurred; when it was recorded if the payload has no time.
     pub time: Timestamp,
 }
 
-impl From<Stored> for OutgoingEvent {
-    fn from(stored: Stored) -> Self {
+impl From<StoredEvent> for OutgoingEvent {
+    fn from(stored: StoredEvent) -> Self {
         let routing: Routing = serde_json::from_str(&stored.payload).unwrap_or_default();
         Self {
             global_position: stored.global_position,
@@ -56,15 +53,15 @@ impl From<Stored> for OutgoingEvent {
 }
 
 impl OutgoingEvent {
-    /// The event's id, the same wherever it is carried.
+    /// The event's id, the same as [`StoredEvent::id`].
     #[must_use]
     pub fn id(&self) -> String {
         recorded::id(&self.session_id, self.sequence)
     }
 }
 
-/// What routing needs of any event, of a version from the future too. What
-/// does not have it is published all the same: the stream is the log.
+/// The payload fields that routing needs, of any event and any version, also of
+/// future ones. Each is optional, because an event is published even without them.
 #[derive(Default, Deserialize)]
 struct Routing {
     #[serde(default)]
@@ -77,7 +74,7 @@ struct Routing {
 
 #[cfg(test)]
 impl OutgoingEvent {
-    /// An event at a position.
+    /// An event for unit tests.
     pub(crate) fn example(global_position: i64) -> Self {
         Self {
             global_position,

@@ -1,6 +1,5 @@
-//! The pool that requests take connections from. sqlx does not tell how long
-//! anyone waited for one; this one does. It counts nothing itself, and knows
-//! nobody who does.
+//! A connection pool that reports how long each caller waited for a connection:
+//! sqlx does not measure this. The pool keeps no metrics itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,46 +11,43 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgPool, Postgres};
 
-/// Is told how long each wait for a connection took, and whether it was in vain.
-type Waited = dyn Fn(Duration, bool) + Send + Sync;
+/// Receives the duration of each wait for a connection, and whether it failed.
+type OnWait = dyn Fn(Duration, bool) + Send + Sync;
 
 /// A pool; cheap to clone.
 #[derive(Clone)]
 pub struct Pool {
     inner: PgPool,
-    waited: Arc<Waited>,
+    on_wait: Arc<OnWait>,
 }
 
 impl Pool {
-    /// A pool whose waits somebody wants to know of: how long each was, and
-    /// whether it was in vain.
+    /// Calls `on_wait` after each wait for a connection, with its duration and
+    /// whether it failed.
     #[must_use]
-    pub fn new(inner: PgPool, waited: impl Fn(Duration, bool) + Send + Sync + 'static) -> Self {
+    pub fn new(inner: PgPool, on_wait: impl Fn(Duration, bool) + Send + Sync + 'static) -> Self {
         Self {
             inner,
-            waited: Arc::new(waited),
+            on_wait: Arc::new(on_wait),
         }
     }
 
-    /// A connection, as soon as there is one.
-    ///
-    /// # Errors
-    /// When there is none in time, or Postgres lets nobody in.
+    /// Waits for a connection, at most as long as the pool's acquire timeout.
     pub async fn acquire(&self) -> sqlx::Result<PoolConnection<Postgres>> {
         let started = Instant::now();
         let connection = self.inner.acquire().await;
-        (self.waited)(started.elapsed(), connection.is_err());
+        (self.on_wait)(started.elapsed(), connection.is_err());
         connection
     }
 
-    /// The pool itself, for what takes no other; its waits are not told.
+    /// The sqlx pool, for callers that need its type. Its waits are not reported.
     #[must_use]
     pub fn inner(&self) -> &PgPool {
         &self.inner
     }
 }
 
-/// Of no interest to anyone.
+/// A pool whose waits are not reported.
 impl From<PgPool> for Pool {
     fn from(inner: PgPool) -> Self {
         Self::new(inner, |_, _| {})
@@ -64,8 +60,8 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// As a pool of sqlx does it: a connection for each statement. An answer is
-/// read to its end before it is handed on; ours are all short.
+/// Takes a connection for each statement, as sqlx's pool does. Unlike that pool it
+/// reads all rows before it returns the first one; our results are short.
 impl<'p> Executor<'p> for &'p Pool {
     type Database = Postgres;
 
@@ -77,12 +73,12 @@ impl<'p> Executor<'p> for &'p Pool {
         'p: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let answer = async move {
+        let results = async move {
             let mut connection = self.acquire().await?;
-            let answer: Vec<_> = connection.fetch_many(query).try_collect().await?;
-            Ok::<_, sqlx::Error>(stream::iter(answer).map(Ok))
+            let results: Vec<_> = connection.fetch_many(query).try_collect().await?;
+            Ok::<_, sqlx::Error>(stream::iter(results).map(Ok))
         };
-        stream::once(answer).try_flatten().boxed()
+        stream::once(results).try_flatten().boxed()
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>

@@ -1,34 +1,29 @@
-//! What Postgres says of itself, as far as the log's promises rest on it.
+//! The settings of a Postgres server on which the log's durability depends, and
+//! its load. For `doctor`; this module checks and changes nothing.
 
 use sqlx::PgPool;
 
-/// How a server is set up, and how busy it is.
 #[derive(Clone, Debug)]
 pub struct PostgresInfo {
-    /// As it is written, `18.1`.
+    /// For people, such as `18.1`.
     pub version: String,
-    /// As it is compared: ten thousand times the major version, and the minor.
+    /// For comparisons: 10,000 times the major version plus the minor version.
     pub version_num: i32,
-    /// Whether what is committed is on disk.
+    /// Whether a commit is on disk when it returns.
     pub fsync: bool,
-    /// Whether a page that was written half is mended.
+    /// Whether a half-written page can be repaired after a crash.
     pub full_page_writes: bool,
-    /// What a commit waits for.
+    /// The durability that a commit waits for.
     pub synchronous_commit: String,
-    /// Whether it is a replica, and takes no writes.
+    /// Whether the server is a replica and accepts no writes.
     pub is_replica: bool,
-    /// Connections of clients now.
+    /// Open connections of clients.
     pub connections: i64,
-    /// Connections at most.
     pub max_connections: i64,
-    /// How long the longest transaction has been open, in seconds.
+    /// The age of the oldest open transaction, in seconds.
     pub longest_transaction: f64,
 }
 
-/// Asks it.
-///
-/// # Errors
-/// Those of Postgres.
 pub async fn query(pool: &PgPool) -> sqlx::Result<PostgresInfo> {
     sqlx::query_as!(
         PostgresInfo,

@@ -1,52 +1,45 @@
-//! The log, read in order. Order of global position is order of visibility,
-//! so one number says how far a reader has come.
+//! Reads events and positions from the log. Reads never lock and never write.
+//!
+//! The order of global positions is the order in which events become visible.
+//! Therefore one number describes how far a consumer has read.
 
 use domain::{SessionId, Timestamp};
 use sqlx::{PgExecutor, PgPool};
 
-use crate::{LogError, Stored};
+use crate::{LogError, StoredEvent};
 
-/// The events after a global position, in order, at most `limit`.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// At most `limit` events after a global position, in order.
 pub async fn after(
     database: impl PgExecutor<'_>,
     global_position: i64,
     limit: i64,
-) -> Result<Vec<Stored>, LogError> {
-    let events = sqlx::query_file_as!(Stored, "src/read/after.sql", global_position, limit)
+) -> Result<Vec<StoredEvent>, LogError> {
+    let events = sqlx::query_file_as!(StoredEvent, "src/read/after.sql", global_position, limit)
         .fetch_all(database)
         .await?;
     Ok(events)
 }
 
-/// The events at some global positions, in order; those that the log does not
-/// hold are left out.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// The events at the given global positions, in order. Leaves out positions without
+/// an event.
 pub async fn at(
     database: impl PgExecutor<'_>,
     global_positions: &[i64],
-) -> Result<Vec<Stored>, LogError> {
-    let events = sqlx::query_file_as!(Stored, "src/read/at.sql", global_positions)
+) -> Result<Vec<StoredEvent>, LogError> {
+    let events = sqlx::query_file_as!(StoredEvent, "src/read/at.sql", global_positions)
         .fetch_all(database)
         .await?;
     Ok(events)
 }
 
 /// The events of one session after a sequence, in order.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
 pub async fn session(
     database: impl PgExecutor<'_>,
     session_id: SessionId,
     after: i64,
-) -> Result<Vec<Stored>, LogError> {
+) -> Result<Vec<StoredEvent>, LogError> {
     let events = sqlx::query_file_as!(
-        Stored,
+        StoredEvent,
         "src/read/session.sql",
         session_id.to_string(),
         after
@@ -59,7 +52,7 @@ pub async fn session(
 /// The global position of a session's event.
 ///
 /// # Errors
-/// [`LogError::Unavailable`], also when there is no such event.
+/// [`LogError::Broken`] if there is no such event.
 pub async fn position(
     database: impl PgExecutor<'_>,
     session_id: SessionId,
@@ -75,10 +68,7 @@ pub async fn position(
     Ok(position)
 }
 
-/// The global position of the newest event; 0 when there is none.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// The global position of the newest event; 0 if the log is empty.
 pub async fn head(database: impl PgExecutor<'_>) -> Result<i64, LogError> {
     let head = sqlx::query_scalar!(
         r#"select global_position from events order by global_position desc limit 1"#
@@ -88,10 +78,8 @@ pub async fn head(database: impl PgExecutor<'_>) -> Result<i64, LogError> {
     Ok(head.unwrap_or(0))
 }
 
-/// The global position of the event before a position; 0 when there is none.
-///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// The global position of the last event before a global position; 0 if there is
+/// none.
 pub async fn before(database: impl PgExecutor<'_>, global_position: i64) -> Result<i64, LogError> {
     let before = sqlx::query_scalar!(
         "select global_position from events where global_position < $1
@@ -103,15 +91,15 @@ pub async fn before(database: impl PgExecutor<'_>, global_position: i64) -> Resu
     Ok(before.unwrap_or(0))
 }
 
-/// The global position after which events were written at a time or later, by
-/// halving: times are not indexed, but ascend with positions, as nearly as the
-/// clock of Postgres does.
+/// The global position of the last event that was recorded before a time; 0 if
+/// there is none.
 ///
-/// # Errors
-/// [`LogError::Unavailable`].
+/// This is a binary search over global positions, because times have no index.
+/// Recording times ascend with global positions, except for adjustments of
+/// Postgres's clock.
 pub async fn before_time(pool: &PgPool, time: Timestamp) -> Result<i64, LogError> {
-    // What is up to `low` was written before the time, what is after `high`
-    // was not.
+    // Events up to `low` were recorded before the time, events after `high` were
+    // not.
     let (mut low, mut high) = (0, head(pool).await?);
     while low < high {
         let middle = low + (high - low) / 2;

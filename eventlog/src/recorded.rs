@@ -1,4 +1,8 @@
-//! An event with its place in the log.
+//! Events of the log: encoded as stored ([`StoredEvent`]), decoded
+//! ([`RecordedEvent`]), and both for consumers that must handle events they cannot
+//! decode ([`LogEntry`]).
+//!
+//! This module reads no database.
 
 use std::sync::Arc;
 
@@ -8,66 +12,54 @@ use serde::Deserialize;
 use crate::LogError;
 use crate::upcast::{self, DecodeError};
 
-/// An event as the log holds it, undecoded.
+/// An event as a row of the log.
 #[derive(Clone, Debug)]
-pub struct Stored {
-    /// Its place in the whole log; grows, with holes.
+pub struct StoredEvent {
+    /// The event's place in the whole log. Ascends, with gaps.
     pub global_position: i64,
-    /// Its session, a UUID as text.
+    /// A UUID as text.
     pub session_id: String,
-    /// Its place in the session, from 1, without holes.
+    /// The event's place in its session, from 1, without gaps.
     pub sequence: i64,
-    /// The name of the event.
     pub event_type: String,
-    /// The version of its payload.
+    /// The version of the payload.
     pub event_version: String,
-    /// The event, as JSON.
+    /// JSON.
     pub payload: String,
-    /// What came with the command, as JSON.
+    /// A JSON object, with the member `traceparent` if the request had one.
     pub metadata: String,
-    /// When it was written.
     pub recorded_at: Timestamp,
 }
 
-/// An event as today's code knows it.
+/// A decoded event, in its current version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// Its place in the whole log.
+pub struct RecordedEvent {
     pub global_position: i64,
-    /// Its session.
     pub session_id: SessionId,
-    /// Its place in the session, from 1.
     pub sequence: i64,
-    /// The event.
     pub event: SessionEvent,
 }
 
-/// What stands at a place of the log.
+/// An event of the log, decoded if possible.
 #[derive(Clone, Debug)]
-pub enum Logged {
-    /// An event.
-    Event(Arc<Recorded>),
-    /// What this build cannot read as one.
+pub enum LogEntry {
+    Event(Arc<RecordedEvent>),
     Undecodable(Arc<Undecodable>),
 }
 
-/// An event that this build cannot read.
+/// An event that this build cannot decode.
 #[derive(Debug)]
 pub struct Undecodable {
-    /// Its place in the whole log.
     pub global_position: i64,
-    /// Its session, a UUID as text.
+    /// A UUID as text.
     pub session_id: String,
-    /// Its place in the session, from 1.
     pub sequence: i64,
-    /// Whose session it is, if that can be told.
+    /// The owner of the session, if the payload contains it.
     pub reader_id: Option<ReaderId>,
-    /// Why it cannot be read.
     pub error: DecodeError,
 }
 
-impl Logged {
-    /// Its place in the whole log.
+impl LogEntry {
     #[must_use]
     pub fn global_position(&self) -> i64 {
         match self {
@@ -76,7 +68,7 @@ impl Logged {
         }
     }
 
-    /// Its session, a UUID as text.
+    /// A UUID as text.
     #[must_use]
     pub fn session_id(&self) -> String {
         match self {
@@ -85,7 +77,6 @@ impl Logged {
         }
     }
 
-    /// Its place in the session, from 1.
     #[must_use]
     pub fn sequence(&self) -> i64 {
         match self {
@@ -94,7 +85,8 @@ impl Logged {
         }
     }
 
-    /// Whose session it is, if that can be told.
+    /// The owner of the session; `None` if the payload cannot be decoded and does
+    /// not contain it.
     #[must_use]
     pub fn reader_id(&self) -> Option<ReaderId> {
         match self {
@@ -104,49 +96,45 @@ impl Logged {
     }
 }
 
-/// The id of a session's event.
 pub(crate) fn id(session_id: &str, sequence: i64) -> String {
     format!("{session_id}.{sequence}")
 }
 
-impl Stored {
-    /// The event's id, the same wherever it is carried: its session and its
-    /// sequence name it for good.
+impl StoredEvent {
+    /// The event's id in the stream and in exports. Session and sequence identify
+    /// an event permanently.
     #[must_use]
     pub fn id(&self) -> String {
         id(&self.session_id, self.sequence)
     }
 
-    /// The event in today's version.
-    ///
     /// # Errors
-    /// [`LogError::Undecodable`] when no version that is known fits.
-    pub fn decode(&self) -> Result<Recorded, LogError> {
-        self.recorded().map_err(|source| LogError::Undecodable {
+    /// [`LogError::Undecodable`].
+    pub fn decode(&self) -> Result<RecordedEvent, LogError> {
+        self.try_decode().map_err(|source| LogError::Undecodable {
             session_id: self.session_id.clone(),
             sequence: self.sequence,
             source,
         })
     }
 
-    /// The event in today's version, or what can be told of it.
     #[must_use]
-    pub fn logged(self) -> Logged {
-        match self.recorded() {
-            Ok(event) => Logged::Event(Arc::new(event)),
-            Err(error) => Logged::Undecodable(Arc::new(Undecodable {
+    pub fn into_log_entry(self) -> LogEntry {
+        match self.try_decode() {
+            Ok(event) => LogEntry::Event(Arc::new(event)),
+            Err(error) => LogEntry::Undecodable(Arc::new(Undecodable {
                 global_position: self.global_position,
                 sequence: self.sequence,
-                reader_id: reader(&self.payload),
+                reader_id: reader_of(&self.payload),
                 session_id: self.session_id,
                 error,
             })),
         }
     }
 
-    fn recorded(&self) -> Result<Recorded, DecodeError> {
+    fn try_decode(&self) -> Result<RecordedEvent, DecodeError> {
         let event = upcast::decode(&self.event_type, &self.event_version, &self.payload)?;
-        Ok(Recorded {
+        Ok(RecordedEvent {
             global_position: self.global_position,
             session_id: self.session_id.parse()?,
             sequence: self.sequence,
@@ -155,8 +143,8 @@ impl Stored {
     }
 }
 
-/// The reader that a payload of any version names.
-fn reader(payload: &str) -> Option<ReaderId> {
+/// The reader in a payload of any version.
+fn reader_of(payload: &str) -> Option<ReaderId> {
     #[derive(Deserialize)]
     struct Payload {
         reader_id: ReaderId,

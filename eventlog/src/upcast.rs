@@ -1,5 +1,5 @@
-//! Old payloads to today's. No stored event is rewritten for that: what an old
-//! version lacks is added when it is read.
+//! Decodes payloads of all versions. Upcasters add the fields that an old version
+//! lacks. Stored events are never rewritten for this.
 
 use cqrs_es::persist::{EventUpcaster, SerializedEvent};
 use domain::{SessionEvent, Timestamp};
@@ -7,44 +7,39 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-/// Why a payload cannot be understood.
+/// Why an event cannot be decoded.
 #[derive(Debug, Error)]
 pub enum DecodeError {
-    /// A version that this build does not know; a newer one wrote it.
-    #[error("{event_type} of version {event_version} is not known")]
+    /// Probably a newer build wrote it.
+    #[error("version {event_version} of event {event_type} is unknown")]
     UnknownVersion {
-        /// The name of the event.
         event_type: String,
-        /// Its version.
         event_version: String,
     },
-    /// An event that this build does not know.
-    #[error("{0} is not an event of a reading session")]
+    #[error("event type {0} is unknown")]
     UnknownEvent(String),
-    /// Not the JSON that the event consists of.
-    #[error("the payload does not fit")]
+    /// The payload does not have the fields of its event type and version.
+    #[error("the payload is invalid")]
     Payload(#[from] serde_json::Error),
-    /// Not a session's id.
     #[error("the session id is not a UUID")]
     SessionId(#[from] uuid::Error),
 }
 
-/// The steps from each old version to the next.
-fn upcasters() -> [Box<dyn EventUpcaster>; 1] {
-    [Box::new(EndSaysHowLong)]
+/// Each upcaster leads from one version to the next, so their order matters.
+pub(crate) fn upcasters() -> Vec<Box<dyn EventUpcaster>> {
+    vec![Box::new(AddElapsedTime)]
 }
 
-/// `SessionEnded` from version 1 to 2: how long the session was open stands in
-/// the event, and was to be reckoned before.
-struct EndSaysHowLong;
+/// `SessionEnded` from version 1 to 2: adds the time from start to end, which
+/// consumers of version 1 computed themselves.
+struct AddElapsedTime;
 
-impl EventUpcaster for EndSaysHowLong {
+impl EventUpcaster for AddElapsedTime {
     fn can_upcast(&self, event_type: &str, event_version: &str) -> bool {
         (event_type, event_version) == ("SessionEnded", "1")
     }
 
-    /// A payload without its times is left as it is, to be refused as any
-    /// other that does not fit.
+    /// Leaves a payload without valid times as it is; decoding rejects it later.
     fn upcast(&self, mut event: SerializedEvent) -> SerializedEvent {
         #[derive(Deserialize)]
         struct Times {
@@ -63,16 +58,13 @@ impl EventUpcaster for EndSaysHowLong {
 }
 
 /// Decodes a payload of any known version.
-///
-/// # Errors
-/// See [`DecodeError`].
 pub fn decode(
     event_type: &str,
     event_version: &str,
     payload: &str,
 ) -> Result<SessionEvent, DecodeError> {
     if current_version(event_type)? == event_version {
-        return current(event_type, payload);
+        return decode_current(event_type, payload);
     }
     let event = upcast(
         event_type,
@@ -81,7 +73,7 @@ pub fn decode(
         &upcasters(),
     );
     if current_version(&event.event_type)? == event.event_version {
-        current(&event.event_type, &event.payload.to_string())
+        decode_current(&event.event_type, &event.payload.to_string())
     } else {
         Err(DecodeError::UnknownVersion {
             event_type: event.event_type,
@@ -90,7 +82,6 @@ pub fn decode(
     }
 }
 
-/// The version that an event of this name is written in today.
 fn current_version(event_type: &str) -> Result<&'static str, DecodeError> {
     let mut versions = SessionEvent::NAMES.iter().zip(SessionEvent::VERSIONS);
     versions
@@ -98,12 +89,12 @@ fn current_version(event_type: &str) -> Result<&'static str, DecodeError> {
         .ok_or_else(|| DecodeError::UnknownEvent(event_type.to_owned()))
 }
 
-/// Takes an event through every step that fits it.
+/// Applies all upcasters that fit the event, in order.
 fn upcast(
     event_type: &str,
     event_version: &str,
     payload: Value,
-    steps: &[Box<dyn EventUpcaster>],
+    upcasters: &[Box<dyn EventUpcaster>],
 ) -> SerializedEvent {
     let event = SerializedEvent::new(
         String::new(),
@@ -114,17 +105,18 @@ fn upcast(
         payload,
         Value::Null,
     );
-    steps.iter().fold(event, |event, step| {
-        if step.can_upcast(&event.event_type, &event.event_version) {
-            step.upcast(event)
+    upcasters.iter().fold(event, |event, upcaster| {
+        if upcaster.can_upcast(&event.event_type, &event.event_version) {
+            upcaster.upcast(event)
         } else {
             event
         }
     })
 }
 
-/// The name picks the event, so that the payload is parsed once and straight.
-fn current(event_type: &str, payload: &str) -> Result<SessionEvent, DecodeError> {
+/// Decodes a payload of the current version. The event type selects the struct:
+/// serde's tagged enum would buffer the whole payload before decoding it.
+fn decode_current(event_type: &str, payload: &str) -> Result<SessionEvent, DecodeError> {
     let [started, updated, ended, erased] = SessionEvent::NAMES;
     Ok(match event_type {
         name if name == started => SessionEvent::SessionStarted(serde_json::from_str(payload)?),
@@ -142,8 +134,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_old_payload_goes_through_every_step() {
-        let step = |from: &str, field: &'static str| -> Box<dyn EventUpcaster> {
+    fn old_payload_passes_all_upcasters() {
+        let upcaster = |from: &str, field: &'static str| -> Box<dyn EventUpcaster> {
             Box::new(SemanticVersionEventUpcaster::new(
                 "SessionStarted",
                 from,
@@ -153,13 +145,13 @@ mod tests {
                 }),
             ))
         };
-        let steps = [step("0.2.0", "first"), step("0.3.0", "second")];
-        let event = upcast("SessionStarted", "0.1.0", json!({}), &steps);
+        let upcasters = [upcaster("0.2.0", "first"), upcaster("0.3.0", "second")];
+        let event = upcast("SessionStarted", "0.1.0", json!({}), &upcasters);
         assert_eq!(event.payload, json!({"first": true, "second": true}));
     }
 
     #[test]
-    fn a_version_from_the_future_is_refused_not_guessed() {
+    fn unknown_version_is_rejected() {
         for name in SessionEvent::NAMES {
             for version in ["0", "3", "99", "1.0", ""] {
                 let error = decode(name, version, "{}").unwrap_err();
@@ -172,19 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn an_old_end_without_its_times_is_refused() {
+    fn old_end_without_times_is_rejected() {
         let error = decode("SessionEnded", "1", r#"{"started_at": 1}"#).unwrap_err();
         assert!(matches!(error, DecodeError::Payload(_)), "{error}");
     }
 
     #[test]
-    fn an_unknown_event_is_refused() {
+    fn unknown_event_is_rejected() {
         let error = decode("SessionPaused", "1", "{}").unwrap_err();
         assert!(matches!(error, DecodeError::UnknownEvent(_)), "{error}");
     }
 
     #[test]
-    fn what_only_looks_like_an_old_end_is_refused() {
+    fn old_end_with_an_array_as_payload_is_rejected() {
         let times = r#"["2026-01-01T00:00:00Z","2026-01-01T01:00:00Z"]"#;
         let error = decode("SessionEnded", "1", times).unwrap_err();
         assert!(matches!(error, DecodeError::Payload(_)), "{error}");

@@ -1,12 +1,14 @@
-//! A command's effect as rows, and a batch's rows as columns: Postgres takes
-//! arrays. Rows are written out by the task of the command, columns borrow
-//! from them, so that the appending task copies nothing.
+//! Encodes commands as rows, and a batch of rows as columns: the SQL function
+//! takes an array per column.
+//!
+//! The task of each command serializes its rows. The columns borrow from the
+//! rows, so the appending task copies no data.
 
 use cqrs_es::Aggregate;
 use domain::{ReaderId, ReadingSession, Timestamp};
 use uuid::Uuid;
 
-use super::{Append, ClaimChange, KeyedAnswer};
+use super::{Append, ClaimChange, KeyedResponse};
 use crate::outgoing::OutgoingEvent;
 
 /// The rows of one command.
@@ -14,7 +16,7 @@ use crate::outgoing::OutgoingEvent;
 pub(super) struct Rows {
     pub(super) events: Vec<EventRow>,
     claim: Option<ClaimRow>,
-    answer: Option<KeyedAnswer>,
+    response: Option<KeyedResponse>,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,7 @@ struct ClaimRow {
 }
 
 impl Rows {
-    pub(super) fn of(append: Append) -> Self {
+    pub(super) fn new(append: Append) -> Self {
         let events = append
             .events
             .into_iter()
@@ -54,22 +56,22 @@ impl Rows {
             .collect();
         Self {
             events,
-            claim: append.claim.map(ClaimRow::of),
-            answer: append.answer,
+            claim: append.claim.map(ClaimRow::from),
+            response: append.response,
         }
     }
 
-    /// The events as they are published, now that their positions are known.
-    pub(super) fn outgoing(self, positions: &[i64]) -> impl Iterator<Item = OutgoingEvent> {
+    /// The events for the stream. `positions` are their global positions.
+    pub(super) fn into_outgoing(self, positions: &[i64]) -> impl Iterator<Item = OutgoingEvent> {
         self.events
             .into_iter()
             .zip(positions)
-            .map(|(row, position)| row.outgoing(*position))
+            .map(|(row, position)| row.into_outgoing(*position))
     }
 }
 
 impl EventRow {
-    fn outgoing(self, global_position: i64) -> OutgoingEvent {
+    fn into_outgoing(self, global_position: i64) -> OutgoingEvent {
         OutgoingEvent {
             global_position,
             session_id: self.session_id,
@@ -84,8 +86,8 @@ impl EventRow {
     }
 }
 
-impl ClaimRow {
-    fn of(change: ClaimChange) -> Self {
+impl From<ClaimChange> for ClaimRow {
+    fn from(change: ClaimChange) -> Self {
         Self {
             reader: change.reader_id.uuid(),
             expected: change.expected.map(|id| id.to_string()),
@@ -94,12 +96,13 @@ impl ClaimRow {
     }
 }
 
-/// The columns of a batch.
+/// The columns of a batch. In each group, `commands` contains the index of the
+/// command to which the row belongs.
 #[derive(Default)]
 pub(super) struct Columns<'a> {
     pub(super) events: EventColumns<'a>,
     pub(super) claims: ClaimColumns<'a>,
-    pub(super) answers: AnswerColumns<'a>,
+    pub(super) responses: ResponseColumns<'a>,
 }
 
 #[derive(Default)]
@@ -123,16 +126,16 @@ pub(super) struct ClaimColumns<'a> {
 }
 
 #[derive(Default)]
-pub(super) struct AnswerColumns<'a> {
+pub(super) struct ResponseColumns<'a> {
     pub(super) commands: Vec<i32>,
     pub(super) readers: Vec<Uuid>,
     pub(super) keys: Vec<&'a str>,
     pub(super) fingerprints: Vec<&'a [u8]>,
-    pub(super) answers: Vec<&'a str>,
+    pub(super) responses: Vec<&'a str>,
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn of(batch: &'a [Rows]) -> Self {
+    pub(super) fn new(batch: &'a [Rows]) -> Self {
         let mut columns = Self::default();
         for (command, rows) in (0..).zip(batch) {
             for event in &rows.events {
@@ -141,8 +144,8 @@ impl<'a> Columns<'a> {
             if let Some(claim) = &rows.claim {
                 columns.claims.push(command, claim);
             }
-            if let Some(answer) = &rows.answer {
-                columns.answers.push(command, answer);
+            if let Some(response) = &rows.response {
+                columns.responses.push(command, response);
             }
         }
         columns
@@ -171,12 +174,12 @@ impl<'a> ClaimColumns<'a> {
     }
 }
 
-impl<'a> AnswerColumns<'a> {
-    fn push(&mut self, command: i32, answer: &'a KeyedAnswer) {
+impl<'a> ResponseColumns<'a> {
+    fn push(&mut self, command: i32, response: &'a KeyedResponse) {
         self.commands.push(command);
-        self.readers.push(answer.reader_id.uuid());
-        self.keys.push(&answer.key);
-        self.fingerprints.push(&answer.fingerprint);
-        self.answers.push(&answer.answer);
+        self.readers.push(response.reader_id.uuid());
+        self.keys.push(&response.key);
+        self.fingerprints.push(&response.fingerprint);
+        self.responses.push(&response.response);
     }
 }

@@ -1,0 +1,55 @@
+//! Reads a reader's active session from the log. Writes nothing.
+
+use std::sync::Arc;
+
+use domain::session::StartedSession;
+use domain::{ReaderId, SessionId};
+use eventlog::{LogError, active_claims, read};
+
+use crate::repository::{Repository, VersionedSession};
+
+/// How often the claim is read while other processes change it.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// A reader's active session.
+#[derive(Clone, Debug)]
+pub struct ActiveSession {
+    pub session_id: SessionId,
+    pub versioned: Arc<VersionedSession>,
+    /// The global position of the session's last event.
+    pub global_position: i64,
+}
+
+/// Returns the reader's active session, if any, and the global position of the
+/// log's end when the claim was read.
+pub(crate) async fn load(
+    repository: &Repository,
+    reader_id: ReaderId,
+) -> Result<(Option<ActiveSession>, i64), LogError> {
+    let mut claim = active_claims::active_claim(repository.pool(), reader_id).await?;
+    for _ in 0..MAX_ATTEMPTS {
+        let Some((session_id, sequence, claim_position)) = claim.session else {
+            return Ok((None, claim.head));
+        };
+        let versioned = repository.load_at_least(session_id, sequence).await?;
+        let session = versioned.session.started();
+        if session.is_some_and(StartedSession::is_active) {
+            let global_position = if versioned.sequence == sequence {
+                claim_position
+            } else {
+                read::position(repository.pool(), session_id, versioned.sequence).await?
+            };
+            let active = ActiveSession {
+                session_id,
+                versioned,
+                global_position,
+            };
+            return Ok((Some(active), claim.head));
+        }
+        // The session ended after the claim was read. Another may be active.
+        claim = active_claims::active_claim(repository.pool(), reader_id).await?;
+    }
+    Err(LogError::Unavailable(
+        "the reader's active session changed during every attempt to read it".into(),
+    ))
+}

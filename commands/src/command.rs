@@ -1,0 +1,52 @@
+//! The input of the command side: a command, and the context of its request.
+
+use domain::{EndSession, SessionId, StartSession, UpdatePosition};
+use eventlog::active_claims::IdleSession;
+use eventlog::idempotency::IdempotencyKey;
+
+/// A command of one reader. It can be decided several times, so deciding only
+/// borrows it.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Start {
+        session_id: SessionId,
+        start: StartSession,
+    },
+    UpdatePosition {
+        session_id: SessionId,
+        update: UpdatePosition,
+    },
+    UpdateBatch(Vec<BatchUpdate>),
+    End {
+        session_id: SessionId,
+        end: EndSession,
+    },
+    /// The job that ends idle sessions sends it, not the reader.
+    EndIdle(IdleSession),
+}
+
+/// One position update of a batch.
+#[derive(Clone, Debug)]
+pub struct BatchUpdate {
+    pub session_id: SessionId,
+    pub update: UpdatePosition,
+}
+
+/// The context of a command's request.
+#[derive(Clone, Debug, Default)]
+pub struct CommandContext {
+    /// The W3C trace context, stored in the metadata of the events.
+    pub traceparent: Option<String>,
+    /// Makes the command repeatable: its response is stored under this key.
+    pub key: Option<IdempotencyKey>,
+}
+
+impl CommandContext {
+    /// The metadata of the command's events, as a JSON object.
+    pub(crate) fn metadata(&self) -> String {
+        match &self.traceparent {
+            Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),
+            None => "{}".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Executes one command: load, decide, append. If another command was appended
+//! first, load the new events and decide again.
+//!
+//! [`crate::CommandService`] calls this in a spawned task, so that a client that
+//! disconnects never interrupts a command.
+
+use std::time::Duration;
+
+use domain::session::Rules;
+use domain::{ReaderId, SessionError};
+use serde::Serialize;
+
+use eventlog::AppendError;
+use eventlog::append::Append;
+use eventlog::deadline::with_deadline;
+use eventlog::idempotency::{self, Decision};
+
+use crate::CommandError;
+use crate::command::{Command, CommandContext};
+use crate::pending::PendingCommand;
+use crate::reader_locks::ReaderLocks;
+use crate::recent_claims::RecentClaims;
+use crate::repository::Repository;
+use crate::result::Committed;
+
+/// How often a command is decided before it fails. Within a process the reader
+/// locks prevent conflicts, so each attempt is lost to another process. With the
+/// pauses, all attempts take about five seconds.
+const MAX_ATTEMPTS: u32 = 100;
+
+/// The pause after a lost attempt grows by this much, so that the process which
+/// is ahead can finish its commands instead of losing in turn.
+const PAUSE_STEP: Duration = Duration::from_millis(1);
+
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
+/// The deadline for reading from the log what a decision needs.
+pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(5);
+
+pub(crate) struct Executor {
+    pub(crate) repository: Repository,
+    pub(crate) rules: Rules,
+    pub(crate) recent_claims: RecentClaims,
+    reader_locks: ReaderLocks,
+}
+
+impl Executor {
+    pub(crate) fn new(repository: Repository, rules: Rules) -> Self {
+        Self {
+            repository,
+            rules,
+            recent_claims: RecentClaims::default(),
+            reader_locks: ReaderLocks::default(),
+        }
+    }
+
+    /// Executes a command of a reader. `respond` builds the response, which is
+    /// stored with the events if the command has an idempotency key; so it is
+    /// called before the commit, and again after each lost attempt.
+    pub(crate) async fn execute<R: Serialize>(
+        &self,
+        reader_id: ReaderId,
+        command: &Command,
+        context: &CommandContext,
+        respond: impl Fn(&PendingCommand<'_>) -> R,
+    ) -> Result<Committed<R>, CommandError> {
+        let _guard = self.reader_locks.lock(reader_id).await?;
+        let mut newest = false;
+        for attempt in 0..MAX_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep((PAUSE_STEP * attempt).min(MAX_PAUSE)).await;
+            }
+            let mut pending = PendingCommand::new(self, reader_id, newest);
+            match with_deadline(READ_DEADLINE, pending.decide(command)).await {
+                Ok(()) => {}
+                Err(CommandError::Conflict) => {
+                    newest = true;
+                    continue;
+                }
+                Err(CommandError::Refused(refusal)) => {
+                    self.store_refusal(reader_id, context, refusal).await?;
+                    return Err(refusal.into());
+                }
+                Err(error) => return Err(error),
+            }
+            let response = respond(&pending);
+            let keyed = context
+                .key
+                .as_ref()
+                .map(|key| key.respond(reader_id, &Decision::Accepted(&response)));
+            match pending.commit(context, keyed).await {
+                Ok(global_position) => {
+                    return Ok(Committed {
+                        response,
+                        global_position,
+                    });
+                }
+                Err(CommandError::Conflict) => {
+                    self.check_key_unused(reader_id, context).await?;
+                    newest = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(CommandError::Conflict)
+    }
+
+    /// Stores a refusal under the command's key, so that a repeat of the command
+    /// is refused in the same way without a new decision.
+    ///
+    /// The key is in use already if the command is a repeat of an end: its first
+    /// execution ended the session and stored its response.
+    async fn store_refusal(
+        &self,
+        reader_id: ReaderId,
+        context: &CommandContext,
+        refusal: SessionError,
+    ) -> Result<(), CommandError> {
+        let Some(key) = &context.key else {
+            return Ok(());
+        };
+        let append = Append {
+            response: Some(key.respond::<()>(reader_id, &Decision::Refused(refusal))),
+            ..Append::default()
+        };
+        match self.repository.append(append).await {
+            Ok(_) => Ok(()),
+            Err(AppendError::Conflict) => Err(CommandError::Repeated),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Fails with [`CommandError::Repeated`] if the key is in use. A conflict may
+    /// mean that the same command was committed before: by another process, or for
+    /// a client that has disconnected.
+    async fn check_key_unused(
+        &self,
+        reader_id: ReaderId,
+        context: &CommandContext,
+    ) -> Result<(), CommandError> {
+        let Some(key) = &context.key else {
+            return Ok(());
+        };
+        let find = idempotency::find(self.repository.pool(), reader_id, key.name());
+        match with_deadline(READ_DEADLINE, find).await? {
+            Some(_) => Err(CommandError::Repeated),
+            None => Ok(()),
+        }
+    }
+}
