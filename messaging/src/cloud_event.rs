@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use domain::{ReaderId, SessionEvent, Timestamp};
 use eventlog::outgoing::OutgoingEvent;
 use eventlog::upcast::{self, DecodeError};
-use eventlog::{LogError, Recorded};
+use eventlog::{LogError, RecordedEvent};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -108,7 +108,7 @@ impl<'a> CloudEvent<'a> {
     }
 
     /// Decodes the event and converts it to its current version.
-    pub fn decode(&self) -> Result<Recorded, DecodeError> {
+    pub fn decode(&self) -> Result<RecordedEvent, DecodeError> {
         let (event_type, event_version) = SessionEvent::NAMES
             .into_iter()
             .find_map(|name| {
@@ -120,7 +120,7 @@ impl<'a> CloudEvent<'a> {
                 Some((name, version))
             })
             .ok_or_else(|| DecodeError::UnknownEvent(self.event_type.to_string()))?;
-        Ok(Recorded {
+        Ok(RecordedEvent {
             global_position: self.globalposition,
             session_id: self.subject.parse()?,
             sequence: self.sequence,
@@ -159,13 +159,13 @@ mod decimal {
 
 #[cfg(test)]
 mod tests {
-    use eventlog::Stored;
+    use eventlog::StoredEvent;
 
     use super::*;
 
     #[test]
     fn published_event_decodes_to_the_stored_event() {
-        let stored = Stored {
+        let stored = StoredEvent {
             global_position: 7_000_000_000,
             session_id: "019a0000-0000-7000-8000-000000000001".to_owned(),
             sequence: 3,

@@ -12,7 +12,7 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
-use eventlog::Recorded;
+use eventlog::RecordedEvent;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sqlx::PgPool;
@@ -47,7 +47,7 @@ const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 pub(crate) struct LiveEvent {
     /// The global position of the previous event.
     pub(crate) previous: i64,
-    pub(crate) event: Arc<Recorded>,
+    pub(crate) event: Arc<RecordedEvent>,
 }
 
 pub(crate) type Chunk = Arc<[LiveEvent]>;
@@ -77,6 +77,7 @@ impl FanOut {
     /// Consumes the stream until `shutdown`.
     ///
     /// The future is boxed so that this crate alone compiles it (decision 0020).
+    #[must_use]
     pub fn run(
         self,
         jetstream: jetstream::Context,

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
-use eventlog::{LogError, Logged, Stored, read};
+use eventlog::{LogEntry, LogError, StoredEvent, read};
 use sqlx::PgPool;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -39,7 +39,7 @@ pub struct LogSubscription {
 struct ReadAhead {
     after: i64,
     limit: usize,
-    task: JoinHandle<Result<Vec<Logged>, LogError>>,
+    task: JoinHandle<Result<Vec<LogEntry>, LogError>>,
 }
 
 impl Drop for ReadAhead {
@@ -68,7 +68,7 @@ impl LogSubscription {
         &mut self,
         after: i64,
         limit: usize,
-    ) -> Result<Option<Vec<Logged>>, LogError> {
+    ) -> Result<Option<Vec<LogEntry>>, LogError> {
         loop {
             if !self.is_live {
                 let events = self.read_log(after, limit).await?;
@@ -83,7 +83,7 @@ impl LogSubscription {
     }
 
     /// Reads a batch from the log. After a full batch, starts to read the next one.
-    async fn read_log(&mut self, after: i64, limit: usize) -> Result<Vec<Logged>, LogError> {
+    async fn read_log(&mut self, after: i64, limit: usize) -> Result<Vec<LogEntry>, LogError> {
         let ahead = self.read_ahead.take();
         let events = match ahead.filter(|ahead| (ahead.after, ahead.limit) == (after, limit)) {
             Some(mut ahead) => (&mut ahead.task)
@@ -106,7 +106,7 @@ impl LogSubscription {
 
     /// The live events after a global position. Empty after a timeout or a gap; then
     /// the log must be read.
-    async fn read_live(&mut self, after: i64, limit: usize) -> Vec<Logged> {
+    async fn read_live(&mut self, after: i64, limit: usize) -> Vec<LogEntry> {
         let mut global_position = after;
         let mut events = Vec::new();
         while events.len() < limit {
@@ -128,7 +128,7 @@ impl LogSubscription {
                 break;
             }
             global_position = live.event.global_position;
-            events.push(Logged::Event(live.event));
+            events.push(LogEntry::Event(live.event));
         }
         events
     }
@@ -159,8 +159,11 @@ impl LogSubscription {
     }
 }
 
-async fn read_batch(pool: PgPool, after: i64, limit: usize) -> Result<Vec<Logged>, LogError> {
+async fn read_batch(pool: PgPool, after: i64, limit: usize) -> Result<Vec<LogEntry>, LogError> {
     let limit = i64::try_from(limit).expect("a batch is far below 2^63");
     let stored = with_deadline(STATEMENT_DEADLINE, read::after(&pool, after, limit)).await?;
-    Ok(stored.into_iter().map(Stored::logged).collect())
+    Ok(stored
+        .into_iter()
+        .map(StoredEvent::into_log_entry)
+        .collect())
 }

@@ -159,6 +159,7 @@ impl Relay {
     /// the stream.
     ///
     /// The future is boxed so that this crate alone compiles it (decision 0020).
+    #[must_use]
     pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             tokio::select! {
@@ -270,7 +271,9 @@ impl Relay {
         connection: &mut PgConnection,
         after: i64,
     ) -> Result<Vec<OutgoingEvent>, RelayError> {
-        let committed = self.commits.after(after, PUBLISH_WINDOW, Instant::now());
+        let committed = self
+            .commits
+            .take_contiguous_after(after, PUBLISH_WINDOW, Instant::now());
         if !committed.is_empty() {
             return Ok(committed);
         }
@@ -355,6 +358,7 @@ async fn try_lock(connection: &mut PgConnection) -> Result<bool, RelayError> {
 /// still finds the events within its poll interval.
 ///
 /// The future is boxed so that this crate alone compiles it (decision 0020).
+#[must_use]
 pub fn announce_commits(
     client: async_nats::Client,
     subjects: Subjects,

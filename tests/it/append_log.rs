@@ -14,7 +14,7 @@ use domain::{
     Position, ReaderId, ReadingSession, SessionCommand, SessionEvent, SessionId, StartSession,
     UpdatePosition,
 };
-use eventlog::append::{Append, ClaimChange, KeyedAnswer, NewEvent};
+use eventlog::append::{Append, ClaimChange, KeyedResponse, NewEvent};
 use eventlog::commit_feed;
 use eventlog::{AppendError, Appender, read};
 use futures::future::join_all;
@@ -207,11 +207,11 @@ async fn idempotency_key_is_accepted_once() {
         let append = Append {
             events: vec![started(new_id(), 1, "x")],
             claim: None,
-            answer: Some(KeyedAnswer {
+            response: Some(KeyedResponse {
                 reader_id,
                 key: "same".to_owned(),
                 fingerprint: vec![1, 2, 3],
-                answer: format!("{{\"n\": {n}}}"),
+                response: format!("{{\"n\": {n}}}"),
             }),
         };
         let appender = appender.clone();

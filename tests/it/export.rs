@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use eventlog::Stored;
+use eventlog::StoredEvent;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::process::command;
@@ -20,8 +20,8 @@ async fn text(app: &App, reader: &Reader, query: &str) -> (reqwest::header::Head
 }
 
 /// A reader's events in the log, in the form of the export.
-fn expected(log: &[Stored], reader: &Reader) -> Vec<Value> {
-    let mut events: Vec<(&Stored, Value)> = log
+fn expected(log: &[StoredEvent], reader: &Reader) -> Vec<Value> {
+    let mut events: Vec<(&StoredEvent, Value)> = log
         .iter()
         .map(|event| (event, serde_json::from_str(&event.payload).unwrap()))
         .filter(|(_, payload): &(_, Value)| payload["reader_id"] == reader.id.to_string())

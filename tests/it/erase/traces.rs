@@ -1,12 +1,12 @@
 //! Searches every row of every table and every cache entry in Redis for a reader's
 //! texts.
 
-use eventlog::Stored;
+use eventlog::StoredEvent;
 use serde_json::Value;
 use tests::{App, Reader};
 
 /// Texts that only this reader sent: those with the tag, and the books' ids.
-pub fn texts(tag: &str, log: &[Stored], reader: &Reader) -> Vec<String> {
+pub fn texts(tag: &str, log: &[StoredEvent], reader: &Reader) -> Vec<String> {
     let mut texts = vec![tag.to_owned()];
     for event in log {
         let payload: Value = serde_json::from_str(&event.payload).unwrap();

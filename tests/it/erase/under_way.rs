@@ -91,14 +91,14 @@ async fn killed_erasure_is_finished_by_the_next_process() {
     let reader_id = ReaderId::from(reader.id);
     let erasure = erase::find(&pool, reader_id).await.unwrap().unwrap();
     assert_eq!((erasure.events, erasure.done_at), (0, None));
-    let left = erase::left(&pool, reader_id).await.unwrap();
+    let left = erase::remaining_events(&pool, reader_id).await.unwrap();
     assert_eq!(left, EVENTS);
 
     let process = Process::start(&env).await;
     let reader = reader.at(&process.url);
     let _ = reader.session(sessions[0]).await.problem(404);
     until("the erasure is finished", 2 * SETTLE, async || {
-        erase::left(&pool, reader_id).await.unwrap() == 0
+        erase::remaining_events(&pool, reader_id).await.unwrap() == 0
     })
     .await;
     app::settled(&pool, &env).await;
@@ -143,13 +143,13 @@ async fn erasure_removes_dead_letters_and_is_not_blocked_by_them() {
             .unwrap()
     };
     assert!(dead_letters().await >= 9, "{}", dead_letters().await);
-    let discard = projections::dead_letters::LetterId {
+    let discard = projections::dead_letters::DeadLetterId {
         projection: "history".to_owned(),
         global_position: parked,
     };
     assert!(waiting < parked);
-    let done = projections::dead_letters::discard(&app.pool, &discard);
-    assert!(done.await.unwrap());
+    let discarded = projections::dead_letters::discard(&app.pool, &discard);
+    discarded.await.unwrap();
 
     assert_eq!(reader.erase().await.ok()["sessions"], 2);
     app.settled().await;
@@ -240,7 +240,7 @@ async fn operator_erases_a_reader_after_confirmation() {
     };
     let (code, text) = run(&["--yes"]).await;
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("holds no session of reader"), "{text}");
+    assert!(text.contains("contains no session of reader"), "{text}");
 
     let _ = write_sessions(&reader, "Erika").await;
     let (code, text) = run(&[]).await;
@@ -254,7 +254,7 @@ async fn operator_erases_a_reader_after_confirmation() {
     let (code, text) = run(&[]).await;
     assert_eq!(code, Some(0), "{text}");
     assert!(
-        text.contains("11 events in the log are written over"),
+        text.contains("Overwrote 11 events of 4 sessions in the log"),
         "{text}"
     );
     let (code, text) = run(&[]).await;

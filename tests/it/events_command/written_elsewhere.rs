@@ -108,7 +108,7 @@ async fn since_starts_at_the_first_event_after_that_time() {
         let found = read::before_time(&pool, time).await.unwrap();
         assert_eq!(found, expected, "{minute} minutes ago");
     }
-    let expected: Vec<String> = log[6..].iter().map(eventlog::Stored::id).collect();
+    let expected: Vec<String> = log[6..].iter().map(eventlog::StoredEvent::id).collect();
     let hour_ago = (now - chrono::TimeDelta::hours(1)).to_rfc3339();
     for since in ["1h", "60m", &hour_ago] {
         let arguments = ["tail", "--since", since, "--until-end"];
