@@ -14,7 +14,8 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     find . -path ./target -prune -o -type f -exec touch {} + \
-    && cargo build --locked --release --package server --bin reading-sessions \
+    && cargo build --locked --release --package server --no-default-features \
+        --bin reading-sessions \
     && cp target/release/reading-sessions /usr/local/bin/
 
 FROM debian:trixie-slim

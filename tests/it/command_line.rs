@@ -27,10 +27,13 @@ async fn every_command_prints_help_with_an_example() {
         "migrate",
         "token",
         "config",
+        "doctor",
         "projections",
         "replay",
+        "warm-up",
         "verify",
         "dead-letters",
+        "jobs",
         "events",
         "reader",
         "openapi",
@@ -64,6 +67,16 @@ async fn config_prints_settings_without_secrets() {
             .unwrap();
         assert!(!shown.contains(password), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn old_role_name_in_the_environment_is_accepted() {
+    let mut command = Command::new(executable());
+    command.env("ROLES", "api,maintenance");
+    let output = run(&mut command, &["config"]).await;
+    assert!(output.status.success());
+    let shown = text(&output.stdout);
+    assert!(shown.starts_with("ROLES=api,jobs\n"), "{shown}");
 }
 
 #[tokio::test]

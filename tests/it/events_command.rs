@@ -159,7 +159,7 @@ async fn unknown_session_or_bad_argument_fails() {
     let output = run(&env, &["show", &Uuid::now_v7().to_string()]).await;
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("the log holds no session"), "{error}");
+    assert!(error.contains("the log contains no session"), "{error}");
     for wrong in [
         &["show", "x"][..],
         &["tail", "--until-end"],

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::serve::Limits;
+use api::serve::ClientTimeouts;
 use chrono::{DateTime, Utc};
 use api::secret::Secret;
 use server::app::{self, Service};
@@ -194,7 +194,7 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
             admin_addr: local,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
-            limits: Limits::default(),
+            limits: ClientTimeouts::default(),
         },
         database: DatabaseArgs {
             database_url: secret(&env.database_url),
@@ -219,7 +219,7 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
         rules: RuleArgs {
             active_gap: Duration::from_mins(2),
         },
-        upkeep: JobArgs {
+        jobs: JobArgs {
             idle_after: Duration::from_hours(2),
             retention_days: 90,
             statistics_days: 0,
@@ -264,7 +264,7 @@ pub fn token_until(user: Uuid, expires_at: DateTime<Utc>) -> String {
 
 fn signed(user: Uuid, admin: bool, expires_at: DateTime<Utc>) -> String {
     let auth = auth();
-    api::auth::token(
+    api::auth::issue_token(
         &auth.secret().unwrap(),
         &user.to_string(),
         admin,

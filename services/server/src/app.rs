@@ -1,4 +1,5 @@
-//! One process: starts the tasks of its roles, and stops them in order.
+//! A process of the service: starts the tasks of its roles and stops them in
+//! order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use eventlog::{commit_feed, migrations};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -16,26 +19,27 @@ mod roles;
 mod signal;
 mod task_group;
 
+use roles::ServiceBuilder;
 pub use roles::{Jobs, jobs};
-use roles::Starting;
-pub use signal::stop_signal;
+pub(crate) use signal::stop_signal;
 use task_group::TaskGroup;
 
 /// How long open requests may take to finish at a shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the appender may take to write what it accepted, and how long the
-/// relay and the projections may take to stop. Longer than an append. A server
-/// that hangs must not keep the process; aborting a task loses nothing.
+/// How long the appender may take to write the events that it accepted, and how
+/// long the relay and the projections may take to stop. Longer than an append.
+/// A server that hangs must not keep the process alive; aborting a task loses
+/// nothing.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running service.
 pub struct Service {
-    /// The address for client apps; `None` without the role `api`.
+    /// The address of the public API; `None` without the role `api`.
     pub http: Option<SocketAddr>,
-    /// The address for operators and probes.
+    /// The address of probes, metrics and the admin API.
     pub admin: SocketAddr,
-    /// The name of this process where leases are listed.
+    /// See [`lease_holder`].
     holder: Arc<str>,
     /// Tasks that accept requests or run jobs; they stop first.
     edge: TaskGroup,
@@ -51,45 +55,49 @@ pub struct Service {
 /// When a setting is wrong, an address is in use, or the migrations of the
 /// database do not match this build. NATS and Redis may be unreachable: the
 /// service starts without them and catches up later.
-pub async fn start(args: &ServeArgs) -> anyhow::Result<Service> {
+pub fn start(args: &ServeArgs) -> BoxFuture<'_, anyhow::Result<Service>> {
+    start_roles(args).boxed()
+}
+
+async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
     let admin = bind(args.http.admin_addr, "ADMIN_ADDR")?;
     migrations::check(&connect::migrations_pool(&args.database)?).await?;
 
-    let mut starting = Starting::new(args, admin.local_addr()?).await?;
+    let mut service = ServiceBuilder::new(args, admin.local_addr()?).await?;
     let (feed, commits) = commit_feed::channel();
     let mut admission = None;
     if args.has(Role::Api) || args.has(Role::Jobs) {
-        let commands = starting.commands(feed)?;
+        let commands = service.start_commands(feed)?;
         if args.has(Role::Api) {
-            admission = Some(starting.api(commands.clone()).await?);
+            admission = Some(service.start_api(commands.clone()).await?);
         }
         if args.has(Role::Jobs) {
-            starting.jobs(commands)?;
+            service.start_jobs(commands)?;
         }
         if !args.has(Role::Relay) {
-            starting.announce(&commits);
+            service.announce_commits(&commits);
         }
     }
     if args.has(Role::Relay) {
-        starting.relay(commits)?;
+        service.start_relay(commits)?;
     }
     if args.has(Role::Projections) {
-        starting.projections()?;
+        service.start_projections()?;
     }
     if admission.is_none() {
-        admission = starting.admission_of_admin()?;
+        admission = service.admission_without_api()?;
     }
-    starting.admin(admin, admission)
+    service.start_admin(admin, admission)
 }
 
 fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    api::serve::listen(address)
-        .with_context(|| format!("cannot listen on {address} (setting {setting})"))
+    api::serve::listen(address).with_context(|| format!("cannot listen on {address} ({setting})"))
 }
 
-/// The machine, the process id and a random part: unique for each process.
+/// The name of this process as a holder of leases: the machine, the process id
+/// and a random part, so that it is unique.
 #[must_use]
-pub fn holder() -> Arc<str> {
+pub fn lease_holder() -> Arc<str> {
     let machine = rustix::system::uname();
     let machine = machine.nodename().to_string_lossy();
     let [a, b, ..] = *Uuid::new_v4().as_bytes();
@@ -101,55 +109,69 @@ impl Service {
         Self {
             http: None,
             admin,
-            holder: holder(),
+            holder: lease_holder(),
             edge: TaskGroup::default(),
             writers: TaskGroup::default(),
             workers: TaskGroup::default(),
         }
     }
 
-    /// Waits for a task that ends before the shutdown, and returns its error:
-    /// the process no longer does its work and has to be restarted.
-    pub async fn failed(&mut self) -> anyhow::Error {
-        tokio::select! {
-            error = self.edge.failed() => error,
-            error = self.writers.failed() => error,
-            error = self.workers.failed() => error,
+    /// Waits until a task ends without being stopped, and returns its error. The
+    /// process then lacks a part of its work and must be restarted.
+    pub fn failed(&mut self) -> BoxFuture<'_, anyhow::Error> {
+        async {
+            tokio::select! {
+                error = self.edge.failed() => error,
+                error = self.writers.failed() => error,
+                error = self.workers.failed() => error,
+            }
         }
+        .boxed()
     }
 
-    /// Stops in an order that loses nothing: first no new requests, then the
-    /// open requests finish, then the appender writes what they appended, and
-    /// then the relay and the projections stop. These resume at the next start.
-    pub async fn stop(self) {
-        // The edge limits each connection; this limit is for the edge itself.
-        self.edge.stop(DRAIN_TIMEOUT + SHUTDOWN_TIMEOUT).await;
-        // The last request has dropped the last handle of the appender.
-        self.writers.stop(SHUTDOWN_TIMEOUT).await;
-        self.workers.stop(SHUTDOWN_TIMEOUT).await;
+    /// Stops in an order that loses nothing:
+    /// 1. The listeners refuse new requests, and the open ones finish.
+    /// 2. The appender commits the events that it accepted.
+    /// 3. The relay and the projections stop. They resume at the next start.
+    pub fn stop(self) -> BoxFuture<'static, ()> {
+        async {
+            // Each connection has the limit `DRAIN_TIMEOUT`; this is the limit of
+            // the whole group.
+            self.edge.stop(DRAIN_TIMEOUT + SHUTDOWN_TIMEOUT).await;
+            // The last request has dropped the last handle of the appender.
+            self.writers.stop(SHUTDOWN_TIMEOUT).await;
+            self.workers.stop(SHUTDOWN_TIMEOUT).await;
+        }
+        .boxed()
     }
 }
 
 /// Runs the roles of this process until Ctrl-C or SIGTERM.
 ///
 /// # Errors
-/// Those of [`start`], and when a task fails; the other tasks are then stopped
-/// in order.
-pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+/// As [`start`], and when a task fails; the other tasks are then stopped in
+/// order.
+pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut service = start(args).await?;
     let signal = stop_signal()?;
     if let Some(http) = service.http {
-        tracing::info!(address = %http, "listening for client apps");
+        tracing::info!(address = %http, "public API is listening on {http}");
     }
-    tracing::info!(address = %service.admin, "listening for operators");
+    let admin = service.admin;
+    tracing::info!(address = %admin, "admin API is listening on {admin}");
     let ended = tokio::select! {
         () = signal => Ok(()),
         error = service.failed() => Err(error),
     };
-    tracing::info!("stopping");
-    service.stop().await;
-    tracing::info!("stopped");
+    stop_and_log(service).await;
     ended
+}
+
+/// Stops the service, with log lines before and after.
+pub(crate) async fn stop_and_log(service: Service) {
+    tracing::info!("service is stopping");
+    service.stop().await;
+    tracing::info!("service has stopped");
 }
 
 #[cfg(test)]
@@ -163,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_or_ends_early_is_reported() {
+    async fn task_that_panics_or_ends_early_is_reported() {
         let mut service = service();
         service.workers.spawn(async { panic!("out of luck") });
         let error = format!("{:#}", service.failed().await);
@@ -175,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tasks_that_do_not_stop_in_time_are_aborted() {
+    async fn task_that_does_not_stop_in_time_is_aborted() {
         let mut group = TaskGroup::default();
         let (held, released) = tokio::sync::oneshot::channel::<()>();
         group.spawn(async move {

@@ -1,102 +1,365 @@
-//! Commands of operators and developers, one a file.
+//! The command line: one executable, with a command for each task of an operator
+//! or developer.
 
-use std::io::Write;
+use std::process::ExitCode;
 
-use ::eventlog::migrations::{self, MigrationStateError};
-use clap::ValueEnum;
+use anyhow::Context;
+use api::openapi;
+use clap::{Parser, Subcommand};
+use eventlog::error::error_chain;
+use eventlog::migrations;
 use sqlx::PgPool;
-use tokio_util::sync::CancellationToken;
 
-use crate::config::DatabaseArgs;
+use crate::config::{DatabaseArgs, ServeArgs};
+use crate::telemetry::{self, LogFormat};
 use crate::{app, connect};
 
+mod config;
+mod dead_letters;
+#[cfg(feature = "dev")]
+mod dev;
+mod doctor;
+mod events;
+mod jobs;
+mod migrate;
+mod projections;
+mod reader;
+mod replay;
+mod token;
+mod verify;
+mod warm_up;
+
 mod format;
+mod list;
+mod names;
+mod output;
 mod progress_bar;
 mod table;
+mod wait;
 
-pub mod config;
-pub mod dead_letters;
-pub mod dev;
-pub mod doctor;
-pub mod events;
-pub mod migrate;
-pub mod projections;
-pub mod reader;
-pub mod replay;
-pub mod token;
-pub mod jobs;
-pub mod verify;
-pub mod warm_up;
+use output::{print, report};
+use wait::Interrupted;
 
-/// What a shell gets from a command that Ctrl-C or SIGTERM has stopped.
-const STOPPED: u8 = 130;
-
-/// How a command prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
-
-/// Prints a line; a reader that went away, as `head` does, is no error.
+/// Event-sourced back end for e-readers: reading sessions, history and
+/// statistics.
 ///
-/// # Errors
-/// Those of standard output.
-pub fn print(text: &str) -> anyhow::Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+/// Commands arrive over HTTP. Events are stored in Postgres and published to
+/// NATS. Projections update the read tables in Postgres and the cache in Redis.
+#[derive(Parser)]
+#[command(name = "reading-sessions", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Format of log lines, on standard error.
+    #[arg(
+        long,
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        global = true
+    )]
+    log_format: LogFormat,
 }
 
-/// Prints JSON.
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(value)?)
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service, with all roles or only some.
+    #[command(after_help = "Examples:
+  reading-sessions serve
+  reading-sessions serve --role api --http-addr 0.0.0.0:8080
+  reading-sessions serve --role relay --role projections")]
+    Serve(Box<ServeArgs>),
+    /// Run the service with private servers, for development.
+    #[cfg(feature = "dev")]
+    #[command(
+        after_help = "DATABASE_URL, NATS_URL and REDIS_URL each replace the private server \
+of that kind.
+
+Examples:
+  reading-sessions dev
+  reading-sessions dev --data /tmp/reading --http-addr 127.0.0.1:9080 --admin-addr 127.0.0.1:9081
+  DATABASE_URL=postgres://localhost/reading reading-sessions dev"
+    )]
+    Dev(Box<dev::DevArgs>),
+    /// Apply missing migrations and create partitions.
+    #[command(after_help = "Example:
+  DATABASE_URL=postgres://localhost/reading reading-sessions migrate")]
+    Migrate(DatabaseArgs),
+    /// Print the settings in effect, without secrets.
+    #[command(after_help = "Examples:
+  reading-sessions config
+  reading-sessions config -o json")]
+    Config(Box<config::ConfigArgs>),
+    /// Check that all servers are configured correctly and that all workers are
+    /// running.
+    #[command(after_help = "The command changes nothing.
+
+Exit codes: 0 no failure (warnings are possible), 1 a failure, 2 wrong arguments.
+
+Examples:
+  reading-sessions doctor
+  reading-sessions doctor -o json")]
+    Doctor(doctor::DoctorArgs),
+    /// List projections with position, lag, state and worker; pause or resume
+    /// one.
+    #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments.
+
+Examples:
+  reading-sessions projections
+  reading-sessions projections -o json
+  reading-sessions projections pause history
+  reading-sessions projections resume history")]
+    Projections(projections::ProjectionsArgs),
+    /// Rebuild a projection from the log, while readers read and write.
+    #[command(
+        after_help = "Queries use the old data until the replay is done. After an interruption \
+the next replay continues.
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 stopped by Ctrl-C or SIGTERM.
+
+Examples:
+  reading-sessions replay history
+  reading-sessions replay daily_stats --restart
+  reading-sessions replay active_sessions"
+    )]
+    Replay(replay::ReplayArgs),
+    /// Write every active session to the cache, while readers read and write.
+    #[command(
+        name = "warm-up",
+        alias = "warmup",
+        after_help = "The service does this by itself at the start and when Redis was emptied.
+A warm-up keeps wrong entries; `replay active_sessions` removes them.
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 stopped by Ctrl-C or SIGTERM.
+
+Example:
+  reading-sessions warm-up"
+    )]
+    WarmUp(warm_up::WarmUpArgs),
+    /// Compare read tables and the cache with the log, while readers read and
+    /// write.
+    #[command(
+        after_help = "Exit codes: 0 equal, 1 something differs, 2 wrong arguments, 3 the check \
+failed or was stopped.
+
+Examples:
+  reading-sessions verify
+  reading-sessions verify history active_sessions
+  reading-sessions verify -o json"
+    )]
+    Verify(verify::VerifyArgs),
+    /// List events that a projection could not apply; retry or discard one.
+    #[command(
+        after_help = "Exit codes: 0 done, 1 failed or not found, 2 wrong arguments.
+
+Examples:
+  reading-sessions dead-letters
+  reading-sessions dead-letters --projection history --state parked -o json
+  reading-sessions dead-letters show history.1234
+  reading-sessions dead-letters retry history.1234
+  reading-sessions dead-letters discard history.1234"
+    )]
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// List background jobs and their last runs, or run one now.
+    #[command(
+        alias = "upkeep",
+        after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 stopped by Ctrl-C or \
+SIGTERM.
+
+Examples:
+  reading-sessions jobs
+  reading-sessions jobs -o json
+  reading-sessions jobs run idle_sessions"
+    )]
+    Jobs(jobs::JobsArgs),
+    /// Export or erase all data of a reader.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  reading-sessions reader export 018f4c2e-7c1a-7000-8000-000000000001 --out reader.json
+  reading-sessions reader erase 018f4c2e-7c1a-7000-8000-000000000001"
+    )]
+    Reader(reader::ReaderCommand),
+    /// Print events of the log.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  reading-sessions events tail --since 10m
+  reading-sessions events show 0193e5a0-0000-7000-8000-000000000001"
+    )]
+    Events(events::EventsCommand),
+    /// Print an HS256 token for development.
+    #[command(
+        after_help = "The secret comes from JWT_SECRET or JWT_SECRET_FILE. `dev` stores its \
+secret in the file jwt-secret of its data folder.
+
+Examples:
+  reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001
+  reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001 --admin --ttl 10m"
+    )]
+    Token(token::TokenArgs),
+    /// Print the OpenAPI 3.1 description of the HTTP API.
+    #[command(after_help = "Examples:
+  reading-sessions openapi > openapi.json
+  reading-sessions openapi --admin > openapi-admin.json")]
+    Openapi {
+        /// Print the admin API instead of the public API.
+        #[arg(long, alias = "operators")]
+        admin: bool,
+    },
 }
 
-/// An error and its causes in a line; some say their cause themselves.
-#[must_use]
-pub fn why(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
+/// Parses the arguments and runs the command.
+///
+/// The runtime is started here, not in the executable, so that the code of all
+/// commands is compiled in this library.
+#[tokio::main]
+pub async fn main() -> ExitCode {
+    let result = run(Arguments::parse()).await;
+    result.unwrap_or_else(|error| {
+        if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+            report(&interrupted.to_string());
+            return ExitCode::from(Interrupted::EXIT_CODE);
+        }
+        // Without a backtrace: most causes are settings and servers.
+        report(&format!("Error: {}", error_chain(error.as_ref())));
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    telemetry::init(arguments.log_format, arguments.command.log_filter())?;
+    match arguments.command {
+        Command::Serve(args) => app::serve(&args).await?,
+        #[cfg(feature = "dev")]
+        Command::Dev(args) => dev::run(&args).await?,
+        Command::Migrate(args) => migrate::run(&args).await?,
+        Command::Config(args) => config::run(&args)?,
+        Command::Doctor(args) => return doctor::run(&args).await,
+        Command::Projections(args) => projections::run(&args).await?,
+        Command::Replay(args) => replay::run(&args).await?,
+        Command::WarmUp(args) => warm_up::run(&args).await?,
+        Command::Verify(args) => return Ok(verify::run(&args).await),
+        Command::DeadLetters(args) => dead_letters::run(&args).await?,
+        Command::Jobs(args) => jobs::run(&args).await?,
+        Command::Reader(command) => reader::run(&command).await?,
+        Command::Events(command) => events::run(&command).await?,
+        Command::Token(args) => token::run(&args)?,
+        Command::Openapi { admin } => {
+            let document = if admin {
+                openapi::admin::document()
+            } else {
+                openapi::document()
+            };
+            print(openapi::json(&document).trim_end())?;
         }
     }
-    text
+    Ok(ExitCode::SUCCESS)
 }
 
-/// The database, which answers and has the schema of this build.
-async fn database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    connect::reach(args).await?;
-    let pool = connect::operator_pool(args)?;
-    match migrations::check(&pool).await {
-        Err(MigrationStateError::Unavailable(error)) => {
-            Err(anyhow::Error::new(error).context("Postgres does not answer"))
+impl Command {
+    /// The log filter if `RUST_LOG` is not set.
+    fn log_filter(&self) -> &'static str {
+        match self {
+            Self::Serve(_) | Self::Migrate(_) => telemetry::SERVICE_FILTER,
+            #[cfg(feature = "dev")]
+            Self::Dev(_) => telemetry::SERVICE_FILTER,
+            _ => telemetry::COMMAND_FILTER,
         }
-        Err(error) => Err(error.into()),
-        Ok(()) => Ok(pool),
     }
 }
 
-/// Does what can be stopped in order; Ctrl-C and SIGTERM stop it. A second one
-/// does not wait.
-async fn until_stopped<T>(
-    work: impl AsyncFnOnce(&CancellationToken) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let stop = CancellationToken::new();
-    let first = app::stop_signal()?;
-    let mut work = std::pin::pin!(work(&stop));
-    tokio::select! {
-        done = &mut work => return done,
-        () = first => stop.cancel(),
+/// Connects to Postgres, and checks that it is at the migration of this build.
+async fn connect_database(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    connect::check_postgres(args).await?;
+    let pool = connect::admin_pool(args)?;
+    migrations::check(&pool)
+        .await
+        .context("checking the migrations of the database failed")?;
+    Ok(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(arguments: &str) -> Command {
+        let arguments = std::iter::once("reading-sessions").chain(arguments.split(' '));
+        Arguments::try_parse_from(arguments).unwrap().command
     }
-    let second = app::stop_signal()?;
-    tokio::select! {
-        done = &mut work => done,
-        () = second => anyhow::bail!("stopped without waiting for what was begun"),
+
+    /// The long help of a command, or of the program for "".
+    fn help(command: &str) -> String {
+        let mut program = Arguments::command();
+        let names = command.split(' ').filter(|name| !name.is_empty());
+        let command = names.fold(&mut program, |command, name| {
+            command.find_subcommand_mut(name).unwrap()
+        });
+        command.render_long_help().to_string()
+    }
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn old_command_names_are_accepted_and_hidden() {
+        assert!(matches!(parse("upkeep -o json"), Command::Jobs(_)));
+        assert!(matches!(parse("upkeep list"), Command::Jobs(_)));
+        assert!(matches!(parse("upkeep run retention"), Command::Jobs(_)));
+        assert!(matches!(parse("jobs run retention"), Command::Jobs(_)));
+        assert!(matches!(parse("warmup"), Command::WarmUp(_)));
+        assert!(matches!(parse("warm-up"), Command::WarmUp(_)));
+        let all = help("");
+        assert!(all.contains("jobs") && all.contains("warm-up"), "{all}");
+        for old in ["upkeep", "warmup"] {
+            assert!(!all.contains(old), "{all}");
+        }
+        for command in ["jobs", "jobs run", "warm-up"] {
+            let text = help(command);
+            assert!(
+                !text.contains("upkeep") && !text.contains("warmup"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn old_flag_of_openapi_is_accepted_and_hidden() {
+        for flag in ["--admin", "--operators"] {
+            let Command::Openapi { admin } = parse(&format!("openapi {flag}")) else {
+                panic!("another command")
+            };
+            assert!(admin, "{flag}");
+        }
+        let text = help("openapi");
+        assert!(
+            text.contains("--admin") && !text.contains("--operators"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn old_role_name_is_accepted_and_hidden() {
+        use crate::config::Role;
+
+        let Command::Serve(args) = parse("serve --role maintenance --role jobs") else {
+            panic!("another command")
+        };
+        assert_eq!(args.roles, [Role::Jobs, Role::Jobs]);
+        let text = help("serve");
+        assert!(
+            text.contains("jobs") && !text.contains("maintenance"),
+            "{text}"
+        );
+    }
+
+    #[cfg(not(feature = "dev"))]
+    #[test]
+    fn dev_is_absent_without_its_feature() {
+        assert!(Arguments::try_parse_from(["reading-sessions", "dev"]).is_err());
     }
 }

@@ -6,7 +6,7 @@ pub mod app;
 
 pub mod config;
 pub mod connect;
-pub mod lag_metrics;
-pub mod telemetry;
+mod lag_metrics;
+mod telemetry;
 
 pub mod cli;

@@ -1,36 +1,35 @@
-//! Logs: text for people, JSON for machines.
+//! Logs on standard error: text for people, or JSON for programs.
 
 use std::io::IsTerminal;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// A JSON object a line.
+    /// One JSON object a line.
     Json,
 }
 
-/// What the log tells of a service. The NATS client tells of every reconnect
-/// attempt; the roles do too.
-pub const SERVICE: &str = "info,async_nats=error,sqlx=warn";
+/// The default filter of `serve`, `dev` and `migrate`. The client of NATS would
+/// log every attempt to reconnect; the service logs outages itself.
+pub const SERVICE_FILTER: &str = "info,async_nats=error,sqlx=warn";
 
-/// What it tells of a command, which has its own words for what it does, and
-/// may be slow.
-pub const COMMAND: &str = "warn,async_nats=error,sqlx=error";
+/// The default filter of other commands, which print their results and errors
+/// themselves. Their statements may be slow.
+pub const COMMAND_FILTER: &str = "warn,async_nats=error,sqlx=error";
 
-/// Begins to log to standard error, filtered by `RUST_LOG` or else by `filter`.
+/// Starts logging, with the filter in `RUST_LOG` or else with `default_filter`.
 ///
 /// # Errors
-/// When `RUST_LOG` is not a filter, or logging has begun already.
-pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+/// When `RUST_LOG` is invalid, or logging was started before.
+pub fn init(format: LogFormat, default_filter: &str) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) => EnvFilter::try_new(filter).context("RUST_LOG is not a filter")?,
-        Err(_) => EnvFilter::new(filter),
+        Ok(filter) => EnvFilter::try_new(filter).context("RUST_LOG is not a log filter")?,
+        Err(_) => EnvFilter::new(default_filter),
     };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -40,5 +39,5 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
     }
-    .map_err(|error| anyhow::anyhow!(error))
+    .map_err(|error| anyhow!(error))
 }

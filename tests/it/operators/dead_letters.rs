@@ -12,7 +12,7 @@ async fn retry_applies_a_dead_letter_once_its_event_is_known() {
     let app = App::start().await;
     let env = &app.env;
     let none = run(env, &["dead-letters"]).await;
-    assert_eq!(none.expect_code(0), "There are no dead letters.\n");
+    assert_eq!(none.expect_code(0), "No dead letters.\n");
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let _ = reader.update(session, 50.0).await.ok();
@@ -40,7 +40,7 @@ async fn retry_applies_a_dead_letter_once_its_event_is_known() {
     assert!(finished.expect_code(0).contains(&waiting) && !finished.out.contains(&parked));
     let finished = run(env, &["dead-letters", "--limit", "1"]).await;
     assert!(
-        finished.expect_code(0).contains("There are more than 1."),
+        finished.expect_code(0).contains("More than 1 dead letters match."),
         "{}",
         finished.out
     );
@@ -57,7 +57,7 @@ async fn retry_applies_a_dead_letter_once_its_event_is_known() {
     let finished = run(env, &["dead-letters", "retry", &parked]).await;
     assert_eq!(finished.code, Some(1));
     assert!(
-        finished.err.contains("stays where it is"),
+        finished.err.contains("the dead letter remains"),
         "{}",
         finished.err
     );
@@ -77,7 +77,7 @@ async fn retry_applies_a_dead_letter_once_its_event_is_known() {
         );
         let finished = run(env, &["dead-letters", command, "cooks.3"]).await;
         assert_eq!(finished.code, Some(1), "{command}");
-        let no_such = "There is no projection cooks, only history, ";
+        let no_such = "There is no projection cooks; the projections are history, ";
         assert!(finished.err.contains(no_such), "{}", finished.err);
         let finished = run(env, &["dead-letters", command, "nonsense"]).await;
         assert_eq!(finished.code, Some(2), "{command}");
@@ -86,7 +86,7 @@ async fn retry_applies_a_dead_letter_once_its_event_is_known() {
     let (_, position) = parked.rsplit_once('.').unwrap();
     future_events::make_readable(&app.pool, position.parse().unwrap()).await;
     let finished = run(env, &["dead-letters", "retry", &parked]).await;
-    assert_eq!(finished.expect_code(0), format!("{parked} is applied\n"));
+    assert_eq!(finished.expect_code(0), format!("Applied {parked}.\n"));
 }
 
 #[tokio::test]
@@ -108,14 +108,14 @@ async fn discarded_dead_letter_is_skipped_permanently() {
     );
     let finished = run(env, &["dead-letters", "discard", &dead_letter]).await;
     assert!(
-        finished.expect_code(0).contains("is discarded"),
+        finished.expect_code(0).contains("Discarded history."),
         "{}",
         finished.out
     );
     let finished = run(env, &["dead-letters", "retry", &dead_letter]).await;
     assert_eq!(finished.code, Some(1));
     assert!(
-        finished.err.contains("was discarded, and stays so"),
+        finished.err.contains("was discarded permanently"),
         "{}",
         finished.err
     );

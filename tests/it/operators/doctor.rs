@@ -42,7 +42,7 @@ async fn doctor_reports_each_problem_and_ok_for_the_rest() {
         "projections",
         "lag",
         "dead letters",
-        "upkeep",
+        "jobs",
         "Redis",
         "NATS",
         "stream",
@@ -65,5 +65,5 @@ async fn doctor_reports_each_problem_and_ok_for_the_rest() {
     app.stop().await;
     let finished = run(&env, &["doctor"]).await;
     let out = finished.expect_code(1);
-    assert!(out.contains("nobody works on daily_stats"), "{out}");
+    assert!(out.contains("daily_stats has no worker"), "{out}");
 }

@@ -83,8 +83,8 @@ async fn verify_reports_finished_comparisons_if_redis_is_down() {
         "{out}"
     );
     assert!(!out.contains("active_sessions"), "{out}");
-    let why = "active_sessions could not be checked: Redis";
-    assert!(finished.err.contains(why), "{}", finished.err);
+    let error = "verification of active_sessions failed: Redis";
+    assert!(finished.err.contains(error), "{}", finished.err);
     let found = run(&env, &["verify", "-o", "json"]).await.json(3);
     assert!(found["equal"].is_null(), "{found}");
     assert!(found["error"].is_string(), "{found}");

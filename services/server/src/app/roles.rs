@@ -1,5 +1,4 @@
-//! What each role starts. A role takes its pools, its clients and its metrics
-//! here, and nowhere else.
+//! The tasks of each role, with its pools, its clients and its metrics.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,47 +19,47 @@ use domain::session::Rules;
 use eventlog::commit_feed::{self, CommitFeed, CommitSubscription};
 use eventlog::database_health::DatabaseHealth;
 use eventlog::{Appender, Pool};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use jobs::metrics::JobMetrics;
 use jobs::scheduler;
 use jobs::tasks::JobContext;
-use messaging::fan_out::FanOut;
-use messaging::relay::{self, Relay};
 use messaging::Subjects;
+use messaging::relay::{self, Relay};
 use projections::cache::Cache;
 use projections::checkpoint::CheckpointWaiter;
-use projections::worker::Worker;
-use projections::{
-    ActiveSessions, DailyStats, History, TableProjection, Projection, dead_letters, lease,
-};
+use projections::tasks::TaskContext;
+use projections::{DailyStats, History, Projection};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::{DRAIN_TIMEOUT, Service, bind};
-use crate::config::{DatabaseArgs, RedisArgs, Role, RuleArgs, ServeArgs, JobArgs};
+use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs};
 use crate::connect::{self, PoolMetrics};
-use crate::lag_metrics::{self, ProjectionLag, RelayGauges};
+use crate::lag_metrics::{ProjectionGauges, RelayGauges};
 
-/// A service whose roles are being started.
-pub(super) struct Starting<'a> {
+/// Starts the roles of a service. A role opens its pools and registers its
+/// metrics only here.
+pub(super) struct ServiceBuilder<'a> {
     args: &'a ServeArgs,
     service: Service,
     registry: Registry,
     pools: PoolMetrics,
-    /// For the statements of requests.
+    /// The pool `api`.
     pool: Pool,
     health: DatabaseHealth,
     jetstream: jetstream::Context,
     subjects: Subjects,
 }
 
-impl<'a> Starting<'a> {
+impl<'a> ServiceBuilder<'a> {
     pub(super) async fn new(args: &'a ServeArgs, admin: SocketAddr) -> anyhow::Result<Self> {
         let mut registry = Registry::default();
         let pools = PoolMetrics::new(&mut registry);
-        let pool = pools.time(connect::api_pool(&args.database)?);
-        let health = DatabaseHealth::new(pools.show(connect::health_pool(&args.database)?));
+        let pool = pools.track_waits(connect::api_pool(&args.database)?);
+        let health = DatabaseHealth::new(pools.track(connect::health_pool(&args.database)?));
         Ok(Self {
             args,
             service: Service::new(admin),
@@ -73,22 +72,25 @@ impl<'a> Starting<'a> {
         })
     }
 
-    /// The command side, for the roles `api` and `jobs`.
-    pub(super) fn commands(&mut self, feed: CommitFeed) -> anyhow::Result<CommandService> {
-        let append = self.pools.show(connect::append_pool(&self.args.database)?);
+    /// Starts the appender, for the roles `api` and `jobs`.
+    pub(super) fn start_commands(&mut self, feed: CommitFeed) -> anyhow::Result<CommandService> {
+        let append = self.pools.track(connect::append_pool(&self.args.database)?);
         let (commands, appender) = commands(append, &self.args.rules, self.pool.clone(), feed)?;
         self.service.writers.spawn(appender);
         Ok(commands)
     }
 
-    /// The role `api`: client apps.
-    pub(super) async fn api(&mut self, commands: CommandService) -> anyhow::Result<Admission> {
+    /// Starts the role `api`.
+    pub(super) async fn start_api(
+        &mut self,
+        commands: CommandService,
+    ) -> anyhow::Result<Admission> {
         let args = self.args;
         let listener = bind(args.http.http_addr, "HTTP_ADDR")?;
-        // So that the first request need not connect.
+        // Connects now, so that the first request does not wait for it.
         drop(self.pool.acquire().await?);
         self.service.http = Some(listener.local_addr()?);
-        // One for all requests, so that they share its circuit breaker.
+        // All requests share one client and its circuit breaker.
         let cache = connect::cache(&args.redis)?;
         let admission = admission(args, cache.clone())?;
         let active = ActiveReads::new(
@@ -98,15 +100,15 @@ impl<'a> Starting<'a> {
             &mut self.registry,
         );
         let replica = connect::reads_pool(&args.database, &args.replica)?;
-        let replica =
-            replica.map(|replica| Replica::new(self.pools.time(replica), &mut self.registry));
+        let replica = replica
+            .map(|replica| Replica::new(self.pools.track_waits(replica), &mut self.registry));
         let table = |projection| ReadTable {
             primary: self.pool.clone(),
             checkpoint: CheckpointWaiter::new(self.pool.clone(), projection),
             replica: replica.clone(),
         };
         let handles = api::Handles {
-            sessions: commands,
+            commands,
             active,
             cache,
             history: table(History::NAME),
@@ -118,8 +120,9 @@ impl<'a> Starting<'a> {
         Ok(admission)
     }
 
-    /// Wakes the relays of other processes after each commit.
-    pub(super) fn announce(&mut self, commits: &CommitSubscription) {
+    /// Wakes the relays of other processes after each commit. Only for a process
+    /// without a relay.
+    pub(super) fn announce_commits(&mut self, commits: &CommitSubscription) {
         let stop = self.service.workers.token.clone();
         self.service.workers.spawn(relay::announce_commits(
             self.jetstream.client(),
@@ -129,11 +132,11 @@ impl<'a> Starting<'a> {
         ));
     }
 
-    /// The role `relay`: the log to NATS.
-    pub(super) fn relay(&mut self, commits: CommitSubscription) -> anyhow::Result<()> {
+    /// Starts the role `relay`.
+    pub(super) fn start_relay(&mut self, commits: CommitSubscription) -> anyhow::Result<()> {
         let (status, status_receiver) = watch::channel(relay::RelayStatus::default());
         let relay = Relay {
-            pool: self.pools.show(connect::relay_pool(&self.args.database)?),
+            pool: self.pools.track(connect::relay_pool(&self.args.database)?),
             jetstream: self.jetstream.clone(),
             subjects: self.subjects.clone(),
             commits,
@@ -142,64 +145,55 @@ impl<'a> Starting<'a> {
         let gauges = RelayGauges::new(&mut self.registry);
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
-        workers.spawn(lag_metrics::relay(status_receiver, gauges, stop.clone()));
+        workers.spawn(gauges.follow(status_receiver, stop.clone()));
         workers.spawn(relay.run(stop));
         Ok(())
     }
 
-    /// The role `projections`: the read tables and the cache.
-    pub(super) fn projections(&mut self) -> anyhow::Result<()> {
+    /// Starts the role `projections`.
+    pub(super) fn start_projections(&mut self) -> anyhow::Result<()> {
         let pool = connect::projections_pool(&self.args.database)?;
-        let pool = self.pools.show(pool);
+        let pool = self.pools.track(pool);
         let cache = connect::cache(&self.args.redis)?;
-        let lag = ProjectionLag::new(&mut self.registry);
-        let tail = FanOut::default();
-        self.project(History::new(pool.clone()), &tail, &pool);
-        self.project(DailyStats::new(pool.clone()), &tail, &pool);
-        self.project(ActiveSessions::new(cache, pool.clone()), &tail, &pool);
+        let gauges = ProjectionGauges::new(&mut self.registry);
+        let context = TaskContext {
+            pool: pool.clone(),
+            cache,
+            jetstream: self.jetstream.clone(),
+            subjects: self.subjects.clone(),
+            holder: self.service.holder.clone(),
+        };
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
-        workers.spawn(lag.run(pool.clone(), stop.clone()));
-        workers.spawn(dead_letters::publish(
-            pool,
-            self.jetstream.clone(),
-            self.subjects.clone(),
-            stop.clone(),
-        ));
-        workers.spawn(tail.run(self.jetstream.clone(), self.subjects.clone(), stop));
+        for task in projections::tasks::tasks(context, &stop) {
+            workers.spawn(task);
+        }
+        workers.spawn(gauges.poll(pool, stop));
         Ok(())
     }
 
-    fn project<P: Projection + 'static>(&mut self, projection: P, tail: &FanOut, pool: &PgPool) {
-        let worker = Worker::live(projection, tail.subscribe(pool.clone()), pool.clone());
-        let holder = self.service.holder.clone();
-        let workers = &mut self.service.workers;
-        let stop = workers.token.clone();
-        workers.spawn(lease::work(worker, pool.clone(), holder, stop));
-    }
-
-    /// The role `jobs`. Jobs append commands as requests do, so they stop with
-    /// the edge, before the appender.
-    pub(super) fn jobs(&mut self, commands: CommandService) -> anyhow::Result<()> {
+    /// Starts the role `jobs`. Jobs append events like requests, so they stop
+    /// with the edge, before the appender.
+    pub(super) fn start_jobs(&mut self, commands: CommandService) -> anyhow::Result<()> {
         let args = self.args;
-        let tools = JobContext {
-            pool: self.pools.show(connect::jobs_pool(&args.database)?),
-            sessions: commands,
-            source: connect::projection_ops(&args.database, &args.redis),
-            settings: args.upkeep.settings(),
+        let context = JobContext {
+            pool: self.pools.track(connect::jobs_pool(&args.database)?),
+            commands,
+            operations: connect::projection_ops(&args.database, &args.redis),
+            settings: args.jobs.settings(),
         };
-        let counts = JobMetrics::new(&mut self.registry);
+        let metrics = JobMetrics::new(&mut self.registry);
         let holder = self.service.holder.clone();
         let stop = self.service.edge.token.clone();
-        let scheduler = scheduler::run(Arc::new(tools), holder, counts, stop);
+        let scheduler = scheduler::run(Arc::new(context), holder, metrics, stop);
         self.service.edge.spawn(scheduler);
         Ok(())
     }
 
-    /// Authentication for the admin API of a process without the role `api`;
-    /// `None` when there are no keys to verify tokens with, or no Redis to count
-    /// calls in.
-    pub(super) fn admission_of_admin(&self) -> anyhow::Result<Option<Admission>> {
+    /// Authentication for the admin API of a process without the role `api`.
+    /// `None` if the process has no keys to verify tokens, or no Redis to count
+    /// calls.
+    pub(super) fn admission_without_api(&self) -> anyhow::Result<Option<Admission>> {
         let args = self.args;
         if args.has(Role::Api) || !args.auth.is_set() || !args.redis.is_set() {
             return Ok(None);
@@ -207,10 +201,10 @@ impl<'a> Starting<'a> {
         Ok(Some(admission(args, connect::cache(&args.redis)?)?))
     }
 
-    /// The admin listener: probes and metrics in every process, and the admin
-    /// API where tokens can be verified. Starts last, since it takes the
+    /// Starts the admin listener, in every process. It serves probes and metrics,
+    /// and with `admission` the admin API. It starts last, because it takes the
     /// registry with the metrics of all roles.
-    pub(super) fn admin(
+    pub(super) fn start_admin(
         mut self,
         listener: TcpListener,
         admission: Option<Admission>,
@@ -223,7 +217,7 @@ impl<'a> Starting<'a> {
                 let (replays, task) = ReplayQueue::new(source, stop);
                 self.service.workers.spawn(task);
                 Some(api::routes::admin::Handles {
-                    pool: self.pools.show(connect::operator_pool(&args.database)?),
+                    pool: self.pools.track(connect::admin_pool(&args.database)?),
                     replays,
                     admission,
                 })
@@ -242,7 +236,13 @@ impl<'a> Starting<'a> {
     fn serve(&mut self, listener: TcpListener, router: axum::Router, limits: ClientTimeouts) {
         let edge = &mut self.service.edge;
         let stop = edge.token.clone();
-        edge.spawn(api::serve::run(listener, router, limits, stop, DRAIN_TIMEOUT));
+        edge.spawn(api::serve::run(
+            listener,
+            router,
+            limits,
+            stop,
+            DRAIN_TIMEOUT,
+        ));
     }
 }
 
@@ -255,7 +255,7 @@ fn admission(args: &ServeArgs, cache: Cache) -> anyhow::Result<Admission> {
     ))
 }
 
-/// The command side, and the task that appends for it.
+/// The command service, and the task that appends its events.
 fn commands(
     append: PgPool,
     rules: &RuleArgs,
@@ -266,38 +266,41 @@ fn commands(
     let rules = Rules {
         active_gap: TimeDelta::from_std(rules.active_gap)?,
     };
-    Ok((CommandService::new(Repository::new(pool, appender), rules), task))
+    Ok((
+        CommandService::new(Repository::new(pool, appender), rules),
+        task,
+    ))
 }
 
-/// What a job needs outside of a running service, and the task that appends for
-/// it. The task ends when `tools` is dropped.
-pub struct Jobs<Appending> {
-    pub tools: JobContext,
-    pub appender: Appending,
+/// Jobs outside a running service.
+pub struct Jobs {
+    pub context: JobContext,
+    /// Appends the events of the jobs. Completes when `context` is dropped.
+    pub appender: BoxFuture<'static, ()>,
 }
 
-/// Opens what a job needs outside of a running service.
+/// Connects jobs that run outside a running service.
 ///
 /// # Errors
-/// When an address is not valid.
+/// When an address is missing or invalid.
 pub fn jobs(
     database: &DatabaseArgs,
     redis: &RedisArgs,
     rules: &RuleArgs,
-    upkeep: &JobArgs,
-) -> anyhow::Result<Jobs<impl Future<Output = ()> + Send + use<>>> {
-    // Relays poll the log every few seconds, so they need no announcement.
+    jobs: &JobArgs,
+) -> anyhow::Result<Jobs> {
+    // Relays also poll the log, so the commits need no announcement.
     let (feed, _) = commit_feed::channel();
     let pool = connect::jobs_pool(database)?;
     let append = connect::append_pool(database)?;
-    let (sessions, appender) = commands(append, rules, pool.clone().into(), feed)?;
+    let (commands, appender) = commands(append, rules, pool.clone().into(), feed)?;
     Ok(Jobs {
-        tools: JobContext {
+        context: JobContext {
             pool,
-            sessions,
-            source: connect::projection_ops(database, redis),
-            settings: upkeep.settings(),
+            commands,
+            operations: connect::projection_ops(database, redis),
+            settings: jobs.settings(),
         },
-        appender,
+        appender: appender.boxed(),
     })
 }

@@ -3,12 +3,13 @@
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Receives Ctrl-C and SIGTERM from now on; the returned future waits for one.
+/// Handles Ctrl-C and SIGTERM from this call on. The future completes at the
+/// first of them.
 ///
 /// # Errors
 /// When the signal handlers cannot be installed.
-pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let receive = |kind| signal(kind).context("cannot install a signal handler");
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let receive = |kind| signal(kind).context("installing a signal handler failed");
     let mut terminate = receive(SignalKind::terminate())?;
     let mut interrupt = receive(SignalKind::interrupt())?;
     Ok(async move {

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
 pub(super) struct TaskGroup {
+    /// Its tasks must end when this is cancelled.
     pub(super) token: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -16,24 +17,26 @@ impl TaskGroup {
         self.tasks.spawn(task);
     }
 
-    /// Waits for a task that ends without being stopped. Never returns while
-    /// the group is empty.
+    /// Waits until a task ends without being stopped. Never completes for an
+    /// empty group.
     pub(super) async fn failed(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
-            Some(Err(panic)) => {
-                anyhow::Error::new(panic).context("a task of the service panicked")
-            }
+            Some(Err(panic)) => anyhow::Error::new(panic).context("a task of the service panicked"),
             Some(Ok(())) => anyhow::anyhow!("a task of the service ended unexpectedly"),
             None => std::future::pending().await,
         }
     }
 
-    /// Cancels the tasks, and aborts those that have not ended in time.
+    /// Cancels `token`, and aborts the tasks that have not ended by the timeout.
     pub(super) async fn stop(mut self, timeout: Duration) {
         self.token.cancel();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(timeout, ended).await.is_err() {
-            tracing::warn!(tasks = self.tasks.len(), "tasks aborted at shutdown: timeout");
+            let tasks = self.tasks.len();
+            tracing::warn!(
+                tasks,
+                "shutdown timed out after {timeout:?}: aborting {tasks} tasks"
+            );
             self.tasks.shutdown().await;
         }
     }

@@ -1,204 +1,196 @@
-//! `reading-sessions dead-letters`: events that a projection could not apply,
-//! and what becomes of them.
+//! `reading-sessions dead-letters`: events that a projection could not apply.
 
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::bail;
+use api::routes::admin::dead_letters::{DeadLetterDetails, DeadLetterPage, DeadLetterResponse};
 use clap::{Args, Subcommand};
-use projections::dead_letters::{self, LetterId, Outcome};
-
-use super::format::{count, span};
-use super::table::{Column, table};
-use super::{Output, database, print, print_json};
-use api::routes::admin::dead_letter::DeadLetterShown;
-use api::routes::admin::dead_letters::{DeadLetter, DeadLetters, LetterState};
-use crate::config::DatabaseArgs;
-use projections::dead_letters::actions;
+use projections::dead_letters::{self, DeadLetterId, RetryStatus, State};
 use projections::operations::ProjectionName;
 
-/// How long a worker may take to come to a letter.
-const PATIENCE: Duration = Duration::from_secs(15);
+use super::connect_database;
+use super::format::{count, span};
+use super::list::ListOr;
+use super::names::one_of;
+use super::output::{OutputArgs, print};
+use super::table::{Column, table};
+use super::wait::poll;
+use crate::config::DatabaseArgs;
 
-/// How often it is looked for.
-const LOOK: Duration = Duration::from_millis(200);
+/// How long `retry` waits for a worker to process the dead letter.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What is done with dead letters.
-#[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct DeadLettersArgs {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    list: ListArgs,
-}
+pub type DeadLettersArgs = ListOr<ListArgs, Action>;
 
 #[derive(Clone, Debug, Subcommand)]
-enum Command {
-    /// List them (what the command does by itself).
-    List(ListArgs),
-    /// Show one and its event.
+pub enum Action {
+    /// Show one dead letter and its event.
     #[command(
-        after_help = "Exit codes: 0 there it is, 1 there is none (or not known), 2 usage.
+        after_help = "Exit codes: 0 found, 1 failed or not found, 2 wrong arguments.
 
 Example:
   reading-sessions dead-letters show history.1234"
     )]
     Show(ShowArgs),
-    /// Try its session again, and wait for what comes of it.
+    /// Retry the session of a dead letter, and wait for the result.
     #[command(
-        after_help = "Exit codes: 0 its event is applied, 1 not so (or not known), 2 usage.
+        after_help = "Exit codes: 0 event applied, 1 not applied or not found, 2 wrong arguments.
 
 Example:
   reading-sessions dead-letters retry history.1234"
     )]
-    Retry(OneArgs),
-    /// Leave its event out of the projection for good.
-    #[command(
-        after_help = "Exit codes: 0 it is left out, 1 not so (or not known), 2 usage.
+    Retry(IdArgs),
+    /// Skip the event in its projection permanently.
+    #[command(after_help = "Replays skip the event too. The log keeps it.
+
+Exit codes: 0 event discarded, 1 not discarded or not found, 2 wrong arguments.
 
 Example:
-  reading-sessions dead-letters discard history.1234"
-    )]
-    Discard(OneArgs),
+  reading-sessions dead-letters discard history.1234")]
+    Discard(IdArgs),
 }
 
 #[derive(Args, Clone, Debug)]
-struct ListArgs {
-    /// Only those of a projection.
-    #[arg(long, value_enum)]
+pub struct ListArgs {
+    /// List only dead letters of this projection.
+    #[arg(long, value_parser = one_of(ProjectionName::ALL, ProjectionName::as_str))]
     projection: Option<ProjectionName>,
-    /// Only those in a state.
-    #[arg(long, value_enum)]
-    state: Option<LetterState>,
-    /// At most so many, up to 10,000.
+    /// List only dead letters in this state.
+    #[arg(long, value_parser = one_of(State::ALL, State::as_str))]
+    state: Option<State>,
+    /// Maximum number of dead letters, from 1 to 10,000.
     #[arg(long, default_value = "100", value_parser = clap::value_parser!(i64).range(1..=10_000))]
     limit: i64,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     database: DatabaseArgs,
 }
 
 #[derive(Args, Clone, Debug)]
-struct ShowArgs {
+pub struct ShowArgs {
     #[command(flatten)]
-    one: OneArgs,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    id: IdArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Args, Clone, Debug)]
-struct OneArgs {
-    /// The letter, as `history.1234`.
-    id: LetterId,
+pub struct IdArgs {
+    /// Id of the dead letter, for example `history.1234`.
+    id: DeadLetterId,
     #[command(flatten)]
     database: DatabaseArgs,
 }
 
-/// Lists, shows, retries or discards.
-///
-/// # Errors
-/// When Postgres does not answer, there is no such letter, or it cannot be done.
-pub async fn run(args: &DeadLettersArgs) -> anyhow::Result<ExitCode> {
-    match &args.command {
-        None => list(&args.list).await,
-        Some(Command::List(args)) => list(args).await,
-        Some(Command::Show(args)) => show(args).await,
-        Some(Command::Retry(args)) => retry(args).await,
-        Some(Command::Discard(args)) => discard(args).await,
-    }
-    .map(|()| ExitCode::SUCCESS)
+pub async fn run(args: &DeadLettersArgs) -> anyhow::Result<()> {
+    let other = async |action: &Action| match action {
+        Action::Show(args) => show(args).await,
+        Action::Retry(args) => retry(args).await,
+        Action::Discard(args) => discard(args).await,
+    };
+    args.run(list, other).await
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let pool = database(&args.database).await?;
-    let page = DeadLetters::page(&pool, args.projection, args.state, None, args.limit).await?;
-    match args.output {
-        Output::Json => print_json(&page.dead_letters),
-        Output::Text if page.dead_letters.is_empty() => print("There are no dead letters."),
-        Output::Text => {
-            let rows: Vec<_> = page.dead_letters.iter().map(row).collect();
-            let columns = [
-                Column::Left("ID"),
-                Column::Left("STATE"),
-                Column::Left("SINCE"),
-                Column::Right("TRIES"),
-                Column::Left("SESSION"),
-                Column::Right("SEQUENCE"),
-                Column::Left("ERROR"),
-            ];
-            let more = match page.next {
-                Some(_) => format!("\n\nThere are more than {}.", count(args.limit)),
-                None => String::new(),
-            };
-            print(&format!("{}{more}", table(&columns, &rows)))
-        }
-    }
+    let pool = connect_database(&args.database).await?;
+    let page = DeadLetterPage::load(&pool, args.projection, args.state, None, args.limit).await?;
+    args.output
+        .print(&page.dead_letters, || text(&page, args.limit))
 }
 
-fn row(letter: &DeadLetter) -> [String; 7] {
+fn text(page: &DeadLetterPage, limit: i64) -> String {
+    if page.dead_letters.is_empty() {
+        return "No dead letters.".to_owned();
+    }
+    let columns = [
+        Column::Left("ID"),
+        Column::Left("STATE"),
+        Column::Left("SINCE"),
+        Column::Right("TRIES"),
+        Column::Left("SESSION"),
+        Column::Right("SEQUENCE"),
+        Column::Left("ERROR"),
+    ];
+    let rows: Vec<_> = page.dead_letters.iter().map(row).collect();
+    let mut text = table(&columns, &rows);
+    if page.next.is_some() {
+        text += &format!("\n\nMore than {} dead letters match.", count(limit));
+    }
+    text
+}
+
+fn row(dead_letter: &DeadLetterResponse) -> [String; 7] {
     [
-        letter.id.clone(),
-        letter.state.clone(),
-        letter.parked_at.format("%F %TZ").to_string(),
-        letter.tries.to_string(),
-        letter.session_id.clone(),
-        letter.sequence.to_string(),
-        letter.error.clone(),
+        dead_letter.id.clone(),
+        dead_letter.state.as_str().to_owned(),
+        dead_letter.parked_at.format("%F %TZ").to_string(),
+        dead_letter.tries.to_string(),
+        dead_letter.session_id.clone(),
+        dead_letter.sequence.to_string(),
+        dead_letter.error.clone(),
     ]
 }
 
 async fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let pool = database(&args.one.database).await?;
-    let shown = DeadLetterShown::try_from(actions::find(&pool, &args.one.id).await?)?;
-    if args.output == Output::Json {
-        return print_json(&shown);
-    }
-    let DeadLetterShown { letter, event } = shown;
-    let lines = [
-        ("id", letter.id),
-        ("state", letter.state),
-        ("error", letter.error),
-        ("since", letter.parked_at.format("%F %TZ").to_string()),
-        ("tries", letter.tries.to_string()),
-        ("session", letter.session_id),
-        ("sequence", letter.sequence.to_string()),
-        ("event", event.r#type),
-        ("version", event.version),
-        ("payload", event.payload.get().to_owned()),
-    ];
-    let lines = lines.map(|(name, value)| format!("{name:<9}{value}"));
-    print(&lines.join("\n"))
+    let pool = connect_database(&args.id.database).await?;
+    let shown = DeadLetterDetails::try_from(dead_letters::find(&pool, &args.id.id).await?)?;
+    args.output.print(&shown, || {
+        let DeadLetterDetails { dead_letter, event } = &shown;
+        let since = dead_letter.parked_at.format("%F %TZ").to_string();
+        let (tries, sequence) = (
+            dead_letter.tries.to_string(),
+            dead_letter.sequence.to_string(),
+        );
+        let lines = [
+            ("id", dead_letter.id.as_str()),
+            ("state", dead_letter.state.as_str()),
+            ("error", &dead_letter.error),
+            ("since", &since),
+            ("tries", &tries),
+            ("session", &dead_letter.session_id),
+            ("sequence", &sequence),
+            ("event", &event.r#type),
+            ("version", &event.version),
+            ("payload", event.payload.get()),
+        ];
+        lines
+            .map(|(name, value)| format!("{name:<9}{value}"))
+            .join("\n")
+    })
 }
 
-async fn retry(args: &OneArgs) -> anyhow::Result<()> {
+async fn retry(args: &IdArgs) -> anyhow::Result<()> {
     let id = &args.id;
-    let pool = database(&args.database).await?;
-    actions::retry(&pool, id).await?;
-    let since = Instant::now();
-    loop {
-        match dead_letters::outcome(&pool, id).await? {
-            Outcome::Applied => return print(&format!("{id} is applied")),
-            Outcome::Discarded => bail!("{id} was discarded meanwhile"),
-            Outcome::Parked(error) => bail!("{id} stays where it is: {error}"),
-            Outcome::Pending if since.elapsed() >= PATIENCE => bail!(
-                "{id} is asked for, but no worker came to it within {}: \
-                 see `reading-sessions projections`",
-                span(PATIENCE)
-            ),
-            Outcome::Pending => tokio::time::sleep(LOOK).await,
+    let pool = connect_database(&args.database).await?;
+    dead_letters::retry(&pool, id).await?;
+    let finished = poll(RETRY_TIMEOUT, async || {
+        Ok(match dead_letters::retry_status(&pool, id).await? {
+            RetryStatus::Pending => None,
+            status => Some(status),
+        })
+    });
+    match finished.await? {
+        Some(RetryStatus::Applied) => print(&format!("Applied {id}.")),
+        Some(RetryStatus::Failed(error)) => {
+            bail!("retry of {id} failed: {error}; the dead letter remains")
         }
+        Some(RetryStatus::Discarded) => {
+            bail!("retry of {id} failed: it was discarded in the meantime")
+        }
+        Some(RetryStatus::Pending) | None => bail!(
+            "retry of {id} is pending: no worker has processed it within {}; \
+             check `reading-sessions projections`",
+            span(RETRY_TIMEOUT)
+        ),
     }
 }
 
-async fn discard(args: &OneArgs) -> anyhow::Result<()> {
-    let pool = database(&args.database).await?;
-    actions::discard(&pool, &args.id).await?;
+async fn discard(args: &IdArgs) -> anyhow::Result<()> {
+    let pool = connect_database(&args.database).await?;
+    dead_letters::discard(&pool, &args.id).await?;
     print(&format!(
-        "{} is discarded: its projection does without its event, and what waits for it goes on",
+        "Discarded {}. The projection skips this event and applies the later events of its session.",
         args.id
     ))
 }

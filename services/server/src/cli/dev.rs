@@ -1,54 +1,49 @@
-//! `reading-sessions dev`: the whole service with servers of its own, on a
-//! machine that has neither docker nor root.
+//! `reading-sessions dev`: the complete service with private servers, on a machine
+//! without Docker and root.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use api::auth::{self, KeySource};
+use api::secret::Secret;
 use clap::Args;
+use dev_servers::{Options, Servers};
+use eventlog::clock;
 use uuid::Uuid;
 
-use api::auth;
-use eventlog::clock;
-use api::auth::KeySource;
-use api::secret::Secret;
-
+use super::migrate;
+use super::output::print;
+use crate::app::{self, Service};
 use crate::config::ServeArgs;
-use dev_servers::{self, Options, Servers};
-use crate::cli::migrate;
-use crate::app;
 
-/// How long the printed token is valid, in seconds.
-const TOKEN_LIFE: i64 = 12 * 3_600;
+/// The lifetime of the printed token, in seconds.
+const TOKEN_LIFETIME: i64 = 12 * 3_600;
 
-/// Whose token that is: the same at each start, so that the data are theirs.
+/// The user of the printed token. It is the same at each start, so that earlier
+/// sessions stay accessible.
 const DEVELOPER: Uuid = Uuid::from_u128(0x0193_e5a0_0000_7000_8000_0000_0000_0001);
 
-/// What `dev` takes besides the settings of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct DevArgs {
-    /// The folder of the servers' data; it survives restarts. By default
-    /// ~/.local/state/reading-sessions or, for root,
-    /// /var/tmp/reading-sessions/data. Removing it begins anew.
+    /// Data folder of the private servers [default:
+    /// ~/.local/state/reading-sessions, for root
+    /// /var/tmp/reading-sessions/data].
+    ///
+    /// The data survives restarts. Remove the folder to start from scratch.
     #[arg(long, env = "DEV_DATA")]
-    pub data: Option<PathBuf>,
-    /// Never fetch a server that is not on the machine.
+    data: Option<PathBuf>,
+    /// Never download a server.
     #[arg(long)]
-    pub offline: bool,
+    offline: bool,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "its type says what it is")]
-    pub serve: ServeArgs,
+    serve: ServeArgs,
 }
 
-/// Runs servers and service until Ctrl-C, then stops all of it in order.
-///
-/// # Errors
-/// When a server cannot be found, fetched or started, or the service not.
+/// Runs the servers and the service until Ctrl-C, and stops them in order.
 pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     let data = match &args.data {
         Some(data) => data.clone(),
-        None => dev_servers::default_data()?,
+        None => dev_servers::default_data_dir()?,
     };
     let mut settings = args.serve.clone();
     let given = |secret: &Option<Secret>| secret.as_ref().map(|url| url.expose().to_owned());
@@ -65,46 +60,38 @@ pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     settings.nats.nats_url = Some(Secret::from(servers.nats_url().to_owned()));
     settings.redis.redis_url = Some(Secret::from(servers.redis_url().to_owned()));
     if !settings.auth.is_set() {
-        // Kept with the data, so that tokens stay good over restarts.
-        let secret = dev_servers::secret(&data.join("jwt-secret"), None)?;
+        // The secret is stored with the data, so that tokens stay valid after a
+        // restart.
+        let secret = dev_servers::get_or_create_secret(&data.join("jwt-secret"), None)?;
         settings.auth.jwt_secret = Some(Secret::from(secret));
     }
 
-    // Whatever ends the service, the servers are stopped in order.
+    // The servers stop in order, also if the service fails.
     let served = serve(&settings, &mut servers, &data).await;
     let stopped = servers.stop().await;
     served.and(stopped)
 }
 
-async fn serve(
-    settings: &ServeArgs,
-    servers: &mut Servers,
-    data: &std::path::Path,
-) -> anyhow::Result<()> {
+async fn serve(settings: &ServeArgs, servers: &mut Servers, data: &Path) -> anyhow::Result<()> {
     migrate::run(&settings.database).await?;
     let mut service = app::start(settings).await?;
-    environment(settings, servers, data)?;
-    // Whoever has read the banner may stop it.
+    write_environment(settings, servers, data)?;
+    // The handlers must be installed before the banner: its reader may send a
+    // signal at once.
     let signal = app::stop_signal()?;
-    let banner = banner(settings, servers, &service, data)?;
-    writeln!(std::io::stdout(), "{banner}").context("the addresses were not printed")?;
+    print(&banner(settings, servers, &service, data)?)?;
     let ended = tokio::select! {
         () = signal => Ok(()),
         death = servers.watch() => Err(death),
         error = service.failed() => Err(error),
     };
-    tracing::info!("stopping");
-    service.stop().await;
-    tracing::info!("stopped");
+    app::stop_and_log(service).await;
     ended
 }
 
-/// A file that lets a shell run operators' commands on these servers.
-fn environment(
-    settings: &ServeArgs,
-    servers: &Servers,
-    data: &std::path::Path,
-) -> anyhow::Result<()> {
+/// Writes the file `env`, with which a shell can run commands against these
+/// servers.
+fn write_environment(settings: &ServeArgs, servers: &Servers, data: &Path) -> anyhow::Result<()> {
     let mut text = String::new();
     let mut export = |name: &str, value: &str| {
         let _ = writeln!(text, "export {name}='{}'", value.replace('\'', r"'\''"));
@@ -121,32 +108,31 @@ fn environment(
 fn banner(
     settings: &ServeArgs,
     servers: &Servers,
-    service: &app::Service,
-    data: &std::path::Path,
+    service: &Service,
+    data: &Path,
 ) -> anyhow::Result<String> {
     let token = match settings.auth.source()? {
         KeySource::Secret(secret) => {
-            let expires_at = clock::now().timestamp() + TOKEN_LIFE;
+            let expires_at = clock::now().timestamp() + TOKEN_LIFETIME;
             let user = DEVELOPER.to_string();
-            let token = auth::token(&secret, &user, true, &settings.auth.claims(), expires_at)?;
-            format!("A token for 12 hours, in your shell:\n\n  export TOKEN={token}")
+            let token =
+                auth::issue_token(&secret, &user, true, &settings.auth.claims(), expires_at)?;
+            format!("Set a token that is valid for 12 hours:\n\n  export TOKEN={token}")
         }
-        KeySource::File(_) | KeySource::Url(_) => {
-            "Tokens come from your issuer; put one into TOKEN.".to_owned()
-        }
+        KeySource::File(_) | KeySource::Url(_) => "Set TOKEN to a token of your issuer.".to_owned(),
     };
     let origins = [&servers.postgres, &servers.nats, &servers.redis]
         .map(|server| format!("  {}", server.origin()))
         .join("\n");
     let mut banner = format!(
         "\nReading Sessions, for development only.\n\n{origins}\n  data in {0}\n  \
-         operators' commands find it with: . {0}/env\n\n\
+         to run commands against these servers: . {0}/env\n\n\
          operators:   http://{1}/readyz\n",
         data.display(),
         service.admin
     );
-    // The address of a server that was given is known, and its password is not
-    // ours to show.
+    // The address of a server that the user has set may contain a password, so it
+    // is not printed.
     if servers.nats.port().is_some() {
         let _ = writeln!(banner, "events:      {}", servers.nats_url());
     }
@@ -162,6 +148,6 @@ fn banner(
             Uuid::new_v4()
         );
     }
-    banner.push_str("Ctrl-C stops all of it.");
+    banner.push_str("Ctrl-C stops the service and its servers.");
     Ok(banner)
 }

@@ -1,28 +1,28 @@
-//! `reading-sessions doctor`: whether the servers are as the service needs them,
-//! and whether everything that should go on does. It looks, and changes nothing.
+//! `reading-sessions doctor`: checks the servers and the workers. It changes
+//! nothing.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use eventlog::error::error_chain;
 use serde::Serialize;
 
+use super::connect_database;
+use super::output::OutputArgs;
 use super::table::{Column, table};
-use super::{Output, print, print_json, why};
 use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 
 mod servers;
 mod workers;
 
-/// How long a server may take over one look.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// For each query of a check.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the servers are.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
@@ -31,93 +31,101 @@ pub struct DoctorArgs {
     nats: NatsArgs,
 }
 
-/// What one look came to.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 struct Finding {
-    state: State,
-    what: &'static str,
-    says: String,
+    #[serde(rename = "state")]
+    status: Status,
+    #[serde(rename = "what")]
+    check: &'static str,
+    #[serde(rename = "says")]
+    details: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum Status {
     Ok,
-    /// It goes on, and somebody should look.
+    /// The service works. An operator should look.
     Warning,
-    /// Something does not go on, or a promise does not hold.
+    /// Something does not work, or a guarantee does not hold.
     Failure,
 }
 
 impl Finding {
-    fn ok(what: &'static str, says: impl Into<String>) -> Self {
-        Self::new(State::Ok, what, says)
+    fn ok(check: &'static str, details: impl Into<String>) -> Self {
+        Self::new(Status::Ok, check, details)
     }
 
-    fn warning(what: &'static str, says: impl Into<String>) -> Self {
-        Self::new(State::Warning, what, says)
+    fn warning(check: &'static str, details: impl Into<String>) -> Self {
+        Self::new(Status::Warning, check, details)
     }
 
-    fn failure(what: &'static str, says: impl Into<String>) -> Self {
-        Self::new(State::Failure, what, says)
+    fn failure(check: &'static str, details: impl Into<String>) -> Self {
+        Self::new(Status::Failure, check, details)
     }
 
-    fn new(state: State, what: &'static str, says: impl Into<String>) -> Self {
-        let says = says.into();
-        Self { state, what, says }
+    fn new(status: Status, check: &'static str, details: impl Into<String>) -> Self {
+        let details = details.into();
+        Self {
+            status,
+            check,
+            details,
+        }
     }
 
-    /// All is well, unless there is something to say.
-    fn of(what: &'static str, state: State, said: &[String], well: impl Into<String>) -> Self {
-        match said {
-            [] => Self::ok(what, well),
-            said => Self::new(state, what, said.join("; ")),
+    /// A finding with `status` and the problems, or ok without problems.
+    fn from_problems(
+        check: &'static str,
+        status: Status,
+        problems: &[String],
+        ok_details: impl Into<String>,
+    ) -> Self {
+        match problems {
+            [] => Self::ok(check, ok_details),
+            problems => Self::new(status, check, problems.join("; ")),
         }
     }
 }
 
-/// Looks at everything.
-///
-/// # Errors
-/// When nothing can be printed; what is wrong is printed.
+/// Exits with 1 if a check fails.
 pub async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut findings = Vec::new();
-    match super::database(&args.database).await {
+    match connect_database(&args.database).await {
         Ok(pool) => {
-            findings.extend(servers::postgres(&pool).await);
-            findings.extend(workers::all(&pool).await);
+            findings.extend(servers::check_postgres(&pool).await);
+            findings.extend(workers::check(&pool).await);
         }
-        Err(error) => findings.push(Finding::failure("Postgres", why(&error))),
+        Err(error) => findings.push(Finding::failure("Postgres", error_chain(error.as_ref()))),
     }
-    findings.extend(servers::redis(&args.redis).await);
-    findings.extend(servers::nats(&args.nats).await);
-    match args.output {
-        Output::Json => print_json(&findings)?,
-        Output::Text => print(&text(&findings))?,
-    }
-    let fails = findings.iter().any(|found| found.state == State::Failure);
+    findings.extend(servers::check_redis(&args.redis).await);
+    findings.extend(servers::check_nats(&args.nats).await);
+    args.output.print(&findings, || text(&findings))?;
+    let fails = findings
+        .iter()
+        .any(|finding| finding.status == Status::Failure);
     Ok(ExitCode::from(u8::from(fails)))
 }
 
 fn text(findings: &[Finding]) -> String {
     let columns = [
-        Column::Left("STATE"),
-        Column::Left("WHAT"),
-        Column::Left("SAYS"),
+        Column::Left("STATUS"),
+        Column::Left("CHECK"),
+        Column::Left("DETAILS"),
     ];
     let rows: Vec<_> = findings.iter().map(row).collect();
     table(&columns, &rows)
 }
 
 fn row(finding: &Finding) -> [String; 3] {
-    let state = match finding.state {
-        State::Ok => "ok",
-        State::Warning => "WARNING",
-        State::Failure => "FAILURE",
+    let status = match finding.status {
+        Status::Ok => "ok",
+        Status::Warning => "WARNING",
+        Status::Failure => "FAILURE",
     };
     [
-        state.to_owned(),
-        finding.what.to_owned(),
-        finding.says.clone(),
+        status.to_owned(),
+        finding.check.to_owned(),
+        finding.details.clone(),
     ]
 }

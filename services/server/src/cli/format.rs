@@ -1,8 +1,8 @@
-//! Figures as people read them.
+//! Numbers and durations for people.
 
 use std::time::Duration;
 
-/// In groups of three digits.
+/// With commas between groups of three digits.
 pub fn count(n: impl TryInto<i128>) -> String {
     let n: i128 = n.try_into().unwrap_or_default();
     let digits = n.unsigned_abs().to_string();
@@ -16,7 +16,7 @@ pub fn count(n: impl TryInto<i128>) -> String {
     text
 }
 
-/// In its two largest units.
+/// In the two largest units that apply.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -27,15 +27,15 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
-/// Of something each second.
+/// Items per second.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a rate is no exact figure"
+    reason = "a rate need not be exact"
 )]
-pub fn rate(n: u64, within: Duration) -> u64 {
-    (n as f64 / within.as_secs_f64().max(0.001)).round() as u64
+pub fn rate(items: u64, duration: Duration) -> u64 {
+    (items as f64 / duration.as_secs_f64().max(0.001)).round() as u64
 }
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_read_at_a_glance() {
+    fn numbers_are_formatted_for_people() {
         let counts = [0, 999, 1_000, -1_234_567].map(count);
         assert_eq!(counts, ["0", "999", "1,000", "-1,234,567"]);
         let spans = [5, 65, 3_725, 90_000].map(|s| span(Duration::from_secs(s)));

@@ -1,42 +1,34 @@
-//! `reading-sessions jobs`: what the service does to keep itself in order, and
-//! a job of it while somebody watches.
+//! `reading-sessions jobs`: the background jobs, and running one now.
 
-use std::process::ExitCode;
-
+use anyhow::bail;
+use api::routes::admin::jobs::{JobResponse, JobState};
 use clap::{Args, Subcommand};
+use eventlog::clock;
 use jobs::store::JobLease;
+use jobs::{Job, JobError, scheduler};
 use tokio::sync::watch;
 
+use super::connect_database;
 use super::format::{count, span};
-use super::progress_bar::say;
+use super::list::ListOr;
+use super::names::one_of;
+use super::output::{OutputArgs, print};
 use super::table::{Column, table};
-use super::{Output, STOPPED, database, print, print_json, until_stopped};
-use api::routes::admin::jobs::{JobStatusBody, JobState};
-use eventlog::clock;
-use crate::config::{DatabaseArgs, RedisArgs, RuleArgs, JobArgs};
-use jobs::{Job, scheduler};
+use super::wait::{Interrupted, until_stopped};
 use crate::app;
+use crate::config::{DatabaseArgs, JobArgs, RedisArgs, RuleArgs};
 
-/// What is done with jobs.
-#[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct JobsCommand {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    list: ListArgs,
-}
+pub type JobsArgs = ListOr<ListArgs, Action>;
 
 #[derive(Clone, Debug, Subcommand)]
-enum Command {
-    /// List the jobs (what the command does by itself).
-    List(ListArgs),
-    /// Run a job here, whether or not it is due, and wait for its end.
+pub enum Action {
+    /// Run a job now, whether or not it is due, and wait until it ends.
     #[command(
-        after_help = "A job is run by one process at a time. It needs no process with the role \
-`jobs`.
+        after_help = "The job runs in this process, with the settings given here. No process \
+with the role `jobs` is needed. A job runs in one process at a time.
 
-Exit codes: 0 done, 1 failed (or run elsewhere), 2 usage, 130 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 done, 1 failed or already running, 2 wrong arguments, 130 stopped by Ctrl-C or
+SIGTERM.
 
 Examples:
   reading-sessions jobs run idle_sessions
@@ -46,18 +38,17 @@ Examples:
 }
 
 #[derive(Args, Clone, Debug)]
-struct ListArgs {
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+pub struct ListArgs {
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     database: DatabaseArgs,
 }
 
 #[derive(Args, Clone, Debug)]
-struct RunArgs {
-    /// The job.
-    #[arg(value_enum)]
+pub struct RunArgs {
+    /// Name of the job.
+    #[arg(value_parser = one_of(Job::ALL, Job::as_str))]
     job: Job,
     #[command(flatten)]
     database: DatabaseArgs,
@@ -66,38 +57,27 @@ struct RunArgs {
     #[command(flatten)]
     rules: RuleArgs,
     #[command(flatten)]
-    upkeep: JobArgs,
+    jobs: JobArgs,
 }
 
-/// Lists jobs, or runs one.
-///
-/// # Errors
-/// When Postgres does not answer, or a job fails.
-pub async fn run(args: &JobsCommand) -> anyhow::Result<ExitCode> {
-    match &args.command {
-        None => list(&args.list).await,
-        Some(Command::List(args)) => list(args).await,
-        Some(Command::Run(args)) => one(args).await,
-    }
+pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
+    let other = async |Action::Run(args): &Action| run_now(args).await;
+    args.run(list, other).await
 }
 
-async fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
-    let pool = database(&args.database).await?;
+async fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let pool = connect_database(&args.database).await?;
     let jobs = scheduler::list(&pool).await?;
-    let jobs: Vec<JobStatusBody> = jobs.into_iter().map(JobStatusBody::from).collect();
-    match args.output {
-        Output::Json => print_json(&jobs)?,
-        Output::Text => print(&text(&jobs))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let jobs: Vec<JobResponse> = jobs.into_iter().map(JobResponse::from).collect();
+    args.output.print(&jobs, || text(&jobs))
 }
 
-fn text(jobs: &[JobStatusBody]) -> String {
+fn text(jobs: &[JobResponse]) -> String {
     let columns = [
         Column::Left("JOB"),
-        Column::Left("RUN"),
+        Column::Left("SCHEDULE"),
         Column::Left("STATE"),
-        Column::Right("LAST"),
+        Column::Right("LAST RUN"),
         Column::Right("TOOK"),
         Column::Left("RESULT"),
     ];
@@ -105,7 +85,7 @@ fn text(jobs: &[JobStatusBody]) -> String {
     table(&columns, &rows)
 }
 
-fn row(job: &JobStatusBody) -> [String; 6] {
+fn row(job: &JobResponse) -> [String; 6] {
     let now = clock::now();
     let state = match job.state {
         JobState::Running => format!("running, {} done", count(job.done.unwrap_or(0))),
@@ -113,7 +93,7 @@ fn row(job: &JobStatusBody) -> [String; 6] {
             Some(Ok(left)) => format!("due in {}", span(left)),
             Some(Err(_)) | None => "due".to_owned(),
         },
-        JobState::Asked => job.state.word().to_owned(),
+        JobState::Requested => "requested".to_owned(),
     };
     let last = job.last.as_ref();
     let ago = last.and_then(|last| (now - last.ended_at).to_std().ok());
@@ -130,42 +110,37 @@ fn row(job: &JobStatusBody) -> [String; 6] {
     ]
 }
 
-async fn one(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    database(&args.database).await?.close().await;
+async fn run_now(args: &RunArgs) -> anyhow::Result<()> {
+    connect_database(&args.database).await?.close().await;
     let job = args.job;
-    let app::Jobs { tools, appender } =
-        app::jobs(&args.database, &args.redis, &args.rules, &args.upkeep)?;
+    let app::Jobs { context, appender } =
+        app::jobs(&args.database, &args.redis, &args.rules, &args.jobs)?;
     let appender = tokio::spawn(appender);
-    let holder = app::holder();
-    let Some(held) = JobLease::take(&tools.pool, job.as_str(), &holder).await? else {
-        let jobs = scheduler::list(&tools.pool).await?;
-        let who = jobs.into_iter().find(|(listed, _)| *listed == job);
-        let who = who.and_then(|(_, standing)| standing.holder);
-        anyhow::bail!(
-            "{job} is being run by {}",
-            who.as_deref().unwrap_or("another process")
+    let holder = app::lease_holder();
+    let Some(lease) = JobLease::take(&context.pool, job, &holder).await? else {
+        let all = scheduler::list(&context.pool).await?;
+        let status = all.into_iter().find(|(listed, _)| *listed == job);
+        let holder = status.and_then(|(_, status)| status.holder);
+        bail!(
+            "{job} is already running in {}; wait until it ends",
+            holder.as_deref().unwrap_or("another process")
         );
     };
     let progress = watch::Sender::new(0);
-    let done = until_stopped(async |stop| {
-        scheduler::hold(&tools, job, held, &progress, stop.clone()).await
+    let run = until_stopped(async |stop| {
+        Ok(scheduler::run_with_lease(&context, job, lease, &progress, stop.clone()).await)
     })
     .await;
-    // What it has appended is written when the last handle is gone.
-    drop(tools);
+    // Without this last handle the appender commits what it accepted, and ends.
+    drop(context);
     let _ = appender.await;
-    match done {
-        Ok(done) => {
-            print(&format!("{job}: {}", done.said))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) if scheduler::is_stopped(&error) => {
+    match run? {
+        Ok(outcome) => print(&format!("{job}: {}", outcome.summary)),
+        Err(JobError::Stopped) => {
             let done = count(*progress.borrow());
-            say(&format!(
-                "{job}: stopped after {done}; what was done stays done"
-            ));
-            Ok(ExitCode::from(STOPPED))
+            let text = format!("{job}: stopped after {done}; finished work is kept");
+            Err(Interrupted(text).into())
         }
-        Err(error) => Err(error.context(format!("{job} failed"))),
+        Err(error) => Err(anyhow::Error::new(error).context(format!("{job} failed"))),
     }
 }

@@ -1,4 +1,4 @@
-//! `reading-sessions migrate`: brings the database's schema up to date.
+//! `reading-sessions migrate`: applies missing migrations and creates partitions.
 
 use anyhow::Context;
 use eventlog::migrations;
@@ -6,18 +6,14 @@ use eventlog::migrations;
 use crate::config::DatabaseArgs;
 use crate::connect;
 
-/// Applies the migrations that are missing and creates partitions ahead.
-///
-/// # Errors
-/// When Postgres does not answer or a migration fails; it is rolled back.
 pub async fn run(args: &DatabaseArgs) -> anyhow::Result<()> {
     let pool = connect::migrations_pool(args)?;
     migrations::migrate(&pool)
         .await
-        .context("the database was not migrated")?;
+        .context("migration failed")?;
     migrations::create_partitions(&pool)
         .await
-        .context("partitions were not created ahead")?;
+        .context("creating partitions failed")?;
     pool.close().await;
     Ok(())
 }

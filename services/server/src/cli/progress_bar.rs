@@ -1,59 +1,57 @@
-//! How far something is, for who waits for it: a bar on a terminal, elsewhere a
-//! line every few seconds. On standard error, beside what the command prints.
+//! Progress on standard error: a bar on a terminal, otherwise a line every few
+//! seconds.
 
 use std::collections::VecDeque;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use projections::operations::OperationProgress;
 use tokio::sync::watch;
 
 use super::format::{count, rate, span};
-use projections::operations::OperationProgress;
+use super::output::report;
 
-/// How often it is looked at, and how often a line is written.
-const LOOK: Duration = Duration::from_millis(500);
-const LINE: Duration = Duration::from_secs(5);
+const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Looks over which the rate is taken: ten seconds.
-const RATED: usize = 20;
+/// How often a line is written without a terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Shows the progress of work until that is done.
-pub async fn with<T>(
+/// The rate is that of the last ten seconds.
+const RATE_SAMPLES: usize = 20;
+
+/// Shows the progress of an operation until it completes. `unit` is the plural of
+/// what it processes.
+pub async fn show<T>(
     name: &str,
     unit: &str,
     progress: watch::Receiver<OperationProgress>,
-    work: impl Future<Output = T>,
+    operation: impl Future<Output = T>,
 ) -> T {
     let mut meter = Meter::new(name, unit);
-    let done = tokio::select! {
-        done = work => done,
-        never = meter.show(progress) => never,
+    let result = tokio::select! {
+        result = operation => result,
+        never = meter.run(progress) => never,
     };
     meter.bar.finish_and_clear();
-    done
-}
-
-/// Writes a line beside the results.
-pub fn say(text: &str) {
-    // Who closes standard error does not want to know.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    result
 }
 
 struct Meter<'a> {
     name: &'a str,
     unit: &'a str,
-    /// Hidden where there is no terminal.
+    /// Hidden without a terminal.
     bar: ProgressBar,
-    terminal: bool,
-    rated: VecDeque<(Instant, u64)>,
+    is_terminal: bool,
+    /// The last values of `OperationProgress::done`, oldest first.
+    samples: VecDeque<(Instant, u64)>,
 }
 
 impl<'a> Meter<'a> {
     fn new(name: &'a str, unit: &'a str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = if terminal {
-            // Empty until something is known.
+        let is_terminal = std::io::stderr().is_terminal();
+        let bar = if is_terminal {
+            // The length is not known yet.
             ProgressBar::new(1)
         } else {
             ProgressBar::hidden()
@@ -66,70 +64,65 @@ impl<'a> Meter<'a> {
             name,
             unit,
             bar,
-            terminal,
-            rated: VecDeque::new(),
+            is_terminal,
+            samples: VecDeque::new(),
         }
     }
 
-    async fn show(&mut self, mut progress: watch::Receiver<OperationProgress>) -> ! {
-        let mut written_at = Instant::now();
-        let mut first = true;
+    async fn run(&mut self, mut progress: watch::Receiver<OperationProgress>) -> ! {
+        // The first value is reported at once: it contains the start.
+        let _ = progress.changed().await;
+        let first = *progress.borrow_and_update();
+        if first.done == 0 && first.reached > 0 {
+            self.print_line(&format!(
+                "{}: resuming after {} of {}",
+                self.name,
+                count(first.reached),
+                count(first.total)
+            ));
+        }
+        let mut printed_at = Instant::now();
         loop {
-            // At the first word at once: it says where it begins.
-            if first {
-                let _ = progress.changed().await;
-            }
             let now = *progress.borrow_and_update();
-            if first && now.done == 0 && now.at > 0 {
-                self.line(&format!(
-                    "{}: goes on after {} of {}, where an earlier one stopped",
-                    self.name,
-                    count(now.at),
-                    count(now.of)
-                ));
-            }
-            first = false;
             let text = self.text(now);
-            self.bar.set_length(now.of);
-            self.bar.set_position(now.at);
+            self.bar.set_length(now.total);
+            self.bar.set_position(now.reached);
             self.bar.set_message(text.clone());
-            if !self.terminal && written_at.elapsed() >= LINE {
-                written_at = Instant::now();
-                self.line(&format!("{}: {text}", self.name));
+            if !self.is_terminal && printed_at.elapsed() >= LINE_INTERVAL {
+                printed_at = Instant::now();
+                self.print_line(&format!("{}: {text}", self.name));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(REFRESH_INTERVAL).await;
         }
     }
 
-    fn line(&self, text: &str) {
-        self.bar.suspend(|| say(text));
+    fn print_line(&self, text: &str) {
+        self.bar.suspend(|| report(text));
     }
 
-    /// As `45 %, 450,000 of 1,000,000, 61,000 events/s, 9 s left`.
+    /// For example `45 %, 450,000 of 1,000,000, 61,000 events/s, 9 s left`.
     fn text(&mut self, now: OperationProgress) -> String {
         let at = Instant::now();
-        self.rated.push_back((at, now.done));
-        if self.rated.len() > RATED {
-            self.rated.pop_front();
+        self.samples.push_back((at, now.done));
+        if self.samples.len() > RATE_SAMPLES {
+            self.samples.pop_front();
         }
-        let (since, before) = self.rated[0];
-        let speed = rate(now.done.saturating_sub(before), at - since);
-        let left = match speed {
-            _ if now.at >= now.of => ", and the last steps".to_owned(),
+        let (first_at, first_done) = self.samples[0];
+        let per_second = rate(now.done.saturating_sub(first_done), at - first_at);
+        let left = match per_second {
+            _ if now.reached >= now.total => ", finishing".to_owned(),
             0 => String::new(),
-            speed => format!(
-                ", {} left",
-                span(Duration::from_secs(
-                    now.of.saturating_sub(now.at).div_ceil(speed)
-                ))
-            ),
+            per_second => {
+                let seconds = now.total.saturating_sub(now.reached).div_ceil(per_second);
+                format!(", {} left", span(Duration::from_secs(seconds)))
+            }
         };
         format!(
             "{} %, {} of {}, {} {}/s{left}",
-            now.at * 100 / now.of.max(1),
-            count(now.at),
-            count(now.of),
-            count(speed),
+            now.reached * 100 / now.total.max(1),
+            count(now.reached),
+            count(now.total),
+            count(per_second),
             self.unit
         )
     }

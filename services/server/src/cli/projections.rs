@@ -1,107 +1,87 @@
-//! `reading-sessions projections`: how far they are and who works on them, and
-//! holding them.
+//! `reading-sessions projections`: the status of projections, and pausing them.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
+use api::routes::admin::projections::{ProjectionResponse, ProjectionState};
 use clap::{Args, Subcommand};
+use eventlog::clock;
+use projections::operations::ProjectionName;
 use projections::status;
 use sqlx::PgPool;
 
+use super::connect_database;
 use super::format::{count, span};
+use super::list::ListOr;
+use super::names::one_of;
+use super::output::{OutputArgs, print};
 use super::table::{Column, table};
-use super::{Output, database, print, print_json};
-use api::routes::admin::projections::{Projection, Standing};
-use eventlog::clock;
+use super::wait::poll;
 use crate::config::DatabaseArgs;
-use projections::operations::ProjectionName;
 
-/// How long a worker may take to stop: a step, and some.
-const STOP: Duration = Duration::from_secs(40);
+/// How long `pause` waits for the worker to stop: longer than a batch.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How often it is looked for.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// What is done with projections.
-#[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct ProjectionsArgs {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    list: ListArgs,
-}
+pub type ProjectionsArgs = ListOr<ListArgs, Action>;
 
 #[derive(Clone, Debug, Subcommand)]
-enum Command {
-    /// List them (what the command does by itself).
-    List(ListArgs),
-    /// Have a projection's worker stop after the step it is at, and wait for it.
+pub enum Action {
+    /// Pause a projection, and wait until its worker has stopped.
     #[command(
-        after_help = "Exit codes: 0 nobody works on it, 1 not so (or not known), 2 usage.
+        after_help = "The worker stops after its current batch. Queries return older data \
+until the projection is resumed.
+
+Exit codes: 0 no worker is running, 1 failed, 2 wrong arguments.
 
 Example:
   reading-sessions projections pause history"
     )]
-    Pause(HoldArgs),
-    /// Let a projection go on.
-    #[command(
-        after_help = "Exit codes: 0 it may go on, 1 not so (or not known), 2 usage.
+    Pause(NameArgs),
+    /// Resume a paused projection.
+    #[command(after_help = "Exit codes: 0 resumed, 1 failed, 2 wrong arguments.
 
 Example:
-  reading-sessions projections resume history"
-    )]
-    Resume(HoldArgs),
+  reading-sessions projections resume history")]
+    Resume(NameArgs),
 }
 
 #[derive(Args, Clone, Debug)]
-struct ListArgs {
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+pub struct ListArgs {
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     database: DatabaseArgs,
 }
 
 #[derive(Args, Clone, Debug)]
-struct HoldArgs {
-    /// The projection.
-    #[arg(value_enum)]
+pub struct NameArgs {
+    /// Name of the projection.
+    #[arg(value_parser = one_of(ProjectionName::ALL, ProjectionName::as_str))]
     name: ProjectionName,
     #[command(flatten)]
     database: DatabaseArgs,
 }
 
-/// Lists, pauses or resumes.
-///
-/// # Errors
-/// When Postgres does not answer, or a worker does not stop.
-pub async fn run(args: &ProjectionsArgs) -> anyhow::Result<ExitCode> {
-    match &args.command {
-        None => list(&args.list).await,
-        Some(Command::List(args)) => list(args).await,
-        Some(Command::Pause(args)) => pause(args).await,
-        Some(Command::Resume(args)) => resume(args).await,
-    }
-    .map(|()| ExitCode::SUCCESS)
+pub async fn run(args: &ProjectionsArgs) -> anyhow::Result<()> {
+    let other = async |action: &Action| match action {
+        Action::Pause(args) => pause(args).await,
+        Action::Resume(args) => resume(args).await,
+    };
+    args.run(list, other).await
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let pool = database(&args.database).await?;
-    let all: Vec<Projection> = status::list(&pool)
+    let pool = connect_database(&args.database).await?;
+    let all: Vec<ProjectionResponse> = status::list(&pool)
         .await?
         .into_iter()
-        .map(Projection::from)
+        .map(ProjectionResponse::from)
         .collect();
-    match args.output {
-        Output::Json => print_json(&all),
-        Output::Text => print(&text(&all)),
-    }
+    args.output.print(&all, || text(&all))
 }
 
-fn text(all: &[Projection]) -> String {
+fn text(all: &[ProjectionResponse]) -> String {
     let columns = [
         Column::Left("PROJECTION"),
         Column::Left("STATE"),
@@ -116,80 +96,83 @@ fn text(all: &[Projection]) -> String {
     let rows: Vec<_> = all.iter().map(row).collect();
     let mut text = table(&columns, &rows);
     for projection in all {
-        if let Some(error) = &projection.last_error {
-            let ago = error.at.and_then(|at| (clock::now() - at).to_std().ok());
-            let failing = projection.state == Standing::Failing;
-            let when = match ago.map(span) {
-                Some(ago) if failing => format!("has been failing for {ago}"),
-                Some(ago) => format!("began to fail {ago} ago, and does no more"),
-                None => "failed".to_owned(),
-            };
-            let _ = write!(text, "\n\n{} {when}: {}", projection.name, error.message);
-        }
+        let Some(error) = &projection.last_error else {
+            continue;
+        };
+        let ago = error.at.and_then(|at| (clock::now() - at).to_std().ok());
+        let is_failing = projection.state == ProjectionState::Failing;
+        let when = match ago.map(span) {
+            Some(ago) if is_failing => format!("has been failing for {ago}"),
+            Some(ago) => format!("failed {ago} ago and has recovered"),
+            None => "failed".to_owned(),
+        };
+        let _ = write!(text, "\n\n{} {when}: {}", projection.name, error.message);
     }
     text
 }
 
-fn row(projection: &Projection) -> [String; 9] {
+fn row(projection: &ProjectionResponse) -> [String; 9] {
     let replay = match &projection.replay {
         Some(replay) if replay.running => format!(", replayed {} %", replay.percent),
         Some(replay) => format!(", replay stopped at {} %", replay.percent),
         None => String::new(),
     };
+    let events_per_write = projection.events_per_write;
     [
         projection.name.clone(),
-        format!("{}{replay}", projection.state.word()),
+        format!("{}{replay}", projection.state.as_str()),
         count(projection.position),
         count(projection.lag_events),
         format!("{:.1}", projection.lag_seconds),
         format!("{:.0}", projection.events_per_second),
-        projection
-            .events_per_write
-            .map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")),
+        events_per_write.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.1}")),
         count(projection.dead_letters),
         projection.worker.clone().unwrap_or_else(|| "-".to_owned()),
     ]
 }
 
-async fn pause(args: &HoldArgs) -> anyhow::Result<()> {
+async fn pause(args: &NameArgs) -> anyhow::Result<()> {
     let name = args.name;
-    let pool = database(&args.database).await?;
-    let worker = worker(&pool, name).await?;
-    hold(&pool, name, true).await?;
-    let Some(worker) = worker else {
-        return print(&format!("{name} is paused; nobody worked on it"));
+    let pool = connect_database(&args.database).await?;
+    let before = worker(&pool, name).await?;
+    set_paused(&pool, name, true).await?;
+    let Some(worker_before) = before else {
+        return print(&format!("Paused {name}. No worker was running."));
     };
-    let since = Instant::now();
-    while self::worker(&pool, name).await?.is_some() {
-        anyhow::ensure!(
-            since.elapsed() < STOP,
-            "{name} is paused, but {worker} has not stopped within {}; it is asked to",
-            span(STOP)
-        );
-        tokio::time::sleep(LOOK).await;
+    let stopped = poll(PAUSE_TIMEOUT, async || {
+        Ok(worker(&pool, name).await?.is_none().then_some(()))
+    });
+    match stopped.await? {
+        Some(()) => print(&format!(
+            "Paused {name}. Worker {worker_before} has stopped."
+        )),
+        None => bail!(
+            "{name} is paused, but worker {worker_before} is still running after {}; \
+             it stops after its current batch",
+            span(PAUSE_TIMEOUT)
+        ),
     }
-    print(&format!("{name} is paused; {worker} has stopped"))
 }
 
-async fn resume(args: &HoldArgs) -> anyhow::Result<()> {
-    let pool = database(&args.database).await?;
-    hold(&pool, args.name, false).await?;
+async fn resume(args: &NameArgs) -> anyhow::Result<()> {
+    let name = args.name;
+    let pool = connect_database(&args.database).await?;
+    set_paused(&pool, name, false).await?;
     print(&format!(
-        "{} may go on; a worker takes it within a second, if there is one",
-        args.name
+        "Resumed {name}. A process with the role `projections` starts its worker within a second."
     ))
 }
 
-async fn hold(pool: &PgPool, name: ProjectionName, paused: bool) -> anyhow::Result<()> {
-    let known = status::pause(pool, name.as_str(), paused).await?;
-    anyhow::ensure!(known, "the database does not know {name}");
+async fn set_paused(pool: &PgPool, name: ProjectionName, paused: bool) -> anyhow::Result<()> {
+    let is_known = status::pause(pool, name.as_str(), paused).await?;
+    ensure!(is_known, "the database has no projection {name}");
     Ok(())
 }
 
-/// Who works on it.
+/// The holder of the projection's lease.
 async fn worker(pool: &PgPool, name: ProjectionName) -> anyhow::Result<Option<String>> {
     let all = status::list(pool).await?;
     let status = all.into_iter().find(|s| s.projection == name.as_str());
-    let status = status.with_context(|| format!("the database does not know {name}"))?;
+    let status = status.with_context(|| format!("the database has no projection {name}"))?;
     Ok(status.holder)
 }

@@ -1,58 +1,59 @@
-//! `reading-sessions reader`: all that is known of one reader, handed out or
-//! erased.
+//! `reading-sessions reader`: exports or erases all data of a reader.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, ensure};
+use api::export::{ExportFormat, Exporter};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use commands::erasure;
 use domain::ReaderId;
-use eventlog::LogError;
 use eventlog::erase::{self, Extent};
+use eventlog::{LogError, clock};
 use futures::{Stream, TryStreamExt};
+use projections::active_sessions;
+use projections::operations::OperationProgress;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::connect_database;
 use super::format::count;
-use super::progress_bar::{self, say};
-use super::{STOPPED, database, print, until_stopped};
+use super::names::one_of;
+use super::output::{ignore_broken_pipe, print};
+use super::progress_bar;
+use super::wait::{Interrupted, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
-use api::export::{Exports, Format};
-use projections::operations::OperationProgress;
-use commands::erasure;
-use projections::active_sessions;
-use eventlog::clock;
-
 use crate::connect;
 
-/// What is done with a reader's data.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ReaderCommand {
-    /// Hand out all data of a reader.
+    /// Export all data of a reader.
     #[command(
-        after_help = "JSON has the events as the log holds them; CSV has a row an event.
+        after_help = "JSON contains the events as stored. CSV contains one row per event.
 
-Exit codes: 0 done, 1 not done (or there is no such reader), 2 usage, 130 stopped.
+Exit codes: 0 done, 1 failed or no such reader, 2 wrong arguments, 130 stopped by Ctrl-C or
+SIGTERM.
 
 Examples:
   reading-sessions reader export 018f4c2e-7c1a-7000-8000-000000000001
   reading-sessions reader export 018f4c2e-7c1a-7000-8000-000000000001 -o csv --out reader.csv"
     )]
     Export(ExportArgs),
-    /// Erase all data of a reader, for good.
+    /// Erase all data of a reader permanently.
     #[command(
-        after_help = "From the first moment on no session of the reader is found; history and statistics follow. Then the log is written over, and one \
-that is stopped or killed there is finished by the role `maintenance`, or by the same command. \
-docs/operations.md says where copies remain.
+        after_help = "No session can be read from the moment the erasure is committed. History \
+and statistics follow within moments. Then the events in the log are overwritten. If the command \
+is interrupted there, the job `erasures` finishes the work, or you can run the command again. \
+Copies on NATS, in backups and at analytics consumers are not affected: see \
+docs/operations/reader-data.md.
 
-Exit codes: 0 erased (or it was before), 1 not erased (or there is no such reader), 2 usage, \
-130 stopped before the log was written over.
+Exit codes: 0 erased, also earlier, 1 failed or no such reader, 2 wrong arguments, 130 stopped
+before all events were overwritten.
 
 Examples:
   reading-sessions reader erase 018f4c2e-7c1a-7000-8000-000000000001
@@ -61,30 +62,34 @@ Examples:
     Erase(EraseArgs),
 }
 
-/// What `export` takes.
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
-    /// The reader's id.
+    /// Id of the reader.
     #[arg(value_name = "UUID")]
     reader: Uuid,
-    /// How to write it.
-    #[arg(short, long, value_enum, default_value = "json")]
-    output: Format,
-    /// Where to; to standard output when it is left out. The file is new, or
-    /// nothing is done.
+    /// Format of the export.
+    #[arg(
+        short,
+        long,
+        value_parser = one_of(ExportFormat::ALL, ExportFormat::as_str),
+        default_value = "json"
+    )]
+    output: ExportFormat,
+    /// File to create [default: standard output].
+    ///
+    /// The command fails if the file exists. Only its owner may read the file.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
     database: DatabaseArgs,
 }
 
-/// What `erase` takes.
 #[derive(Args, Clone, Debug)]
 pub struct EraseArgs {
-    /// The reader's id.
+    /// Id of the reader.
     #[arg(value_name = "UUID")]
     reader: Uuid,
-    /// Do not ask.
+    /// Erase without asking; required without a terminal.
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -93,49 +98,38 @@ pub struct EraseArgs {
     redis: RedisArgs,
 }
 
-/// Exports or erases.
-///
-/// # Errors
-/// When Postgres does not answer, there is no such reader, or nobody confirms.
-pub async fn run(command: &ReaderCommand) -> anyhow::Result<ExitCode> {
+pub async fn run(command: &ReaderCommand) -> anyhow::Result<()> {
     match command {
         ReaderCommand::Export(args) => export(args).await,
         ReaderCommand::Erase(args) => erase(args).await,
     }
 }
 
-async fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
-    let pool = database(&args.database).await?;
+async fn export(args: &ExportArgs) -> anyhow::Result<()> {
+    let pool = connect_database(&args.database).await?;
     let reader_id = ReaderId::from(args.reader);
     if erase::extent(&pool, reader_id).await?.sessions == 0 {
-        return Err(unknown(&pool, reader_id).await);
+        return Err(no_sessions(&pool, reader_id).await);
     }
     let written = until_stopped(async |stop| {
-        let chunks = Exports::new(pool.clone()).of(reader_id, args.output);
-        let writing = async {
+        let chunks = Exporter::new(pool.clone()).stream(reader_id, args.output);
+        let write = async {
             let Some(path) = &args.out else {
                 return write(chunks, io::stdout()).await;
             };
-            let file = new_file(path);
-            let file = file.with_context(|| format!("{} is not written", path.display()))?;
+            let file =
+                create_file(path).with_context(|| format!("creating {} failed", path.display()))?;
             write(chunks, &file).await?;
             Ok(file.sync_all()?)
         };
         tokio::select! {
-            written = writing => written.map(|()| true),
-            () = stop.cancelled() => Ok(false),
+            written = write => written,
+            () = stop.cancelled() => {
+                Err(Interrupted("export stopped; the output is incomplete".to_owned()).into())
+            }
         }
     });
-    match written.await {
-        Ok(true) => Ok(ExitCode::SUCCESS),
-        Ok(false) => {
-            say("stopped; what was written is not whole");
-            Ok(ExitCode::from(STOPPED))
-        }
-        // A reader that went away, as `head` does, is no error.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
-    }
+    ignore_broken_pipe(written.await)
 }
 
 async fn write(
@@ -149,22 +143,17 @@ async fn write(
     Ok(out.flush()?)
 }
 
-/// A file that was not there before, for nobody else to read.
-fn new_file(path: &Path) -> io::Result<File> {
+/// Fails if the file exists. Only its owner may read it.
+fn create_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600).open(path)
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-async fn erase(args: &EraseArgs) -> anyhow::Result<ExitCode> {
-    let pool = database(&args.database).await?;
+async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
+    let pool = connect_database(&args.database).await?;
     let reader_id = ReaderId::from(args.reader);
     let extent = erase::extent(&pool, reader_id).await?;
-    let begun = erase::find(&pool, reader_id).await?;
+    let earlier = erase::find(&pool, reader_id).await?;
     if extent.sessions > 0 {
         if !args.yes {
             confirm(reader_id, extent)?;
@@ -176,93 +165,99 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<ExitCode> {
             active_sessions::erase(&connect::cache(&args.redis)?, reader_id, position).await;
         }
         print(&format!(
-            "{} sessions of reader {reader_id} are erased; history and statistics follow within moments.",
+            "Erased {} sessions of reader {reader_id}. History and statistics follow within \
+             moments.",
             count(erased.sessions)
         ))?;
-    } else if begun.is_none_or(|begun| begun.done_at.is_some()) {
-        return match begun {
-            Some(_) => {
-                print(&unknown(&pool, reader_id).await.to_string())?;
-                Ok(ExitCode::SUCCESS)
+    } else {
+        match earlier {
+            None => return Err(no_sessions(&pool, reader_id).await),
+            Some(erasure) if erasure.done_at.is_some() => {
+                return print(&no_sessions(&pool, reader_id).await.to_string());
             }
-            None => Err(unknown(&pool, reader_id).await),
-        };
+            // Only the overwriting of an earlier erasure remains to be done.
+            Some(_) => {}
+        }
     }
-    let stopped = until_stopped(async |stop| {
+    let was_stopped = until_stopped(async |stop| {
         overwrite(&pool, reader_id, stop).await?;
         Ok(stop.is_cancelled())
-    });
-    let stopped = stopped.await?;
+    })
+    .await?;
     let erasure = erase::find(&pool, reader_id).await?;
-    let erasure = erasure.context("the erasure is not in the table that tells of it")?;
-    if stopped && erasure.done_at.is_none() {
-        say("stopped; the role maintenance writes over the rest, or the same command");
-        return Ok(ExitCode::from(STOPPED));
+    let erasure = erasure.context("the table `erasures` has no row for this reader")?;
+    if was_stopped && erasure.done_at.is_none() {
+        let text = "erasure stopped; the job `erasures` overwrites the remaining events, or run \
+                    the command again";
+        return Err(Interrupted(text.to_owned()).into());
     }
     print(&format!(
-        "{} events in the log are written over, of {} sessions. Copies on NATS, in backups and \
-         with analysts are others: docs/operations.md says what to do.",
+        "Overwrote {} events of {} sessions in the log. Copies on NATS, in backups and at \
+         analytics consumers are not affected: see docs/operations/reader-data.md.",
         count(erasure.events),
         count(erasure.sessions)
-    ))?;
-    Ok(ExitCode::SUCCESS)
+    ))
 }
 
-/// Writes over the log, and shows how far that is.
+/// Overwrites the reader's events in the log, with a progress bar.
 async fn overwrite(
     pool: &PgPool,
     reader_id: ReaderId,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let of = erase::left(pool, reader_id).await?.unsigned_abs();
+    let total = erase::remaining_events(pool, reader_id)
+        .await?
+        .unsigned_abs();
     let progress = watch::Sender::new(OperationProgress {
-        of,
+        total,
         ..OperationProgress::default()
     });
     let shown = progress.subscribe();
-    let told = |events: i64| {
+    let on_batch = |events: i64| {
         progress.send_modify(|progress| {
-            progress.at += events.unsigned_abs();
-            progress.done = progress.at;
-            progress.of = progress.of.max(progress.at);
+            progress.reached += events.unsigned_abs();
+            progress.done = progress.reached;
+            progress.total = progress.total.max(progress.reached);
         });
     };
-    let work = erasure::finish(pool, reader_id, stop, told);
-    Ok(progress_bar::with("erase", "events", shown, work).await?)
+    let finish = erasure::finish(pool, reader_id, stop, on_batch);
+    Ok(progress_bar::show("erase", "events", shown, finish).await?)
 }
 
-/// Why there is nothing to do.
-async fn unknown(pool: &PgPool, reader_id: ReaderId) -> anyhow::Error {
+/// The error for a reader without sessions, with the time of an earlier erasure.
+async fn no_sessions(pool: &PgPool, reader_id: ReaderId) -> anyhow::Error {
     match erase::find(pool, reader_id).await {
-        Ok(None) => anyhow::anyhow!("the log holds no session of reader {reader_id}"),
-        Ok(Some(erasure)) => anyhow::anyhow!(
-            "the log holds no session of reader {reader_id}, who was erased at {}",
+        Ok(None) => anyhow!("the log contains no session of reader {reader_id}"),
+        Ok(Some(erasure)) => anyhow!(
+            "the log contains no session of reader {reader_id}: the reader was erased at {}",
             erasure.erased_at.format("%F %TZ")
         ),
         Err(error) => error.into(),
     }
 }
 
-/// Asks on a terminal.
+/// Asks for confirmation on a terminal.
 fn confirm(reader_id: ReaderId, extent: Extent) -> anyhow::Result<()> {
-    let what = format!(
+    let data = format!(
         "{} sessions with {} events of reader {reader_id}",
         count(extent.sessions),
         count(extent.events)
     );
-    if !io::stdin().is_terminal() {
-        bail!("{what} would be erased for good: say --yes");
-    }
-    let mut out = io::stderr();
+    ensure!(
+        io::stdin().is_terminal(),
+        "not confirmed: {data} would be erased permanently; pass --yes"
+    );
+    let mut stderr = io::stderr();
     write!(
-        out,
-        "{what} will be erased for good. Type `erase` to go on: "
+        stderr,
+        "{data} will be erased permanently. Type `erase` to continue: "
     )?;
-    out.flush()?;
+    stderr.flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
-    if answer.trim() != "erase" {
-        bail!("nothing is erased");
-    }
+    ensure!(
+        answer.trim() == "erase",
+        "not confirmed: nothing was erased"
+    );
     Ok(())
 }

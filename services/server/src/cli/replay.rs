@@ -1,28 +1,28 @@
-//! `reading-sessions replay`: a projection made again from the log, while
-//! somebody watches.
+//! `reading-sessions replay`: rebuilds a projection from the log.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use projections::active_sessions::Rebuilt;
-use projections::rebuild::{ReplayError, Replayed};
+use projections::active_sessions::RebuildProgress;
+use projections::operations::{ProjectionName, ReplayResult};
+use projections::rebuild::Replayed;
 use tokio::sync::watch;
 
+use super::connect_database;
 use super::format::{count, rate};
-use super::progress_bar::{self, say};
-use super::{STOPPED, database, print, until_stopped};
+use super::names::one_of;
+use super::output::print;
+use super::progress_bar;
+use super::wait::{Interrupted, is_stopped, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
 use crate::connect;
-use projections::operations::{ReplayResult, ProjectionName};
 
-/// Which projection, and from where.
 #[derive(Args, Clone, Debug)]
 pub struct ReplayArgs {
-    /// The projection.
-    #[arg(value_enum)]
+    /// Name of the projection.
+    #[arg(value_parser = one_of(ProjectionName::ALL, ProjectionName::as_str))]
     name: ProjectionName,
-    /// Forget what a replay that was cut off has done.
+    /// Discard the progress of an interrupted replay and start again.
     #[arg(long)]
     restart: bool,
     #[command(flatten)]
@@ -31,85 +31,76 @@ pub struct ReplayArgs {
     redis: RedisArgs,
 }
 
-/// Replays until it is done or stopped.
-///
-/// # Errors
-/// When a server does not answer, or a replay of the projection runs already.
-pub async fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let name = args.name;
-    database(&args.database).await?.close().await;
-    let source = connect::projection_ops(&args.database, &args.redis);
+    connect_database(&args.database).await?.close().await;
+    let operations = connect::projection_ops(&args.database, &args.redis);
     let unit = if name == ProjectionName::ActiveSessions {
         "sessions"
     } else {
         "events"
     };
     let progress = watch::Sender::default();
-    let shown = progress.subscribe();
-    let began = Instant::now();
-    let done = until_stopped(async |stop| {
-        let work = source.replay(name, args.restart, &progress, stop);
-        progress_bar::with(name.as_str(), unit, shown, work).await
+    let started = Instant::now();
+    let replayed = until_stopped(async |stop| {
+        let replay = operations.replay(name, args.restart, &progress, stop);
+        Ok(progress_bar::show(name.as_str(), unit, progress.subscribe(), replay).await?)
     })
     .await;
-    match done {
-        Ok(done) => {
-            print(&closing(name, done, began.elapsed()))?;
-            Ok(ExitCode::SUCCESS)
+    match replayed {
+        Ok(result) => print(&summary(name, result, started.elapsed())),
+        Err(error) if is_stopped(&error) => {
+            Err(Interrupted(stopped(name, progress.borrow().reached)).into())
         }
-        Err(error) => match error.downcast_ref() {
-            Some(ReplayError::Stopped) => {
-                say(&stopped(name, progress.borrow().at));
-                Ok(ExitCode::from(STOPPED))
-            }
-            _ => Err(error.context(format!("{name} was not replayed"))),
-        },
+        Err(error) => Err(error.context(format!("replay of {name} failed"))),
     }
 }
 
 fn stopped(name: ProjectionName, at: u64) -> String {
     if name == ProjectionName::ActiveSessions {
-        format!("{name}: stopped; what was put is right, and the next replay begins anew")
+        format!(
+            "{name}: stopped; the entries written so far are correct, and the next replay starts \
+             from the beginning"
+        )
     } else {
         let at = count(at);
-        format!("{name}: stopped at {at}; the next replay goes on from there")
+        format!("{name}: stopped at global position {at}; the next replay resumes there")
     }
 }
 
-/// What was done, in a line.
-fn closing(name: ProjectionName, done: ReplayResult, took: Duration) -> String {
+fn summary(name: ProjectionName, result: ReplayResult, took: Duration) -> String {
     let seconds = took.as_secs_f64();
-    match done {
+    match result {
         ReplayResult::Tables(Replayed {
             events,
             from,
-            position,
-            held,
+            global_position,
+            locked_for,
         }) => {
             let from = match from {
                 0 => String::new(),
                 from => format!(" after {}", count(from)),
             };
             format!(
-                "{name}: {} events{from} in {seconds:.1} s, {} events/s; now at {}. \
-                 Queries may have waited for {} ms.",
+                "{name}: replayed {} events{from} in {seconds:.1} s, {} events/s; \
+                 now at global position {}. Queries waited at most {} ms.",
                 count(events),
                 count(rate(events, took)),
-                count(position),
-                held.as_millis()
+                count(global_position),
+                locked_for.as_millis()
             )
         }
-        ReplayResult::Cache(Rebuilt {
+        ReplayResult::Cache(RebuildProgress {
             sessions,
-            put,
+            stored,
             removed,
             ..
         }) => format!(
-            "{name}: {} active sessions in {seconds:.1} s, {} sessions/s; \
-             {} entries put, {} removed. Queries did not wait.",
+            "{name}: read {} active sessions in {seconds:.1} s, {} sessions/s; \
+             wrote {} entries, removed {}. Queries did not wait.",
             count(sessions),
             count(rate(sessions, took)),
-            count(put),
+            count(stored),
             count(removed)
         ),
     }

@@ -1,14 +1,14 @@
-//! Tables of text: columns as wide as what is in them.
+//! Tables of text with aligned columns.
 
-/// A column's name and the side that its cells stand on.
+/// A column, by its alignment. Contains its head.
 pub enum Column {
-    /// For words.
+    /// For text.
     Left(&'static str),
-    /// For figures.
+    /// For numbers.
     Right(&'static str),
 }
 
-/// A head and rows, a line each.
+/// The head and the rows, one line each.
 pub fn table<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> String {
     let head = columns.each_ref().map(|column| match column {
         Column::Left(name) | Column::Right(name) => (*name).to_owned(),
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_what_is_in_them() {
+    fn columns_are_as_wide_as_their_cells() {
         let rows = [
             ["a".to_owned(), "1".to_owned()],
             ["longer".to_owned(), "1,000".to_owned()],

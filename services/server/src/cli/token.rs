@@ -1,65 +1,60 @@
-//! `reading-sessions token`: a token for development and tests, signed with
-//! HS256. Tokens of public keys come from whoever has the private ones; this
-//! service never does.
+//! `reading-sessions token`: prints a token for development and tests, signed
+//! with HS256. Only an issuer can sign tokens for public keys: this service never
+//! has the private ones.
 
 use std::time::Duration;
 
+use api::auth;
 use chrono::TimeDelta;
 use clap::Args;
+use eventlog::clock;
 use uuid::Uuid;
 
-use api::auth;
-use eventlog::clock;
+use super::output::print;
 use crate::config::AuthArgs;
 
-/// Whose token, and for how long.
 #[derive(Args, Clone, Debug)]
 pub struct TokenArgs {
-    /// The reader's id.
+    /// Id of the reader or operator.
     #[arg(long)]
-    pub user: Uuid,
-    /// For operator calls too.
+    user: Uuid,
+    /// Allow admin calls too.
     #[arg(long)]
-    pub admin: bool,
-    /// How long it is valid: a number and s, m, h or d.
-    #[arg(long, default_value = "1h", value_parser = duration)]
-    pub ttl: Duration,
+    admin: bool,
+    /// Time until the token expires: a number and s, m, h or d, at most 365d.
+    #[arg(long, default_value = "1h", value_parser = parse_duration)]
+    ttl: Duration,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "its type says what it is")]
-    pub auth: AuthArgs,
+    auth: AuthArgs,
 }
 
-/// The token, as it goes behind `Bearer`.
-///
-/// # Errors
-/// When there is no secret, it is too short, or tokens are verified with public
-/// keys.
-pub fn run(args: &TokenArgs) -> anyhow::Result<String> {
+pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
     let expires_at = clock::now() + TimeDelta::from_std(args.ttl)?;
-    auth::token(
+    let token = auth::issue_token(
         &args.auth.secret()?,
         &args.user.to_string(),
         args.admin,
         &args.auth.claims(),
         expires_at.timestamp(),
-    )
+    )?;
+    print(&token)
 }
 
-/// A number and a unit.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a number and s, m, h or d, as 90m, at most 365d".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
+/// Parses a number and a unit, for example `90m`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || "expected a number and s, m, h or d, for example 90m, at most 365d".to_owned();
+    let unit = text.chars().last().ok_or_else(invalid)?;
     let seconds = match unit {
         's' => 1,
         'm' => 60,
         'h' => 3_600,
         'd' => 86_400,
-        _ => return Err(wrong()),
+        _ => return Err(invalid()),
     };
-    let count: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| invalid())?;
     match count.checked_mul(seconds) {
         Some(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
-        _ => Err(wrong()),
+        _ => Err(invalid()),
     }
 }
 
@@ -68,10 +63,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_has_a_unit_and_an_end() {
-        assert_eq!(duration("90m"), Ok(Duration::from_mins(90)));
-        assert_eq!(duration("2d"), Ok(Duration::from_hours(48)));
-        for refused in [
+    fn duration_needs_a_unit_and_has_a_maximum() {
+        assert_eq!(parse_duration("90m"), Ok(Duration::from_mins(90)));
+        assert_eq!(parse_duration("2d"), Ok(Duration::from_hours(48)));
+        for invalid in [
             "",
             "h",
             "1",
@@ -82,7 +77,7 @@ mod tests {
             "99999999999999999999d",
             "1é",
         ] {
-            assert!(duration(refused).is_err(), "{refused}");
+            assert!(parse_duration(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `reading-sessions verify`: whether what queries read equals the log.
+//! `reading-sessions verify`: compares the data that queries read with the log.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -6,147 +6,147 @@ use std::time::Duration;
 
 use clap::Args;
 use eventlog::deadline::with_deadline;
-use projections::rebuild::ReplayError;
+use eventlog::error::error_chain;
+use projections::operations::{ProjectionName, ProjectionOps, VerifyResult};
 use projections::status;
-use projections::verify::{Compared, Difference, TOLD};
+use projections::verify::{Compared, Difference, MAX_DIFFERENCES_SHOWN};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::connect_database;
 use super::format::count;
-use super::progress_bar::{self, say};
+use super::names::one_of;
+use super::output::{OutputArgs, report};
+use super::progress_bar;
 use super::table::{Column, table};
-use super::{Output, database, print, print_json, until_stopped, why};
+use super::wait::{is_stopped, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
 use crate::connect;
-use projections::operations::{ProjectionName, Verified};
 
-/// What a shell gets: something differs, or could not be checked.
-const DIFFERS: u8 = 1;
+/// The exit code if something differs.
+const DIFFERENT: u8 = 1;
+
+/// The exit code if the check failed or was stopped.
 const UNCHECKED: u8 = 3;
 
-/// How long Postgres may take to tell of dead letters.
-const LISTED: Duration = Duration::from_secs(10);
+/// For the number of dead letters.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is compared.
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArgs {
-    /// The projections; all of them, when none is named.
-    #[arg(value_enum)]
+    /// Names of projections [default: all].
+    #[arg(value_parser = one_of(ProjectionName::ALL, ProjectionName::as_str))]
     names: Vec<ProjectionName>,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
     redis: RedisArgs,
 }
 
-/// What was found of a projection.
-type Found = (ProjectionName, Verified);
+type Comparison = (ProjectionName, VerifyResult);
 
-/// What a verification came to.
+/// The result of a check.
 #[derive(Default)]
 struct Report {
-    found: Vec<Found>,
-    /// Events that are left out, and that are so for good.
-    dead: i64,
+    finished: Vec<Comparison>,
+    /// Dead letters of the compared projections, parked and waiting.
+    dead_letters: i64,
     discarded: i64,
-    /// What kept it from comparing the rest.
+    /// Why the other projections were not compared.
     error: Option<String>,
 }
 
-/// Compares; what keeps it from doing so has an exit code of its own.
+/// The exit code distinguishes a failure of the check from a difference.
 pub async fn run(args: &VerifyArgs) -> ExitCode {
-    match checked(args).await {
-        Ok(report) if report.error.is_some() => ExitCode::from(UNCHECKED),
-        Ok(report) if report.is_equal() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(DIFFERS),
+    match verify(args).await {
+        Ok(result) if result.error.is_some() => ExitCode::from(UNCHECKED),
+        Ok(result) if result.is_equal() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(DIFFERENT),
         Err(error) => {
-            say(&format!("Error: it could not be checked: {}", why(&error)));
+            let error = error_chain(error.as_ref());
+            report(&format!("Error: verification failed: {error}"));
             ExitCode::from(UNCHECKED)
         }
     }
 }
 
-async fn checked(args: &VerifyArgs) -> anyhow::Result<Report> {
+async fn verify(args: &VerifyArgs) -> anyhow::Result<Report> {
     let mut names = args.names.clone();
     if names.is_empty() {
         names = ProjectionName::ALL.to_vec();
     }
-    let pool = database(&args.database).await?;
-    let source = connect::projection_ops(&args.database, &args.redis);
-    let mut report = Report::default();
+    let pool = connect_database(&args.database).await?;
+    let operations = connect::projection_ops(&args.database, &args.redis);
+    let mut result = Report::default();
     let compared =
-        until_stopped(async |stop| compare(&source, &names, &mut report.found, stop).await);
+        until_stopped(async |stop| compare(&operations, &names, &mut result.finished, stop).await);
     if let Err(error) = compared.await {
-        let stopped = matches!(error.downcast_ref(), Some(ReplayError::Stopped));
-        let error = if stopped {
-            "stopped; nothing is left behind".to_owned()
+        let name = names[result.finished.len()];
+        let error = if is_stopped(&error) {
+            "stopped; the scratch tables are removed".to_owned()
         } else {
-            why(&error)
+            error_chain(error.as_ref())
         };
-        let done = report.found.len();
-        say(&format!(
-            "Error: {} could not be checked: {error}",
-            names[done]
-        ));
-        report.error = Some(error);
+        report(&format!("Error: verification of {name} failed: {error}"));
+        result.error = Some(error);
     }
-    // What was compared is told also when Postgres went away since.
-    let listed = with_deadline(LISTED, status::list(&pool)).await;
-    if let Err(error) = &listed
-        && report.error.is_none()
-    {
-        report.error = Some(why(&anyhow::Error::msg(error.to_string())));
-    }
-    for status in listed.unwrap_or_default() {
-        let compared = |(name, _): &Found| name.as_str() == status.projection;
-        if report.found.iter().any(compared) {
-            report.dead += status.dead_letters;
-            report.discarded += status.discarded;
+    // The finished comparisons are printed even if Postgres has failed since.
+    match with_deadline(STATUS_TIMEOUT, status::list(&pool)).await {
+        Ok(statuses) => {
+            for status in statuses {
+                let is_compared = |(name, _): &Comparison| name.as_str() == status.projection;
+                if result.finished.iter().any(is_compared) {
+                    result.dead_letters += status.dead_letters;
+                    result.discarded += status.discarded;
+                }
+            }
+        }
+        Err(error) => {
+            let error = format!("counting dead letters failed: {}", error_chain(&error));
+            report(&format!("Error: {error}"));
+            result.error.get_or_insert(error);
         }
     }
-    match args.output {
-        Output::Json => print_json(&report.json())?,
-        Output::Text if report.found.is_empty() => {}
-        Output::Text => print(&report.text())?,
+    if !result.finished.is_empty() || args.output.is_json() {
+        args.output.print(&result.json(), || result.text())?;
     }
-    Ok(report)
+    Ok(result)
 }
 
 async fn compare(
-    source: &projections::operations::ProjectionOps,
+    operations: &ProjectionOps,
     names: &[ProjectionName],
-    found: &mut Vec<Found>,
+    finished: &mut Vec<Comparison>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     for &name in names {
         let progress = watch::Sender::default();
         let shown = progress.subscribe();
-        let work = source.verify(name, &progress, stop);
-        let verified = progress_bar::with(name.as_str(), "events", shown, work).await?;
-        say(&format!("{name}: compared"));
-        found.push((name, verified));
+        let verify = operations.verify(name, &progress, stop);
+        let verified = progress_bar::show(name.as_str(), "events", shown, verify).await?;
+        report(&format!("{name}: compared with the log"));
+        finished.push((name, verified));
     }
     Ok(())
 }
 
 impl Report {
     fn is_equal(&self) -> bool {
-        tables(&self.found).all(|(_, _, compared)| compared.differing == 0)
+        tables(&self.finished).all(|(_, _, compared)| compared.differing == 0)
     }
 
     fn text(&self) -> String {
         let columns = [
             Column::Left("PROJECTION"),
             Column::Left("COMPARED"),
-            Column::Right("AT"),
+            Column::Right("POSITION"),
             Column::Right("ROWS"),
             Column::Right("DIFFERENT"),
         ];
-        let rows: Vec<_> = tables(&self.found)
+        let rows: Vec<_> = tables(&self.finished)
             .map(|(name, position, compared)| {
                 [
                     name.to_string(),
@@ -158,26 +158,27 @@ impl Report {
             })
             .collect();
         let mut text = table(&columns, &rows);
-        for (_, _, compared) in tables(&self.found) {
+        for (_, _, compared) in tables(&self.finished) {
             text.push_str(&differences(compared));
         }
-        for (name, verified) in &self.found {
-            if let Some(of) = verified.of {
+        for (name, verified) in &self.finished {
+            if let Some(of) = verified.active_sessions {
                 let rows: u64 = verified.compared.iter().map(|compared| compared.rows).sum();
                 let _ = write!(
                     text,
-                    "\n\n{name} holds {} of {} active sessions; queries find the others in the log.",
+                    "\n\n{name} contains {} of {} active sessions; queries read the others from \
+                     the log.",
                     count(rows),
                     count(of)
                 );
             }
         }
-        if self.dead + self.discarded > 0 {
+        if self.dead_letters + self.discarded > 0 {
             let _ = write!(
                 text,
-                "\n\nDead letters: {}, and {} discarded. What they say is left out on both sides; \
+                "\n\nDead letters: {}, and {} discarded. Both sides exclude their events; \
                  see `reading-sessions dead-letters`.",
-                count(self.dead),
+                count(self.dead_letters),
                 count(self.discarded)
             );
         }
@@ -185,7 +186,7 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let compared: Vec<Value> = tables(&self.found)
+        let compared: Vec<Value> = tables(&self.finished)
             .map(|(name, position, compared)| {
                 let first: Vec<Value> = compared
                     .first
@@ -205,17 +206,21 @@ impl Report {
         json!({
             "equal": self.error.is_none().then(|| self.is_equal()),
             "compared": compared,
-            "dead_letters": self.dead,
+            "dead_letters": self.dead_letters,
             "discarded": self.discarded,
             "error": self.error,
         })
     }
 }
 
-fn tables(found: &[Found]) -> impl Iterator<Item = (ProjectionName, Option<i64>, &Compared)> {
-    found.iter().flat_map(|(name, verified)| {
+/// Each compared table, with its projection and the global position of the
+/// comparison; `None` for the cache.
+fn tables(
+    finished: &[Comparison],
+) -> impl Iterator<Item = (ProjectionName, Option<i64>, &Compared)> {
+    finished.iter().flat_map(|(name, verified)| {
         let compared = verified.compared.iter();
-        compared.map(|compared| (*name, verified.position, compared))
+        compared.map(|compared| (*name, verified.global_position, compared))
     })
 }
 
@@ -235,14 +240,10 @@ fn differences(compared: &Compared) -> String {
             side(expected)
         );
     }
-    let told = compared.first.len();
-    if told == TOLD && compared.differing > told as u64 {
-        let _ = write!(
-            text,
-            "\n\n{}: and {} more",
-            compared.name,
-            count(compared.differing - told as u64)
-        );
+    let shown = compared.first.len();
+    if shown == MAX_DIFFERENCES_SHOWN && compared.differing > shown as u64 {
+        let more = compared.differing - shown as u64;
+        let _ = write!(text, "\n\n{}: {} more", compared.name, count(more));
     }
     text
 }

@@ -1,19 +1,18 @@
-//! `reading-sessions warmup`: the cache filled, while somebody watches.
+//! `reading-sessions warm-up`: writes every active session to the cache.
 
-use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Args;
-use projections::rebuild::ReplayError;
 use tokio::sync::watch;
 
+use super::connect_database;
 use super::format::{count, rate};
-use super::progress_bar::{self, say};
-use super::{STOPPED, database, print, until_stopped};
+use super::output::print;
+use super::progress_bar;
+use super::wait::{Interrupted, is_stopped, until_stopped};
 use crate::config::{DatabaseArgs, RedisArgs};
 use crate::connect;
 
-/// From where and to where.
 #[derive(Args, Clone, Debug)]
 pub struct WarmUpArgs {
     #[command(flatten)]
@@ -22,39 +21,33 @@ pub struct WarmUpArgs {
     redis: RedisArgs,
 }
 
-/// Fills the cache until that is done or stopped.
-///
-/// # Errors
-/// When a server does not answer, or the cache is being filled elsewhere.
-pub async fn run(args: &WarmUpArgs) -> anyhow::Result<ExitCode> {
-    database(&args.database).await?.close().await;
-    let source = connect::projection_ops(&args.database, &args.redis);
+pub async fn run(args: &WarmUpArgs) -> anyhow::Result<()> {
+    connect_database(&args.database).await?.close().await;
+    let operations = connect::projection_ops(&args.database, &args.redis);
     let progress = watch::Sender::default();
-    let shown = progress.subscribe();
-    let began = Instant::now();
-    let done = until_stopped(async |stop| {
-        let work = source.warm_up(&progress, stop);
-        progress_bar::with("warmup", "sessions", shown, work).await
+    let started = Instant::now();
+    let filled = until_stopped(async |stop| {
+        let warm_up = operations.warm_up(&progress, stop);
+        Ok(progress_bar::show("warm-up", "sessions", progress.subscribe(), warm_up).await?)
     })
     .await;
-    match done {
+    match filled {
         Ok(done) => {
-            let took = began.elapsed();
+            let took = started.elapsed();
             print(&format!(
-                "{} active sessions in {:.1} s, {} sessions/s; {} entries put.",
+                "Read {} active sessions in {:.1} s, {} sessions/s; wrote {} entries.",
                 count(done.sessions),
                 took.as_secs_f64(),
                 count(rate(done.sessions, took)),
-                count(done.put)
-            ))?;
-            Ok(ExitCode::SUCCESS)
+                count(done.stored)
+            ))
         }
-        Err(error) => match error.downcast_ref() {
-            Some(ReplayError::Stopped) => {
-                say("stopped; what was put is right, and the next one begins anew");
-                Ok(ExitCode::from(STOPPED))
-            }
-            _ => Err(error.context("the cache was not filled")),
-        },
+        Err(error) if is_stopped(&error) => Err(Interrupted(
+            "warm-up stopped; the entries written so far are correct, and the next warm-up starts \
+             from the beginning"
+                .to_owned(),
+        )
+        .into()),
+        Err(error) => Err(error.context("warm-up failed")),
     }
 }

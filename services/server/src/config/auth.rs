@@ -1,89 +1,88 @@
-//! What tokens are verified with: exactly one thing.
+//! The source of the keys that verify tokens: exactly one setting.
 
 use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
 
-use super::required;
 use api::auth::{AuthSettings, ExpectedClaims, KeySource};
 use api::secret::Secret;
 
-/// Who may call: tokens are verified with one secret, or with the public keys
-/// of an issuer.
+use super::read_secret;
+
+/// HS256 secrets shorter than the hash can be guessed (RFC 7518, section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+/// Settings that verify tokens, either with a shared secret or with an issuer's
+/// public keys.
 #[derive(Args, Clone, Debug, Default)]
 pub struct AuthArgs {
-    /// The HS256 secret of the tokens, at least 32 bytes. Only by environment
-    /// variable or file: arguments are visible to every user of the machine.
-    #[arg(skip = secret_variable())]
+    /// HS256 secret from the environment variable `JWT_SECRET`. It has no flag,
+    /// because arguments are visible to every user of the machine.
+    #[arg(skip = secret_from_environment())]
     pub jwt_secret: Option<Secret>,
-    /// A file with the HS256 secret of the tokens.
+    /// File with the HS256 secret of tokens, at least 32 bytes; or set
+    /// JWT_SECRET.
     #[arg(long, env = "JWT_SECRET_FILE")]
     pub jwt_secret_file: Option<PathBuf>,
-    /// A file with the public keys of the issuer, a JSON Web Key Set (RS256,
-    /// ES256, Ed25519). It is read again when it has changed.
+    /// File with the issuer's public keys, a JSON Web Key Set (RS256, ES256,
+    /// Ed25519).
+    ///
+    /// The service checks the file for changes every 10 seconds.
     #[arg(long, env = "JWKS_FILE")]
     pub jwks_file: Option<PathBuf>,
-    /// Where the issuer publishes its public keys, for example
+    /// Address of the issuer's public keys, for example
     /// `https://issuer.example/.well-known/jwks.json`.
     #[arg(long, env = "JWKS_URL", hide_env_values = true)]
     pub jwks_url: Option<Secret>,
-    /// The issuer that tokens must name.
+    /// Value that the claim `iss` of a token must have [default: not checked].
     #[arg(long, env = "JWT_ISSUER")]
     pub jwt_issuer: Option<String>,
-    /// The audience that tokens must name.
+    /// Value that the claim `aud` of a token must contain [default: not
+    /// checked].
     #[arg(long, env = "JWT_AUDIENCE")]
     pub jwt_audience: Option<String>,
 }
 
-/// HS256 secrets shorter than the hash are guessable (RFC 7518, section 3.2).
-const MIN_SECRET_BYTES: usize = 32;
-
 impl AuthArgs {
-    /// Whether there is anything to verify tokens with.
+    /// Returns true if at least one source of keys is set.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        !self.given().is_empty()
+        !self.sources_set().is_empty()
     }
 
-    /// What tokens are verified with.
-    ///
     /// # Errors
-    /// When it is not set, set more than once, its file cannot be read, or the
-    /// secret is too short.
-    pub fn source(&self) -> anyhow::Result<KeySource> {
-        let (file, url) = (&self.jwks_file, &self.jwks_url);
-        let secret = || {
-            required(
-                "JWT_SECRET",
-                self.jwt_secret.as_ref(),
-                self.jwt_secret_file.as_ref(),
-            )
-        };
-        match (self.given().len(), file, url) {
-            (0, ..) => {
-                bail!("one of JWT_SECRET, JWT_SECRET_FILE, JWKS_FILE and JWKS_URL must be set")
-            }
-            (1, Some(file), _) => Ok(KeySource::File(file.clone())),
-            (1, _, Some(url)) => Ok(KeySource::Url(url.clone())),
-            (1, None, None) => long_enough(secret()?).map(KeySource::Secret),
-            // Which of them would win is nothing to guess about.
-            _ => bail!(
-                "{} are set, but tokens are verified with one of them only",
-                self.given().join(" and ")
-            ),
-        }
-    }
-
-    /// What the API verifies tokens with.
-    ///
-    /// # Errors
-    /// Those of [`AuthArgs::source`].
+    /// As [`AuthArgs::source`].
     pub fn settings(&self) -> anyhow::Result<AuthSettings> {
         Ok(AuthSettings {
             keys: self.source()?,
             claims: self.claims(),
         })
+    }
+
+    /// # Errors
+    /// When no source of keys is set or several are, its file cannot be read, or
+    /// the secret is too short.
+    pub fn source(&self) -> anyhow::Result<KeySource> {
+        let (file, url) = (&self.jwks_file, &self.jwks_url);
+        match (self.sources_set().len(), file, url) {
+            (0, ..) => {
+                bail!("set one of JWT_SECRET, JWT_SECRET_FILE, JWKS_FILE and JWKS_URL")
+            }
+            (1, Some(file), _) => Ok(KeySource::File(file.clone())),
+            (1, _, Some(url)) => Ok(KeySource::Url(url.clone())),
+            (1, None, None) => {
+                let (secret, file) = (&self.jwt_secret, &self.jwt_secret_file);
+                let secret = read_secret("JWT_SECRET", secret.as_ref(), file.as_ref())?;
+                check_length(&secret)?;
+                Ok(KeySource::Secret(secret))
+            }
+            // An order of precedence would let a forgotten setting decide.
+            _ => bail!(
+                "{} are set, but only one of them may be; unset the others",
+                self.sources_set().join(" and ")
+            ),
+        }
     }
 
     #[must_use]
@@ -94,24 +93,24 @@ impl AuthArgs {
         }
     }
 
-    /// The HS256 secret.
+    /// The HS256 secret, to sign tokens.
     ///
     /// # Errors
-    /// Those of [`AuthArgs::source`], and when tokens are verified with public
-    /// keys: then only the issuer can sign.
+    /// As [`AuthArgs::source`], and when tokens are verified with public keys:
+    /// then only the issuer can sign.
     pub fn secret(&self) -> anyhow::Result<Secret> {
         match self.source()? {
             KeySource::Secret(secret) => Ok(secret),
             KeySource::File(_) | KeySource::Url(_) => bail!(
-                "tokens are signed here with HS256 only, which needs JWT_SECRET or \
-                 JWT_SECRET_FILE; with {} they come from the issuer",
-                self.given().join("")
+                "cannot sign a token: with {} only the issuer can; \
+                 set JWT_SECRET or JWT_SECRET_FILE instead to sign with HS256",
+                self.sources_set().join("")
             ),
         }
     }
 
-    /// The names of the settings that are given.
-    fn given(&self) -> Vec<&'static str> {
+    /// The names of the sources of keys that are set.
+    fn sources_set(&self) -> Vec<&'static str> {
         [
             ("JWT_SECRET", self.jwt_secret.is_some()),
             ("JWT_SECRET_FILE", self.jwt_secret_file.is_some()),
@@ -119,21 +118,22 @@ impl AuthArgs {
             ("JWKS_URL", self.jwks_url.is_some()),
         ]
         .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
+        .filter_map(|(name, is_set)| is_set.then_some(name))
         .collect()
     }
 }
 
-fn long_enough(secret: Secret) -> anyhow::Result<Secret> {
+fn check_length(secret: &Secret) -> anyhow::Result<()> {
     if secret.expose().len() < MIN_SECRET_BYTES {
         bail!(
-            "JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
+            "JWT_SECRET is shorter than {MIN_SECRET_BYTES} bytes; \
+             create one with `openssl rand -hex 32`"
         );
     }
-    Ok(secret)
+    Ok(())
 }
 
-fn secret_variable() -> Option<Secret> {
+fn secret_from_environment() -> Option<Secret> {
     std::env::var("JWT_SECRET").ok().map(Secret::from)
 }
 
@@ -142,21 +142,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_verified_with_exactly_one_thing() {
+    fn exactly_one_source_of_keys_is_accepted() {
         let secret = || Some(Secret::from("0123456789abcdef0123456789abcdef".to_owned()));
         let url = || Some(Secret::from("https://issuer.example/jwks".to_owned()));
         let error = |args: &AuthArgs| args.source().unwrap_err().to_string();
 
         let mut args = AuthArgs::default();
-        assert!(error(&args).contains("must be set"));
+        assert!(error(&args).starts_with("set one of JWT_SECRET"));
         args.jwt_secret = secret();
         assert!(matches!(args.source(), Ok(KeySource::Secret(_))));
         args.jwks_url = url();
         assert!(error(&args).starts_with("JWT_SECRET and JWKS_URL are set"));
         args.jwt_secret = None;
         assert!(matches!(args.source(), Ok(KeySource::Url(_))));
-        let unsigned = args.secret().unwrap_err().to_string();
-        assert!(unsigned.contains("HS256 only"), "{unsigned}");
+        let cannot_sign = args.secret().unwrap_err().to_string();
+        assert!(cannot_sign.contains("only the issuer can"), "{cannot_sign}");
         args.jwks_file = Some("keys.json".into());
         assert!(error(&args).starts_with("JWKS_FILE and JWKS_URL are set"));
         args.jwks_url = None;

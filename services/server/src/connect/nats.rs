@@ -1,95 +1,117 @@
-//! The connection to NATS, and what the log tells of it.
+//! The client of NATS, and log lines about its connection.
 
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
-use async_nats::{Event, ServerAddr, jetstream};
+use anyhow::{Context, anyhow};
+use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use crate::config::NatsArgs;
 
-/// How soon a connection that is dead is noticed: two missed pings.
-const PING: Duration = Duration::from_secs(5);
+/// The client reconnects after two missed pings.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long JetStream may take to answer.
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// JetStream. NATS itself need not be there yet: it is connected to in the
-/// background, again and again.
+/// Published messages that wait for an acknowledgement at most.
+const MAX_UNACKNOWLEDGED: usize = 1_024;
+
+/// A client of `JetStream`. NATS need not run yet: the client connects in the
+/// background and retries without end.
 ///
 /// # Errors
-/// When the address is not valid.
-pub async fn jetstream(args: &NatsArgs) -> anyhow::Result<jetstream::Context> {
-    let url = args.url()?;
-    let address = ServerAddr::from_str(url.expose())
-        .map_err(|_| anyhow::anyhow!("NATS_URL is not an address of NATS: {}", url.as_address()))?;
-    // The client does not take credentials from the address by itself.
+/// When the address is missing or invalid.
+pub fn jetstream(args: &NatsArgs) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
+    async {
+        let url = args.url()?;
+        let address = ServerAddr::from_str(url.expose())
+            .map_err(|_| anyhow!("NATS_URL is not an address of NATS: {}", url.redacted_url()))?;
+        let client = options(&address)
+            .connect(address)
+            .await
+            .context("cannot create a client of NATS")?;
+        Ok(jetstream::ContextBuilder::new()
+            .timeout(JETSTREAM_TIMEOUT)
+            .ack_timeout(JETSTREAM_TIMEOUT)
+            .max_ack_inflight(MAX_UNACKNOWLEDGED)
+            .build(client))
+    }
+    .boxed()
+}
+
+fn options(address: &ServerAddr) -> ConnectOptions {
+    // The client ignores credentials in the address.
     let options = match (address.username(), address.password()) {
         (Some(user), Some(password)) => {
-            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+            ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
         }
-        _ => async_nats::ConnectOptions::new(),
+        _ => ConnectOptions::new(),
     };
-    let news = ConnectionLog::of(&address);
-    let client = options
+    let log = ConnectionLog::new(address);
+    options
         .name("reading-sessions")
         .event_callback(move |event| {
-            news.tell(&event);
+            log.record(&event);
             std::future::ready(())
         })
-        .ping_interval(PING)
+        .ping_interval(PING_INTERVAL)
         .retry_on_initial_connect()
         .max_reconnects(None)
         .reconnect_delay_callback(|attempt| {
             Duration::from_millis(100 * u64::try_from(attempt.min(10)).unwrap_or(10))
         })
-        .connect(address.clone())
-        .await
-        .context("cannot use NATS")?;
-    Ok(jetstream::ContextBuilder::new()
-        .timeout(JETSTREAM_TIMEOUT)
-        .ack_timeout(JETSTREAM_TIMEOUT)
-        .max_ack_inflight(1_024)
-        .build(client))
 }
 
-/// What the log tells of the connection: that it is lost, and that it is back.
-/// The client tries to connect up to ten times a second; of that it tells what
-/// it did not tell just before.
+/// Logs when the connection is lost and when it is available again. The client
+/// makes up to ten attempts a second, so an attempt is logged only if its error
+/// differs from the one before.
 struct ConnectionLog {
+    /// Host and port, without credentials.
     address: String,
-    lost: Mutex<Option<String>>,
+    /// The last logged error, empty if there was none yet; `None` while
+    /// connected.
+    outage: Mutex<Option<String>>,
 }
 
 impl ConnectionLog {
-    /// Of a server, by its host and port; credentials are not told.
-    fn of(address: &ServerAddr) -> Self {
+    fn new(address: &ServerAddr) -> Self {
         Self {
             address: format!("{}:{}", address.host(), address.port()),
-            lost: Mutex::default(),
+            outage: Mutex::default(),
         }
     }
 
-    fn tell(&self, event: &Event) {
+    fn record(&self, event: &Event) {
         let address = self.address.as_str();
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Connected if lost.take().is_some() => tracing::warn!(address, "NATS is back"),
-            Event::Connected => tracing::info!(address, "NATS is connected"),
-            Event::Closed => tracing::debug!(address, "NATS is closed"),
+            Event::Connected if outage.take().is_some() => {
+                tracing::info!(address, "NATS available again at {address}");
+            }
+            Event::Connected => tracing::info!(address, "connected to NATS at {address}"),
+            Event::Closed => tracing::debug!(address, "connection to NATS closed"),
             Event::Disconnected => {
-                *lost = Some(String::new());
-                tracing::warn!(address, "NATS is lost; it is tried again until it is back");
+                *outage = Some(String::new());
+                tracing::warn!(
+                    address,
+                    "connection to NATS at {address} lost; reconnecting"
+                );
             }
             Event::ClientError(error) => {
-                let cause = error.to_string();
-                if lost.as_ref() != Some(&cause) {
-                    tracing::warn!(address, cause, "NATS cannot be reached");
-                    *lost = Some(cause);
+                let error = error.to_string();
+                if outage.as_ref() != Some(&error) {
+                    tracing::warn!(
+                        address,
+                        error,
+                        "connecting to NATS at {address} failed: {error}; retrying"
+                    );
+                    *outage = Some(error);
                 }
             }
-            event => tracing::warn!(address, %event, "NATS"),
+            event => tracing::warn!(address, %event, "NATS client at {address}: {event}"),
         }
     }
 }

@@ -1,139 +1,143 @@
-//! The pools of connections to Postgres, one for each kind of work, so that
-//! none waits for another's; docs/operations.md shows them as a table. Nothing
-//! connects before it is needed, so Postgres need not be there yet.
+//! Connection pools to Postgres, one for each kind of work, so that no kind
+//! waits for another. docs/reference/connection-pools.md lists them.
+//!
+//! A pool connects when it is first used, so Postgres need not run yet.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use api::routes::queries::replica::REPLICA_TIMEOUT;
+use api::secret::Secret;
 use eventlog::deadline::with_deadline;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
-use api::routes::queries::replica::REPLICA_PATIENCE;
-use api::secret::Secret;
-
 use crate::config::{DatabaseArgs, ReplicaArgs};
 
-/// A kind of work, and the pool that it needs.
+/// The settings of a pool.
 struct PoolSpec<'a> {
-    /// Postgres shows its connections as `reading-sessions-` and this.
+    /// The suffix of `application_name` after `reading-sessions-`, and the label
+    /// `pool` of the metrics.
     name: &'a str,
-    /// Connections at most.
-    size: u32,
-    /// How long one may be waited for, connecting included.
-    wait: Duration,
-    /// How long a statement may take; `None` for as long as it takes.
-    statement: Option<Duration>,
-    /// What its statements run with besides.
-    with: &'a [(&'a str, &'a str)],
+    max_connections: u32,
+    /// The longest wait for a connection, connecting included.
+    acquire_timeout: Duration,
+    /// `None` for no limit.
+    statement_timeout: Option<Duration>,
+    /// Run-time parameters of Postgres besides those that all pools share.
+    parameters: &'a [(&'a str, &'a str)],
 }
 
-/// How long connecting may take where nobody waits for an answer.
-const CONNECT: Duration = Duration::from_secs(10);
+/// For work that no client waits for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One connection, which is taken for good, and room for its successor: a pool
-/// takes a moment to notice that one is gone.
-const SINGLE: u32 = 2;
+/// A task holds one connection permanently. The second one is for its
+/// replacement, because a pool notices a lost connection with a delay.
+const ONE_AND_A_REPLACEMENT: u32 = 2;
 
-/// All commands wait with the appender: a server that is there accepts at once,
-/// and a statement must be shorter than one of the API.
+/// Commands wait for the appender. Connecting must therefore be fast, and the
+/// statement must time out earlier than a request's.
 const APPEND: PoolSpec = PoolSpec {
     name: "append",
-    size: SINGLE,
-    wait: Duration::from_secs(2),
-    statement: Some(Duration::from_secs(5)),
-    with: &[],
+    max_connections: ONE_AND_A_REPLACEMENT,
+    acquire_timeout: Duration::from_secs(2),
+    statement_timeout: Some(Duration::from_secs(5)),
+    parameters: &[],
 };
 
-/// A session that leads asks for events twice a second; one that is silent has
-/// lost its relay, and must not keep the lead. One that waits for a slow NATS
-/// for so long loses its session too, and starts over; that is harmless, since
-/// whoever leads begins at the stream's end.
+/// The leading relay polls twice a second. A session that is idle for 10 s has
+/// lost its relay and must not keep the leader lock. A relay that waits that
+/// long for NATS loses its session too and starts again. It loses nothing,
+/// because each leader starts at the end of the stream.
 const RELAY: PoolSpec = PoolSpec {
     name: "relay",
-    size: SINGLE,
-    wait: CONNECT,
-    statement: Some(Duration::from_secs(10)),
-    with: &[("idle_session_timeout", "10s")],
+    max_connections: ONE_AND_A_REPLACEMENT,
+    acquire_timeout: CONNECT_TIMEOUT,
+    statement_timeout: Some(Duration::from_secs(10)),
+    parameters: &[("idle_session_timeout", "10s")],
 };
 
-/// One each to write, one each to read ahead when there is far to go, and two
-/// for leases and dead letters.
+/// For each of three workers, one connection to write and one to read ahead
+/// during a catch-up; and two for leases and dead letters.
 const PROJECTIONS: PoolSpec = PoolSpec {
     name: "projections",
-    size: 8,
-    wait: CONNECT,
-    statement: Some(Duration::from_secs(30)),
-    with: &PROJECTING,
+    max_connections: 8,
+    acquire_timeout: CONNECT_TIMEOUT,
+    statement_timeout: Some(Duration::from_secs(30)),
+    parameters: &PROJECTION_PARAMETERS,
 };
 
-/// One to write, one to read ahead, and one to report.
+/// One connection to write, one to read ahead, and one to report progress.
 const REPLAY: PoolSpec = PoolSpec {
     name: "replay",
-    size: 3,
+    max_connections: 3,
     ..PROJECTIONS
 };
 
-/// Commits of projections need not be on disk at once: the checkpoint stands in
-/// the same commit, so after a crash both are where they were and the log is
-/// applied again. Their statements look rows up by key; a table that is new,
-/// and has no statistics, must not be scanned for that.
-const PROJECTING: [(&str, &str); 3] = [
+const PROJECTION_PARAMETERS: [(&str, &str); 3] = [
+    // A commit contains its checkpoint. After a crash both are at their previous
+    // state, and the worker applies the log again from there.
     ("synchronous_commit", "off"),
+    // All statements find rows by key. The planner must not scan a new table
+    // because it has no statistics of it yet.
     ("enable_seqscan", "off"),
-    // A scan all the same would seem dear enough to compile the statement.
+    // With `enable_seqscan` off, a remaining scan has so high a cost that
+    // Postgres would compile the statement.
     ("jit", "off"),
 ];
 
-/// A few small statements each, by people who would rather know at once that
-/// Postgres does not answer; over HTTP up to sixteen at a time.
-const OPERATOR: PoolSpec = PoolSpec {
-    name: "operator",
-    size: 8,
-    wait: Duration::from_secs(5),
-    statement: Some(Duration::from_secs(30)),
-    with: &[],
+/// A few small statements for each admin call or command, and at most sixteen
+/// admin calls at a time.
+const ADMIN: PoolSpec = PoolSpec {
+    name: "admin",
+    max_connections: 8,
+    acquire_timeout: Duration::from_secs(5),
+    statement_timeout: Some(Duration::from_secs(30)),
+    parameters: &[],
 };
 
-/// To find out whether Postgres is there; who asks has a deadline of its own.
+/// The health check has a deadline of its own.
 const HEALTH: PoolSpec = PoolSpec {
     name: "health",
-    size: 1,
-    wait: CONNECT,
-    statement: Some(Duration::from_secs(1)),
-    with: &[],
+    max_connections: 1,
+    acquire_timeout: CONNECT_TIMEOUT,
+    statement_timeout: Some(Duration::from_secs(1)),
+    parameters: &[],
 };
 
-/// Jobs of upkeep run beside each other, and each says now and then that it goes
-/// on.
+/// Several jobs run at a time, and each renews its lease.
 const JOBS: PoolSpec = PoolSpec {
     name: "jobs",
-    size: 4,
+    max_connections: 4,
     ..MIGRATIONS
 };
 
-/// Migrations and replays take the time they take, and name the schemas they mean.
+/// Migrations and table swaps take any time, and qualify the names of tables in
+/// other schemas.
 const MIGRATIONS: PoolSpec = PoolSpec {
     name: "migrations",
-    size: 1,
-    wait: CONNECT,
-    statement: None,
-    with: &[("search_path", "public")],
+    max_connections: 1,
+    acquire_timeout: CONNECT_TIMEOUT,
+    statement_timeout: None,
+    parameters: &[("search_path", "public")],
 };
 
-/// How long of that it may take to get a connection: where there is none, the
-/// rest of the patience is of no use.
-const REPLICA_WAIT: Duration = Duration::from_millis(500);
+/// Half of a read's time at the replica. A read that has no connection by then
+/// goes to the primary.
+const REPLICA_ACQUIRE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a writer waits for the log's order lock, and how long anyone may
-/// sit in a transaction: a holder that hangs must not stop all others.
+/// Limits every wait for a lock, also for the lock that orders appends.
 const LOCK_TIMEOUT: &str = "2s";
+
+/// A client that stalls in a transaction must not block all others.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "5s";
 
-/// When Postgres gives up a client whose machine is gone, and with it the
-/// client's locks: after three probes without an answer, or when it does not
-/// take what it is sent. Without these, the kernel's hours.
+/// Postgres drops a client whose machine is gone after three unanswered probes,
+/// or if the client does not acknowledge data for 10 s. Then it releases the
+/// client's locks. The defaults of the kernel are hours.
 const KEEPALIVE: [(&str, &str); 4] = [
     ("tcp_keepalives_idle", "5"),
     ("tcp_keepalives_interval", "2"),
@@ -141,147 +145,159 @@ const KEEPALIVE: [(&str, &str); 4] = [
     ("tcp_user_timeout", "10s"),
 ];
 
-/// After this a connection is replaced: it must not hold memory, or a server
-/// behind a name, for ever.
-const LIFETIME: Duration = Duration::from_hours(1);
+/// An older connection is replaced. This releases the memory of its server
+/// process, and follows a change of the server behind a DNS name.
+const MAX_LIFETIME: Duration = Duration::from_hours(1);
 
-/// A connection that was idle for longer is asked whether it is still there
-/// before it is used. A round trip before each statement would be too dear; one
-/// that broke a moment ago is found out by the statement it breaks.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+/// A connection that was idle for longer is pinged before it is used. A ping
+/// before every statement would add a round trip to each. If a connection broke
+/// within this time, the statement fails.
+const PING_AFTER_IDLE: Duration = Duration::from_secs(1);
 
-/// How long a connection may take to answer that, and when it comes back.
-const PING_DEADLINE: Duration = Duration::from_secs(1);
+/// Also for the check of a returned connection.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A pool for the API's requests.
+/// The pool of the API's requests.
 ///
 /// # Errors
-/// When the address is not valid.
+/// Like all functions of this module, when the address is missing or invalid.
 pub fn api_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    let work = PoolSpec {
+    let spec = PoolSpec {
         name: "api",
-        size: args.database_pool_size,
-        wait: args.database_pool_timeout,
-        statement: Some(args.database_statement_timeout),
-        with: &[],
+        max_connections: args.database_pool_size,
+        acquire_timeout: args.database_pool_timeout,
+        statement_timeout: Some(args.database_statement_timeout),
+        parameters: &[],
     };
-    primary(args, &work)
+    primary(args, &spec)
 }
 
-/// A pool for the API's reads of read tables at a replica, when there is one.
-///
-/// # Errors
-/// When its address is not valid.
+/// The pool of reads from the replica; `None` without a replica.
 pub fn reads_pool(args: &DatabaseArgs, replica: &ReplicaArgs) -> anyhow::Result<Option<PgPool>> {
     let Some(url) = replica.url()? else {
         return Ok(None);
     };
+    // The server must give up before the client, so that the connection stays
+    // usable.
+    let statement_timeout = REPLICA_TIMEOUT.saturating_sub(Duration::from_millis(100));
     let size = replica.database_read_pool_size;
-    let work = PoolSpec {
+    let spec = PoolSpec {
         name: "reads",
-        size: size.unwrap_or(args.database_pool_size),
-        wait: REPLICA_WAIT,
-        // The server gives up first: then its connection is good.
-        statement: Some(REPLICA_PATIENCE.saturating_sub(Duration::from_millis(100))),
-        with: &[],
+        max_connections: size.unwrap_or(args.database_pool_size),
+        acquire_timeout: REPLICA_ACQUIRE_TIMEOUT,
+        statement_timeout: Some(statement_timeout),
+        parameters: &[],
     };
-    let pool = pool(&url, &work).context("DATABASE_READ_URL")?;
+    let pool = pool(&url, &spec).context("invalid DATABASE_READ_URL")?;
     Ok(Some(pool))
 }
 
-/// A pool for the appending task.
-///
-/// # Errors
-/// When the address is not valid.
 pub fn append_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     primary(args, &APPEND)
 }
 
-/// A pool for the relay.
-///
-/// # Errors
-/// When the address is not valid.
 pub fn relay_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     primary(args, &RELAY)
 }
 
-/// A pool for the projections.
-///
-/// # Errors
-/// When the address is not valid.
 pub fn projections_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     primary(args, &PROJECTIONS)
 }
 
-/// A pool for a replay or a comparison: as that of the projections, but it looks
-/// for read tables in another schema.
-///
-/// # Errors
-/// When the address is not valid.
+/// The pool of a replay or a verification: it finds read tables in `schema`
+/// first.
 pub fn replay_pool(args: &DatabaseArgs, schema: &str) -> anyhow::Result<PgPool> {
-    let path = format!("{schema},public");
-    let with = [&PROJECTING[..], &[("search_path", &path)]].concat();
-    let work = PoolSpec {
-        with: &with,
+    let search_path = format!("{schema},public");
+    let search_path = [("search_path", search_path.as_str())];
+    let parameters = [&PROJECTION_PARAMETERS[..], &search_path].concat();
+    let spec = PoolSpec {
+        parameters: &parameters,
         ..REPLAY
     };
-    primary(args, &work)
+    primary(args, &spec)
 }
 
-/// A pool for an operator's calls or command.
-///
-/// # Errors
-/// When the address is not valid.
-pub fn operator_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
-    primary(args, &OPERATOR)
+/// The pool of admin calls and of commands.
+pub fn admin_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    primary(args, &ADMIN)
 }
 
-/// A pool to find out whether Postgres is there.
-///
-/// # Errors
-/// When the address is not valid.
+/// The pool of the health check.
 pub fn health_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     primary(args, &HEALTH)
 }
 
-/// A pool for the jobs of upkeep.
-///
-/// # Errors
-/// When the address is not valid.
+/// The pool of background jobs.
 pub fn jobs_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     primary(args, &JOBS)
 }
 
-/// A pool for migrations and replays.
-///
-/// # Errors
-/// When the address is not valid.
+/// The pool of migrations and of the table swaps of replays.
 pub fn migrations_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     primary(args, &MIGRATIONS)
 }
 
-/// Connects once and closes. A pool tries again until its time is over, and then
-/// does not say what was in its way.
+/// Connects once, to report why Postgres is unreachable: a pool retries until
+/// its timeout and then loses the cause.
 ///
 /// # Errors
-/// When the address is not valid, or Postgres does not let us in.
-pub async fn reach(args: &DatabaseArgs) -> anyhow::Result<()> {
-    let url = args.url()?;
-    let options = options(&url, &OPERATOR).context("DATABASE_URL")?;
-    let connection = with_deadline(OPERATOR.wait, PgConnection::connect_with(&options)).await;
-    let connection =
-        connection.with_context(|| format!("Postgres does not answer at {}", url.as_address()))?;
-    Ok(connection.close().await?)
+/// When the address is missing or invalid, or Postgres refuses the connection or
+/// does not respond.
+pub fn check_postgres(args: &DatabaseArgs) -> BoxFuture<'_, anyhow::Result<()>> {
+    async {
+        let url = args.url()?;
+        let options = options(&url, &ADMIN).context("invalid DATABASE_URL")?;
+        let connect = PgConnection::connect_with(&options);
+        let connection = with_deadline(ADMIN.acquire_timeout, connect)
+            .await
+            .with_context(|| format!("cannot connect to Postgres at {}", url.redacted_url()))?;
+        Ok(connection.close().await?)
+    }
+    .boxed()
 }
 
-fn options(url: &Secret, work: &PoolSpec) -> anyhow::Result<PgConnectOptions> {
+fn primary(args: &DatabaseArgs, spec: &PoolSpec) -> anyhow::Result<PgPool> {
+    pool(&args.url()?, spec).context("invalid DATABASE_URL")
+}
+
+fn pool(url: &Secret, spec: &PoolSpec) -> anyhow::Result<PgPool> {
+    let options = options(url, spec)?;
+    let pool = PgPoolOptions::new()
+        .max_connections(spec.max_connections)
+        .acquire_timeout(spec.acquire_timeout)
+        .max_lifetime(MAX_LIFETIME)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > PING_AFTER_IDLE {
+                    with_deadline(PING_TIMEOUT, connection.ping()).await?;
+                }
+                Ok(true)
+            })
+        })
+        // A connection that is returned during a statement, or half open, must
+        // be closed. The pool's own ping of it would wait without a limit. The
+        // rollback ends an abandoned transaction; the `begin` keeps Postgres from
+        // logging a warning if there is none.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                with_deadline(PING_TIMEOUT, connection.execute("begin; rollback")).await?;
+                Ok(true)
+            })
+        });
+    Ok(pool.connect_lazy_with(options))
+}
+
+fn options(url: &Secret, spec: &PoolSpec) -> anyhow::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url.expose())
-        .map_err(|_| anyhow::anyhow!("not an address of Postgres: {}", url.as_address()))?;
-    let statement = work.statement.unwrap_or_default().as_millis();
+        .map_err(|_| anyhow!("not an address of Postgres: {}", url.redacted_url()))?;
+    // 0 disables the timeout.
+    let statement_timeout = spec.statement_timeout.unwrap_or_default().as_millis();
     Ok(options
-        .application_name(&format!("reading-sessions-{}", work.name))
+        .application_name(&format!("reading-sessions-{}", spec.name))
         .options([
-            // Read tables are found by name, so that a replay can swap them.
+            // Statements do not qualify read tables, so that a replay can swap
+            // them.
             ("search_path", "read,public"),
             ("lock_timeout", LOCK_TIMEOUT),
             (
@@ -289,41 +305,9 @@ fn options(url: &Secret, work: &PoolSpec) -> anyhow::Result<PgConnectOptions> {
                 IDLE_IN_TRANSACTION_TIMEOUT,
             ),
         ])
-        .options([("statement_timeout", format!("{statement}ms"))])
+        .options([("statement_timeout", format!("{statement_timeout}ms"))])
         .options(KEEPALIVE)
-        .options(work.with.iter().copied())
-        // Postgres itself tells of slow ones (`log_min_duration_statement`).
+        .options(spec.parameters.iter().copied())
+        // Postgres logs slow statements itself (`log_min_duration_statement`).
         .disable_statement_logging())
-}
-
-fn primary(args: &DatabaseArgs, work: &PoolSpec) -> anyhow::Result<PgPool> {
-    pool(&args.url()?, work).context("DATABASE_URL")
-}
-
-fn pool(url: &Secret, work: &PoolSpec) -> anyhow::Result<PgPool> {
-    let options = options(url, work)?;
-    let pool = PgPoolOptions::new()
-        .max_connections(work.size)
-        .acquire_timeout(work.wait)
-        .max_lifetime(LIFETIME)
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for > TRUSTED_IDLE {
-                    with_deadline(PING_DEADLINE, connection.ping()).await?;
-                }
-                Ok(true)
-            })
-        })
-        // What comes back in the middle of a statement, or half open, is
-        // closed: the pool asks it too, but waits for the answer without end.
-        // A transaction that was begun and forgotten is over, and Postgres does
-        // not write into its log that mostly there is none.
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                with_deadline(PING_DEADLINE, connection.execute("begin; rollback")).await?;
-                Ok(true)
-            })
-        });
-    Ok(pool.connect_lazy_with(options))
 }

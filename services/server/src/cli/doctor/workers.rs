@@ -1,101 +1,98 @@
-//! What should go on: projections and upkeep.
+//! Checks of projections and background jobs.
 
 use std::time::Duration;
 
+use eventlog::clock;
 use eventlog::deadline::with_deadline;
-use projections::status::{self, Status};
-use jobs::scheduler;
+use eventlog::error::error_chain;
 use jobs::store::JobStatus;
+use jobs::{Job, scheduler};
+use projections::status;
 use sqlx::PgPool;
 
 use super::super::format::{count, span};
-use super::super::why;
-use super::{DEADLINE, Finding, State};
-use eventlog::clock;
-use jobs::{self, Job};
+use super::{Finding, Status, TIMEOUT};
 
-/// A projection further behind, in seconds, does not keep up.
-const BEHIND: f64 = 30.0;
+/// In seconds.
+const MAX_LAG: f64 = 30.0;
 
-/// A job that was due so long ago is run by nobody.
-const OVERDUE: Duration = Duration::from_mins(5);
+/// A job that is overdue for longer has no process to run it.
+const MAX_DELAY: Duration = Duration::from_mins(5);
 
-pub(super) async fn all(pool: &PgPool) -> Vec<Finding> {
-    let looked = async {
-        let projections = with_deadline(DEADLINE, status::list(pool)).await?;
-        let jobs = with_deadline(DEADLINE, scheduler::list(pool)).await?;
+pub(super) async fn check(pool: &PgPool) -> Vec<Finding> {
+    let read = async {
+        let projections = with_deadline(TIMEOUT, status::list(pool)).await?;
+        let jobs = with_deadline(TIMEOUT, scheduler::list(pool)).await?;
         anyhow::Ok((projections, jobs))
     };
-    match looked.await {
+    match read.await {
         Ok((projections, jobs)) => vec![
-            working(&projections),
-            keeping_up(&projections),
-            letters(&projections),
-            upkeep(&jobs),
+            workers(&projections),
+            lag(&projections),
+            dead_letters(&projections),
+            background_jobs(&jobs),
         ],
-        Err(error) => vec![Finding::failure("projections", why(&error))],
+        Err(error) => vec![Finding::failure("projections", error_chain(error.as_ref()))],
     }
 }
 
-fn working(all: &[Status]) -> Finding {
-    let wrong = all.iter().filter_map(|one| {
-        let name = &one.projection;
-        match (&one.holder, &one.last_error) {
-            _ if one.paused => Some(format!("{name} is paused")),
-            (None, _) => Some(format!("nobody works on {name}")),
-            (_, Some(error)) if one.failing => Some(format!("{name} fails: {error}")),
+fn workers(projections: &[status::Status]) -> Finding {
+    let problem = |projection: &status::Status| {
+        let name = &projection.projection;
+        match (&projection.holder, &projection.last_error) {
+            _ if projection.paused => Some(format!("{name} is paused")),
+            (None, _) => Some(format!("{name} has no worker")),
+            (_, Some(error)) if projection.failing => Some(format!("{name} fails: {error}")),
             _ => None,
         }
-    });
-    let wrong: Vec<String> = wrong.collect();
-    let paused = all.iter().filter(|one| one.paused).count();
-    let state = if wrong.len() > paused {
-        State::Failure
-    } else {
-        State::Warning
     };
-    let well = format!("all {} are worked on", all.len());
-    Finding::of("projections", state, &wrong, well)
+    let problems: Vec<String> = projections.iter().filter_map(problem).collect();
+    let paused = projections.iter().filter(|one| one.paused).count();
+    let status = if problems.len() > paused {
+        Status::Failure
+    } else {
+        Status::Warning
+    };
+    let ok = format!("all {} have a running worker", projections.len());
+    Finding::from_problems("projections", status, &problems, ok)
 }
 
-fn keeping_up(all: &[Status]) -> Finding {
-    let behind = all.iter().filter(|one| one.lag_seconds > BEHIND);
-    let wrong = behind.map(|one| {
+fn lag(projections: &[status::Status]) -> Finding {
+    let behind = projections.iter().filter(|one| one.lag_seconds > MAX_LAG);
+    let problem = |one: &status::Status| {
         format!(
             "{} is {:.0} s and {} events behind",
             one.projection,
             one.lag_seconds,
             count(one.lag_events)
         )
-    });
-    let most = all.iter().map(|one| one.lag_seconds).fold(0.0, f64::max);
-    let wrong: Vec<String> = wrong.collect();
-    Finding::of(
-        "lag",
-        State::Warning,
-        &wrong,
-        format!("{most:.1} s at most"),
-    )
+    };
+    let problems: Vec<String> = behind.map(problem).collect();
+    let lags = projections.iter().map(|one| one.lag_seconds);
+    let ok = format!("at most {:.1} s", lags.fold(0.0, f64::max));
+    Finding::from_problems("lag", Status::Warning, &problems, ok)
 }
 
-fn letters(all: &[Status]) -> Finding {
-    let with = all.iter().filter(|one| one.dead_letters > 0);
-    let wrong = with.map(|one| format!("{} of {}", count(one.dead_letters), one.projection));
-    let wrong: Vec<String> = wrong.collect();
-    Finding::of("dead letters", State::Warning, &wrong, "none")
+fn dead_letters(projections: &[status::Status]) -> Finding {
+    let with_dead_letters = projections.iter().filter(|one| one.dead_letters > 0);
+    let problem =
+        |one: &status::Status| format!("{} has {}", one.projection, count(one.dead_letters));
+    let problems: Vec<String> = with_dead_letters.map(problem).collect();
+    Finding::from_problems("dead letters", Status::Warning, &problems, "none")
 }
 
-fn upkeep(jobs: &[(Job, JobStatus)]) -> Finding {
+fn background_jobs(jobs: &[(Job, JobStatus)]) -> Finding {
     let now = clock::now();
-    let wrong = jobs.iter().filter_map(|(job, standing)| {
-        let late = standing.due_at.and_then(|due| (now - due).to_std().ok());
-        let late = late.filter(|late| *late > OVERDUE && standing.holder.is_none());
-        match (late, &standing.result) {
-            (Some(late), _) => Some(format!("{job} was due {} ago", span(late))),
-            (None, Some(result)) if standing.failed => Some(format!("{job} failed: {result}")),
+    let problem = |(job, status): &(Job, JobStatus)| {
+        let delay = status.due_at.and_then(|due| (now - due).to_std().ok());
+        let overdue = delay.filter(|delay| *delay > MAX_DELAY && status.holder.is_none());
+        match (overdue, &status.result) {
+            (Some(delay), _) => Some(format!("{job} has been due for {}", span(delay))),
+            (None, Some(result)) if status.failed => Some(format!("{job} failed: {result}")),
             _ => None,
         }
-    });
-    let wrong: Vec<String> = wrong.collect();
-    Finding::of("upkeep", State::Warning, &wrong, "all jobs went well")
+    };
+    let problems: Vec<String> = jobs.iter().filter_map(problem).collect();
+    let ok = "no job is overdue or failed";
+    Finding::from_problems("jobs", Status::Warning, &problems, ok)
 }

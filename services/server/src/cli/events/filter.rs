@@ -1,39 +1,47 @@
-//! Which events are wanted. Looks at what any event has, so that one that
+//! Selects events. Reads only fields that every event has, so that an event that
 //! cannot be decoded is not lost.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use domain::SessionId;
-use eventlog::Stored;
+use eventlog::StoredEvent;
 use messaging::subject::short_name;
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// The events that are wanted; without filters, all.
+use super::super::names::one_of;
+
+/// Without conditions it matches all events.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Filter {
-    /// Only these events; may be given several times.
-    #[arg(long = "event", value_enum)]
-    events: Vec<Event>,
-    /// Only this reader's.
+    /// Print only events of this type, repeatable.
+    #[arg(long = "event", value_parser = one_of(EventName::ALL, EventName::as_str))]
+    events: Vec<EventName>,
+    /// Print only events of this reader.
     #[arg(long, value_name = "UUID")]
     reader: Option<Uuid>,
-    /// Only this session's.
+    /// Print only events of this session.
     #[arg(long, value_name = "UUID")]
     session: Option<SessionId>,
 }
 
-/// An event, as subjects and types name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Event {
+/// The short name of an event, as in subjects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EventName {
     Started,
     PositionUpdated,
     Ended,
     Erased,
 }
 
-impl Event {
-    fn name(self) -> &'static str {
+impl EventName {
+    const ALL: [Self; 4] = [
+        Self::Started,
+        Self::PositionUpdated,
+        Self::Ended,
+        Self::Erased,
+    ];
+
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Started => "started",
             Self::PositionUpdated => "position_updated",
@@ -43,17 +51,16 @@ impl Event {
     }
 }
 
-/// What tells whose an event is, of any version.
+/// The part of a payload, of any version, that identifies the reader.
 #[derive(Deserialize)]
 struct Owner {
     reader_id: Uuid,
 }
 
 impl Filter {
-    /// Whether an event is wanted.
-    pub fn lets_through(&self, event: &Stored) -> bool {
+    pub fn matches(&self, event: &StoredEvent) -> bool {
         let name = short_name(&event.event_type);
-        (self.events.is_empty() || self.events.iter().any(|wanted| wanted.name() == name))
+        (self.events.is_empty() || self.events.iter().any(|wanted| wanted.as_str() == name))
             && self
                 .session
                 .is_none_or(|wanted| event.session_id.parse() == Ok(wanted))

@@ -1,37 +1,37 @@
-//! An event as a line: for people, or as the JSON that is published. What
-//! cannot be decoded is printed as it is stored, with the reason.
+//! An event as a line of text or JSON. An event that cannot be decoded is printed
+//! as it is stored, with the error.
 
 use chrono::SecondsFormat;
-use domain::{SessionEvent, Timestamp};
+use domain::SessionEvent;
+use eventlog::error::error_chain;
 use eventlog::outgoing::OutgoingEvent;
+use eventlog::{LogError, StoredEvent};
 use messaging::cloud_event::CloudEvent;
 use messaging::subject::short_name;
-use eventlog::{LogError, Stored};
 use serde::Serialize;
 
-/// A line for people.
-pub fn text(event: &Stored) -> String {
-    let (at, what) = match event.decode() {
-        Ok(recorded) => (recorded.event.occurred_at(), described(&recorded.event)),
+pub fn text(event: &StoredEvent) -> String {
+    let (at, description) = match event.decode() {
+        Ok(recorded) => (recorded.event.occurred_at(), describe(&recorded.event)),
         Err(error) => (
             event.recorded_at,
             format!(
                 "NOT DECODED, {}: {}",
-                reason(error),
-                on_a_line(&event.payload)
+                decode_error(error),
+                on_one_line(&event.payload)
             ),
         ),
     };
     format!(
-        "{:>8}  {}  {:16}  {}  {what}",
+        "{:>8}  {}  {:16}  {}  {description}",
         event.global_position,
-        written(at),
+        at.to_rfc3339_opts(SecondsFormat::Millis, true),
         short_name(&event.event_type),
         event.session_id,
     )
 }
 
-fn described(event: &SessionEvent) -> String {
+fn describe(event: &SessionEvent) -> String {
     let reader = event.reader_id();
     match event {
         SessionEvent::SessionStarted(event) => {
@@ -55,7 +55,7 @@ fn described(event: &SessionEvent) -> String {
     }
 }
 
-/// The event as it is published, and why it cannot be decoded when that is so.
+/// The event as it is published, and the error if it cannot be decoded.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
@@ -64,29 +64,26 @@ struct Line<'a> {
     undecodable: Option<String>,
 }
 
-/// A `CloudEvent`, with an attribute `undecodable` where it cannot be decoded.
-/// `previous` is the place in the log of the event before it.
-pub fn json(event: &Stored, previous: i64) -> String {
-    let undecodable = event.decode().err().map(reason);
+/// A `CloudEvent`, with the attribute `undecodable` if it cannot be decoded.
+/// `previous` is the global position of the event before it.
+pub fn json(event: &StoredEvent, previous: i64) -> String {
+    let undecodable = event.decode().err().map(decode_error);
     let outgoing = OutgoingEvent::from(event.clone());
-    let event = CloudEvent::new(&outgoing, previous).expect("the log takes JSON alone");
+    let event =
+        CloudEvent::new(&outgoing, previous).expect("the payload column contains only JSON");
     let line = serde_json::to_string(&Line { event, undecodable });
-    on_a_line(&line.expect("it is plain JSON"))
+    on_one_line(&line.expect("the event is JSON"))
 }
 
-fn reason(error: LogError) -> String {
-    let source = match error {
-        LogError::Undecodable { source, .. } => anyhow::Error::new(source),
-        error => anyhow::Error::new(error),
-    };
-    format!("{source:#}")
+fn decode_error(error: LogError) -> String {
+    match error {
+        LogError::Undecodable { source, .. } => error_chain(&source),
+        error => error_chain(&error),
+    }
 }
 
-/// Line breaks in JSON stand between its parts only; others are written `\n`.
-fn on_a_line(json: &str) -> String {
+/// In JSON, line breaks occur only between tokens: a string contains them as
+/// `\n`.
+fn on_one_line(json: &str) -> String {
     json.replace(['\n', '\r'], " ")
-}
-
-fn written(at: Timestamp) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
