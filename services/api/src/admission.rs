@@ -1,5 +1,5 @@
-//! Who comes in: a caller with a good token, as often as the limits allow.
-//! Nothing behind this is reached by anyone else.
+//! Admits requests: authentication, then the rate limit, then the limit of
+//! requests in flight. A rejected request reaches no handler.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,162 +9,170 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
-use super::auth::{Caller, Keys};
-use super::middleware::{InnerService, Middleware, Next};
-use super::problem::Problem;
-use super::rate_limit::{Client, Limiter, Preset};
+use super::auth::{Caller, TokenVerifier};
 use super::in_flight::InFlightLimit;
+use super::middleware::{InnerService, Middleware, Next};
+use super::problem::{Problem, ProblemCode};
+use super::rate_limit::{ClientKey, Limiter, Preset};
 
-/// What admission needs to know; cheap to clone.
+/// The shared state of the middlewares in this module; clones are cheap.
 #[derive(Clone)]
 pub struct Admission {
-    keys: Keys,
+    verifier: TokenVerifier,
     limiter: Arc<Limiter>,
     trusted_proxies: Arc<[IpNet]>,
 }
 
 impl Admission {
-    /// Admits callers with a token by these keys.
     #[must_use]
-    pub fn new(keys: Keys, limiter: Limiter, trusted_proxies: &[IpNet]) -> Self {
+    pub fn new(verifier: TokenVerifier, limiter: Limiter, trusted_proxies: &[IpNet]) -> Self {
         Self {
-            keys,
+            verifier,
             limiter: Arc::new(limiter),
             trusted_proxies: trusted_proxies.into(),
         }
     }
 
-    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim())
-            .ok_or_else(|| Problem::unauthorized("Not authenticated"))?;
-        Ok(self.keys.verify(token).await?)
+            .ok_or_else(Problem::missing_token)?;
+        Ok(self.verifier.verify(token).await?)
     }
 }
 
-/// Lets client apps in, for calls that share a preset: with a good token, and as
-/// often as the reader's limit allows. Failures are counted by address.
+/// Requires a valid token, and applies the rate limit of the reader. Requests
+/// without a valid token count against the rate limit of their address.
 #[derive(Clone)]
 pub struct RequireReader {
-    /// Who may come in.
     pub admission: Admission,
-    /// Where they are served.
-    pub places: InFlightLimit,
-    /// How often.
+    pub in_flight: InFlightLimit,
     pub preset: Preset,
 }
 
 impl Middleware for RequireReader {
-    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
+    async fn handle<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
         let Self {
             admission,
-            places,
+            in_flight,
             preset,
         } = self;
-        // What may be called is no secret, and a browser asks without a token.
+        // Browsers send OPTIONS without a token, and the allowed methods are not
+        // secret.
         if request.method() == Method::OPTIONS {
-            return Anonymous { admission, places }.answer(request, next).await;
+            return Anonymous {
+                admission,
+                in_flight,
+            }
+            .handle(request, next)
+            .await;
         }
-        admission.admit(&places, preset, Ok, request, next).await
+        admission.admit(&in_flight, preset, Ok, request, next).await
     }
 }
 
-/// Lets operators in: with a good token that says it is one's.
+/// Requires a valid admin token.
 #[derive(Clone)]
 pub struct RequireAdmin {
-    /// Who may come in.
     pub admission: Admission,
-    /// Where they are served.
-    pub places: InFlightLimit,
+    pub in_flight: InFlightLimit,
 }
 
 impl Middleware for RequireAdmin {
-    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
-        let only = |caller: Caller| {
+    async fn handle<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
+        let authorize = |caller: Caller| {
             if caller.admin {
                 Ok(caller)
             } else {
-                Err(Problem::forbidden("This needs an operator's token"))
+                Err(Problem::new(
+                    ProblemCode::Forbidden,
+                    "This call requires an admin token",
+                ))
             }
         };
-        let admitted =
-            self.admission
-                .admit(&self.places, Preset::LowFrequency, only, request, next);
-        admitted.await
+        let (in_flight, preset) = (&self.in_flight, Preset::LowFrequency);
+        self.admission
+            .admit(in_flight, preset, authorize, request, next)
+            .await
     }
 }
 
-/// Lets anyone in, for what needs no token.
+/// Requires no token, and applies the rate limit of the client's address.
 #[derive(Clone)]
 pub struct Anonymous {
-    /// Who may come in.
     pub admission: Admission,
-    /// Where they are served.
-    pub places: InFlightLimit,
+    pub in_flight: InFlightLimit,
 }
 
 impl Middleware for Anonymous {
-    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
-        let Self { admission, places } = self;
-        let client = Client::at(address(&request, &admission.trusted_proxies));
-        let permit = admission.limiter.check(Preset::Normal, client).await;
-        let mut response = if permit.retry_after.is_some() {
-            Problem::too_many_requests(permit.retry_after_seconds()).into_response()
+    async fn handle<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
+        let Self {
+            admission,
+            in_flight,
+        } = self;
+        let address = client_address(&request, &admission.trusted_proxies);
+        let client = ClientKey::from_address(address);
+        let decision = admission.limiter.check(Preset::Normal, client).await;
+        let mut response = if decision.retry_after.is_some() {
+            Problem::too_many_requests(decision.retry_after_seconds()).into_response()
         } else {
-            places.work(next.run(request)).await
+            in_flight.run(next.run(request)).await
         };
-        permit.write(response.headers_mut());
+        decision.write_headers(response.headers_mut());
         response
     }
 }
 
 impl Admission {
-    /// Lets a caller in who has a good token, a place under the limit, and is one
-    /// of `only`; then there must be a place to work.
+    /// `authorize` rejects callers whose token is valid but not sufficient.
     async fn admit<S: InnerService>(
         &self,
-        places: &InFlightLimit,
+        in_flight: &InFlightLimit,
         preset: Preset,
-        only: impl FnOnce(Caller) -> Result<Caller, Problem>,
+        authorize: impl FnOnce(Caller) -> Result<Caller, Problem>,
         mut request: Request,
         next: Next<S>,
     ) -> Response {
-        let caller = self.caller(request.headers()).await;
+        let caller = self.authenticate(request.headers()).await;
         let (preset, client) = match &caller {
-            Ok(caller) => (preset, Client::Reader(caller.reader_id)),
+            Ok(caller) => (preset, ClientKey::Reader(caller.reader_id)),
             Err(problem) => {
-                // That the keys are not there yet is not the caller's failure.
+                // The strict `Auth` limit is for invalid tokens only, not for
+                // requests that fail because the service has no keys yet.
                 let failed = problem.status() == StatusCode::UNAUTHORIZED;
                 let preset = if failed { Preset::Auth } else { preset };
-                let address = address(&request, &self.trusted_proxies);
-                (preset, Client::at(address))
+                let address = client_address(&request, &self.trusted_proxies);
+                (preset, ClientKey::from_address(address))
             }
         };
-        let permit = self.limiter.check(preset, client).await;
-        let mut response = if permit.retry_after.is_some() {
-            Problem::too_many_requests(permit.retry_after_seconds()).into_response()
+        let decision = self.limiter.check(preset, client).await;
+        let mut response = if decision.retry_after.is_some() {
+            Problem::too_many_requests(decision.retry_after_seconds()).into_response()
         } else {
-            match caller.and_then(only) {
+            match caller.and_then(authorize) {
                 Ok(caller) => {
                     request.extensions_mut().insert(caller);
-                    places.work(next.run(request)).await
+                    in_flight.run(next.run(request)).await
                 }
                 Err(problem) => problem.into_response(),
             }
         };
-        permit.write(response.headers_mut());
+        decision.write_headers(response.headers_mut());
         response
     }
 }
 
-/// Where the request comes from: the peer, or who a trusted proxy says. Of
-/// `X-Forwarded-For` only the part is believed that trusted proxies wrote:
-/// from the right, up to the first address that is not one of theirs.
-fn address(request: &Request, trusted: &[IpNet]) -> IpAddr {
+/// The address of the client: the peer of the connection, or an address from
+/// `X-Forwarded-For` if the peer is a trusted proxy.
+///
+/// Clients can forge `X-Forwarded-For`, and each proxy appends the address of its
+/// own peer. This therefore reads the header from the right, and stops at the
+/// first address that is not a trusted proxy.
+fn client_address(request: &Request, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     let mut address = request
         .extensions()
@@ -178,15 +186,15 @@ fn address(request: &Request, trusted: &[IpNet]) -> IpAddr {
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .collect();
     while is_trusted(address)
-        && let Some(before) = hops.pop().and_then(hop)
+        && let Some(previous) = hops.pop().and_then(parse_hop)
     {
-        address = before;
+        address = previous;
     }
     address
 }
 
-/// An address, as proxies write it; some add the port.
-fn hop(text: &[u8]) -> Option<IpAddr> {
+/// Parses an address in `X-Forwarded-For`. Some proxies append the port.
+fn parse_hop(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let address = text
         .parse::<IpAddr>()
@@ -202,17 +210,17 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case::nobody_is_trusted("9.9.9.9", "1.1.1.1", "", "9.9.9.9")]
-    #[case::by_one_proxy("10.0.0.1", "1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
-    #[case::what_the_client_forged_is_left("10.0.0.1", "6.6.6.6, 1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
-    #[case::by_two_proxies("10.0.0.1", "1.1.1.1, 10.0.0.2", "10.0.0.0/8", "1.1.1.1")]
-    #[case::an_untrusted_peer_says_nothing("8.8.8.8", "1.1.1.1", "10.0.0.0/8", "8.8.8.8")]
-    #[case::nonsense("10.0.0.1", "unknown", "10.0.0.0/8", "10.0.0.1")]
-    #[case::after_nonsense("10.0.0.1", "é, 1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
+    #[case::no_trusted_proxy("9.9.9.9", "1.1.1.1", "", "9.9.9.9")]
+    #[case::one_proxy("10.0.0.1", "1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
+    #[case::forged_entry_is_ignored("10.0.0.1", "6.6.6.6, 1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
+    #[case::two_proxies("10.0.0.1", "1.1.1.1, 10.0.0.2", "10.0.0.0/8", "1.1.1.1")]
+    #[case::untrusted_peer("8.8.8.8", "1.1.1.1", "10.0.0.0/8", "8.8.8.8")]
+    #[case::invalid_entry("10.0.0.1", "unknown", "10.0.0.0/8", "10.0.0.1")]
+    #[case::after_invalid_entry("10.0.0.1", "é, 1.1.1.1", "10.0.0.0/8", "1.1.1.1")]
     #[case::with_a_port("10.0.0.1", "1.1.1.1:5678", "10.0.0.0/8", "1.1.1.1")]
     #[case::ipv6_with_a_port("10.0.0.1", "[2001:db8::1]:443", "10.0.0.0/8", "2001:db8::1")]
-    #[case::nothing("10.0.0.1", "", "10.0.0.0/8", "10.0.0.1")]
-    fn the_address_is_what_trusted_proxies_saw(
+    #[case::no_header("10.0.0.1", "", "10.0.0.0/8", "10.0.0.1")]
+    fn forwarded_address_is_trusted_only_from_proxies(
         #[case] peer: &str,
         #[case] forwarded: &str,
         #[case] trusted: &str,
@@ -230,7 +238,7 @@ mod tests {
             request.headers_mut().insert("x-forwarded-for", value);
         }
         assert_eq!(
-            address(&request, &trusted),
+            client_address(&request, &trusted),
             expected.parse::<IpAddr>().unwrap()
         );
     }

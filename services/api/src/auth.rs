@@ -1,11 +1,13 @@
-//! Who calls: a bearer token, verified before anything else is read. Nothing
-//! behind this door ever sees a token, and nothing here decides whose session
-//! it is: that stands in every query.
+//! Authentication: verifies the bearer token of a request before anything else of
+//! it is read.
+//!
+//! Handlers receive a [`Caller`] and never the token. This module does not decide
+//! which sessions a caller may read: every query restricts its rows to the reader.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemCode};
 
 pub mod settings;
 
@@ -13,27 +15,33 @@ mod verifier;
 
 mod claims;
 mod jwk;
-mod key_set;
-mod verifying_key;
-mod token_cache;
 mod jwks_fetcher;
+mod jwks_source;
+mod key_set;
+mod token_cache;
+mod verifying_key;
 
-pub use claims::{Caller, token};
+pub use claims::{Caller, issue_token};
+pub use jwks_source::JwksUrlError;
 pub use settings::{AuthSettings, ExpectedClaims, KeySource};
-pub use verifier::{Keys, Refusal};
+pub use verifier::{TokenVerifier, VerifyError};
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Invalid => Self::unauthorized("Could not validate credentials"),
-            Refusal::KeysUnavailable => {
-                Self::unavailable("Tokens cannot be verified: their keys are not available yet")
+const KEYS_UNAVAILABLE: &str = "The keys to verify tokens are not available yet; retry shortly";
+
+impl From<VerifyError> for Problem {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::InvalidToken => {
+                Self::new(ProblemCode::InvalidToken, "Could not validate credentials")
+            }
+            VerifyError::KeysUnavailable => {
+                Self::new(ProblemCode::KeysUnavailable, KEYS_UNAVAILABLE)
             }
         }
     }
 }
 
-/// The caller that admission has let in.
+/// Extracts the caller that [`crate::admission`] has authenticated.
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
@@ -42,6 +50,6 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             .extensions
             .get::<Self>()
             .copied()
-            .ok_or_else(|| Problem::unauthorized("Not authenticated"))
+            .ok_or_else(Problem::missing_token)
     }
 }

@@ -1,5 +1,8 @@
-//! Which web pages may call. Tokens come in a header that no browser adds by
-//! itself, so any page may by default: it has no more power than its token.
+//! Cross-origin requests of web pages (CORS).
+//!
+//! By default, pages of every origin may call the API. Browsers do not add the
+//! `Authorization` header by themselves, so a page can do no more than its token
+//! allows.
 
 use std::mem;
 use std::sync::Arc;
@@ -13,68 +16,68 @@ use tower_http::cors::{AllowOrigin, Any, Cors, CorsLayer};
 
 use crate::{idempotency, rate_limit, request_log, response};
 
-/// How long a browser need not ask again.
-const MAX_AGE: Duration = Duration::from_hours(2);
+/// How long a browser may cache the response to a preflight.
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(2);
 
-/// Lets web pages call. [`CorsLayer`] takes every OPTIONS request for a browser's
-/// preflight, and writes for everyone what only a browser reads: what is of no page
-/// goes past it.
+/// Applies CORS to the requests of browsers only. [`CorsLayer`] takes every OPTIONS
+/// request for a preflight and adds CORS headers to every response, so all other
+/// requests bypass it.
 #[derive(Clone)]
 pub struct CorsForBrowsers(Arc<CorsLayer>);
 
-/// What [`CorsForBrowsers`] makes of a service.
 #[derive(Clone)]
-pub struct PagesService<S> {
+pub struct BrowserCorsService<S> {
     layer: Arc<CorsLayer>,
-    inside: S,
+    inner: S,
 }
 
 impl CorsForBrowsers {
-    /// Lets pages of these origins call; without any, all of them.
+    /// Allows pages of these origins; an empty slice allows every origin.
     #[must_use]
-    pub fn of(origins: &[HeaderValue]) -> Self {
+    pub fn new(origins: &[HeaderValue]) -> Self {
         Self(Arc::new(layer(origins)))
     }
 }
 
 impl<S> Layer<S> for CorsForBrowsers {
-    type Service = PagesService<S>;
+    type Service = BrowserCorsService<S>;
 
-    fn layer(&self, inside: S) -> PagesService<S> {
-        PagesService {
+    fn layer(&self, inner: S) -> BrowserCorsService<S> {
+        BrowserCorsService {
             layer: Arc::clone(&self.0),
-            inside,
+            inner,
         }
     }
 }
 
-impl<S, Body, Answer> Service<Request<Body>> for PagesService<S>
+impl<S, Body, ResponseBody> Service<Request<Body>> for BrowserCorsService<S>
 where
-    S: Service<Request<Body>, Response = Response<Answer>> + Clone,
-    Answer: Default,
+    S: Service<Request<Body>, Response = Response<ResponseBody>> + Clone,
+    ResponseBody: Default,
 {
-    type Response = Response<Answer>;
+    type Response = Response<ResponseBody>;
     type Error = S::Error;
     type Future = Either<S::Future, <Cors<S> as Service<Request<Body>>>::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inside.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if !is_of_a_page(&request) {
-            return Either::Left(self.inside.call(request));
+        if !is_browser_request(&request) {
+            return Either::Left(self.inner.call(request));
         }
-        // The one that is ready is asked, its clone is asked next time.
-        let clone = self.inside.clone();
-        let ready = mem::replace(&mut self.inside, clone);
+        // Only `self.inner` has been polled ready. This call takes it, and leaves
+        // its clone for the next call.
+        let clone = self.inner.clone();
+        let ready = mem::replace(&mut self.inner, clone);
         Either::Right(self.layer.layer(ready).call(request))
     }
 }
 
-/// Whether a browser asks for a web page's script (Fetch, section 3.2), or before
-/// it does.
-fn is_of_a_page<Body>(request: &Request<Body>) -> bool {
+/// Whether a browser sent the request for a script of a web page, or as the
+/// preflight of such a request (Fetch Standard, section 3.2).
+fn is_browser_request<Body>(request: &Request<Body>) -> bool {
     let headers = request.headers();
     headers.contains_key(header::ORIGIN)
         && (request.method() != Method::OPTIONS
@@ -117,5 +120,5 @@ fn layer(origins: &[HeaderValue]) -> CorsLayer {
             rate_limit::REMAINING,
             rate_limit::RESET,
         ])
-        .max_age(MAX_AGE)
+        .max_age(PREFLIGHT_MAX_AGE)
 }

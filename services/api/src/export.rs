@@ -1,45 +1,73 @@
-//! A reader's data, as it is handed out: all events of all sessions, from the
-//! log, as JSON or CSV. It is read as fast as it is taken, a page at a time, so
-//! it takes the memory of a page, and a connection only while a page is read.
+//! Exports all events of a reader's sessions from the log, as JSON or CSV.
+//!
+//! An export is a stream that reads one page at a time, when its consumer asks
+//! for it. It therefore needs the memory of one page, and holds a connection
+//! only while it reads a page.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clap::ValueEnum;
 use domain::{ReaderId, Timestamp};
-use eventlog::{LogError, Pool, Stored, export};
-use futures::stream::{self, Stream};
+use eventlog::{LogError, Pool, StoredEvent, clock, export};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use eventlog::clock;
-
 mod csv;
 mod json;
 
-pub use json::Export as Json;
+pub use json::ExportDocument;
 
-/// Events in a page: a few hundred kilobytes.
-const PAGE: i64 = 1_000;
+/// Events per page. A page takes a few hundred kilobytes.
+const PAGE_SIZE: i64 = 1_000;
 
-/// Pages that are read at the same time: exports are as fast as the log is
-/// read, and must leave connections to others.
-const AT_ONCE: usize = 2;
+/// Pages that all exports of a process read at the same time. Exports read as
+/// fast as Postgres allows, and must leave connections for other requests.
+const MAX_CONCURRENT_PAGES: usize = 2;
 
-/// How data is handed out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum, ToSchema)]
+/// The format of an export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = Format)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// One object with all there is, the events as the log holds them.
+pub enum ExportFormat {
+    /// One object with every event as the log stores it.
     #[default]
     Json,
-    /// A row an event (RFC 4180).
+    /// One row per event (RFC 4180).
     Csv,
 }
 
-impl Format {
-    /// Its media type.
+/// A format that does not exist.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown export format {0:?}; the formats are json and csv")]
+pub struct UnknownExportFormat(String);
+
+impl FromStr for ExportFormat {
+    type Err = UnknownExportFormat;
+
+    fn from_str(name: &str) -> Result<Self, UnknownExportFormat> {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.as_str() == name)
+            .ok_or_else(|| UnknownExportFormat(name.to_owned()))
+    }
+}
+
+impl ExportFormat {
+    pub const ALL: [Self; 2] = [Self::Json, Self::Csv];
+
+    /// The name in the query string and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+        }
+    }
+
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {
@@ -48,7 +76,6 @@ impl Format {
         }
     }
 
-    /// The name of a file with it.
     #[must_use]
     pub const fn file_name(self) -> &'static str {
         match self {
@@ -58,115 +85,115 @@ impl Format {
     }
 }
 
-/// Hands out readers' data; cheap to clone.
+/// Starts exports. Clones are cheap and share the limit of concurrent pages.
 #[derive(Clone)]
-pub struct Exports {
+pub struct Exporter {
     pool: Pool,
-    places: Arc<Semaphore>,
+    page_permits: Arc<Semaphore>,
 }
 
-impl Exports {
-    /// Reads by `pool`.
+impl Exporter {
     #[must_use]
     pub fn new(pool: impl Into<Pool>) -> Self {
         Self {
             pool: pool.into(),
-            places: Arc::new(Semaphore::new(AT_ONCE)),
+            page_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_PAGES)),
         }
     }
 
-    /// All of a reader, in chunks. What comes to an error is not whole, and
-    /// does not read as if it were: the end of the JSON is missing.
-    pub fn of(
+    /// The export of a reader, in chunks. An export that fails midway cannot be
+    /// mistaken for a complete one: the end of the JSON is missing.
+    #[must_use]
+    pub fn stream(
         &self,
         reader_id: ReaderId,
-        format: Format,
-    ) -> impl Stream<Item = Result<Bytes, LogError>> + Send + use<> {
-        let export = Export {
-            exports: self.clone(),
+        format: ExportFormat,
+    ) -> BoxStream<'static, Result<Bytes, LogError>> {
+        let export = RunningExport {
+            exporter: self.clone(),
             reader_id,
-            text: Text::new(format, reader_id, clock::now()),
+            writer: ExportWriter::new(format, reader_id, clock::now()),
             last: None,
         };
         stream::try_unfold(Some(export), async |export| match export {
             Some(export) => export.next().await.map(Some),
             None => Ok(None),
         })
+        .boxed()
     }
 
     async fn page(
         &self,
         reader_id: ReaderId,
         last: Option<&(String, i64)>,
-    ) -> Result<Vec<Stored>, LogError> {
-        let _place = self
-            .places
+    ) -> Result<Vec<StoredEvent>, LogError> {
+        let _permit = self
+            .page_permits
             .acquire()
             .await
             .expect("the semaphore is never closed");
         let last = last.map(|(session_id, sequence)| (session_id.as_str(), *sequence));
-        export::after(&self.pool, reader_id, last, PAGE).await
+        export::after(&self.pool, reader_id, last, PAGE_SIZE).await
     }
 }
 
-/// What is under way.
-struct Export {
-    exports: Exports,
+struct RunningExport {
+    exporter: Exporter,
     reader_id: ReaderId,
-    text: Text,
-    /// The last event handed out: its session and its sequence.
+    writer: ExportWriter,
+    /// The session id and the sequence of the last exported event; `None` before
+    /// the first page.
     last: Option<(String, i64)>,
 }
 
-impl Export {
-    /// The next chunk, and what comes after it.
+impl RunningExport {
+    /// Returns the next chunk, and `None` with the last one.
     async fn next(mut self) -> Result<(Bytes, Option<Self>), LogError> {
         let events = self
-            .exports
+            .exporter
             .page(self.reader_id, self.last.as_ref())
             .await?;
         let mut chunk = String::new();
         if self.last.is_none() {
-            self.text.begin(&mut chunk);
+            self.writer.begin(&mut chunk);
         }
         for event in &events {
-            self.text.add(&mut chunk, event);
+            self.writer.add(&mut chunk, event);
         }
         if let Some(last) = events.into_iter().next_back() {
             self.last = Some((last.session_id, last.sequence));
             Ok((chunk.into(), Some(self)))
         } else {
-            self.text.end(&mut chunk);
+            self.writer.end(&mut chunk);
             Ok((chunk.into(), None))
         }
     }
 }
 
-/// A text that is being written.
-enum Text {
-    Json(json::Writer),
+enum ExportWriter {
+    Json(json::JsonWriter),
     Csv,
 }
 
-impl Text {
-    fn new(format: Format, reader_id: ReaderId, exported_at: Timestamp) -> Self {
+impl ExportWriter {
+    fn new(format: ExportFormat, reader_id: ReaderId, exported_at: Timestamp) -> Self {
         match format {
-            Format::Json => Self::Json(json::Writer::new(reader_id, exported_at)),
-            Format::Csv => Self::Csv,
+            ExportFormat::Json => Self::Json(json::JsonWriter::new(reader_id, exported_at)),
+            ExportFormat::Csv => Self::Csv,
         }
     }
 
     fn begin(&self, text: &mut String) {
         match self {
             Self::Json(writer) => writer.begin(text),
-            Self::Csv => csv::head(text),
+            Self::Csv => csv::write_header(text),
         }
     }
 
-    fn add(&mut self, text: &mut String, event: &Stored) {
+    fn add(&mut self, text: &mut String, event: &StoredEvent) {
         match self {
             Self::Json(writer) => writer.add(text, event),
-            Self::Csv => csv::row(text, event),
+            Self::Csv => csv::write_row(text, event),
         }
     }
 
@@ -174,6 +201,22 @@ impl Text {
         match self {
             Self::Json(writer) => writer.end(text),
             Self::Csv => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_parses_from_its_name() {
+        for format in ExportFormat::ALL {
+            assert_eq!(format.as_str().parse::<ExportFormat>().unwrap(), format);
+        }
+        let error = "xml".parse::<ExportFormat>().unwrap_err().to_string();
+        for format in ExportFormat::ALL {
+            assert!(error.contains(format.as_str()), "{error}");
         }
     }
 }

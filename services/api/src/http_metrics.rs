@@ -1,4 +1,4 @@
-//! Requests, counted: how many, with which answers, and how long they took.
+//! HTTP metrics: requests by route and status, and their durations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,77 +8,99 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-
 use prometheus_client::registry::Registry;
 
-/// Upper bounds of the latencies told apart, in seconds: from a read of Redis
-/// to the deadline of a request.
-const LATENCIES: [f64; 14] = [
+/// Upper bounds of the histogram's buckets, in seconds. They range from the time
+/// of a Redis read to the deadline of a request.
+const BUCKETS: [f64; 14] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0,
 ];
 
-/// What is counted of the requests to a listener; cheap to clone.
+/// The metrics of one listener; clones are cheap.
 #[derive(Clone, Debug)]
 pub struct HttpMetrics {
-    answered: Family<Answered, Counter>,
-    took: Family<Route, Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DurationLabels, Histogram>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Answered {
+struct RequestLabels {
     method: &'static str,
     route: Arc<str>,
     status: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Route {
+struct DurationLabels {
     method: &'static str,
     route: Arc<str>,
 }
 
 impl HttpMetrics {
-    /// That of client apps.
+    /// For the listener of client apps.
     #[must_use]
-    pub fn of_apps(registry: &mut Registry) -> Self {
-        Self::new(registry, "reading_sessions_http", "client apps")
+    pub fn for_clients(registry: &mut Registry) -> Self {
+        Self::register(registry, "reading_sessions_http", "client requests")
     }
 
-    /// That of operators and probes.
+    /// For the admin listener, which also serves the probes.
     #[must_use]
-    pub fn of_operators(registry: &mut Registry) -> Self {
-        Self::new(registry, "reading_sessions_admin_http", "operators")
+    pub fn for_admin(registry: &mut Registry) -> Self {
+        Self::register(
+            registry,
+            "reading_sessions_admin_http",
+            "requests to the admin listener",
+        )
     }
 
-    fn new(registry: &mut Registry, prefix: &str, whose: &str) -> Self {
-        let latencies: fn() -> Histogram = || Histogram::new(LATENCIES);
-        let answered = Family::default();
-        registry.register(&format!("{prefix}_requests"), &format!("Requests of {whose}, by their answer's status"), answered.clone());
-        let took = Family::new_with_constructor(latencies);
-        registry.register(&format!("{prefix}_request_duration_seconds"), &format!("Time from a request of {whose} to the head of its answer"), took.clone());
+    fn register(registry: &mut Registry, prefix: &str, subject: &str) -> Self {
+        let requests = Family::default();
+        registry.register(
+            format!("{prefix}_requests"),
+            format!("Number of {subject}, by method, route and status"),
+            requests.clone(),
+        );
+        let buckets: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let durations = Family::new_with_constructor(buckets);
+        registry.register(
+            format!("{prefix}_request_duration_seconds"),
+            format!("Duration of {subject} until the response headers are ready"),
+            durations.clone(),
+        );
         Self {
-            answered,
-            took,
+            requests,
+            durations,
         }
     }
 
-    /// Counts an answer; `route` is the pattern of its path.
-    pub fn count(&self, method: &Method, route: &Arc<str>, status: StatusCode, took: Duration) {
-        let method = known(method);
-        let answered = Answered {
+    /// Records a response. `route` is the pattern of the path, such as `/{id}`.
+    pub fn record(
+        &self,
+        method: &Method,
+        route: &Arc<str>,
+        status: StatusCode,
+        duration: Duration,
+    ) {
+        let method = method_label(method);
+        let labels = RequestLabels {
             method,
             route: Arc::clone(route),
             status: status.as_u16(),
         };
-        self.answered.get_or_create(&answered).inc();
-        let route = Arc::clone(route);
-        let route = Route { method, route };
-        self.took.get_or_create(&route).observe(took.as_secs_f64());
+        self.requests.get_or_create(&labels).inc();
+        let labels = DurationLabels {
+            method,
+            route: Arc::clone(route),
+        };
+        self.durations
+            .get_or_create(&labels)
+            .observe(duration.as_secs_f64());
     }
 }
 
-/// A client may send any method; a label must not grow with that.
-fn known(method: &Method) -> &'static str {
+/// Clients can send any method. One label for all unusual methods bounds the
+/// number of time series.
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -97,16 +119,16 @@ mod tests {
     #[test]
     fn requests_are_counted_by_route_and_status() {
         let mut registry = Registry::default();
-        let traffic = HttpMetrics::of_apps(&mut registry);
-        let took = Duration::from_millis(3);
+        let metrics = HttpMetrics::for_clients(&mut registry);
+        let duration = Duration::from_millis(3);
         for status in [StatusCode::OK, StatusCode::OK, StatusCode::NOT_FOUND] {
-            traffic.count(&Method::GET, &"/{id}".into(), status, took);
+            metrics.record(&Method::GET, &"/{id}".into(), status, duration);
         }
-        traffic.count(
+        metrics.record(
             &Method::from_bytes(b"X").unwrap(),
             &"none".into(),
             StatusCode::OK,
-            took,
+            duration,
         );
         let text = crate::health::text(&registry);
         for line in [
@@ -116,7 +138,10 @@ mod tests {
             r#"reading_sessions_http_request_duration_seconds_bucket{le="0.002",method="GET",route="/{id}"} 0"#,
             r#"reading_sessions_http_request_duration_seconds_bucket{le="0.005",method="GET",route="/{id}"} 3"#,
         ] {
-            assert!(text.lines().any(|said| said == line), "{line}\n{text}");
+            assert!(
+                text.lines().any(|text_line| text_line == line),
+                "{line}\n{text}"
+            );
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Commands with an `Idempotency-Key`: a repeat gets the first answer, also
-//! when that was a refusal. The answer is kept by the log, with the command's
-//! events; here a repeat is recognized before anything of it is looked at,
-//! since a command that was good then may be too old to be good now.
+//! Commands with an `Idempotency-Key`: a repeat returns the response of the first
+//! call, also if the command was refused.
+//!
+//! The event log stores the response together with the command's events. This
+//! middleware recognizes a repeat by its key and its raw body, before any
+//! validation: a command that was valid at first may be too old by now.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest;
 use axum::body::{Body, Bytes};
@@ -12,58 +14,60 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::ReaderId;
-use eventlog::idempotency::{self, Decided, Kept, Key};
+use eventlog::idempotency::{self, Decision, IdempotencyKey, StoredResponse};
 use eventlog::{Pool, read};
 
 use super::API;
-use super::response::CommandResponse;
 use super::auth::Caller;
-use super::extract::unreadable;
+use super::extract::body_problem;
 use super::middleware::{InnerService, Middleware, Next};
 use super::problem::Problem;
+use super::response::CommandResponse;
 
-/// The client's name for a command.
 pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Says that an answer is the first one's.
+
+/// Marks the response to a repeat.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest key, in characters.
-const MAX_KEY: usize = 255;
+const MAX_KEY_LENGTH: usize = 255;
 
-/// Looks up answers, and knows the commands in flight; cheap to clone.
+/// The middleware for commands; clones are cheap and share the commands in flight.
 #[derive(Clone)]
 pub struct Idempotency {
     pool: Pool,
-    in_flight: InFlight,
+    in_flight: KeysInFlight,
 }
 
 impl Idempotency {
-    /// Looks answers up by `pool`.
     #[must_use]
     pub fn new(pool: Pool) -> Self {
         Self {
             pool,
-            in_flight: InFlight::default(),
+            in_flight: KeysInFlight::default(),
         }
     }
 
-    /// The first answer, when there is one.
-    async fn replay(&self, caller: Caller, key: &Key) -> Result<Option<Response>, Problem> {
+    /// The stored response; `None` if the command has not been decided yet.
+    async fn replay(
+        &self,
+        caller: Caller,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Response>, Problem> {
         match idempotency::find(&self.pool, caller.reader_id, key.name()).await? {
             None => Ok(None),
-            Some(kept) if kept.fingerprint != key.fingerprint() => Err(Problem::invalid(
-                KEY.as_str(),
-                "used for another command before",
-            )),
-            Some(kept) => self.first_answer(&kept).await.map(Some),
+            Some(stored) if stored.fingerprint != key.fingerprint() => {
+                Err(Problem::key_reused(KEY.as_str()))
+            }
+            Some(stored) => self.stored_response(&stored).await.map(Some),
         }
     }
 
-    async fn first_answer(&self, kept: &Kept) -> Result<Response, Problem> {
-        let decided = kept.decided().map_err(|error| Problem::broken(&error))?;
-        let mut response = match decided {
-            Decided::Taken(answer) => self.taken(answer).await?,
-            Decided::Refused(refusal) => Problem::from(refusal).into_response(),
+    async fn stored_response(&self, stored: &StoredResponse) -> Result<Response, Problem> {
+        let decision = stored.decision().map_err(|error| Problem::broken(&error))?;
+        let mut response = match decision {
+            Decision::Accepted(response) => self.accepted(response).await?,
+            Decision::Refused(refusal) => Problem::from(refusal).into_response(),
         };
         response
             .headers_mut()
@@ -71,25 +75,24 @@ impl Idempotency {
         Ok(response)
     }
 
-    async fn taken(&self, answer: CommandResponse) -> Result<Response, Problem> {
-        let global_position = match answer.last_event() {
+    async fn accepted(&self, response: CommandResponse) -> Result<Response, Problem> {
+        let global_position = match response.last_event() {
             Some((session_id, sequence)) => {
                 Some(read::position(&self.pool, session_id, sequence).await?)
             }
             None => None,
         };
-        Ok(answer.response(global_position))
+        Ok(response.into_response_at(global_position))
     }
 }
 
-/// Around commands.
 impl Middleware for Idempotency {
-    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
-        // Without a caller there is no command.
+    async fn handle<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
+        // A request without a caller is not a command: it is an OPTIONS request.
         let caller = request.extensions().get::<Caller>().copied();
-        match (caller, name(request.headers())) {
+        match (caller, key_name(request.headers())) {
             (None, _) | (_, Ok(None)) => next.run(request).await,
-            (Some(caller), Ok(Some(name))) => once(&self, caller, name, request, next)
+            (Some(caller), Ok(Some(name))) => run_once(&self, caller, name, request, next)
                 .await
                 .unwrap_or_else(Problem::into_response),
             (_, Err(problem)) => problem.into_response(),
@@ -97,7 +100,7 @@ impl Middleware for Idempotency {
     }
 }
 
-async fn once<S: InnerService>(
+async fn run_once<S: InnerService>(
     idempotency: &Idempotency,
     caller: Caller,
     name: String,
@@ -107,18 +110,20 @@ async fn once<S: InnerService>(
     let (mut parts, body) = request.into_parts();
     let body = Bytes::from_request(Request::from_parts(parts.clone(), body), &())
         .await
-        .map_err(|rejection| unreadable(&rejection))?;
-    let key = Key::new(name, fingerprint(&parts.method, parts.uri.path(), &body));
+        .map_err(|rejection| body_problem(&rejection))?;
+    let fingerprint = fingerprint(&parts.method, parts.uri.path(), &body);
+    let key = IdempotencyKey::new(name, fingerprint);
 
-    // Before the look-up: what is not in flight any more can be found.
-    let _place = idempotency.in_flight.enter(caller.reader_id, key.name())?;
+    // The key is marked before the look-up: if no other request holds it, the
+    // response of an earlier one is already stored.
+    let _guard = idempotency.in_flight.enter(caller.reader_id, key.name())?;
     if let Some(response) = idempotency.replay(caller, &key).await? {
         return Ok(response);
     }
     parts.extensions.insert(key.clone());
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    // It may have been done in the meantime, elsewhere or for a client that
-    // hung up.
+    // Another process, or the command of a client that disconnected, may have
+    // used the key since the look-up.
     if response.status() == StatusCode::CONFLICT
         && let Some(response) = idempotency.replay(caller, &key).await?
     {
@@ -127,33 +132,34 @@ async fn once<S: InnerService>(
     Ok(response)
 }
 
-/// The key, as it is or in the quotes of a structured field (the IETF's draft
-/// of the header has them).
-fn name(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The key in the request, if any. Clients may send it plain, or quoted as the
+/// IETF draft of the header requires.
+fn key_name(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(KEY).iter();
-    let (value, more) = (values.next(), values.next());
+    let (value, second) = (values.next(), values.next());
     let Some(value) = value else { return Ok(None) };
-    let bad = || {
+    let invalid = || {
         Problem::invalid(
             KEY.as_str(),
-            format!("one header of 1 to {MAX_KEY} visible ASCII characters"),
+            format!("must be one header with 1 to {MAX_KEY_LENGTH} visible ASCII characters"),
         )
     };
-    let text = value.to_str().map_err(|_| bad())?;
+    let text = value.to_str().map_err(|_| invalid())?;
     let text = text
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))
         .filter(|text| !text.is_empty())
         .unwrap_or(text);
     let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-    if more.is_some() || text.is_empty() || text.len() > MAX_KEY || !is_visible {
-        return Err(bad());
+    if second.is_some() || text.is_empty() || text.len() > MAX_KEY_LENGTH || !is_visible {
+        return Err(invalid());
     }
     Ok(Some(text.to_owned()))
 }
 
-/// Tells a command from others: a hash of its method, its path below that of the
-/// API, and its body. It is kept, and compared by other builds.
+/// Identifies a command: a hash of its method, its path below the prefix of the
+/// API, and its body. Fingerprints are stored and compared by other builds, so
+/// their computation must not change.
 fn fingerprint(method: &Method, path: &str, body: &[u8]) -> Vec<u8> {
     let mut hash = digest::Context::new(&digest::SHA256);
     for part in [method.as_str(), path.strip_prefix(API).unwrap_or(path)] {
@@ -164,40 +170,39 @@ fn fingerprint(method: &Method, path: &str, body: &[u8]) -> Vec<u8> {
     hash.finish().as_ref().to_vec()
 }
 
-/// The keyed commands that this process is at. A repeat that comes meanwhile
-/// is told so; one that comes to another process loses to the first in the
-/// log, and gets its answer.
+/// The keys of the commands that this process is running. A repeat that arrives in
+/// the meantime gets 409. If it arrives at another process, the log accepts only
+/// one of the two commands, and the other one gets the stored response.
 #[derive(Clone, Default)]
-struct InFlight(Arc<Mutex<HashSet<(ReaderId, String)>>>);
+struct KeysInFlight(Arc<Mutex<HashSet<(ReaderId, String)>>>);
 
-impl InFlight {
-    fn enter(&self, reader_id: ReaderId, name: &str) -> Result<Place, Problem> {
-        let command = (reader_id, name.to_owned());
-        let mut commands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !commands.insert(command.clone()) {
-            return Err(Problem::in_flight());
+impl KeysInFlight {
+    fn enter(&self, reader_id: ReaderId, name: &str) -> Result<KeyGuard, Problem> {
+        let key = (reader_id, name.to_owned());
+        if !self.lock().insert(key.clone()) {
+            return Err(Problem::key_in_use());
         }
-        Ok(Place {
-            commands: self.clone(),
-            command,
+        Ok(KeyGuard {
+            in_flight: self.clone(),
+            key,
         })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<(ReaderId, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Given back when the answer is there, or the client has gone.
-struct Place {
-    commands: InFlight,
-    command: (ReaderId, String),
+/// Removes the key on drop: when the response is ready, or the client has
+/// disconnected.
+struct KeyGuard {
+    in_flight: KeysInFlight,
+    key: (ReaderId, String),
 }
 
-impl Drop for Place {
+impl Drop for KeyGuard {
     fn drop(&mut self) {
-        let mut commands = self
-            .commands
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        commands.remove(&self.command);
+        self.in_flight.lock().remove(&self.key);
     }
 }
 
@@ -213,30 +218,30 @@ mod tests {
     #[case::only_quotes("\"\"", Some("\"\""))]
     #[case::not_ascii("ключ", None)]
     #[case::with_a_space("a key", None)]
-    fn a_key_is_short_and_visible(#[case] value: &str, #[case] expected: Option<&str>) {
+    fn key_consists_of_visible_ascii(#[case] value: &str, #[case] expected: Option<&str>) {
         let mut headers = HeaderMap::new();
         headers.insert(KEY, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        assert_eq!(name(&headers).ok().flatten().as_deref(), expected);
+        assert_eq!(key_name(&headers).ok().flatten().as_deref(), expected);
     }
 
     #[test]
-    fn a_command_is_known_again_by_every_build() {
+    fn fingerprint_does_not_change_between_builds() {
         let body = br#"{"book_id":"0193e5a0-0000-7000-8000-000000000042"}"#;
         let start = fingerprint(&Method::POST, "/api/v1/reading-sessions/start", body);
-        let known = [b"POST\0/start\0".as_slice(), body].concat();
-        assert_eq!(start, digest::digest(&digest::SHA256, &known).as_ref());
+        let expected = [b"POST\0/start\0".as_slice(), body].concat();
+        assert_eq!(start, digest::digest(&digest::SHA256, &expected).as_ref());
     }
 
     #[test]
-    fn a_key_has_a_longest_length_and_comes_once() {
+    fn key_is_bounded_and_unique() {
         let mut headers = HeaderMap::new();
-        assert!(name(&headers).unwrap().is_none());
-        headers.insert(KEY, "k".repeat(MAX_KEY).parse().unwrap());
-        assert!(name(&headers).is_ok());
-        headers.insert(KEY, "k".repeat(MAX_KEY + 1).parse().unwrap());
-        assert!(name(&headers).is_err());
+        assert!(key_name(&headers).unwrap().is_none());
+        headers.insert(KEY, "k".repeat(MAX_KEY_LENGTH).parse().unwrap());
+        assert!(key_name(&headers).is_ok());
+        headers.insert(KEY, "k".repeat(MAX_KEY_LENGTH + 1).parse().unwrap());
+        assert!(key_name(&headers).is_err());
         headers.insert(KEY, HeaderValue::from_static("a"));
         headers.append(KEY, HeaderValue::from_static("b"));
-        assert!(name(&headers).is_err());
+        assert!(key_name(&headers).is_err());
     }
 }

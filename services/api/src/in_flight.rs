@@ -1,5 +1,7 @@
-//! A request at work: its place among those in flight and its deadline. Inside
-//! of admission, so that whoever is turned away here knows what is left.
+//! Bounds the number of requests in flight, and the time that each may take.
+//!
+//! This runs after admission, so that a response with 503 also carries the
+//! rate-limit headers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,48 +9,53 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
-use super::request_log;
-use super::problem::Problem;
+use super::problem::{Problem, ProblemCode};
+use super::request_log::catch_panic;
 
-/// How long a request may take. A command goes on in a task of its own even
-/// when its answer comes too late.
-const DEADLINE: Duration = Duration::from_secs(15);
+/// The time limit of a request. A command runs in its own task, so it may still
+/// take effect after its request has timed out.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Requests at work at the same time; more are refused at once. Far more than
-/// a saturated service needs to be busy, few enough that those taken are
-/// answered within their deadline. A refusal costs too, and who is refused comes
-/// again at once: a quarter of these served less than half as much in an overload.
+/// The default limit of concurrent requests. Further requests get 503 at once.
+///
+/// The limit is far above what keeps a saturated service busy, and low enough for
+/// accepted requests to finish within [`REQUEST_TIMEOUT`]. A lower limit is not
+/// better, because rejections also cost time and rejected clients retry at once:
+/// in an overload test, a quarter of this limit served less than half as many
+/// requests.
 const MAX_IN_FLIGHT: usize = 4_096;
 
-/// The places for requests at work; cheap to clone.
+/// Limits concurrent requests; clones share the limit.
 #[derive(Clone)]
 pub struct InFlightLimit(Arc<Semaphore>);
 
 impl InFlightLimit {
-    /// So many.
     #[must_use]
-    pub fn of(count: usize) -> Self {
-        Self(Arc::new(Semaphore::new(count)))
+    pub fn new(max_in_flight: usize) -> Self {
+        Self(Arc::new(Semaphore::new(max_in_flight)))
     }
 
-    /// The answer to a request, if there is a place for it and it comes in time.
-    pub async fn work(&self, answer: impl Future<Output = Response>) -> Response {
-        let Ok(_place) = self.0.try_acquire() else {
-            return Problem::unavailable("The service is overloaded; try again shortly")
-                .into_response();
+    /// Runs the handler of a request. Returns 503 if the limit is reached or the
+    /// handler takes too long, and 500 if it panics.
+    pub async fn run(&self, handler: impl Future<Output = Response>) -> Response {
+        let Ok(_permit) = self.0.try_acquire() else {
+            return Problem::overloaded().into_response();
         };
-        // A panic is caught here already, so that what is outside says its part.
-        match tokio::time::timeout(DEADLINE, request_log::uncaught(answer)).await {
+        // Catching a panic here lets the outer layers add their headers to the 500.
+        match tokio::time::timeout(REQUEST_TIMEOUT, catch_panic(handler)).await {
             Ok(response) => response,
-            Err(late) => Problem::unavailable("The answer took too long")
-                .because(&late)
-                .into_response(),
+            Err(elapsed) => Problem::new(
+                ProblemCode::DeadlineExceeded,
+                "The request took too long; a command may still take effect",
+            )
+            .because(&elapsed)
+            .into_response(),
         }
     }
 }
 
 impl Default for InFlightLimit {
     fn default() -> Self {
-        Self::of(MAX_IN_FLIGHT)
+        Self::new(MAX_IN_FLIGHT)
     }
 }

@@ -1,6 +1,6 @@
-//! What stands around handlers, like axum's `from_fn`, but that knows what is
-//! inside of it by its type: axum boxes and copies that for every request, in
-//! every layer.
+//! A middleware trait like axum's `from_fn`, but generic over the inner service.
+//! `from_fn` allocates and clones the inner service for every request in every
+//! layer; this does not box it.
 
 use std::convert::Infallible;
 use std::mem;
@@ -11,17 +11,18 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use tower::{Layer, Service};
 
-/// A middleware and its state, which is cheap to clone.
+/// A middleware and its state. Every request clones it, so clones must be cheap.
 pub trait Middleware: Clone + Send + Sync + 'static {
-    /// The answer to a request; what is inside may be asked for it.
-    fn answer<S: InnerService>(
+    /// Handles a request. `next` is the inner service; the middleware need not
+    /// call it.
+    fn handle<S: InnerService>(
         self,
         request: Request,
         next: Next<S>,
     ) -> impl Future<Output = Response> + Send;
 }
 
-/// What a middleware may stand around: a route, and all that is around it already.
+/// A service that a middleware can wrap: a route, including its other layers.
 pub trait InnerService:
     Service<Request, Response: IntoResponse, Error = Infallible, Future: Send> + Clone + Send + 'static
 {
@@ -35,55 +36,53 @@ where
 {
 }
 
-/// What is inside.
+/// The inner service of a middleware. It is ready to be called.
 pub struct Next<S>(S);
 
 impl<S: InnerService> Next<S> {
-    /// Asks what is inside, which is ready.
     pub async fn run(mut self, request: Request) -> Response {
         match self.0.call(request).await {
-            Ok(answer) => answer.into_response(),
+            Ok(response) => response.into_response(),
             Err(never) => match never {},
         }
     }
 }
 
-/// Puts a middleware around a route.
 #[derive(Clone)]
 pub struct MiddlewareLayer<M>(pub M);
 
-/// A route with a middleware around it.
 #[derive(Clone)]
-pub struct Surrounded<M, S> {
+pub struct MiddlewareService<M, S> {
     middleware: M,
-    inside: S,
+    inner: S,
 }
 
 impl<M: Clone, S> Layer<S> for MiddlewareLayer<M> {
-    type Service = Surrounded<M, S>;
+    type Service = MiddlewareService<M, S>;
 
-    fn layer(&self, inside: S) -> Surrounded<M, S> {
-        Surrounded {
+    fn layer(&self, inner: S) -> MiddlewareService<M, S> {
+        MiddlewareService {
             middleware: self.0.clone(),
-            inside,
+            inner,
         }
     }
 }
 
-impl<M: Middleware, S: InnerService> Service<Request> for Surrounded<M, S> {
+impl<M: Middleware, S: InnerService> Service<Request> for MiddlewareService<M, S> {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inside.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
         let middleware = self.middleware.clone();
-        // The one that is ready is asked, its clone is asked next time.
-        let clone = self.inside.clone();
-        let next = Next(mem::replace(&mut self.inside, clone));
-        Box::pin(async move { Ok(middleware.answer(request, next).await) })
+        // Only `self.inner` has been polled ready. This call takes it, and leaves
+        // its clone for the next call.
+        let clone = self.inner.clone();
+        let next = Next(mem::replace(&mut self.inner, clone));
+        Box::pin(async move { Ok(middleware.handle(request, next).await) })
     }
 }

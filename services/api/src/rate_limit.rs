@@ -1,6 +1,5 @@
-//! How often somebody may call. Redis counts, so that all API processes share
-//! one count; when Redis is away each process counts by itself, and nobody
-//! waits for that or gets an error.
+//! Rate limits. Redis counts requests, so that all API processes share one count.
+//! While Redis is unavailable, each process counts alone, and no request fails.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -19,18 +18,18 @@ mod shared_count;
 
 use shared_count::SharedCount;
 
-/// Calls that may be made in a window.
+/// The number of requests that a window allows.
 pub const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-/// Calls that are left.
+/// The number of requests that are left.
 pub const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-/// Seconds until more are left.
+/// Seconds until more requests are left.
 pub const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Local counts are tidied up after this many checks: who has not called for a
-/// window is forgotten.
-const TIDY_EVERY: u64 = 10_000;
+/// Local counts of clients without requests in the last window are removed once per
+/// this many checks.
+const CHECKS_PER_CLEANUP: u64 = 10_000;
 
-/// How many calls each class may make in a sliding window.
+/// The settings: the number of requests that each preset allows in a sliding window.
 #[derive(Clone, Debug)]
 pub struct RateLimits {
     pub high_frequency: NonZeroU32,
@@ -38,20 +37,20 @@ pub struct RateLimits {
     pub low_frequency: NonZeroU32,
     pub auth: NonZeroU32,
     pub window: Duration,
-    /// How long a request waits for Redis before this process counts by itself.
+    /// How long a request waits for Redis before this process counts alone.
     pub deadline: Duration,
 }
 
-/// A class of calls that share a limit.
+/// A class of requests that share a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// Position updates.
     HighFrequency,
-    /// Everything else that client apps do.
+    /// Other requests of client apps.
     Normal,
-    /// What operators do, and what readers do once in a while.
+    /// Requests of operators, and rare requests of readers such as exports.
     LowFrequency,
-    /// Calls with no or a bad token.
+    /// Requests without a valid token.
     Auth,
 }
 
@@ -63,7 +62,7 @@ impl Preset {
         Self::Auth,
     ];
 
-    const fn name(self) -> &'static str {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::HighFrequency => "high_frequency",
             Self::Normal => "normal",
@@ -82,20 +81,20 @@ impl Preset {
     }
 }
 
-/// Who is counted.
+/// The owner of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Client {
-    /// A reader, by a good token.
+pub enum ClientKey {
+    /// The reader that a valid token names.
     Reader(ReaderId),
-    /// Whoever calls from an address.
+    /// Every client with this address or network.
     Address(IpAddr),
 }
 
-impl Client {
-    /// By address: of IPv6 the network, since one client has all of it
-    /// (RFC 6177).
+impl ClientKey {
+    /// IPv6 addresses of one /64 network share a count, because one client usually
+    /// has a whole network (RFC 6177).
     #[must_use]
-    pub fn at(address: IpAddr) -> Self {
+    pub fn from_address(address: IpAddr) -> Self {
         Self::Address(match address {
             IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
                 Some(v4) => IpAddr::V4(v4),
@@ -106,22 +105,21 @@ impl Client {
     }
 }
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Permit {
-    /// Calls that may be made in a window.
+pub struct RateLimitDecision {
+    /// The number of requests that a window allows.
     pub limit: u32,
-    /// Calls that are left.
+    /// The number of requests that are left.
     pub remaining: u32,
-    /// When more are left.
+    /// The time until more requests are left.
     pub reset: Duration,
-    /// When the call may be made again, if it may not be made now.
+    /// The time until the request may be repeated; `None` if it is allowed now.
     pub retry_after: Option<Duration>,
 }
 
-impl Permit {
-    /// Tells the client.
-    pub fn write(&self, headers: &mut HeaderMap) {
+impl RateLimitDecision {
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
         headers.insert(LIMIT, self.limit.into());
         headers.insert(REMAINING, self.remaining.into());
         headers.insert(RESET, whole_seconds(self.reset).into());
@@ -130,36 +128,34 @@ impl Permit {
         }
     }
 
-    /// Whole seconds until the call may be made again.
     #[must_use]
     pub fn retry_after_seconds(&self) -> u64 {
         whole_seconds(self.retry_after.unwrap_or_default())
     }
 }
 
-/// Rounded up: who comes back then is not refused again.
+/// Rounds up, so that a client that waits this long is not rejected again.
 fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-type Local =
-    RateLimiter<Client, DashMapStateStore<Client>, DefaultClock, StateInformationMiddleware>;
+type LocalLimiter =
+    RateLimiter<ClientKey, DashMapStateStore<ClientKey>, DefaultClock, StateInformationMiddleware>;
 
-/// Counts calls.
+/// Counts requests. Arrays have one element per [`Preset`].
 pub struct Limiter {
     shared: SharedCount,
     window: Duration,
     limits: [NonZeroU32; 4],
-    local: [Local; 4],
+    local: [LocalLimiter; 4],
     clock: DefaultClock,
-    checks: AtomicU64,
+    /// The number of local checks, for [`CHECKS_PER_CLEANUP`].
+    local_checks: AtomicU64,
 }
 
 impl Limiter {
-    /// Counts in `cache`.
-    ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Panics outside a Tokio runtime.
     #[must_use]
     pub fn new(settings: &RateLimits, cache: Cache) -> Self {
         let RateLimits {
@@ -167,9 +163,9 @@ impl Limiter {
         } = *settings;
         let limits = Preset::ALL.map(|preset| preset.limit(settings));
         let local = limits.map(|limit| {
-            let every = (window / limit.get()).max(Duration::from_nanos(1));
-            let quota = Quota::with_period(every)
-                .expect("it is not zero")
+            let period = (window / limit.get()).max(Duration::from_nanos(1));
+            let quota = Quota::with_period(period)
+                .expect("the period is not zero")
                 .allow_burst(limit);
             RateLimiter::dashmap(quota).with_middleware()
         });
@@ -179,40 +175,41 @@ impl Limiter {
             limits,
             local,
             clock: DefaultClock::default(),
-            checks: AtomicU64::new(0),
+            local_checks: AtomicU64::new(0),
         }
     }
 
-    /// Counts a call, if it may be made.
-    pub async fn check(&self, preset: Preset, client: Client) -> Permit {
+    /// Decides whether a request is allowed. Only allowed requests are counted.
+    pub async fn check(&self, preset: Preset, client: ClientKey) -> RateLimitDecision {
         let limit = self.limits[preset as usize].get();
         let key = match client {
-            Client::Reader(id) => format!("rate_limit:{}:user:{id}", preset.name()),
-            Client::Address(ip) => format!("rate_limit:{}:ip:{ip}", preset.name()),
+            ClientKey::Reader(id) => format!("rate_limit:{}:user:{id}", preset.as_str()),
+            ClientKey::Address(ip) => format!("rate_limit:{}:ip:{ip}", preset.as_str()),
         };
         match self.shared.count(key, limit).await {
-            Some(counted) => Permit {
+            Some(count) => RateLimitDecision {
                 limit,
-                remaining: counted.remaining,
-                reset: counted.reset,
-                retry_after: (!counted.allowed).then_some(counted.reset),
+                remaining: count.remaining,
+                reset: count.reset,
+                retry_after: (!count.allowed).then_some(count.reset),
             },
-            None => self.check_here(preset, client),
+            None => self.check_locally(preset, client),
         }
     }
 
-    /// A leaky bucket (GCRA), which is what can be had in one process without
-    /// remembering each call.
-    fn check_here(&self, preset: Preset, client: Client) -> Permit {
+    /// A leaky bucket (GCRA): it approximates the sliding window with one timestamp
+    /// per client.
+    fn check_locally(&self, preset: Preset, client: ClientKey) -> RateLimitDecision {
         let local = &self.local[preset as usize];
-        if self.checks.fetch_add(1, Ordering::Relaxed) % TIDY_EVERY == TIDY_EVERY - 1 {
-            self.local.iter().for_each(Local::retain_recent);
+        let checks = self.local_checks.fetch_add(1, Ordering::Relaxed);
+        if checks % CHECKS_PER_CLEANUP == CHECKS_PER_CLEANUP - 1 {
+            self.local.iter().for_each(LocalLimiter::retain_recent);
         }
         let limit = self.limits[preset as usize].get();
         match local.check_key(&client) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
-                Permit {
+                RateLimitDecision {
                     limit,
                     remaining,
                     reset: self.window / limit * (limit - remaining.min(limit)),
@@ -221,7 +218,7 @@ impl Limiter {
             }
             Err(not_yet) => {
                 let wait = not_yet.wait_time_from(self.clock.now());
-                Permit {
+                RateLimitDecision {
                     limit,
                     remaining: 0,
                     reset: wait,
@@ -237,16 +234,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv6_client_is_its_network() {
-        let at = |text: &str| Client::at(text.parse().unwrap());
-        assert_eq!(at("2001:db8::1"), at("2001:db8::2:3"));
-        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
-        assert_eq!(at("::ffff:10.0.0.1"), at("10.0.0.1"));
-        assert_ne!(at("10.0.0.2"), at("10.0.0.1"));
+    fn ipv6_addresses_of_one_network_share_a_count() {
+        let key = |text: &str| ClientKey::from_address(text.parse().unwrap());
+        assert_eq!(key("2001:db8::1"), key("2001:db8::2:3"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
+        assert_ne!(key("10.0.0.2"), key("10.0.0.1"));
     }
 
     #[test]
-    fn seconds_are_rounded_up() {
+    fn durations_are_rounded_up_to_seconds() {
         assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
         assert_eq!(whole_seconds(Duration::from_secs(2)), 2);
         assert_eq!(whole_seconds(Duration::ZERO), 0);

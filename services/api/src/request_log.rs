@@ -1,151 +1,113 @@
-//! Around every request: its id, its line in the log and its count, the body of
-//! a problem, the headers that every answer has, and what is said after a panic.
+//! The outermost layer of every request: the request id, the access log, the
+//! metrics, the body of problems, and the response to a panic.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use uuid::Uuid;
 
+use super::headers;
+use super::http_metrics::HttpMetrics;
 use super::middleware::{InnerService, Middleware, Next};
 use super::problem::Problem;
-use super::http_metrics::HttpMetrics;
 
-/// Names a request in its answer, in a problem and in the log.
+/// Identifies a request in its response, in a problem and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest request id taken from a client.
-const MAX_REQUEST_ID: usize = 128;
+/// The longest request id that is accepted from a client, in bytes.
+const MAX_REQUEST_ID_LENGTH: usize = 128;
 
-/// What comes first and goes last.
 #[derive(Clone)]
 pub struct RequestLog(pub HttpMetrics);
 
 impl Middleware for RequestLog {
-    async fn answer<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
-        let asked = Asked::of(&request);
-        let response = uncaught(next.run(request)).await;
-        asked.answered(response, &self.0)
+    async fn handle<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
+        let entry = LogEntry::new(&request);
+        let response = catch_panic(next.run(request)).await;
+        entry.finish(response, &self.0)
     }
 }
 
-/// The answer, and one after a panic too. What was said at that stands in the log
-/// already.
-pub async fn uncaught(answer: impl Future<Output = Response>) -> Response {
-    AssertUnwindSafe(answer)
+/// Returns 500 if the handler panics. The panic hook has already logged the
+/// message of the panic.
+pub async fn catch_panic(handler: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(handler)
         .catch_unwind()
         .await
-        .unwrap_or_else(|_said| Problem::internal().into_response())
+        .unwrap_or_else(|_message| Problem::internal().into_response())
 }
 
-/// What is remembered of a request until it is answered.
-struct Asked {
+/// The data of a request that its log line and its metrics need.
+struct LogEntry {
     request_id: HeaderValue,
     method: Method,
     route: Arc<str>,
-    at: Instant,
+    started_at: Instant,
 }
 
-impl Asked {
-    fn of(request: &Request) -> Self {
+impl LogEntry {
+    fn new(request: &Request) -> Self {
         let route = request.extensions().get::<MatchedPath>();
         Self {
             request_id: request_id(request),
             method: request.method().clone(),
             route: route.map_or("none", MatchedPath::as_str).into(),
-            at: Instant::now(),
+            started_at: Instant::now(),
         }
     }
 
-    fn answered(self, mut response: Response, traffic: &HttpMetrics) -> Response {
+    fn finish(self, mut response: Response, metrics: &HttpMetrics) -> Response {
         let Self {
             request_id,
             method,
             route,
-            at,
+            started_at,
         } = self;
         let status = response.status();
         if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             if let Some(cause) = problem.cause() {
-                tracing::error!(request.id = ?request_id, %method, route = &*route, cause, "a request failed");
+                tracing::error!(request.id = ?request_id, %method, route = &*route, status = status.as_u16(), cause, "request failed: {cause}");
             }
             problem.write(&mut response, request_id.to_str().unwrap_or_default());
         }
-        let took = at.elapsed();
-        traffic.count(&method, &route, status, took);
-        let duration_us = took.as_micros();
-        if is_news(status) {
-            tracing::info!(request.id = ?request_id, %method, route = &*route, status = status.as_u16(), duration_us, "refused");
+        let duration = started_at.elapsed();
+        metrics.record(&method, &route, status, duration);
+        let duration_us = duration.as_micros();
+        if is_logged_by_default(status) {
+            tracing::info!(request.id = ?request_id, %method, route = &*route, status = status.as_u16(), duration_us, "request rejected");
         } else {
-            tracing::debug!(request.id = ?request_id, %method, route = &*route, status = status.as_u16(), duration_us, "answered");
+            tracing::debug!(request.id = ?request_id, %method, route = &*route, status = status.as_u16(), duration_us, "request completed");
         }
         response.headers_mut().insert(REQUEST_ID, request_id);
-        weaken_tag(&mut response);
-        harden(&method, &mut response);
+        headers::weaken_etag(&mut response);
+        headers::add_security_headers(&method, &mut response);
         response
     }
 }
 
-/// Whether the log tells of an answer by default: of what an app's developer
-/// may ask about, but not of what comes in floods.
-fn is_news(status: StatusCode) -> bool {
+/// Client errors are logged at `info`, because the developers of apps ask about
+/// them. Responses with 401 and 429 are excluded, because they can come in floods.
+fn is_logged_by_default(status: StatusCode) -> bool {
     status.is_client_error()
         && status != StatusCode::UNAUTHORIZED
         && status != StatusCode::TOO_MANY_REQUESTS
 }
 
-/// A compressed body is another one than the plain one, of the same version
-/// (RFC 9110, section 8.8.3.3).
-fn weaken_tag(response: &mut Response) {
-    let headers = response.headers_mut();
-    if headers.contains_key(header::CONTENT_ENCODING)
-        && let Some(tag) = headers.get_mut(header::ETAG)
-        && let Ok(text) = tag.to_str()
-        && !text.starts_with("W/")
-        && let Ok(weak) = HeaderValue::try_from(format!("W/{text}"))
-    {
-        *tag = weak;
-    }
-}
-
-/// What browsers and caches between here and the app must not do with an
-/// answer, unless it says something else itself.
-fn harden(method: &Method, response: &mut Response) {
-    let caching = if matches!(*method, Method::GET | Method::HEAD) {
-        "private, no-cache, must-revalidate"
-    } else {
-        "no-store, no-cache, must-revalidate"
-    };
-    for (name, value) in [
-        (header::CACHE_CONTROL, caching),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; frame-ancestors 'none'",
-        ),
-    ] {
-        response
-            .headers_mut()
-            .entry(name)
-            .or_insert(HeaderValue::from_static(value));
-    }
-}
-
-/// The client's id when it is short and readable, else a new one.
+/// The id that the client sent, or a new one if it is missing, empty, too long or
+/// not ASCII.
 fn request_id(request: &Request) -> HeaderValue {
     request
         .headers()
         .get(REQUEST_ID)
-        .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.to_str().is_ok())
+        .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID_LENGTH && id.to_str().is_ok())
         .cloned()
         .unwrap_or_else(|| {
             HeaderValue::try_from(Uuid::new_v4().simple().to_string())
-                .expect("hexadecimal digits are a header's value")
+                .expect("hexadecimal digits are valid in a header")
         })
 }

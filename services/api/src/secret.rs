@@ -1,28 +1,28 @@
-//! Values that are never shown, and where they come from.
+//! Secret values, such as passwords, tokens and keys.
 
 use std::fmt;
 use std::str::FromStr;
 
 use reqwest::Url;
 
-/// What is shown in its place.
+/// Replaces a secret in output.
 const HIDDEN: &str = "(hidden)";
 
-/// A value that is never shown.
+/// A value that `Debug` hides, so that logs and panics cannot contain it. There is
+/// no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The value.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// For a value that is an address: all of it but the password and the
-    /// parameters, which may be secrets too.
+    /// Formats a URL without its password, query and fragment, all of which may be
+    /// secret. If the value is not a URL, all of it is hidden.
     #[must_use]
-    pub fn as_address(&self) -> String {
+    pub fn redacted_url(&self) -> String {
         let Ok(mut url) = Url::parse(&self.0) else {
             return HIDDEN.to_owned();
         };
@@ -60,15 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_never_shown() {
+    fn debug_hides_the_value() {
         for text in ["correct horse", "a://b:c@d", ""] {
             assert_eq!(format!("{:?}", Secret(text.to_owned())), "(hidden)");
         }
     }
 
     #[test]
-    fn an_address_is_shown_without_what_is_secret_in_it() {
-        let shown = |text: &str| Secret(text.to_owned()).as_address();
+    fn redacted_url_hides_password_and_query() {
+        let shown = |text: &str| Secret(text.to_owned()).redacted_url();
         assert_eq!(
             shown("postgres://app:s3cr3t@db:5432/reading"),
             "postgres://app:(hidden)@db:5432/reading"
@@ -78,7 +78,7 @@ mod tests {
             "postgres://db/reading"
         );
         assert_eq!(shown("redis://cache:6379"), "redis://cache:6379");
-        // A password that ought to have been encoded.
+        // The `?` in the password should have been percent-encoded.
         assert!(!shown("postgres://app:pa?ss@db/x").contains("pa"));
         assert_eq!(shown("not an address"), "(hidden)");
     }

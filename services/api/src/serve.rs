@@ -1,6 +1,6 @@
-//! The hyper loop. `axum::serve` sets no timeouts and no bounds; this one sets
-//! them all, and ends connections in order at a shutdown. It knows who is at
-//! the other end and says so; it never looks into what they ask.
+//! Accepts connections and serves them with hyper. Unlike `axum::serve`, this
+//! limits connections, headers and times, and closes connections gracefully at
+//! shutdown. It adds the address of the peer to requests, and reads no content.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,50 +27,56 @@ mod timeouts;
 pub use body_timeout::BodyTimeout;
 use timeouts::ConnectionTimeout;
 
-/// Connections at the same time; more wait in the backlog. Bounds memory: each
-/// may hold a header buffer and a body.
+/// Concurrent connections; further ones wait in the backlog. This bounds memory,
+/// because each connection can hold a header buffer and a body.
 const MAX_CONNECTIONS: usize = 8_192;
 
-/// Connections that may wait to be accepted; the kernel may have a lower bound.
-/// Beyond that it drops what comes, and clients try again after a second at
-/// the earliest.
+/// Connections that may wait to be accepted; the kernel may have a lower limit. The
+/// kernel drops further connects, and their clients retry after at least one
+/// second.
 const BACKLOG: u32 = 4_096;
 
-/// The longest request head, in bytes, and the most headers in it.
-const MAX_HEAD: usize = 16 * 1024;
+/// The size limit of all headers of a request, in bytes.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+
+/// The number of headers that a request may have.
 const MAX_HEADERS: usize = 64;
 
-/// HTTP/2 requests at the same time on one connection.
+/// Concurrent HTTP/2 requests per connection.
 const MAX_STREAMS: u32 = 128;
 
-/// How often an HTTP/2 client is asked whether it is there, and how long it
-/// may take to say so. Finds clients that went away, or stopped, in the middle
-/// of a request.
+/// The interval of HTTP/2 pings. They detect clients that disappear or stall in
+/// the middle of a request.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long a client may take to respond to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection has to take its leave; then it is cut off.
-const LEAVE: Duration = Duration::from_secs(1);
+/// How long a graceful close of a connection may take; then the connection is
+/// aborted.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause when a connection cannot be accepted: usually there are no file
-/// descriptors left, and trying at once does not make some.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a failed accept. The usual cause is that no file descriptor is
+/// free, so an immediate retry would fail too.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long clients may keep the service waiting.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// For the head of the first request.
+pub struct ClientTimeouts {
+    /// The time limit for the headers of the first request.
     pub head: Duration,
-    /// For a request's body.
+    /// The time limit for the body of each request.
     pub body: Duration,
-    /// For the next request, its head included, and before that for the client
-    /// to take the last answer. Longer than the 60 s for which proxies keep
-    /// connections, so that it is they who close them, never in the moment of
-    /// the next request.
+    /// The time limit from one response until the headers of the next request have
+    /// arrived. It includes the time that the client takes to receive the response.
+    ///
+    /// It is longer than the 60 s for which proxies usually keep idle connections.
+    /// The proxy then closes the connection; if the service did, it could close it
+    /// while the next request is on its way.
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for ClientTimeouts {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
@@ -78,11 +86,11 @@ impl Default for Limits {
     }
 }
 
-/// Listens at an address, as [`TcpListener::bind`] does, but with room for all
-/// clients that come back at once.
+/// Like [`TcpListener::bind`], but with a backlog that is long enough for all
+/// clients that reconnect after a restart.
 ///
 /// # Errors
-/// The address cannot be had.
+/// Fails if the address is in use or not available on this machine.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -93,29 +101,43 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `shutdown`; then accepts no more, lets open requests finish
-/// within `drain`, and returns.
-pub async fn run(
+/// Serves until `shutdown` is cancelled. It then accepts no more connections, waits
+/// up to `drain` for open requests, and returns.
+///
+/// The future is boxed so that it is compiled in this crate, and not in each
+/// executable.
+#[must_use]
+pub fn run(
     listener: TcpListener,
     router: Router,
-    limits: Limits,
+    timeouts: ClientTimeouts,
+    shutdown: CancellationToken,
+    drain: Duration,
+) -> BoxFuture<'static, ()> {
+    accept_until_shutdown(listener, router, timeouts, shutdown, drain).boxed()
+}
+
+async fn accept_until_shutdown(
+    listener: TcpListener,
+    router: Router,
+    timeouts: ClientTimeouts,
     shutdown: CancellationToken,
     drain: Duration,
 ) {
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let builder = builder();
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &permits) => accepted,
         };
-        let (stream, peer, place) = match accepted {
+        let (stream, peer, permit) = match accepted {
             Ok(accepted) => accepted,
-            Err(error) if is_the_clients(&error) => continue,
+            Err(error) if is_client_error(&error) => continue,
             Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tracing::warn!(%error, "accepting a connection failed: {error}; retrying");
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 continue;
             }
         };
@@ -123,10 +145,10 @@ pub async fn run(
         let router = router.clone();
         let shutdown = shutdown.clone();
         connections.spawn(async move {
-            if let Err(error) = serve(&builder, stream, peer, router, limits, shutdown).await {
-                tracing::debug!(error, "a connection ended badly");
+            if let Err(error) = serve(&builder, stream, peer, router, timeouts, shutdown).await {
+                tracing::debug!(error, "connection failed: {error}");
             }
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);
@@ -135,25 +157,30 @@ pub async fn run(
         .await
         .is_err()
     {
-        tracing::warn!(open = connections.len(), "connections were cut off");
+        let open = connections.len();
+        tracing::warn!(
+            open,
+            "shutdown aborted {open} connections that were still in use"
+        );
     }
 }
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
+    let permit = Arc::clone(permits)
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, peer, place))
+    Ok((stream, peer, permit))
 }
 
-/// Whether the client had gone before it was let in; no reason to pause.
-fn is_the_clients(error: &io::Error) -> bool {
+/// Whether the client disconnected before its connection was accepted. The accept
+/// loop then continues without a pause.
+fn is_client_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -162,45 +189,45 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// Serves one connection until it ends, keeps the service waiting for too
-/// long, or the service stops.
+/// Serves one connection until the client closes it, a timeout expires, or the
+/// service shuts down.
 async fn serve(
     builder: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    limits: Limits,
+    timeouts: ClientTimeouts,
     shutdown: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let patience = ConnectionTimeout::new(limits);
+    let timeout = ConnectionTimeout::new(timeouts);
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let open = patience.open();
-        let mut request = request.map(|body| body_timeout::within(limits.body, body));
+        let guard = timeout.begin_request();
+        let mut request = request.map(|body| body_timeout::with_timeout(timeouts.body, body));
         request.extensions_mut().insert(ConnectInfo(peer));
-        let answer = router.call(request);
+        let response = router.call(request);
         async move {
-            let answer = answer.await;
-            drop(open);
-            answer
+            let response = response.await;
+            drop(guard);
+            response
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut exhausted = std::pin::pin!(patience.exhausted());
+    let mut expired = std::pin::pin!(timeout.expired());
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = exhausted.as_mut() => {}
+        () = expired.as_mut() => {}
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 result = connection.as_mut() => return result,
-                () = exhausted => {}
+                () = expired => {}
             }
         }
     }
     connection.as_mut().graceful_shutdown();
-    tokio::time::timeout(LEAVE, connection).await?
+    tokio::time::timeout(CLOSE_TIMEOUT, connection).await?
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -208,17 +235,17 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // It would bound a head and the idle time before it alike, and not
-        // begin before hyper has seen whether this is HTTP/2: `patience` does
-        // better.
+        // hyper's own timeout has one value for the headers and the idle time
+        // before them, and starts only after hyper has detected the HTTP version.
+        // `ConnectionTimeout` replaces it.
         .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD)
+        .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(MAX_HEAD).expect("16 KB"))
+        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).expect("16 KB fit into u32"))
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder

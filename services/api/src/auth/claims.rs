@@ -1,9 +1,8 @@
-//! What a token says once its signature is known to be good: who calls, and
-//! what they may do. This never looks at signatures or keys.
+//! The claims of a token: they identify the caller and whether it may use the admin
+//! API. This module never checks signatures.
 
 use std::collections::HashSet;
 
-use anyhow::Context;
 use domain::ReaderId;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -12,40 +11,40 @@ use uuid::Uuid;
 use super::settings::ExpectedClaims;
 use crate::secret::Secret;
 
-/// How far the clocks of issuer and service may differ, in seconds.
-const LEEWAY: u64 = 10;
+/// The accepted difference between the clocks of the issuer and the service, in
+/// seconds.
+const LEEWAY_SECONDS: u64 = 10;
 
-/// The longest subject, in bytes, as `OpenID` Connect bounds it.
-const MAX_SUBJECT: usize = 255;
+/// The longest subject, in bytes (the limit of `OpenID` Connect).
+const MAX_SUBJECT_BYTES: usize = 255;
 
-/// The scope of operators.
+/// The scope that allows the admin API.
 const ADMIN_SCOPE: &str = "reading:admin";
 
-/// Who calls.
+/// The authenticated caller of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The reader.
     pub reader_id: ReaderId,
-    /// Whether operator calls are allowed too.
+    /// Whether the caller may use the admin API.
     pub admin: bool,
 }
 
-/// What a token says of its bearer. Times and audience are checked by
-/// [`validation`].
+/// The claims that the service reads. [`validation`] checks times, issuer and
+/// audience.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     sub: String,
-    /// Unix time, in seconds; may have a fraction.
+    /// A Unix time in seconds; it may have a fraction.
     exp: f64,
     iss: Option<String>,
     #[serde(rename = "type")]
-    kind: Option<String>,
+    token_type: Option<String>,
     is_admin: Option<bool>,
     scope: Option<Scopes>,
     scp: Option<Scopes>,
 }
 
-/// Issuers write scopes as one text with spaces (RFC 8693) or as a list.
+/// Issuers write scopes as one string separated by spaces (RFC 8693), or as a list.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Scopes {
@@ -54,7 +53,7 @@ enum Scopes {
 }
 
 impl Scopes {
-    fn contain(&self, wanted: &str) -> bool {
+    fn contains(&self, wanted: &str) -> bool {
         match self {
             Self::Text(text) => text.split(' ').any(|scope| scope == wanted),
             Self::List(list) => list.iter().any(|scope| scope == wanted),
@@ -63,35 +62,38 @@ impl Scopes {
 }
 
 impl Claims {
-    /// The bearer; `None` when the token is not one for calling, as a refresh
-    /// token, or names nobody.
+    /// The caller; `None` if the subject is empty or too long, or the token is not
+    /// an access token.
     pub(super) fn caller(&self) -> Option<Caller> {
         let subject = &self.sub;
         if subject.is_empty()
-            || subject.len() > MAX_SUBJECT
-            || self.kind.as_deref().is_some_and(|kind| kind != "access")
+            || subject.len() > MAX_SUBJECT_BYTES
+            || self
+                .token_type
+                .as_deref()
+                .is_some_and(|token_type| token_type != "access")
         {
             return None;
         }
-        let scoped = [&self.scope, &self.scp]
+        let has_admin_scope = [&self.scope, &self.scp]
             .into_iter()
             .flatten()
-            .any(|scopes| scopes.contain(ADMIN_SCOPE));
+            .any(|scopes| scopes.contains(ADMIN_SCOPE));
         Some(Caller {
             reader_id: reader_id(self.iss.as_deref(), subject),
-            admin: scoped || self.is_admin == Some(true),
+            admin: has_admin_scope || self.is_admin == Some(true),
         })
     }
 
-    /// When the token expires, a Unix time in seconds, without any leeway.
-    #[expect(clippy::cast_possible_truncation, reason = "saturates")]
+    /// When the token expires, as a Unix time in seconds without leeway.
+    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
     pub(super) fn expires_at(&self) -> i64 {
         self.exp as i64
     }
 }
 
-/// A UUID is the reader's id; any other subject is mapped to one, the same
-/// every time, and different for each issuer.
+/// A subject that is a UUID is the reader's id. Any other subject is mapped to a
+/// version 5 UUID, which depends on the issuer and the subject only.
 fn reader_id(issuer: Option<&str>, subject: &str) -> ReaderId {
     Uuid::try_parse(subject)
         .unwrap_or_else(|_| {
@@ -101,11 +103,12 @@ fn reader_id(issuer: Option<&str>, subject: &str) -> ReaderId {
         .into()
 }
 
-/// What every token must fulfil, but for its algorithm, which is its key's.
+/// The rules for all tokens, without an algorithm:
+/// [`VerifyingKey`](super::verifying_key::VerifyingKey) adds its own.
 pub(super) fn validation(expected: &ExpectedClaims) -> Validation {
     let mut validation = Validation::default();
     validation.algorithms.clear();
-    validation.leeway = LEEWAY;
+    validation.leeway = LEEWAY_SECONDS;
     validation.validate_nbf = true;
     let mut required: HashSet<String> = ["exp", "sub"].map(str::to_owned).into();
     if let Some(issuer) = &expected.issuer {
@@ -132,34 +135,33 @@ struct NewClaims<'a> {
     aud: Option<&'a str>,
     exp: i64,
     #[serde(rename = "type")]
-    kind: &'a str,
+    token_type: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     is_admin: bool,
 }
 
-/// A token for development and tests (HS256), valid until `expires_at`, a Unix
-/// time in seconds.
+/// Signs a token with HS256, for development and tests. `expires_at` is a Unix time
+/// in seconds.
 ///
 /// # Errors
-/// When signing fails.
-pub fn token(
+/// Fails if the token cannot be signed.
+pub fn issue_token(
     secret: &Secret,
     subject: &str,
     admin: bool,
     expected: &ExpectedClaims,
     expires_at: i64,
-) -> anyhow::Result<String> {
+) -> Result<String, jsonwebtoken::errors::Error> {
     let claims = NewClaims {
         sub: subject,
         iss: expected.issuer.as_deref(),
         aud: expected.audience.as_deref(),
         exp: expires_at,
-        kind: "access",
+        token_type: "access",
         is_admin: admin,
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
-        .context("the token was not signed")
 }
 
 #[cfg(test)]
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_that_is_no_uuid_maps_to_one_of_its_issuer() {
+    fn other_subjects_map_to_a_uuid_per_issuer() {
         let uuid = "018f4c2e-7c1a-7000-8000-000000000001";
         assert_eq!(reader_id(None, uuid).to_string(), uuid);
         assert_eq!(reader_id(Some("a"), "jo"), reader_id(Some("a"), "jo"));
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_are_named_by_a_flag_or_a_scope() {
+    fn flag_or_scope_grants_admin() {
         let admin = |extra: Value| {
             let mut claims = json!({ "sub": "jo", "exp": 1 });
             let extra = extra.as_object().unwrap().clone();
@@ -210,17 +212,17 @@ mod tests {
         ] {
             assert_eq!(admin(ordinary.clone()), Some(false), "{ordinary}");
         }
-        for refused in [json!({ "is_admin": "true" }), json!({ "scope": 7 })] {
-            assert_eq!(admin(refused.clone()), None, "{refused}");
+        for rejected in [json!({ "is_admin": "true" }), json!({ "scope": 7 })] {
+            assert_eq!(admin(rejected.clone()), None, "{rejected}");
         }
     }
 
     #[test]
-    fn a_token_that_is_not_for_calling_names_nobody() {
-        let longest = "x".repeat(MAX_SUBJECT);
+    fn only_access_tokens_with_a_subject_have_a_caller() {
+        let longest = "x".repeat(MAX_SUBJECT_BYTES);
         assert!(caller(json!({ "sub": longest, "exp": 1.5 })).is_some());
         assert!(caller(json!({ "sub": "jo", "exp": 1, "type": "access" })).is_some());
-        for refused in [
+        for rejected in [
             json!({ "sub": "", "exp": 1 }),
             json!({ "sub": format!("{longest}x"), "exp": 1 }),
             json!({ "sub": 7, "exp": 1 }),
@@ -230,7 +232,7 @@ mod tests {
             json!({ "sub": "jo", "exp": 1, "type": "" }),
             json!({ "sub": "jo", "exp": 1, "iss": ["a", "b"] }),
         ] {
-            assert!(caller(refused.clone()).is_none(), "{refused}");
+            assert!(caller(rejected.clone()).is_none(), "{rejected}");
         }
     }
 }

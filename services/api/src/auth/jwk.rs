@@ -1,24 +1,62 @@
-//! One JSON Web Key (RFC 7517): whether it verifies tokens, and with which
-//! algorithm. Secrets are refused: a set is public, and whoever knows such a
-//! key could sign with it.
+//! Parses one JSON Web Key (RFC 7517) and determines its algorithm.
+//!
+//! Symmetric keys are rejected: a key set is public, so everyone could sign with
+//! them.
 
-use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Value;
+use thiserror::Error;
 
-use super::verifying_key::Key;
+use super::verifying_key::VerifyingKey;
 
-/// The modulus of an RSA key, in bits (RFC 7518, section 3.3), and the most
-/// that the cryptographic library takes.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2_048..=8_192;
+/// The smallest modulus of an RSA key, in bits (RFC 7518, section 3.3).
+const MIN_RSA_BITS: usize = 2_048;
 
-/// The coordinates of P-256 and the keys of Ed25519, in bytes.
-const COORDINATE: usize = 32;
+/// The largest modulus that the cryptographic library supports, in bits.
+const MAX_RSA_BITS: usize = 8_192;
 
-/// The members of a key (RFC 7518, section 6; RFC 8037) that matter.
+/// The size of a coordinate of P-256 and of an Ed25519 key, in bytes.
+const COORDINATE_BYTES: usize = 32;
+
+/// The reason why a key is unusable.
+#[derive(Debug, Error)]
+pub(super) enum JwkError {
+    #[error("malformed key: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error("not for signatures: use is {0:?}")]
+    NotForSignatures(String),
+    #[error("not for verifying: key_ops does not contain \"verify\"")]
+    NotForVerifying,
+    #[error("symmetric key in a public key set")]
+    Symmetric,
+    #[error("unsupported key type; RSA, P-256 and Ed25519 are supported")]
+    UnsupportedType,
+    #[error("unsupported algorithm {found:?}; this key is used with {expected}")]
+    WrongAlgorithm {
+        found: String,
+        expected: &'static str,
+    },
+    #[error("missing member {0:?}")]
+    Missing(&'static str),
+    #[error("empty member {0:?}")]
+    Empty(&'static str),
+    #[error("member {member:?} is not base64url: {source}")]
+    NotBase64Url {
+        member: &'static str,
+        source: base64::DecodeError,
+    },
+    #[error("RSA key of {0} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are supported")]
+    RsaBits(usize),
+    #[error("member {0:?} is not {COORDINATE_BYTES} bytes long")]
+    CoordinateLength(&'static str),
+    #[error("unusable coordinates: {0}")]
+    Coordinates(#[from] jsonwebtoken::errors::Error),
+}
+
+/// The members of a key (RFC 7518, section 6; RFC 8037) that this module reads.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -34,77 +72,85 @@ struct Jwk {
     y: Option<String>,
 }
 
-/// A key's name, and the key with the one algorithm that its type and curve are
-/// for.
-///
-/// # Errors
-/// When it cannot be used, with the reason.
-pub(super) fn read(value: Value, rules: &Validation) -> anyhow::Result<(Option<String>, Key)> {
-    let jwk: Jwk = serde_json::from_value(value).context("it is malformed")?;
-    if let Some(usage) = &jwk.usage {
-        ensure!(usage == "sig", "it is not for signatures");
+/// Parses a key, and returns its `kid` and the key with the algorithm of its type
+/// and curve.
+pub(super) fn parse(
+    value: Value,
+    rules: &Validation,
+) -> Result<(Option<String>, VerifyingKey), JwkError> {
+    let jwk: Jwk = serde_json::from_value(value)?;
+    if let Some(usage) = &jwk.usage
+        && usage != "sig"
+    {
+        return Err(JwkError::NotForSignatures(usage.clone()));
     }
-    if let Some(operations) = &jwk.key_ops {
-        let verifies = operations.iter().any(|operation| operation == "verify");
-        ensure!(verifies, "it is not for verifying");
+    if let Some(operations) = &jwk.key_ops
+        && !operations.iter().any(|operation| operation == "verify")
+    {
+        return Err(JwkError::NotForVerifying);
     }
     let (algorithm, name, key) = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-        ("RSA", _) => (Algorithm::RS256, "RS256", rsa(&jwk)?),
+        ("RSA", _) => (Algorithm::RS256, "RS256", rsa_key(&jwk)?),
         ("EC", Some("P-256")) => {
-            coordinate(jwk.x.as_deref())?;
-            coordinate(jwk.y.as_deref())?;
+            coordinate("x", jwk.x.as_deref())?;
+            coordinate("y", jwk.y.as_deref())?;
             let (x, y) = (jwk.x.unwrap_or_default(), jwk.y.unwrap_or_default());
             let key = DecodingKey::from_ec_components(&x, &y)?;
             (Algorithm::ES256, "ES256", key)
         }
         ("OKP", Some("Ed25519")) => {
-            let key = DecodingKey::from_ed_der(&coordinate(jwk.x.as_deref())?);
+            let key = DecodingKey::from_ed_der(&coordinate("x", jwk.x.as_deref())?);
             (Algorithm::EdDSA, "EdDSA", key)
         }
-        ("oct", _) => bail!("it is a secret, and a set is public"),
-        _ => bail!("its type is not RSA, P-256 or Ed25519"),
+        ("oct", _) => return Err(JwkError::Symmetric),
+        _ => return Err(JwkError::UnsupportedType),
     };
-    if let Some(alg) = &jwk.alg {
-        ensure!(alg == name, "its algorithm is not {name}");
+    if let Some(alg) = jwk.alg
+        && alg != name
+    {
+        return Err(JwkError::WrongAlgorithm {
+            found: alg,
+            expected: name,
+        });
     }
-    Ok((jwk.kid, Key::new(algorithm, key, rules)))
+    Ok((jwk.kid, VerifyingKey::new(algorithm, key, rules)))
 }
 
-fn rsa(jwk: &Jwk) -> anyhow::Result<DecodingKey> {
-    let modulus = bytes(jwk.n.as_deref())?;
-    let exponent = bytes(jwk.e.as_deref())?;
-    let leading = modulus.iter().take_while(|byte| **byte == 0).count();
-    let modulus = &modulus[leading..];
-    let unused = modulus.first().map_or(0, |byte| byte.leading_zeros());
-    let bits = modulus.len() * 8 - usize::try_from(unused)?;
-    ensure!(
-        RSA_BITS.contains(&bits),
-        "it has {bits} bits, not {} to {}",
-        RSA_BITS.start(),
-        RSA_BITS.end()
-    );
+fn rsa_key(jwk: &Jwk) -> Result<DecodingKey, JwkError> {
+    let modulus = decode("n", jwk.n.as_deref())?;
+    let exponent = decode("e", jwk.e.as_deref())?;
+    let leading_zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let modulus = &modulus[leading_zeros..];
+    let unused_bits = modulus.first().map_or(0, |byte| byte.leading_zeros());
+    let bits = modulus.len() * 8 - unused_bits as usize;
+    if !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
+        return Err(JwkError::RsaBits(bits));
+    }
     Ok(DecodingKey::from_rsa_raw_components(modulus, &exponent))
 }
 
-fn coordinate(text: Option<&str>) -> anyhow::Result<Vec<u8>> {
-    let bytes = bytes(text)?;
-    ensure!(
-        bytes.len() == COORDINATE,
-        "it is not {COORDINATE} bytes long"
-    );
-    Ok(bytes)
+fn coordinate(member: &'static str, text: Option<&str>) -> Result<Vec<u8>, JwkError> {
+    let bytes = decode(member, text)?;
+    if bytes.len() == COORDINATE_BYTES {
+        Ok(bytes)
+    } else {
+        Err(JwkError::CoordinateLength(member))
+    }
 }
 
-fn bytes(text: Option<&str>) -> anyhow::Result<Vec<u8>> {
-    let text = text.context("a part of it is missing")?;
+fn decode(member: &'static str, text: Option<&str>) -> Result<Vec<u8>, JwkError> {
+    let text = text.ok_or(JwkError::Missing(member))?;
     let bytes = URL_SAFE_NO_PAD
         .decode(text)
-        .context("it is not base64url")?;
-    ensure!(!bytes.is_empty(), "a part of it is empty");
-    Ok(bytes)
+        .map_err(|source| JwkError::NotBase64Url { member, source })?;
+    if bytes.is_empty() {
+        Err(JwkError::Empty(member))
+    } else {
+        Ok(bytes)
+    }
 }
 
-/// Keys of the standards' own examples.
+/// The example keys of the RFCs.
 #[cfg(test)]
 pub(super) mod examples {
     use serde_json::{Value, json};
@@ -156,11 +202,11 @@ mod tests {
         let extra = extra.as_object().unwrap().clone();
         jwk.as_object_mut().unwrap().extend(extra);
         let rules = validation(&ExpectedClaims::default());
-        read(jwk, &rules).err().map(|error| format!("{error:#}"))
+        parse(jwk, &rules).err().map(|error| error.to_string())
     }
 
     #[test]
-    fn keys_of_three_kinds_are_used() {
+    fn rsa_p256_and_ed25519_keys_are_accepted() {
         let all = [
             (examples::rsa(), "RS256"),
             (examples::ec(), "ES256"),
@@ -178,10 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn other_keys_are_skipped_and_the_reason_is_said() {
+    fn unusable_key_returns_the_reason() {
         let (rsa, ec, ed) = (examples::rsa(), examples::ec(), examples::ed());
         let short = URL_SAFE_NO_PAD.encode([255; 128]);
-        // 2,048 bits long, of which the first is not set.
+        // 2,048 bits, of which the first is 0.
         let mut modulus = [255; 256];
         modulus[0] = 127;
         let almost = URL_SAFE_NO_PAD.encode(modulus);
@@ -190,24 +236,24 @@ mod tests {
             (&rsa, json!({ "use": "enc" }), "not for signatures"),
             (&rsa, json!({ "use": "" }), "not for signatures"),
             (&rsa, json!({ "key_ops": ["encrypt"] }), "not for verifying"),
-            (&rsa, json!({ "alg": "HS256" }), "not RS256"),
-            (&rsa, json!({ "alg": "PS256" }), "not RS256"),
-            (&ec, json!({ "alg": "RS256" }), "not ES256"),
-            (&ed, json!({ "alg": "ES256" }), "not EdDSA"),
+            (&rsa, json!({ "alg": "HS256" }), "used with RS256"),
+            (&rsa, json!({ "alg": "PS256" }), "used with RS256"),
+            (&ec, json!({ "alg": "RS256" }), "used with ES256"),
+            (&ed, json!({ "alg": "ES256" }), "used with EdDSA"),
             (&rsa, json!({ "n": short }), "1024 bits"),
             (&rsa, json!({ "n": almost }), "2047 bits"),
             (&rsa, json!({ "n": long }), "8200 bits"),
             (&rsa, json!({ "n": "" }), "empty"),
             (&rsa, json!({ "n": "a+b=" }), "base64url"),
             (&rsa, json!({ "e": null }), "missing"),
-            (&ec, json!({ "crv": "P-384" }), "its type"),
-            (&ec, json!({ "crv": "Ed25519" }), "its type"),
+            (&ec, json!({ "crv": "P-384" }), "key type"),
+            (&ec, json!({ "crv": "Ed25519" }), "key type"),
             (&ec, json!({ "y": "AAAA" }), "32 bytes"),
             (&ec, json!({ "y": null }), "missing"),
-            (&ed, json!({ "crv": "X25519" }), "its type"),
+            (&ed, json!({ "crv": "X25519" }), "key type"),
             (&ed, json!({ "x": "AAAA" }), "32 bytes"),
-            (&ed, json!({ "kty": "oct", "k": "AAAA" }), "a secret"),
-            (&ed, json!({ "kty": "AKP" }), "its type"),
+            (&ed, json!({ "kty": "oct", "k": "AAAA" }), "symmetric"),
+            (&ed, json!({ "kty": "AKP" }), "key type"),
             (&ed, json!({ "kty": 7 }), "malformed"),
             (&ed, json!({ "kid": 7 }), "malformed"),
         ];

@@ -1,303 +1,176 @@
-//! Where a key set comes from, and how it is kept fresh: one task fetches, and
-//! requests ask it. Whatever the issuer does, the last good set stays. This
-//! never follows a redirect and never takes more than a set may be long.
+//! Keeps a key set up to date. One task fetches it periodically, and when a token
+//! names an unknown key. If a fetch fails, the last valid set stays in use.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
 use arc_swap::ArcSwapOption;
+use eventlog::error::error_chain;
 use jsonwebtoken::Validation;
-use reqwest::{Client, Url, redirect};
-use tokio::io::AsyncReadExt;
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::key_set::KeySet;
-use crate::secret::Secret;
+use super::jwks_source::{FETCH_TIMEOUT, JwksSource, ReadError};
+use super::key_set::{KeySet, KeySetError};
 
-/// How long the issuer may take to answer, all in all.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// The retry interval while there is no key set, so that no token is accepted.
+const RETRY_INTERVAL_WITHOUT_KEYS: Duration = Duration::from_secs(2);
 
-/// The longest set, in bytes.
-const MAX_SET: usize = 256 * 1024;
+/// The retry interval while the last valid set is in use.
+const RETRY_INTERVAL_WITH_KEYS: Duration = Duration::from_secs(30);
 
-/// How often an address is asked. A key that the issuer took back is to be
-/// refused within five minutes, also when no new one comes into use.
-const ASK_EVERY: Duration = Duration::from_mins(4);
+/// The minimum time between two fetches that tokens with unknown keys cause. Anyone
+/// can write such a token.
+const UNKNOWN_KEY_COOLDOWN: Duration = Duration::from_secs(30);
 
-/// How often a file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Requests that may wait for the fetch task to receive them.
+const MAX_WAITING: usize = 1_024;
 
-/// The pause after a failure: while nobody can call, and while the last keys
-/// still serve.
-const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(2);
-const PAUSE_WITH_KEYS: Duration = Duration::from_secs(30);
-
-/// How long after tokens with an unknown key made it look, they cannot make it
-/// look again: anybody can write such a token.
-const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(30);
-
-/// Requests that may wait to be heard.
-const QUESTIONS: usize = 1_024;
-
-/// A request that waits for a newer set: since when, and where to answer.
-type Question = (Instant, oneshot::Sender<()>);
-
-/// The origin of a set.
-pub(super) enum Source {
-    /// A file, and what it looked like when it was read.
-    File(PathBuf, Option<(SystemTime, u64)>),
-    /// An address; shown without its password.
-    Url(Client, Url, Secret),
+/// Asks the fetch task for a newer set.
+struct RefreshRequest {
+    sent_at: Instant,
+    /// Notified when the current set is as new as it can be at the moment.
+    done: oneshot::Sender<()>,
 }
 
-impl Source {
-    /// A file.
-    pub(super) fn file(path: PathBuf) -> Self {
-        Self::File(path, None)
-    }
-
-    /// An address.
-    ///
-    /// # Errors
-    /// When it is no address of http or https, or the system's certificates
-    /// cannot be read.
-    pub(super) fn url(address: Secret) -> anyhow::Result<Self> {
-        // The parser's error does not repeat what it was given.
-        let url = Url::parse(address.expose()).context("JWKS_URL is not an address")?;
-        ensure!(
-            matches!(url.scheme(), "http" | "https"),
-            "JWKS_URL is not an address of https or http"
-        );
-        if url.scheme() == "http" {
-            tracing::warn!("JWKS_URL is not https: whoever is on the way can replace the keys");
-        }
-        let mut client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .timeout(TIMEOUT);
-        if url.scheme() == "http" {
-            // Nothing to verify: a machine without certificates will do.
-            client = client.tls_certs_only([]);
-        }
-        let client = client
-            .build()
-            .context("JWKS_URL: https cannot be set up here")?;
-        Ok(Self::Url(client, url, address))
-    }
-
-    fn interval(&self) -> Duration {
-        match self {
-            Self::File(..) => LOOK_EVERY,
-            Self::Url(..) => ASK_EVERY,
-        }
-    }
-
-    /// The set as it is now; `None` when it surely has not changed.
-    async fn read(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
-        match self {
-            Self::File(path, seen) => read_file(path, seen)
-                .await
-                .with_context(|| format!("JWKS_FILE {}", path.display())),
-            Self::Url(client, url, shown) => fetch(client, url)
-                .await
-                .map(Some)
-                .with_context(|| format!("JWKS_URL {}", shown.as_address())),
-        }
-    }
+#[derive(Debug, Error)]
+enum FetchError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Parse(#[from] KeySetError),
 }
 
-async fn read_file(
-    path: &PathBuf,
-    seen: &mut Option<(SystemTime, u64)>,
-) -> anyhow::Result<Option<Vec<u8>>> {
-    let file = tokio::fs::File::open(path).await?;
-    let metadata = file.metadata().await?;
-    let looks = (metadata.modified()?, metadata.len());
-    if *seen == Some(looks) {
-        return Ok(None);
-    }
-    let mut set = Vec::new();
-    // One more than allowed tells a set that is too long from one that fits.
-    file.take(MAX_SET as u64 + 1).read_to_end(&mut set).await?;
-    ensure!(set.len() <= MAX_SET, "it is longer than {MAX_SET} bytes");
-    // Remembered also when it turns out to be no set: it is the same mistake
-    // until it changes.
-    *seen = Some(looks);
-    Ok(Some(set))
+/// A handle to the fetch task and the current set. The task ends when the handle is
+/// dropped.
+pub(super) struct JwksFetcher {
+    key_set: Arc<ArcSwapOption<KeySet>>,
+    requests: mpsc::Sender<RefreshRequest>,
 }
 
-async fn fetch(client: &Client, url: &Url) -> anyhow::Result<Vec<u8>> {
-    let mut answer = client
-        .get(url.clone())
-        .send()
-        .await
-        .map_err(reqwest::Error::without_url)?;
-    ensure!(answer.status() == 200, "it answered {}", answer.status());
-    let mut set = Vec::new();
-    while let Some(part) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
-        ensure!(
-            set.len() + part.len() <= MAX_SET,
-            "it is longer than {MAX_SET} bytes"
-        );
-        set.extend_from_slice(&part);
-    }
-    Ok(set)
-}
-
-/// The current set, and a way to ask for a newer one.
-pub(super) struct Fresh {
-    set: Arc<ArcSwapOption<KeySet>>,
-    questions: mpsc::Sender<Question>,
-}
-
-impl Fresh {
-    /// Starts the task that keeps the set. It ends with the last handle.
-    pub(super) fn start(source: Source, rules: Validation) -> Self {
-        let set = Arc::new(ArcSwapOption::empty());
-        let (questions, asked) = mpsc::channel(QUESTIONS);
-        let keeper = Keeper {
+impl JwksFetcher {
+    pub(super) fn start(source: JwksSource, rules: Validation) -> Self {
+        let key_set = Arc::new(ArcSwapOption::empty());
+        let (requests, receiver) = mpsc::channel(MAX_WAITING);
+        let task = FetchTask {
             source,
             rules,
-            set: Arc::clone(&set),
-            last: None,
+            key_set: Arc::clone(&key_set),
+            last_json: None,
         };
-        tokio::spawn(keeper.run(asked));
-        Self { set, questions }
+        tokio::spawn(task.run(receiver));
+        Self { key_set, requests }
     }
 
-    /// The last good set; `None` before the first.
-    pub(super) fn set(&self) -> Option<Arc<KeySet>> {
-        self.set.load_full()
+    /// The last valid set; `None` before the first successful fetch.
+    pub(super) fn key_set(&self) -> Option<Arc<KeySet>> {
+        self.key_set.load_full()
     }
 
-    /// Asks for a newer set and waits until there is one, or none to be had
-    /// now. Whoever asks while one is being fetched waits for that one.
-    pub(super) async fn ask(&self) {
-        let (answer, answered) = oneshot::channel();
-        let asking = async {
-            let question = (Instant::now(), answer);
-            if self.questions.send(question).await.is_ok() {
-                // Without an answer the set is what it is.
-                let _ = answered.await;
+    /// Requests a fetch and waits until it ends. The task may decide not to fetch,
+    /// and concurrent callers share one fetch.
+    pub(super) async fn refresh(&self) {
+        let (done, receiver) = oneshot::channel();
+        let request = RefreshRequest {
+            sent_at: Instant::now(),
+            done,
+        };
+        let refresh = async {
+            if self.requests.send(request).await.is_ok() {
+                // An error only means that the set has not changed.
+                let _ = receiver.await;
             }
         };
-        let _ = timeout(TIMEOUT, asking).await;
+        let _ = timeout(FETCH_TIMEOUT, refresh).await;
     }
 }
 
-/// The task's own state: being one task, it fetches one thing at a time, and
-/// no request that goes away can stop a fetch for the others.
-struct Keeper {
-    source: Source,
+/// The state of the fetch task. A single task makes one fetch at a time, and a
+/// request that is cancelled does not cancel a fetch that others wait for.
+struct FetchTask {
+    source: JwksSource,
     rules: Validation,
-    set: Arc<ArcSwapOption<KeySet>>,
-    /// What the set was made of.
-    last: Option<Vec<u8>>,
+    key_set: Arc<ArcSwapOption<KeySet>>,
+    /// The JSON of the current set.
+    last_json: Option<Vec<u8>>,
 }
 
-impl Keeper {
-    async fn run(mut self, mut questions: mpsc::Receiver<Question>) {
-        let mut unknown_key: Option<Instant> = None;
-        let mut answer: Option<oneshot::Sender<()>> = None;
+impl FetchTask {
+    async fn run(mut self, mut requests: mpsc::Receiver<RefreshRequest>) {
+        let mut last_unknown_key: Option<Instant> = None;
+        let mut current_request: Option<RefreshRequest> = None;
         loop {
-            let wait = match self.refresh().await {
-                Ok(()) => self.source.interval(),
-                Err(error) => {
-                    let (error, keys) = (format!("{error:#}"), self.keys());
-                    tracing::warn!(error, keys, "the keys of tokens were not read");
-                    match keys {
-                        0 => PAUSE_WITHOUT_KEYS,
-                        _ => PAUSE_WITH_KEYS.min(self.source.interval()),
-                    }
-                }
+            let wait = match self.fetch().await {
+                Ok(()) => self.source.poll_interval(),
+                Err(error) => self.log_failure(&error),
             };
-            let finished = Instant::now();
-            if let Some(answer) = answer.take() {
-                let _ = answer.send(());
+            let fetched_at = Instant::now();
+            if let Some(request) = current_request.take() {
+                let _ = request.done.send(());
             }
-            answer = loop {
-                let question = tokio::select! {
-                    // A set that is due comes before questions about it.
+            current_request = loop {
+                let request = tokio::select! {
+                    // A periodic fetch that is due also serves the waiting requests.
                     biased;
-                    () = sleep_until(finished + wait) => break None,
-                    question = questions.recv() => question,
+                    () = sleep_until(fetched_at + wait) => break None,
+                    request = requests.recv() => request,
                 };
-                let Some((since, question)) = question else {
+                let Some(request) = request else {
                     return;
                 };
-                // Before the first set no key is known, and the pauses alone
-                // say when to try again.
-                if self.keys() > 0
-                    && since > finished
-                    && unknown_key.is_none_or(|at| at.elapsed() >= UNKNOWN_KEY_PAUSE)
-                {
-                    unknown_key = Some(Instant::now());
-                    break Some(question);
+                // Before the first set every key is unknown, so only the retry
+                // interval decides when to fetch.
+                let may_fetch = self.key_count() > 0
+                    && request.sent_at > fetched_at
+                    && last_unknown_key.is_none_or(|at| at.elapsed() >= UNKNOWN_KEY_COOLDOWN);
+                if may_fetch {
+                    last_unknown_key = Some(Instant::now());
+                    break Some(request);
                 }
-                let _ = question.send(());
+                let _ = request.done.send(());
             };
         }
     }
 
-    /// How many keys are known.
-    fn keys(&self) -> usize {
-        self.set.load().as_ref().map_or(0, |set| set.len())
+    /// Logs a failed fetch, and returns the time until the next attempt.
+    fn log_failure(&self, error: &FetchError) -> Duration {
+        let (error, source, keys) = (error_chain(error), &self.source, self.key_count());
+        if keys == 0 {
+            tracing::warn!(
+                error, %source, keys,
+                "refresh of signing keys from {source} failed: {error}; \
+                 no token can be verified until a retry succeeds"
+            );
+            RETRY_INTERVAL_WITHOUT_KEYS
+        } else {
+            tracing::warn!(
+                error, %source, keys,
+                "refresh of signing keys from {source} failed: {error}; \
+                 the previous {keys} keys stay in use"
+            );
+            RETRY_INTERVAL_WITH_KEYS.min(source.poll_interval())
+        }
     }
 
-    async fn refresh(&mut self) -> anyhow::Result<()> {
+    fn key_count(&self) -> usize {
+        self.key_set.load().as_ref().map_or(0, |set| set.len())
+    }
+
+    async fn fetch(&mut self) -> Result<(), FetchError> {
         let Some(json) = self.source.read().await? else {
             return Ok(());
         };
-        // The same set again: its verified tokens stay known, and what is
-        // wrong with it is not said twice.
-        if self.last.as_ref() == Some(&json) {
+        // An unchanged set keeps its cache of verified tokens, and its unusable keys
+        // are not logged again.
+        if self.last_json.as_ref() == Some(&json) {
             return Ok(());
         }
         let set = KeySet::parse(&json, &self.rules)?;
-        tracing::info!(keys = set.len(), "the keys of tokens were read");
-        self.set.store(Some(Arc::new(set)));
-        self.last = Some(json);
+        let keys = set.len();
+        tracing::info!(keys, source = %self.source, "signing keys loaded: {keys} usable keys");
+        self.key_set.store(Some(Arc::new(set)));
+        self.last_json = Some(json);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_addresses_of_the_web_are_asked() {
-        let url = |text: &str| Source::url(Secret::from(text.to_owned()));
-        assert!(url("http://issuer.example/jwks.json").is_ok());
-        for refused in ["", "issuer", "file:///etc/passwd", "ftp://issuer/jwks.json"] {
-            assert!(url(refused).is_err(), "{refused}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_error_shows_the_address_without_its_password() {
-        // Nothing listens on the discard port.
-        let address = "http://me:s3cr3t@127.0.0.1:9/jwks.json".to_owned();
-        let mut source = Source::url(Secret::from(address)).unwrap();
-        let error = format!("{:#}", source.read().await.unwrap_err());
-        assert!(error.contains("JWKS_URL http://me:(hidden)@"), "{error}");
-        assert!(!error.contains("s3cr3t"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_file_is_read_again_only_when_it_changed() {
-        let path = std::env::temp_dir().join(format!("jwks-{}", uuid::Uuid::new_v4()));
-        let mut source = Source::file(path.clone());
-        assert!(source.read().await.is_err());
-        std::fs::write(&path, "one").unwrap();
-        assert_eq!(source.read().await.unwrap(), Some(b"one".to_vec()));
-        assert_eq!(source.read().await.unwrap(), None);
-        std::fs::write(&path, "three").unwrap();
-        assert_eq!(source.read().await.unwrap(), Some(b"three".to_vec()));
-        std::fs::write(&path, "x".repeat(MAX_SET + 1)).unwrap();
-        assert!(source.read().await.is_err());
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -1,38 +1,46 @@
-//! A JSON Web Key Set (RFC 7517): its keys by name, and the tokens that they
-//! have verified. A name is looked up and no more; this never fetches anything.
+//! A JSON Web Key Set (RFC 7517), and the cache of the tokens that it has verified.
+//!
+//! A `kid` only selects a key of this set. This module never fetches anything.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use anyhow::{Context, ensure};
 use jsonwebtoken::Validation;
 use serde::Deserialize;
 use serde_json::Value;
+use thiserror::Error;
 
 use super::claims::Caller;
 use super::jwk;
-use super::verifying_key::{Key, TokenHeader};
-use super::token_cache::{Fingerprint, Remembered};
+use super::token_cache::{TokenCache, TokenHash};
+use super::verifying_key::{TokenHeader, VerifyingKey};
 
-/// The keys of an issuer at one time.
+/// The keys that an issuer published at one time.
 pub(super) struct KeySet {
-    by_kid: HashMap<String, Key>,
-    /// Keys without a name; good only for being the only one.
-    unnamed: Vec<Key>,
-    /// Forgotten with the set: a key that the issuer took back opens nothing any
-    /// more.
-    remembered: Remembered,
+    by_kid: HashMap<String, VerifyingKey>,
+    /// Keys without a `kid`. Such a key is only used if it is the only key.
+    unnamed: Vec<VerifyingKey>,
+    /// Part of the set, so that a new set drops the tokens of removed keys.
+    cache: TokenCache,
 }
 
-/// What became of a token.
+/// The result of verifying a token with a key set.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Opened {
-    /// It is good.
-    By(Caller),
-    /// It names a key that is not in the set; a newer set may have it.
+pub(super) enum Verification {
+    Valid(Caller),
+    /// The set has no key with the token's `kid`; a newer set may have one.
     UnknownKey,
-    /// It is not good, whatever the issuer publishes.
-    Refused,
+    Invalid,
+}
+
+#[derive(Debug, Error)]
+pub(super) enum KeySetError {
+    #[error("not a JSON Web Key Set: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The issuer has made a mistake. Without this error, an empty set would lock
+    /// out all callers.
+    #[error("the key set contains no usable key")]
+    NoUsableKey,
 }
 
 #[derive(Deserialize)]
@@ -41,74 +49,74 @@ struct Document {
 }
 
 impl KeySet {
-    /// The usable keys of a set; each of the others is named in the log.
-    ///
-    /// # Errors
-    /// When it is no set, or holds no usable key. An issuer that publishes
-    /// nothing has made a mistake, which is not to lock everyone out.
-    pub(super) fn parse(json: &[u8], rules: &Validation) -> anyhow::Result<Self> {
-        let document: Document = serde_json::from_slice(json).context("not a JSON Web Key Set")?;
+    /// Parses a set. Unusable keys are logged and skipped.
+    pub(super) fn parse(json: &[u8], rules: &Validation) -> Result<Self, KeySetError> {
+        let document: Document = serde_json::from_slice(json)?;
         let mut by_kid = HashMap::new();
         let mut unnamed = Vec::new();
         for value in document.keys {
-            let name = value["kid"].as_str().map(str::to_owned);
-            match jwk::read(value, rules) {
+            let kid = value["kid"].as_str().map(str::to_owned);
+            match jwk::parse(value, rules) {
                 Ok((None, key)) => unnamed.push(key),
                 Ok((Some(kid), key)) => match by_kid.entry(kid) {
-                    Entry::Vacant(place) => drop(place.insert(key)),
-                    Entry::Occupied(place) => {
-                        tracing::warn!(kid = ?place.key(), "a second key of this name is skipped");
+                    Entry::Vacant(entry) => drop(entry.insert(key)),
+                    Entry::Occupied(entry) => {
+                        let kid = entry.key();
+                        tracing::warn!(?kid, "signing key skipped: duplicate kid {kid:?}");
                     }
                 },
-                Err(reason) => {
-                    tracing::warn!(kid = ?name, reason = format!("{reason:#}"), "a key is skipped");
+                Err(error) => {
+                    tracing::warn!(?kid, %error, "signing key skipped: {error}");
                 }
             }
         }
-        ensure!(
-            !by_kid.is_empty() || !unnamed.is_empty(),
-            "no key in the set can be used"
-        );
+        if by_kid.is_empty() && unnamed.is_empty() {
+            return Err(KeySetError::NoUsableKey);
+        }
         Ok(Self {
             by_kid,
             unnamed,
-            remembered: Remembered::default(),
+            cache: TokenCache::default(),
         })
     }
 
-    /// How many keys it has.
     pub(super) fn len(&self) -> usize {
         self.by_kid.len() + self.unnamed.len()
     }
 
-    /// Tokens that it has verified.
-    pub(super) fn remembered(&self) -> &Remembered {
-        &self.remembered
+    /// The caller of a token that this set has already verified.
+    pub(super) fn cached(&self, hash: &TokenHash) -> Option<Caller> {
+        self.cache.get(hash)
     }
 
-    /// Verifies a token.
-    pub(super) fn open(&self, header: &TokenHeader, token: &str, hash: Fingerprint) -> Opened {
+    /// Verifies a token, and caches it if it is valid.
+    pub(super) fn verify(
+        &self,
+        header: &TokenHeader,
+        token: &str,
+        hash: TokenHash,
+    ) -> Verification {
         let key = match &header.kid {
             Some(kid) => match self.by_kid.get(kid) {
                 Some(key) => key,
-                None => return Opened::UnknownKey,
+                None => return Verification::UnknownKey,
             },
-            None => match self.lone() {
+            None => match self.only_key() {
                 Some(key) => key,
-                None => return Opened::Refused,
+                None => return Verification::Invalid,
             },
         };
-        match key.open(header, token) {
+        match key.verify(header, token) {
             Some((caller, claims)) => {
-                self.remembered.remember(hash, caller, &claims);
-                Opened::By(caller)
+                self.cache.insert(hash, caller, &claims);
+                Verification::Valid(caller)
             }
-            None => Opened::Refused,
+            None => Verification::Invalid,
         }
     }
 
-    /// The key of a set that has just one: a token need not name it.
-    fn lone(&self) -> Option<&Key> {
+    /// The key of a set with exactly one key. Tokens need no `kid` for it.
+    fn only_key(&self) -> Option<&VerifyingKey> {
         let mut keys = self.by_kid.values().chain(&self.unnamed);
         keys.next().filter(|_| keys.next().is_none())
     }
@@ -123,13 +131,13 @@ mod tests {
     use crate::auth::jwk::examples;
     use crate::auth::settings::ExpectedClaims;
 
-    fn parse(set: &Value) -> anyhow::Result<KeySet> {
+    fn parse(set: &Value) -> Result<KeySet, KeySetError> {
         let rules = validation(&ExpectedClaims::default());
         KeySet::parse(set.to_string().as_bytes(), &rules)
     }
 
     #[test]
-    fn a_set_without_a_usable_key_is_none() {
+    fn set_without_a_usable_key_is_rejected() {
         for set in [
             json!({ "keys": [] }),
             json!({ "keys": [{ "kty": "oct", "k": "AAAA" }] }),
@@ -143,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_key_that_is_alone_needs_no_name() {
+    fn only_a_single_key_needs_no_kid() {
         let named = |jwk: Value, kid: &str| {
             let mut jwk = jwk;
             jwk["kid"] = json!(kid);
@@ -151,12 +159,12 @@ mod tests {
         };
         let (ec, ed) = (examples::ec(), examples::ed());
         let one = parse(&json!({ "keys": [ec, { "kty": "oct", "k": "AAAA" }] })).unwrap();
-        assert!(one.len() == 1 && one.lone().is_some());
+        assert!(one.len() == 1 && one.only_key().is_some());
         let one = parse(&json!({ "keys": [named(ec.clone(), "a")] })).unwrap();
-        assert!(one.lone().is_some() && one.by_kid.contains_key("a"));
+        assert!(one.only_key().is_some() && one.by_kid.contains_key("a"));
         let two = parse(&json!({ "keys": [named(ec.clone(), "a"), ed] })).unwrap();
-        assert!(two.len() == 2 && two.lone().is_none());
+        assert!(two.len() == 2 && two.only_key().is_none());
         let same = parse(&json!({ "keys": [named(ec, "a"), named(ed, "a")] })).unwrap();
-        assert_eq!(same.len(), 1, "the first of a name is taken");
+        assert_eq!(same.len(), 1, "the first key with a kid is used");
     }
 }

@@ -1,32 +1,31 @@
-//! What tokens are verified with.
+//! Settings of the verification of tokens.
 
 use std::path::PathBuf;
 
 use crate::secret::Secret;
 
-/// What tokens are verified with, and the claims that they must carry.
 #[derive(Clone, Debug)]
 pub struct AuthSettings {
     pub keys: KeySource,
     pub claims: ExpectedClaims,
 }
 
-/// The claims that tokens must carry.
+/// The required values of claims.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedClaims {
-    /// The issuer that tokens must name; `None` accepts any.
+    /// The required `iss`; `None` accepts any issuer.
     pub issuer: Option<String>,
-    /// The audience that tokens must name; `None` accepts any.
+    /// The required `aud`; `None` accepts any audience.
     pub audience: Option<String>,
 }
 
-/// Where the keys come from.
+/// The source of the verification keys.
 #[derive(Clone, Debug)]
 pub enum KeySource {
-    /// One shared secret, for HS256.
+    /// A shared secret for HS256.
     Secret(Secret),
     /// A file that contains a JSON Web Key Set.
     File(PathBuf),
-    /// The address of a JSON Web Key Set.
+    /// The URL of a JSON Web Key Set. It may contain a password.
     Url(Secret),
 }

@@ -1,56 +1,58 @@
-//! Tokens that were found good. A client sends the same one each time; until it
-//! expires it is not verified again.
+//! Caches verified tokens. A client sends the same token with every request, so its
+//! signature is verified only once.
 
 use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
+use eventlog::clock;
 use quick_cache::sync::Cache;
 
 use super::claims::{Caller, Claims};
-use eventlog::clock;
 
-/// Tokens that are remembered, about 100 bytes each. More readers than call one
-/// process within minutes; of the rest, those that call least are forgotten.
-const REMEMBERED: usize = 100_000;
+/// The capacity of a cache. A token takes about 100 bytes. The capacity exceeds the
+/// number of readers that call one process within a few minutes; beyond it, rarely
+/// used tokens are evicted.
+const MAX_CACHED_TOKENS: usize = 100_000;
 
-/// A token's hash, so that a dump of memory or a collision of short hashes gives
-/// nobody away.
+/// The SHA-256 hash of a token. The cache does not store tokens, so a memory dump
+/// reveals none. The hash is too long for collisions, which would confuse callers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Fingerprint([u8; SHA256_OUTPUT_LEN]);
+pub(super) struct TokenHash([u8; SHA256_OUTPUT_LEN]);
 
-impl Fingerprint {
-    pub(super) fn of(token: &str) -> Self {
+impl TokenHash {
+    pub(super) fn new(token: &str) -> Self {
         let mut hash = [0; SHA256_OUTPUT_LEN];
         hash.copy_from_slice(digest::digest(&SHA256, token.as_bytes()).as_ref());
         Self(hash)
     }
 }
 
-/// Those that one key or one set of keys has verified, and that are forgotten
-/// with it.
-pub(super) struct Remembered(Cache<Fingerprint, Bearer>);
+/// The tokens that one key or key set has verified. A new key set starts with an
+/// empty cache, so the tokens of removed keys are not accepted any more.
+pub(super) struct TokenCache(Cache<TokenHash, CachedToken>);
 
 #[derive(Clone, Copy)]
-struct Bearer {
+struct CachedToken {
     caller: Caller,
     expires_at: i64,
 }
 
-impl Default for Remembered {
+impl Default for TokenCache {
     fn default() -> Self {
-        Self(Cache::new(REMEMBERED))
+        Self(Cache::new(MAX_CACHED_TOKENS))
     }
 }
 
-impl Remembered {
-    /// Who calls with a token that was found good and has not expired.
-    pub(super) fn caller(&self, token: &Fingerprint) -> Option<Caller> {
-        let bearer = self.0.get(token)?;
-        (clock::now().timestamp() < bearer.expires_at).then_some(bearer.caller)
+impl TokenCache {
+    /// The caller of a cached token that has not expired. Expiry here has no leeway:
+    /// during the leeway, the token is verified each time.
+    pub(super) fn get(&self, token: &TokenHash) -> Option<Caller> {
+        let cached = self.0.get(token)?;
+        (clock::now().timestamp() < cached.expires_at).then_some(cached.caller)
     }
 
-    /// Remembers a token whose signature and claims are good.
-    pub(super) fn remember(&self, token: Fingerprint, caller: Caller, claims: &Claims) {
+    /// Adds a token whose signature and claims are valid.
+    pub(super) fn insert(&self, token: TokenHash, caller: Caller, claims: &Claims) {
         let expires_at = claims.expires_at();
-        self.0.insert(token, Bearer { caller, expires_at });
+        self.0.insert(token, CachedToken { caller, expires_at });
     }
 }
 
@@ -61,18 +63,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_remembered_until_it_expires() {
-        let remembered = Remembered::default();
+    fn token_is_cached_until_it_expires() {
+        let cache = TokenCache::default();
         let now = clock::now().timestamp();
-        for (token, expires_at, is_known) in [("a", now + 60, true), ("b", now, false)] {
+        for (token, expires_at, is_cached) in [("a", now + 60, true), ("b", now, false)] {
             let claims = json!({ "sub": "jo", "exp": expires_at });
             let claims: Claims = serde_json::from_value(claims).unwrap();
             let caller = claims.caller().unwrap();
-            let hash = Fingerprint::of(token);
-            assert_eq!(remembered.caller(&hash), None);
-            remembered.remember(hash, caller, &claims);
-            assert_eq!(remembered.caller(&hash), is_known.then_some(caller));
+            let hash = TokenHash::new(token);
+            assert_eq!(cache.get(&hash), None);
+            cache.insert(hash, caller, &claims);
+            assert_eq!(cache.get(&hash), is_cached.then_some(caller));
         }
-        assert_eq!(remembered.caller(&Fingerprint::of("c")), None);
+        assert_eq!(cache.get(&TokenHash::new("c")), None);
     }
 }

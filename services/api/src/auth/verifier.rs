@@ -1,124 +1,133 @@
-//! The keys that tokens are verified with, whatever they are: a secret, or the
-//! public keys of an issuer. A token never chooses how it is verified, and no
-//! token is ever logged.
+//! Verifies tokens with a shared secret or the public keys of an issuer.
+//!
+//! Each key has one algorithm, so a token cannot choose how it is verified. Tokens
+//! are never logged.
 
 use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
+use thiserror::Error;
 
 use super::claims::{self, Caller};
-use super::key_set::Opened;
-use super::verifying_key::{Key, TokenHeader};
-use super::token_cache::{Fingerprint, Remembered};
-use super::jwks_fetcher::{Fresh, Source};
+use super::jwks_fetcher::JwksFetcher;
+use super::jwks_source::{JwksSource, JwksUrlError};
+use super::key_set::Verification;
 use super::settings::{AuthSettings, KeySource};
+use super::token_cache::{TokenCache, TokenHash};
+use super::verifying_key::{TokenHeader, VerifyingKey};
 
-/// The longest token, in bytes; no longer than the head of a request may be.
-const MAX_TOKEN: usize = 16 * 1024;
+/// The longest token, in bytes. All headers of a request together may not be
+/// longer.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// The keys that tokens are verified with; cheap to clone.
+/// Verifies tokens; clones are cheap.
 #[derive(Clone)]
-pub struct Keys(Arc<Kind>);
+pub struct TokenVerifier(Arc<Keys>);
 
-enum Kind {
-    Secret(Box<Key>, Remembered),
-    Public(Fresh),
+enum Keys {
+    Secret(Box<VerifyingKey>, TokenCache),
+    Public(JwksFetcher),
 }
 
-/// Why there is no caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The token is not good.
-    Invalid,
-    /// It cannot be told: the issuer's keys have not been read yet.
+/// The reason why a token has no caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum VerifyError {
+    #[error("the token is invalid")]
+    InvalidToken,
+    /// The token cannot be verified, because no key set has been fetched yet.
+    #[error("the issuer's keys are not available yet")]
     KeysUnavailable,
 }
 
-impl Keys {
-    /// The keys of these settings. Public keys are fetched by a task that ends
-    /// with the last clone; until it has them, tokens are
-    /// [`Refusal::KeysUnavailable`].
+impl TokenVerifier {
+    /// With public keys, this starts a task that fetches them. The task ends with
+    /// the last clone. Until the first fetch has succeeded, `verify` returns
+    /// [`VerifyError::KeysUnavailable`].
     ///
     /// # Errors
-    /// When there is no source of keys, more than one, or a wrong one.
+    /// Fails if the URL of the key set is unusable.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, with public keys.
-    pub fn new(settings: &AuthSettings) -> anyhow::Result<Self> {
+    /// Panics outside a Tokio runtime if the keys are public.
+    pub fn new(settings: &AuthSettings) -> Result<Self, JwksUrlError> {
         let rules = claims::validation(&settings.claims);
         let source = match &settings.keys {
             KeySource::Secret(secret) => {
                 let key = DecodingKey::from_secret(secret.expose().as_bytes());
-                let key = Key::new(Algorithm::HS256, key, &rules);
-                return Ok(Self(Arc::new(Kind::Secret(
-                    Box::new(key),
-                    Remembered::default(),
-                ))));
+                let key = VerifyingKey::new(Algorithm::HS256, key, &rules);
+                let keys = Keys::Secret(Box::new(key), TokenCache::default());
+                return Ok(Self(Arc::new(keys)));
             }
-            KeySource::File(path) => Source::file(path.clone()),
-            KeySource::Url(address) => Source::url(address.clone())?,
+            KeySource::File(path) => JwksSource::from_file(path.clone()),
+            KeySource::Url(url) => JwksSource::from_url(url)?,
         };
-        Ok(Self(Arc::new(Kind::Public(Fresh::start(source, rules)))))
+        let fetcher = JwksFetcher::start(source, rules);
+        Ok(Self(Arc::new(Keys::Public(fetcher))))
     }
 
-    /// Who calls with a token. With public keys this may wait, some seconds at
-    /// most, for the issuer to name a key that is new.
+    /// Returns the caller of a token. If the token names an unknown public key, this
+    /// waits up to a few seconds for a fetch of the key set.
     ///
     /// # Errors
-    /// When the token is not good, or that cannot be told yet.
-    pub async fn verify(&self, token: &str) -> Result<Caller, Refusal> {
-        if token.len() > MAX_TOKEN {
-            return Err(Refusal::Invalid);
+    /// See [`VerifyError`].
+    pub async fn verify(&self, token: &str) -> Result<Caller, VerifyError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(VerifyError::InvalidToken);
         }
-        let hash = Fingerprint::of(token);
-        if let Some(caller) = self.remembered(&hash) {
+        let hash = TokenHash::new(token);
+        if let Some(caller) = self.cached(&hash) {
             return Ok(caller);
         }
-        let header = TokenHeader::of(token).ok_or(Refusal::Invalid)?;
+        let header = TokenHeader::parse(token).ok_or(VerifyError::InvalidToken)?;
         match &*self.0 {
-            Kind::Secret(key, remembered) => {
-                let (caller, claims) = key.open(&header, token).ok_or(Refusal::Invalid)?;
-                remembered.remember(hash, caller, &claims);
+            Keys::Secret(key, cache) => {
+                let (caller, claims) = key
+                    .verify(&header, token)
+                    .ok_or(VerifyError::InvalidToken)?;
+                cache.insert(hash, caller, &claims);
                 Ok(caller)
             }
-            Kind::Public(fresh) => public(fresh, &header, token, hash).await,
+            Keys::Public(fetcher) => verify_public(fetcher, &header, token, hash).await,
         }
     }
 
-    fn remembered(&self, token: &Fingerprint) -> Option<Caller> {
+    fn cached(&self, token: &TokenHash) -> Option<Caller> {
         match &*self.0 {
-            Kind::Secret(_, remembered) => remembered.caller(token),
-            Kind::Public(fresh) => fresh.set()?.remembered().caller(token),
+            Keys::Secret(_, cache) => cache.get(token),
+            Keys::Public(fetcher) => fetcher.key_set()?.cached(token),
         }
     }
 }
 
-async fn public(
-    fresh: &Fresh,
+async fn verify_public(
+    fetcher: &JwksFetcher,
     header: &TokenHeader,
     token: &str,
-    hash: Fingerprint,
-) -> Result<Caller, Refusal> {
-    // Most of all the HMAC family: a public key is no secret to anybody. Such
-    // a token cannot make anyone fetch either.
+    hash: TokenHash,
+) -> Result<Caller, VerifyError> {
+    // This rejects HMAC algorithms above all: everyone knows a public key, and could
+    // sign with it as the secret. Rejecting them here also keeps such tokens from
+    // causing a fetch.
     if !matches!(
         header.algorithm,
         Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA
     ) {
-        return Err(Refusal::Invalid);
+        return Err(VerifyError::InvalidToken);
     }
-    let opened = || fresh.set().map(|set| set.open(header, token, hash));
-    let first = opened();
-    let last = match first {
-        None | Some(Opened::UnknownKey) => {
-            fresh.ask().await;
-            opened()
-        }
-        settled => settled,
+    let verify = || {
+        let keys = fetcher.key_set()?;
+        Some(keys.verify(header, token, hash))
     };
-    match last {
-        Some(Opened::By(caller)) => Ok(caller),
-        Some(Opened::UnknownKey | Opened::Refused) => Err(Refusal::Invalid),
-        None => Err(Refusal::KeysUnavailable),
+    let verification = match verify() {
+        None | Some(Verification::UnknownKey) => {
+            fetcher.refresh().await;
+            verify()
+        }
+        known_key => known_key,
+    };
+    match verification {
+        Some(Verification::Valid(caller)) => Ok(caller),
+        Some(Verification::UnknownKey | Verification::Invalid) => Err(VerifyError::InvalidToken),
+        None => Err(VerifyError::KeysUnavailable),
     }
 }

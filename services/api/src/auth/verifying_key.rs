@@ -1,6 +1,7 @@
-//! One key and the one algorithm that it is for. What a token says of its own
-//! algorithm is compared, never followed; keys and addresses of keys in a
-//! token's header are never looked at.
+//! A key with the one algorithm that it verifies.
+//!
+//! The algorithm in a token's header must equal the algorithm of the key; it never
+//! selects one. Keys and URLs of keys in the header are ignored.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,62 +10,60 @@ use serde::{Deserialize, Deserializer};
 
 use super::claims::{Caller, Claims};
 
-/// A key that verifies tokens, pinned to its algorithm.
-pub(super) struct Key {
+/// A key that verifies tokens of one algorithm.
+pub(super) struct VerifyingKey {
     algorithm: Algorithm,
-    material: DecodingKey,
+    key: DecodingKey,
     validation: Validation,
 }
 
-impl Key {
-    pub(super) fn new(algorithm: Algorithm, material: DecodingKey, rules: &Validation) -> Self {
+impl VerifyingKey {
+    pub(super) fn new(algorithm: Algorithm, key: DecodingKey, rules: &Validation) -> Self {
         let mut validation = rules.clone();
         validation.algorithms = vec![algorithm];
         Self {
             algorithm,
-            material,
+            key,
             validation,
         }
     }
 
-    /// Who calls with a token and what it says, when this key has signed it and
-    /// its claims hold.
-    pub(super) fn open(&self, header: &TokenHeader, token: &str) -> Option<(Caller, Claims)> {
+    /// Returns the caller and the claims if the signature and the claims are valid.
+    pub(super) fn verify(&self, header: &TokenHeader, token: &str) -> Option<(Caller, Claims)> {
         if header.algorithm != self.algorithm {
             return None;
         }
-        let data = jsonwebtoken::decode::<Claims>(token, &self.material, &self.validation).ok()?;
+        let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).ok()?;
         Some((data.claims.caller()?, data.claims))
     }
 }
 
-/// All that is read of a token's header.
+/// The fields of a token's header that the service reads.
 #[derive(Deserialize)]
 pub(super) struct TokenHeader {
-    /// `none` is no algorithm, and fails to be read as one.
+    /// `Algorithm` has no variant for `none`, so parsing rejects such a header.
     #[serde(rename = "alg")]
     pub(super) algorithm: Algorithm,
-    /// The name of its key.
+    /// The id of the key that signed the token.
     pub(super) kid: Option<String>,
-    /// Extensions that must be understood (RFC 7515, section 4.1.11). There are
-    /// none that are.
-    #[serde(default, rename = "crit", deserialize_with = "present")]
-    critical: bool,
+    /// Whether the header has `crit`, which lists extensions that a verifier must
+    /// support (RFC 7515, section 4.1.11). This one supports none.
+    #[serde(default, rename = "crit", deserialize_with = "is_present")]
+    has_critical_extensions: bool,
 }
 
 impl TokenHeader {
-    /// The header of a token; `None` when it cannot be trusted to mean what it
-    /// says.
-    pub(super) fn of(token: &str) -> Option<Self> {
+    /// Parses the header; `None` if it is malformed or has critical extensions.
+    pub(super) fn parse(token: &str) -> Option<Self> {
         let (header, _) = token.split_once('.')?;
         let json = URL_SAFE_NO_PAD.decode(header).ok()?;
         let header: Self = serde_json::from_slice(&json).ok()?;
-        (!header.critical).then_some(header)
+        (!header.has_critical_extensions).then_some(header)
     }
 }
 
-/// Whether there is a value, `null` too.
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+/// Returns `true` for every value, also `null`.
+fn is_present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     serde::de::IgnoredAny::deserialize(value).map(|_| true)
 }
 
@@ -73,20 +72,20 @@ mod tests {
     use super::*;
 
     fn header(json: &str) -> Option<TokenHeader> {
-        TokenHeader::of(&format!("{}.e30.x", URL_SAFE_NO_PAD.encode(json)))
+        TokenHeader::parse(&format!("{}.e30.x", URL_SAFE_NO_PAD.encode(json)))
     }
 
     #[test]
-    fn a_header_is_read_no_further_than_needed() {
-        let read = header(r#"{"alg":"ES256","kid":"a","jku":"http://evil","jwk":{},"x5u":7}"#);
-        let read = read.unwrap();
-        assert_eq!(read.algorithm, Algorithm::ES256);
-        assert_eq!(read.kid.as_deref(), Some("a"));
+    fn header_keys_and_urls_are_ignored() {
+        let parsed = header(r#"{"alg":"ES256","kid":"a","jku":"http://evil","jwk":{},"x5u":7}"#);
+        let parsed = parsed.unwrap();
+        assert_eq!(parsed.algorithm, Algorithm::ES256);
+        assert_eq!(parsed.kid.as_deref(), Some("a"));
         assert!(header(r#"{"alg":"HS256"}"#).is_some_and(|header| header.kid.is_none()));
     }
 
     #[test]
-    fn a_header_that_cannot_be_relied_on_is_refused() {
+    fn unsupported_header_is_rejected() {
         for json in [
             "",
             "{}",
@@ -105,7 +104,7 @@ mod tests {
             assert!(header(json).is_none(), "{json}");
         }
         for token in ["", ".", "...", "a.b.c", "eyJhbGciOiJIUzI1NiJ9", "é.é.é"] {
-            assert!(TokenHeader::of(token).is_none(), "{token}");
+            assert!(TokenHeader::parse(token).is_none(), "{token}");
         }
     }
 }

@@ -1,13 +1,15 @@
-//! A row an event, with what the reader or the app said; what was reckoned from
-//! it is in the JSON. RFC 4180: rows end with CR LF, and a text with a comma, a
-//! quote or a line break stands in quotes.
+//! The CSV export: one row per event. The JSON export also contains the values
+//! of an event that have no column here.
+//!
+//! RFC 4180: rows end with CR LF, and a cell with a comma, a quote or a line
+//! break is quoted.
 
 use std::fmt::Write as _;
 
 use chrono::SecondsFormat;
 use domain::event::{Book, DeviceType};
 use domain::{SessionEvent, Timestamp};
-use eventlog::Stored;
+use eventlog::StoredEvent;
 
 const COLUMNS: [&str; 17] = [
     "session_id",
@@ -29,15 +31,14 @@ const COLUMNS: [&str; 17] = [
     "time_zone",
 ];
 
-/// The names of the columns.
-pub fn head(text: &mut String) {
+pub fn write_header(text: &mut String) {
     text.push_str(&COLUMNS.join(","));
     text.push_str("\r\n");
 }
 
-/// What an event says; nothing in a column that it does not have.
+/// The cells of an event. A cell is empty if the event has no such value.
 #[derive(Default)]
-struct Said {
+struct CsvCells {
     occurred_at: String,
     book_id: String,
     book: Book,
@@ -51,31 +52,33 @@ struct Said {
     time_zone: &'static str,
 }
 
-/// An event. Of one that this build cannot read stands only that it is there.
-pub fn row(text: &mut String, event: &Stored) {
-    let recorded = event.decode().ok();
-    let said = recorded.map(|recorded| said(recorded.event));
-    let said = said.unwrap_or_default();
+/// Writes the row of an event. If this build cannot decode the event, the row
+/// contains only its session, sequence, type and time of recording.
+pub fn write_row(text: &mut String, event: &StoredEvent) {
+    let event_cells = event
+        .decode()
+        .map(|recorded| CsvCells::from(recorded.event))
+        .unwrap_or_default();
     let sequence = event.sequence.to_string();
-    let pages = said.book.total_pages.map(|pages| pages.to_string());
+    let pages = event_cells.book.total_pages.map(|pages| pages.to_string());
     let cells: [&str; COLUMNS.len()] = [
         &event.session_id,
         &sequence,
         &event.event_type,
-        &said.occurred_at,
-        &written(event.recorded_at),
-        &said.book_id,
-        said.book.title.as_deref().unwrap_or_default(),
-        said.book.author.as_deref().unwrap_or_default(),
+        &event_cells.occurred_at,
+        &timestamp(event.recorded_at),
+        &event_cells.book_id,
+        event_cells.book.title.as_deref().unwrap_or_default(),
+        event_cells.book.author.as_deref().unwrap_or_default(),
         pages.as_deref().unwrap_or_default(),
-        &said.position,
-        said.locator.as_deref().unwrap_or_default(),
-        said.applied,
-        &said.active_seconds,
-        said.end_reason,
-        said.device_type,
-        said.device_id.as_deref().unwrap_or_default(),
-        said.time_zone,
+        &event_cells.position,
+        event_cells.locator.as_deref().unwrap_or_default(),
+        event_cells.applied,
+        &event_cells.active_seconds,
+        event_cells.end_reason,
+        event_cells.device_type,
+        event_cells.device_id.as_deref().unwrap_or_default(),
+        event_cells.time_zone,
     ];
     for (i, cell) in cells.into_iter().enumerate() {
         if i > 0 {
@@ -86,44 +89,46 @@ pub fn row(text: &mut String, event: &Stored) {
     text.push_str("\r\n");
 }
 
-fn said(event: SessionEvent) -> Said {
-    let occurred_at = written(event.occurred_at());
-    let seconds = |ms: i64| (ms / 1_000).to_string();
-    match event {
-        SessionEvent::SessionStarted(event) => Said {
-            occurred_at,
-            book_id: event.book_id.to_string(),
-            book: event.book.unwrap_or_default(),
-            position: event.position.percent().to_string(),
-            locator: event.locator,
-            device_type: event.device_type.map_or("", DeviceType::as_str),
-            device_id: event.device_id,
-            time_zone: event.time_zone.name(),
-            ..Said::default()
-        },
-        SessionEvent::PositionUpdated(event) => Said {
-            occurred_at,
-            position: event.position.percent().to_string(),
-            locator: event.locator,
-            applied: if event.applied { "true" } else { "false" },
-            active_seconds: seconds(event.active_ms),
-            time_zone: event.time_zone.name(),
-            ..Said::default()
-        },
-        SessionEvent::SessionEnded(event) => Said {
-            occurred_at,
-            book_id: event.book_id.to_string(),
-            position: event.position.percent().to_string(),
-            locator: event.locator,
-            active_seconds: seconds(event.active_ms),
-            end_reason: event.reason.as_str(),
-            time_zone: event.time_zone.name(),
-            ..Said::default()
-        },
-        SessionEvent::SessionErased(_) => Said {
-            occurred_at,
-            ..Said::default()
-        },
+impl From<SessionEvent> for CsvCells {
+    fn from(event: SessionEvent) -> Self {
+        let occurred_at = timestamp(event.occurred_at());
+        let seconds = |ms: i64| (ms / 1_000).to_string();
+        match event {
+            SessionEvent::SessionStarted(event) => Self {
+                occurred_at,
+                book_id: event.book_id.to_string(),
+                book: event.book.unwrap_or_default(),
+                position: event.position.percent().to_string(),
+                locator: event.locator,
+                device_type: event.device_type.map_or("", DeviceType::as_str),
+                device_id: event.device_id,
+                time_zone: event.time_zone.name(),
+                ..Self::default()
+            },
+            SessionEvent::PositionUpdated(event) => Self {
+                occurred_at,
+                position: event.position.percent().to_string(),
+                locator: event.locator,
+                applied: if event.applied { "true" } else { "false" },
+                active_seconds: seconds(event.active_ms),
+                time_zone: event.time_zone.name(),
+                ..Self::default()
+            },
+            SessionEvent::SessionEnded(event) => Self {
+                occurred_at,
+                book_id: event.book_id.to_string(),
+                position: event.position.percent().to_string(),
+                locator: event.locator,
+                active_seconds: seconds(event.active_ms),
+                end_reason: event.reason.as_str(),
+                time_zone: event.time_zone.name(),
+                ..Self::default()
+            },
+            SessionEvent::SessionErased(_) => Self {
+                occurred_at,
+                ..Self::default()
+            },
+        }
     }
 }
 
@@ -135,7 +140,7 @@ fn push(text: &mut String, cell: &str) {
     }
 }
 
-fn written(at: Timestamp) -> String {
+fn timestamp(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -144,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_break_a_row_stands_in_quotes() {
+    fn special_characters_are_quoted() {
         let mut text = String::new();
         for cell in ["plain", "a, b", "say \"hi\"", "two\r\nlines", ""] {
             push(&mut text, cell);

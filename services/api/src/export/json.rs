@@ -1,60 +1,66 @@
-//! One object: whose data it is and when it was read, and the sessions, each
-//! with its events as the log holds them.
+//! The JSON export: one object with the reader, the time of the export, and the
+//! sessions with their events as the log stores them.
 
 use domain::{ReaderId, Timestamp};
-use eventlog::Stored;
+use eventlog::StoredEvent;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-/// Writes the object piece by piece.
-pub struct Writer {
+/// Writes the object piece by piece, because a whole export may not fit into
+/// memory.
+pub struct JsonWriter {
     reader_id: ReaderId,
     exported_at: Timestamp,
-    /// The session whose events are being written.
+    /// The session whose events are being written; `None` before the first.
     session: Option<String>,
 }
 
-/// All of a reader's data. It is written piece by piece; this says how it looks.
+/// The sessions of a reader with all their events.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "described, and never in memory")]
-pub struct Export<'a> {
-    /// Whose data it is.
+#[schema(as = Export)]
+#[expect(
+    dead_code,
+    reason = "describes what JsonWriter writes; never constructed"
+)]
+pub struct ExportDocument<'a> {
     #[schema(value_type = Uuid)]
     reader_id: ReaderId,
-    /// When it was asked for.
+    /// The time of the request.
     #[schema(value_type = DateTime)]
     exported_at: Timestamp,
-    /// By time.
+    /// The sessions in the order of their start.
     sessions: Vec<ExportedSession<'a>>,
 }
 
-/// A session with its events, in their order.
+/// A session with its events in the order of `sequence`.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "described, and never in memory")]
+#[expect(
+    dead_code,
+    reason = "describes what JsonWriter writes; never constructed"
+)]
 pub struct ExportedSession<'a> {
     #[schema(value_type = Uuid)]
     session_id: &'a str,
     events: Vec<ExportedEvent<'a>>,
 }
 
-/// An event as the log holds it.
+/// An event as the log stores it.
 #[derive(Serialize, ToSchema)]
 pub struct ExportedEvent<'a> {
-    /// Its place in the session, from 1.
+    /// The number of the event in its session, from 1.
     sequence: i64,
-    /// Of the data.
+    /// The version of the format of `data`.
     version: &'a str,
-    /// When the service wrote it down.
+    /// The time at which the service recorded the event.
     #[schema(value_type = DateTime)]
     recorded_at: Timestamp,
-    /// What happened; `type` says what kind of event it is.
+    /// The event. Its member `type` is the kind of event.
     #[schema(value_type = Object)]
     data: &'a RawValue,
 }
 
-impl Writer {
-    /// Of a reader, at a time.
+impl JsonWriter {
     pub fn new(reader_id: ReaderId, exported_at: Timestamp) -> Self {
         Self {
             reader_id,
@@ -63,7 +69,6 @@ impl Writer {
         }
     }
 
-    /// What comes first.
     pub fn begin(&self, text: &mut String) {
         text.push_str("{\"reader_id\":");
         push(text, &self.reader_id);
@@ -72,8 +77,8 @@ impl Writer {
         text.push_str(",\"sessions\":[");
     }
 
-    /// An event; events of a session come one after the other.
-    pub fn add(&mut self, text: &mut String, event: &Stored) {
+    /// Adds an event. The events of a session must follow each other.
+    pub fn add(&mut self, text: &mut String, event: &StoredEvent) {
         if self.session.as_ref() == Some(&event.session_id) {
             text.push(',');
         } else {
@@ -85,7 +90,7 @@ impl Writer {
             text.push_str(",\"events\":[");
             self.session = Some(event.session_id.clone());
         }
-        let data = serde_json::from_str(&event.payload).expect("the log takes JSON alone");
+        let data = serde_json::from_str(&event.payload).expect("the log stores only JSON");
         let event = ExportedEvent {
             sequence: event.sequence,
             version: &event.event_version,
@@ -96,7 +101,6 @@ impl Writer {
         push(text, &event);
     }
 
-    /// What comes last.
     pub fn end(&self, text: &mut String) {
         if self.session.is_some() {
             text.push_str("]}");

@@ -1,20 +1,14 @@
-//! What parsers say, as people say it.
+//! Turns the messages of parsers into messages for clients.
+
+use std::fmt;
 
 use serde_path_to_error::Path;
 
 use super::Problem;
+use crate::problem::FieldError;
 
-/// What is wrong with which field.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The field, as a path; empty for the whole.
-    pub field: String,
-    /// What is wrong with it.
-    pub message: String,
-}
-
-/// How parsers begin a sentence, and what they mean.
-const MEANINGS: [(&[&str], &str); 3] = [
+/// Beginnings of parser messages, and the message for the client.
+const CLIENT_MESSAGES: [(&[&str], &str); 3] = [
     (
         &[
             "invalid digit found in string",
@@ -22,7 +16,7 @@ const MEANINGS: [(&[&str], &str); 3] = [
             "number too small to fit",
             "cannot parse integer from empty string",
         ],
-        "not a whole number, or one that is too large",
+        "not a whole number, or too large",
     ),
     (
         &[
@@ -31,25 +25,27 @@ const MEANINGS: [(&[&str], &str); 3] = [
             "input is out of range",
             "trailing input",
         ],
-        "not a time with its zone, for example 2026-03-07T20:34:00Z",
+        "not a time with a time zone, for example 2026-03-07T20:34:00Z",
     ),
     (&["UUID parsing failed"], "not a UUID"),
 ];
 
-impl Fault {
-    /// Of what a parser said at a place.
+impl FieldError {
+    /// `path` is the place of the error, and `parser_message` the text of the
+    /// parser's error. A path to the whole input gives an empty field.
     #[must_use]
-    pub fn new(path: &Path, said: &str) -> Self {
+    pub fn from_parser(path: &Path, parser_message: &str) -> Self {
         let path = path.to_string();
         let path = if path == "." { "" } else { &path };
         for (beginning, message) in [
             ("missing field `", "missing"),
-            ("duplicate field `", "given twice"),
+            ("duplicate field `", "given more than once"),
         ] {
-            if let Some(rest) = said.strip_prefix(beginning)
+            if let Some(rest) = parser_message.strip_prefix(beginning)
                 && let Some((name, _)) = rest.split_once('`')
             {
-                // The path of a field that is given twice ends with it.
+                // The path of a duplicate field ends with its name; the path of
+                // a missing one ends with its parent.
                 let parent = path.strip_suffix(name).unwrap_or(path);
                 let parent = parent.trim_end_matches('.');
                 let dot = if parent.is_empty() { "" } else { "." };
@@ -59,13 +55,16 @@ impl Fault {
                 };
             }
         }
-        let known = MEANINGS
-            .iter()
-            .find(|(beginnings, _)| beginnings.iter().any(|known| said.starts_with(known)));
-        let message = match known {
-            Some((_, meaning)) => (*meaning).to_owned(),
-            // The line and column say nothing of a body on one line.
-            None => said
+        let client_message = CLIENT_MESSAGES.iter().find(|(beginnings, _)| {
+            beginnings
+                .iter()
+                .any(|beginning| parser_message.starts_with(beginning))
+        });
+        let message = match client_message {
+            Some((_, message)) => (*message).to_owned(),
+            // The line and the column of the error are removed: most bodies are
+            // one line, and `field` names the place.
+            None => parser_message
                 .split(" at line ")
                 .next()
                 .unwrap_or_default()
@@ -79,8 +78,8 @@ impl Fault {
     }
 }
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
@@ -88,9 +87,9 @@ impl std::fmt::Display for Fault {
     }
 }
 
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Self {
-        Self::invalid(fault.field, fault.message)
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        Self::invalid(error.field, error.message)
     }
 }
 
@@ -103,7 +102,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Deserialize)]
-    #[expect(dead_code, reason = "only what does not fit matters")]
+    #[expect(dead_code, reason = "the tests only look at errors")]
     struct Body {
         id: Option<Uuid>,
         at: Option<domain::Timestamp>,
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[derive(Debug, Deserialize)]
-    #[expect(dead_code, reason = "only what does not fit matters")]
+    #[expect(dead_code, reason = "the tests only look at errors")]
     struct Inner {
         name: String,
     }
@@ -121,9 +120,12 @@ mod tests {
     #[case(r#"{"inner": {}}"#, "inner.name: missing")]
     #[case(
         r#"{"inner": {"name": "a"}, "inner": {"name": "b"}}"#,
-        "inner: given twice"
+        "inner: given more than once"
     )]
-    #[case(r#"{"inner": {"name": "a", "name": "b"}}"#, "inner.name: given twice")]
+    #[case(
+        r#"{"inner": {"name": "a", "name": "b"}}"#,
+        "inner.name: given more than once"
+    )]
     #[case(
         r#"{"inner": {"name": 1}}"#,
         "inner.name: invalid type: integer `1`, expected a string"
@@ -135,16 +137,16 @@ mod tests {
     #[case(r#"{"id": "abc"}"#, "id: not a UUID")]
     #[case(
         r#"{"at": "2026-11-23"}"#,
-        "at: not a time with its zone, for example 2026-03-07T20:34:00Z"
+        "at: not a time with a time zone, for example 2026-03-07T20:34:00Z"
     )]
     #[case(
         r#"{"at": "soon"}"#,
-        "at: not a time with its zone, for example 2026-03-07T20:34:00Z"
+        "at: not a time with a time zone, for example 2026-03-07T20:34:00Z"
     )]
-    fn a_fault_names_the_field_and_says_what_is_wrong(#[case] json: &str, #[case] said: &str) {
+    fn parser_error_names_the_field_and_the_cause(#[case] json: &str, #[case] expected: &str) {
         let mut json = serde_json::Deserializer::from_str(json);
         let error = serde_path_to_error::deserialize::<_, Body>(&mut json).unwrap_err();
-        let fault = Fault::new(error.path(), &error.inner().to_string());
-        assert_eq!(fault.to_string(), said);
+        let error = FieldError::from_parser(error.path(), &error.inner().to_string());
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -1,33 +1,37 @@
-//! Calls counted in Redis, for all processes. One task asks for all requests:
-//! what comes while a script is on its way is counted by the next one, so nobody
-//! waits for a timer, and a busy service runs one script for many calls.
+//! Counts requests in Redis, for all API processes.
+//!
+//! One task sends the checks of all requests to Redis. Checks that arrive while a
+//! script runs wait for the next one. A batch therefore forms without a timer, and
+//! under load one script checks many requests.
 
 use std::time::Duration;
 
+use eventlog::availability::Availability;
+use eventlog::error::error_chain;
 use projections::cache::{Cache, CacheError};
 use redis::Script;
 use tokio::sync::{mpsc, oneshot};
 
-/// Calls that may wait for the next script; more are counted by this process. As
-/// many as requests may be open.
+/// Checks that may wait for the next script; this process counts any further ones
+/// alone. Equal to the limit of open connections.
 const MAX_WAITING: usize = 8_192;
 
-/// Calls in one script, which holds up Redis for as long as it runs: about 10 µs
-/// for each.
-const MAX_BATCH: usize = 128;
+/// Checks per script. Redis runs nothing else during a script, which takes about
+/// 10 µs per check.
+const BATCH_SIZE: usize = 128;
 
-/// What a count came to.
+/// The result of a check.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Counted {
+pub(super) struct WindowCount {
     pub(super) allowed: bool,
     pub(super) remaining: u32,
-    /// When more are left.
+    /// The time until more requests are left.
     pub(super) reset: Duration,
 }
 
-impl Counted {
-    /// As the script writes it.
-    fn read(bytes: &[u8; 24]) -> Self {
+impl WindowCount {
+    /// Decodes the script's result for one check: three big-endian 64-bit numbers.
+    fn from_bytes(bytes: &[u8; 24]) -> Self {
         let number = |n| u64::from_be_bytes(bytes.as_chunks().0[n]);
         Self {
             allowed: number(0) == 1,
@@ -37,33 +41,30 @@ impl Counted {
     }
 }
 
-/// A handle to the counting task, which ends with it.
-pub(super) struct SharedCount(mpsc::Sender<Call>);
+/// A handle to the counting task. The task ends when the handle is dropped.
+pub(super) struct SharedCount(mpsc::Sender<Check>);
 
-struct Call {
+struct Check {
     key: String,
     limit: u32,
-    counted: oneshot::Sender<Counted>,
+    result: oneshot::Sender<WindowCount>,
 }
 
 impl SharedCount {
-    /// Counts in `cache`, which has `deadline` to answer.
+    /// `deadline` limits the time that one script may take.
     pub(super) fn start(cache: Cache, window: Duration, deadline: Duration) -> Self {
-        let (calls, waiting) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(run(cache, window, deadline, waiting));
-        Self(calls)
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        tokio::spawn(run(cache, window, deadline, receiver));
+        Self(sender)
     }
 
-    /// Counts a call, if it may be made; `None` when Redis does not answer.
-    pub(super) async fn count(&self, key: String, limit: u32) -> Option<Counted> {
-        let (counted, answer) = oneshot::channel();
-        let call = Call {
-            key,
-            limit,
-            counted,
-        };
-        self.0.try_send(call).ok()?;
-        answer.await.ok()
+    /// Checks a request, and counts it if it is allowed. Returns `None` if Redis is
+    /// unavailable or too many checks are waiting.
+    pub(super) async fn count(&self, key: String, limit: u32) -> Option<WindowCount> {
+        let (result, receiver) = oneshot::channel();
+        let check = Check { key, limit, result };
+        self.0.try_send(check).ok()?;
+        receiver.await.ok()
     }
 }
 
@@ -71,50 +72,50 @@ async fn run(
     cache: Cache,
     window: Duration,
     deadline: Duration,
-    mut waiting: mpsc::Receiver<Call>,
+    mut receiver: mpsc::Receiver<Check>,
 ) {
     let script = Script::new(include_str!("sliding_window.lua"));
-    let mut calls = Vec::with_capacity(MAX_BATCH);
-    let mut away = false;
-    while waiting.recv_many(&mut calls, MAX_BATCH).await > 0 {
-        match count(&cache, &script, window, deadline, &calls).await {
+    let availability = Availability::new(
+        "shared rate-limit count",
+        "each process counts requests alone until Redis is available",
+    );
+    let mut checks = Vec::with_capacity(BATCH_SIZE);
+    while receiver.recv_many(&mut checks, BATCH_SIZE).await > 0 {
+        match run_script(&cache, &script, window, deadline, &checks).await {
             Ok(counts) => {
-                if away {
-                    tracing::info!("calls are counted for all processes again");
-                }
-                away = false;
-                for (call, counted) in calls.drain(..).zip(counts) {
-                    // Who has gone away has called all the same.
-                    let _ = call.counted.send(counted);
+                availability.succeeded();
+                for (check, count) in checks.drain(..).zip(counts) {
+                    // Fails if the client has disconnected: its request counts
+                    // all the same.
+                    let _ = check.result.send(count);
                 }
             }
             Err(error) => {
-                if !away {
-                    tracing::warn!(%error, "calls are counted by this process alone");
-                }
-                away = true;
-                calls.clear();
+                availability.failed(&error_chain(&error));
+                // Dropping the senders makes the waiting requests count locally.
+                checks.clear();
             }
         }
     }
 }
 
-async fn count(
+async fn run_script(
     cache: &Cache,
     script: &Script,
     window: Duration,
     deadline: Duration,
-    calls: &[Call],
-) -> Result<Vec<Counted>, CacheError> {
-    let mut all = script.prepare_invoke();
-    all.arg(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
-    for call in calls {
-        all.key(&call.key).arg(call.limit);
+    checks: &[Check],
+) -> Result<Vec<WindowCount>, CacheError> {
+    let mut invocation = script.prepare_invoke();
+    invocation.arg(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
+    for check in checks {
+        invocation.key(&check.key).arg(check.limit);
     }
     let counts: Vec<u8> = cache
-        .ask(deadline, async |mut redis| {
-            all.invoke_async(&mut redis).await
+        .call_if_available(deadline, async |mut redis| {
+            invocation.invoke_async(&mut redis).await
         })
         .await?;
-    Ok(counts.as_chunks().0.iter().map(Counted::read).collect())
+    let counts = counts.as_chunks().0;
+    Ok(counts.iter().map(WindowCount::from_bytes).collect())
 }

@@ -1,4 +1,4 @@
-//! A request's body that must come in time, whoever reads it.
+//! Request bodies with a time limit.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,38 +9,40 @@ use axum::body::{Body, Bytes};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-/// Why reading a body failed: the client took too long to send it.
+/// The client took too long to send the body. Reading the body fails with this.
 #[derive(Debug)]
 pub struct BodyTimeout;
 
 impl std::fmt::Display for BodyTimeout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the body came too slowly")
+        f.write_str("the body took too long to arrive")
     }
 }
 
 impl std::error::Error for BodyTimeout {}
 
-/// The body, or [`BodyTimeout`] when it has not come whole after `limit`.
-pub fn within(limit: Duration, body: Incoming) -> Body {
+/// Wraps a body so that reading it fails with [`BodyTimeout`] if it has not arrived
+/// completely after `limit`.
+pub fn with_timeout(limit: Duration, body: Incoming) -> Body {
     if hyper::body::Body::is_end_stream(&body) {
         return Body::empty();
     }
-    Body::new(Timed {
+    Body::new(TimedBody {
         body,
         deadline: Instant::now() + limit,
         timer: None,
     })
 }
 
-struct Timed {
+struct TimedBody {
     body: Incoming,
     deadline: Instant,
-    /// Set only when there is something to wait for.
+    /// `None` until a read has to wait: most bodies arrive with their headers and
+    /// need no timer.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl hyper::body::Body for Timed {
+impl hyper::body::Body for TimedBody {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -1,53 +1,52 @@
-//! How long a connection may keep the service waiting: briefly for its first
-//! request, so that one that says nothing, or says it a byte at a time, costs
-//! little; longer between requests. A head that comes slowly on a connection
-//! that has been served costs no more than one that is idle, so it has the same
-//! time.
+//! The timeouts of a connection. The first request must arrive soon, so that a
+//! client that sends nothing, or one byte at a time, occupies a connection only
+//! briefly. Between requests the timeout is longer.
+//!
+//! Slow headers on a connection with earlier requests cost no more than an idle
+//! connection. They therefore share its timeout.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::Limits;
+use super::ClientTimeouts;
 
-/// The requests of one connection, and how long to wait for the next.
+/// Tracks the requests of one connection to decide when it has timed out.
 pub struct ConnectionTimeout {
-    limits: Limits,
-    accepted: Instant,
+    timeouts: ClientTimeouts,
+    accepted_at: Instant,
     requests: Arc<Mutex<Requests>>,
 }
 
 #[derive(Default)]
 struct Requests {
-    open: usize,
-    /// When the last one was answered.
-    answered: Option<Instant>,
+    in_progress: usize,
+    /// When the latest request finished; `None` before that.
+    finished_at: Option<Instant>,
 }
 
-/// A request that is being answered; dropped, it is answered or given up.
-pub struct Open(Arc<Mutex<Requests>>);
+/// Marks a request as in progress until it is dropped.
+pub struct RequestGuard(Arc<Mutex<Requests>>);
 
 impl ConnectionTimeout {
-    /// For a connection that was accepted just now.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(timeouts: ClientTimeouts) -> Self {
         Self {
-            limits,
-            accepted: Instant::now(),
+            timeouts,
+            accepted_at: Instant::now(),
             requests: Arc::default(),
         }
     }
 
-    /// Counts a request.
-    pub fn open(&self) -> Open {
-        lock(&self.requests).open += 1;
-        Open(Arc::clone(&self.requests))
+    pub fn begin_request(&self) -> RequestGuard {
+        lock(&self.requests).in_progress += 1;
+        RequestGuard(Arc::clone(&self.requests))
     }
 
-    /// Comes when the connection has kept the service waiting for too long.
-    pub async fn exhausted(&self) {
+    /// Completes when the connection has timed out.
+    pub async fn expired(&self) {
         loop {
             let now = Instant::now();
-            let deadline = lock(&self.requests).deadline(self.limits, self.accepted, now);
+            let deadline = lock(&self.requests).deadline(self.timeouts, self.accepted_at, now);
             if deadline <= now {
                 return;
             }
@@ -57,13 +56,14 @@ impl ConnectionTimeout {
 }
 
 impl Requests {
-    /// When to end the connection, or to look again: while requests are open,
-    /// the client waits for the service, not the other way round.
-    fn deadline(&self, limits: Limits, accepted: Instant, now: Instant) -> Instant {
-        match (self.open, self.answered) {
-            (1.., _) => now + limits.head,
-            (0, None) => accepted + limits.head,
-            (0, Some(answered)) => answered + limits.idle,
+    /// When the connection times out. While a request is in progress, the client
+    /// waits for the service, so there is no deadline; the result is then the time
+    /// of the next check.
+    fn deadline(&self, timeouts: ClientTimeouts, accepted_at: Instant, now: Instant) -> Instant {
+        match (self.in_progress, self.finished_at) {
+            (1.., _) => now + timeouts.head,
+            (0, None) => accepted_at + timeouts.head,
+            (0, Some(finished_at)) => finished_at + timeouts.idle,
         }
     }
 }
@@ -72,11 +72,11 @@ fn lock(requests: &Mutex<Requests>) -> MutexGuard<'_, Requests> {
     requests.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for Open {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         let mut requests = lock(&self.0);
-        requests.open -= 1;
-        requests.answered = Some(Instant::now());
+        requests.in_progress -= 1;
+        requests.finished_at = Some(Instant::now());
     }
 }
 
@@ -87,17 +87,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_request_must_come_soon_and_the_next_may_come_later() {
-        let limits = Limits::default();
-        let accepted = Instant::now();
-        let at = |seconds| accepted + Duration::from_secs(seconds);
-        let deadline = |open, answered, now| {
-            let requests = Requests { open, answered };
-            requests.deadline(limits, accepted, now)
+    fn first_request_has_a_shorter_deadline_than_the_next() {
+        let timeouts = ClientTimeouts::default();
+        let accepted_at = Instant::now();
+        let at = |seconds| accepted_at + Duration::from_secs(seconds);
+        let deadline = |in_progress, finished_at, now| {
+            let requests = Requests {
+                in_progress,
+                finished_at,
+            };
+            requests.deadline(timeouts, accepted_at, now)
         };
-        assert_eq!(deadline(0, None, at(3)), accepted + limits.head);
-        assert_eq!(deadline(0, Some(at(5)), at(60)), at(5) + limits.idle);
-        // It waits for the service; there is no deadline yet.
+        assert_eq!(deadline(0, None, at(3)), accepted_at + timeouts.head);
+        assert_eq!(deadline(0, Some(at(5)), at(60)), at(5) + timeouts.idle);
+        // A request is in progress, so there is no deadline yet.
         assert!(deadline(1, None, at(30)) > at(30));
         assert!(deadline(2, Some(at(5)), at(200)) > at(200));
     }
