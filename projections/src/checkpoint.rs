@@ -1,6 +1,7 @@
-//! How far projections in Postgres have read. They move their checkpoint in
-//! the statement that writes their rows; here it is only read, awaited, and
-//! begun.
+//! Reads and awaits the checkpoints of the projections in Postgres.
+//!
+//! This module never moves a checkpoint: projections do that in the statement that
+//! writes their rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +14,14 @@ use tokio::sync::watch;
 
 use crate::Checkpoint;
 
-/// How often a checkpoint is asked for while somebody waits for it. A
-/// projection is usually some milliseconds behind.
-const POLL: Duration = Duration::from_millis(10);
+/// How often a checkpoint is read while queries wait for it. A projection is usually
+/// some milliseconds behind the log.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How long Postgres may take to tell it to those who wait.
-const DEADLINE: Duration = Duration::from_secs(1);
+/// The deadline for reading a checkpoint that queries wait for.
+const READ_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The checkpoint of a projection; 0 when it has not begun.
-///
-/// # Errors
-/// Those of Postgres.
+/// The checkpoint of a projection; 0 if it has not applied any event.
 pub async fn read(database: impl PgExecutor<'_>, projection: &str) -> sqlx::Result<i64> {
     let position = sqlx::query_scalar!(
         "select global_position from checkpoints where projection = $1",
@@ -34,11 +32,8 @@ pub async fn read(database: impl PgExecutor<'_>, projection: &str) -> sqlx::Resu
     Ok(position.unwrap_or(0))
 }
 
-/// The checkpoint for the projection itself: there is a row to move afterwards.
-///
-/// # Errors
-/// Those of Postgres.
-pub async fn begin(pool: &PgPool, projection: &str) -> sqlx::Result<Checkpoint> {
+/// Reads the checkpoint of a projection. Creates the row that its commits update.
+pub async fn read_or_create(pool: &PgPool, projection: &str) -> sqlx::Result<Checkpoint> {
     sqlx::query!(
         "insert into checkpoints (projection, global_position) values ($1, 0)
         on conflict do nothing",
@@ -55,8 +50,8 @@ pub async fn begin(pool: &PgPool, projection: &str) -> sqlx::Result<Checkpoint> 
     .await
 }
 
-/// A checkpoint that queries wait for. However many wait, one task asks for
-/// it, and none when nobody waits. Cheap to clone.
+/// Lets queries wait for the checkpoint of a projection. One task reads it for all
+/// waiting queries, and no task runs while there are none. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct CheckpointWaiter(Arc<Inner>);
 
@@ -64,68 +59,69 @@ pub struct CheckpointWaiter(Arc<Inner>);
 struct Inner {
     pool: Pool,
     projection: &'static str,
-    position: watch::Sender<i64>,
-    asking: AtomicBool,
+    global_position: watch::Sender<i64>,
+    /// Whether the task that reads the checkpoint runs.
+    is_polling: AtomicBool,
 }
 
 impl CheckpointWaiter {
-    /// The checkpoint of a projection, by its name.
+    /// `pool` is the database to wait on, usually the primary.
     #[must_use]
     pub fn new(pool: impl Into<Pool>, projection: &'static str) -> Self {
         Self(Arc::new(Inner {
             pool: pool.into(),
             projection,
-            position: watch::Sender::new(0),
-            asking: AtomicBool::new(false),
+            global_position: watch::Sender::new(0),
+            is_polling: AtomicBool::new(false),
         }))
     }
 
-    /// Where it is now, in a database that may be another one.
-    ///
-    /// # Errors
-    /// Those of Postgres.
+    /// Reads the checkpoint from `database`, which may be a replica.
     pub async fn read(&self, database: impl PgExecutor<'_>) -> sqlx::Result<i64> {
         read(database, self.0.projection).await
     }
 
-    /// Waits until the projection has come to `position`; tells whether it has
-    /// within `patience`.
-    ///
-    /// # Errors
-    /// Those of Postgres.
-    pub async fn reaches(&self, position: i64, patience: Duration) -> sqlx::Result<bool> {
+    /// Waits until the projection has applied the log up to `global_position`. Returns
+    /// `false` after `timeout`.
+    pub async fn wait_for(&self, global_position: i64, timeout: Duration) -> sqlx::Result<bool> {
         let inner = &self.0;
-        let reaches = async {
-            if read(&inner.pool, inner.projection).await? >= position {
+        let wait = async {
+            if read(&inner.pool, inner.projection).await? >= global_position {
                 return Ok(true);
             }
-            let mut reached = inner.position.subscribe();
-            if !inner.asking.swap(true, Ordering::SeqCst) {
-                tokio::spawn(Arc::clone(inner).ask());
+            let mut checkpoint = inner.global_position.subscribe();
+            if !inner.is_polling.swap(true, Ordering::SeqCst) {
+                tokio::spawn(Arc::clone(inner).poll_checkpoint());
             }
-            let reached = reached.wait_for(|reached| *reached >= position);
+            let reached = checkpoint.wait_for(|checkpoint| *checkpoint >= global_position);
             Ok(reached.await.is_ok())
         };
-        tokio::time::timeout(patience, reaches)
+        tokio::time::timeout(timeout, wait)
             .await
             .unwrap_or(Ok(false))
     }
 }
 
 impl Inner {
-    async fn ask(self: Arc<Self>) {
+    async fn poll_checkpoint(self: Arc<Self>) {
         loop {
-            match with_deadline(DEADLINE, read(&self.pool, self.projection)).await {
-                Ok(position) => drop(self.position.send_replace(position)),
-                Err(error) => tracing::debug!(%error, "a checkpoint was not read"),
+            match with_deadline(READ_DEADLINE, read(&self.pool, self.projection)).await {
+                Ok(position) => drop(self.global_position.send_replace(position)),
+                Err(error) => tracing::debug!(
+                    %error,
+                    projection = self.projection,
+                    "reading the checkpoint failed; it is read again while queries wait"
+                ),
             }
-            tokio::time::sleep(POLL).await;
-            if self.position.receiver_count() == 0 {
-                // What is known now says nothing of later: a replay starts over.
-                self.position.send_replace(0);
-                self.asking.store(false, Ordering::SeqCst);
-                // One who came in between saw that it is asked for already.
-                if self.position.receiver_count() == 0 || self.asking.swap(true, Ordering::SeqCst) {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            if self.global_position.receiver_count() == 0 {
+                // The value must not be used later: a checkpoint can move back.
+                self.global_position.send_replace(0);
+                self.is_polling.store(false, Ordering::SeqCst);
+                // A query that subscribed before this line relies on this task.
+                if self.global_position.receiver_count() == 0
+                    || self.is_polling.swap(true, Ordering::SeqCst)
+                {
                     return;
                 }
             }

@@ -1,9 +1,11 @@
-//! Who works on a projection: one worker at a time, by a lease that it renews
-//! while it works. Another takes over when it is not renewed, or is given up.
+//! Runs a projection's worker while this process holds the lease of the projection.
 //!
-//! The lease is for peace, and for operators to see who works and to pause it.
-//! That nothing is applied twice does not rest on it: a worker that was frozen
-//! and wakes up with a lease that is over finds its checkpoint moved.
+//! One worker per projection runs at a time. It renews its lease while it runs. Another
+//! process takes over when the lease is released or expires.
+//!
+//! The lease only avoids contention, and lets operators see and pause the worker. It is
+//! not needed for correctness: a worker that resumes after losing its lease finds that
+//! the checkpoint has moved, and writes nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,33 +18,32 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Projection;
-use crate::worker::{WorkerProgress, Until, Worker};
+use crate::worker::{Until, Worker, WorkerProgress};
 
-/// How often a lease is renewed.
-const RENEW: Duration = Duration::from_secs(1);
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long it lasts without. Two renewals may fail; with [`ASK`], another
-/// worker takes over within four seconds.
+/// How long a lease is valid after a renewal. Two renewals may fail. With
+/// [`TAKE_INTERVAL`], another worker takes over within four seconds.
 const TERM: Duration = Duration::from_secs(3);
 
-/// How often a worker without it asks for it.
-const ASK: Duration = Duration::from_millis(500);
+/// How often a worker without the lease tries to take it.
+const TAKE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long Postgres may take over it.
-const DEADLINE: Duration = Duration::from_secs(1);
+/// The deadline for a statement on a lease: a third of [`TERM`].
+const LEASE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Renewals over which the rate of events is taken.
-const RATED: usize = 10;
+/// The number of renewals over which the rate of events is averaged.
+const RATE_WINDOW: usize = 10;
 
-/// The lease of a projection.
-pub struct Lease {
+struct Lease {
     pool: PgPool,
     projection: &'static str,
     holder: Arc<str>,
 }
 
-/// Works on a projection whenever its lease is to be had, until `shutdown`.
-pub async fn work<P: Projection>(
+/// Takes the lease whenever it is free, and runs the worker while it holds the lease.
+/// Returns after `shutdown`.
+pub(crate) async fn run<P: Projection>(
     mut worker: Worker<P>,
     pool: PgPool,
     holder: Arc<str>,
@@ -57,29 +58,33 @@ pub async fn work<P: Projection>(
         match lease.take().await {
             Ok(true) => {}
             Ok(false) => {
-                let _ = tokio::time::timeout(ASK, shutdown.cancelled()).await;
+                let _ = tokio::time::timeout(TAKE_INTERVAL, shutdown.cancelled()).await;
                 continue;
             }
             Err(error) => {
-                tracing::debug!(%error, projection = P::NAME, "the lease was not asked for");
-                let _ = tokio::time::timeout(ASK, shutdown.cancelled()).await;
+                tracing::debug!(
+                    %error,
+                    projection = P::NAME,
+                    "taking the lease failed; the worker tries again"
+                );
+                let _ = tokio::time::timeout(TAKE_INTERVAL, shutdown.cancelled()).await;
                 continue;
             }
         }
-        tracing::info!(projection = P::NAME, "works");
+        tracing::info!(projection = P::NAME, "projection worker started");
         let progress = worker.progress();
         let term = shutdown.child_token();
-        // Until it is stopped, nothing ends its run.
+        // With `Until::Stopped`, the run ends only when `term` is cancelled.
         let _ = tokio::join!(
             worker.run(Until::Stopped, &term),
             lease.keep(progress, &term)
         );
-        lease.give_up().await;
+        lease.release().await;
     }
 }
 
 impl Lease {
-    /// Takes it, if nobody has it and an operator has not paused the projection.
+    /// Takes the lease if it is free and no operator has paused the projection.
     async fn take(&self) -> sqlx::Result<bool> {
         let taken = sqlx::query!(
             "update projections
@@ -93,30 +98,30 @@ impl Lease {
             TERM.as_secs_f64(),
         )
         .execute(&self.pool);
-        Ok(with_deadline(DEADLINE, taken).await?.rows_affected() > 0)
+        Ok(with_deadline(LEASE_DEADLINE, taken).await?.rows_affected() > 0)
     }
 
     /// Renews the lease and reports progress until `term` is cancelled. Cancels
     /// `term` itself when the lease is lost or the projection is paused.
     async fn keep(&self, progress: watch::Receiver<WorkerProgress>, term: &CancellationToken) {
         let first = progress.borrow().clone();
-        let mut rated = VecDeque::from([(Instant::now(), first.events)]);
-        let report = async || {
+        let mut samples = VecDeque::from([(Instant::now(), first.events)]);
+        let report = || {
             let mut now = progress.borrow().clone();
             let at = Instant::now();
-            rated.push_back((at, now.events));
-            if rated.len() > RATED {
-                rated.pop_front();
+            samples.push_back((at, now.events));
+            if samples.len() > RATE_WINDOW {
+                samples.pop_front();
             }
-            let (since, before) = rated[0];
-            #[expect(clippy::cast_precision_loss, reason = "a rate is no exact figure")]
+            let (since, before) = samples[0];
+            #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
             let rate = (now.events - before) as f64 / (at - since).as_secs_f64();
             now.events -= first.events;
             now.rows -= first.rows;
-            self.renew(&now, rate).await
+            async move { self.renew(&now, rate).await }
         };
         let projection = self.projection;
-        match lease::keep_renewed(RENEW, TERM, term.cancelled(), report).await {
+        match lease::keep_renewed(RENEW_INTERVAL, TERM, term.cancelled(), report).await {
             None => return,
             Some(LeaseEnd::Lost) => tracing::info!(
                 projection,
@@ -137,7 +142,7 @@ impl Lease {
             "update projections
             set held_until = clock_timestamp() + $3::float8 * interval '1 s',
                 reported_at = clock_timestamp(), events = $5,
-                -- It does not know before its first look.
+                -- The worker reports 0 before it has read its checkpoint.
                 global_position = coalesce(nullif($4::bigint, 0), global_position),
                 row_writes = $6, events_per_second = $7, failing = $8::text is not null,
                 last_error = coalesce($8, last_error),
@@ -149,19 +154,22 @@ impl Lease {
             self.projection,
             &*self.holder,
             TERM.as_secs_f64(),
-            progress.position,
+            progress.checkpoint,
             count(progress.events),
             count(progress.rows),
             rate,
             progress.error,
         )
         .execute(&self.pool);
-        Ok(with_deadline(DEADLINE, renewed).await?.rows_affected() > 0)
+        Ok(with_deadline(LEASE_DEADLINE, renewed)
+            .await?
+            .rows_affected()
+            > 0)
     }
 
-    /// Gives it up, so that another need not wait until it is over.
-    async fn give_up(&self) {
-        let given = sqlx::query!(
+    /// Releases the lease, so that another worker can take it before it expires.
+    async fn release(&self) {
+        let released = sqlx::query!(
             "update projections
             set holder = null, events_per_second = 0
             where projection = $1 and holder = $2",
@@ -169,8 +177,12 @@ impl Lease {
             &*self.holder,
         )
         .execute(&self.pool);
-        if let Err(error) = with_deadline(DEADLINE, given).await {
-            tracing::debug!(%error, projection = self.projection, "the lease was not given up");
+        if let Err(error) = with_deadline(LEASE_DEADLINE, released).await {
+            tracing::debug!(
+                %error,
+                projection = self.projection,
+                "releasing the lease failed; it expires by itself"
+            );
         }
     }
 }

@@ -1,15 +1,21 @@
 //! Read models of the event log: the history of sessions, each reader's active
-//! session, and daily statistics. Read the modules in this order.
+//! session, and daily statistics.
 //!
-//! The module that writes a read table also reads it. Nothing here knows HTTP.
+//! The module that writes a read table also reads it. This crate never imports HTTP,
+//! and never appends to the log. Read the modules in this order: the parts of a
+//! projection, the worker that runs it, operations on it, then the projections.
 
 pub mod checkpoint;
 pub mod dead_letters;
 pub mod projection;
 
-pub mod lease;
+mod commit;
+mod lease;
 pub mod worker;
 
+pub mod tasks;
+
+pub mod error;
 pub mod rebuild;
 pub mod status;
 pub mod verify;
@@ -24,8 +30,9 @@ pub mod operations;
 
 pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;
+pub use error::OperationError;
 pub use history::History;
-pub use projection::{Checkpoint, CommitError, TableProjection, Projection, Step};
+pub use projection::{BatchRange, Checkpoint, CommitError, Projection, TableProjection};
 
 #[cfg(test)]
 mod testing;

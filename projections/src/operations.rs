@@ -1,42 +1,46 @@
-//! Projections by their names: made again from the log, or compared with it,
-//! for whoever asks, on the command line or over HTTP. How that is done the
-//! projections know; here is only which of them, and with which connections.
+//! Operations on projections by name, for the command line, the admin API and the jobs:
+//! replay, verification and warm-up.
+//!
+//! This module only selects the projection and its connections. The projections and the
+//! modules [`rebuild`] and [`verify`] do the work.
 
+use std::error::Error;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::active_sessions::{self, Rebuilt};
-use crate::rebuild::{self, Replayed};
-use crate::verify::{self, Compared};
-use crate::{ActiveSessions, DailyStats, History, TableProjection, Projection, status, worker};
-use clap::ValueEnum;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use sqlx::PgPool;
+use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::active_sessions::{self, RebuildProgress};
 use crate::cache::Cache;
+use crate::rebuild::{self, Replayed};
+use crate::verify::{self, Compared};
+use crate::worker::WorkerProgress;
+use crate::{
+    ActiveSessions, DailyStats, History, OperationError, Projection, TableProjection, status,
+};
 
-/// How often a replay of the cache says how far it is.
-const REPORT: Duration = Duration::from_secs(1);
+/// How often a replay of the cache reports its progress.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A projection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-#[value(rename_all = "snake_case")]
+/// The names of the projections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProjectionName {
-    /// All sessions of each reader, and the claims on the active ones.
     History,
-    /// Days and hours.
     DailyStats,
-    /// The cache in Redis.
+    /// The cache in Redis; the other projections are tables in Postgres.
     ActiveSessions,
 }
 
 impl ProjectionName {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::History, Self::DailyStats, Self::ActiveSessions];
 
-    /// As it stands everywhere.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,15 +50,14 @@ impl ProjectionName {
         }
     }
 
-    /// The projection of this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == name)
     }
 
-    /// All names, as a sentence says them.
+    /// The names of all projections, separated by commas.
     #[must_use]
-    pub fn list() -> String {
+    pub fn names() -> String {
         Self::ALL.map(Self::as_str).join(", ")
     }
 }
@@ -65,54 +68,90 @@ impl fmt::Display for ProjectionName {
     }
 }
 
-/// How far a replay or a comparison is.
+/// Contains the unknown name.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("there is no projection {0:?}; the projections are {names}", names = ProjectionName::names())]
+pub struct UnknownProjection(String);
+
+impl FromStr for ProjectionName {
+    type Err = UnknownProjection;
+
+    fn from_str(name: &str) -> Result<Self, UnknownProjection> {
+        Self::from_name(name).ok_or_else(|| UnknownProjection(name.to_owned()))
+    }
+}
+
+/// The progress of an operation, in events of the log or in entries of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperationProgress {
-    /// Events, or entries of the cache, that it has gone through by itself.
+    /// Events or entries that this operation has processed.
     pub done: u64,
-    /// Where it is: as `done`, but with what an earlier one did.
-    pub at: u64,
-    /// Where it ends, about.
-    pub of: u64,
+    /// How far it is: a global position, or a number of entries. Includes the work of an
+    /// operation that this one resumed.
+    pub reached: u64,
+    /// The approximate value of `reached` at the end.
+    pub total: u64,
 }
 
-/// What a replay did.
+/// The result of a replay.
 #[derive(Clone, Copy, Debug)]
 pub enum ReplayResult {
-    /// With tables.
     Tables(Replayed),
-    /// With the cache.
-    Cache(Rebuilt),
+    Cache(RebuildProgress),
 }
 
-/// What a comparison came to.
+/// The result of a verification.
 #[derive(Clone, Debug)]
-pub struct Verified {
-    /// The place in the log at which tables were compared; the entries of the
-    /// cache have one each.
-    pub position: Option<i64>,
-    /// The tables, or the cache.
+pub struct VerifyResult {
+    /// The global position at which tables were compared. `None` for the cache, where each
+    /// entry has its own.
+    pub global_position: Option<i64>,
     pub compared: Vec<Compared>,
-    /// Of a cache, how many active sessions it could hold.
-    pub of: Option<u64>,
+    /// The number of active sessions in the log; `None` unless the cache was compared.
+    pub active_sessions: Option<u64>,
 }
 
-/// Opens a pool for one operation.
-type OpenPool = Arc<dyn Fn() -> anyhow::Result<PgPool> + Send + Sync>;
+type Open<T> = Arc<dyn Fn() -> Result<T, ConnectError> + Send + Sync>;
+type OpenWithSchema = Arc<dyn Fn(&str) -> Result<PgPool, ConnectError> + Send + Sync>;
 
-/// Opens what an operation needs, when it needs it.
+/// The reason why a connection cannot be opened, usually a setting.
+pub type ConnectError = Box<dyn Error + Send + Sync>;
+
+/// Opens the connections that an operation needs. Connections are opened for each
+/// operation, because most processes never run one.
 #[derive(Clone)]
 pub struct Connections {
-    /// For statements that may take any time and name their schemas.
-    pub migrations: OpenPool,
+    /// Without a statement timeout. Statements qualify the names of tables.
+    pub migrations: Open<PgPool>,
     /// For the statements of projection workers.
-    pub projections: OpenPool,
-    /// As `projections`, with the read tables of another schema.
-    pub replay: Arc<dyn Fn(&str) -> anyhow::Result<PgPool> + Send + Sync>,
-    pub cache: Arc<dyn Fn() -> anyhow::Result<Cache> + Send + Sync>,
+    pub projections: Open<PgPool>,
+    /// Like `projections`, with the read tables of the given schema.
+    pub replay: OpenWithSchema,
+    pub cache: Open<Cache>,
 }
 
-/// Replays, comparisons and warm-ups of projections by name.
+impl Connections {
+    fn migrations(&self) -> Result<PgPool, OperationError> {
+        (self.migrations)().map_err(OperationError::Connect)
+    }
+
+    fn projections(&self) -> Result<PgPool, OperationError> {
+        (self.projections)().map_err(OperationError::Connect)
+    }
+
+    fn replay(&self, schema: &str) -> Result<PgPool, OperationError> {
+        (self.replay)(schema).map_err(OperationError::Connect)
+    }
+
+    fn cache(&self) -> Result<Cache, OperationError> {
+        (self.cache)().map_err(OperationError::Connect)
+    }
+}
+
+/// Runs operations on projections by name.
+///
+/// The methods return boxed futures so that this crate alone compiles the operations
+/// (decision 0020).
 #[derive(Clone)]
 pub struct ProjectionOps {
     connections: Connections,
@@ -124,175 +163,211 @@ impl ProjectionOps {
         Self { connections }
     }
 
-    /// Makes a projection again from the log. `restart` forgets what an earlier
-    /// replay of tables has done; the cache is always made from the beginning.
-    ///
-    /// # Errors
-    /// [`rebuild::ReplayError`], and when the address of Postgres is not valid.
-    pub async fn replay(
-        &self,
+    /// Rebuilds a projection from the log. `restart` discards the progress of an
+    /// interrupted replay of tables. A replay of the cache always starts again.
+    #[must_use]
+    pub fn replay<'a>(
+        &'a self,
         name: ProjectionName,
         restart: bool,
-        progress: &watch::Sender<OperationProgress>,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<ReplayResult> {
+        progress: &'a watch::Sender<OperationProgress>,
+        stop: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<ReplayResult, OperationError>> {
         match name {
-            ProjectionName::History => self.tables::<History>(restart, progress, stop).await,
-            ProjectionName::DailyStats => self.tables::<DailyStats>(restart, progress, stop).await,
-            ProjectionName::ActiveSessions => self.rebuild(progress, stop).await,
+            ProjectionName::History => self
+                .replay_tables::<History>(restart, progress, stop)
+                .boxed(),
+            ProjectionName::DailyStats => self
+                .replay_tables::<DailyStats>(restart, progress, stop)
+                .boxed(),
+            ProjectionName::ActiveSessions => self.rebuild_cache(progress, stop).boxed(),
         }
     }
 
     /// Compares a projection with the log.
-    ///
-    /// # Errors
-    /// As [`ProjectionOps::replay`].
-    pub async fn verify(
-        &self,
+    #[must_use]
+    pub fn verify<'a>(
+        &'a self,
         name: ProjectionName,
-        progress: &watch::Sender<OperationProgress>,
-        stop: &CancellationToken,
-    ) -> anyhow::Result<Verified> {
+        progress: &'a watch::Sender<OperationProgress>,
+        stop: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<VerifyResult, OperationError>> {
         match name {
-            ProjectionName::History => self.compare::<History>(progress, stop).await,
-            ProjectionName::DailyStats => self.compare::<DailyStats>(progress, stop).await,
-            ProjectionName::ActiveSessions => {
-                let pool = (self.connections.projections)()?;
-                let cache = (self.connections.cache)()?;
-                let compared = active_sessions::check(&cache, &pool, stop).await?;
-                let of = eventlog::active_claims::count(&pool).await?;
-                Ok(Verified {
-                    position: None,
-                    compared: vec![compared],
-                    of: Some(of.unsigned_abs()),
-                })
-            }
+            ProjectionName::History => self.verify_history(progress, stop).boxed(),
+            ProjectionName::DailyStats => self.verify_daily_stats(progress, stop).boxed(),
+            ProjectionName::ActiveSessions => self.verify_cache(stop).boxed(),
         }
     }
 
-    async fn tables<P: TableProjection>(
+    /// Fills the cache with all active sessions. Keeps existing entries that are newer,
+    /// and also wrong ones: [`ProjectionOps::replay`] removes those.
+    #[must_use]
+    pub fn warm_up<'a>(
+        &'a self,
+        progress: &'a watch::Sender<OperationProgress>,
+        stop: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<RebuildProgress, OperationError>> {
+        self.fill_cache(progress, stop).boxed()
+    }
+
+    async fn replay_tables<P: TableProjection>(
         &self,
         restart: bool,
         progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<ReplayResult> {
-        let live = (self.connections.migrations)()?;
-        let shadow = (self.connections.replay)(&rebuild::schema_of(P::NAME))?;
-        let applied = watch::Sender::default();
+    ) -> Result<ReplayResult, OperationError> {
+        let live = self.connections.migrations()?;
+        let shadow = self.connections.replay(&rebuild::shadow_schema(P::NAME))?;
+        let worker = watch::Sender::default();
         let head = rebuild::head(&live).await?;
-        let done = tokio::select! {
-            done = rebuild::replay::<P>(&live, shadow, restart, &applied, stop) => done,
-            never = follow(applied.subscribe(), progress, |now| through(now, head)) => never,
+        let replayed = tokio::select! {
+            replayed = rebuild::replay::<P>(&live, shadow, restart, &worker, stop) => replayed,
+            never = forward(worker.subscribe(), progress, |now| events(&now, head)) => never,
         };
-        // Where it is at its end, also when it was stopped.
-        progress.send_replace(through(applied.borrow().clone(), head));
-        Ok(ReplayResult::Tables(done?))
+        // The last progress, also after an error.
+        progress.send_replace(events(&worker.borrow(), head));
+        Ok(ReplayResult::Tables(replayed?))
     }
 
-    async fn compare<P: TableProjection>(
+    async fn verify_history(
         &self,
         progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Verified> {
-        let live = (self.connections.migrations)()?;
-        let scratch = (self.connections.replay)(&verify::schema_of(P::NAME))?;
-        let applied = watch::Sender::default();
-        let head = rebuild::head(&live).await?;
-        let (position, compared) = tokio::select! {
-            done = verify::tables::<P>(&live, scratch, &applied, stop) => done?,
-            never = follow(applied.subscribe(), progress, |now| through(now, head)) => never,
-        };
-        Ok(Verified {
-            position: Some(position),
-            compared,
-            of: None,
+    ) -> Result<VerifyResult, OperationError> {
+        let live = self.connections.migrations()?;
+        let scratch = self
+            .connections
+            .replay(&verify::scratch_schema(History::NAME))?;
+        let worker = watch::Sender::default();
+        let verify = verify::history(&live, scratch, &worker, stop);
+        verified(&live, &worker, progress, verify).await
+    }
+
+    async fn verify_daily_stats(
+        &self,
+        progress: &watch::Sender<OperationProgress>,
+        stop: &CancellationToken,
+    ) -> Result<VerifyResult, OperationError> {
+        let live = self.connections.migrations()?;
+        let scratch = self
+            .connections
+            .replay(&verify::scratch_schema(DailyStats::NAME))?;
+        let worker = watch::Sender::default();
+        let verify = verify::tables::<DailyStats>(&live, scratch, &worker, stop);
+        verified(&live, &worker, progress, verify).await
+    }
+
+    async fn verify_cache(&self, stop: &CancellationToken) -> Result<VerifyResult, OperationError> {
+        let pool = self.connections.projections()?;
+        let cache = self.connections.cache()?;
+        let compared = active_sessions::check(&cache, &pool, stop).await?;
+        let claims = eventlog::active_claims::count(&pool).await?;
+        Ok(VerifyResult {
+            global_position: None,
+            compared: vec![compared],
+            active_sessions: Some(claims.unsigned_abs()),
         })
     }
 
-    /// Fills the cache with every active session; what is wrong there stays, and
-    /// what is newer too.
-    ///
-    /// # Errors
-    /// As [`ProjectionOps::replay`].
-    pub async fn warm_up(
+    async fn fill_cache(
         &self,
         progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<Rebuilt> {
-        let pool = (self.connections.projections)()?;
-        let cache = (self.connections.cache)()?;
-        let looked_at = watch::Sender::default();
-        let done = tokio::select! {
-            done = active_sessions::warm_up(&cache, &pool, &looked_at, stop) => done,
-            never = follow(looked_at.subscribe(), progress, entries) => never,
+    ) -> Result<RebuildProgress, OperationError> {
+        let pool = self.connections.projections()?;
+        let cache = self.connections.cache()?;
+        let filled = watch::Sender::default();
+        let result = tokio::select! {
+            result = active_sessions::warm_up(&cache, &pool, &filled, stop) => result,
+            never = forward(filled.subscribe(), progress, entries) => never,
         };
-        progress.send_replace(entries(*looked_at.borrow()));
-        Ok(done?)
+        progress.send_replace(entries(*filled.borrow()));
+        result
     }
 
-    async fn rebuild(
+    async fn rebuild_cache(
         &self,
         progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
-    ) -> anyhow::Result<ReplayResult> {
-        let pool = (self.connections.projections)()?;
-        let cache = (self.connections.cache)()?;
-        let looked_at = watch::Sender::default();
+    ) -> Result<ReplayResult, OperationError> {
+        let pool = self.connections.projections()?;
+        let cache = self.connections.cache()?;
+        let filled = watch::Sender::default();
         let head = rebuild::head(&pool).await?;
-        let rebuilt = tokio::select! {
-            rebuilt = active_sessions::rebuild(&cache, &pool, &looked_at, stop) => rebuilt,
-            never = follow(looked_at.subscribe(), progress, entries) => never,
-            never = report(&pool, looked_at.subscribe(), head) => never,
+        let result = tokio::select! {
+            result = active_sessions::rebuild(&cache, &pool, &filled, stop) => result,
+            never = forward(filled.subscribe(), progress, entries) => never,
+            never = report_to_status(&pool, filled.subscribe(), head) => never,
         };
-        if let Err(error) = status::report_replay_over(&pool, ActiveSessions::NAME, None).await {
-            tracing::debug!(%error, "the end of the replay was not reported");
+        let ended = status::report_replay_ended(&pool, ActiveSessions::NAME, None);
+        if let Err(error) = ended.await {
+            tracing::debug!(%error, "reporting the end of a replay of the cache failed");
         }
-        Ok(ReplayResult::Cache(rebuilt?))
+        Ok(ReplayResult::Cache(result?))
     }
 }
 
-/// Passes on how far something is, in other words.
-async fn follow<T: Clone>(
+/// Waits for a verification of tables, and forwards its progress.
+async fn verified(
+    live: &PgPool,
+    worker: &watch::Sender<WorkerProgress>,
+    progress: &watch::Sender<OperationProgress>,
+    verify: impl Future<Output = Result<(i64, Vec<Compared>), OperationError>>,
+) -> Result<VerifyResult, OperationError> {
+    let head = rebuild::head(live).await?;
+    let (global_position, compared) = tokio::select! {
+        result = verify => result?,
+        never = forward(worker.subscribe(), progress, |now| events(&now, head)) => never,
+    };
+    Ok(VerifyResult {
+        global_position: Some(global_position),
+        compared,
+        active_sessions: None,
+    })
+}
+
+/// Converts each value of `from` and sends it to `to`.
+async fn forward<T: Clone>(
     mut from: watch::Receiver<T>,
     to: &watch::Sender<OperationProgress>,
-    words: impl Fn(T) -> OperationProgress,
+    convert: impl Fn(T) -> OperationProgress,
 ) -> ! {
     while from.changed().await.is_ok() {
         let now = from.borrow_and_update().clone();
-        to.send_replace(words(now));
+        to.send_replace(convert(now));
     }
     std::future::pending().await
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as `follow` gives it")]
-fn through(now: worker::WorkerProgress, head: i64) -> OperationProgress {
-    let at = now.read.unsigned_abs();
+/// The progress of a worker. `head` is the end of the log at the start.
+fn events(now: &WorkerProgress, head: i64) -> OperationProgress {
+    let reached = now.read.unsigned_abs();
     OperationProgress {
         done: now.events + now.folding,
-        at,
-        of: head.unsigned_abs().max(at),
+        reached,
+        total: head.unsigned_abs().max(reached),
     }
 }
 
-fn entries(now: Rebuilt) -> OperationProgress {
+fn entries(now: RebuildProgress) -> OperationProgress {
     OperationProgress {
         done: now.sessions,
-        at: now.sessions,
-        of: now.of.max(now.sessions),
+        reached: now.sessions,
+        total: now.total.max(now.sessions),
     }
 }
 
-/// Says where operators look how far the cache is; it has no position of its
-/// own, so that part of the log is named.
-async fn report(pool: &PgPool, looked_at: watch::Receiver<Rebuilt>, head: i64) -> ! {
+/// Reports the progress of a replay of the cache as a global position. Entries have no
+/// common one, so the finished part of the entries is reported as that part of the log.
+async fn report_to_status(pool: &PgPool, filled: watch::Receiver<RebuildProgress>, head: i64) -> ! {
     loop {
-        let now = entries(*looked_at.borrow());
-        let part = i128::from(head) * i128::from(now.at) / i128::from(now.of.max(1));
+        let now = entries(*filled.borrow());
+        let part = i128::from(head) * i128::from(now.reached) / i128::from(now.total.max(1));
         let part = i64::try_from(part).unwrap_or(head);
         if let Err(error) = status::report_replay(pool, ActiveSessions::NAME, part).await {
-            tracing::debug!(%error, "the replay was not reported");
+            tracing::debug!(%error, "reporting a replay of the cache failed");
         }
-        tokio::time::sleep(REPORT).await;
+        tokio::time::sleep(REPORT_INTERVAL).await;
     }
 }
 
@@ -301,12 +376,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_projection_is_called_the_same_everywhere() {
+    fn every_projection_name_parses_back() {
         for name in ProjectionName::ALL {
-            let value = name.to_possible_value().unwrap();
-            assert_eq!(value.get_name(), name.as_str());
-            assert_eq!(ProjectionName::named(name.as_str()), Some(name));
+            assert_eq!(name.to_string().parse(), Ok(name));
         }
-        assert_eq!(ProjectionName::named("cooks"), None);
+    }
+
+    #[test]
+    fn unknown_name_lists_all_projections() {
+        let error = "books".parse::<ProjectionName>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no projection \"books\"; the projections are history, daily_stats, \
+             active_sessions"
+        );
     }
 }

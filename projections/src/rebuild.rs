@@ -1,225 +1,195 @@
-//! Replay: a projection made again from the log, while queries go on reading
-//! the tables of before and the live worker goes on writing them.
+//! Replay: rebuilds a projection from the log, while queries read the live tables and
+//! the live worker writes them.
 //!
-//! It is the ordinary worker, with other tables: those of a shadow schema, which
-//! its connections look into first. When it has caught up, it takes the place
-//! of the live tables in one transaction, at a position that is not behind
-//! theirs. A replay that was cut off goes on from the checkpoint of its shadow.
+//! A replay is the ordinary worker on the tables of a shadow schema. When it has caught
+//! up, one transaction swaps the shadow with the live tables, at a global position that
+//! is not behind theirs. A replay that was interrupted resumes from the checkpoint of
+//! its shadow.
 
 use std::time::Duration;
 
 use eventlog::deadline::with_deadline;
 use eventlog::read;
-use messaging::fan_out::FanOut;
+use messaging::FanOut;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::worker::{WorkerProgress, Until, Worker};
-use crate::{TableProjection, status};
+use crate::worker::{Until, Worker, WorkerProgress};
+use crate::{OperationError, TableProjection, checkpoint, status};
 
 mod shadow;
 mod swap;
 
 pub(crate) use shadow::create;
 use shadow::is_current;
-pub use shadow::schema_of;
+pub use shadow::shadow_schema;
 pub(crate) use swap::is_lock_timeout;
 use swap::{drop_retired, refuse_views, swap};
 
-/// How often it tries, and the pause between: a query of half a minute may be
-/// in its way.
-const SWAPS: u32 = 120;
-const SWAP_PAUSE: Duration = Duration::from_millis(500);
+/// How often a replay tries to swap the tables. With [`SWAP_RETRY_INTERVAL`] this takes
+/// a minute, because a query may hold the tables for half a minute.
+const MAX_SWAP_ATTEMPTS: u32 = 120;
 
-/// How often a replay says how far it is.
-const REPORT: Duration = Duration::from_secs(1);
+const SWAP_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long Postgres may take over something small.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a replay reports its progress.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The advisory locks of replays; the other half names the projection.
-const LOCKS: i32 = 7_340_004;
+/// The deadline for statements that read or lock little.
+const SHORT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A replay came to nothing. What it has done so far is kept.
-#[derive(Debug, Error)]
-pub enum ReplayError {
-    /// There is one already.
-    #[error("a replay or a verification of {0} is running elsewhere")]
-    Running(&'static str),
-    /// It was told to stop.
-    #[error("stopped; the next replay goes on from here")]
-    Stopped,
-    /// Views would go on reading the tables of before.
-    #[error(
-        "views read its tables, and would go on reading those of before: drop {0}, and make them \
-         again after the replay"
-    )]
-    Views(String),
-    /// An operator has discarded an event that this replay has applied.
-    #[error("an event was discarded that is applied already: begin anew with --restart")]
-    Discarded,
-    /// It met too many events that cannot be applied.
-    #[error(transparent)]
-    TooManyLetters(#[from] crate::worker::TooManyLetters),
-    /// Something reads the live tables without end.
-    #[error("the live tables are in use all the time: look for long transactions")]
-    Busy,
-    /// Postgres did not answer, or refused.
-    #[error("the database is unavailable")]
-    Database(#[from] sqlx::Error),
-    /// The log did not answer.
-    #[error(transparent)]
-    Log(#[from] eventlog::LogError),
-    /// Redis takes so long that what is put is too old, or was emptied meanwhile.
-    #[error("Redis is too slow, or was emptied meanwhile")]
-    Late,
-    /// Redis did not answer.
-    #[error(transparent)]
-    Cache(#[from] crate::cache::CacheError),
-    /// The cache could not be begun.
-    #[error(transparent)]
-    Begin(#[from] crate::CommitError),
-}
+/// The first key of the advisory locks of operations on projections. The second key is a
+/// hash of the projection's name.
+const LOCK_CLASS: i32 = 7_340_004;
 
-/// What a replay did.
+/// The result of a replay.
 #[derive(Clone, Copy, Debug)]
 pub struct Replayed {
-    /// Events applied, without those of a replay that this one resumed.
+    /// The events that this replay applied. Does not include those of a replay that it
+    /// resumed.
     pub events: u64,
-    /// Where it began.
+    /// The global position after which this replay started.
     pub from: i64,
-    /// Where the projection is now.
-    pub position: i64,
-    /// How long queries may have waited for the swap.
-    pub held: Duration,
+    /// The checkpoint of the projection after the swap.
+    pub global_position: i64,
+    /// How long the swap held the tables: an upper bound for how long queries waited.
+    pub locked_for: Duration,
 }
 
-/// Replays a projection. `live` reads and locks; the connections of `shadow`
-/// look into [`schema_of`] the projection first. `restart` forgets what an
-/// earlier replay has done.
+/// Replays a projection and swaps its tables. `restart` discards the progress of an
+/// interrupted replay.
 ///
-/// # Errors
-/// See [`ReplayError`].
+/// `live` must have no statement timeout. The `search_path` of `shadow` must start with
+/// [`shadow_schema`].
 pub async fn replay<P: TableProjection>(
     live: &PgPool,
     shadow: PgPool,
     restart: bool,
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
-) -> Result<Replayed, ReplayError> {
-    // Its lock ends with this connection, however the replay ends.
-    let mut connection = with_deadline(DEADLINE, live.acquire()).await?.detach();
+) -> Result<Replayed, OperationError> {
+    // The lock is released with this connection, however the replay ends.
+    let mut connection = with_deadline(SHORT_DEADLINE, live.acquire())
+        .await?
+        .detach();
     lock(&mut connection, P::NAME).await?;
     refuse_views::<P>(&mut connection).await?;
-    let schema = schema_of(P::NAME);
+    let schema = shadow_schema(P::NAME);
     drop_retired::<P>(&mut connection).await?;
     if restart || !is_current(&mut connection, &schema).await? {
         create::<P>(&mut connection, &schema, true).await?;
     }
-    let reader = FanOut::default().reader(shadow.clone());
-    let mut worker = Worker::replay(P::new(shadow.clone()), reader, shadow.clone());
-    let from = crate::checkpoint::read(&shadow, P::NAME).await?;
+    let subscription = FanOut::default().subscribe(shadow.clone());
+    let mut worker = Worker::replay(P::new(shadow.clone()), subscription, shadow.clone());
+    let from = checkpoint::read(&shadow, P::NAME).await?;
 
-    let followed = worker.progress();
+    let worker_progress = worker.progress();
     let report = async {
         loop {
-            let mut now = followed.borrow().clone();
-            // Before its first step the worker does not say where it is.
-            now.position = now.position.max(from);
+            let mut now = worker_progress.borrow().clone();
+            // Before its first commit the worker may report 0.
+            now.checkpoint = now.checkpoint.max(from);
             now.read = now.read.max(from);
-            if let Err(error) = status::report_replay(&shadow, P::NAME, now.position).await {
-                tracing::debug!(%error, "the replay was not reported");
+            if let Err(error) = status::report_replay(&shadow, P::NAME, now.checkpoint).await {
+                tracing::debug!(%error, projection = P::NAME, "reporting a replay failed");
             }
             progress.send_replace(now);
-            tokio::time::sleep(REPORT).await;
+            tokio::time::sleep(REPORT_INTERVAL).await;
         }
-    };
-    let work = async {
-        worker.run(Until::CaughtUp, stop).await?;
-        for table in P::TABLES {
-            // For the plans of those who read it next.
-            let analyze = format!("analyze {schema}.{table}");
-            connection.execute(analyze.as_str()).await?;
-        }
-        for _ in 0..SWAPS {
-            worker.run(Until::CaughtUp, stop).await?;
-            if stop.is_cancelled() {
-                return Err(ReplayError::Stopped);
-            }
-            let mut transaction = connection.begin().await?;
-            let swapped = swap(&mut transaction, &mut worker, stop).await;
-            if let Ok(Some((position, held))) = swapped {
-                transaction.commit().await?;
-                return Ok((position, held.elapsed()));
-            }
-            // At once: dropped, it would hold its locks until it is used again.
-            transaction.rollback().await?;
-            match swapped {
-                Err(ReplayError::Database(error)) if !is_lock_timeout(&error) => {
-                    return Err(error.into());
-                }
-                Ok(_) | Err(ReplayError::Database(_)) => {}
-                Err(error) => return Err(error),
-            }
-            tokio::time::sleep(SWAP_PAUSE).await;
-        }
-        Err(ReplayError::Busy)
     };
     let swapped = tokio::select! {
-        swapped = work => swapped,
+        swapped = catch_up_and_swap(&mut connection, &mut worker, stop) => swapped,
         never = report => never,
     };
-    let mut done = worker.progress().borrow().clone();
-    done.position = done.position.max(from);
-    // The next one goes on from what is written.
-    done.read = done.position;
-    done.folding = 0;
-    let events = done.events;
-    // A report that was on its way may come after the swap.
-    let at = swapped.is_err().then_some(done.position);
-    if let Err(error) = status::report_replay_over(&shadow, P::NAME, at).await {
-        tracing::debug!(%error, "the end of the replay was not reported");
+    let mut last = worker.progress().borrow().clone();
+    last.checkpoint = last.checkpoint.max(from);
+    // The next replay resumes from what is committed.
+    last.read = last.checkpoint;
+    last.folding = 0;
+    let events = last.events;
+    // This also replaces a report that was sent before the swap and arrives after it.
+    let resume_position = swapped.is_err().then_some(last.checkpoint);
+    if let Err(error) = status::report_replay_ended(&shadow, P::NAME, resume_position).await {
+        tracing::debug!(%error, projection = P::NAME, "reporting the end of a replay failed");
     }
-    progress.send_replace(done);
-    let (position, held) = swapped?;
+    progress.send_replace(last);
+    let (global_position, locked_for) = swapped?;
     if let Err(error) = drop_retired::<P>(&mut connection).await {
         tracing::warn!(
             %error,
             projection = P::NAME,
-            "the tables of before are still there, and the next replay removes them"
+            "dropping the retired tables failed; the next replay drops them"
         );
     }
     unlock(connection).await?;
     Ok(Replayed {
         events,
         from,
-        position,
-        held,
+        global_position,
+        locked_for,
     })
 }
 
-/// Makes sure that nobody else replays a projection.
+/// Returns the global position of the swap, and how long it held the tables.
+async fn catch_up_and_swap<P: TableProjection>(
+    connection: &mut PgConnection,
+    worker: &mut Worker<P>,
+    stop: &CancellationToken,
+) -> Result<(i64, Duration), OperationError> {
+    worker.run(Until::CaughtUp, stop).await?;
+    for table in P::TABLES {
+        // Queries are planned with these statistics after the swap.
+        let analyze = format!("analyze {}.{table}", shadow_schema(P::NAME));
+        connection.execute(analyze.as_str()).await?;
+    }
+    for _ in 0..MAX_SWAP_ATTEMPTS {
+        worker.run(Until::CaughtUp, stop).await?;
+        if stop.is_cancelled() {
+            return Err(OperationError::Stopped);
+        }
+        let mut transaction = connection.begin().await?;
+        let swapped = swap(&mut transaction, worker, stop).await;
+        if let Ok(Some((global_position, locked_at))) = swapped {
+            transaction.commit().await?;
+            return Ok((global_position, locked_at.elapsed()));
+        }
+        // Explicitly: a dropped transaction keeps its locks until the connection is used
+        // again.
+        transaction.rollback().await?;
+        match swapped {
+            Err(OperationError::Database(error)) if !is_lock_timeout(&error) => {
+                return Err(error.into());
+            }
+            Ok(_) | Err(OperationError::Database(_)) => {}
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(SWAP_RETRY_INTERVAL).await;
+    }
+    Err(OperationError::Busy)
+}
+
+/// Takes the lock of a projection: one operation on it runs at a time. The lock is held
+/// until [`unlock`], or until the connection closes.
 pub(crate) async fn lock(
     connection: &mut PgConnection,
     projection: &'static str,
-) -> Result<(), ReplayError> {
+) -> Result<(), OperationError> {
     let locked = sqlx::query_scalar!(
         r#"select pg_try_advisory_lock($1, hashtext($2)) as "locked!""#,
-        LOCKS,
+        LOCK_CLASS,
         projection
     )
     .fetch_one(connection);
-    if with_deadline(DEADLINE, locked).await? {
+    if with_deadline(SHORT_DEADLINE, locked).await? {
         Ok(())
     } else {
-        Err(ReplayError::Running(projection))
+        Err(OperationError::AlreadyRunning(projection))
     }
 }
 
-/// Gives it back, and closes the connection. Closing alone would do so too, but a
-/// moment later.
+/// Releases the lock and closes the connection. Closing alone would release the lock
+/// slightly later.
 pub(crate) async fn unlock(mut connection: PgConnection) -> sqlx::Result<()> {
     connection
         .execute("select pg_advisory_unlock_all()")
@@ -227,10 +197,7 @@ pub(crate) async fn unlock(mut connection: PgConnection) -> sqlx::Result<()> {
     connection.close().await
 }
 
-/// How far the log goes: where a replay comes to.
-///
-/// # Errors
-/// Those of the log.
-pub async fn head(pool: &PgPool) -> Result<i64, ReplayError> {
-    Ok(with_deadline(DEADLINE, read::head(pool)).await?)
+/// The global position of the newest event.
+pub(crate) async fn head(pool: &PgPool) -> Result<i64, OperationError> {
+    Ok(with_deadline(SHORT_DEADLINE, read::head(pool)).await?)
 }

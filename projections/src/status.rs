@@ -1,82 +1,71 @@
-//! Projections as operators see and hold them.
+//! The status of the projections, and pausing them, for operators.
 
 use domain::Timestamp;
 use sqlx::PgPool;
 
-use crate::rebuild::schema_of;
+use crate::rebuild::shadow_schema;
 
-/// Events counted at most; further behind, it does not matter how far.
-const COUNTED: i64 = 100_000;
+/// Where counting the lag in events stops, to bound the query.
+const MAX_LAG_EVENTS: i64 = 100_000;
 
-/// How a projection stands.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Its name.
     pub projection: String,
-    /// An operator holds it.
+    /// Whether an operator paused it.
     pub paused: bool,
-    /// Who works on it; nobody, when its last holder has not renewed its lease.
+    /// The worker that holds the lease; `None` if the lease has expired.
     pub holder: Option<String>,
-    /// The worker fails, with `last_error`.
+    /// Whether its worker fails now, with `last_error`.
     pub failing: bool,
-    /// Its checkpoint, a global position.
-    pub position: i64,
+    /// The checkpoint: the global position up to which events are applied.
+    pub global_position: i64,
     /// The global position of the newest event.
     pub head: i64,
-    /// Events that it has yet to apply, at most 100,000.
+    /// Events after the checkpoint, at most 100,000.
     pub lag_events: i64,
-    /// How long the first of them has been waiting, in seconds.
+    /// The age of the first event after the checkpoint.
     pub lag_seconds: f64,
-    /// Events applied, by the second, over the last ten seconds.
+    /// Applied events per second, over the last ten seconds.
     pub events_per_second: f64,
-    /// Events applied by its worker since it took over.
+    /// Events that the worker has applied since it took the lease.
     pub events: i64,
-    /// Rows or entries written for them.
+    /// Rows or cache entries that the worker has written for them.
     pub row_writes: i64,
-    /// Events that cannot be applied, and those that wait for them.
+    /// Events that cannot be applied, and events that wait for them.
     pub dead_letters: i64,
-    /// Events that operators have left out for good.
+    /// Events that operators discarded.
     pub discarded: i64,
-    /// What its worker failed at last.
     pub last_error: Option<String>,
-    /// Since when.
+    /// When the worker began to fail with `last_error`.
     pub last_error_at: Option<Timestamp>,
-    /// How far a replay has come.
+    /// The global position that a replay has reached; `None` if there is no replay to
+    /// continue.
     pub replay_position: Option<i64>,
-    /// Whether it is being replayed now.
+    /// Whether a replay runs now.
     pub replaying: bool,
 }
 
-/// All projections.
-///
-/// # Errors
-/// Those of Postgres.
+/// The status of all projections, ordered by name.
 pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Status>> {
-    sqlx::query_file_as!(Status, "src/status/list.sql", COUNTED)
+    sqlx::query_file_as!(Status, "src/status/list.sql", MAX_LAG_EVENTS)
         .fetch_all(pool)
         .await
 }
 
-/// Has a projection's worker stop after its current step, or go on. False when
-/// there is no such projection.
-///
-/// # Errors
-/// Those of Postgres.
+/// Pauses or resumes a projection. A worker stops after its current commit. Returns
+/// `false` if there is no such projection.
 pub async fn pause(pool: &PgPool, projection: &str, paused: bool) -> sqlx::Result<bool> {
-    let known = sqlx::query!(
+    let updated = sqlx::query!(
         "update projections set paused = $2 where projection = $1",
         projection,
         paused
     )
     .execute(pool)
     .await?;
-    Ok(known.rows_affected() > 0)
+    Ok(updated.rows_affected() > 0)
 }
 
-/// Says how far a replay that runs is.
-///
-/// # Errors
-/// Those of Postgres.
+/// Reports how far a running replay is.
 pub async fn report_replay(pool: &PgPool, projection: &str, position: i64) -> sqlx::Result<()> {
     sqlx::query!(
         "update projections set replay_position = $2, replay_reported_at = clock_timestamp()
@@ -89,16 +78,15 @@ pub async fn report_replay(pool: &PgPool, projection: &str, position: i64) -> sq
     Ok(())
 }
 
-/// Says that a replay runs no more, and where the next one goes on; `None` when
-/// it is done. It is done also when its shadow is gone: whether the swap was made
-/// may not have been told.
+/// Reports that a replay has ended. `resume_position` is where the next replay
+/// continues; `None` if the replay is complete.
 ///
-/// # Errors
-/// Those of Postgres.
-pub async fn report_replay_over(
+/// A replay is also complete if its shadow schema is gone: the swap succeeded although
+/// its response was lost.
+pub async fn report_replay_ended(
     pool: &PgPool,
     projection: &str,
-    position: Option<i64>,
+    resume_position: Option<i64>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "update projections
@@ -106,8 +94,8 @@ pub async fn report_replay_over(
             replay_reported_at = null
         where projection = $1",
         projection,
-        position,
-        schema_of(projection)
+        resume_position,
+        shadow_schema(projection)
     )
     .execute(pool)
     .await?;

@@ -1,13 +1,13 @@
-//! Events for the tables of the fold tests; compiled for tests alone.
+//! Builds the events of sessions for the unit tests of the projections.
 
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 use domain::event::{EndReason, PositionUpdated, SessionEnded, SessionErased, SessionStarted};
 use domain::{BookId, Position, ReaderId, SessionEvent, SessionId, Timestamp};
-use eventlog::Recorded;
+use eventlog::RecordedEvent;
 use uuid::Uuid;
 
-/// 2026-03-01T00:00:00Z and some seconds.
+/// `seconds` after 2026-03-01T00:00:00Z.
 pub fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(1_772_323_200, 0).unwrap() + TimeDelta::seconds(seconds)
 }
@@ -24,12 +24,12 @@ fn percent(percent: i32) -> Position {
     Position::from_steps(percent * 10_000).unwrap()
 }
 
-/// The events of one session, numbered as they are made.
+/// The events of one session, with consecutive sequences and global positions.
 #[derive(Clone)]
 pub struct Story {
     id: SessionId,
     zone: Tz,
-    recorded: Vec<Recorded>,
+    recorded: Vec<RecordedEvent>,
     seen: (Timestamp, Position),
     furthest: Position,
     active_ms: i64,
@@ -37,7 +37,8 @@ pub struct Story {
 }
 
 impl Story {
-    /// A session that starts at 0 percent, `seconds` after midnight.
+    /// Starts a session at 0 percent, `seconds` after midnight. The number `n` determines
+    /// the session id, and the global positions of at most 99 events.
     pub fn starts(n: u128, zone: Tz, seconds: i64) -> Self {
         let mut story = Self {
             id: session(n),
@@ -62,25 +63,25 @@ impl Story {
         story
     }
 
-    /// Seen at a place, at a time that is not late.
-    pub fn seen(mut self, seconds: i64, place: i32) -> Self {
+    /// Adds an update in time order. `position` is in percent.
+    pub fn seen(mut self, seconds: i64, position: i32) -> Self {
         let credited_ms = self.credit(seconds);
-        self.furthest = self.furthest.max(percent(place));
-        let event = self.update(seconds, place, true, credited_ms);
-        self.seen = (at(seconds), percent(place));
+        self.furthest = self.furthest.max(percent(position));
+        let event = self.update(seconds, position, true, credited_ms);
+        self.seen = (at(seconds), percent(position));
         self.record(event);
         self
     }
 
-    /// Seen at a place, but known too late.
-    pub fn seen_late(mut self, seconds: i64, place: i32) -> Self {
-        self.furthest = self.furthest.max(percent(place));
-        let event = self.update(seconds, place, false, 0);
+    /// Adds an update that is older than the latest one, so it is not applied.
+    pub fn seen_late(mut self, seconds: i64, position: i32) -> Self {
+        self.furthest = self.furthest.max(percent(position));
+        let event = self.update(seconds, position, false, 0);
         self.record(event);
         self
     }
 
-    /// Ended where it was.
+    /// Ends the session at its last position.
     pub fn ends(mut self, seconds: i64, reason: EndReason) -> Self {
         let credited_ms = self.credit(seconds);
         let started_at = self.recorded[0].event.occurred_at();
@@ -104,7 +105,7 @@ impl Story {
         self
     }
 
-    /// Erased, whatever it was.
+    /// Erases the session.
     pub fn erased(mut self, seconds: i64) -> Self {
         self.record(SessionEvent::SessionErased(SessionErased {
             reader_id: reader(),
@@ -113,8 +114,7 @@ impl Story {
         self
     }
 
-    /// What was recorded.
-    pub fn events(self) -> Vec<Recorded> {
+    pub fn events(self) -> Vec<RecordedEvent> {
         self.recorded
     }
 
@@ -124,11 +124,11 @@ impl Story {
         gap
     }
 
-    fn update(&self, seconds: i64, place: i32, applied: bool, credited_ms: i64) -> SessionEvent {
+    fn update(&self, seconds: i64, position: i32, applied: bool, credited_ms: i64) -> SessionEvent {
         SessionEvent::PositionUpdated(PositionUpdated {
             reader_id: reader(),
             occurred_at: at(seconds),
-            position: percent(place),
+            position: percent(position),
             locator: None,
             applied,
             previous_at: self.seen.0,
@@ -142,7 +142,7 @@ impl Story {
 
     fn record(&mut self, event: SessionEvent) {
         let sequence = i64::try_from(self.recorded.len()).unwrap() + 1;
-        self.recorded.push(Recorded {
+        self.recorded.push(RecordedEvent {
             global_position: self.first_position + sequence,
             session_id: self.id,
             sequence,
@@ -151,8 +151,8 @@ impl Story {
     }
 }
 
-/// What a projection makes of events in one batch.
-pub fn folded<P: crate::Projection>(events: &[Recorded]) -> P::Batch {
+/// Folds events into one batch.
+pub fn folded<P: crate::Projection>(events: &[RecordedEvent]) -> P::Batch {
     let mut batch = P::Batch::default();
     for event in events {
         P::fold(&mut batch, event);

@@ -1,54 +1,60 @@
-//! Whether the read side equals the log: the log is folded anew into tables of
-//! its own, and Postgres compares them with those that queries read, row by row.
-//! That takes the room of the tables, and little memory, here and there.
+//! Verification: compares the read tables with the log.
 //!
-//! Traffic goes on. Both sides are compared in one snapshot, taken while the
-//! live worker is held for a moment at the position that the fold has come to.
+//! A worker folds the log into the tables of a scratch schema, and Postgres compares
+//! them with the live tables, row by row. This takes disk space for a second copy of the
+//! tables, and little memory.
+//!
+//! The service keeps running. Both sides are compared in one snapshot, which is taken
+//! while the live worker waits for a moment at the global position of the fold. A
+//! verification never changes a live table.
 
 use std::time::{Duration, Instant};
 
 use eventlog::deadline::with_deadline;
-use messaging::fan_out::FanOut;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use messaging::FanOut;
 use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::rebuild::{self, ReplayError};
-use crate::worker::{WorkerProgress, Until, Worker};
-use crate::{History, TableProjection, Projection};
+use crate::worker::{Until, Worker, WorkerProgress};
+use crate::{History, OperationError, TableProjection, rebuild};
 
-/// Differences of a table that are told in full.
-pub const TOLD: usize = 10;
+mod sessions;
 
-/// For how long the live worker may be held.
-const HOLD: Duration = Duration::from_secs(2);
+/// The differences of a table that are returned in full. The others are only counted.
+pub const MAX_DIFFERENCES_SHOWN: usize = 10;
 
-/// How often the fold comes near the live tables before they are held.
-const PINS: u32 = 100;
+/// How long the live worker may be held.
+const MAX_HOLD: Duration = Duration::from_secs(2);
 
-/// How long Postgres may take over something small.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How often the fold tries to reach the checkpoint of the live tables.
+const MAX_PIN_ATTEMPTS: u32 = 100;
 
-/// What comparing a table, or the cache, came to.
+/// The deadline for statements that read or lock little.
+const SHORT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The result of comparing a table, the cache or sessions with the log.
 #[derive(Clone, Debug)]
 pub struct Compared {
-    /// What was compared.
+    /// The name of the table, `claims`, `sessions`, or the name of the cache projection.
     pub name: String,
-    /// Rows or entries, of both sides together.
+    /// The number of rows or entries that at least one side contains.
     pub rows: u64,
-    /// How many of them are not the same on both.
+    /// The number of those rows or entries that are not equal on both sides.
     pub differing: u64,
-    /// The first of these.
+    /// At most [`MAX_DIFFERENCES_SHOWN`] of these.
     pub first: Vec<Difference>,
 }
 
-/// A row that is not the same on both sides; `None` on the side that lacks it.
+/// A row that differs. A side is `None` if it does not contain the row.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// What queries read.
+    /// The row that queries read.
     pub found: Option<Value>,
-    /// What the log says.
+    /// The row according to the log.
     pub expected: Option<Value>,
 }
 
@@ -62,38 +68,72 @@ impl Compared {
         }
     }
 
+    /// Adds a difference. The caller counts the row.
     pub(crate) fn differs(&mut self, difference: Difference) {
         self.differing += 1;
-        if self.first.len() < TOLD {
+        if self.first.len() < MAX_DIFFERENCES_SHOWN {
             self.first.push(difference);
         }
     }
 }
 
-/// The schema that a projection is folded into to be compared.
+/// The name of the schema into which a projection is folded for the comparison.
 #[must_use]
-pub fn schema_of(projection: &str) -> String {
+pub fn scratch_schema(projection: &str) -> String {
     format!("verify_{projection}")
 }
 
-/// Compares the tables of a projection with the log; with the history, the
-/// claims too. `live` reads and locks; the connections of `scratch` look into
-/// [`schema_of`] the projection first. Returns the position of the comparison.
+/// A comparison in the same snapshot as the tables. The second argument is the global
+/// position of the fold.
+type Check =
+    for<'a> fn(&'a mut PgConnection, i64) -> BoxFuture<'a, Result<Compared, OperationError>>;
+
+/// Compares the tables of a projection with the log. Returns the global position at which
+/// they were compared.
 ///
-/// # Errors
-/// See [`ReplayError`].
+/// `live` must have no statement timeout. The `search_path` of `scratch` must start with
+/// [`scratch_schema`].
 pub async fn tables<P: TableProjection>(
     live: &PgPool,
     scratch: PgPool,
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
-) -> Result<(i64, Vec<Compared>), ReplayError> {
-    let mut connection = with_deadline(DEADLINE, live.acquire()).await?.detach();
-    // A verification is a replay that is thrown away; one at a time is enough.
+) -> Result<(i64, Vec<Compared>), OperationError> {
+    fold_and_compare::<P>(live, scratch, &[], progress, stop).await
+}
+
+/// Compares the history, like [`tables`]. Also compares what commands rely on: the
+/// active-session claims, and the three-event load of a sample of sessions.
+pub async fn history(
+    live: &PgPool,
+    scratch: PgPool,
+    progress: &watch::Sender<WorkerProgress>,
+    stop: &CancellationToken,
+) -> Result<(i64, Vec<Compared>), OperationError> {
+    let sessions = sessions::compare_sample(&scratch, stop).await?;
+    let checks: &[Check] =
+        &[|snapshot, global_position| compare_claims(snapshot, global_position).boxed()];
+    let (global_position, mut compared) =
+        fold_and_compare::<History>(live, scratch, checks, progress, stop).await?;
+    compared.push(sessions);
+    Ok((global_position, compared))
+}
+
+async fn fold_and_compare<P: TableProjection>(
+    live: &PgPool,
+    scratch: PgPool,
+    checks: &[Check],
+    progress: &watch::Sender<WorkerProgress>,
+    stop: &CancellationToken,
+) -> Result<(i64, Vec<Compared>), OperationError> {
+    let mut connection = with_deadline(SHORT_DEADLINE, live.acquire())
+        .await?
+        .detach();
+    // A verification uses as much of Postgres as a replay, so one of both runs at a time.
     rebuild::lock(&mut connection, P::NAME).await?;
-    let schema = schema_of(P::NAME);
+    let schema = scratch_schema(P::NAME);
     rebuild::create::<P>(&mut connection, &schema, false).await?;
-    let compared = compare::<P>(&mut connection, &scratch, progress, stop).await;
+    let compared = compare::<P>(&mut connection, &scratch, checks, progress, stop).await;
     scratch.close().await;
     let drop = format!("drop schema {schema} cascade");
     connection.execute(drop.as_str()).await?;
@@ -104,77 +144,82 @@ pub async fn tables<P: TableProjection>(
 async fn compare<P: TableProjection>(
     connection: &mut PgConnection,
     scratch: &PgPool,
+    checks: &[Check],
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
-) -> Result<(i64, Vec<Compared>), ReplayError> {
-    let reader = FanOut::default().reader(scratch.clone());
-    let mut worker = Worker::replay(P::new(scratch.clone()), reader, scratch.clone());
-    let mut followed = worker.progress();
-    let follow = async {
-        while followed.changed().await.is_ok() {
-            let now = followed.borrow_and_update().clone();
+) -> Result<(i64, Vec<Compared>), OperationError> {
+    let subscription = FanOut::default().subscribe(scratch.clone());
+    let mut worker = Worker::replay(P::new(scratch.clone()), subscription, scratch.clone());
+    let mut worker_progress = worker.progress();
+    let report = async {
+        while worker_progress.changed().await.is_ok() {
+            let now = worker_progress.borrow_and_update().clone();
             progress.send_replace(now);
         }
         std::future::pending::<()>().await;
     };
     let work = async {
-        let (mut snapshot, position) = pin(connection, &mut worker, scratch, stop).await?;
+        let (mut snapshot, global_position) =
+            take_snapshot(connection, &mut worker, scratch, stop).await?;
         let comparing = async {
             let mut compared = Vec::new();
             for table in P::TABLES {
-                compared.push(table_of(&mut snapshot, &schema_of(P::NAME), table).await?);
+                compared.push(compare_table(&mut snapshot, &scratch_schema(P::NAME), table).await?);
             }
-            if P::NAME == History::NAME {
-                compared.push(claims(&mut snapshot, position).await?);
+            for check in checks {
+                compared.push(check(&mut snapshot, global_position).await?);
             }
-            Ok::<_, ReplayError>(compared)
+            Ok::<_, OperationError>(compared)
         };
         let compared = tokio::select! {
             compared = comparing => compared?,
-            // The snapshot's connection goes, and Postgres lets go of the tables.
-            () = stop.cancelled() => return Err(ReplayError::Stopped),
+            // Closes the snapshot's connection, and Postgres releases its locks.
+            () = stop.cancelled() => return Err(OperationError::Stopped),
         };
         snapshot.close().await?;
-        Ok((position, compared))
+        Ok((global_position, compared))
     };
     tokio::select! {
         compared = work => compared,
-        () = follow => unreachable!("it only follows"),
+        () = report => unreachable!("`report` never returns"),
     }
 }
 
-/// Folds the log up to where the live tables are, and returns a snapshot in
-/// which both are there.
-async fn pin<P: TableProjection>(
+/// Folds the log up to the checkpoint of the live tables. Returns a snapshot in which both
+/// sides are at this global position.
+async fn take_snapshot<P: TableProjection>(
     connection: &mut PgConnection,
     worker: &mut Worker<P>,
     scratch: &PgPool,
     stop: &CancellationToken,
-) -> Result<(PgConnection, i64), ReplayError> {
-    for _ in 0..PINS {
-        // Never past the live tables: a fold does not go back.
+) -> Result<(PgConnection, i64), OperationError> {
+    for _ in 0..MAX_PIN_ATTEMPTS {
+        // Never beyond the live tables, because a fold cannot go back.
         let began = Instant::now();
-        let live = with_deadline(DEADLINE, checkpoint(connection, P::NAME)).await?;
+        let live = with_deadline(SHORT_DEADLINE, checkpoint(connection, P::NAME)).await?;
         worker.run(Until::Reached(live), stop).await?;
         if stop.is_cancelled() {
-            return Err(ReplayError::Stopped);
+            return Err(OperationError::Stopped);
         }
-        if began.elapsed() > HOLD / 2 {
+        // The live tables are too far ahead to hold them: fold again first.
+        if began.elapsed() > MAX_HOLD / 2 {
             continue;
         }
-        let mut snapshot = with_deadline(DEADLINE, scratch.acquire()).await?.detach();
-        let mut held = connection.begin().await?;
+        let mut snapshot = with_deadline(SHORT_DEADLINE, scratch.acquire())
+            .await?
+            .detach();
+        let mut hold = connection.begin().await?;
         let live = sqlx::query_scalar!(
             "select global_position from read.checkpoints where projection = $1 for update",
             P::NAME
         )
-        .fetch_optional(&mut *held)
+        .fetch_optional(&mut *hold)
         .await;
         let live = match live {
             Ok(live) => live.unwrap_or(0),
             Err(error) => {
-                held.rollback().await?;
-                // A step of the live worker takes its time.
+                hold.rollback().await?;
+                // A slow commit of the live worker holds the row.
                 if rebuild::is_lock_timeout(&error) {
                     continue;
                 }
@@ -182,8 +227,8 @@ async fn pin<P: TableProjection>(
             }
         };
         let caught_up = worker.run(Until::Reached(live), stop);
-        let Ok(caught_up) = tokio::time::timeout(HOLD, caught_up).await else {
-            held.rollback().await?;
+        let Ok(caught_up) = tokio::time::timeout(MAX_HOLD, caught_up).await else {
+            hold.rollback().await?;
             continue;
         };
         caught_up?;
@@ -196,12 +241,12 @@ async fn pin<P: TableProjection>(
         snapshot
             .execute("begin isolation level repeatable read, read only")
             .await?;
-        // A snapshot is taken by the first statement.
+        // The first statement takes the snapshot.
         snapshot.execute("select from checkpoints").await?;
-        held.rollback().await?;
+        hold.rollback().await?;
         return Ok((snapshot, live));
     }
-    Err(ReplayError::Busy)
+    Err(OperationError::Busy)
 }
 
 async fn checkpoint(connection: &mut PgConnection, projection: &str) -> sqlx::Result<i64> {
@@ -214,17 +259,17 @@ async fn checkpoint(connection: &mut PgConnection, projection: &str) -> sqlx::Re
     Ok(position.unwrap_or(0))
 }
 
-async fn table_of(
+async fn compare_table(
     snapshot: &mut PgConnection,
     schema: &str,
     table: &str,
-) -> Result<Compared, ReplayError> {
+) -> Result<Compared, OperationError> {
     let row = sqlx::query!(
         r#"select total as "total!", differing as "differing!", first as "first!"
         from compare_shadow($1, $2, $3)"#,
         schema,
         table,
-        i32::try_from(TOLD).expect("a few")
+        i32::try_from(MAX_DIFFERENCES_SHOWN).expect("MAX_DIFFERENCES_SHOWN is small")
     )
     .fetch_one(snapshot)
     .await?;
@@ -236,13 +281,17 @@ async fn table_of(
     })
 }
 
-/// The claims are in the log's transactions, so they are ahead of the fold by
-/// the events that came since.
-async fn claims(snapshot: &mut PgConnection, position: i64) -> Result<Compared, ReplayError> {
+/// Compares the active-session claims with the history at `global_position` and the later
+/// events. Appends change the claims in the same transaction, so the claims are ahead of
+/// the history.
+async fn compare_claims(
+    snapshot: &mut PgConnection,
+    global_position: i64,
+) -> Result<Compared, OperationError> {
     let row = sqlx::query_file!(
         "src/verify/claims.sql",
-        position,
-        i64::try_from(TOLD).expect("a few")
+        global_position,
+        i64::try_from(MAX_DIFFERENCES_SHOWN).expect("MAX_DIFFERENCES_SHOWN is small")
     )
     .fetch_one(snapshot)
     .await?;

@@ -1,51 +1,52 @@
-//! Runs a projection: source, fold, commit. Live and replay are the same code;
-//! they differ in when they stop.
+//! The worker runs a projection: it reads events, folds them into a batch, and
+//! commits the batch with the checkpoint.
+//!
+//! The live worker and a replay run the same code. They differ in when they stop and
+//! in how large a batch may be.
 
 use std::time::{Duration, Instant};
 
 use domain::SessionEvent;
-use eventlog::deadline::with_deadline;
-use eventlog::{LogError, Logged, read};
-use messaging::fan_out::LogSubscription;
+use eventlog::{LogEntry, LogError};
+use messaging::LogSubscription;
 use sqlx::PgPool;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letters::{self, DeadLetterIndex, NewDeadLetter, DeadLetterChanges, Disposition, Why, text};
-use crate::projection::DEADLINE;
-use crate::{Checkpoint, CommitError, Projection, Step};
+use crate::dead_letters::{
+    self, DeadLetterChanges, DeadLetterIndex, Disposition, NewDeadLetter, ParkReason, error_text,
+};
+use crate::{BatchRange, Checkpoint, CommitError, Projection};
 
 mod batch_interval;
+mod decision;
 mod progress;
+mod retry;
 
-use batch_interval::Pace;
-pub use progress::{WorkerProgress, Until};
+use batch_interval::BatchInterval;
+use decision::{Decision, Folded};
+pub use progress::{Until, WorkerProgress};
 
-/// Events read at once; bounds the memory that they take undigested.
-const CHUNK: usize = 4_096;
+/// The most events that are read at once. Bounds the memory of events that are not
+/// folded yet.
+const READ_SIZE: usize = 4_096;
 
-/// Events in one step of who has far to go, and nobody waits for; see
-/// [`Projection::MAX_STEP`].
-const MAX_REPLAY_BATCH: usize = 1_048_576;
+/// The most events in a batch of a replay. No query waits for a replay, so its
+/// batches are larger than [`Projection::MAX_BATCH_EVENTS`].
+const MAX_REPLAY_BATCH_EVENTS: usize = 1_048_576;
 
-/// Rows that a batch may come to before it is written; bounds its memory.
-const MAX_ROWS: usize = 65_536;
-
-/// How long events are folded before they are written; bounds what a kill costs.
-/// Rows are written again in each step, so shorter ones make a replay slower.
-const MAX_FOLDING: Duration = Duration::from_secs(5);
-
-/// The pauses after failures in a row: a store that is away is not hammered,
-/// one that is back is noticed within seconds.
-const PAUSES: [Duration; 4] = [
+/// The pauses after one, two, three, and more consecutive failures. A server that
+/// fails is not overloaded with retries, and the worker resumes within seconds after
+/// it recovers.
+const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_millis(100),
     Duration::from_millis(300),
     Duration::from_secs(1),
     Duration::from_secs(3),
 ];
 
-/// Why a projection starts over from its checkpoint.
+/// Why a worker restarts from its checkpoint.
 #[derive(Debug, Error)]
 enum RunError {
     #[error(transparent)]
@@ -53,16 +54,18 @@ enum RunError {
     #[error(transparent)]
     Commit(#[from] CommitError),
     #[error(transparent)]
-    TooManyLetters(#[from] TooManyLetters),
+    TooManyDeadLetters(#[from] TooManyDeadLetters),
 }
 
-/// A projection has more dead letters than a bad event now and then would make.
+/// Single bad events do not cause this many dead letters. Usually the process runs an
+/// older build that cannot decode the events of a newer one.
 #[derive(Debug, Error)]
 #[error(
-    "more than {} events cannot be applied; is this an old build beside a newer one?",
-    dead_letters::MAX_LETTERS
+    "more than {} events cannot be applied; check that this process does not run an older build \
+     than the others",
+    dead_letters::MAX_DEAD_LETTERS
 )]
-pub struct TooManyLetters;
+pub struct TooManyDeadLetters;
 
 impl From<sqlx::Error> for RunError {
     fn from(error: sqlx::Error) -> Self {
@@ -70,42 +73,50 @@ impl From<sqlx::Error> for RunError {
     }
 }
 
-/// Events on their way into a step.
-struct Folded<P: Projection> {
-    batch: P::Batch,
-    letters: DeadLetterChanges,
+/// Events that are folded and not committed yet.
+struct PendingBatch<P: Projection> {
+    content: P::Batch,
+    dead_letters: DeadLetterChanges,
     from: Checkpoint,
+    /// The global position of the last event.
     to: i64,
     events: usize,
-    began: Instant,
+    started_at: Instant,
 }
 
-impl<P: Projection> Folded<P> {
-    fn after(from: Checkpoint) -> Self {
+impl<P: Projection> PendingBatch<P> {
+    fn new(from: Checkpoint) -> Self {
         Self {
-            batch: P::Batch::default(),
-            letters: DeadLetterChanges::default(),
+            content: P::Batch::default(),
+            dead_letters: DeadLetterChanges::default(),
             from,
             to: from.global_position,
             events: 0,
-            began: Instant::now(),
+            started_at: Instant::now(),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events == 0
     }
 }
 
 /// Applies the log to a projection.
 pub struct Worker<P> {
     projection: P,
-    reader: LogSubscription,
-    /// Where the dead letters are.
+    subscription: LogSubscription,
+    /// Connections to the dead letters and to the log.
     pool: PgPool,
-    /// It makes a projection again: what it meets is no news.
+    /// Whether this is a replay. A replay does not log the events that it parks,
+    /// because the live worker has logged them.
     is_replay: bool,
-    /// Events in a step at most.
-    max_batch: usize,
-    /// Less than `max_batch` after a batch that was refused.
-    batch: usize,
-    /// An event that was refused all by itself, and the error.
+    /// The most events in a batch.
+    max_events: usize,
+    /// The most events in the next batch; less than `max_events` after a batch was
+    /// refused.
+    event_limit: usize,
+    /// The global position of an event that was refused as the only one of its batch,
+    /// and the error.
     refused: Option<(i64, String)>,
     progress: watch::Sender<WorkerProgress>,
 }
@@ -113,251 +124,279 @@ pub struct Worker<P> {
 impl<P: Projection> Worker<P> {
     /// A worker that keeps up with the log.
     #[must_use]
-    pub fn live(projection: P, reader: LogSubscription, pool: PgPool) -> Self {
-        Self::new(projection, reader, pool, false, P::MAX_STEP)
+    pub fn live(projection: P, subscription: LogSubscription, pool: PgPool) -> Self {
+        Self::new(projection, subscription, pool, false, P::MAX_BATCH_EVENTS)
     }
 
-    /// A worker that goes through the whole log.
+    /// A worker that applies the whole log with large batches.
     #[must_use]
-    pub fn replay(projection: P, reader: LogSubscription, pool: PgPool) -> Self {
-        Self::new(projection, reader, pool, true, MAX_REPLAY_BATCH)
+    pub fn replay(projection: P, subscription: LogSubscription, pool: PgPool) -> Self {
+        Self::new(
+            projection,
+            subscription,
+            pool,
+            true,
+            MAX_REPLAY_BATCH_EVENTS,
+        )
     }
 
-    fn new(projection: P, reader: LogSubscription, pool: PgPool, is_replay: bool, max_batch: usize) -> Self {
+    fn new(
+        projection: P,
+        subscription: LogSubscription,
+        pool: PgPool,
+        is_replay: bool,
+        max_events: usize,
+    ) -> Self {
         Self {
             projection,
-            reader,
+            subscription,
             pool,
             is_replay,
-            max_batch,
-            batch: max_batch,
+            max_events,
+            event_limit: max_events,
             refused: None,
             progress: watch::Sender::default(),
         }
     }
 
-    /// How it gets on.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<WorkerProgress> {
         self.progress.subscribe()
     }
 
-    /// Applies the log. Failures are logged and met by starting over from the
-    /// checkpoint, so a step whose outcome is unknown is not made twice.
+    /// Applies the log. After a failure, the worker logs the error and restarts from
+    /// its checkpoint, so a batch whose outcome is unknown is not applied twice.
     ///
     /// # Errors
-    /// [`TooManyLetters`], unless it is to go on until it is stopped.
+    /// [`TooManyDeadLetters`], except with [`Until::Stopped`]: then the worker retries.
     pub async fn run(
         &mut self,
         until: Until,
         stop: &CancellationToken,
-    ) -> Result<(), TooManyLetters> {
+    ) -> Result<(), TooManyDeadLetters> {
         let mut failures = 0;
         while !stop.is_cancelled() {
-            let before = self.progress.borrow().position;
+            let before = self.progress.borrow().checkpoint;
             let error = match self.apply(until, stop).await {
                 Ok(()) => return Ok(()),
-                // Another worker was faster; what it did need not be done. Or
-                // an event is refused, and found by halves.
-                Err(RunError::Commit(CommitError::Moved | CommitError::Refused(_))) => continue,
-                Err(RunError::TooManyLetters(error)) if until != Until::Stopped => {
-                    return Err(error);
+                // Another worker committed first, or the batch was refused and the worker
+                // now searches for the bad event with smaller batches.
+                Err(RunError::Commit(CommitError::CheckpointMoved | CommitError::Refused(_))) => {
+                    continue;
                 }
+                Err(RunError::TooManyDeadLetters(error)) if !until.is_live() => return Err(error),
                 Err(error) => error,
             };
-            if self.progress.borrow().position > before {
+            if self.progress.borrow().checkpoint > before {
                 failures = 0;
             }
-            let error = text(&error);
+            let error = error_text(&error);
             tracing::warn!(
                 projection = P::NAME,
                 error,
-                "starts over from its checkpoint"
+                "applying events to {} failed: {error}; the worker restarts from its checkpoint",
+                P::NAME
             );
             self.progress
                 .send_modify(|progress| progress.error = Some(error));
-            let pause = PAUSES[failures.min(PAUSES.len() - 1)];
+            let delay = RETRY_DELAYS[failures.min(RETRY_DELAYS.len() - 1)];
             failures += 1;
-            let _ = tokio::time::timeout(pause, stop.cancelled()).await;
+            let _ = tokio::time::timeout(delay, stop.cancelled()).await;
         }
         Ok(())
     }
 
+    /// Reads, folds and commits from the checkpoint until the stop condition holds, the
+    /// worker is stopped, or an error occurs.
     async fn apply(&mut self, until: Until, stop: &CancellationToken) -> Result<(), RunError> {
         let from = self.projection.checkpoint().await?;
         self.progress.send_modify(|progress| {
-            progress.position = from.global_position;
+            progress.checkpoint = from.global_position;
             progress.read = from.global_position;
             progress.folding = 0;
         });
-        let mut known = DeadLetterIndex::read(&self.pool, P::NAME).await?;
-        let mut folded = Folded::<P>::after(from);
-        let mut pace = Pace::of::<P>();
-        // Whether there was nothing more at the last look.
-        let mut all = false;
-        loop {
-            if until.is_reached(folded.to) {
+        let mut dead_letters = DeadLetterIndex::read(&self.pool, P::NAME).await?;
+        let mut batch = PendingBatch::<P>::new(from);
+        let mut interval = BatchInterval::new::<P>();
+        // Whether the last read returned the end of the log.
+        let mut caught_up = false;
+        while !until.is_reached(batch.to) {
+            if until.is_live() {
+                let _ = tokio::time::timeout(interval.next_poll(), stop.cancelled()).await;
+            }
+            if batch.is_empty() {
+                batch.started_at = Instant::now();
+                if dead_letters.is_stale() {
+                    dead_letters = self.refresh_dead_letters(batch.from).await?;
+                }
+            }
+            let limit = (self.event_limit - batch.events).min(READ_SIZE);
+            let may_wait = !caught_up || batch.is_empty();
+            let Some(mut events) = self.next_batch(batch.to, limit, may_wait, stop).await? else {
+                if !batch.is_empty() {
+                    self.commit(batch).await?;
+                }
                 return Ok(());
-            }
-            if until == Until::Stopped {
-                let _ = tokio::time::timeout(pace.rest(), stop.cancelled()).await;
-            }
-            if folded.events == 0 {
-                folded.began = Instant::now();
-            }
-            if folded.events == 0 && known.is_old() {
-                known = DeadLetterIndex::read(&self.pool, P::NAME).await?;
-                if !known.asked().is_empty() {
-                    self.settle(&known, folded.from).await?;
-                    known = DeadLetterIndex::read(&self.pool, P::NAME).await?;
-                }
-            }
-            let room = (self.batch - folded.events).min(CHUNK);
-            // Only waiting is cut short; a commit is never torn, and what has been
-            // folded is kept.
-            let gathers = all && folded.events > 0;
-            let events = tokio::select! {
-                biased;
-                () = stop.cancelled() => {
-                    if folded.events > 0 {
-                        self.commit(folded).await?;
-                    }
-                    return Ok(());
-                }
-                events = self.reader.next_or_quiet(folded.to, room) => events?,
-                // Who has something to write does not wait for more.
-                () = std::future::ready(()), if gathers => None,
             };
-            let mut events = events.unwrap_or_default();
-            all = events.len() < room;
-            let quiet = events.is_empty();
+            caught_up = events.len() < limit;
+            let is_quiet = events.is_empty();
             if let Until::Reached(end) = until {
                 events.retain(|event| event.global_position() <= end);
             }
-            self.fold(&events, &mut folded, &mut known)?;
-            if folded.events > 0 {
+            self.fold(&events, &mut batch, &mut dead_letters)?;
+            if !batch.is_empty() {
                 self.progress.send_modify(|progress| {
-                    progress.read = folded.to;
-                    progress.folding = folded.events as u64;
+                    progress.read = batch.to;
+                    progress.folding = batch.events as u64;
                 });
-            } else if all {
-                if !self.projection.is_at(folded.from).await? {
-                    return Err(CommitError::Moved.into());
-                }
-                // Nothing to apply, and nothing fails.
-                self.progress
-                    .send_if_modified(|progress| progress.error.take().is_some());
+            } else if caught_up {
+                self.check_idle(batch.from).await?;
             }
-            let full = folded.events >= self.batch
-                || P::rows(&folded.batch) >= MAX_ROWS
-                || folded.began.elapsed() >= MAX_FOLDING;
-            let due = until != Until::Stopped || quiet || pace.is_due();
-            if folded.events > 0 && (full || (all && due) || until.is_reached(folded.to)) {
-                let began = Instant::now();
-                folded = self.commit(folded).await?;
-                if full {
-                    pace.hurry();
-                } else {
-                    pace.stepped(began.elapsed());
+            let folded = Folded {
+                to: batch.to,
+                events: batch.events,
+                max_events: self.event_limit,
+                rows: P::rows(&batch.content),
+                age: batch.started_at.elapsed(),
+                caught_up,
+                is_quiet,
+                is_due: interval.is_due(),
+            };
+            match folded.should_commit(until) {
+                Decision::CommitFull => {
+                    batch = self.commit(batch).await?;
+                    interval.catch_up();
                 }
-            } else if folded.events > 0 && all {
-                pace.looked();
+                Decision::Commit => {
+                    let began = Instant::now();
+                    batch = self.commit(batch).await?;
+                    interval.committed(began.elapsed());
+                }
+                Decision::Collect => interval.polled(),
+                Decision::Read => {}
             }
-            if all && until != Until::Stopped {
+            if caught_up && !until.is_live() {
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the next events after a global position; none at the end of the log. With
+    /// `may_wait`, waits a moment for new ones. Returns `None` if the worker is stopped.
+    ///
+    /// A stop interrupts only this read. A commit always completes.
+    async fn next_batch(
+        &mut self,
+        after: i64,
+        limit: usize,
+        may_wait: bool,
+        stop: &CancellationToken,
+    ) -> Result<Option<Vec<LogEntry>>, LogError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(None),
+            events = self.subscription.next_batch(after, limit) => {
+                Ok(Some(events?.unwrap_or_default()))
+            }
+            () = std::future::ready(()), if !may_wait => Ok(Some(Vec::new())),
         }
     }
 
     /// Adds events to a batch, or parks them.
     fn fold(
         &mut self,
-        events: &[Logged],
-        folded: &mut Folded<P>,
-        known: &mut DeadLetterIndex,
+        events: &[LogEntry],
+        batch: &mut PendingBatch<P>,
+        dead_letters: &mut DeadLetterIndex,
     ) -> Result<(), RunError> {
         for event in events {
-            let position = event.global_position();
-            folded.to = position;
-            folded.events += 1;
-            let refused = self.refused.take_if(|(refused, _)| *refused == position);
-            let verdict = match refused {
-                Some((_, error)) => Disposition::Park(Why::Parked(error)),
-                None => known.judge(event),
+            let global_position = event.global_position();
+            batch.to = global_position;
+            batch.events += 1;
+            let refused = self
+                .refused
+                .take_if(|(refused, _)| *refused == global_position);
+            let disposition = match refused {
+                Some((_, error)) => Disposition::Park(ParkReason::Failed(error)),
+                None => dead_letters.classify(event),
             };
-            match (verdict, event) {
-                (Disposition::Apply, Logged::Event(event)) => {
+            match (disposition, event) {
+                (Disposition::Apply, LogEntry::Event(event)) => {
                     if let SessionEvent::SessionErased(_) = event.event {
                         let session = event.session_id.to_string();
-                        if known.erase(&session) {
-                            folded.letters.erase(session);
+                        if dead_letters.erase(&session) {
+                            batch.dead_letters.erase(session);
                         }
                     }
-                    P::fold(&mut folded.batch, event);
+                    P::fold(&mut batch.content, event);
                     continue;
                 }
-                (Disposition::Park(why), event) => {
-                    if known.is_full() {
-                        return Err(TooManyLetters.into());
+                (Disposition::Park(reason), event) => {
+                    if dead_letters.is_full() {
+                        return Err(TooManyDeadLetters.into());
                     }
-                    if let Why::Parked(_) = &why
+                    if let ParkReason::Failed(_) = &reason
                         && !self.is_replay
                     {
-                        // Not the error: it may quote what a reader reads.
+                        // Without the error, which may quote what the reader reads.
                         tracing::error!(
                             projection = P::NAME,
-                            position,
-                            "an event is parked; `dead-letters show` says why"
+                            global_position,
+                            "applying event {name}.{global_position} failed: it is parked; run \
+                             `reading-sessions dead-letters show {name}.{global_position}`",
+                            name = P::NAME
                         );
                     }
-                    folded.letters.parked.push(NewDeadLetter::of(event, why));
-                    known.park(event);
+                    let parked = NewDeadLetter::new(event, reason);
+                    batch.dead_letters.parked.push(parked);
+                    dead_letters.park(event);
                 }
                 (Disposition::Apply | Disposition::Skip, _) => {}
             }
             if let Some(reader_id) = event.reader_id() {
-                P::on_skipped(&mut folded.batch, reader_id, position);
+                P::on_skipped(&mut batch.content, reader_id, global_position);
             }
         }
         Ok(())
     }
 
-    /// Makes a step; returns the beginning of the next.
-    async fn commit(&mut self, folded: Folded<P>) -> Result<Folded<P>, RunError> {
-        let Folded {
-            batch,
-            letters,
+    /// Commits a batch. Returns the next one, which is empty.
+    async fn commit(&mut self, batch: PendingBatch<P>) -> Result<PendingBatch<P>, RunError> {
+        let PendingBatch {
+            content,
+            dead_letters,
             from,
             to,
             events,
-            began: _,
-        } = folded;
-        let rows = P::rows(&batch);
-        let made = self.projection.commit(batch, Step { from, to }, &letters);
-        match made.await {
+            started_at: _,
+        } = batch;
+        let rows = P::rows(&content);
+        let range = BatchRange { from, to };
+        match self.projection.commit(content, range, &dead_letters).await {
             Ok(()) => {
-                self.batch = (self.batch * 2).min(self.max_batch);
+                self.event_limit = (self.event_limit * 2).min(self.max_events);
                 self.progress.send_modify(|progress| {
-                    progress.position = to;
+                    progress.checkpoint = to;
                     progress.events += events as u64;
                     progress.folding = 0;
                     progress.rows += rows as u64;
                     progress.error = None;
                 });
-                Ok(Folded::after(Checkpoint {
+                Ok(PendingBatch::new(Checkpoint {
                     global_position: to,
                     ..from
                 }))
             }
-            // The one event at fault is found by halves, and parked.
+            // Halving the batches isolates the bad event, which is then parked.
             Err(CommitError::Refused(error)) => {
-                self.batch = (events / 2).max(1);
+                self.event_limit = (events / 2).max(1);
                 if events == 1 {
-                    if !letters.parked.is_empty() {
-                        // It is not the event.
+                    if !dead_letters.parked.is_empty() {
+                        // The event is parked already, so it did not cause the error.
                         return Err(CommitError::Unavailable(error.into()).into());
                     }
-                    self.refused = Some((to, text(&error)));
+                    self.refused = Some((to, error_text(&error)));
                 }
                 Err(CommitError::Refused(error).into())
             }
@@ -365,40 +404,14 @@ impl<P: Projection> Worker<P> {
         }
     }
 
-    /// Applies the parked events of the sessions that are to be tried again, at
-    /// a checkpoint that stays where it is, as far as they can be applied now.
-    async fn settle(&mut self, known: &DeadLetterIndex, at: Checkpoint) -> Result<(), RunError> {
-        for session in known.asked() {
-            let stored = read::at(&self.pool, known.of(session));
-            let mut stored = with_deadline(DEADLINE, stored).await?.into_iter().peekable();
-            for &position in known.of(session) {
-                let event = stored.next_if(|event| event.global_position == position);
-                let error = match event.map(eventlog::Stored::logged) {
-                    Some(Logged::Event(event)) => {
-                        let mut batch = P::Batch::default();
-                        P::fold_retried(&mut batch, &event);
-                        let letters = DeadLetterChanges {
-                            settled: vec![position],
-                            ..DeadLetterChanges::default()
-                        };
-                        let step = Step {
-                            from: at,
-                            to: at.global_position,
-                        };
-                        match self.projection.commit(batch, step, &letters).await {
-                            Ok(()) => continue,
-                            Err(CommitError::Refused(error)) => text(&error),
-                            Err(error) => return Err(error.into()),
-                        }
-                    }
-                    Some(Logged::Undecodable(event)) => text(&event.error),
-                    None => "the log does not hold it any more".to_owned(),
-                };
-                let refused = dead_letters::refuse(&self.pool, P::NAME, session, position, &error);
-                with_deadline(DEADLINE, refused).await?;
-                break;
-            }
+    /// Checks that no other worker has moved the checkpoint of this idle one. Clears the
+    /// error of an earlier failure.
+    async fn check_idle(&mut self, checkpoint: Checkpoint) -> Result<(), RunError> {
+        if !self.projection.is_at(checkpoint).await? {
+            return Err(CommitError::CheckpointMoved.into());
         }
+        self.progress
+            .send_if_modified(|progress| progress.error.take().is_some());
         Ok(())
     }
 }

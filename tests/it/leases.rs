@@ -158,14 +158,14 @@ async fn paused_projection_stops_and_resumes_at_its_checkpoint() {
     let statistics = projections::checkpoint::CheckpointWaiter::new(app.pool.clone(), "daily_stats");
     assert!(
         statistics
-            .reaches(head, scaled(TAKEOVER_TIMEOUT))
+            .wait_for(head, scaled(TAKEOVER_TIMEOUT))
             .await
             .unwrap()
     );
 
     let paused = history_status(&app.pool).await;
     assert!(paused.paused);
-    assert_eq!((paused.position, paused.head), (before, head));
+    assert_eq!((paused.global_position, paused.head), (before, head));
     assert_eq!(paused.lag_events, head - before);
     assert!(paused.lag_seconds > 0.0);
     assert!(status::pause(&app.pool, "history", false).await.unwrap());

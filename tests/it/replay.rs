@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use messaging::fan_out::FanOut;
+use messaging::FanOut;
 use projections::OperationError;
-use projections::rebuild::{Replayed, replay, schema_of};
+use projections::rebuild::{Replayed, replay, shadow_schema};
 use projections::worker::{WorkerProgress, Until, Worker};
-use projections::{DailyStats, History, TableProjection, dead_letters};
+use projections::dead_letters::{self, State};
+use projections::{DailyStats, History, TableProjection};
 use server::connect;
 use sqlx::PgPool;
 use tests::app::SETTLE;
@@ -31,7 +32,7 @@ async fn replayed<P: TableProjection>(
 ) -> Result<Replayed, OperationError> {
     let database = app::settings(env, &[]).database;
     let live = connect::migrations_pool(&database).unwrap();
-    let shadow = connect::replay_pool(&database, &schema_of(P::NAME)).unwrap();
+    let shadow = connect::replay_pool(&database, &shadow_schema(P::NAME)).unwrap();
     let progress = watch::Sender::new(WorkerProgress::default());
     replay::<P>(&live, shadow, false, &progress, stop).await
 }
@@ -99,7 +100,7 @@ async fn replay_restores_rows_and_keeps_table_definitions() {
     let log = invariants::read_log(&app.pool).await;
     for replayed in [history, stats] {
         assert_eq!(replayed.events, log.len() as u64);
-        assert_eq!(replayed.position, log.last().unwrap().global_position);
+        assert_eq!(replayed.global_position, log.last().unwrap().global_position);
     }
     invariants::check(&app).await;
     assert_eq!(table_definitions(&app.pool).await, before);
@@ -134,7 +135,7 @@ async fn replay_resets_tables_that_are_ahead_of_a_restored_log() {
         .await
         .unwrap();
     let replayed = replayed::<History>(&app.env, &CancellationToken::new()).await;
-    assert_eq!(replayed.unwrap().position, head);
+    assert_eq!(replayed.unwrap().global_position, head);
     write_random_history(app.reader(), 4).await;
     invariants::check(&app).await;
 }
@@ -193,15 +194,12 @@ async fn live_worker_respects_dead_letters_of_a_replay() {
     future_events::append_readable(&app.pool, session).await;
     app.settled().await;
     let dead_letters = dead_letters::list(&app.pool, Some("history"), None, None, 10).await;
-    let states: Vec<(i64, String)> = dead_letters
+    let states: Vec<_> = dead_letters
         .unwrap()
         .into_iter()
         .map(|dead_letter| (dead_letter.sequence, dead_letter.state))
         .collect();
-    assert_eq!(
-        states,
-        [(2, "parked".to_owned()), (3, "waiting".to_owned())]
-    );
+    assert_eq!(states, [(2, State::Parked), (3, State::Waiting)]);
 }
 
 #[tokio::test]
@@ -294,7 +292,7 @@ async fn stopped_replay_commits_the_events_it_has_folded() {
     .unwrap();
     let head = eventlog::read::head(&pool).await.unwrap();
 
-    let reader = FanOut::default().reader(pool.clone());
+    let reader = FanOut::default().subscribe(pool.clone());
     let mut worker = Worker::replay(History::new(pool.clone()), reader, pool.clone());
     let (stop, mut progress) = (CancellationToken::new(), worker.progress());
     let folds = async {
@@ -305,10 +303,10 @@ async fn stopped_replay_commits_the_events_it_has_folded() {
     let (ran, ()) = tokio::join!(worker.run(Until::CaughtUp, &stop), folds);
     ran.unwrap();
     let now = worker.progress().borrow().clone();
-    assert!(now.position > from && now.position < head, "{now:?}");
-    assert_eq!((now.position, now.folding), (now.read, 0));
+    assert!(now.checkpoint > from && now.checkpoint < head, "{now:?}");
+    assert_eq!((now.checkpoint, now.folding), (now.read, 0));
     let kept = projections::checkpoint::read(&pool, "history").await;
-    assert_eq!(kept.unwrap(), now.position);
+    assert_eq!(kept.unwrap(), now.checkpoint);
 }
 
 #[tokio::test]
@@ -325,7 +323,7 @@ async fn second_replay_is_rejected_and_stopped_replay_ends() {
     let (env, token) = (app.env.clone(), stop.clone());
     let first = tokio::spawn(async move { replayed::<DailyStats>(&env, &token).await });
     until("the replay starts", REPLAY_TIMEOUT, async || {
-        schemas(&app.pool).await.contains(&schema_of("daily_stats"))
+        schemas(&app.pool).await.contains(&shadow_schema("daily_stats"))
     })
     .await;
     let second = replayed::<DailyStats>(&app.env, &stop).await;

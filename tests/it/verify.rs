@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use eventlog::load_state;
 use futures::StreamExt;
 use futures::stream;
 use projections::OperationError;
@@ -12,6 +13,7 @@ use projections::{DailyStats, History, TableProjection, active_sessions, status}
 use rstest::rstest;
 use serde_json::json;
 use server::connect;
+use sqlx::PgPool;
 use tests::random_history::{write_random_histories, write_random_history};
 use tests::stack::TestEnv;
 use tests::{App, app, future_events, invariants, until};
@@ -21,16 +23,31 @@ use uuid::Uuid;
 
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-async fn verify_tables<P: TableProjection>(env: &TestEnv) -> Vec<Compared> {
+/// The connections of a verification.
+fn pools<P: TableProjection>(env: &TestEnv) -> (PgPool, PgPool) {
     let database = app::settings(env, &[]).database;
     let live = connect::migrations_pool(&database).unwrap();
     let scratch = connect::replay_pool(&database, &scratch_schema(P::NAME)).unwrap();
+    (live, scratch)
+}
+
+async fn verify_history(env: &TestEnv) -> Vec<Compared> {
+    let (live, scratch) = pools::<History>(env);
     let progress = watch::Sender::new(WorkerProgress::default());
     let stop = CancellationToken::new();
-    let (position, compared) = verify::tables::<P>(&live, scratch, &progress, &stop)
-        .await
-        .unwrap();
-    assert!(position > 0);
+    let verified = verify::history(&live, scratch, &progress, &stop).await;
+    let (global_position, compared) = verified.unwrap();
+    assert!(global_position > 0);
+    compared
+}
+
+async fn verify_daily_stats(env: &TestEnv) -> Vec<Compared> {
+    let (live, scratch) = pools::<DailyStats>(env);
+    let progress = watch::Sender::new(WorkerProgress::default());
+    let stop = CancellationToken::new();
+    let verified = verify::tables::<DailyStats>(&live, scratch, &progress, &stop).await;
+    let (global_position, compared) = verified.unwrap();
+    assert!(global_position > 0);
     compared
 }
 
@@ -43,8 +60,8 @@ async fn verify_cache(env: &TestEnv) -> Result<Compared, OperationError> {
 
 /// Verifies all projections.
 async fn verify_all(env: &TestEnv) -> Vec<Compared> {
-    let mut compared = verify_tables::<History>(env).await;
-    compared.extend(verify_tables::<DailyStats>(env).await);
+    let mut compared = verify_history(env).await;
+    compared.extend(verify_daily_stats(env).await);
     compared.push(verify_cache(env).await.unwrap());
     compared
 }
@@ -90,6 +107,7 @@ async fn verification_finds_no_differences_under_traffic() {
                 "history",
                 "history_totals",
                 "claims",
+                "sessions",
                 "reader_days",
                 "reader_hours",
                 "days",
@@ -118,7 +136,7 @@ async fn verification_waits_for_a_slow_commit() {
         .await
         .unwrap();
     let env = app.env.clone();
-    let verified = tokio::spawn(async move { verify_tables::<History>(&env).await });
+    let verified = tokio::spawn(async move { verify_history(&env).await });
     // Wait until the verification has reached its lock timeout and waits again.
     let mut waits = std::collections::BTreeSet::new();
     until("a second wait for the lock", WAIT_TIMEOUT, async || {
@@ -170,7 +188,7 @@ async fn sessions_with_dead_letters_are_not_differences() {
         &json!({}),
     )
     .await;
-    assert_eq!(differing(&verify_tables::<History>(&app.env).await), []);
+    assert_eq!(differing(&verify_history(&app.env).await), []);
 }
 
 /// Each table with a wrong, missing or additional row.
@@ -203,12 +221,65 @@ async fn wrong_row_is_reported_with_its_differences(
     let reported = compared.iter().find(|one| one.name == name).unwrap();
     assert_eq!(
         reported.first.len(),
-        usize::try_from(count).unwrap().min(verify::MAX_DIFFERENCES_SHOWN)
+        usize::try_from(count)
+            .unwrap()
+            .min(verify::MAX_DIFFERENCES_SHOWN)
     );
     assert!(
         reported.first.iter().all(|one| one.found != one.expected),
         "{reported:#?}"
     );
+}
+
+/// Commands load a session from three events. The second event is not one of them here, so
+/// only a complete load finds that it is corrupt.
+#[rstest]
+#[case::undecodable("payload = '{}'")]
+#[case::erased(
+    "event_type = 'SessionErased', payload = json_build_object(
+        'type', 'SessionErased', 'reader_id', payload ->> 'reader_id',
+        'erased_at', payload ->> 'occurred_at'
+    )"
+)]
+#[tokio::test]
+async fn corrupt_event_makes_the_two_loads_of_a_session_differ(#[case] corruption: &str) {
+    let app = start_with_histories().await;
+    // The verification takes a random sample of events, so a session with many events is
+    // in it.
+    let session: String = sqlx::query_scalar(
+        r#"select aggregate_id from events
+        group by aggregate_id
+        having bool_or(
+            sequence > 2 and sequence < 6 and event_type = 'PositionUpdated'
+            and payload::text !~ '"applied"\s*:\s*false'
+        )
+        order by count(*) desc
+        limit 1"#,
+    )
+    .fetch_one(&app.pool)
+    .await
+    .unwrap();
+    let mut transaction = app.pool.begin().await.unwrap();
+    for statement in [
+        // Disables the triggers that forbid changes of events.
+        "set local session_replication_role = replica".to_owned(),
+        format!("update events set {corruption} where aggregate_id = '{session}' and sequence = 2"),
+    ] {
+        let changed = sqlx::query(&statement).execute(&mut *transaction);
+        let _ = changed.await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    let loaded = load_state::session(&app.pool, session.parse().unwrap()).await;
+    assert!(loaded.unwrap().is_some(), "the three events are intact");
+
+    let compared = verify_history(&app.env).await;
+    let sessions = compared.iter().find(|one| one.name == "sessions").unwrap();
+    assert_eq!(sessions.differing, 1, "{compared:#?}");
+    let difference = &sessions.first[0];
+    for side in [&difference.found, &difference.expected] {
+        assert_eq!(side.as_ref().unwrap()["session_id"], session.as_str());
+    }
+    assert_ne!(difference.found, difference.expected);
 }
 
 #[tokio::test]

@@ -1,40 +1,41 @@
-//! The tables that a replay or a comparison fills: like the live ones, in a
-//! schema of their own.
-
-use sqlx::{Connection, Executor, PgConnection};
+//! The schema with the tables that a replay or a verification fills. They have the
+//! structure of the live tables.
 
 use eventlog::migrations;
+use sqlx::{Connection, Executor, PgConnection};
 
 use crate::TableProjection;
 
-/// The schema that a projection is replayed in.
+/// The name of the schema in which a projection is replayed.
 #[must_use]
-pub fn schema_of(projection: &str) -> String {
+pub fn shadow_schema(projection: &str) -> String {
     format!("replay_{projection}")
 }
 
-/// Whether a shadow of this release is there to go on with.
+/// Whether there is a shadow that this release can resume.
 pub(super) async fn is_current(connection: &mut PgConnection, schema: &str) -> sqlx::Result<bool> {
-    let made_by: Option<String> = sqlx::query_scalar!(
+    let created_by: Option<String> = sqlx::query_scalar!(
         "select obj_description(to_regnamespace($1)::oid, 'pg_namespace')",
         schema
     )
     .fetch_one(connection)
     .await?;
-    Ok(made_by == Some(maker()))
+    Ok(created_by == Some(release()))
 }
 
-/// What makes a shadow: another release may fold events in another way.
-fn maker() -> String {
-    format!("{} {}", env!("CARGO_PKG_VERSION"), migrations::wanted())
+/// Identifies the code that fills a shadow. Another release may fold events differently,
+/// so it must not resume the shadow.
+fn release() -> String {
+    format!("{} {}", env!("CARGO_PKG_VERSION"), migrations::required())
 }
 
-/// Makes an empty shadow of a projection, at the beginning of the log. Events
-/// that operators have discarded stay so.
+/// Creates an empty shadow of a projection, with a checkpoint at the start of the log.
+/// Copies the discarded dead letters, so that a replay skips those events too. Only a
+/// `resumable` shadow is used by a later replay.
 pub(crate) async fn create<P: TableProjection>(
     connection: &mut PgConnection,
     schema: &str,
-    kept: bool,
+    resumable: bool,
 ) -> sqlx::Result<()> {
     let tables: Vec<String> = P::TABLES
         .iter()
@@ -47,15 +48,15 @@ pub(crate) async fn create<P: TableProjection>(
     sqlx::query!("select create_shadow($1, $2)", schema, &tables)
         .execute(&mut *transaction)
         .await?;
-    let letters = format!(
+    let discarded = format!(
         "insert into {schema}.dead_letters
         select * from read.dead_letters where projection = '{}' and state = 'discarded'",
         P::NAME
     );
-    transaction.execute(letters.as_str()).await?;
-    if kept {
-        let made_by = format!("comment on schema {schema} is '{}'", maker());
-        transaction.execute(made_by.as_str()).await?;
+    transaction.execute(discarded.as_str()).await?;
+    if resumable {
+        let comment = format!("comment on schema {schema} is '{}'", release());
+        transaction.execute(comment.as_str()).await?;
     }
     transaction.commit().await
 }

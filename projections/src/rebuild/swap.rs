@@ -1,29 +1,28 @@
-//! The end of a replay: the shadow takes the place of the live tables, in one
-//! transaction.
+//! The end of a replay: one transaction swaps the shadow with the live tables.
 
 use std::time::{Duration, Instant};
 
 use eventlog::read;
+use eventlog::sqlstate::SqlState;
 use sqlx::{Executor, PgConnection};
 use tokio_util::sync::CancellationToken;
 
-use super::ReplayError;
-use super::shadow::schema_of;
-use crate::TableProjection;
+use super::shadow::shadow_schema;
 use crate::worker::{Until, Worker};
+use crate::{OperationError, TableProjection};
 
-/// How long the swap waits for the live tables each time: queries that come
-/// meanwhile wait as long.
+/// How long an attempt waits for the locks of the live tables. New queries wait behind
+/// it for as long.
 const LOCK_TIMEOUT: &str = "100ms";
 
-/// How long it may hold them until the shadow has caught up.
-const HOLD: Duration = Duration::from_millis(500);
+/// How long the swap may hold the live tables until the shadow has caught up.
+const MAX_LOCK_TIME: Duration = Duration::from_millis(500);
 
-/// A view reads its tables by what they are, not by name: after a swap it would
-/// go on with those of before.
+/// Fails if a view reads the live tables. A view refers to tables by identity, not by
+/// name, so after the swap it would read the retired tables.
 pub(super) async fn refuse_views<P: TableProjection>(
     connection: &mut PgConnection,
-) -> Result<(), ReplayError> {
+) -> Result<(), OperationError> {
     let tables: Vec<String> = P::TABLES.iter().map(|table| (*table).to_owned()).collect();
     let views = sqlx::query_scalar!(
         r#"select distinct ev_class::regclass::text as "view!"
@@ -39,18 +38,19 @@ pub(super) async fn refuse_views<P: TableProjection>(
     if views.is_empty() {
         Ok(())
     } else {
-        Err(ReplayError::Views(views.join(", ")))
+        Err(OperationError::Views(views.join(", ")))
     }
 }
 
-/// Removes the tables that an earlier swap has put aside; never with what
-/// others have built on them.
+/// Drops the tables that an earlier swap has retired. Never drops objects that depend on
+/// them.
 ///
-/// One by one, each in a transaction of its own: a query that was planned before
-/// the swap locks them by what they were, in its own order, and then plans anew. It
-/// would be broken off if it waited for one while this held that and waited for
-/// another.
-pub(super) async fn drop_retired<P: TableProjection>(connection: &mut PgConnection) -> sqlx::Result<()> {
+/// Each table is dropped in a transaction of its own. A query that was planned before the
+/// swap locks the retired tables in its own order, and is then planned again. Dropping
+/// all tables in one transaction could deadlock with such a query.
+pub(super) async fn drop_retired<P: TableProjection>(
+    connection: &mut PgConnection,
+) -> sqlx::Result<()> {
     let retired = format!("retired_{}", P::NAME);
     for table in P::TABLES {
         let drop = format!("drop table if exists {retired}.{table}");
@@ -61,41 +61,41 @@ pub(super) async fn drop_retired<P: TableProjection>(connection: &mut PgConnecti
     Ok(())
 }
 
-/// Puts the shadow in the place of the live tables. Returns where it is, and since
-/// when queries wait; `None` when the tables could not be had.
+/// Swaps the shadow with the live tables. Returns the global position of the shadow, and
+/// when the exclusive lock was requested. Returns `None` if a lock was not available.
 ///
-/// The live worker waits for the tables too, so its checkpoint stays where it
-/// is until the shadow is not behind it. It then finds its step moved, and goes
-/// on from the new checkpoint in the new tables.
+/// The live worker waits for the locks too, so its checkpoint does not move until the
+/// shadow has reached it. After the swap its next commit finds another checkpoint, and
+/// the worker continues from there in the new tables.
 pub(super) async fn swap<P: TableProjection>(
     transaction: &mut PgConnection,
     worker: &mut Worker<P>,
     stop: &CancellationToken,
-) -> Result<Option<(i64, Instant)>, ReplayError> {
-    let schema = schema_of(P::NAME);
+) -> Result<Option<(i64, Instant)>, OperationError> {
+    let schema = shadow_schema(P::NAME);
     let retired = format!("retired_{}", P::NAME);
     let tables: Vec<String> = P::TABLES.iter().map(|table| (*table).to_owned()).collect();
-    let named = |schema: &str| -> String {
+    let tables_in = |schema: &str| -> String {
         let tables: Vec<String> = P::TABLES
             .iter()
             .map(|table| format!("{schema}.{table}"))
             .collect();
         tables.join(", ")
     };
-    // Vacuum steps aside for who waits for more than a second, which blocks
-    // nobody else; readers are kept waiting only after that.
-    let locks = format!(
+    // The weak locks do not block queries, so they can wait longer: Postgres cancels an
+    // autovacuum that has blocked a lock for a second. Only the exclusive lock blocks queries.
+    let weak_locks = format!(
         "set local lock_timeout = '3s';
         lock table {live}, {new} in share update exclusive mode;
         set local lock_timeout = '{LOCK_TIMEOUT}';
         lock table read.dead_letters in share row exclusive mode",
-        live = named("read"),
-        new = named(&schema),
+        live = tables_in("read"),
+        new = tables_in(&schema),
     );
-    let all = format!("lock table {} in access exclusive mode", named("read"));
-    let mut held = Instant::now();
-    for locks in [locks, all] {
-        held = Instant::now();
+    let exclusive_lock = format!("lock table {} in access exclusive mode", tables_in("read"));
+    let mut locked_at = Instant::now();
+    for locks in [weak_locks, exclusive_lock] {
+        locked_at = Instant::now();
         match transaction.execute(locks.as_str()).await {
             Ok(_) => {}
             Err(error) if is_lock_timeout(&error) => return Ok(None),
@@ -115,17 +115,17 @@ pub(super) async fn swap<P: TableProjection>(
     };
     refuse_views::<P>(transaction).await?;
     let caught_up = worker.run(Until::Reached(live), stop);
-    let Ok(caught_up) = tokio::time::timeout(HOLD, caught_up).await else {
+    let Ok(caught_up) = tokio::time::timeout(MAX_LOCK_TIME, caught_up).await else {
         return Ok(None);
     };
     caught_up?;
     if stop.is_cancelled() {
-        return Err(ReplayError::Stopped);
+        return Err(OperationError::Stopped);
     }
-    // Behind the live tables only where they are ahead of the log, as after a
-    // restore: the log is right.
-    let position = worker.progress().borrow().position;
-    if position < live && position < read::head(&mut *transaction).await? {
+    // The shadow may be behind the live tables only if they are ahead of the log, as after
+    // a restore of an older log. Then the log is right.
+    let global_position = worker.progress().borrow().checkpoint;
+    if global_position < live && global_position < read::head(&mut *transaction).await? {
         return Ok(None);
     }
     let discarded = format!(
@@ -142,7 +142,7 @@ pub(super) async fn swap<P: TableProjection>(
         .fetch_one(&mut *transaction)
         .await?;
     if discarded {
-        return Err(ReplayError::Discarded);
+        return Err(OperationError::Discarded);
     }
     sqlx::query!("select swap_shadow($1, $2, $3)", schema, retired, &tables)
         .execute(&mut *transaction)
@@ -153,13 +153,13 @@ pub(super) async fn swap<P: TableProjection>(
         set global_position = excluded.global_position, moved_at = clock_timestamp(),
             replays = checkpoints.replays + 1",
         P::NAME,
-        position
+        global_position
     )
     .execute(&mut *transaction)
     .await?;
-    // What operators have discarded meanwhile, what NATS has a copy of, and since
-    // when it is known.
-    let letters = format!(
+    // Keep what the live dead letters contain beyond a replay: when they were parked, which
+    // ones are published, and which ones operators discarded during the replay.
+    let dead_letters = format!(
         "update {schema}.dead_letters as d
         set published = l.published, parked_at = l.parked_at, tries = l.tries, asked = l.asked,
             state = case l.state when 'discarded' then l.state else d.state end
@@ -171,15 +171,11 @@ pub(super) async fn swap<P: TableProjection>(
         update projections set replay_position = null where projection = '{name}'",
         name = P::NAME
     );
-    transaction.execute(letters.as_str()).await?;
-    Ok(Some((position, held)))
+    transaction.execute(dead_letters.as_str()).await?;
+    Ok(Some((global_position, locked_at)))
 }
 
-/// Whether a lock was not to be had.
+/// Whether a statement did not get its locks.
 pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    // lock_not_available, and deadlock_detected.
-    error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| code == "55P03" || code == "40P01")
+    SqlState::from_error(error).is_some_and(SqlState::is_lock_failure)
 }

@@ -1,7 +1,7 @@
 select p.projection, p.paused,
     case when p.held_until > clock_timestamp() then p.holder end as holder,
     p.failing and p.held_until > clock_timestamp() as "failing!",
-    at.position as "position!", head.position as "head!",
+    at.position as "global_position!", head.position as "head!",
     behind.events as "lag_events!", behind.seconds as "lag_seconds!",
     case when p.held_until > clock_timestamp() then p.events_per_second else 0 end as "events_per_second!",
     p.events, p.row_writes, letters.open as "dead_letters!", letters.discarded as "discarded!",

@@ -1,65 +1,66 @@
-//! How long a worker that keeps up gathers before it makes a step.
+//! The time between two commits of a live worker, adapted to what a commit costs
+//! (decision 0017).
 
 use std::time::{Duration, Instant};
 
 use crate::Projection;
 
-/// How many times as long as its last step took a worker gathers for the next:
-/// so writing takes a sixth of its time at most. Steps that are cheap stay
-/// frequent; where many readers read or the store is slow, more events of a
-/// session become one row.
-const GATHERED: u32 = 5;
+/// A worker collects events for five times as long as its last commit took, so it
+/// spends at most a sixth of its time on commits. Fast commits stay frequent. If many
+/// readers read or Postgres is slow, more events of a session become one row.
+const COMMIT_TIME_FACTOR: u32 = 5;
 
-/// When a worker looks for events, and when it makes a step.
-pub(super) struct Pace {
-    least: Duration,
-    most: Duration,
-    look: Instant,
-    step: Instant,
+/// When a worker polls for events, and when it may commit them.
+pub(super) struct BatchInterval {
+    min: Duration,
+    max: Duration,
+    poll_at: Instant,
+    commit_at: Instant,
 }
 
-impl Pace {
-    pub(super) fn of<P: Projection>() -> Self {
+impl BatchInterval {
+    /// Starts with a poll and a commit that are due at once.
+    pub(super) fn new<P: Projection>() -> Self {
         let now = Instant::now();
         Self {
-            least: P::PACE,
-            most: P::MAX_PACE,
-            look: now,
-            step: now,
+            min: P::MIN_BATCH_INTERVAL,
+            max: P::MAX_BATCH_INTERVAL,
+            poll_at: now,
+            commit_at: now,
         }
     }
 
-    /// How long to rest before the next look at what has come.
-    pub(super) fn rest(&self) -> Duration {
-        self.look.saturating_duration_since(Instant::now())
+    /// The time until the next poll.
+    pub(super) fn next_poll(&self) -> Duration {
+        self.poll_at.saturating_duration_since(Instant::now())
     }
 
-    /// After a look that found something.
-    pub(super) fn looked(&mut self) {
-        self.look = Instant::now() + self.least;
-    }
-
-    /// Whether the time for a step has come.
+    /// Whether a commit is due.
     pub(super) fn is_due(&self) -> bool {
-        Instant::now() >= self.step
+        Instant::now() >= self.commit_at
     }
 
-    /// After a step that took so long.
-    pub(super) fn stepped(&mut self, took: Duration) {
+    /// Records a poll whose events are not committed yet.
+    pub(super) fn polled(&mut self) {
+        self.poll_at = Instant::now() + self.min;
+    }
+
+    /// Records a commit and its duration.
+    pub(super) fn committed(&mut self, took: Duration) {
         let now = Instant::now();
-        self.look = now + self.least;
-        self.step = now + self.gathering(took);
+        self.poll_at = now + self.min;
+        self.commit_at = now + self.commit_interval(took);
     }
 
-    fn gathering(&self, took: Duration) -> Duration {
-        (took * GATHERED).clamp(self.least, self.most)
-    }
-
-    /// Who is behind does not rest.
-    pub(super) fn hurry(&mut self) {
+    /// Makes the next poll and commit due at once, for a worker that is behind.
+    pub(super) fn catch_up(&mut self) {
         let now = Instant::now();
-        self.look = now;
-        self.step = now;
+        self.poll_at = now;
+        self.commit_at = now;
+    }
+
+    fn commit_interval(&self, took: Duration) -> Duration {
+        (took * COMMIT_TIME_FACTOR).clamp(self.min, self.max)
     }
 }
 
@@ -69,22 +70,29 @@ mod tests {
     use crate::History;
 
     #[test]
-    fn dear_steps_are_seldom_and_within_bounds() {
-        let pace = Pace::of::<History>();
-        let after = |millis| pace.gathering(Duration::from_millis(millis));
-        assert_eq!(after(1), History::PACE);
+    fn commit_interval_follows_the_commit_time_within_bounds() {
+        let interval = BatchInterval::new::<History>();
+        let after = |millis| interval.commit_interval(Duration::from_millis(millis));
+        assert_eq!(after(1), History::MIN_BATCH_INTERVAL);
         assert_eq!(after(20), Duration::from_millis(100));
-        assert_eq!(after(10_000), History::MAX_PACE);
+        assert_eq!(after(10_000), History::MAX_BATCH_INTERVAL);
     }
 
     #[test]
-    fn who_is_behind_does_not_rest() {
-        let mut pace = Pace::of::<History>();
-        let stepped = Instant::now();
-        pace.stepped(Duration::from_secs(1));
-        assert!(pace.look >= stepped + History::PACE);
-        assert!(pace.step >= stepped + History::MAX_PACE);
-        pace.hurry();
-        assert!(pace.is_due() && pace.rest() == Duration::ZERO);
+    fn catching_up_makes_poll_and_commit_due_at_once() {
+        let mut interval = BatchInterval::new::<History>();
+        let committed_at = Instant::now();
+        interval.committed(Duration::from_secs(1));
+        assert!(interval.poll_at >= committed_at + History::MIN_BATCH_INTERVAL);
+        assert!(interval.commit_at >= committed_at + History::MAX_BATCH_INTERVAL);
+        interval.catch_up();
+        assert!(interval.is_due() && interval.next_poll() == Duration::ZERO);
+    }
+
+    #[test]
+    fn poll_without_a_commit_does_not_delay_the_commit() {
+        let mut interval = BatchInterval::new::<History>();
+        interval.polled();
+        assert!(interval.is_due() && interval.next_poll() > Duration::ZERO);
     }
 }

@@ -1,35 +1,39 @@
-//! How far a worker is to go, and how it gets on.
+//! When a worker stops, and how far it is.
 
-/// When a projection stops.
+/// The stop condition of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// When it is told to.
+    /// When it is stopped: a live worker.
     Stopped,
-    /// When the log holds nothing more, or less than a batch that came meanwhile.
+    /// When a read returns the end of the log. Events that are appended after that read
+    /// are not applied.
     CaughtUp,
-    /// When all up to a global position has been applied, and nothing beyond.
+    /// When all events up to a global position are applied, and none after it.
     Reached(i64),
 }
 
 impl Until {
-    pub(super) fn is_reached(self, position: i64) -> bool {
-        matches!(self, Self::Reached(end) if position >= end)
+    pub(super) fn is_live(self) -> bool {
+        self == Self::Stopped
+    }
+
+    pub(super) fn is_reached(self, global_position: i64) -> bool {
+        matches!(self, Self::Reached(end) if global_position >= end)
     }
 }
 
-/// How a projection gets on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerProgress {
-    /// Where its checkpoint is.
-    pub position: i64,
-    /// How far it has read; what is between is being folded.
+    /// The global position of the checkpoint; 0 before the worker has read it.
+    pub checkpoint: i64,
+    /// The global position of the last folded event.
     pub read: i64,
-    /// Events passed since it began here.
+    /// Events that the worker has committed.
     pub events: u64,
-    /// Events that are being folded.
+    /// Events that are folded and not committed yet.
     pub folding: u64,
-    /// Rows or entries written for them.
+    /// Rows or cache entries that the worker has written.
     pub rows: u64,
-    /// What it fails at now.
+    /// The last error; `None` after the next success.
     pub error: Option<String>,
 }

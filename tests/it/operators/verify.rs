@@ -26,6 +26,7 @@ async fn verify_reports_differing_rows() {
     for name in [
         "history_totals",
         "claims",
+        "sessions",
         "reader_hours",
         "days",
         "active_sessions",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use projections::active_sessions::{self, Known};
+use projections::active_sessions::{self, CacheLookup};
 use projections::OperationError;
 use projections::{DailyStats, History};
 use reqwest::Method;
@@ -101,7 +101,7 @@ impl GrowingReader {
             // A read of Redis may exceed its deadline. Between an end and a start there
             // is no entry.
             let entry = active_sessions::get(&cache, self.reader.id.into(), None).await;
-            if let Ok(Known::Active(entry)) = entry {
+            if let Ok(CacheLookup::Active(entry)) = entry {
                 let found = (entry.session_id.to_string(), entry.sequence);
                 assert!(found >= newest, "{found:?} after {newest:?}");
                 newest = found;
@@ -144,7 +144,7 @@ async fn replays_under_traffic_never_show_partial_results() {
         println!("{history:?} and {stats:?}");
         // The design limits the lock to half a second.
         let limit = scaled(Duration::from_secs(3));
-        assert!(history.held < limit && stats.held < limit);
+        assert!(history.locked_for < limit && stats.locked_for < limit);
     }
     done.store(true, Ordering::Relaxed);
     for (write, query) in tasks {

@@ -71,6 +71,7 @@ pub struct ExportArgs {
     #[arg(
         short,
         long,
+        value_name = "FORMAT",
         value_parser = one_of(ExportFormat::ALL, ExportFormat::as_str),
         default_value = "json"
     )]

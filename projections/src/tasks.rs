@@ -1,0 +1,78 @@
+//! The tasks of the role `projections`: a worker for each projection, the fan-out that
+//! feeds them, and the publication of dead letters.
+
+use std::sync::Arc;
+
+use async_nats::jetstream;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use messaging::{FanOut, Subjects};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::worker::Worker;
+use crate::{
+    ActiveSessions, DailyStats, History, Projection, TableProjection, dead_letters, lease,
+};
+
+/// The connections of the tasks.
+pub struct TaskContext {
+    pub pool: PgPool,
+    pub cache: Cache,
+    pub jetstream: jetstream::Context,
+    pub subjects: Subjects,
+    /// Identifies this process as the holder of leases.
+    pub holder: Arc<str>,
+}
+
+/// Returns the tasks. The caller spawns each of them; all run until `shutdown`.
+///
+/// The futures are boxed so that this crate alone compiles them (decision 0020).
+#[must_use]
+pub fn tasks(context: TaskContext, shutdown: &CancellationToken) -> Vec<BoxFuture<'static, ()>> {
+    let TaskContext {
+        pool,
+        cache,
+        jetstream,
+        subjects,
+        holder,
+    } = context;
+    let fan_out = FanOut::default();
+    vec![
+        worker(
+            History::new(pool.clone()),
+            &fan_out,
+            &pool,
+            &holder,
+            shutdown,
+        ),
+        worker(
+            DailyStats::new(pool.clone()),
+            &fan_out,
+            &pool,
+            &holder,
+            shutdown,
+        ),
+        worker(
+            ActiveSessions::new(cache, pool.clone()),
+            &fan_out,
+            &pool,
+            &holder,
+            shutdown,
+        ),
+        dead_letters::publish(pool, jetstream.clone(), subjects.clone(), shutdown.clone()).boxed(),
+        fan_out.run(jetstream, subjects, shutdown.clone()),
+    ]
+}
+
+fn worker<P: Projection + 'static>(
+    projection: P,
+    fan_out: &FanOut,
+    pool: &PgPool,
+    holder: &Arc<str>,
+    shutdown: &CancellationToken,
+) -> BoxFuture<'static, ()> {
+    let worker = Worker::live(projection, fan_out.subscribe(pool.clone()), pool.clone());
+    lease::run(worker, pool.clone(), Arc::clone(holder), shutdown.clone()).boxed()
+}
