@@ -97,7 +97,7 @@ fn not_found(id: &DeadLetterId) -> String {
         format!("There is no dead letter {id}")
     } else {
         format!(
-            "There is no projection {}, only {}",
+            "There is no projection {}; the projections are {}",
             id.projection,
             ProjectionName::names()
         )
@@ -205,6 +205,8 @@ pub async fn retry(pool: &PgPool, id: &DeadLetterId) -> Result<(), ActionError> 
 /// Discards a parked dead letter: its projection skips the event permanently and
 /// applies the later events of the session.
 pub async fn discard(pool: &PgPool, id: &DeadLetterId) -> Result<(), ActionError> {
+    // `for update`: a worker may change the state while the statement runs. The
+    // result and the update must use the same state.
     let row = sqlx::query!(
         r#"with target as (
             select session_id, state from dead_letters

@@ -8,7 +8,6 @@ use super::SessionChange;
 
 /// Sessions whose start event is in the batch.
 #[derive(Default)]
-#[expect(clippy::struct_field_names, reason = "the columns of the table")]
 pub(super) struct StartedColumns<'a> {
     pub(super) session_ids: Vec<String>,
     pub(super) reader_ids: Vec<Uuid>,
