@@ -10,11 +10,11 @@ use domain::{
     EndSession, Position, ReaderId, ReadingSession, SessionCommand, SessionId, StartSession,
     UpdatePosition,
 };
-use eventlog::Recorded;
-use projections::active_sessions::{self, Entry, Filled, Known, Missed};
+use eventlog::RecordedEvent;
+use projections::active_sessions::{self, CacheLookup, CachedSession, FillResult, MissedAt};
 use projections::cache::{Cache, CacheError};
 use projections::dead_letters::DeadLetterChanges;
-use projections::{ActiveSessions, Checkpoint, CommitError, Projection, Step};
+use projections::{ActiveSessions, BatchRange, Checkpoint, CommitError, Projection};
 use redis::AsyncCommands;
 use server::connect;
 use tests::{Stack, app, eventually_ok, invariants, stack};
@@ -43,40 +43,45 @@ impl Harness {
         }
     }
 
-    async fn apply(&mut self, event: &Recorded) -> Result<(), CommitError> {
+    async fn apply(&mut self, event: &RecordedEvent) -> Result<(), CommitError> {
         let mut batch = BTreeMap::default();
         ActiveSessions::fold(&mut batch, event);
         let (from, to) = (Checkpoint::at(self.reached), event.global_position);
         let none = DeadLetterChanges::default();
         self.projection
-            .commit(batch, Step { from, to }, &none)
+            .commit(batch, BatchRange { from, to }, &none)
             .await?;
         self.reached = to;
         Ok(())
     }
 
     /// The result of a query.
-    async fn find(&self, reader: ReaderId) -> Known {
+    async fn find(&self, reader: ReaderId) -> CacheLookup {
         invariants::cached(&self.cache, reader).await
     }
 
-    async fn assert_active(&self, reader: ReaderId, events: &[Recorded]) {
+    async fn assert_active(&self, reader: ReaderId, events: &[RecordedEvent]) {
         assert_eq!(self.find(reader).await, active(events));
     }
 
     /// Starts a query that misses the cache.
-    async fn miss(&self) -> Missed {
-        retried(async || active_sessions::miss(&self.cache).await).await
+    async fn miss(&self) -> MissedAt {
+        retried(async || active_sessions::missed_at(&self.cache).await).await
     }
 
     /// Fills the cache from a query that read these events of the log.
-    async fn fill(&self, missed: Missed, read: &[Recorded]) -> Filled {
+    async fn fill(&self, missed: MissedAt, read: &[RecordedEvent]) -> FillResult {
         let head = read.last().unwrap().global_position;
         self.fill_with_log_at(head, missed, read).await
     }
 
     /// Like [`Harness::fill`], with other readers' events in the log up to `head`.
-    async fn fill_with_log_at(&self, head: i64, missed: Missed, read: &[Recorded]) -> Filled {
+    async fn fill_with_log_at(
+        &self,
+        head: i64,
+        missed: MissedAt,
+        read: &[RecordedEvent],
+    ) -> FillResult {
         let last = read.last().unwrap();
         let (reader, version) = (last.event.reader_id(), last.global_position);
         let entry = Some(entry(read)).filter(|entry| entry.session.is_active());
@@ -98,27 +103,27 @@ async fn retried<T>(call: impl AsyncFn() -> Result<T, CacheError>) -> T {
 }
 
 /// The cache entry that results from these events.
-fn entry(events: &[Recorded]) -> Entry {
+fn entry(events: &[RecordedEvent]) -> CachedSession {
     let last = events.last().unwrap();
     let session = ReadingSession::fold(events.iter().map(|event| &event.event));
-    Entry {
+    CachedSession {
         session_id: last.session_id,
         sequence: last.sequence,
         session: session.started().unwrap().clone(),
     }
 }
 
-fn active(events: &[Recorded]) -> Known {
-    Known::Active(Box::new(entry(events)))
+fn active(events: &[RecordedEvent]) -> CacheLookup {
+    CacheLookup::Active(Box::new(entry(events)))
 }
 
 /// A session's start, two updates and end, as recorded in the log.
-fn session_events(reader_id: ReaderId) -> Vec<Recorded> {
+fn session_events(reader_id: ReaderId) -> Vec<RecordedEvent> {
     session_events_after(reader_id, 100)
 }
 
 /// Like [`session_events`], recorded after a global position.
-fn session_events_after(reader_id: ReaderId, after: i64) -> Vec<Recorded> {
+fn session_events_after(reader_id: ReaderId, after: i64) -> Vec<RecordedEvent> {
     let occurred = Occurrence::new(None, eventlog::clock::now()).unwrap();
     let session_id = SessionId::new(eventlog::clock::now());
     let update = |percent| {
@@ -154,7 +159,7 @@ fn session_events_after(reader_id: ReaderId, after: i64) -> Vec<Recorded> {
         for event in session.decide(command, Rules::default()).unwrap() {
             session.apply(&event);
             let sequence = i64::try_from(events.len()).unwrap() + 1;
-            events.push(Recorded {
+            events.push(RecordedEvent {
                 global_position: after + sequence,
                 session_id,
                 sequence,
@@ -177,15 +182,21 @@ async fn fill_read_before_an_update_is_rejected() {
 
     // The query misses and reads the log up to the second event. Before its fill,
     // the projection commits the third.
-    assert_eq!(harness.find(reader).await, Known::Unknown);
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
     let missed = harness.miss().await;
     harness.apply(&events[2]).await.unwrap();
-    assert_eq!(harness.fill(missed, &events[..2]).await, Filled::Taken(0));
-    assert_eq!(harness.find(reader).await, Known::Unknown);
+    assert_eq!(
+        harness.fill(missed, &events[..2]).await,
+        FillResult::Stored(0)
+    );
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
 
     // The next miss reads the third event, so its fill is accepted.
     let missed = harness.miss().await;
-    assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Taken(1));
+    assert_eq!(
+        harness.fill(missed, &events[..3]).await,
+        FillResult::Stored(1)
+    );
     harness.assert_active(reader, &events[..3]).await;
 }
 
@@ -198,8 +209,11 @@ async fn fill_read_before_the_end_does_not_revive_the_session() {
     for event in &events {
         harness.apply(event).await.unwrap();
     }
-    assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Taken(0));
-    assert_eq!(harness.find(reader).await, Known::Inactive);
+    assert_eq!(
+        harness.fill(missed, &events[..3]).await,
+        FillResult::Stored(0)
+    );
+    assert_eq!(harness.find(reader).await, CacheLookup::Inactive);
 }
 
 /// A process that stalls for longer than a tombstone lives, or a Redis that is
@@ -209,8 +223,8 @@ async fn fill_after_its_tombstone_expired_is_rejected() {
     let mut harness = Harness::new().await;
     let reader = reader();
     let events = session_events(reader);
-    let Missed(now) = harness.miss().await;
-    let missed = Missed(now - 6_000_000);
+    let MissedAt(now) = harness.miss().await;
+    let missed = MissedAt(now - 6_000_000);
     harness.apply(&events[3]).await.unwrap();
     let mut redis = harness.redis().await;
     let entry = format!("reading_session:active:{reader}");
@@ -221,8 +235,11 @@ async fn fill_after_its_tombstone_expired_is_rejected() {
         .hset(initialised.0, initialised.1, initialised.2)
         .await
         .unwrap();
-    assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Late);
-    assert_eq!(harness.find(reader).await, Known::Unknown);
+    assert_eq!(
+        harness.fill(missed, &events[..3]).await,
+        FillResult::TooLate
+    );
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
 }
 
 /// Redis ran out of memory and evicted the tombstone.
@@ -236,13 +253,16 @@ async fn fill_after_its_tombstone_was_evicted_is_rejected() {
     let mut redis = harness.redis().await;
     let entry = format!("reading_session:active:{reader}");
     let _: () = redis.del(&entry).await.unwrap();
-    assert_eq!(harness.fill(missed, &events[..3]).await, Filled::Taken(0));
-    assert_eq!(harness.find(reader).await, Known::Unknown);
+    assert_eq!(
+        harness.fill(missed, &events[..3]).await,
+        FillResult::Stored(0)
+    );
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
     // A fill that includes the projection's last event needs no tombstone.
     let head = events[3].global_position;
     let filled = harness.fill_with_log_at(head, missed, &events[..4]).await;
-    assert_eq!(filled, Filled::Taken(1));
-    assert_eq!(harness.find(reader).await, Known::Inactive);
+    assert_eq!(filled, FillResult::Stored(1));
+    assert_eq!(harness.find(reader).await, CacheLookup::Inactive);
 }
 
 #[tokio::test]
@@ -254,7 +274,10 @@ async fn fill_no_newer_than_the_projection_changes_nothing() {
         harness.apply(event).await.unwrap();
     }
     let missed = harness.miss().await;
-    assert_eq!(harness.fill(missed, &events[..2]).await, Filled::Taken(0));
+    assert_eq!(
+        harness.fill(missed, &events[..2]).await,
+        FillResult::Stored(0)
+    );
     let _ = harness.fill(missed, &events[..3]).await;
     harness.assert_active(reader, &events[..3]).await;
 }
@@ -273,12 +296,12 @@ async fn absence_is_cached_until_a_session_starts() {
             async || active_sessions::fill(&cache, missed, reader, None, version, version).await;
         retried(fill).await
     };
-    assert_eq!(none(before.global_position).await, Filled::Taken(1));
-    assert_eq!(harness.find(reader).await, Known::Inactive);
+    assert_eq!(none(before.global_position).await, FillResult::Stored(1));
+    assert_eq!(harness.find(reader).await, CacheLookup::Inactive);
     harness.apply(&events[0]).await.unwrap();
     harness.assert_active(reader, &events[..1]).await;
     // A query that read the log before the start fills after it.
-    assert_eq!(none(before.global_position).await, Filled::Taken(0));
+    assert_eq!(none(before.global_position).await, FillResult::Stored(0));
     harness.assert_active(reader, &events[..1]).await;
 }
 
@@ -291,9 +314,12 @@ async fn entry_without_valid_version_is_ignored_and_replaced() {
     let key = format!("reading_session:active:{reader}");
     harness.apply(&events[0]).await.unwrap();
     let _: () = redis.hdel(&key, "version").await.unwrap();
-    assert_eq!(harness.find(reader).await, Known::Unknown);
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
     let missed = harness.miss().await;
-    assert_eq!(harness.fill(missed, &events[..1]).await, Filled::Taken(1));
+    assert_eq!(
+        harness.fill(missed, &events[..1]).await,
+        FillResult::Stored(1)
+    );
     harness.assert_active(reader, &events[..1]).await;
     let _: () = redis.hset(&key, "version", "none").await.unwrap();
     harness.apply(&events[1]).await.unwrap();
@@ -315,14 +341,20 @@ async fn flushed_redis_is_initialised_again_before_use() {
     let reached = Checkpoint::at(harness.reached);
     assert!(!harness.projection.is_at(reached).await.unwrap());
     let refused = harness.apply(&events[1]).await.unwrap_err();
-    assert!(matches!(refused, CommitError::Moved), "{refused}");
+    assert!(matches!(refused, CommitError::CheckpointMoved), "{refused}");
     // Fills are rejected before the cache is initialised, and if they missed before it.
-    assert_eq!(harness.fill(missed, &events[..1]).await, Filled::Late);
+    assert_eq!(
+        harness.fill(missed, &events[..1]).await,
+        FillResult::TooLate
+    );
     // The log of this test is empty.
     let initial = harness.projection.checkpoint().await.unwrap();
     assert_eq!(initial, Checkpoint::at(0));
-    assert_eq!(harness.fill(missed, &events[..1]).await, Filled::Late);
-    assert_eq!(harness.find(reader).await, Known::Unknown);
+    assert_eq!(
+        harness.fill(missed, &events[..1]).await,
+        FillResult::TooLate
+    );
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
 }
 
 #[tokio::test]
@@ -334,7 +366,7 @@ async fn checkpoint_ahead_of_the_log_resets_the_cache() {
     harness.assert_active(reader, &events[..1]).await;
     let initial = harness.projection.checkpoint().await.unwrap();
     assert_eq!(initial, Checkpoint::at(0));
-    assert_eq!(harness.find(reader).await, Known::Unknown);
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
 }
 
 #[tokio::test]
@@ -349,5 +381,5 @@ async fn min_position_is_served_once_the_cache_reaches_it() {
         retried(call).await
     };
     assert_eq!(get(reached).await, active(&events[..1]));
-    assert_eq!(get(reached + 1).await, Known::Unknown);
+    assert_eq!(get(reached + 1).await, CacheLookup::Miss);
 }

@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::pull::Config;
 use futures::StreamExt;
 use messaging::Subjects;
 use messaging::stream::ensure_dead_letters;
-use projections::dead_letters::{self, DeadLetter, LetterId, Outcome};
+use projections::dead_letters::{self, ActionError, DeadLetter, DeadLetterId, RetryStatus};
 use serde_json::{Value, json};
 use server::config::Role;
 use server::connect;
@@ -68,12 +68,12 @@ async fn reading(app: &App) -> (Reader, Uuid) {
     (reader, session)
 }
 
-/// Waits for the result of an operator's retry or discard.
-async fn outcome(pool: &PgPool, letter: &LetterId) -> Outcome {
-    let what = format!("the result for dead letter {letter}");
+/// Waits for the result of a retry.
+async fn retry_result(pool: &PgPool, id: &DeadLetterId) -> RetryStatus {
+    let what = format!("the result for dead letter {id}");
     eventually(&what, SETTLE, async || {
-        let outcome = dead_letters::outcome(pool, letter).await.unwrap();
-        (outcome != Outcome::Pending).then_some(outcome)
+        let status = dead_letters::retry_status(pool, id).await.unwrap();
+        (status != RetryStatus::Pending).then_some(status)
     })
     .await
 }
@@ -83,7 +83,9 @@ async fn none_open(pool: &PgPool, projection: &str) {
     let what = format!("{projection} has no open dead letters");
     until(&what, SETTLE, async || {
         let letters = letters(pool, projection).await;
-        letters.iter().all(|letter| letter.state == "discarded")
+        letters
+            .iter()
+            .all(|letter| letter.state == dead_letters::State::Discarded)
     })
     .await;
 }
@@ -171,18 +173,26 @@ async fn event_rejected_by_the_store_is_parked_alone() {
     // A failed retry leaves the event parked. After a discard, the projection skips
     // it and applies the later events.
     let letter = parked[0].id();
-    assert!(dead_letters::retry(&pool, &letter).await.unwrap());
-    let Outcome::Parked(error) = outcome(&pool, &letter).await else {
+    dead_letters::retry(&pool, &letter).await.unwrap();
+    let RetryStatus::Failed(error) = retry_result(&pool, &letter).await else {
         panic!("the retry succeeded");
     };
     assert!(error.contains("0x00"), "{error}");
     assert_eq!(letters(&pool, "history").await[0].tries, 2);
-    assert!(!dead_letters::discard(&pool, &parked[1].id()).await.unwrap());
-    assert!(dead_letters::discard(&pool, &letter).await.unwrap());
+    let waiting = dead_letters::discard(&pool, &parked[1].id()).await;
+    let Err(ActionError::Waiting { blocked_by, .. }) = waiting else {
+        panic!("{waiting:?}");
+    };
+    assert_eq!(blocked_by.as_ref(), Some(&letter));
+    dead_letters::discard(&pool, &letter).await.unwrap();
     none_open(&pool, "history").await;
     assert_eq!(states(&letters(&pool, "history").await), [(3, "discarded")]);
     assert_eq!(version_in_history(&app, session).await, 4);
-    assert!(!dead_letters::retry(&pool, &letter).await.unwrap());
+    let retried = dead_letters::retry(&pool, &letter).await;
+    assert!(
+        matches!(retried, Err(ActionError::Discarded(_))),
+        "{retried:?}"
+    );
 
     // The discard is permanent: later events are applied, also by a replay.
     let _ = reader.at(&app.url).update(session, 50.0).await.ok();
@@ -261,7 +271,7 @@ async fn retried_events_are_applied_in_order_and_once() {
                 (6, "waiting")
             ]
         );
-        assert!(dead_letters::retry(&pool, &parked[2].id()).await.unwrap());
+        dead_letters::retry(&pool, &parked[2].id()).await.unwrap();
         none_open(&pool, projection).await;
     }
     assert_eq!(version_in_history(&app, session).await, 6);

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{NaiveDate, TimeDelta, Timelike};
 use domain::event::EndReason;
 use domain::{ReaderId, ReadingSession, SessionEvent, SessionId, Timestamp};
-use eventlog::{Stored, read};
+use eventlog::{StoredEvent, read};
 use messaging::Subjects;
 use messaging::subject::partition;
-use projections::active_sessions::{self, Known};
+use projections::active_sessions::{self, CacheLookup};
 use projections::cache::Cache;
 use projections::history;
 use redis::aio::ConnectionManager;
@@ -50,8 +50,8 @@ pub struct FoldedSession {
 }
 
 /// The whole log, in order.
-pub async fn read_log(pool: &PgPool) -> Vec<Stored> {
-    let mut log: Vec<Stored> = Vec::new();
+pub async fn read_log(pool: &PgPool) -> Vec<StoredEvent> {
+    let mut log: Vec<StoredEvent> = Vec::new();
     loop {
         let after = log.last().map_or(0, |event| event.global_position);
         let events = read::after(pool, after, 10_000).await.unwrap();
@@ -64,7 +64,7 @@ pub async fn read_log(pool: &PgPool) -> Vec<Stored> {
 
 /// The sessions of the log, without erased ones.
 #[must_use]
-pub fn fold(log: &[Stored]) -> BTreeMap<SessionId, FoldedSession> {
+pub fn fold(log: &[StoredEvent]) -> BTreeMap<SessionId, FoldedSession> {
     let mut sessions: BTreeMap<SessionId, FoldedSession> = BTreeMap::new();
     let mut erased = BTreeSet::new();
     for stored in log {
@@ -81,7 +81,7 @@ pub fn fold(log: &[Stored]) -> BTreeMap<SessionId, FoldedSession> {
 }
 
 /// Global positions ascend, and the sequences of a session are 1 to n.
-pub fn sequences_have_no_gaps(log: &[Stored]) {
+pub fn sequences_have_no_gaps(log: &[StoredEvent]) {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
     let mut previous = 0;
     for event in log {
@@ -119,7 +119,7 @@ pub async fn active_claims_match_the_log(
 
 /// The stream contains the events of the log in the same order, without gaps or
 /// duplicates.
-pub async fn stream_matches_the_log(env: &TestEnv, log: &[Stored]) {
+pub async fn stream_matches_the_log(env: &TestEnv, log: &[StoredEvent]) {
     // The relay may be behind the projections, which can read the log directly.
     let published = eventually_ok("all events in the stream", SETTLE, async || {
         let published = stream::read_all(env).await;
@@ -185,7 +185,7 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
         expected.sort_by_key(|(id, folded)| {
             std::cmp::Reverse((folded.session.started().unwrap().start.started_at, *id))
         });
-        let page = history::Page {
+        let page = history::PageQuery {
             after: None,
             skip: 0,
             limit: i64::try_from(expected.len()).unwrap() + 1,
@@ -247,7 +247,7 @@ impl Day {
 }
 
 /// The statistics equal a slow count of the log, second by second.
-pub async fn statistics_match_the_log(pool: &PgPool, log: &[Stored]) {
+pub async fn statistics_match_the_log(pool: &PgPool, log: &[StoredEvent]) {
     let mut days: BTreeMap<(Uuid, NaiveDate), Day> = BTreeMap::new();
     let mut seen: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
     let mut hours: BTreeMap<(Uuid, NaiveDate, i16), (i64, i64)> = BTreeMap::new();
@@ -370,7 +370,7 @@ pub async fn cache_matches_the_log(env: &TestEnv, sessions: &BTreeMap<SessionId,
         .unwrap();
     for key in keys {
         let reader: Uuid = key.rsplit(':').next().unwrap().parse().unwrap();
-        let Known::Active(entry) = cached(&cache, reader.into()).await else {
+        let CacheLookup::Active(entry) = cached(&cache, reader.into()).await else {
             continue;
         };
         let folded = &sessions[&entry.session_id];
@@ -380,7 +380,7 @@ pub async fn cache_matches_the_log(env: &TestEnv, sessions: &BTreeMap<SessionId,
 }
 
 /// The cache entry of a reader. Repeats the read if it exceeds the cache's deadline.
-pub async fn cached(cache: &Cache, reader: ReaderId) -> Known {
+pub async fn cached(cache: &Cache, reader: ReaderId) -> CacheLookup {
     eventually_ok("a response of Redis", SETTLE, async || {
         active_sessions::get(cache, reader, None).await
     })
