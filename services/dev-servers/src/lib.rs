@@ -56,8 +56,8 @@ pub struct Options {
     pub redis: Option<String>,
 }
 
-/// Three servers that are ready. Dropping this value ends the servers that it
-/// started, without an order; [`Servers::stop`] stops them in order.
+/// Three servers that are ready. Dropping this value stops the servers that it started
+/// at once; [`Servers::stop`] shuts them down gracefully.
 #[derive(Debug)]
 pub struct Servers {
     pub postgres: Server,

@@ -196,8 +196,8 @@ impl Server {
         }
     }
 
-    /// Stops the server in order, or kills it when that takes too long. Has no effect
-    /// on an external server. Returns an error if the server had to be killed.
+    /// Shuts the server down gracefully, or kills it when that takes too long. Has no
+    /// effect on an external server. Returns an error if the server had to be killed.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let Some(managed) = &mut self.managed else {
             return Ok(());

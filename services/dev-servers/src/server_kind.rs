@@ -85,7 +85,7 @@ impl ServerKind {
         }
     }
 
-    /// The signal of an orderly shutdown. For Postgres it is the fast shutdown, which
+    /// The signal for a graceful shutdown. For Postgres it is the fast shutdown, which
     /// does not wait for clients to disconnect.
     pub fn stop_signal(self) -> Signal {
         match self {

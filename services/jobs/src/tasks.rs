@@ -47,8 +47,8 @@ pub struct JobContext {
 /// The result of a run that has ended without an error.
 #[derive(Clone, Debug)]
 pub struct JobOutcome {
-    /// Sessions, rows, months or events that the run has processed. The metric and
-    /// the log treat a run with 0 as idle.
+    /// Sessions, rows, months or events that the run has processed. A run with 0 is
+    /// logged only at the level `debug`.
     pub items: u64,
     /// One line for operators.
     pub summary: String,
