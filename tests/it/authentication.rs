@@ -5,7 +5,7 @@ mod issuers;
 mod readers;
 mod tokens;
 
-use api::auth::{Keys, Refusal};
+use api::auth::{TokenVerifier, VerifyError};
 use axum::http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use api::secret::Secret;
@@ -54,8 +54,8 @@ fn by_file(keys: &[&SigningKey]) -> (AuthArgs, std::path::PathBuf) {
     (args, file)
 }
 
-async fn refused(keys: &Keys, token: &str) -> bool {
-    keys.verify(token).await == Err(Refusal::Invalid)
+async fn refused(verifier: &TokenVerifier, token: &str) -> bool {
+    verifier.verify(token).await == Err(VerifyError::InvalidToken)
 }
 
 /// Sends a query with this `Authorization` header.

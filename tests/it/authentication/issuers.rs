@@ -63,12 +63,12 @@ async fn failing_issuer_leaves_the_last_good_keys() {
     ];
     for (status, body) in responses {
         let issuer = Issuer::start(&[&key]).await;
-        let keys = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
-        assert!(keys.verify(&key.token(&claims())).await.is_ok());
+        let verifier = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
+        assert!(verifier.verify(&key.token(&claims())).await.is_ok());
         issuer.respond_with(status, body.to_string());
-        assert!(refused(&keys, &new.token(&claims())).await, "{status}");
+        assert!(refused(&verifier, &new.token(&claims())).await, "{status}");
         assert_eq!(issuer.fetches(), 2, "the new key causes a fetch");
-        assert!(keys.verify(&key.token(&claims())).await.is_ok());
+        assert!(verifier.verify(&key.token(&claims())).await.is_ok());
     }
 }
 
@@ -99,8 +99,8 @@ async fn redirect_of_the_key_url_is_not_followed() {
     let key = SigningKey::rsa("key");
     let issuer = Issuer::start(&[&key]).await;
     issuer.respond_with(StatusCode::FOUND, String::new());
-    let keys = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
-    let verified = keys.verify(&key.token(&claims())).await;
+    let verifier = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
+    let verified = verifier.verify(&key.token(&claims())).await;
     assert_eq!(verified, Err(VerifyError::KeysUnavailable));
     assert_eq!(issuer.fetches(), 1);
 }
@@ -113,40 +113,40 @@ async fn changed_key_file_is_read_again() {
         SigningKey::ec("later"),
     );
     let (args, file) = by_file(&[&old]);
-    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
+    let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let cached = old.token(&claims());
-    assert!(keys.verify(&cached).await.is_ok());
-    assert!(keys.verify(&cached).await.is_ok());
+    assert!(verifier.verify(&cached).await.is_ok());
+    assert!(verifier.verify(&cached).await.is_ok());
 
     // A token with a new key triggers a read at once.
     std::fs::write(&file, key_set(&[&new]).to_string()).unwrap();
-    assert!(keys.verify(&new.token(&claims())).await.is_ok());
-    assert!(refused(&keys, &cached).await);
+    assert!(verifier.verify(&new.token(&claims())).await.is_ok());
+    assert!(refused(&verifier, &cached).await);
 
     // Without such a token, the file is read again periodically.
     let good = new.token(&claims());
     std::fs::write(&file, key_set(&[&later]).to_string()).unwrap();
     until("the old key is rejected", DETECTION_TIMEOUT, async || {
-        refused(&keys, &good).await
+        refused(&verifier, &good).await
     })
     .await;
-    assert!(keys.verify(&later.token(&claims())).await.is_ok());
+    assert!(verifier.verify(&later.token(&claims())).await.is_ok());
 
     // A broken or missing file changes nothing.
-    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
+    let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let good = later.token(&claims());
-    assert!(keys.verify(&good).await.is_ok());
+    assert!(verifier.verify(&good).await.is_ok());
     std::fs::write(&file, "{\"keys\": [").unwrap();
-    assert!(refused(&keys, &new.token(&claims())).await);
-    assert!(keys.verify(&good).await.is_ok());
-    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
-    assert_eq!(keys.verify(&good).await, Err(VerifyError::KeysUnavailable));
+    assert!(refused(&verifier, &new.token(&claims())).await);
+    assert!(verifier.verify(&good).await.is_ok());
+    let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
+    assert_eq!(verifier.verify(&good).await, Err(VerifyError::KeysUnavailable));
     std::fs::write(&file, key_set(&[&later]).to_string()).unwrap();
     until("the repaired file is read", DETECTION_TIMEOUT, async || {
-        keys.verify(&good).await.is_ok()
+        verifier.verify(&good).await.is_ok()
     })
     .await;
     std::fs::remove_file(&file).unwrap();
-    assert!(refused(&keys, &new.token(&claims())).await);
-    assert!(keys.verify(&good).await.is_ok());
+    assert!(refused(&verifier, &new.token(&claims())).await);
+    assert!(verifier.verify(&good).await.is_ok());
 }

@@ -43,9 +43,9 @@ async fn forged_key_algorithm_or_key_id_is_rejected() {
     );
     let stranger = SigningKey::rsa("rsa");
     let (args, _file) = by_file(&[&rsa, &ec, &ed]);
-    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
+    let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let claims = claims();
-    assert!(keys.verify(&rsa.token(&claims)).await.is_ok());
+    assert!(verifier.verify(&rsa.token(&claims)).await.is_ok());
 
     let mut bad = Vec::new();
     for key in [&rsa, &ec, &ed] {
@@ -108,7 +108,7 @@ async fn forged_key_algorithm_or_key_id_is_rejected() {
         bad.push(rsa.token_with(&header, &claims));
     }
     for token in bad {
-        assert!(refused(&keys, &token).await, "{token}");
+        assert!(refused(&verifier, &token).await, "{token}");
     }
 }
 
@@ -144,7 +144,7 @@ async fn invalid_claims_are_rejected() {
         claims_with(&all)
     };
     for (args, public) in [(with_issuer(args), true), (with_issuer(shared), false)] {
-        let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
+        let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
         let sign = |claims: &Value| {
             if public {
                 key.token(claims)
@@ -161,7 +161,7 @@ async fn invalid_claims_are_rejected() {
             json!({ "nbf": now() - 5 }),
         ] {
             assert!(
-                keys.verify(&sign(&with(good.clone()))).await.is_ok(),
+                verifier.verify(&sign(&with(good.clone()))).await.is_ok(),
                 "{good}"
             );
         }
@@ -189,7 +189,7 @@ async fn invalid_claims_are_rejected() {
             json!({ "sub": "x".repeat(256) }),
             json!({ "sub": 7 }),
         ] {
-            assert!(refused(&keys, &sign(&with(bad.clone()))).await, "{bad}");
+            assert!(refused(&verifier, &sign(&with(bad.clone()))).await, "{bad}");
         }
     }
 }
@@ -198,10 +198,10 @@ async fn invalid_claims_are_rejected() {
 async fn subject_identifies_the_reader_and_scope_the_operator() {
     let key = SigningKey::rsa("a");
     let (args, _file) = by_file(&[&key]);
-    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
+    let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let caller = async |changes: Value| {
         let token = key.token(&claims_with(&changes));
-        keys.verify(&token).await.unwrap()
+        verifier.verify(&token).await.unwrap()
     };
     let user = Uuid::new_v4();
     let reader = caller(json!({ "sub": user })).await;
@@ -219,7 +219,7 @@ async fn subject_identifies_the_reader_and_scope_the_operator() {
 async fn malformed_token_returns_401() {
     let key = SigningKey::ed("a");
     let (args, _file) = by_file(&[&key]);
-    let keys = TokenVerifier::new(&args.settings().unwrap()).unwrap();
+    let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let app = App::with_auth(args).await;
     let good = key.token(&claims());
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -247,7 +247,7 @@ async fn malformed_token_returns_401() {
         "\u{2028}".to_owned(),
     ];
     for text in texts {
-        assert!(refused(&keys, &text).await, "{text}");
+        assert!(refused(&verifier, &text).await, "{text}");
         let value = HeaderValue::from_bytes(format!("Bearer {text}").as_bytes()).unwrap();
         let (status, problem) = call(&app, value).await;
         assert_eq!(status, 401, "{text}: {problem}");
@@ -261,7 +261,7 @@ async fn malformed_token_returns_401() {
 
     // Headers of a megabyte are rejected before the token is parsed.
     let huge = format!("{}.{payload}.{signature}", "A".repeat(1024 * 1024));
-    assert!(refused(&keys, &huge).await);
+    assert!(refused(&verifier, &huge).await);
     let request = app.client.get(format!("{}/active", app.url));
     let response = request.bearer_auth(&huge).send().await;
     // The connection may close while the client still sends the headers.
