@@ -39,7 +39,7 @@ pub async fn active_claim(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
 ) -> Result<ActiveClaim, LogError> {
-    let row = sqlx::query_file!("src/active_claims/claimed.sql", reader_id.uuid())
+    let row = sqlx::query_file!("src/active_claims/active_claim.sql", reader_id.uuid())
         .fetch_one(database)
         .await?;
     let session = || {

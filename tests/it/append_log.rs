@@ -176,7 +176,7 @@ async fn append_with_outdated_claim_conflicts() {
                 expected,
                 next,
             }),
-            answer: None,
+            response: None,
         };
         appender.append(append).await.map(|_| ())
     };

@@ -5,8 +5,8 @@ select
     claims.session_id as "session_id?",
     last.sequence as "sequence?",
     last.global_position as "global_position?"
-from (values ($1::uuid)) as asked (reader_id)
-left join claims on claims.reader_id = asked.reader_id
+from (values ($1::uuid)) as wanted (reader_id)
+left join claims on claims.reader_id = wanted.reader_id
 left join lateral (
     select sequence, global_position from events
     where aggregate_id = claims.session_id
