@@ -11,8 +11,8 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use crate::CommitError;
 use crate::dead_letters::DeadLetterChanges;
 
-/// A commit in progress. Dropping it before [`TableCommit::finish`] writes
-/// nothing, provided that the caller runs its statement last.
+/// A commit in progress. The caller runs its statement on
+/// [`TableCommit::connection`], and then calls [`TableCommit::finish`].
 pub(crate) struct TableCommit<'a> {
     projection: &'static str,
     dead_letters: &'a DeadLetterChanges,

@@ -139,7 +139,7 @@ impl Activity {
                 previous_at: Some(event.previous_at),
                 credited_ms: event.credited_ms,
                 active_ms: event.active_ms,
-                // The reader did not observe the other ends.
+                // Superseded and idle sessions end without an observation.
                 seen_at: (event.reason == EndReason::Finished).then_some(event.ended_at),
                 progress: i64::from(event.position.steps() - event.previous_position.steps()),
                 ended: true,
@@ -203,8 +203,8 @@ impl StatsBatch {
             .map(|at| reading_hour(at, activity.zone));
         let counted_day = counted_hour.map(|(day, _)| day);
         if activity.ended {
-            // The session ends on the last day on which it counts. The time of the
-            // end may be much later: it ends superseded or idle sessions too.
+            // The session ends on the last day on which it counts. The end of a
+            // superseded or idle session may come much later.
             let last_day = touched_hours.last().map(|(day, _)| *day);
             if let Some(day) = last_day.or(counted_day) {
                 self.day(activity, day).ended_sessions += 1;

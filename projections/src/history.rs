@@ -40,7 +40,7 @@ impl TableProjection for History {
 /// The row changes of a batch.
 #[derive(Debug, Default)]
 pub struct HistoryBatch {
-    /// Ordered by id, as the index is, so that all batches lock rows in one order.
+    /// Ordered by id, which is the order of the written index.
     sessions: BTreeMap<SessionId, SessionChange>,
     erased: BTreeSet<SessionId>,
 }

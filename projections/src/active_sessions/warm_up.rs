@@ -2,8 +2,8 @@
 //! data, the first query of each reader then needs no read of Postgres.
 //!
 //! A warm-up fills many misses under the same guards as a query does. It pauses
-//! between batches, so that the service keeps its resources. One process at a time
-//! runs it.
+//! between batches, so that requests keep their share of Postgres. One process at
+//! a time runs it.
 
 use std::time::{Duration, Instant};
 
@@ -135,7 +135,7 @@ impl Batch {
     }
 }
 
-/// Reads active sessions from the log, after the current Redis time.
+/// Reads the current Redis time, and then active sessions from the log.
 async fn read_sessions(
     cache: &Cache,
     pool: &PgPool,

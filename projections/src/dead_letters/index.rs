@@ -10,8 +10,8 @@ use sqlx::PgPool;
 
 use super::{ParkReason, State, error_text};
 
-/// The maximum number of open dead letters of a projection. A projection with
-/// more runs the wrong build rather than meeting single bad events, and stops.
+/// The maximum number of open dead letters of a projection. Single bad events do
+/// not reach it: the projection then runs the wrong build, and stops.
 pub(crate) const MAX_DEAD_LETTERS: usize = 10_000;
 
 /// The age at which the index is read again. Bounds how late the worker sees an
