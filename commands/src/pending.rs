@@ -1,7 +1,7 @@
 //! A command that is decided but not committed: the events that it produces from
 //! the sessions known so far, and how the reader's active-session claim changes.
 //!
-//! Nothing is written before [`PendingCommand::commit`]. The rules of a single
+//! Nothing is written before `commit` (see `commit.rs`). The rules of a single
 //! session are in `domain`; here are the rules that involve two sessions or the
 //! claim.
 
@@ -13,15 +13,15 @@ use domain::{
 };
 
 use eventlog::active_claims::{self, IdleSession};
-use eventlog::append::{Append, ClaimChange, KeyedResponse, NewEvent};
-use eventlog::deadline::with_deadline;
-use eventlog::{idempotency, read};
+use eventlog::append::ClaimChange;
 
 use crate::CommandError;
-use crate::command::{BatchUpdate, Command, CommandContext};
-use crate::executor::{Executor, READ_DEADLINE};
+use crate::command::{BatchUpdate, Command};
+use crate::executor::Executor;
 use crate::repository::VersionedSession;
 use crate::result::{BatchOutcome, CommandResult, EndedIdle};
+
+mod commit;
 
 pub(crate) struct PendingCommand<'a> {
     executor: &'a Executor,
@@ -252,72 +252,5 @@ impl<'a> PendingCommand<'a> {
             duration_ms: session.duration().num_milliseconds(),
             progressed: session.progress.latest.position != session.start.position,
         })
-    }
-
-    /// Writes the events, the claim change and the response in one transaction.
-    ///
-    /// Returns the global position of the last event. For a repeated start, which
-    /// produces no event, this is the last event of the existing session. Returns
-    /// `None` if there is neither.
-    ///
-    /// # Errors
-    /// [`CommandError::Conflict`] if another command was appended first, or if the
-    /// idempotency key is in use.
-    pub(crate) async fn commit(
-        self,
-        context: &CommandContext,
-        response: Option<KeyedResponse>,
-    ) -> Result<Option<i64>, CommandError> {
-        let metadata = context.metadata();
-        let events = self
-            .events
-            .into_iter()
-            .map(|(session_id, sequence, event)| NewEvent {
-                session_id,
-                sequence,
-                event,
-                metadata: metadata.clone(),
-            });
-        let append = Append {
-            events: events.collect(),
-            claim: self.claim,
-            response,
-        };
-        let repository = &self.executor.repository;
-        let changes_claim = append.claim.is_some();
-        let is_repeat = append.events.is_empty();
-        let key = append
-            .response
-            .as_ref()
-            .map(|response| response.key.clone());
-        let positions = if is_repeat && key.is_none() {
-            Vec::new()
-        } else {
-            repository.append(append).await?
-        };
-        if is_repeat && let Some((id, existing)) = self.changed.first_key_value() {
-            if let Some(key) = &key
-                && with_deadline(READ_DEADLINE, repository.load_newest(*id))
-                    .await?
-                    .session
-                    .started()
-                    .is_none()
-            {
-                // The response was stored after an erasure of its session: remove it.
-                let remove = idempotency::remove(repository.pool(), self.reader_id, key);
-                with_deadline(READ_DEADLINE, remove).await?;
-                return Err(CommandError::Conflict);
-            }
-            let position = read::position(repository.pool(), *id, existing.sequence);
-            return Ok(Some(with_deadline(READ_DEADLINE, position).await?));
-        }
-        for (id, session) in self.changed {
-            drop(repository.cache(id, session));
-        }
-        let position = positions.last().copied();
-        if let Some(position) = position.filter(|_| changes_claim) {
-            self.executor.recent_claims.record(self.reader_id, position);
-        }
-        Ok(position)
     }
 }
