@@ -55,6 +55,7 @@ pub struct Service {
 /// When a setting is wrong, an address is in use, or the migrations of the
 /// database do not match this build. NATS and Redis may be unreachable: the
 /// service starts without them and catches up later.
+#[must_use]
 pub fn start(args: &ServeArgs) -> BoxFuture<'_, anyhow::Result<Service>> {
     start_roles(args).boxed()
 }
@@ -133,6 +134,7 @@ impl Service {
     /// 1. The listeners refuse new requests, and the open ones finish.
     /// 2. The appender commits the events that it accepted.
     /// 3. The relay and the projections stop. They resume at the next start.
+    #[must_use]
     pub fn stop(self) -> BoxFuture<'static, ()> {
         async {
             // Each connection has the limit `DRAIN_TIMEOUT`; this is the limit of

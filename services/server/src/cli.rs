@@ -56,7 +56,10 @@ struct Arguments {
         env = "LOG_FORMAT",
         value_enum,
         default_value = "text",
-        global = true
+        value_name = "FORMAT",
+        global = true,
+        help_heading = "Logs",
+        display_order = 1_000
     )]
     log_format: LogFormat,
 }
@@ -214,6 +217,7 @@ Examples:
 /// The runtime is started here, not in the executable, so that the code of all
 /// commands is compiled in this library.
 #[tokio::main]
+#[must_use]
 pub async fn main() -> ExitCode {
     let result = run(Arguments::parse()).await;
     result.unwrap_or_else(|error| {

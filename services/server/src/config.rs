@@ -25,7 +25,13 @@ pub use auth::AuthArgs;
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
     /// Role of this process, repeatable [default: all roles].
-    #[arg(long = "role", env = "ROLES", value_enum, value_delimiter = ',')]
+    #[arg(
+        long = "role",
+        env = "ROLES",
+        value_name = "ROLE",
+        value_enum,
+        value_delimiter = ','
+    )]
     pub roles: Vec<Role>,
     #[command(flatten)]
     pub http: HttpArgs,
@@ -86,23 +92,39 @@ impl Role {
 
 /// The listeners.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
 pub struct HttpArgs {
     /// Address of the public API.
-    #[arg(long, env = "HTTP_ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "HTTP_ADDR",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080"
+    )]
     pub http_addr: SocketAddr,
     /// Address of probes, metrics and the admin API.
-    #[arg(long, env = "ADMIN_ADDR", default_value = "127.0.0.1:8081")]
+    #[arg(
+        long,
+        env = "ADMIN_ADDR",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8081"
+    )]
     pub admin_addr: SocketAddr,
     /// Comma-separated networks of proxies whose `X-Forwarded-For` is trusted,
     /// for example `10.0.0.0/8,::1/128`.
-    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "TRUSTED_PROXIES",
+        value_name = "NETWORK",
+        value_delimiter = ','
+    )]
     pub trusted_proxies: Vec<IpNet>,
     /// Comma-separated origins of web pages that may call the API, for example
     /// `https://app.example` [default: any origin].
     ///
     /// The default is safe because a browser adds no token by itself: a page can
     /// do no more than its token allows.
-    #[arg(long, env = "CORS_ORIGINS", value_delimiter = ',', value_parser = parse_origin)]
+    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
     pub cors_origins: Vec<HeaderValue>,
     /// Timeouts of clients. Only tests change them.
     #[arg(skip)]
@@ -111,25 +133,31 @@ pub struct HttpArgs {
 
 /// The primary Postgres.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Postgres")]
 pub struct DatabaseArgs {
     /// Address of Postgres, for example
     /// `postgres://user:password@host:5432/database`.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
     /// File with the address of Postgres.
-    #[arg(long, env = "DATABASE_URL_FILE", conflicts_with = "database_url")]
+    #[arg(
+        long,
+        env = "DATABASE_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "database_url"
+    )]
     pub database_url_file: Option<PathBuf>,
     /// Maximum number of connections for requests.
-    #[arg(long, env = "DATABASE_POOL_SIZE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "DATABASE_POOL_SIZE", value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub database_pool_size: u32,
     /// Maximum duration of a request's SQL statement, in seconds.
-    #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", default_value = "30", value_parser = parse_seconds)]
+    #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
     pub database_statement_timeout: Duration,
     /// Maximum time that a request waits for a connection, in seconds; then it
     /// fails with 503.
     ///
     /// The time includes connecting.
-    #[arg(long, env = "DATABASE_POOL_TIMEOUT", default_value = "2", value_parser = parse_seconds)]
+    #[arg(long, env = "DATABASE_POOL_TIMEOUT", value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
     pub database_pool_timeout: Duration,
 }
 
@@ -144,22 +172,29 @@ impl DatabaseArgs {
 
 /// An optional read replica of Postgres.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Read replica")]
 pub struct ReplicaArgs {
     /// Address of a streaming replica that serves history and statistics.
     ///
     /// If the replica fails or lags, the primary serves these reads.
-    #[arg(long, env = "DATABASE_READ_URL", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DATABASE_READ_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub database_read_url: Option<Secret>,
     /// File with the address of the replica.
     #[arg(
         long,
         env = "DATABASE_READ_URL_FILE",
+        value_name = "FILE",
         conflicts_with = "database_read_url"
     )]
     pub database_read_url_file: Option<PathBuf>,
     /// Maximum number of connections to the replica [default:
     /// `DATABASE_POOL_SIZE`].
-    #[arg(long, env = "DATABASE_READ_POOL_SIZE", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "DATABASE_READ_POOL_SIZE", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     pub database_read_pool_size: Option<u32>,
 }
 
@@ -179,17 +214,23 @@ impl ReplicaArgs {
 
 /// NATS with `JetStream`.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "NATS")]
 pub struct NatsArgs {
     /// Address of NATS with JetStream, for example
     /// `nats://user:password@host:4222`.
-    #[arg(long, env = "NATS_URL", hide_env_values = true)]
+    #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     pub nats_url: Option<Secret>,
     /// File with the address of NATS.
-    #[arg(long, env = "NATS_URL_FILE", conflicts_with = "nats_url")]
+    #[arg(
+        long,
+        env = "NATS_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "nats_url"
+    )]
     pub nats_url_file: Option<PathBuf>,
     /// Prefix of stream names and subjects, so that several installations can
     /// share a server.
-    #[arg(long, env = "NATS_PREFIX", default_value = "", value_parser = parse_prefix)]
+    #[arg(long, env = "NATS_PREFIX", value_name = "PREFIX", default_value = "", value_parser = parse_prefix)]
     pub nats_prefix: String,
 }
 
@@ -209,12 +250,18 @@ impl NatsArgs {
 
 /// Redis or Valkey.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Redis")]
 pub struct RedisArgs {
     /// Address of Redis or Valkey, for example `redis://:password@host:6379/0`.
-    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
     /// File with the address of Redis.
-    #[arg(long, env = "REDIS_URL_FILE", conflicts_with = "redis_url")]
+    #[arg(
+        long,
+        env = "REDIS_URL_FILE",
+        value_name = "FILE",
+        conflicts_with = "redis_url"
+    )]
     pub redis_url_file: Option<PathBuf>,
 }
 
@@ -235,11 +282,13 @@ impl RedisArgs {
 /// Maximum numbers of calls in a sliding window, by reader, or by address for
 /// calls without a valid token.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Rate limits")]
 pub struct RateLimitArgs {
     /// Position updates in a window, by reader; a batch counts once.
     #[arg(
         long = "rate-limit-high-frequency",
         env = "RATE_LIMIT_HIGH_FREQUENCY",
+        value_name = "COUNT",
         default_value = "60"
     )]
     pub high_frequency: NonZeroU32,
@@ -247,6 +296,7 @@ pub struct RateLimitArgs {
     #[arg(
         long = "rate-limit-normal",
         env = "RATE_LIMIT_NORMAL",
+        value_name = "COUNT",
         default_value = "30"
     )]
     pub normal: NonZeroU32,
@@ -254,18 +304,24 @@ pub struct RateLimitArgs {
     #[arg(
         long = "rate-limit-low-frequency",
         env = "RATE_LIMIT_LOW_FREQUENCY",
+        value_name = "COUNT",
         default_value = "10"
     )]
     pub low_frequency: NonZeroU32,
     /// Calls without a valid token in a window, by address.
-    #[arg(long = "rate-limit-auth", env = "RATE_LIMIT_AUTH", default_value = "5")]
+    #[arg(
+        long = "rate-limit-auth",
+        env = "RATE_LIMIT_AUTH",
+        value_name = "COUNT",
+        default_value = "5"
+    )]
     pub auth: NonZeroU32,
     /// Length of the sliding window, in seconds.
-    #[arg(long = "rate-limit-window", env = "RATE_LIMIT_WINDOW", default_value = "60", value_parser = parse_seconds)]
+    #[arg(long = "rate-limit-window", env = "RATE_LIMIT_WINDOW", value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
     pub window: Duration,
     /// Maximum time that a request waits for Redis to count it, in
     /// milliseconds; then the process counts locally.
-    #[arg(long = "rate-limit-deadline", env = "RATE_LIMIT_DEADLINE", default_value = "10", value_parser = parse_milliseconds)]
+    #[arg(long = "rate-limit-deadline", env = "RATE_LIMIT_DEADLINE", value_name = "MILLISECONDS", default_value = "10", value_parser = parse_milliseconds)]
     pub deadline: Duration,
 }
 
@@ -285,32 +341,34 @@ impl RateLimitArgs {
 
 /// Rules of the domain.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Rules")]
 pub struct RuleArgs {
     /// Longest part of a gap between two observations that counts as reading,
     /// in seconds.
-    #[arg(long, env = "ACTIVE_GAP", default_value = "120", value_parser = parse_seconds)]
+    #[arg(long, env = "ACTIVE_GAP", value_name = "SECONDS", default_value = "120", value_parser = parse_seconds)]
     pub active_gap: Duration,
 }
 
 /// Ages at which background jobs end sessions and remove data.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Jobs")]
 pub struct JobArgs {
     /// End a session after this many seconds without an event.
-    #[arg(long, env = "IDLE_AFTER", default_value = "7200", value_parser = parse_seconds)]
+    #[arg(long, env = "IDLE_AFTER", value_name = "SECONDS", default_value = "7200", value_parser = parse_seconds)]
     pub idle_after: Duration,
     /// Remove months from the history when all their sessions ended more than
     /// this many days ago; 0 keeps everything.
     ///
     /// The log and the statistics keep these sessions.
-    #[arg(long, env = "RETENTION_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    #[arg(long, env = "RETENTION_DAYS", value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(0..=36_500))]
     pub retention_days: u32,
     /// Delete daily statistics older than this many days; 0 keeps everything.
     ///
     /// Queries reach back 366 days, so fewer days are not accepted.
-    #[arg(long, env = "STATISTICS_DAYS", default_value_t = 0, value_parser = parse_statistics_days)]
+    #[arg(long, env = "STATISTICS_DAYS", value_name = "DAYS", default_value_t = 0, value_parser = parse_statistics_days)]
     pub statistics_days: u32,
     /// Delete idempotency keys older than this many days.
-    #[arg(long, env = "IDEMPOTENCY_KEYS_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    #[arg(long, env = "IDEMPOTENCY_KEYS_DAYS", value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3_650))]
     pub idempotency_keys_days: u32,
 }
 

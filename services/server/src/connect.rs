@@ -16,9 +16,10 @@ mod pools;
 
 pub use nats::jetstream;
 pub use pool_metrics::PoolMetrics;
+pub(crate) use pools::check_postgres;
 pub use pools::{
-    admin_pool, api_pool, append_pool, check_postgres, health_pool, jobs_pool, migrations_pool,
-    projections_pool, reads_pool, relay_pool, replay_pool,
+    admin_pool, api_pool, append_pool, health_pool, jobs_pool, migrations_pool, projections_pool,
+    reads_pool, relay_pool, replay_pool,
 };
 
 /// A longer pause between attempts would delay recovery.

@@ -165,7 +165,7 @@ impl<'a> ServiceBuilder<'a> {
         };
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
-        for task in projections::tasks::tasks(context, &stop) {
+        for task in projections::tasks::all(context, &stop) {
             workers.spawn(task);
         }
         workers.spawn(gauges.poll(pool, stop));

@@ -1,5 +1,6 @@
 //! `reading-sessions dead-letters`: events that a projection could not apply.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -115,7 +116,7 @@ fn text(page: &DeadLetterPage, limit: i64) -> String {
     let rows: Vec<_> = page.dead_letters.iter().map(row).collect();
     let mut text = table(&columns, &rows);
     if page.next.is_some() {
-        text += &format!("\n\nMore than {} dead letters match.", count(limit));
+        let _ = write!(text, "\n\nMore than {} dead letters match.", count(limit));
     }
     text
 }

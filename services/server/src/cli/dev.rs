@@ -30,7 +30,7 @@ pub struct DevArgs {
     /// /var/tmp/reading-sessions/data].
     ///
     /// The data survives restarts. Remove the folder to start from scratch.
-    #[arg(long, env = "DEV_DATA")]
+    #[arg(long, env = "DEV_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Never download a server.
     #[arg(long)]

@@ -56,13 +56,13 @@ pub struct TailArgs {
     filter: Filter,
     /// Start with the event at this global position [default: the end of the
     /// log].
-    #[arg(long, group = "start", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "POSITION", group = "start", value_parser = clap::value_parser!(i64).range(0..))]
     from_position: Option<i64>,
     /// Start with events appended since a time (RFC 3339) or for a duration, for
     /// example `10m`.
     ///
     /// A duration is a number and s, m, h or d, at most 365d.
-    #[arg(long, group = "start", value_parser = parse_since)]
+    #[arg(long, value_name = "TIME", group = "start", value_parser = parse_since)]
     since: Option<Timestamp>,
     /// Stop at the current end of the log.
     #[arg(long, requires = "start")]
@@ -83,7 +83,7 @@ pub struct ShowArgs {
 #[derive(Args, Clone, Debug)]
 struct PrintArgs {
     /// Output format, one event a line.
-    #[arg(short, long, value_enum, default_value = "text")]
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "text")]
     output: Format,
     #[command(flatten)]
     database: DatabaseArgs,
@@ -93,7 +93,7 @@ struct PrintArgs {
 enum Format {
     /// Text for people.
     Text,
-    /// The CloudEvent as it is published to NATS.
+    /// The event as it is published to NATS.
     Json,
 }
 

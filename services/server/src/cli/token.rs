@@ -16,13 +16,13 @@ use crate::config::AuthArgs;
 #[derive(Args, Clone, Debug)]
 pub struct TokenArgs {
     /// Id of the reader or operator.
-    #[arg(long)]
+    #[arg(long, value_name = "UUID")]
     user: Uuid,
     /// Allow admin calls too.
     #[arg(long)]
     admin: bool,
     /// Time until the token expires: a number and s, m, h or d, at most 365d.
-    #[arg(long, default_value = "1h", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     ttl: Duration,
     #[command(flatten)]
     auth: AuthArgs,

@@ -16,31 +16,32 @@ const MIN_SECRET_BYTES: usize = 32;
 /// Settings that verify tokens, either with a shared secret or with an issuer's
 /// public keys.
 #[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Tokens")]
 pub struct AuthArgs {
     /// HS256 secret from the environment variable `JWT_SECRET`. It has no flag,
     /// because arguments are visible to every user of the machine.
     #[arg(skip = secret_from_environment())]
     pub jwt_secret: Option<Secret>,
     /// File with the HS256 secret of tokens, at least 32 bytes; or set
-    /// JWT_SECRET.
-    #[arg(long, env = "JWT_SECRET_FILE")]
+    /// `JWT_SECRET`.
+    #[arg(long, env = "JWT_SECRET_FILE", value_name = "FILE")]
     pub jwt_secret_file: Option<PathBuf>,
     /// File with the issuer's public keys, a JSON Web Key Set (RS256, ES256,
     /// Ed25519).
     ///
     /// The service checks the file for changes every 10 seconds.
-    #[arg(long, env = "JWKS_FILE")]
+    #[arg(long, env = "JWKS_FILE", value_name = "FILE")]
     pub jwks_file: Option<PathBuf>,
     /// Address of the issuer's public keys, for example
     /// `https://issuer.example/.well-known/jwks.json`.
-    #[arg(long, env = "JWKS_URL", hide_env_values = true)]
+    #[arg(long, env = "JWKS_URL", value_name = "URL", hide_env_values = true)]
     pub jwks_url: Option<Secret>,
     /// Value that the claim `iss` of a token must have [default: not checked].
-    #[arg(long, env = "JWT_ISSUER")]
+    #[arg(long, env = "JWT_ISSUER", value_name = "ISSUER")]
     pub jwt_issuer: Option<String>,
     /// Value that the claim `aud` of a token must contain [default: not
     /// checked].
-    #[arg(long, env = "JWT_AUDIENCE")]
+    #[arg(long, env = "JWT_AUDIENCE", value_name = "AUDIENCE")]
     pub jwt_audience: Option<String>,
 }
 

@@ -24,6 +24,7 @@ const MAX_UNACKNOWLEDGED: usize = 1_024;
 ///
 /// # Errors
 /// When the address is missing or invalid.
+#[must_use]
 pub fn jetstream(args: &NatsArgs) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
     async {
         let url = args.url()?;

@@ -10,8 +10,6 @@ use anyhow::{Context, anyhow};
 use api::routes::queries::replica::REPLICA_TIMEOUT;
 use api::secret::Secret;
 use eventlog::deadline::with_deadline;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
@@ -243,17 +241,14 @@ pub fn migrations_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
 /// # Errors
 /// When the address is missing or invalid, or Postgres refuses the connection or
 /// does not respond.
-pub fn check_postgres(args: &DatabaseArgs) -> BoxFuture<'_, anyhow::Result<()>> {
-    async {
-        let url = args.url()?;
-        let options = options(&url, &ADMIN).context("invalid DATABASE_URL")?;
-        let connect = PgConnection::connect_with(&options);
-        let connection = with_deadline(ADMIN.acquire_timeout, connect)
-            .await
-            .with_context(|| format!("cannot connect to Postgres at {}", url.redacted_url()))?;
-        Ok(connection.close().await?)
-    }
-    .boxed()
+pub(crate) async fn check_postgres(args: &DatabaseArgs) -> anyhow::Result<()> {
+    let url = args.url()?;
+    let options = options(&url, &ADMIN).context("invalid DATABASE_URL")?;
+    let connect = PgConnection::connect_with(&options);
+    let connection = with_deadline(ADMIN.acquire_timeout, connect)
+        .await
+        .with_context(|| format!("cannot connect to Postgres at {}", url.redacted_url()))?;
+    Ok(connection.close().await?)
 }
 
 fn primary(args: &DatabaseArgs, spec: &PoolSpec) -> anyhow::Result<PgPool> {

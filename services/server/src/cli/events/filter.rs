@@ -14,7 +14,7 @@ use super::super::names::one_of;
 #[derive(Args, Clone, Debug, Default)]
 pub struct Filter {
     /// Print only events of this type, repeatable.
-    #[arg(long = "event", value_parser = one_of(EventName::ALL, EventName::as_str))]
+    #[arg(long = "event", value_name = "EVENT", value_parser = one_of(EventName::ALL, EventName::as_str))]
     events: Vec<EventName>,
     /// Print only events of this reader.
     #[arg(long, value_name = "UUID")]
