@@ -16,11 +16,14 @@ export interface paths {
         post?: never;
         /**
          * Erase all of the reader's data
-         * @description From the answer on every session is as good as none, and so are the answers
-         *     kept under the reader's `Idempotency-Key`s; history and statistics follow
-         *     within moments. What the log holds is then written over. It cannot be undone.
-         *     A token that is still good can start anew, so take it from the app first.
-         *     Asking again does no harm.
+         * @description Once this request returns, none of the reader's sessions can be read, and the
+         *     stored responses of the reader's `Idempotency-Key`s are gone. History and
+         *     statistics are cleared within moments. Afterwards the service overwrites the
+         *     reader's events in its log. An erasure cannot be undone; repeating it is
+         *     harmless.
+         *
+         *     A valid token can start new sessions, so sign the reader out of the app
+         *     first.
          */
         delete: operations["erase"];
         options?: never;
@@ -36,10 +39,11 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The active session
-         * @description Or `null`. From Redis, and from the log when Redis does not know it, or not
-         *     yet as far as `min_position`. While the database is away it is what Redis
-         *     knew last, marked as stale, with the header `Warning`, also for `null`.
+         * Retrieve the active session
+         * @description Returns `null` if the reader has no active session. The response is usually a
+         *     few milliseconds behind; `min_position` makes it include the effect of a
+         *     command. While the database is unavailable, the service returns the last known
+         *     session, or `null`, with the header `Warning`.
          */
         get: operations["active"];
         put?: never;
@@ -60,9 +64,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Move many positions
-         * @description In one transaction. A bad update never blocks another; several for one
-         *     session are applied in the order of their time.
+         * Update several positions
+         * @description Records all accepted updates in one transaction. An invalid or refused update
+         *     does not block the others. Several updates of one session are applied in the
+         *     order of `occurred_at`; updates without it, in the order of the request.
          */
         post: operations["batchUpdate"];
         delete?: never;
@@ -79,10 +84,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All of the reader's data
-         * @description Every event of every session, in the order of time, as the log holds them.
-         *     It comes as a stream; one that takes longer than 75 seconds is cut off, and
-         *     then the end of the JSON is missing.
+         * Export all of the reader's data
+         * @description Returns every event of every session, in chronological order. The response
+         *     is a stream. If the client takes longer than 75 seconds to read it, the service
+         *     closes the connection, and the end of the JSON is missing.
          */
         get: operations["export"];
         put?: never;
@@ -101,10 +106,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Reading history
-         * @description The reader's sessions, newest first, the active one among them. A cursor
-         *     finds the next page at the same cost at any depth, and no session twice
-         *     when new ones come.
+         * List the reading history
+         * @description Returns the reader's sessions, newest first, including the active one. Follow
+         *     `next_cursor`, or the header `Link`, to read all pages. Pages by cursor never
+         *     repeat a session, even if the reader starts new ones in between.
          */
         get: operations["history"];
         put?: never;
@@ -126,8 +131,9 @@ export interface paths {
         put?: never;
         /**
          * Start a session
-         * @description The reader's active session, if any, ends where it is. With a `session_id`
-         *     of its own an app can start offline, and repeat the start.
+         * @description If the reader has an active session, it ends at its latest position with
+         *     `end_reason` `superseded`. An app that generates the `session_id` can start a
+         *     session while it is offline, and repeat the start.
          */
         post: operations["start"];
         delete?: never;
@@ -144,8 +150,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Statistics by day
-         * @description The reader's own days, from midnight to midnight where they were.
+         * Daily statistics
+         * @description A day lasts from midnight to midnight in the time zone of each session.
          */
         get: operations["dailyStats"];
         put?: never;
@@ -165,7 +171,7 @@ export interface paths {
         };
         /**
          * Reading patterns
-         * @description Active time and sessions by weekday, and by weekday and hour.
+         * @description Active reading time and sessions by weekday, and by weekday and hour.
          */
         get: operations["patterns"];
         put?: never;
@@ -185,8 +191,8 @@ export interface paths {
         };
         /**
          * Reading streak
-         * @description `current` and `longest` look at all days there are; `days` bounds the two
-         *     counts.
+         * @description `current` and `longest` consider the reader's whole history. `days` applies to
+         *     the two counts only.
          */
         get: operations["streak"];
         put?: never;
@@ -205,8 +211,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Statistics of the week
-         * @description Always seven days, today first; `Accept-Language` chooses their names.
+         * Weekly statistics
+         * @description Returns seven days, today first. `Accept-Language` selects the language of
+         *     their names.
          */
         get: operations["weeklyStats"];
         put?: never;
@@ -225,8 +232,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * A session
-         * @description As it stands in the log, so that an app finds what it just wrote.
+         * Retrieve a session
+         * @description Reads the event log itself, so the response includes every earlier command.
          */
         get: operations["session"];
         put?: never;
@@ -247,7 +254,10 @@ export interface paths {
         get?: never;
         /**
          * End a session
-         * @description Also before where it started: reading back is reading.
+         * @description `end_position` defaults to the latest position, and may be before
+         *     `start_position`. If an observation is later than the end, the session ends
+         *     at that observation, and `end_position` counts towards `furthest_position`
+         *     only.
          */
         put: operations["end"];
         post?: never;
@@ -266,8 +276,9 @@ export interface paths {
         };
         get?: never;
         /**
-         * Move the position
-         * @description Observations are ordered by their time, not by their arrival.
+         * Update the position
+         * @description Records where the reader is in the book. Observations are ordered by
+         *     `occurred_at`, not by their arrival, so an app may send them late.
          */
         put: operations["update"];
         post?: never;
@@ -281,139 +292,143 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description The active session. */
         ActiveSession: components["schemas"]["Session"] & {
             /**
-             * @description The database is away, so this is what was known last; the header `Warning`
-             *     says so too.
+             * @description Whether the session may be out of date because the database is
+             *     unavailable. The response then has the header `Warning`.
              */
             stale: boolean;
         };
-        /** @description One observation. */
+        /** @description One position update. */
         BatchItem: {
-            /** @description Percent of the book, rounded to four decimals; old clients may send it as a string */
+            /** @description Where the reader is, in percent of the book, rounded to four decimals. Old clients may send a string. */
             current_position: number | string;
-            /** @description Where exactly, in the app's own words, for example an EPUB CFI. */
+            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. */
             locator?: string | null;
             /**
              * Format: date-time
-             * @description When it was, if not now: at most 30 days ago. A time ahead of the service's
-             *     clock, by up to a day, is taken as now.
+             * @description The time of the observation; default: the time at which the request arrives. At most 30 days ago. A time up to one day in the future counts as now.
              */
             occurred_at?: string | null;
             /** Format: uuid */
             session_id: string;
         };
-        /** @description What became of a batch. */
+        /** @description The results of a batch. */
         BatchResult: {
-            /** @description A sentence for each update that was refused. */
+            /** @description The `error` of each refused update. */
             errors: string[];
             failed_count: number;
-            /** @description What became of each update, in the order sent. */
+            /** @description The result of each update, in the order of the request. */
             results: components["schemas"]["ItemResult"][];
             success_count: number;
         };
-        /** @description Up to 50 observations. */
+        /** @description Up to 50 position updates. */
         BatchUpdate: {
-            /** @description Parsed one by one: a bad one is not the others' fault. */
             updates: components["schemas"]["BatchItem"][];
         };
-        /** @description What the app knows about the book. */
+        /**
+         * @description The app's data about the book. The service stores it with the session and
+         *     returns it.
+         */
         Book: {
             author?: string | null;
             title?: string | null;
-            /** Format: int32 */
+            /**
+             * Format: int32
+             * @description The number of pages. The service needs it to compute `pages_read`.
+             */
             total_pages?: number | null;
         };
-        /** @description The reader's days with reading, newest first. */
         Daily: {
+            /** @description The days with reading, newest first. Other days are missing. */
             days: components["schemas"]["ReadingDay"][];
         };
-        /** @description Where reading ends. */
+        /** @description The end of a session. */
         End: {
-            /** @description Percent of the book, rounded to four decimals; old clients may send it as a string */
+            /** @description Where the session ends, in percent of the book, rounded to four decimals. Default: the latest position. Old clients may send a string. */
             end_position?: number | string | null;
             /**
              * Format: date-time
-             * @description When it was, if not now: at most 30 days ago. A time ahead of the service's
-             *     clock, by up to a day, is taken as now.
+             * @description The time of the observation; default: the time at which the request arrives. At most 30 days ago. A time up to one day in the future counts as now.
              */
             occurred_at?: string | null;
         };
-        /** @description What was erased. */
+        /** @description The result of an erasure. */
         Erasure: {
             /** Format: date-time */
             erased_at: string;
             /**
              * Format: int64
-             * @description Sessions, 0 when there were none or they were erased before.
+             * @description The number of erased sessions. 0 if the reader has none, for example
+             *     because they were erased before.
              */
             sessions: number;
         };
-        /** @description All of a reader's data. It is written piece by piece; this says how it looks. */
+        /** @description The sessions of a reader with all their events. */
         Export: {
             /**
              * Format: date-time
-             * @description When it was asked for.
+             * @description The time of the request.
              */
             exported_at: string;
-            /**
-             * Format: uuid
-             * @description Whose data it is.
-             */
+            /** Format: uuid */
             reader_id: string;
-            /** @description By time. */
+            /** @description The sessions in the order of their start. */
             sessions: components["schemas"]["ExportedSession"][];
         };
-        /** @description An event as the log holds it. */
+        /** @description An event as the log stores it. */
         ExportedEvent: {
-            /** @description What happened; `type` says what kind of event it is. */
+            /** @description The event. Its member `type` is the kind of event. */
             data: Record<string, never>;
             /**
              * Format: date-time
-             * @description When the service wrote it down.
+             * @description The time at which the service recorded the event.
              */
             recorded_at: string;
             /**
              * Format: int64
-             * @description Its place in the session, from 1.
+             * @description The number of the event in its session, from 1.
              */
             sequence: number;
-            /** @description Of the data. */
+            /** @description The version of the format of `data`. */
             version: string;
         };
-        /** @description A session with its events, in their order. */
+        /** @description A session with its events in the order of `sequence`. */
         ExportedSession: {
             events: components["schemas"]["ExportedEvent"][];
             /** Format: uuid */
             session_id: string;
         };
-        /** @description What is wrong with one field. */
+        /** @description An error in one field of the request. */
         FieldError: {
-            /** @description The field, as a path. */
+            /**
+             * @description The path of the field, for example `book.title`. The names of query
+             *     parameters and headers are paths too.
+             */
             field: string;
-            /** @description What is wrong. */
+            /** @description The error, in English. */
             message: string;
         };
         /** @description A page of the history. */
         History: {
             has_next: boolean;
+            /** @description The `cursor` of the next page. Null on the last page. */
             next_cursor: string | null;
             /**
              * Format: int64
-             * @description As asked for; null when it was not.
+             * @description The `page` of the request. Null if there was none, or a `cursor`.
              */
             page: number | null;
             /** Format: int64 */
             page_size: number;
+            /** @description Newest first. */
             sessions: components["schemas"]["Session"][];
             /**
              * Format: int64
-             * @description On all pages together.
+             * @description The number of sessions on all pages.
              */
             total: number;
         };
-        /** @description What was read in an hour of a weekday. */
         HourPattern: {
             /**
              * Format: int64
@@ -422,12 +437,12 @@ export interface components {
             active_minutes: number;
             /**
              * Format: int32
-             * @description Of the reader's own day.
+             * @description The hour of the reading day, in the time zone of its sessions.
              */
             hour: number;
             /**
              * Format: int64
-             * @description Sessions in which something was read or seen, each once an hour.
+             * @description The sessions with reading in this hour. A session counts once per hour.
              */
             sessions: number;
             /**
@@ -436,44 +451,58 @@ export interface components {
              */
             weekday: number;
         };
-        /** @description What became of one update. */
+        /** @description The result of one update. */
         ItemResult: {
-            /** @description Whether its position became the latest. */
+            /** @description Whether its observation is now the latest one. False for a refused update. */
             applied: boolean;
+            /** @description Why the update was refused. Null for an accepted update. */
             error: string | null;
-            /** @description As it was sent; null when it was none. */
+            /** @description The `session_id` of the update. Null if it was missing or not a string. */
             session_id: string | null;
-            /** @description Whether the update was taken. */
+            /** @description Whether the update was accepted. */
             success: boolean;
             /**
              * Format: int64
-             * @description The session's version after it.
+             * @description The session's version after the update. Null for a refused update.
              */
             version: number | null;
         };
-        /** @description When in the week somebody reads. */
+        /** @description When in the week the reader reads. */
         Patterns: {
-            /** @description Hours with reading, by weekday and hour. */
+            /**
+             * @description The hours with reading, ordered by weekday and hour. Other hours are
+             *     missing.
+             */
             hours: components["schemas"]["HourPattern"][];
-            /** @description All seven, Monday first. */
+            /** @description All seven weekdays, Monday first. */
             weekdays: components["schemas"]["WeekdayPattern"][];
         };
         /** @description An error (RFC 9457). */
         Problem: {
-            /** @description A sentence for people. */
+            code: components["schemas"]["ProblemCode"];
+            /** @description An explanation in English for people. Its wording may change. */
             detail: string;
-            /** @description What is wrong with which field. */
+            /** @description The invalid fields, if the error concerns fields. */
             errors?: components["schemas"]["FieldError"][];
-            /** @description Also in the header `X-Request-Id`, and in the service's log. */
+            /**
+             * @description The id of the request, as in the header `X-Request-Id`. Quote it when you
+             *     report an error: the log of the service contains it.
+             */
             request_id: string;
             /** Format: int32 */
             status: number;
-            /** @description The status in words. */
+            /** @description The standard name of the status. */
             title: string;
-            /** @description Always `about:blank`: the status says what kind of problem it is. */
+            /** @description Always `about:blank`. `code` identifies the error. */
             type: string;
         };
-        /** @description A day with reading. */
+        /**
+         * @description The cause of an error. Codes are stable, unlike `detail`: match on them. The
+         *     description of the API lists their meanings. New codes may be added; treat
+         *     an unknown one by its `status`.
+         * @enum {string}
+         */
+        ProblemCode: "session_inactive" | "session_already_ended" | "malformed_json" | "incomplete_body" | "invalid_book_id" | "invalid_cursor" | "invalid_token" | "missing_token" | "session_not_found" | "not_found" | "method_not_allowed" | "request_timeout" | "idempotency_key_in_use" | "session_id_in_use" | "conflict" | "body_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "validation" | "idempotency_key_reused" | "rate_limited" | "internal" | "unavailable" | "overloaded" | "keys_unavailable" | "deadline_exceeded" | "read_model_behind";
         ReadingDay: {
             /**
              * Format: int64
@@ -482,27 +511,31 @@ export interface components {
             active_minutes: number;
             /**
              * Format: date
-             * @description The reader's own day.
+             * @description The day in the time zone of its sessions.
              */
             date: string;
-            /** @description Percent of the book; negative for reading back */
+            /**
+             * Format: double
+             * @description The sum of the position changes, in percent of a book. Negative if the
+             *     reader moved back.
+             */
             progress: number;
             /**
              * Format: int64
-             * @description Sessions in which something was read or seen.
+             * @description The sessions with reading on this day.
              */
             sessions: number;
         };
         /**
-         * @description A reading session. Positions are percent of the book, with up to four
-         *     decimals; times are UTC.
+         * @description A reading session. Positions are in percent of the book, with up to four
+         *     decimals. Times are in UTC.
          */
         Session: {
             /**
              * Format: int64
-             * @description Reading time, in whole seconds: from one latest observation to the next,
-             *     as they arrived, at most two minutes of each gap. One that comes late, by
-             *     itself, adds none; a batch is put in order first.
+             * @description The active reading time, in whole seconds. A gap between two observations
+             *     counts two minutes at most. An observation that arrives after a later one
+             *     adds no time, unless both are in one batch.
              */
             active_seconds: number;
             book: components["schemas"]["Book"] | null;
@@ -512,158 +545,192 @@ export interface components {
             device_type: "mobile" | "tablet" | "desktop" | null;
             /**
              * Format: int64
-             * @description Wall-clock time from the start to the end or the latest observation, in
-             *     whole minutes.
+             * @description The time from the start to the end, or to the latest observation of an
+             *     active session. In whole minutes.
              */
             duration_minutes: number;
             /**
              * Format: int64
-             * @description As `duration_minutes`, in whole seconds.
+             * @description `duration_minutes` in whole seconds.
              */
             duration_seconds: number;
-            /** @description Percent of the book */
+            /**
+             * Format: double
+             * @description The position of the observation with the latest time, also while the
+             *     session is active. In percent of the book.
+             */
             end_position: number;
-            /** @enum {string|null} */
+            /**
+             * @description `finished`: the reader ended the session. `superseded`: the reader started another session. `idle`: the service ended it, because no observation arrived for a long time. Null while the session is active.
+             * @enum {string|null}
+             */
             end_reason: "finished" | "superseded" | "idle" | null;
-            /** Format: date-time */
+            /**
+             * Format: date-time
+             * @description Null while the session is active.
+             */
             ended_at: string | null;
-            /** @description Percent of the book */
+            /**
+             * Format: double
+             * @description The highest position of all observations, late ones included. In percent
+             *     of the book.
+             */
             furthest_position: number;
             /** Format: uuid */
             id: string;
             is_active: boolean;
             /**
              * Format: date-time
-             * @description When the latest observation was.
+             * @description The time of the latest observation.
              */
             last_activity_at: string;
             /**
-             * @description Where exactly, in the app's own words, for example an EPUB CFI. Of the
-             *     latest position; null when that came without one.
+             * @description The locator that was sent with the latest position; null if there was
+             *     none.
              */
             locator: string | null;
             /**
              * Format: int64
-             * @description Whole pages of progress, when the book's length is known; else 0, as
-             *     after reading back.
+             * @description The whole pages of `progress_delta`. 0 if `book.total_pages` is missing or
+             *     the progress is negative.
              */
             pages_read: number;
-            /** @description Percent of the book; negative for reading back */
+            /**
+             * Format: double
+             * @description `end_position` minus `start_position`, in percent of the book. Negative if
+             *     the reader moved back.
+             */
             progress_delta: number;
-            /** @description Percent of the book */
+            /**
+             * Format: double
+             * @description In percent of the book.
+             */
             start_position: number;
             /** Format: date-time */
             started_at: string;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description The reader.
+             */
             user_id: string;
             /**
              * Format: int64
-             * @description How many events the session has.
+             * @description The number of events of the session. It increases with every change.
              */
             version: number;
         };
-        /** @description Where and how reading starts. */
+        /** @description The book to read, and the position at which reading starts. */
         Start: {
             book?: components["schemas"]["Book"] | null;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description The id of the book. The service accepts any UUID.
+             */
             book_id: string;
-            /** @description The device, as the app names it; kept in the log. */
+            /**
+             * @description The app's id of the device. The service records it, and returns it in the
+             *     export only.
+             */
             device_id?: string | null;
             /** @enum {string|null} */
             device_type?: "mobile" | "tablet" | "desktop" | null;
-            /** @description Where exactly, in the app's own words, for example an EPUB CFI. */
+            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. */
             locator?: string | null;
             /**
              * Format: date-time
-             * @description When it was, if not now: at most 30 days ago. A time ahead of the service's
-             *     clock, by up to a day, is taken as now.
+             * @description The time of the observation; default: the time at which the request arrives. At most 30 days ago. A time up to one day in the future counts as now.
              */
             occurred_at?: string | null;
             /**
              * Format: uuid
-             * @description A UUIDv7 made by the app, at most 30 days old and at most a day ahead.
-             *     The start can then be repeated: with the same book and position it is
-             *     answered with the session as it stands, with others it is 409.
+             * @description A UUIDv7 that the app generates, with a time from 30 days ago to one day
+             *     in the future. It makes the start repeatable: a repeat with the same book
+             *     and position returns the session in its current state, any other start
+             *     with this id returns 409.
              */
             session_id?: string | null;
-            /** @description Percent of the book, rounded to four decimals; old clients may send it as a string */
+            /** @description Where the session starts, in percent of the book, rounded to four decimals. Default: 0. Old clients may send a string. */
             start_position?: number | string | null;
             /**
-             * @description An IANA name; decides what is a day. UTC by default
+             * @description An IANA time zone. It determines the reading day of each moment of the session. Default: UTC.
              * @example Europe/Berlin
              */
             time_zone?: string | null;
         };
         /**
-         * @description How many days in a row were reading days: days with at least a minute of
-         *     active reading.
+         * @description Runs of consecutive reading days. A reading day has at least one minute of
+         *     active reading time.
          */
         Streak: {
             /**
              * Format: int32
-             * @description Up to today; yesterday keeps it alive.
+             * @description The length of the run that ends today or yesterday, in days.
              */
             current: number;
             /**
              * Format: int64
-             * @description The others among them.
+             * @description The other days among the last `days`.
              */
             days_without_reading: number;
             /**
              * Format: int32
-             * @description Ever.
+             * @description The length of the longest run ever, in days.
              */
             longest: number;
             /**
              * Format: int64
-             * @description Reading days among the last `days`.
+             * @description The reading days among the last `days`.
              */
             total_reading_days: number;
         };
-        /** @description Where the reader is. */
+        /** @description An observation of the reader's position. */
         Update: {
-            /** @description Percent of the book, rounded to four decimals; old clients may send it as a string */
+            /** @description Where the reader is, in percent of the book, rounded to four decimals. Old clients may send a string. */
             current_position: number | string;
-            /** @description Where exactly, in the app's own words, for example an EPUB CFI. */
+            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. */
             locator?: string | null;
             /**
              * Format: date-time
-             * @description When it was, if not now: at most 30 days ago. A time ahead of the service's
-             *     clock, by up to a day, is taken as now.
+             * @description The time of the observation; default: the time at which the request arrives. At most 30 days ago. A time up to one day in the future counts as now.
              */
             occurred_at?: string | null;
         };
-        /** @description The session, and whether the position became its latest. */
+        /** @description The session after the update. */
         Updated: components["schemas"]["Session"] & {
             /**
-             * @description False for an observation that is older than the latest one: it is
-             *     recorded, and the position stays.
+             * @description Whether the observation is now the latest one. False if it is older than
+             *     the latest one: it is recorded, and `end_position` stays as it is.
              */
             applied: boolean;
         };
-        /** @description One of the seven. */
         WeekDay: {
             /**
              * Format: date
-             * @description The reader's own day.
+             * @description The day in the time zone of its sessions.
              */
             date: string;
-            /** @description Its name, short: in Russian for who prefers that, else in English. */
+            /**
+             * @description The short name of the weekday: in Russian if the client prefers Russian,
+             *     otherwise in English.
+             */
             day: string;
             /**
              * Format: int64
              * @description Active reading time, in whole minutes.
              */
             minutes: number;
-            /** @description Percent of the book; negative for reading back */
+            /**
+             * Format: double
+             * @description The sum of the position changes, in percent of a book. Negative if the
+             *     reader moved back.
+             */
             progress: number;
             /**
              * Format: int64
-             * @description Sessions in which something was read or seen.
+             * @description The sessions with reading on this day.
              */
             sessions: number;
         };
-        /** @description What was read on a weekday. */
         WeekdayPattern: {
             /**
              * Format: int64
@@ -672,7 +739,7 @@ export interface components {
             active_minutes: number;
             /**
              * Format: int64
-             * @description Sessions in which something was read or seen, each once a day.
+             * @description The sessions with reading on this weekday. A session counts once per day.
              */
             sessions: number;
             /**
@@ -681,13 +748,13 @@ export interface components {
              */
             weekday: number;
         };
-        /** @description Seven days, today first, also those without reading. */
         Weekly: {
+            /** @description The last seven days, today first. Days without reading are included. */
             days: components["schemas"]["WeekDay"][];
         };
     };
     responses: {
-        /** @description Bad Request */
+        /** @description Bad Request: `session_inactive`, `session_already_ended`, `malformed_json`, `incomplete_body`, `invalid_book_id`, `invalid_cursor` */
         BadRequest: {
             headers: {
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -699,6 +766,7 @@ export interface components {
             content: {
                 /**
                  * @example {
+                 *       "code": "session_inactive",
                  *       "detail": "Cannot update inactive session",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 400,
@@ -709,29 +777,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Internal Server Error */
-        Broken: {
-            headers: {
-                "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
-                "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
-                "x-ratelimit-reset": components["headers"]["RateLimitReset"];
-                "x-request-id": components["headers"]["RequestId"];
-                [name: string]: unknown;
-            };
-            content: {
-                /**
-                 * @example {
-                 *       "detail": "The service made a mistake",
-                 *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                 *       "status": 500,
-                 *       "title": "Internal Server Error",
-                 *       "type": "about:blank"
-                 *     }
-                 */
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /** @description Conflict */
+        /** @description Conflict: `idempotency_key_in_use`, `session_id_in_use`, `conflict` */
         Conflict: {
             headers: {
                 "retry-after": components["headers"]["RetryAfter"];
@@ -744,7 +790,8 @@ export interface components {
             content: {
                 /**
                  * @example {
-                 *       "detail": "A command with this Idempotency-Key is being done; ask again for its answer",
+                 *       "code": "idempotency_key_in_use",
+                 *       "detail": "A command with this Idempotency-Key is in progress; retry for its response",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 409,
                  *       "title": "Conflict",
@@ -754,7 +801,30 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Unprocessable Entity */
+        /** @description Internal Server Error: `internal` */
+        InternalServerError: {
+            headers: {
+                "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                "x-request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "code": "internal",
+                 *       "detail": "Internal server error",
+                 *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "status": 500,
+                 *       "title": "Internal Server Error",
+                 *       "type": "about:blank"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Unprocessable Entity: `validation`, `idempotency_key_reused` */
         Invalid: {
             headers: {
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -766,11 +836,12 @@ export interface components {
             content: {
                 /**
                  * @example {
-                 *       "detail": "current_position: A position is a number from 0 to 100",
+                 *       "code": "validation",
+                 *       "detail": "current_position: A position must be a number from 0 to 100",
                  *       "errors": [
                  *         {
                  *           "field": "current_position",
-                 *           "message": "A position is a number from 0 to 100"
+                 *           "message": "A position must be a number from 0 to 100"
                  *         }
                  *       ],
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
@@ -782,7 +853,30 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Not Found */
+        /** @description Method Not Allowed: `method_not_allowed` */
+        MethodNotAllowed: {
+            headers: {
+                "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                "x-request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "code": "method_not_allowed",
+                 *       "detail": "This path does not support this method",
+                 *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "status": 405,
+                 *       "title": "Method Not Allowed",
+                 *       "type": "about:blank"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Not Found: `session_not_found`, `not_found` */
         NotFound: {
             headers: {
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -794,6 +888,7 @@ export interface components {
             content: {
                 /**
                  * @example {
+                 *       "code": "session_not_found",
                  *       "detail": "Reading session not found",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 404,
@@ -804,8 +899,8 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Gateway Timeout */
-        NotYet: {
+        /** @description Gateway Timeout: `read_model_behind` */
+        ReadModelBehind: {
             headers: {
                 "retry-after": components["headers"]["RetryAfter"];
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -817,7 +912,8 @@ export interface components {
             content: {
                 /**
                  * @example {
-                 *       "detail": "The answer does not hold that position yet; try again shortly",
+                 *       "code": "read_model_behind",
+                 *       "detail": "The read model has not reached `min_position` yet; retry shortly",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 504,
                  *       "title": "Gateway Timeout",
@@ -827,7 +923,30 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Payload Too Large */
+        /** @description Request Timeout: `request_timeout` */
+        RequestTimeout: {
+            headers: {
+                "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                "x-request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "code": "request_timeout",
+                 *       "detail": "The body took too long to arrive",
+                 *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "status": 408,
+                 *       "title": "Request Timeout",
+                 *       "type": "about:blank"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description Payload Too Large: `body_too_large` */
         TooLarge: {
             headers: {
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -839,6 +958,7 @@ export interface components {
             content: {
                 /**
                  * @example {
+                 *       "code": "body_too_large",
                  *       "detail": "The body is larger than 64 KB",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 413,
@@ -849,7 +969,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Too Many Requests */
+        /** @description Too Many Requests: `rate_limited` */
         TooManyRequests: {
             headers: {
                 "retry-after": components["headers"]["RetryAfter"];
@@ -862,6 +982,7 @@ export interface components {
             content: {
                 /**
                  * @example {
+                 *       "code": "rate_limited",
                  *       "detail": "Rate limit exceeded. Try again in 12 seconds.",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 429,
@@ -872,29 +993,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Request Timeout */
-        TooSlow: {
-            headers: {
-                "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
-                "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
-                "x-ratelimit-reset": components["headers"]["RateLimitReset"];
-                "x-request-id": components["headers"]["RequestId"];
-                [name: string]: unknown;
-            };
-            content: {
-                /**
-                 * @example {
-                 *       "detail": "The body took too long to arrive",
-                 *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                 *       "status": 408,
-                 *       "title": "Request Timeout",
-                 *       "type": "about:blank"
-                 *     }
-                 */
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /** @description Unauthorized */
+        /** @description Unauthorized: `invalid_token`, `missing_token` */
         Unauthorized: {
             headers: {
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -906,6 +1005,7 @@ export interface components {
             content: {
                 /**
                  * @example {
+                 *       "code": "invalid_token",
                  *       "detail": "Could not validate credentials",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 401,
@@ -916,7 +1016,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Service Unavailable */
+        /** @description Service Unavailable: `unavailable`, `overloaded`, `keys_unavailable`, `deadline_exceeded` */
         Unavailable: {
             headers: {
                 "retry-after": components["headers"]["RetryAfter"];
@@ -929,7 +1029,8 @@ export interface components {
             content: {
                 /**
                  * @example {
-                 *       "detail": "The service cannot take commands now; try again shortly",
+                 *       "code": "unavailable",
+                 *       "detail": "The service cannot process commands at the moment; retry shortly",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 503,
                  *       "title": "Service Unavailable",
@@ -939,7 +1040,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Unsupported Media Type */
+        /** @description Unsupported Media Type: `unsupported_media_type`, `unsupported_content_encoding` */
         UnsupportedMediaType: {
             headers: {
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -951,6 +1052,7 @@ export interface components {
             content: {
                 /**
                  * @example {
+                 *       "code": "unsupported_media_type",
                  *       "detail": "The body must be application/json",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 415,
@@ -965,27 +1067,27 @@ export interface components {
     parameters: never;
     requestBodies: never;
     headers: {
-        /** @description That it is a file, and its name */
+        /** @description The name of the file */
         ContentDisposition: string;
-        /** @description The version of what is answered */
+        /** @description The version of the session */
         ETag: string;
-        /** @description The position in the log of the last event that the answer holds, for `min_position`; absent when all of a batch was refused, or there was nothing to erase */
+        /** @description The position of the command's last event in the log. Pass it as `min_position`. Missing if the command appended no event: all updates of a batch were refused, or there was nothing to erase. */
         GlobalPosition: number;
-        /** @description Where the next page is (RFC 8288) */
+        /** @description The next page (RFC 8288) */
         Link: string;
-        /** @description Calls that may be made in a window */
+        /** @description The number of requests per window */
         RateLimitLimit: number;
-        /** @description Calls that are left */
+        /** @description The number of requests that are left */
         RateLimitRemaining: number;
-        /** @description Seconds until more are left */
+        /** @description Seconds until `X-RateLimit-Remaining` increases */
         RateLimitReset: number;
-        /** @description `true` for the first answer to a repeated command */
+        /** @description `true` if this is the stored response to a retried command */
         Replayed: string;
-        /** @description Names the request in the service's log */
+        /** @description The id of the request in the service's log */
         RequestId: string;
-        /** @description Seconds to wait before trying again; absent when that would not help */
+        /** @description Seconds to wait before a retry. Missing if a retry does not help. */
         RetryAfter: number;
-        /** @description `110 - "Response is Stale"` while the database is away */
+        /** @description `110 - "Response is Stale"` while the database is unavailable */
         Warning: string;
     };
     pathItems: never;
@@ -995,7 +1097,10 @@ export interface operations {
     erase: {
         parameters: {
             query: {
-                /** @description The reader's own id, `user_id` of every session. */
+                /**
+                 * @description The reader's own id (`user_id` of their sessions), as a safeguard against
+                 *     accidental calls.
+                 */
                 confirm: string;
             };
             header?: never;
@@ -1004,7 +1109,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Erased; its traces are being removed */
+            /** @description The sessions are erased */
             202: {
                 headers: {
                     "x-global-position": components["headers"]["GlobalPosition"];
@@ -1027,18 +1132,18 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
         };
     };
     active: {
         parameters: {
             query?: {
-                /** @description An `X-Global-Position` that the answer must include. */
+                /** @description Wait until the response includes this `X-Global-Position`. */
                 min_position?: number;
             };
             header?: {
-                /** @description The `ETag` of what the client has */
+                /** @description The `ETag` of the version that the client has */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -1046,7 +1151,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The session, or null */
+            /** @description The active session, or null */
             200: {
                 headers: {
                     etag: components["headers"]["ETag"];
@@ -1090,7 +1195,7 @@ export interface operations {
                     "application/json": components["schemas"]["ActiveSession"] | null;
                 };
             };
-            /** @description As the client knows it already */
+            /** @description The client has this version */
             304: {
                 headers: {
                     etag: components["headers"]["ETag"];
@@ -1106,16 +1211,16 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["NotYet"];
+            504: components["responses"]["ReadModelBehind"];
         };
     };
     batchUpdate: {
         parameters: {
             query?: never;
             header?: {
-                /** @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422. */
+                /** @description Makes the command safe to retry. A retry with the same key returns the first response, also if that was an error, for at least a day. The key of another command returns 422. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -1141,7 +1246,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What became of each */
+            /** @description The result of each update */
             200: {
                 headers: {
                     "idempotent-replayed": components["headers"]["Replayed"];
@@ -1183,20 +1288,23 @@ export interface operations {
             };
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
-            408: components["responses"]["TooSlow"];
+            408: components["responses"]["RequestTimeout"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
         };
     };
     export: {
         parameters: {
             query?: {
-                /** @description JSON has all of it; CSV has a row an event. */
+                /**
+                 * @description `json` contains all data. `csv` has one row per event, with its most
+                 *     important fields.
+                 */
                 format?: "json" | "csv";
             };
             header?: never;
@@ -1205,7 +1313,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The data */
+            /** @description The export */
             200: {
                 headers: {
                     "content-disposition": components["headers"]["ContentDisposition"];
@@ -1252,22 +1360,22 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
         };
     };
     history: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before. */
+                /** @description The `next_cursor` of the previous page. */
                 cursor?: string;
-                /** @description Sessions a page; `limit` is another name for it. */
+                /** @description The number of sessions per page. `limit` is an alias. */
                 page_size?: number;
-                /** @description A page by its number, for old clients; a cursor goes before it. */
+                /** @description The number of the page, for old clients. Ignored if there is a `cursor`. */
                 page?: number;
-                /** @description Only the sessions of one book. */
+                /** @description Return the sessions of this book only. */
                 book_id?: string;
-                /** @description An `X-Global-Position` that the answer must include. */
+                /** @description Wait until the response includes this `X-Global-Position`. */
                 min_position?: number;
             };
             header?: never;
@@ -1276,7 +1384,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A page */
+            /** @description A page of the history */
             200: {
                 headers: {
                     link: components["headers"]["Link"];
@@ -1331,16 +1439,16 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["NotYet"];
+            504: components["responses"]["ReadModelBehind"];
         };
     };
     start: {
         parameters: {
             query?: never;
             header?: {
-                /** @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422. */
+                /** @description Makes the command safe to retry. A retry with the same key returns the first response, also if that was an error, for at least a day. The key of another command returns 422. */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -1411,22 +1519,22 @@ export interface operations {
             };
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
-            408: components["responses"]["TooSlow"];
+            408: components["responses"]["RequestTimeout"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
         };
     };
     dailyStats: {
         parameters: {
             query?: {
-                /** @description Days, today among them. */
+                /** @description The number of days up to and including today. */
                 days?: number;
-                /** @description An `X-Global-Position` that the answer must include. */
+                /** @description Wait until the response includes this `X-Global-Position`. */
                 min_position?: number;
             };
             header?: never;
@@ -1435,7 +1543,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Days with reading, newest first */
+            /** @description The days with reading */
             200: {
                 headers: {
                     "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -1463,17 +1571,17 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["NotYet"];
+            504: components["responses"]["ReadModelBehind"];
         };
     };
     patterns: {
         parameters: {
             query?: {
-                /** @description Days, today among them. */
+                /** @description The number of days up to and including today. */
                 days?: number;
-                /** @description An `X-Global-Position` that the answer must include. */
+                /** @description Wait until the response includes this `X-Global-Position`. */
                 min_position?: number;
             };
             header?: never;
@@ -1482,7 +1590,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description By weekday and hour */
+            /** @description The reading patterns */
             200: {
                 headers: {
                     "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -1553,17 +1661,17 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["NotYet"];
+            504: components["responses"]["ReadModelBehind"];
         };
     };
     streak: {
         parameters: {
             query?: {
-                /** @description Days, today among them. */
+                /** @description The number of days up to and including today. */
                 days?: number;
-                /** @description An `X-Global-Position` that the answer must include. */
+                /** @description Wait until the response includes this `X-Global-Position`. */
                 min_position?: number;
             };
             header?: never;
@@ -1572,7 +1680,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Days in a row */
+            /** @description The streak */
             200: {
                 headers: {
                     "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -1596,19 +1704,19 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["NotYet"];
+            504: components["responses"]["ReadModelBehind"];
         };
     };
     weeklyStats: {
         parameters: {
             query?: {
-                /** @description An `X-Global-Position` that the answer must include. */
+                /** @description Wait until the response includes this `X-Global-Position`. */
                 min_position?: number;
             };
             header?: {
-                /** @description `ru` for Russian names */
+                /** @description Russian names if it starts with `ru` */
                 "Accept-Language"?: string | null;
             };
             path?: never;
@@ -1616,7 +1724,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Seven days, today first */
+            /** @description The last seven days */
             200: {
                 headers: {
                     "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -1687,19 +1795,19 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["NotYet"];
+            504: components["responses"]["ReadModelBehind"];
         };
     };
     session: {
         parameters: {
             query?: {
-                /** @description An `X-Global-Position` that the answer must include. */
+                /** @description Wait until the response includes this `X-Global-Position`. */
                 min_position?: number;
             };
             header?: {
-                /** @description The `ETag` of what the client has */
+                /** @description The `ETag` of the version that the client has */
                 "If-None-Match"?: string;
             };
             path: {
@@ -1752,7 +1860,7 @@ export interface operations {
                     "application/json": components["schemas"]["Session"];
                 };
             };
-            /** @description As the client knows it already */
+            /** @description The client has this version */
             304: {
                 headers: {
                     etag: components["headers"]["ETag"];
@@ -1768,16 +1876,16 @@ export interface operations {
             404: components["responses"]["NotFound"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["NotYet"];
+            504: components["responses"]["ReadModelBehind"];
         };
     };
     end: {
         parameters: {
             query?: never;
             header?: {
-                /** @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422. */
+                /** @description Makes the command safe to retry. A retry with the same key returns the first response, also if that was an error, for at least a day. The key of another command returns 422. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -1844,13 +1952,13 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NotFound"];
-            408: components["responses"]["TooSlow"];
+            408: components["responses"]["RequestTimeout"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
         };
     };
@@ -1858,7 +1966,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Makes the command repeatable: a repeat with the same key gets the first answer, also when that was a refusal, for at least a day. The same key with another command is 422. */
+                /** @description Makes the command safe to retry. A retry with the same key returns the first response, also if that was an error, for at least a day. The key of another command returns 422. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -1927,13 +2035,13 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NotFound"];
-            408: components["responses"]["TooSlow"];
+            408: components["responses"]["RequestTimeout"];
             409: components["responses"]["Conflict"];
             413: components["responses"]["TooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
-            500: components["responses"]["Broken"];
+            500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
         };
     };

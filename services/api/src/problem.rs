@@ -6,18 +6,17 @@ use std::fmt::Display;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use commands::CommandError;
-use domain::SessionError;
-use eventlog::LogError;
 use eventlog::error::error_chain;
-use projections::dead_letters::ActionError;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
+
+mod code;
+mod from;
+
+pub use code::ProblemCode;
 
 /// The value of `Retry-After`, in seconds, for problems that pass by themselves.
 const RETRY_AFTER: u32 = 1;
-
-const OVERLOADED: &str = "The service is overloaded; retry shortly";
 
 /// An error on its way to the client.
 #[derive(Clone, Debug)]
@@ -30,108 +29,6 @@ struct Parts {
     errors: Vec<FieldError>,
     /// For the log only.
     cause: Option<String>,
-}
-
-/// The cause of an error. Codes are stable, unlike `detail`: match on them. The
-/// description of the API lists their meanings. New codes may be added; treat
-/// an unknown one by its `status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProblemCode {
-    MalformedJson,
-    IncompleteBody,
-    InvalidBookId,
-    InvalidCursor,
-    SessionInactive,
-    SessionAlreadyEnded,
-    MissingToken,
-    InvalidToken,
-    Forbidden,
-    NotFound,
-    SessionNotFound,
-    ProjectionNotFound,
-    JobNotFound,
-    DeadLetterNotFound,
-    MethodNotAllowed,
-    RequestTimeout,
-    Conflict,
-    SessionIdInUse,
-    IdempotencyKeyInUse,
-    ReplayRunning,
-    DeadLetterDiscarded,
-    DeadLetterWaiting,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    UnsupportedContentEncoding,
-    Validation,
-    IdempotencyKeyReused,
-    RateLimited,
-    Internal,
-    Overloaded,
-    Unavailable,
-    KeysUnavailable,
-    DeadlineExceeded,
-    ShuttingDown,
-    ReadModelBehind,
-}
-
-impl ProblemCode {
-    /// The status of every response with this code.
-    #[must_use]
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::MalformedJson
-            | Self::IncompleteBody
-            | Self::InvalidBookId
-            | Self::InvalidCursor
-            | Self::SessionInactive
-            | Self::SessionAlreadyEnded => StatusCode::BAD_REQUEST,
-            Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound
-            | Self::SessionNotFound
-            | Self::ProjectionNotFound
-            | Self::JobNotFound
-            | Self::DeadLetterNotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict
-            | Self::SessionIdInUse
-            | Self::IdempotencyKeyInUse
-            | Self::ReplayRunning
-            | Self::DeadLetterDiscarded
-            | Self::DeadLetterWaiting => StatusCode::CONFLICT,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType | Self::UnsupportedContentEncoding => {
-                StatusCode::UNSUPPORTED_MEDIA_TYPE
-            }
-            Self::Validation | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded
-            | Self::Unavailable
-            | Self::KeysUnavailable
-            | Self::DeadlineExceeded
-            | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ReadModelBehind => StatusCode::GATEWAY_TIMEOUT,
-        }
-    }
-
-    /// Whether only the admin API returns the code.
-    #[must_use]
-    pub const fn is_admin_only(self) -> bool {
-        matches!(
-            self,
-            Self::Forbidden
-                | Self::ProjectionNotFound
-                | Self::JobNotFound
-                | Self::DeadLetterNotFound
-                | Self::ReplayRunning
-                | Self::DeadLetterDiscarded
-                | Self::DeadLetterWaiting
-                | Self::ShuttingDown
-        )
-    }
 }
 
 /// An error in one field of the request.
@@ -278,7 +175,10 @@ impl Problem {
     /// request.
     #[must_use]
     pub fn overloaded() -> Self {
-        Self::new(ProblemCode::Overloaded, OVERLOADED)
+        Self::new(
+            ProblemCode::Overloaded,
+            "The service is overloaded; retry shortly",
+        )
     }
 
     #[must_use]
@@ -346,77 +246,5 @@ impl IntoResponse for Problem {
         }
         response.extensions_mut().insert(self);
         response
-    }
-}
-
-impl From<SessionError> for Problem {
-    fn from(refusal: SessionError) -> Self {
-        let detail = refusal.to_string();
-        match refusal {
-            SessionError::NotFound => Self::new(ProblemCode::SessionNotFound, detail),
-            SessionError::AlreadyStarted => Self::new(ProblemCode::SessionIdInUse, detail),
-            SessionError::Inactive => Self::new(ProblemCode::SessionInactive, detail),
-            SessionError::AlreadyEnded => Self::new(ProblemCode::SessionAlreadyEnded, detail),
-            SessionError::Position => Self::invalid("position", detail),
-            SessionError::SessionId => Self::invalid("session_id", detail),
-            SessionError::OccurredAt => Self::invalid("occurred_at", detail),
-        }
-    }
-}
-
-impl From<CommandError> for Problem {
-    fn from(error: CommandError) -> Self {
-        match error {
-            CommandError::Refused(refusal) => refusal.into(),
-            CommandError::Conflict => Self::new(
-                ProblemCode::Conflict,
-                "Other commands changed the session at the same time; retry",
-            ),
-            CommandError::Repeated => Self::key_in_use(),
-            CommandError::Overloaded => Self::overloaded(),
-            CommandError::Unavailable(cause) => Self::new(
-                ProblemCode::Unavailable,
-                "The service cannot process commands at the moment; retry shortly",
-            )
-            .because(cause.as_ref()),
-            CommandError::Broken(error) => Self::broken(&error),
-        }
-    }
-}
-
-impl From<LogError> for Problem {
-    fn from(error: LogError) -> Self {
-        Self::from(&error)
-    }
-}
-
-impl From<&LogError> for Problem {
-    fn from(error: &LogError) -> Self {
-        match error {
-            LogError::Unavailable(_) => Self::new(
-                ProblemCode::Unavailable,
-                "The service cannot answer at the moment; retry shortly",
-            )
-            .because(error),
-            LogError::Undecodable { .. } | LogError::Broken(_) => Self::broken(error),
-        }
-    }
-}
-
-impl From<ActionError> for Problem {
-    fn from(error: ActionError) -> Self {
-        let detail = error.to_string();
-        match error {
-            ActionError::NotFound(_) => Self::new(ProblemCode::DeadLetterNotFound, detail),
-            ActionError::Discarded(_) => Self::new(ProblemCode::DeadLetterDiscarded, detail),
-            ActionError::Waiting { .. } => Self::new(ProblemCode::DeadLetterWaiting, detail),
-            ActionError::Unavailable(error) => error.into(),
-        }
-    }
-}
-
-impl From<sqlx::Error> for Problem {
-    fn from(error: sqlx::Error) -> Self {
-        LogError::from(error).into()
     }
 }

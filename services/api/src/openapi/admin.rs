@@ -102,7 +102,7 @@ pub(super) const PROBLEMS: [ProblemResponse; 9] = [
             ProblemCode::DeadlineExceeded,
             ProblemCode::ShuttingDown,
         ],
-        detail: "The service cannot answer at the moment; retry shortly",
+        detail: "The service cannot process the request at the moment; retry shortly",
     },
 ];
 

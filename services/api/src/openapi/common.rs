@@ -213,7 +213,7 @@ fn headers() -> Value {
         "RequestId": header("The id of the request in the service's log", "string"),
         "RateLimitLimit": header("The number of requests per window", "integer"),
         "RateLimitRemaining": header("The number of requests that are left", "integer"),
-        "RateLimitReset": header("Seconds until a request becomes free again", "integer"),
+        "RateLimitReset": header("Seconds until `X-RateLimit-Remaining` increases", "integer"),
         "RetryAfter": header(
             "Seconds to wait before a retry. Missing if a retry does not help.",
             "integer"

@@ -43,7 +43,8 @@ pub struct Body {
     /// and position returns the session in its current state, any other start
     /// with this id returns 409.
     session_id: Option<Uuid>,
-    /// The app's id of the device. Only the export contains it.
+    /// The app's id of the device. The service records it, and returns it in the
+    /// export only.
     #[schema(max_length = 255)]
     device_id: Option<String>,
     #[schema(schema_with = types::time_zone)]

@@ -78,8 +78,8 @@ impl ActiveReads {
     ) -> Result<ActiveRead, Problem> {
         let inner = &self.0;
         let min_position = min_position.max(inner.commands.recent_claim_position(reader_id));
-        let known = active_sessions::get(&inner.cache, reader_id, min_position).await;
-        let active = match known {
+        let cached = active_sessions::get(&inner.cache, reader_id, min_position).await;
+        let active = match cached {
             Ok(CacheLookup::Active(entry)) => Some(entry),
             Ok(CacheLookup::Inactive) => None,
             Ok(CacheLookup::Miss) => {
