@@ -1,8 +1,8 @@
 //! The entry point of the command side: one method per command, and the queries
 //! that must read the log instead of a projection.
 //!
-//! The methods only start the work. [`crate::executor`] executes commands,
-//! [`crate::pending`] decides them.
+//! The methods only start the work: `executor.rs` executes commands, and
+//! `pending.rs` decides them.
 
 use std::sync::Arc;
 
