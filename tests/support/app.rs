@@ -194,7 +194,7 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
             admin_addr: local,
             trusted_proxies: Vec::new(),
             cors_origins: Vec::new(),
-            limits: ClientTimeouts::default(),
+            timeouts: ClientTimeouts::default(),
         },
         database: DatabaseArgs {
             database_url: secret(&env.database_url),

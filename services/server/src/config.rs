@@ -128,7 +128,7 @@ pub struct HttpArgs {
     pub cors_origins: Vec<HeaderValue>,
     /// Timeouts of clients. Only tests change them.
     #[arg(skip)]
-    pub limits: ClientTimeouts,
+    pub timeouts: ClientTimeouts,
 }
 
 /// The primary Postgres.

@@ -116,7 +116,7 @@ impl<'a> ServiceBuilder<'a> {
         };
         let origins = &args.http.cors_origins;
         let router = api::router(handles, &admission, origins, &mut self.registry);
-        self.serve(listener, router, args.http.limits);
+        self.serve(listener, router, args.http.timeouts);
         Ok(admission)
     }
 
@@ -212,9 +212,9 @@ impl<'a> ServiceBuilder<'a> {
         let args = self.args;
         let handles = match admission {
             Some(admission) => {
-                let source = connect::projection_ops(&args.database, &args.redis);
+                let operations = connect::projection_ops(&args.database, &args.redis);
                 let stop = self.service.workers.token.clone();
-                let (replays, task) = ReplayQueue::new(source, stop);
+                let (replays, task) = ReplayQueue::new(operations, stop);
                 self.service.workers.spawn(task);
                 Some(api::routes::admin::Handles {
                     pool: self.pools.track(connect::admin_pool(&args.database)?),
@@ -229,17 +229,17 @@ impl<'a> ServiceBuilder<'a> {
         let stop = self.service.edge.token.clone();
         let health = self.health.clone();
         self.service.edge.spawn(health.run(stop));
-        self.serve(listener, router, args.http.limits);
+        self.serve(listener, router, args.http.timeouts);
         Ok(self.service)
     }
 
-    fn serve(&mut self, listener: TcpListener, router: axum::Router, limits: ClientTimeouts) {
+    fn serve(&mut self, listener: TcpListener, router: axum::Router, timeouts: ClientTimeouts) {
         let edge = &mut self.service.edge;
         let stop = edge.token.clone();
         edge.spawn(api::serve::run(
             listener,
             router,
-            limits,
+            timeouts,
             stop,
             DRAIN_TIMEOUT,
         ));
