@@ -26,11 +26,11 @@ pub struct TaskContext {
     pub holder: Arc<str>,
 }
 
-/// Returns the tasks. The caller spawns each of them; all run until `shutdown`.
+/// Returns all tasks. The caller spawns each of them; they run until `shutdown`.
 ///
 /// The futures are boxed so that this crate alone compiles them (decision 0020).
 #[must_use]
-pub fn tasks(context: TaskContext, shutdown: &CancellationToken) -> Vec<BoxFuture<'static, ()>> {
+pub fn all(context: TaskContext, shutdown: &CancellationToken) -> Vec<BoxFuture<'static, ()>> {
     let TaskContext {
         pool,
         cache,
