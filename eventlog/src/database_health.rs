@@ -47,11 +47,12 @@ impl DatabaseHealth {
     /// Pings Postgres now and returns whether it responded.
     pub async fn check(&self) -> bool {
         let ping = async { self.pool.acquire().await?.ping().await };
-        match with_deadline(PING_TIMEOUT, ping).await {
+        let result = with_deadline(PING_TIMEOUT, ping).await;
+        match &result {
             Ok(()) => self.availability.succeeded(),
-            Err(error) => self.availability.failed(&error),
+            Err(error) => self.availability.failed(error),
         }
-        self.is_available()
+        result.is_ok()
     }
 
     /// Pings Postgres every second until `shutdown`.
