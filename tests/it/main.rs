@@ -26,6 +26,7 @@ mod jobs;
 mod kill;
 mod leases;
 mod lifecycle;
+mod load_state;
 mod migrations_readme;
 mod monitoring;
 mod nats_outages;
