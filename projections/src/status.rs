@@ -9,7 +9,7 @@ use crate::rebuild::shadow_schema;
 const MAX_LAG_EVENTS: i64 = 100_000;
 
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct ProjectionStatus {
     pub projection: String,
     /// Whether an operator paused it.
     pub paused: bool,
@@ -46,8 +46,8 @@ pub struct Status {
 }
 
 /// The status of all projections, ordered by name.
-pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Status>> {
-    sqlx::query_file_as!(Status, "src/status/list.sql", MAX_LAG_EVENTS)
+pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<ProjectionStatus>> {
+    sqlx::query_file_as!(ProjectionStatus, "src/status/list.sql", MAX_LAG_EVENTS)
         .fetch_all(pool)
         .await
 }

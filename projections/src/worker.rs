@@ -25,7 +25,7 @@ mod progress;
 mod retry;
 
 use batch_interval::BatchInterval;
-use decision::{Decision, Folded};
+use decision::{CommitDecision, Folded};
 pub use progress::{Until, WorkerProgress};
 
 /// The most events that are read at once. Bounds the memory of events that are not
@@ -262,18 +262,18 @@ impl<P: Projection> Worker<P> {
                 is_quiet,
                 is_due: interval.is_due(),
             };
-            match folded.should_commit(until) {
-                Decision::CommitFull => {
+            match folded.next_step(until) {
+                CommitDecision::CommitFull => {
                     batch = self.commit(batch).await?;
                     interval.catch_up();
                 }
-                Decision::Commit => {
+                CommitDecision::Commit => {
                     let began = Instant::now();
                     batch = self.commit(batch).await?;
                     interval.committed(began.elapsed());
                 }
-                Decision::Collect => interval.polled(),
-                Decision::Read => {}
+                CommitDecision::Collect => interval.polled(),
+                CommitDecision::Read => {}
             }
             if caught_up && !until.is_live() {
                 return Ok(());

@@ -14,7 +14,7 @@ use domain::{
     Position, ReaderId, ReadingSession, SessionCommand, SessionEvent, SessionId, StartSession,
     UpdatePosition,
 };
-use eventlog::append::{Append, ClaimChange, KeyedResponse, NewEvent};
+use eventlog::append::{Append, ActiveClaimChange, KeyedResponse, NewEvent};
 use eventlog::commit_feed;
 use eventlog::{AppendError, Appender, read};
 use futures::future::join_all;
@@ -171,7 +171,7 @@ async fn append_with_outdated_claim_conflicts() {
     let claim = async |expected, next| {
         let append = Append {
             events: vec![started(new_id(), 1, "x")],
-            claim: Some(ClaimChange {
+            claim: Some(ActiveClaimChange {
                 reader_id,
                 expected,
                 next,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use projections::status::{self, Status};
+use projections::status::{self, ProjectionStatus};
 use server::config::Role;
 use sqlx::PgPool;
 use tests::process::Process;
@@ -63,7 +63,7 @@ async fn blocked(pool: &PgPool, wanted: i64) {
 }
 
 /// The status of the projection `history`.
-async fn history_status(pool: &PgPool) -> Status {
+async fn history_status(pool: &PgPool) -> ProjectionStatus {
     status::list(pool).await.unwrap().remove(2)
 }
 

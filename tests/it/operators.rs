@@ -52,6 +52,16 @@ async fn run(env: &TestEnv, arguments: &[&str]) -> Finished {
     Finished::new(command(env).args(arguments).output().await.unwrap())
 }
 
+/// Runs a replay. Jobs that run after the start of the service exclude it for a
+/// moment.
+async fn replay(env: &TestEnv, name: &str) -> Finished {
+    eventually("no other work on the projection", SETTLE, async || {
+        let finished = run(env, &["replay", name]).await;
+        (!finished.err.contains("running elsewhere")).then_some(finished)
+    })
+    .await
+}
+
 /// Starts a command that the test interrupts.
 fn spawn(env: &TestEnv, arguments: &[&str]) -> Child {
     command(env)
@@ -205,7 +215,7 @@ async fn unreachable_postgres_is_named_and_sets_the_exit_code() {
 async fn replay_reports_its_work_and_keeps_the_rows() {
     let app = after_reading().await;
     for name in PROJECTIONS {
-        let finished = run(&app.env, &["replay", name]).await;
+        let finished = replay(&app.env, name).await;
         let out = finished.expect_code(0);
         assert!(out.starts_with(&format!("{name}: ")), "{out}");
         assert!(out.contains("Queries "), "{out}");
@@ -223,14 +233,14 @@ async fn replay_keeps_grants_and_refuses_to_drop_a_view() {
     ] {
         sqlx::query(statement).execute(&app.pool).await.unwrap();
     }
-    let finished = run(&app.env, &["replay", "history"]).await;
+    let finished = replay(&app.env, "history").await;
     assert_eq!(finished.code, Some(1));
     assert!(finished.err.contains("retired ones: ended;"), "{}", finished.err);
     sqlx::query("drop view public.ended")
         .execute(&app.pool)
         .await
         .unwrap();
-    let finished = run(&app.env, &["replay", "history"]).await;
+    let finished = replay(&app.env, "history").await;
     let _ = finished.expect_code(0);
     assert_eq!(finished.err, "");
     let granted: bool =
@@ -250,12 +260,7 @@ async fn replay_refills_an_emptied_cache() {
     let client = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
-    // The service warms the emptied cache up too, and only one of both runs at a time.
-    let finished = eventually("a replay", SETTLE, async || {
-        let finished = run(&app.env, &["replay", "active_sessions"]).await;
-        (!finished.err.contains("running elsewhere")).then_some(finished)
-    })
-    .await;
+    let finished = replay(&app.env, "active_sessions").await;
     let _ = finished.expect_code(0);
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
     app.settled().await;
@@ -279,7 +284,7 @@ async fn interrupted_replay_reports_where_the_next_one_resumes() {
         .execute(&mut *reading)
         .await
         .unwrap();
-    let replay = spawn(&app.env, &["replay", "history"]);
+    let blocked = spawn(&app.env, &["replay", "history"]);
     until(
         "the replay reaches the end of the log",
         2 * SETTLE,
@@ -292,15 +297,15 @@ async fn interrupted_replay_reports_where_the_next_one_resumes() {
     let other = run(&app.env, &["replay", "history"]).await;
     assert_eq!(other.code, Some(1));
     assert!(other.err.contains("running elsewhere"), "{}", other.err);
-    interrupt(&replay).await;
-    let finished = wait(replay).await;
+    interrupt(&blocked).await;
+    let finished = wait(blocked).await;
     assert_eq!(finished.code, Some(130), "{}", finished.err);
     let stopped = format!("history: stopped at global position {head}; the next replay resumes");
     assert!(finished.err.contains(&stopped), "{}", finished.err);
     assert_eq!(schemas(&app).await, ["replay_history"]);
 
     reading.rollback().await.unwrap();
-    let finished = run(&app.env, &["replay", "history"]).await;
+    let finished = replay(&app.env, "history").await;
     let expected = format!("history: replayed 0 events after {head} in ");
     assert!(
         finished.expect_code(0).starts_with(&expected),

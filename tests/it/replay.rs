@@ -222,7 +222,7 @@ async fn replay_with_too_many_dead_letters_fails_with_a_reason() {
     let replayed = replayed::<History>(&app.env, &CancellationToken::new()).await;
     let error = replayed.unwrap_err();
     assert!(matches!(error, OperationError::TooManyDeadLetters(_)), "{error}");
-    assert!(error.to_string().contains("older build"), "{error}");
+    assert!(error.to_string().contains("an older build"), "{error}");
 }
 
 #[tokio::test]

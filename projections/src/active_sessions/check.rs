@@ -117,7 +117,7 @@ impl LogState {
         let sessions = with_deadline(STATEMENT_DEADLINE, sessions).await?;
         let applied = load_state::sequences(pool, &ids, checkpoint);
         let applied = with_deadline(STATEMENT_DEADLINE, applied).await?;
-        let started = active_claims::with_start_positions(pool, &inactive);
+        let started = active_claims::with_global_start_positions(pool, &inactive);
         let started = with_deadline(STATEMENT_DEADLINE, started).await?;
         Ok(Self {
             sessions: sessions

@@ -31,7 +31,7 @@ pub(super) struct Folded {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(super) enum CommitDecision {
     /// Read the next events at once.
     Read,
     /// Collect more events until the next poll.
@@ -43,9 +43,9 @@ pub(super) enum Decision {
 }
 
 impl Folded {
-    pub(super) fn should_commit(self, until: Until) -> Decision {
+    pub(super) fn next_step(self, until: Until) -> CommitDecision {
         if self.events == 0 {
-            return Decision::Read;
+            return CommitDecision::Read;
         }
         let is_full = self.events >= self.max_events
             || self.rows >= MAX_BATCH_ROWS
@@ -54,13 +54,13 @@ impl Folded {
         // waits, because it stops at the end of the log.
         let is_due = self.is_due || self.is_quiet || !until.is_live();
         if is_full {
-            Decision::CommitFull
+            CommitDecision::CommitFull
         } else if (self.caught_up && is_due) || until.is_reached(self.to) {
-            Decision::Commit
+            CommitDecision::Commit
         } else if self.caught_up {
-            Decision::Collect
+            CommitDecision::Collect
         } else {
-            Decision::Read
+            CommitDecision::Read
         }
     }
 }
@@ -109,49 +109,49 @@ mod tests {
     };
 
     #[rstest]
-    #[case::empty(EMPTY, Decision::Read)]
-    #[case::more_to_read(READING, Decision::Read)]
-    #[case::more_to_read_and_due(Folded { is_due: true, ..READING }, Decision::Read)]
-    #[case::caught_up_before_the_interval(CAUGHT_UP, Decision::Collect)]
-    #[case::caught_up_and_due(DUE, Decision::Commit)]
-    #[case::caught_up_and_quiet(QUIET, Decision::Commit)]
-    #[case::full_of_events(Folded { events: 100, ..READING }, Decision::CommitFull)]
-    #[case::full_of_rows(Folded { rows: MAX_BATCH_ROWS, ..READING }, Decision::CommitFull)]
-    #[case::old(Folded { age: MAX_BATCH_AGE, ..READING }, Decision::CommitFull)]
-    #[case::full_before_the_interval(Folded { events: 100, ..CAUGHT_UP }, Decision::CommitFull)]
-    #[case::full_and_due(Folded { events: 100, ..DUE }, Decision::CommitFull)]
-    #[case::empty_and_old(Folded { age: MAX_BATCH_AGE, ..EMPTY }, Decision::Read)]
+    #[case::empty(EMPTY, CommitDecision::Read)]
+    #[case::more_to_read(READING, CommitDecision::Read)]
+    #[case::more_to_read_and_due(Folded { is_due: true, ..READING }, CommitDecision::Read)]
+    #[case::caught_up_before_the_interval(CAUGHT_UP, CommitDecision::Collect)]
+    #[case::caught_up_and_due(DUE, CommitDecision::Commit)]
+    #[case::caught_up_and_quiet(QUIET, CommitDecision::Commit)]
+    #[case::full_of_events(Folded { events: 100, ..READING }, CommitDecision::CommitFull)]
+    #[case::full_of_rows(Folded { rows: MAX_BATCH_ROWS, ..READING }, CommitDecision::CommitFull)]
+    #[case::old(Folded { age: MAX_BATCH_AGE, ..READING }, CommitDecision::CommitFull)]
+    #[case::full_before_the_interval(Folded { events: 100, ..CAUGHT_UP }, CommitDecision::CommitFull)]
+    #[case::full_and_due(Folded { events: 100, ..DUE }, CommitDecision::CommitFull)]
+    #[case::empty_and_old(Folded { age: MAX_BATCH_AGE, ..EMPTY }, CommitDecision::Read)]
     fn live_worker_commits_when_due_quiet_or_full(
         #[case] folded: Folded,
-        #[case] expected: Decision,
+        #[case] expected: CommitDecision,
     ) {
-        assert_eq!(folded.should_commit(Until::Stopped), expected);
+        assert_eq!(folded.next_step(Until::Stopped), expected);
     }
 
     #[rstest]
-    #[case::empty(EMPTY, Decision::Read)]
-    #[case::more_to_read(READING, Decision::Read)]
-    #[case::caught_up(CAUGHT_UP, Decision::Commit)]
-    #[case::quiet(QUIET, Decision::Commit)]
-    #[case::full(Folded { events: 100, ..READING }, Decision::CommitFull)]
+    #[case::empty(EMPTY, CommitDecision::Read)]
+    #[case::more_to_read(READING, CommitDecision::Read)]
+    #[case::caught_up(CAUGHT_UP, CommitDecision::Commit)]
+    #[case::quiet(QUIET, CommitDecision::Commit)]
+    #[case::full(Folded { events: 100, ..READING }, CommitDecision::CommitFull)]
     fn replay_commits_at_the_end_of_the_log_or_when_full(
         #[case] folded: Folded,
-        #[case] expected: Decision,
+        #[case] expected: CommitDecision,
     ) {
-        assert_eq!(folded.should_commit(Until::CaughtUp), expected);
+        assert_eq!(folded.next_step(Until::CaughtUp), expected);
     }
 
     #[rstest]
-    #[case::empty(EMPTY, 10, Decision::Read)]
-    #[case::before_the_end(READING, 11, Decision::Read)]
-    #[case::at_the_end(READING, 10, Decision::Commit)]
-    #[case::at_the_end_and_full(Folded { events: 100, ..READING }, 10, Decision::CommitFull)]
-    #[case::end_of_the_log(CAUGHT_UP, 11, Decision::Commit)]
+    #[case::empty(EMPTY, 10, CommitDecision::Read)]
+    #[case::before_the_end(READING, 11, CommitDecision::Read)]
+    #[case::at_the_end(READING, 10, CommitDecision::Commit)]
+    #[case::at_the_end_and_full(Folded { events: 100, ..READING }, 10, CommitDecision::CommitFull)]
+    #[case::end_of_the_log(CAUGHT_UP, 11, CommitDecision::Commit)]
     fn bounded_worker_commits_at_its_end(
         #[case] folded: Folded,
         #[case] end: i64,
-        #[case] expected: Decision,
+        #[case] expected: CommitDecision,
     ) {
-        assert_eq!(folded.should_commit(Until::Reached(end)), expected);
+        assert_eq!(folded.next_step(Until::Reached(end)), expected);
     }
 }

@@ -78,7 +78,7 @@ impl Idempotency {
     async fn accepted(&self, response: CommandResponse) -> Result<Response, Problem> {
         let global_position = match response.last_event() {
             Some((session_id, sequence)) => {
-                Some(read::position(&self.pool, session_id, sequence).await?)
+                Some(read::global_position_of(&self.pool, session_id, sequence).await?)
             }
             None => None,
         };

@@ -105,7 +105,7 @@ pub fn router(
         })
     };
     let idempotency = MiddlewareLayer(Idempotency::new(history.primary.clone()));
-    let edge = (
+    let outer_layers = (
         MiddlewareLayer(RequestLog(HttpMetrics::for_clients(registry))),
         cors::CorsForBrowsers::new(origins),
         CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)),
@@ -119,7 +119,7 @@ pub fn router(
         .with_state(service.clone())
         .method_not_allowed_fallback(method_not_allowed)
         .layer((
-            edge.clone(),
+            outer_layers.clone(),
             admitted(Preset::HighFrequency),
             body,
             idempotency.clone(),
@@ -129,7 +129,7 @@ pub fn router(
         .route(&path("/{id}/end"), put(commands::end::handle))
         .with_state(service.clone())
         .method_not_allowed_fallback(method_not_allowed)
-        .layer((edge.clone(), admitted(Preset::Normal), body, idempotency));
+        .layer((outer_layers.clone(), admitted(Preset::Normal), body, idempotency));
     let queries = Router::new()
         .route(&path("/active"), get(queries::active::handle))
         .with_state(active)
@@ -143,7 +143,7 @@ pub fn router(
         .route(&path("/{id}"), get(queries::session::handle))
         .with_state(service.clone())
         .method_not_allowed_fallback(method_not_allowed)
-        .layer((edge.clone(), admitted(Preset::Normal), body));
+        .layer((outer_layers.clone(), admitted(Preset::Normal), body));
     let privacy = Router::new()
         .route(&path("/export"), get(privacy::export::handle))
         .with_state(Exporter::new(history.primary.clone()))
@@ -154,11 +154,11 @@ pub fn router(
             pool: history.primary,
         })
         .method_not_allowed_fallback(method_not_allowed)
-        .layer((edge.clone(), admitted(Preset::LowFrequency), body));
+        .layer((outer_layers.clone(), admitted(Preset::LowFrequency), body));
     openapi::router()
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(method_not_allowed)
-        .layer((edge, anyone))
+        .layer((outer_layers, anyone))
         .merge(updates)
         .merge(commands)
         .merge(queries)

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -64,7 +64,24 @@ pub fn document() -> Value {
     };
     common::complete(&mut document, problems);
     examples::add(&mut document);
+    remove_number_formats(&mut document);
     document
+}
+
+/// Removes the format `double`, which utoipa adds to every `f64`. Positions have
+/// at most four decimals, so clients may also use decimal types.
+fn remove_number_formats(document: &mut Value) {
+    let schemas = document["components"]["schemas"].as_object_mut();
+    let properties = schemas
+        .into_iter()
+        .flat_map(Map::values_mut)
+        .filter_map(|schema| schema.get_mut("properties")?.as_object_mut())
+        .flat_map(Map::values_mut)
+        .filter(|property| property["type"] == "number")
+        .filter_map(Value::as_object_mut);
+    for property in properties {
+        property.remove("format");
+    }
 }
 
 const PROBLEMS: [ProblemResponse; 13] = [

@@ -27,7 +27,7 @@ pub struct RequestLog(pub HttpMetrics);
 
 impl Middleware for RequestLog {
     async fn handle<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
-        let entry = LogEntry::new(&request);
+        let entry = RequestLogEntry::new(&request);
         let response = catch_panic(next.run(request)).await;
         entry.finish(response, &self.0)
     }
@@ -43,14 +43,14 @@ pub async fn catch_panic(handler: impl Future<Output = Response>) -> Response {
 }
 
 /// The data of a request that its log line and its metrics need.
-struct LogEntry {
+struct RequestLogEntry {
     request_id: HeaderValue,
     method: Method,
     route: Arc<str>,
     started_at: Instant,
 }
 
-impl LogEntry {
+impl RequestLogEntry {
     fn new(request: &Request) -> Self {
         let route = request.extensions().get::<MatchedPath>();
         Self {

@@ -42,7 +42,7 @@ pub struct Service {
     /// See [`lease_holder`].
     holder: Arc<str>,
     /// Tasks that accept requests or run jobs; they stop first.
-    edge: TaskGroup,
+    listeners: TaskGroup,
     /// The appender; it ends when its last handle is dropped.
     writers: TaskGroup,
     /// The relay and the projections; they stop last.
@@ -66,7 +66,8 @@ async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
 
     let mut service = ServiceBuilder::new(args, admin.local_addr()?).await?;
     let (feed, commits) = commit_feed::channel();
-    let mut admission = None;
+    // Before any role starts, because it fails if the settings of tokens are wrong.
+    let mut admission = service.admission_without_api()?;
     if args.has(Role::Api) || args.has(Role::Jobs) {
         let commands = service.start_commands(feed)?;
         if args.has(Role::Api) {
@@ -84,9 +85,6 @@ async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
     }
     if args.has(Role::Projections) {
         service.start_projections()?;
-    }
-    if admission.is_none() {
-        admission = service.admission_without_api()?;
     }
     service.start_admin(admin, admission)
 }
@@ -111,7 +109,7 @@ impl Service {
             http: None,
             admin,
             holder: lease_holder(),
-            edge: TaskGroup::default(),
+            listeners: TaskGroup::default(),
             writers: TaskGroup::default(),
             workers: TaskGroup::default(),
         }
@@ -122,7 +120,7 @@ impl Service {
     pub fn failed(&mut self) -> BoxFuture<'_, anyhow::Error> {
         async {
             tokio::select! {
-                error = self.edge.failed() => error,
+                error = self.listeners.failed() => error,
                 error = self.writers.failed() => error,
                 error = self.workers.failed() => error,
             }
@@ -139,7 +137,7 @@ impl Service {
         async {
             // Each connection has the limit `DRAIN_TIMEOUT`; this is the limit of
             // the whole group.
-            self.edge.stop(DRAIN_TIMEOUT + SHUTDOWN_TIMEOUT).await;
+            self.listeners.stop(DRAIN_TIMEOUT + SHUTDOWN_TIMEOUT).await;
             // The last request has dropped the last handle of the appender.
             self.writers.stop(SHUTDOWN_TIMEOUT).await;
             self.workers.stop(SHUTDOWN_TIMEOUT).await;
@@ -182,7 +180,7 @@ mod tests {
 
     fn service() -> Service {
         let mut service = Service::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-        service.edge.spawn(std::future::pending());
+        service.listeners.spawn(std::future::pending());
         service
     }
 

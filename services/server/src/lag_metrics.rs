@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use eventlog::deadline::with_deadline;
 use messaging::relay::RelayStatus;
-use projections::status::{self, Status};
+use projections::status::{self, ProjectionStatus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -78,7 +78,7 @@ struct LatestStatus(Arc<Mutex<Option<Snapshot>>>);
 #[derive(Debug)]
 struct Snapshot {
     taken_at: Instant,
-    projections: Vec<Status>,
+    projections: Vec<ProjectionStatus>,
 }
 
 impl ProjectionGauges {
@@ -105,7 +105,7 @@ impl ProjectionGauges {
 }
 
 impl LatestStatus {
-    fn set(&self, projections: Vec<Status>) {
+    fn set(&self, projections: Vec<ProjectionStatus>) {
         let taken_at = Instant::now();
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *latest = Some(Snapshot {
@@ -116,7 +116,7 @@ impl LatestStatus {
 }
 
 /// The name, the help and the value of a gauge with the label `projection`.
-type GaugeSpec = (&'static str, &'static str, fn(&Status) -> f64);
+type GaugeSpec = (&'static str, &'static str, fn(&ProjectionStatus) -> f64);
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
 const GAUGES: [GaugeSpec; 6] = [

@@ -53,7 +53,7 @@ async fn undecodable_events_are_printed_and_marked() {
     let parsed = |n: usize| serde_json::from_str::<Value>(&printed[n]).unwrap();
     let future = parsed(0);
     let reason = &future["undecodable"];
-    assert_eq!(reason, "PositionUpdated of version 99 is not known");
+    assert_eq!(reason, "version 99 of event PositionUpdated is unknown");
     assert_eq!(future["type"], "reading.session.position_updated.v99");
     assert_eq!(future["data"]["mood"], "cheerful");
     // The payload is printed unchanged.

@@ -127,7 +127,7 @@ impl<'a> ServiceBuilder<'a> {
         self.service.workers.spawn(relay::announce_commits(
             self.jetstream.client(),
             self.subjects.clone(),
-            commits.head.clone(),
+            commits.last_committed.clone(),
             stop,
         ));
     }
@@ -184,9 +184,9 @@ impl<'a> ServiceBuilder<'a> {
         };
         let metrics = JobMetrics::new(&mut self.registry);
         let holder = self.service.holder.clone();
-        let stop = self.service.edge.token.clone();
+        let stop = self.service.listeners.token.clone();
         let scheduler = scheduler::run(Arc::new(context), holder, metrics, stop);
-        self.service.edge.spawn(scheduler);
+        self.service.listeners.spawn(scheduler);
         Ok(())
     }
 
@@ -226,17 +226,17 @@ impl<'a> ServiceBuilder<'a> {
         };
         let registry = std::mem::take(&mut self.registry);
         let router = api::routes::admin::router(self.health.clone(), handles, registry);
-        let stop = self.service.edge.token.clone();
+        let stop = self.service.listeners.token.clone();
         let health = self.health.clone();
-        self.service.edge.spawn(health.run(stop));
+        self.service.listeners.spawn(health.run(stop));
         self.serve(listener, router, args.http.timeouts);
         Ok(self.service)
     }
 
     fn serve(&mut self, listener: TcpListener, router: axum::Router, timeouts: ClientTimeouts) {
-        let edge = &mut self.service.edge;
-        let stop = edge.token.clone();
-        edge.spawn(api::serve::run(
+        let listeners = &mut self.service.listeners;
+        let stop = listeners.token.clone();
+        listeners.spawn(api::serve::run(
             listener,
             router,
             timeouts,

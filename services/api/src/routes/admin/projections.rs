@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use domain::Timestamp;
 use projections::operations::ProjectionName;
-use projections::status::{self, Status};
+use projections::status::{self, ProjectionStatus};
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
@@ -95,9 +95,9 @@ impl ProjectionState {
     }
 }
 
-impl From<Status> for ProjectionResponse {
+impl From<ProjectionStatus> for ProjectionResponse {
     #[expect(clippy::cast_precision_loss, reason = "the rate is rounded")]
-    fn from(status: Status) -> Self {
+    fn from(status: ProjectionStatus) -> Self {
         let state = match &status.holder {
             _ if status.paused => ProjectionState::Paused,
             None => ProjectionState::Stopped,

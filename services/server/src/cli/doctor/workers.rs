@@ -36,8 +36,8 @@ pub(super) async fn check(pool: &PgPool) -> Vec<Finding> {
     }
 }
 
-fn workers(projections: &[status::Status]) -> Finding {
-    let problem = |projection: &status::Status| {
+fn workers(projections: &[status::ProjectionStatus]) -> Finding {
+    let problem = |projection: &status::ProjectionStatus| {
         let name = &projection.projection;
         match (&projection.holder, &projection.last_error) {
             _ if projection.paused => Some(format!("{name} is paused")),
@@ -57,9 +57,9 @@ fn workers(projections: &[status::Status]) -> Finding {
     Finding::from_problems("projections", status, &problems, ok)
 }
 
-fn lag(projections: &[status::Status]) -> Finding {
+fn lag(projections: &[status::ProjectionStatus]) -> Finding {
     let behind = projections.iter().filter(|one| one.lag_seconds > MAX_LAG);
-    let problem = |one: &status::Status| {
+    let problem = |one: &status::ProjectionStatus| {
         format!(
             "{} is {:.0} s and {} events behind",
             one.projection,
@@ -73,10 +73,10 @@ fn lag(projections: &[status::Status]) -> Finding {
     Finding::from_problems("lag", Status::Warning, &problems, ok)
 }
 
-fn dead_letters(projections: &[status::Status]) -> Finding {
+fn dead_letters(projections: &[status::ProjectionStatus]) -> Finding {
     let with_dead_letters = projections.iter().filter(|one| one.dead_letters > 0);
     let problem =
-        |one: &status::Status| format!("{} has {}", one.projection, count(one.dead_letters));
+        |one: &status::ProjectionStatus| format!("{} has {}", one.projection, count(one.dead_letters));
     let problems: Vec<String> = with_dead_letters.map(problem).collect();
     Finding::from_problems("dead letters", Status::Warning, &problems, "none")
 }

@@ -77,7 +77,7 @@ impl ActiveReads {
         min_position: Option<i64>,
     ) -> Result<ActiveRead, Problem> {
         let inner = &self.0;
-        let min_position = min_position.max(inner.commands.recent_claim_position(reader_id));
+        let min_position = min_position.max(inner.commands.recent_change(reader_id));
         let cached = active_sessions::get(&inner.cache, reader_id, min_position).await;
         let active = match cached {
             Ok(CacheLookup::Active(entry)) => Some(entry),
