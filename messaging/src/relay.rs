@@ -177,9 +177,10 @@ impl Relay {
             let delay = match result {
                 Ok(()) => RETRY_DELAY,
                 Err(error) if error.needs_operator() => {
+                    let error = error_chain(&error);
                     tracing::error!(
-                        error = error_chain(&error),
-                        "relay stopped: an operator must fix the error; the relay then resumes"
+                        "relay cannot publish: {error}; an operator must act, next try in {} s",
+                        OPERATOR_RETRY_DELAY.as_secs()
                     );
                     OPERATOR_RETRY_DELAY
                 }
@@ -202,7 +203,7 @@ impl Relay {
             outage.another_leads(waiting_since);
             // The leader may run in another process and is not notified of the
             // commits of this one.
-            let head = &mut self.commits.head;
+            let head = &mut self.commits.last_committed;
             let announce = announce_forever(self.jetstream.client(), &self.subjects, head);
             let _ = tokio::time::timeout(LOCK_RETRY_INTERVAL, announce).await;
         }
@@ -237,7 +238,7 @@ impl Relay {
                 global_position: cursor.global_position,
             });
             // The read below includes everything that earlier wake-ups announced.
-            self.commits.head.mark_unchanged();
+            self.commits.last_committed.mark_unchanged();
             while let Some(Some(_)) = wake_ups.next().now_or_never() {}
             let events = self.next_events(connection, cursor.global_position).await?;
             if events.is_empty() {
@@ -248,7 +249,7 @@ impl Relay {
                 }
                 tokio::select! {
                     // The sender is dropped if this process appends nothing.
-                    Ok(()) = self.commits.head.changed() => {}
+                    Ok(()) = self.commits.last_committed.changed() => {}
                     Some(_) = wake_ups.next() => {}
                     () = tokio::time::sleep(POLL_INTERVAL) => {}
                 }

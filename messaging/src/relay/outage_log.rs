@@ -42,14 +42,14 @@ impl OutageLog {
         let head = with_deadline(STATEMENT_TIMEOUT, read::head(pool))
             .await
             .ok();
+        let error = error_chain(error);
         tracing::warn!(
-            error = error_chain(error),
             seconds = since.elapsed().as_secs(),
             // An upper bound, because global positions have gaps.
             waiting_at_most = head
                 .zip(self.published)
                 .map(|(head, published)| head - published),
-            "publishing events failed; they wait in the log and are published later",
+            "publishing events failed: {error}; they wait in the log and are published later",
         );
     }
 
