@@ -8,7 +8,8 @@ use eventlog::{LogError, active_claims, read};
 
 use crate::repository::{Repository, VersionedSession};
 
-/// How often the claim is read while other processes change it.
+/// Maximum number of attempts. An attempt fails if the session has ended since the
+/// active-session claim was read.
 const MAX_ATTEMPTS: u32 = 3;
 
 /// A reader's active session.
@@ -21,23 +22,23 @@ pub struct ActiveSession {
 }
 
 /// Returns the reader's active session, if any, and the global position of the
-/// log's end when the claim was read.
+/// log's end when the active-session claim was read.
 pub(crate) async fn load(
     repository: &Repository,
     reader_id: ReaderId,
 ) -> Result<(Option<ActiveSession>, i64), LogError> {
     let mut claim = active_claims::active_claim(repository.pool(), reader_id).await?;
     for _ in 0..MAX_ATTEMPTS {
-        let Some((session_id, sequence, claim_position)) = claim.session else {
+        let Some((session_id, sequence, claimed_at)) = claim.session else {
             return Ok((None, claim.head));
         };
         let versioned = repository.load_at_least(session_id, sequence).await?;
         let session = versioned.session.started();
         if session.is_some_and(StartedSession::is_active) {
             let global_position = if versioned.sequence == sequence {
-                claim_position
+                claimed_at
             } else {
-                read::position(repository.pool(), session_id, versioned.sequence).await?
+                read::global_position_of(repository.pool(), session_id, versioned.sequence).await?
             };
             let active = ActiveSession {
                 session_id,
@@ -46,7 +47,7 @@ pub(crate) async fn load(
             };
             return Ok((Some(active), claim.head));
         }
-        // The session ended after the claim was read. Another may be active.
+        // The session ended after its claim was read. Another may be active.
         claim = active_claims::active_claim(repository.pool(), reader_id).await?;
     }
     Err(LogError::Unavailable(

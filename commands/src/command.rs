@@ -21,7 +21,7 @@ pub(crate) enum Command {
         session_id: SessionId,
         end: EndSession,
     },
-    /// The job that ends idle sessions sends it, not the reader.
+    /// A job sends this command, not the reader.
     EndIdle(IdleSession),
 }
 

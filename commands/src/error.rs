@@ -31,8 +31,8 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Any state accepts an observation, so a conflict only means that the
-    /// session is very busy.
+    /// An active session accepts every observation. So a conflict only means that
+    /// the session is very busy.
     pub(crate) fn for_observation(self) -> Self {
         match self {
             Self::Conflict => Self::Overloaded,

@@ -19,17 +19,17 @@ use crate::CommandError;
 use crate::command::{Command, CommandContext};
 use crate::pending::PendingCommand;
 use crate::reader_locks::ReaderLocks;
-use crate::recent_claims::RecentClaims;
+use crate::recent_changes::RecentChanges;
 use crate::repository::Repository;
 use crate::result::Committed;
 
-/// How often a command is decided before it fails. Within a process the reader
-/// locks prevent conflicts, so each attempt is lost to another process. With the
-/// pauses, all attempts take about five seconds.
+/// Maximum number of attempts of a command. Within a process the reader locks
+/// prevent conflicts, so each attempt is lost to another process. With the pauses,
+/// all attempts take about five seconds.
 const MAX_ATTEMPTS: u32 = 100;
 
-/// The pause after a lost attempt grows by this much, so that the process which
-/// is ahead can finish its commands instead of losing in turn.
+/// The pause after a lost attempt grows by this much. So the process that is ahead
+/// can finish its commands and does not lose the next attempt.
 const PAUSE_STEP: Duration = Duration::from_millis(1);
 
 const MAX_PAUSE: Duration = Duration::from_millis(50);
@@ -40,7 +40,7 @@ pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct Executor {
     pub(crate) repository: Repository,
     pub(crate) rules: Rules,
-    pub(crate) recent_claims: RecentClaims,
+    pub(crate) recent_changes: RecentChanges,
     reader_locks: ReaderLocks,
 }
 
@@ -49,14 +49,14 @@ impl Executor {
         Self {
             repository,
             rules,
-            recent_claims: RecentClaims::default(),
+            recent_changes: RecentChanges::default(),
             reader_locks: ReaderLocks::default(),
         }
     }
 
-    /// Executes a command of a reader. `respond` builds the response, which is
-    /// stored with the events if the command has an idempotency key; so it is
-    /// called before the commit, and again after each lost attempt.
+    /// Executes a command of a reader. `respond` builds the response before each
+    /// attempt to commit. If the command has an idempotency key, the response is
+    /// stored with the events.
     pub(crate) async fn execute<R: Serialize>(
         &self,
         reader_id: ReaderId,
@@ -108,8 +108,8 @@ impl Executor {
     /// Stores a refusal under the command's key, so that a repeat of the command
     /// is refused in the same way without a new decision.
     ///
-    /// The key is in use already if the command is a repeat of an end: its first
-    /// execution ended the session and stored its response.
+    /// A conflict means that the key is in use. Example: a repeated end is refused,
+    /// because its first execution ended the session.
     async fn store_refusal(
         &self,
         reader_id: ReaderId,

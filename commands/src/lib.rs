@@ -14,7 +14,7 @@ pub mod repository;
 pub mod result;
 
 mod active_session;
-mod recent_claims;
+mod recent_changes;
 
 pub mod erasure;
 

@@ -3,7 +3,7 @@
 //!
 //! Nothing is written before `commit` (see `commit.rs`). The rules of a single
 //! session are in `domain`; here are the rules that involve two sessions or the
-//! claim.
+//! active-session claim.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use domain::{
 };
 
 use eventlog::active_claims::{self, IdleSession};
-use eventlog::append::ClaimChange;
+use eventlog::append::ActiveClaimChange;
 
 use crate::CommandError;
 use crate::command::{BatchUpdate, Command};
@@ -33,7 +33,7 @@ pub(crate) struct PendingCommand<'a> {
     changed: BTreeMap<SessionId, Arc<VersionedSession>>,
     /// Session, sequence and event, in order.
     events: Vec<(SessionId, i64, SessionEvent)>,
-    claim: Option<ClaimChange>,
+    claim: Option<ActiveClaimChange>,
     /// The result of each update of a batch.
     results: Vec<Result<(i64, bool), SessionError>>,
 }
@@ -78,9 +78,9 @@ impl<'a> PendingCommand<'a> {
     async fn start(&mut self, id: SessionId, start: &StartSession) -> Result<(), CommandError> {
         let before = self.session(id).await?;
         if before.sequence > 0 {
-            // The start is a repeat, or the id is taken. In both cases it supersedes
-            // nothing. It may append nothing either, and then no append would detect
-            // an outdated state; so it is decided on the newest one.
+            // The start is a repeat, or the id is in use. Both supersede nothing and
+            // may append nothing. Only an append detects an outdated state, so load
+            // the newest one.
             let newest = self.executor.repository.load_newest(id).await?;
             return self.add(id, &newest, SessionCommand::Start(start.clone()));
         }
@@ -89,7 +89,7 @@ impl<'a> PendingCommand<'a> {
         if let Some(active) = active {
             let end = SessionCommand::End(EndSession::superseded_by(start));
             match self.decide_session(active, end).await {
-                // It was ended or erased after the claim was read.
+                // The session was ended or erased after its claim was read.
                 Err(CommandError::Refused(SessionError::AlreadyEnded | SessionError::NotFound)) => {
                     return Err(CommandError::Conflict);
                 }
@@ -154,9 +154,8 @@ impl<'a> PendingCommand<'a> {
     /// Decides a command for one of the reader's own sessions. Another reader's
     /// session is refused in the same way as a missing one.
     ///
-    /// A refusal appends no event, so no append would detect that it rests on an
-    /// outdated state. Therefore a command that a cached state refuses is decided
-    /// again on the newest one.
+    /// Only an append detects an outdated state, and a refusal appends nothing. So
+    /// the newest state is loaded before the command is refused.
     async fn decide_session(
         &mut self,
         id: SessionId,
@@ -209,7 +208,7 @@ impl<'a> PendingCommand<'a> {
     }
 
     fn change_claim(&mut self, expected: Option<SessionId>, next: Option<SessionId>) {
-        self.claim = Some(ClaimChange {
+        self.claim = Some(ActiveClaimChange {
             reader_id: self.reader_id,
             expected,
             next,

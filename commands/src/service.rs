@@ -70,8 +70,8 @@ impl CommandService {
     /// Updates the position of a session.
     ///
     /// # Errors
-    /// Never [`CommandError::Conflict`]: any state accepts an observation. An
-    /// update that loses every attempt fails with [`CommandError::Overloaded`].
+    /// Never [`CommandError::Conflict`]: an active session accepts every observation.
+    /// An update that loses every attempt fails with [`CommandError::Overloaded`].
     pub async fn update_position<R: Serialize + Send + 'static>(
         &self,
         reader_id: ReaderId,
@@ -149,8 +149,8 @@ impl CommandService {
     ) -> Result<Erased, LogError> {
         let executor = &self.executor;
         let erased = erase::reader(executor.repository.pool(), reader_id, erased_at).await?;
-        if let Some(position) = erased.global_position {
-            executor.recent_claims.record(reader_id, position);
+        if let Some(global_position) = erased.global_position {
+            executor.recent_changes.record(reader_id, global_position);
         }
         Ok(erased)
     }
@@ -179,10 +179,10 @@ impl CommandService {
 
     /// The global position at which the reader's active session last changed in
     /// this process; `None` if it did not change recently. A projection before
-    /// this position shows the previous active session.
+    /// this global position shows the previous active session.
     #[must_use]
-    pub fn recent_claim_position(&self, reader_id: ReaderId) -> Option<i64> {
-        self.executor.recent_claims.position_of(reader_id)
+    pub fn recent_change(&self, reader_id: ReaderId) -> Option<i64> {
+        self.executor.recent_changes.global_position_of(reader_id)
     }
 
     /// The global position of the last event in the log.

@@ -1,8 +1,8 @@
-//! Active-session claims: which session a reader has active. A reader has at most
-//! one.
+//! Active-session claims. A claim names the active session of a reader, and a
+//! reader has at most one.
 //!
-//! This module only reads claims. A claim changes in the transaction of the events
-//! that start or end the session, see [`crate::append`].
+//! This module only reads active-session claims. They change in the transaction of
+//! the events that start or end the session, see [`crate::append`].
 
 use domain::{ReaderId, SessionId, Timestamp};
 use sqlx::{PgExecutor, PgPool};
@@ -24,7 +24,7 @@ pub async fn active_session(
     Ok(session_id.and_then(|id| id.parse().ok()))
 }
 
-/// A reader's claim and the end of the log, from one snapshot.
+/// A reader's active-session claim and the end of the log, from one snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveClaim {
     /// The active session, the sequence of its last event, and that event's global
@@ -34,7 +34,7 @@ pub struct ActiveClaim {
     pub head: i64,
 }
 
-/// The reader's claim and the end of the log, in one statement.
+/// The reader's active-session claim and the end of the log, in one statement.
 pub async fn active_claim(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
@@ -57,7 +57,7 @@ pub async fn active_claim(
 
 /// The active sessions of the given readers, each with the global position of its
 /// start. Readers without an active session are left out.
-pub async fn with_start_positions(
+pub async fn with_global_start_positions(
     database: impl PgExecutor<'_>,
     readers: &[ReaderId],
 ) -> Result<Vec<(ReaderId, SessionId, i64)>, LogError> {

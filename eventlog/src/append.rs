@@ -1,9 +1,9 @@
 //! Group commit: one task per process appends the commands of all requests in
 //! batches.
 //!
-//! While one transaction is in flight, the next batch gathers. There is no timer:
-//! an idle service commits a single command at once, a busy one commits hundreds
-//! together. A refused command never fails the others of its batch.
+//! While one transaction is in flight, new commands join the next batch. There is
+//! no timer: an idle service commits a single command at once, a busy one commits
+//! hundreds together. A refused command never fails the others of its batch.
 //!
 //! This module decides nothing. It never retries: after a conflict the caller
 //! decides again.
@@ -21,13 +21,13 @@ mod write;
 use rows::Rows;
 use write::Failure;
 
-/// Commands that wait for the next batch. Beyond this, appends fail at once with
+/// Maximum number of commands that wait for the next batch. Beyond it, appends fail at once with
 /// [`AppendError::Overloaded`]. At full load the queue holds a few seconds of
 /// commands, so a short stall of Postgres fails no request.
 const MAX_QUEUED: usize = 8_192;
 
-/// Commands in one transaction. A larger batch does not make a command cheaper
-/// and delays the others.
+/// Maximum number of commands in one transaction. A larger batch saves nothing per
+/// command and delays all of them.
 const MAX_BATCH_SIZE: usize = 512;
 
 /// The effect of one command. It is written completely or not at all.
@@ -35,7 +35,7 @@ const MAX_BATCH_SIZE: usize = 512;
 pub struct Append {
     /// The new events, in order.
     pub events: Vec<NewEvent>,
-    pub claim: Option<ClaimChange>,
+    pub claim: Option<ActiveClaimChange>,
     /// The response to store for repeats of the command.
     pub response: Option<KeyedResponse>,
 }
@@ -43,7 +43,7 @@ pub struct Append {
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     pub session_id: SessionId,
-    /// The event's place in its session, from 1. It must follow the session's last
+    /// The number of the event in its session, from 1. It must follow the session's last
     /// event, otherwise the append conflicts.
     pub sequence: i64,
     pub event: SessionEvent,
@@ -53,7 +53,7 @@ pub struct NewEvent {
 
 /// Changes a reader's active-session claim.
 #[derive(Clone, Copy, Debug)]
-pub struct ClaimChange {
+pub struct ActiveClaimChange {
     pub reader_id: ReaderId,
     /// The active session on which the decision rests. If the reader has another
     /// one, the append conflicts.
@@ -155,7 +155,7 @@ fn publish(commits: &CommitFeed, batch: Vec<Rows>, results: &[AppendResult]) {
             let committed = batch.into_iter().zip(results);
             committed
                 .filter_map(|(rows, result)| Some((rows, result.as_ref().ok()?)))
-                .flat_map(|(rows, positions)| rows.into_outgoing(positions))
+                .flat_map(|(rows, global_positions)| rows.into_outgoing(global_positions))
                 .collect()
         });
     }

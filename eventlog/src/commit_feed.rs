@@ -26,17 +26,17 @@ type Buffer = Mutex<VecDeque<(Instant, OutgoingEvent)>>;
 /// The publishing end; the appending task owns it.
 #[derive(Debug)]
 pub struct CommitFeed {
-    head: watch::Sender<i64>,
+    last_committed: watch::Sender<i64>,
     /// Dead if this process does not relay: then events are not buffered.
     buffer: Weak<Buffer>,
 }
 
-/// The receiving end. Drop everything but `head` to receive only the position.
+/// The receiving end. Keep only `last_committed` to receive no events.
 #[derive(Debug)]
 pub struct CommitSubscription {
     /// The global position of the last event that this process committed; 0 before
     /// the first.
-    pub head: watch::Receiver<i64>,
+    pub last_committed: watch::Receiver<i64>,
     buffer: Arc<Buffer>,
 }
 
@@ -45,11 +45,11 @@ pub fn channel() -> (CommitFeed, CommitSubscription) {
     let (sender, receiver) = watch::channel(0);
     let buffer = Arc::default();
     let feed = CommitFeed {
-        head: sender,
+        last_committed: sender,
         buffer: Arc::downgrade(&buffer),
     };
     let subscription = CommitSubscription {
-        head: receiver,
+        last_committed: receiver,
         buffer,
     };
     (feed, subscription)
@@ -77,9 +77,9 @@ impl CommitFeed {
                     .map(|event| (now, event)),
             );
         }
-        // The position follows the events, so that a subscriber which it wakes
-        // finds them.
-        self.head.send_replace(last);
+        // Sent after the events are buffered, so that a subscriber that wakes up finds
+        // them.
+        self.last_committed.send_replace(last);
     }
 }
 
@@ -102,7 +102,7 @@ impl CommitSubscription {
             buffered.pop_front();
         }
         // Each global position is drawn once, so no event can appear between two
-        // consecutive positions.
+        // consecutive ones.
         let count = (global_position + 1..)
             .zip(&*buffered)
             .take(limit)
@@ -116,14 +116,14 @@ impl CommitSubscription {
 mod tests {
     use super::*;
 
-    fn publish(feed: &CommitFeed, positions: &[i64]) {
-        let events = positions.iter().copied().map(OutgoingEvent::example);
-        let last = *positions.last().expect("there is one");
+    fn publish(feed: &CommitFeed, global_positions: &[i64]) {
+        let events = global_positions.iter().copied().map(OutgoingEvent::example);
+        let last = *global_positions.last().expect("there is one");
         feed.publish(last, || events.collect());
     }
 
-    fn take(subscription: &CommitSubscription, position: i64, limit: usize) -> Vec<i64> {
-        let events = subscription.take_contiguous_after(position, limit, Instant::now());
+    fn take(subscription: &CommitSubscription, after: i64, limit: usize) -> Vec<i64> {
+        let events = subscription.take_contiguous_after(after, limit, Instant::now());
         events.iter().map(|event| event.global_position).collect()
     }
 
@@ -132,7 +132,7 @@ mod tests {
         let (feed, subscription) = channel();
         publish(&feed, &[4, 5]);
         publish(&feed, &[6, 9]);
-        assert_eq!(*subscription.head.borrow(), 9);
+        assert_eq!(*subscription.last_committed.borrow(), 9);
         let another_process_wrote_3 = take(&subscription, 2, 10);
         assert_eq!(another_process_wrote_3, [0; 0]);
         assert_eq!(take(&subscription, 3, 2), [4, 5]);
@@ -145,10 +145,10 @@ mod tests {
     fn full_buffer_is_cleared_and_keeps_the_newest_events() {
         let (feed, subscription) = channel();
         let most = i64::try_from(MAX_BUFFERED).unwrap();
-        for position in 1..=most + 2 {
-            publish(&feed, &[position]);
+        for global_position in 1..=most + 2 {
+            publish(&feed, &[global_position]);
         }
-        assert_eq!(*subscription.head.borrow(), most + 2);
+        assert_eq!(*subscription.last_committed.borrow(), most + 2);
         assert_eq!(take(&subscription, 0, 10), [0; 0]);
         assert_eq!(take(&subscription, most, 10), [most + 1, most + 2]);
         let batch: Vec<i64> = (most + 3..2 * most + 13).collect();
@@ -170,9 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_relay_only_the_position_is_published() {
-        let (feed, CommitSubscription { head, .. }) = channel();
+    fn without_a_relay_only_the_global_position_is_published() {
+        let (feed, CommitSubscription { last_committed, .. }) = channel();
         feed.publish(7, || panic!("no subscriber needs the events"));
-        assert_eq!(*head.borrow(), 7);
+        assert_eq!(*last_committed.borrow(), 7);
     }
 }

@@ -1,4 +1,4 @@
-//! Reads events and positions from the log. Reads never lock and never write.
+//! Reads events and global positions from the log. Reads never lock and never write.
 //!
 //! The order of global positions is the order in which events become visible.
 //! Therefore one number describes how far a consumer has read.
@@ -20,8 +20,8 @@ pub async fn after(
     Ok(events)
 }
 
-/// The events at the given global positions, in order. Leaves out positions without
-/// an event.
+/// The events at the given global positions, in order. Leaves out those without an
+/// event.
 pub async fn at(
     database: impl PgExecutor<'_>,
     global_positions: &[i64],
@@ -53,19 +53,19 @@ pub async fn session(
 ///
 /// # Errors
 /// [`LogError::Broken`] if there is no such event.
-pub async fn position(
+pub async fn global_position_of(
     database: impl PgExecutor<'_>,
     session_id: SessionId,
     sequence: i64,
 ) -> Result<i64, LogError> {
-    let position = sqlx::query_scalar!(
+    let global_position = sqlx::query_scalar!(
         "select global_position from events where aggregate_id = $1 and sequence = $2",
         session_id.to_string(),
         sequence
     )
     .fetch_one(database)
     .await?;
-    Ok(position)
+    Ok(global_position)
 }
 
 /// The global position of the newest event; 0 if the log is empty.

@@ -15,11 +15,11 @@ use crate::upcast::{self, DecodeError};
 /// An event as a row of the log.
 #[derive(Clone, Debug)]
 pub struct StoredEvent {
-    /// The event's place in the whole log. Ascends, with gaps.
+    /// Orders all events of the log. Ascends, with gaps.
     pub global_position: i64,
     /// A UUID as text.
     pub session_id: String,
-    /// The event's place in its session, from 1, without gaps.
+    /// The number of the event in its session, from 1, without gaps.
     pub sequence: i64,
     pub event_type: String,
     /// The version of the payload.

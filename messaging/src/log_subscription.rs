@@ -1,9 +1,8 @@
 //! An ordered subscription to the log, for projections: live events come from the
 //! fan-out, all others from Postgres.
 //!
-//! The fan-out may lose events, because every live event contains the global
-//! position of its predecessor. A subscription that finds a gap reads the log
-//! instead. It never skips an event and never returns one twice.
+//! Each live event names its predecessor. So the subscription detects a lost event
+//! and reads the log. It never skips an event and never returns one twice.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,8 +27,7 @@ pub struct LogSubscription {
     chunks: broadcast::Receiver<Chunk>,
     /// Received events that were not returned yet.
     pending: VecDeque<LiveEvent>,
-    /// Whether all events before the next live event have been read, as far as is
-    /// known. If not, the log is read.
+    /// `true` while no gap is known; otherwise the subscription reads the log.
     is_live: bool,
     read_ahead: Option<ReadAhead>,
 }

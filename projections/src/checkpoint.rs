@@ -23,13 +23,13 @@ const READ_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The checkpoint of a projection; 0 if it has not applied any event.
 pub async fn read(database: impl PgExecutor<'_>, projection: &str) -> sqlx::Result<i64> {
-    let position = sqlx::query_scalar!(
+    let checkpoint = sqlx::query_scalar!(
         "select global_position from checkpoints where projection = $1",
         projection
     )
     .fetch_optional(database)
     .await?;
-    Ok(position.unwrap_or(0))
+    Ok(checkpoint.unwrap_or(0))
 }
 
 /// Reads the checkpoint of a projection. Creates the row that its commits update.

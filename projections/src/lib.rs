@@ -3,7 +3,8 @@
 //!
 //! The module that writes a read table also reads it. This crate never imports HTTP,
 //! and never appends to the log. Read the modules in this order: the parts of a
-//! projection, the worker that runs it, operations on it, then the projections.
+//! projection, the worker that runs it, operations on it, the projections, and
+//! `operations`, which selects a projection by its name.
 
 pub mod checkpoint;
 pub mod dead_letters;

@@ -26,7 +26,7 @@ use crate::{
     ActiveSessions, DailyStats, History, OperationError, Projection, TableProjection, status,
 };
 
-/// How often a replay of the cache reports its progress.
+/// The interval between two reports of a replay of the cache.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The names of the projections.

@@ -91,7 +91,7 @@ pub trait TableProjection: Projection {
 pub struct Checkpoint {
     /// The global position up to which events have been applied.
     pub global_position: i64,
-    /// How often a replay has replaced the tables. A worker that read its checkpoint
+    /// The number of replays that have replaced the tables. A worker that read its checkpoint
     /// before a replay cannot commit after it, because the replay also replaced the
     /// dead letters that the worker has read.
     pub replays: i64,

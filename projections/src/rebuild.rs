@@ -27,13 +27,13 @@ pub use shadow::shadow_schema;
 pub(crate) use swap::is_lock_timeout;
 use swap::{drop_retired, refuse_views, swap};
 
-/// How often a replay tries to swap the tables. With [`SWAP_RETRY_INTERVAL`] this takes
-/// a minute, because a query may hold the tables for half a minute.
+/// Maximum number of attempts to swap the tables. With [`SWAP_RETRY_INTERVAL`] they
+/// take at least a minute, because a query may hold the tables for half a minute.
 const MAX_SWAP_ATTEMPTS: u32 = 120;
 
 const SWAP_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a replay reports its progress.
+/// The interval between two reports of a replay's progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The deadline for statements that read or lock little.

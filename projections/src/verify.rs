@@ -30,7 +30,7 @@ pub const MAX_DIFFERENCES_SHOWN: usize = 10;
 /// How long the live worker may be held.
 const MAX_HOLD: Duration = Duration::from_secs(2);
 
-/// How often the fold tries to reach the checkpoint of the live tables.
+/// Maximum number of attempts of the fold to reach the checkpoint of the live tables.
 const MAX_PIN_ATTEMPTS: u32 = 100;
 
 /// The deadline for statements that read or lock little.
@@ -282,8 +282,8 @@ async fn compare_table(
 }
 
 /// Compares the active-session claims with the history at `global_position` and the later
-/// events. Appends change the claims in the same transaction, so the claims are ahead of
-/// the history.
+/// events. Appends change the active-session claims in the same transaction, so these are
+/// ahead of the history.
 async fn compare_claims(
     snapshot: &mut PgConnection,
     global_position: i64,

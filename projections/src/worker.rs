@@ -57,7 +57,7 @@ enum RunError {
     TooManyDeadLetters(#[from] TooManyDeadLetters),
 }
 
-/// Single bad events do not cause this many dead letters. Usually the process runs an
+/// This many failures do not come from single bad events. Usually the process runs an
 /// older build that cannot decode the events of a newer one.
 #[derive(Debug, Error)]
 #[error(

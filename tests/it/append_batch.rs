@@ -100,7 +100,7 @@ async fn command_after_a_refused_one_is_refused() {
     let pool = pool().await;
     let reader = Uuid::new_v4();
     let batch = Batch {
-        // The first is refused for its claim, and the others build on it.
+        // The first is refused for its active-session claim, and the others build on it.
         events: vec![(0, A, 1), (1, A, 2), (1, B, 1), (2, B, 2)],
         claims: vec![(0, reader, Some(B), Some(A))],
         keys: vec![(2, reader, "key of the last command")],

@@ -14,7 +14,8 @@ use crate::executor::READ_DEADLINE;
 use crate::repository::Repository;
 
 impl PendingCommand<'_> {
-    /// Writes the events, the claim change and the response in one transaction.
+    /// Writes the events, the change of the active-session claim and the response in
+    /// one transaction.
     ///
     /// Returns the global position of the last event. For a repeated start, which
     /// produces no event, this is the last event of the existing session. Returns
@@ -48,7 +49,7 @@ impl PendingCommand<'_> {
         let has_events = !append.events.is_empty();
         let response = append.response.as_ref();
         let key = response.map(|response| response.key.clone());
-        let positions = if has_events || key.is_some() {
+        let global_positions = if has_events || key.is_some() {
             repository.append(append).await?
         } else {
             Vec::new()
@@ -57,17 +58,17 @@ impl PendingCommand<'_> {
             if let Some(key) = &key {
                 check_not_erased(repository, self.reader_id, *id, key).await?;
             }
-            let position = read::position(repository.pool(), *id, existing.sequence);
-            return Ok(Some(with_deadline(READ_DEADLINE, position).await?));
+            let find = read::global_position_of(repository.pool(), *id, existing.sequence);
+            return Ok(Some(with_deadline(READ_DEADLINE, find).await?));
         }
         for (id, session) in self.changed {
             drop(repository.cache(id, session));
         }
-        let position = positions.last().copied();
-        if let Some(position) = position.filter(|_| changes_claim) {
-            self.executor.recent_claims.record(self.reader_id, position);
+        let last = global_positions.last().copied();
+        if let Some(last) = last.filter(|_| changes_claim) {
+            self.executor.recent_changes.record(self.reader_id, last);
         }
-        Ok(position)
+        Ok(last)
     }
 }
 

@@ -8,7 +8,7 @@ use cqrs_es::Aggregate;
 use domain::{ReaderId, ReadingSession, Timestamp};
 use uuid::Uuid;
 
-use super::{Append, ClaimChange, KeyedResponse};
+use super::{Append, ActiveClaimChange, KeyedResponse};
 use crate::outgoing::OutgoingEvent;
 
 /// The rows of one command.
@@ -61,12 +61,12 @@ impl Rows {
         }
     }
 
-    /// The events for the stream. `positions` are their global positions.
-    pub(super) fn into_outgoing(self, positions: &[i64]) -> impl Iterator<Item = OutgoingEvent> {
+    /// The events for the stream, one for each of the global positions.
+    pub(super) fn into_outgoing(self, global_positions: &[i64]) -> impl Iterator<Item = OutgoingEvent> {
         self.events
             .into_iter()
-            .zip(positions)
-            .map(|(row, position)| row.into_outgoing(*position))
+            .zip(global_positions)
+            .map(|(row, global_position)| row.into_outgoing(*global_position))
     }
 }
 
@@ -86,8 +86,8 @@ impl EventRow {
     }
 }
 
-impl From<ClaimChange> for ClaimRow {
-    fn from(change: ClaimChange) -> Self {
+impl From<ActiveClaimChange> for ClaimRow {
+    fn from(change: ActiveClaimChange) -> Self {
         Self {
             reader: change.reader_id.uuid(),
             expected: change.expected.map(|id| id.to_string()),

@@ -1,4 +1,4 @@
-//! Writes one batch to Postgres and classifies what went wrong.
+//! Writes one batch to Postgres and classifies failures.
 
 use std::slice;
 use std::time::Duration;
@@ -110,7 +110,7 @@ async fn write(
 ) -> Result<Vec<AppendResult>, Failure> {
     let commands = batch.len();
     let error = match with_deadline(APPEND_TIMEOUT, append_events(connection, batch)).await {
-        Ok(written) => return Ok(split_positions(batch, &written)),
+        Ok(written) => return Ok(split_global_positions(batch, &written)),
         Err(error) => error,
     };
     if let sqlx::Error::Database(error) = &error {
@@ -135,7 +135,7 @@ async fn write(
 struct Written {
     /// The indexes of the commands that conflict.
     refused: Vec<i32>,
-    /// The positions of all events of the other commands, in order.
+    /// The global positions of all events of the other commands, in order.
     positions: Vec<i64>,
 }
 
@@ -166,16 +166,16 @@ async fn append_events(connection: &mut PgConnection, batch: &[Rows]) -> sqlx::R
     .await
 }
 
-/// Assigns the positions to the commands.
-fn split_positions(batch: &[Rows], written: &Written) -> Vec<AppendResult> {
-    let mut positions = written.positions.iter().copied();
+/// Assigns the global positions to the commands.
+fn split_global_positions(batch: &[Rows], written: &Written) -> Vec<AppendResult> {
+    let mut global_positions = written.positions.iter().copied();
     (0..)
         .zip(batch)
         .map(|(command, rows)| {
             if written.refused.contains(&command) {
                 Err(AppendError::Conflict)
             } else {
-                Ok(positions.by_ref().take(rows.events.len()).collect())
+                Ok(global_positions.by_ref().take(rows.events.len()).collect())
             }
         })
         .collect()

@@ -127,7 +127,9 @@ impl LogState {
             applied: applied.into_iter().collect(),
             started: started
                 .into_iter()
-                .map(|(reader_id, session_id, position)| (reader_id, (session_id, position)))
+                .map(|(reader_id, session_id, global_position)| {
+                    (reader_id, (session_id, global_position))
+                })
                 .collect(),
         })
     }

@@ -31,16 +31,16 @@ pub(super) async fn read(cache: &Cache) -> Result<Option<i64>, CacheError> {
 /// unnecessary warm-up.
 pub(super) async fn read_or_initialise(cache: &Cache, pool: &PgPool) -> Result<i64, CommitError> {
     loop {
-        let position = read(cache).await.map_err(unavailable)?;
+        let checkpoint = read(cache).await.map_err(unavailable)?;
         // Read after the checkpoint, so that a valid checkpoint is never beyond it.
         let head = with_deadline(STATEMENT_DEADLINE, eventlog::read::head(pool))
             .await
             .map_err(|error| CommitError::Unavailable(Box::new(error)))?;
-        if let Some(position) = position.filter(|position| *position <= head) {
-            return Ok(position);
+        if let Some(checkpoint) = checkpoint.filter(|checkpoint| *checkpoint <= head) {
+            return Ok(checkpoint);
         }
         with_deadline(STATEMENT_DEADLINE, request_warm_up(pool)).await?;
-        if initialise(cache, position, head)
+        if initialise(cache, checkpoint, head)
             .await
             .map_err(unavailable)?
         {
@@ -63,7 +63,7 @@ async fn request_warm_up(pool: &PgPool) -> sqlx::Result<()> {
 /// another process has initialised the cache.
 async fn initialise(cache: &Cache, invalid: Option<i64>, head: i64) -> Result<bool, CacheError> {
     let script = Script::new(include_str!("initialise.lua"));
-    let mut invalid = invalid.map_or_else(String::new, |position| position.to_string());
+    let mut invalid = invalid.map_or_else(String::new, |checkpoint| checkpoint.to_string());
     let mut cursor = "0".to_owned();
     loop {
         let mut call = script.prepare_invoke();

@@ -175,7 +175,7 @@ async fn store(
     Ok(Some(stored))
 }
 
-/// Returns `None` if the session has ended since its claim was read.
+/// Returns `None` if the session has ended since its active-session claim was read.
 fn entry_write(loaded: &LoadedSession) -> Option<(ReaderId, EntryWrite)> {
     let session = loaded.session.started();
     let session = session.filter(|session| session.is_active())?;

@@ -11,7 +11,8 @@ use sqlx::PgPool;
 use super::{ParkReason, State, error_text};
 
 /// The maximum number of open dead letters of a projection. Single bad events do
-/// not reach it: the projection then runs the wrong build, and stops.
+/// not reach it. The worker usually runs the wrong build then: it applies nothing
+/// more and retries.
 pub(crate) const MAX_DEAD_LETTERS: usize = 10_000;
 
 /// The age at which the index is read again. Bounds how late the worker sees an

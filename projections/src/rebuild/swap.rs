@@ -11,11 +11,11 @@ use super::shadow::shadow_schema;
 use crate::worker::{Until, Worker};
 use crate::{OperationError, TableProjection};
 
-/// How long an attempt waits for the locks of the live tables. New queries wait behind
-/// it for as long.
+/// The `lock_timeout` of the exclusive lock of the live tables and of the dead letters. New
+/// queries wait behind the request for the exclusive lock.
 const LOCK_TIMEOUT: &str = "100ms";
 
-/// How long the swap may hold the live tables until the shadow has caught up.
+/// How long the swap holds the exclusive lock for the shadow to catch up.
 const MAX_LOCK_TIME: Duration = Duration::from_millis(500);
 
 /// Fails if a view reads the live tables. A view refers to tables by identity, not by
@@ -62,7 +62,8 @@ pub(super) async fn drop_retired<P: TableProjection>(
 }
 
 /// Swaps the shadow with the live tables. Returns the global position of the shadow, and
-/// when the exclusive lock was requested. Returns `None` if a lock was not available.
+/// when the exclusive lock was requested. Returns `None` if a lock was not
+/// available, or if the shadow did not catch up within [`MAX_LOCK_TIME`].
 ///
 /// The live worker waits for the locks too, so its checkpoint does not move until the
 /// shadow has reached it. After the swap its next commit finds another checkpoint, and
@@ -122,8 +123,8 @@ pub(super) async fn swap<P: TableProjection>(
     if stop.is_cancelled() {
         return Err(OperationError::Stopped);
     }
-    // The shadow may be behind the live tables only if they are ahead of the log, as after
-    // a restore of an older log. Then the log is right.
+    // After a restore of an older log, the live tables can be ahead of the log. Only then
+    // may the shadow be behind them.
     let global_position = worker.progress().borrow().checkpoint;
     if global_position < live && global_position < read::head(&mut *transaction).await? {
         return Ok(None);

@@ -21,7 +21,7 @@ use crate::OperationError;
 /// of a session, and a session may have 10,000. Each verification takes another sample.
 const SAMPLE_SIZE: i64 = 200;
 
-/// How often a session is loaded in both ways before a difference is reported. An erasure
+/// Maximum number of attempts to load a session in both ways with equal results. An erasure
 /// that begins between the two loads makes the first comparison differ.
 const MAX_ATTEMPTS: u32 = 2;
 

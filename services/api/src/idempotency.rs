@@ -49,7 +49,7 @@ impl Idempotency {
     }
 
     /// The stored response; `None` if the command has not been decided yet.
-    async fn replay(
+    async fn stored_response_for(
         &self,
         caller: Caller,
         key: &IdempotencyKey,
@@ -114,10 +114,11 @@ async fn run_once<S: InnerService>(
     let fingerprint = fingerprint(&parts.method, parts.uri.path(), &body);
     let key = IdempotencyKey::new(name, fingerprint);
 
-    // The key is marked before the look-up: if no other request holds it, the
-    // response of an earlier one is already stored.
+    // The key is marked before the look-up. If no other request holds it, the response
+    // of an earlier one is stored, unless its client disconnected. The append then
+    // detects the repeat.
     let _guard = idempotency.in_flight.enter(caller.reader_id, key.name())?;
-    if let Some(response) = idempotency.replay(caller, &key).await? {
+    if let Some(response) = idempotency.stored_response_for(caller, &key).await? {
         return Ok(response);
     }
     parts.extensions.insert(key.clone());
@@ -125,7 +126,7 @@ async fn run_once<S: InnerService>(
     // Another process, or the command of a client that disconnected, may have
     // used the key since the look-up.
     if response.status() == StatusCode::CONFLICT
-        && let Some(response) = idempotency.replay(caller, &key).await?
+        && let Some(response) = idempotency.stored_response_for(caller, &key).await?
     {
         return Ok(response);
     }

@@ -1,5 +1,6 @@
 //! The HTTP APIs: one for client apps, one for operators ([`routes::admin`]).
-//! Modules are listed in the order in which a request passes through them.
+//! Modules are grouped: handlers, connections, middleware, authentication, what the
+//! handlers share, and the rest.
 //!
 //! This crate contains no SQL and makes no domain decision: handlers call
 //! `commands` and `projections`.

@@ -16,7 +16,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn min_position(min_position: Option<i64>) -> Result<Option<i64>, Problem> {
     match min_position {
         Some(..0) => Err(Problem::invalid("min_position", "must not be negative")),
-        position => Ok(position),
+        min_position => Ok(min_position),
     }
 }
 
@@ -29,26 +29,26 @@ pub async fn wait_for_projection(
     min_position: Option<i64>,
 ) -> Result<(), Problem> {
     match self::min_position(min_position)? {
-        Some(position) if !projection.wait_for(position, WAIT_TIMEOUT).await? => {
+        Some(min_position) if !projection.wait_for(min_position, WAIT_TIMEOUT).await? => {
             Err(Problem::read_model_behind())
         }
         _ => Ok(()),
     }
 }
 
-/// Checks `min_position` for a query that reads the log itself. Every position
-/// that a command returned is in the log already, so there is nothing to wait
+/// Checks `min_position` for a query that reads the log itself. Every global
+/// position that a command returned is in the log already, so there is nothing to wait
 /// for.
 ///
 /// # Errors
 /// [`ProblemCode::ReadModelBehind`](crate::problem::ProblemCode) if the log ends
-/// before the position.
+/// before `min_position`.
 pub async fn check_log(
     commands: &CommandService,
     min_position: Option<i64>,
 ) -> Result<(), Problem> {
     match self::min_position(min_position)? {
-        Some(position) if commands.head().await? < position => Err(Problem::read_model_behind()),
+        Some(min_position) if commands.head().await? < min_position => Err(Problem::read_model_behind()),
         _ => Ok(()),
     }
 }

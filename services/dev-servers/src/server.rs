@@ -25,7 +25,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to stop. Postgres writes its dirty buffers first.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a start chooses another port when a process has taken the chosen one.
+/// Maximum number of attempts to start. If another process has taken the chosen port, the
+/// next attempt chooses another one.
 const MAX_PORT_ATTEMPTS: u32 = 3;
 
 /// Lines of a server's log that an error contains.

@@ -190,8 +190,8 @@ async fn warm_up(
         }
         std::future::pending().await
     };
-    // While another process warms up the cache, this returns an error, so that the
-    // job is tried again: the other one may have begun before Redis was emptied.
+    // If another process is warming up the cache, fail and retry: that warm-up may have
+    // begun before Redis was emptied.
     let warm = tokio::select! {
         warm = context.operations.warm_up(&warmed, stop) => warm?,
         never = follow => never,

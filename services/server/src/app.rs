@@ -138,7 +138,7 @@ impl Service {
             // Each connection has the limit `DRAIN_TIMEOUT`; this is the limit of
             // the whole group.
             self.listeners.stop(DRAIN_TIMEOUT + SHUTDOWN_TIMEOUT).await;
-            // The last request has dropped the last handle of the appender.
+            // No request or job holds the appender any more.
             self.writers.stop(SHUTDOWN_TIMEOUT).await;
             self.workers.stop(SHUTDOWN_TIMEOUT).await;
         }

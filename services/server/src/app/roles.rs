@@ -40,8 +40,8 @@ use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs}
 use crate::connect::{self, PoolMetrics};
 use crate::lag_metrics::{ProjectionGauges, RelayGauges};
 
-/// Starts the roles of a service. A role opens its pools and registers its
-/// metrics only here.
+/// Starts the roles of a service. All pools and metrics of a role are created in
+/// this type.
 pub(super) struct ServiceBuilder<'a> {
     args: &'a ServeArgs,
     service: Service,
@@ -172,8 +172,8 @@ impl<'a> ServiceBuilder<'a> {
         Ok(())
     }
 
-    /// Starts the role `jobs`. Jobs append events like requests, so they stop
-    /// with the edge, before the appender.
+    /// Starts the role `jobs`. Jobs append events like requests, so they stop with
+    /// the listeners, before the appender.
     pub(super) fn start_jobs(&mut self, commands: CommandService) -> anyhow::Result<()> {
         let args = self.args;
         let context = JobContext {
@@ -191,8 +191,8 @@ impl<'a> ServiceBuilder<'a> {
     }
 
     /// Authentication for the admin API of a process without the role `api`.
-    /// `None` if the process has no keys to verify tokens, or no Redis to count
-    /// calls.
+    /// `None` if the process has the role `api`, no keys to verify tokens, or no
+    /// Redis to count calls.
     pub(super) fn admission_without_api(&self) -> anyhow::Result<Option<Admission>> {
         let args = self.args;
         if args.has(Role::Api) || !args.auth.is_set() || !args.redis.is_set() {

@@ -1,7 +1,7 @@
 //! Connection pools to Postgres, one for each kind of work, so that no kind
 //! waits for another. docs/reference/connection-pools.md lists them.
 //!
-//! A pool connects when it is first used, so Postgres need not run yet.
+//! Creating a pool opens no connection.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -32,15 +32,16 @@ struct PoolSpec<'a> {
 /// For work that no client waits for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A task holds one connection permanently. The second one is for its
-/// replacement, because a pool notices a lost connection with a delay.
-const ONE_AND_A_REPLACEMENT: u32 = 2;
+/// The appender and the relay each detach their connection from their pool, so the
+/// pool does not count it. The pool opens its replacement and, during an outage, the
+/// connection with which the relay counts the waiting events.
+const REPLACEMENTS: u32 = 2;
 
 /// Commands wait for the appender. Connecting must therefore be fast, and the
 /// statement must time out earlier than a request's.
 const APPEND: PoolSpec = PoolSpec {
     name: "append",
-    max_connections: ONE_AND_A_REPLACEMENT,
+    max_connections: REPLACEMENTS,
     acquire_timeout: Duration::from_secs(2),
     statement_timeout: Some(Duration::from_secs(5)),
     parameters: &[],
@@ -52,7 +53,7 @@ const APPEND: PoolSpec = PoolSpec {
 /// because each leader starts at the end of the stream.
 const RELAY: PoolSpec = PoolSpec {
     name: "relay",
-    max_connections: ONE_AND_A_REPLACEMENT,
+    max_connections: REPLACEMENTS,
     acquire_timeout: CONNECT_TIMEOUT,
     statement_timeout: Some(Duration::from_secs(10)),
     parameters: &[("idle_session_timeout", "10s")],
