@@ -4,3 +4,27 @@ from append_events(
     $9, $10, $11, $12,
     $13, $14, $15, $16, $17
 )
+-- The contract of append_events (migrations/0005_judge_in_batch.sql). This comment is at
+-- the end, because pg_stat_activity shows the beginning of a statement only.
+--
+-- Each row of the arguments belongs to a command of the batch. $1 to $8 are the events,
+-- $9 to $12 the changes of active-session claims, and $13 to $17 the idempotency keys with
+-- their responses. $1, $9 and $13 are the indexes of the commands.
+--
+-- The function takes the order lock: the advisory lock 7340001, which every append holds
+-- from before its global positions are drawn until its commit. So events become visible in
+-- the order of their global positions.
+--
+-- Then it refuses a command if
+--   - its event does not follow the session's last event without a gap,
+--   - the reader's active session is not the expected one,
+--   - an earlier command of the batch changes the same active-session claim,
+--   - its idempotency key is in use, also by an earlier command of the batch, or
+--   - an earlier command of the batch with an event of the same session is refused.
+-- The last event of a session may be in the log or earlier in the batch.
+--
+-- Finally it writes all other commands. A command is written completely or not at all. An
+-- error, such as data that Postgres cannot store, means that nothing was written.
+--
+-- `refused` contains the indexes of the refused commands. `positions` contains the global
+-- positions of all written events, in the order of the arguments.
