@@ -30,7 +30,7 @@ pub async fn finish(
     Ok(())
 }
 
-/// As [`finish`], for all readers with an unfinished erasure.
+/// Like [`finish`], for all readers with an unfinished erasure.
 pub async fn finish_all(
     pool: &PgPool,
     stop: &CancellationToken,

@@ -1,4 +1,4 @@
-//! Why a command failed, by what the caller does next.
+//! Errors of commands, grouped by the caller's next action.
 
 use domain::SessionError;
 use eventlog::{AppendError, LogError};

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 use crate::CommandError;
 
 /// The number of locks. Readers share them by hash, and two readers with the same
-/// lock wait at most a commit longer. With hundreds of commands in flight, this
+/// lock wait at most one commit longer. With hundreds of commands in flight, this
 /// many locks keep that rare.
 const STRIPES: usize = 8_192;
 

@@ -99,8 +99,7 @@ impl Repository {
     }
 
     /// The cached session, or else the session from the log; empty if the log has
-    /// none. A decision may rest on it, because the append detects an outdated
-    /// state.
+    /// none. A decision may use it, because the append detects an outdated state.
     pub async fn load(&self, id: SessionId) -> Result<Arc<VersionedSession>, LogError> {
         if let Some(cached) = self.cache.get(&id) {
             return Ok(cached);

@@ -55,8 +55,8 @@ pub struct NewEvent {
 #[derive(Clone, Copy, Debug)]
 pub struct ActiveClaimChange {
     pub reader_id: ReaderId,
-    /// The active session on which the decision rests. If the reader has another
-    /// one, the append conflicts.
+    /// The active session that the decision assumes. If the reader has another one,
+    /// the append conflicts.
     pub expected: Option<SessionId>,
     /// The active session after the command.
     pub next: Option<SessionId>,

@@ -80,7 +80,7 @@ impl CircuitBreaker {
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Never 0, which stands for a closed breaker.
+    /// Never 0, which means a closed breaker.
     fn next_probe(&self, now: Instant) -> u64 {
         self.millis(now + self.cooldown).max(1)
     }
@@ -97,8 +97,8 @@ pub struct Availability {
 
 impl Availability {
     /// `dependency` is the subject of both log lines, such as "Redis".
-    /// `consequence` completes the first one: what the service does without the
-    /// dependency, or what an operator can do.
+    /// `consequence` completes the first one: how the service works without the
+    /// dependency, or the next step of an operator.
     #[must_use]
     pub fn new(dependency: &'static str, consequence: &'static str) -> Self {
         Self::with_circuit_breaker(dependency, consequence, Duration::ZERO)

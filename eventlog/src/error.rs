@@ -1,4 +1,4 @@
-//! Errors of the event log, by what the caller does next.
+//! Errors of the event log, grouped by the caller's next action.
 
 use std::error::Error;
 

@@ -3,7 +3,7 @@
 //! Projections and jobs each have a table with a lease per row. They take and
 //! release it with SQL of their own and share this loop. A lease only avoids
 //! duplicate work. Exactly-once effects come from checkpoints and idempotent
-//! steps, because a stalled process can work on after its lease has expired.
+//! steps, because a stalled process can continue after its lease has expired.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ where
         }
         let began_at = Instant::now();
         match renew().await {
-            // The term in the table may have started this early.
+            // Postgres renewed the lease at some time during the call. Assume the earliest.
             Ok(true) => renewed_at = began_at,
             Ok(false) => return Some(LeaseEnd::Lost),
             Err(error) if renewed_at.elapsed() >= term => return Some(LeaseEnd::Expired(error)),

@@ -1,6 +1,6 @@
 //! An event to be published to the stream, with the fields that routing needs.
 //!
-//! Every event of the log is published, also one that this build cannot decode.
+//! Every event of the log is published, even one that this build cannot decode.
 //! This module never rejects an event.
 
 use std::borrow::Cow;

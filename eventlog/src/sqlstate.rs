@@ -1,4 +1,4 @@
-//! Classes of Postgres error codes (SQLSTATE), by what a caller does next.
+//! Classes of Postgres error codes (SQLSTATE), grouped by the caller's next action.
 //!
 //! Only codes on which some caller acts have a variant; see appendix A of the
 //! Postgres manual for all codes. This module makes no decision: callers match

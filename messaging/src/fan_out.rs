@@ -32,11 +32,12 @@ const MAX_BUFFERED_CHUNKS: usize = 64;
 /// The pause after an error.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// How often a missing stream is looked up. The relay creates it at its start.
+/// The interval between two look-ups of a missing stream. The relay creates the stream
+/// when it starts.
 const STREAM_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often JetStream sends a heartbeat while there are no events. The consumer is
-/// lost if there is none for twice as long.
+/// The interval of JetStream's heartbeats while there are no events. Without a heartbeat
+/// for twice as long, the consumer is lost.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// When JetStream deletes a consumer that no client polls.

@@ -84,8 +84,8 @@ pub struct Relay {
 pub struct RelayStatus {
     /// Whether this relay publishes. At most one relay does.
     pub is_leader: bool,
-    /// The global position up to which the stream contains the log, as far as
-    /// this relay knows.
+    /// The global position up to which the stream contains the log, when this
+    /// relay last read or wrote it.
     pub global_position: i64,
 }
 

@@ -143,8 +143,8 @@ impl Projection for ActiveSessions {
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
-        let position = checkpoint::read_or_initialise(&self.cache, &self.pool).await?;
-        Ok(Checkpoint::at(position))
+        let checkpoint = checkpoint::read_or_initialise(&self.cache, &self.pool).await?;
+        Ok(Checkpoint::at(checkpoint))
     }
 
     /// A Redis that lost its data has no checkpoint. The worker then initialises it

@@ -174,19 +174,19 @@ impl DeadLetterChanges {
         if self.parked.is_empty() {
             return Ok(());
         }
-        let mut positions = Vec::new();
+        let mut global_positions = Vec::new();
         let mut sessions = Vec::new();
         let mut sequences = Vec::new();
         let mut states = Vec::new();
         let mut errors = Vec::new();
         for parked in &self.parked {
-            positions.push(parked.global_position);
+            global_positions.push(parked.global_position);
             sessions.push(parked.session_id.as_str());
             sequences.push(parked.sequence);
             let (state, error) = match &parked.reason {
                 ParkReason::Failed(error) => (State::Parked, error.clone()),
-                ParkReason::BlockedBy(position) => {
-                    (State::Waiting, format!("waits for the event at {position}"))
+                ParkReason::BlockedBy(blocker) => {
+                    (State::Waiting, format!("waits for the event at {blocker}"))
                 }
             };
             states.push(state.as_str());
@@ -199,7 +199,7 @@ impl DeadLetterChanges {
             select $1, * from unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[])
             on conflict (projection, global_position) do nothing",
             projection,
-            &positions,
+            &global_positions,
             &sessions as _,
             &sequences,
             &states as _,

@@ -1,5 +1,5 @@
 //! The error of the operations on projections: replay, verification, warm-up
-//! and retention. The variants are ordered by what the caller does next.
+//! and retention. The variants are grouped by the caller's next action.
 
 use thiserror::Error;
 

@@ -129,7 +129,7 @@ async fn fold_and_compare<P: TableProjection>(
     let mut connection = with_deadline(SHORT_DEADLINE, live.acquire())
         .await?
         .detach();
-    // A verification uses as much of Postgres as a replay, so one of both runs at a time.
+    // A verification loads Postgres as much as a replay does, so only one of them runs.
     rebuild::lock(&mut connection, P::NAME).await?;
     let schema = scratch_schema(P::NAME);
     rebuild::create::<P>(&mut connection, &schema, false).await?;
@@ -250,13 +250,13 @@ async fn take_snapshot<P: TableProjection>(
 }
 
 async fn checkpoint(connection: &mut PgConnection, projection: &str) -> sqlx::Result<i64> {
-    let position = sqlx::query_scalar!(
+    let checkpoint = sqlx::query_scalar!(
         "select global_position from read.checkpoints where projection = $1",
         projection
     )
     .fetch_optional(connection)
     .await?;
-    Ok(position.unwrap_or(0))
+    Ok(checkpoint.unwrap_or(0))
 }
 
 async fn compare_table(

@@ -339,7 +339,7 @@ impl<P: Projection> Worker<P> {
                     if let ParkReason::Failed(_) = &reason
                         && !self.is_replay
                     {
-                        // Without the error, which may quote what the reader reads.
+                        // Without the error, which may quote the reader's data.
                         tracing::error!(
                             projection = P::NAME,
                             global_position,

@@ -42,7 +42,7 @@ impl Batch {
             rows.iter().map(column).collect()
         }
         let same = |text: &str| vec![text.to_owned(); self.events.len()];
-        let (mut refused, positions): (Vec<i32>, Vec<i64>) = sqlx::query_as(
+        let (mut refused, global_positions): (Vec<i32>, Vec<i64>) = sqlx::query_as(
             "select refused, positions from append_events(
                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         )
@@ -68,7 +68,7 @@ impl Batch {
         .unwrap();
         refused.sort_unstable();
         refused.dedup();
-        (refused, positions.len())
+        (refused, global_positions.len())
     }
 }
 

@@ -111,8 +111,8 @@ async fn event_of_unknown_version_is_parked_and_later_ones_wait() {
         let letters = letters(&app.pool, projection).await;
         assert_eq!(states(&letters), [(3, "parked"), (4, "waiting")]);
         assert!(letters[0].error.contains("version 99"), "{letters:?}");
-        let position = letters[0].global_position.to_string();
-        assert!(letters[1].error.ends_with(&position), "{letters:?}");
+        let global_position = letters[0].global_position.to_string();
+        assert!(letters[1].error.ends_with(&global_position), "{letters:?}");
     }
     // The history shows the session's earlier events and other sessions. A query for
     // the reader's active session fails, since the session cannot be loaded.

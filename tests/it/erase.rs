@@ -88,7 +88,7 @@ async fn erasure_removes_one_reader_and_keeps_the_others() {
     let response = reader.erase().await;
     assert_eq!(response.status, 202);
     assert_eq!(response.body["sessions"], 4);
-    let position = response.header("x-global-position").to_owned();
+    let global_position = response.header("x-global-position").to_owned();
 
     // The sessions disappear at once, however far the projections are.
     assert_eq!(reader.active().await.ok(), Value::Null);
@@ -99,7 +99,7 @@ async fn erasure_removes_one_reader_and_keeps_the_others() {
     }
     // A query that waits for the erasure's global position finds no history.
     let empty = reader
-        .history(&format!("?min_position={position}"))
+        .history(&format!("?min_position={global_position}"))
         .await
         .ok();
     assert_eq!(

@@ -78,13 +78,13 @@ async fn json_output_equals_the_published_bytes() {
     let all = [&ALL[..], &["-o", "json"]].concat();
     assert_eq!(lines(&app.env, &all).await, published);
     // The same holds when starting in the middle.
-    let position = invariants::read_log(&app.pool).await[4]
+    let global_position = invariants::read_log(&app.pool).await[4]
         .global_position
         .to_string();
     let rest = [
         "tail",
         "--from-position",
-        &position,
+        &global_position,
         "--until-end",
         "-o",
         "json",
@@ -207,12 +207,12 @@ async fn tail_prints_new_events_until_ctrl_c() {
         () = write => unreachable!(),
     };
     assert_ne!(first["subject"], before);
-    let mut position = first["globalposition"].clone();
+    let mut previous = first["globalposition"].clone();
     let last = write_session(&reader).await.to_string();
     loop {
         let event = next(&mut lines).await;
-        assert_eq!(event["previousposition"], position, "no event is missing");
-        position = event["globalposition"].clone();
+        assert_eq!(event["previousposition"], previous, "no event is missing");
+        previous = event["globalposition"].clone();
         if event["subject"] == last.as_str() && event["type"] == "reading.session.ended.v2" {
             break;
         }

@@ -153,7 +153,7 @@ async fn run(target: &Target, cases: Vec<Case>) -> Vec<String> {
         .await
 }
 
-/// As [`run`], but one case at a time; after each, a valid request must succeed.
+/// Like [`run`], but one case at a time; after each, a valid request must succeed.
 async fn run_each_then_probe(target: &Target, cases: Vec<Case>, reader: &Reader) -> Vec<String> {
     let mut failures = Vec::new();
     for case in cases {

@@ -34,7 +34,7 @@ pub async fn eventually<T>(
     eventually_ok(what, timeout, async || check().await.ok_or("not yet")).await
 }
 
-/// As [`eventually`]; the panic message contains the last error as well.
+/// Like [`eventually`]; the panic message contains the last error as well.
 ///
 /// # Panics
 /// After `timeout` (scaled), with `what` was expected.

@@ -28,7 +28,7 @@ pub async fn check(app: &App) {
     check_env(&app.pool, &app.env).await;
 }
 
-/// As [`check`], for a service that runs as a process. Its projections must have
+/// Like [`check`], for a service that runs as a process. Its projections must have
 /// caught up.
 pub async fn check_env(pool: &PgPool, env: &TestEnv) {
     let log = read_log(pool).await;

@@ -93,7 +93,7 @@ impl Process {
         Self::run(command).await
     }
 
-    /// As [`Process::start`]; creates a file and writes the log to it.
+    /// Like [`Process::start`]; creates a file and writes the log to it.
     pub async fn start_with_log(env: &TestEnv, log: &Path) -> Self {
         let mut command = command(env);
         command.stderr(File::create(log).unwrap());

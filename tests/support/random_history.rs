@@ -21,7 +21,7 @@ impl Random {
         self.0 % bound
     }
 
-    /// As [`Random::below`], for a 32-bit bound.
+    /// Like [`Random::below`], for a 32-bit bound.
     pub fn below_u32(&mut self, bound: u32) -> u32 {
         u32::try_from(self.below(u64::from(bound))).unwrap()
     }

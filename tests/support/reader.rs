@@ -145,7 +145,7 @@ impl Reader {
         self.try_call(method, path, body).await.unwrap()
     }
 
-    /// As [`Reader::call`], for a service that may have stopped.
+    /// Like [`Reader::call`], for a service that may have stopped.
     ///
     /// # Errors
     /// If no complete response arrives.
@@ -158,7 +158,7 @@ impl Reader {
         ApiResponse::read(self.request(method, path, body).send().await?).await
     }
 
-    /// As [`Reader::call`], with additional headers.
+    /// Like [`Reader::call`], with additional headers.
     pub async fn call_with(
         &self,
         method: Method,
@@ -171,7 +171,7 @@ impl Reader {
             .unwrap()
     }
 
-    /// As [`Reader::call_with`], for a service that may have stopped.
+    /// Like [`Reader::call_with`], for a service that may have stopped.
     ///
     /// # Errors
     /// If no complete response arrives.

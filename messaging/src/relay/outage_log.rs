@@ -68,8 +68,8 @@ impl OutageLog {
     }
 
     /// Forgets the outage of this relay after another relay has led for
-    /// [`LOG_INTERVAL`]. A shorter lead proves nothing, because two relays that
-    /// fail lead in turn.
+    /// [`LOG_INTERVAL`]. A shorter lead proves nothing, because two failing relays
+    /// alternate.
     pub fn another_leads(&mut self, since: Instant) {
         if since.elapsed() > LOG_INTERVAL {
             *self = Self::default();

@@ -32,10 +32,10 @@ impl FromStr for DeadLetterId {
     type Err = DeadLetterIdError;
 
     fn from_str(text: &str) -> Result<Self, DeadLetterIdError> {
-        let (projection, position) = text.rsplit_once('.').ok_or(DeadLetterIdError)?;
+        let (projection, global_position) = text.rsplit_once('.').ok_or(DeadLetterIdError)?;
         Ok(Self {
             projection: projection.to_owned(),
-            global_position: position.parse().map_err(|_| DeadLetterIdError)?,
+            global_position: global_position.parse().map_err(|_| DeadLetterIdError)?,
         })
     }
 }

@@ -158,7 +158,7 @@ pub(super) async fn swap<P: TableProjection>(
     )
     .execute(&mut *transaction)
     .await?;
-    // Keep what the live dead letters contain beyond a replay: when they were parked, which
+    // Keep the data that only the live dead letters contain: when they were parked, which
     // ones are published, and which ones operators discarded during the replay.
     let dead_letters = format!(
         "update {schema}.dead_letters as d

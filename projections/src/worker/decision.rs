@@ -12,7 +12,7 @@ const MAX_BATCH_ROWS: usize = 65_536;
 /// slower.
 const MAX_BATCH_AGE: Duration = Duration::from_secs(5);
 
-/// The batch after a read, and what the read returned.
+/// The batch after a read, and the result of the read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Folded {
     /// The global position of the last folded event.

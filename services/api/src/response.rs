@@ -76,8 +76,8 @@ impl CommandResponse {
         if let Some(version) = self.version {
             headers.insert(header::ETAG, tag(&version));
         }
-        if let Some(position) = global_position {
-            headers.insert(GLOBAL_POSITION, HeaderValue::from(position));
+        if let Some(global_position) = global_position {
+            headers.insert(GLOBAL_POSITION, HeaderValue::from(global_position));
         }
         response
     }

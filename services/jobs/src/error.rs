@@ -1,4 +1,4 @@
-//! The error of a run, by what the caller does next.
+//! The error of a run, grouped by the caller's next action.
 
 use eventlog::LogError;
 use projections::OperationError;

@@ -2,8 +2,8 @@
 //! role `jobs`.
 //!
 //! A run can be killed at any moment. It can also overlap with another run of the
-//! job, because a process that stalls loses its lease and works on. Therefore a
-//! job commits small steps, and repeating a step has no further effect.
+//! job, because a process that stalls loses its lease and continues later. Therefore
+//! a job commits small steps, and repeating a step has no further effect.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ async fn run_due(
     }
 }
 
-/// Runs a job, renews its lease meanwhile, records the run and releases the lease.
+/// Runs a job while renewing its lease, records the run and releases the lease.
 /// `progress` receives the number of processed items.
 ///
 /// # Errors

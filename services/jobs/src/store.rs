@@ -26,7 +26,7 @@ pub struct JobStatus {
     pub job: String,
     /// `None` until the first run has ended; the job is then due.
     pub due_at: Option<Timestamp>,
-    /// A run is requested, whatever `due_at` is.
+    /// A run is requested, regardless of `due_at`.
     pub requested: bool,
     /// The process that runs the job; `None` while it does not run.
     pub holder: Option<String>,

@@ -149,7 +149,7 @@ impl Service {
 /// Runs the roles of this process until Ctrl-C or SIGTERM.
 ///
 /// # Errors
-/// As [`start`], and when a task fails; the other tasks are then stopped in
+/// Like [`start`], and when a task fails; the other tasks are then stopped in
 /// order.
 pub(crate) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut service = start(args).await?;

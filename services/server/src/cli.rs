@@ -103,8 +103,8 @@ Examples:
   reading-sessions doctor
   reading-sessions doctor -o json")]
     Doctor(doctor::DoctorArgs),
-    /// List projections with position, lag, state and worker; pause or resume
-    /// one.
+    /// List projections with global position, lag, state and worker; pause or
+    /// resume one.
     #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments.
 
 Examples:

@@ -28,7 +28,7 @@ const MAX_AGE: Duration = Duration::from_secs(15);
 /// The gauges of this process's relay.
 pub struct RelayGauges {
     leads: Gauge,
-    position: Gauge,
+    global_position: Gauge,
 }
 
 impl RelayGauges {
@@ -40,13 +40,16 @@ impl RelayGauges {
             "1 if the relay of this process publishes; 0 if another process leads or none can",
             leads.clone(),
         );
-        let position = Gauge::default();
+        let global_position = Gauge::default();
         registry.register(
             "reading_sessions_relay_position",
             "Global position up to which the relay of this process has published",
-            position.clone(),
+            global_position.clone(),
         );
-        Self { leads, position }
+        Self {
+            leads,
+            global_position,
+        }
     }
 
     /// Copies each new status to the gauges, until `stop`.
@@ -55,7 +58,7 @@ impl RelayGauges {
             loop {
                 let now = *status.borrow_and_update();
                 self.leads.set(now.is_leader.into());
-                self.position.set(now.global_position);
+                self.global_position.set(now.global_position);
                 if status.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }

@@ -83,8 +83,8 @@ async fn retry_applies_a_dead_letter_once_its_event_is_known() {
         assert_eq!(finished.code, Some(2), "{command}");
     }
 
-    let (_, position) = parked.rsplit_once('.').unwrap();
-    future_events::make_readable(&app.pool, position.parse().unwrap()).await;
+    let (_, global_position) = parked.rsplit_once('.').unwrap();
+    future_events::make_readable(&app.pool, global_position.parse().unwrap()).await;
     let finished = run(env, &["dead-letters", "retry", &parked]).await;
     assert_eq!(finished.expect_code(0), format!("Applied {parked}.\n"));
 }
@@ -95,9 +95,9 @@ async fn discarded_dead_letter_is_skipped_permanently() {
     let env = &app.env;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    let position = future_events::append_unreadable(&app.pool, session).await;
+    let global_position = future_events::append_unreadable(&app.pool, session).await;
     settled(&app.pool, env).await;
-    let dead_letter = format!("history.{position}");
+    let dead_letter = format!("history.{global_position}");
     let finished = run(env, &["verify", "history"]).await;
     assert!(
         finished

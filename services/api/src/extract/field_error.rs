@@ -31,7 +31,7 @@ const CLIENT_MESSAGES: [(&[&str], &str); 3] = [
 ];
 
 impl FieldError {
-    /// `path` is the place of the error, and `parser_message` the text of the
+    /// `path` is the path of the invalid field, and `parser_message` the text of the
     /// parser's error. A path to the whole input gives an empty field.
     #[must_use]
     pub fn from_parser(path: &Path, parser_message: &str) -> Self {
@@ -63,7 +63,7 @@ impl FieldError {
         let message = match client_message {
             Some((_, message)) => (*message).to_owned(),
             // The line and the column of the error are removed: most bodies are
-            // one line, and `field` names the place.
+            // one line, and `field` is the path of the error.
             None => parser_message
                 .split(" at line ")
                 .next()

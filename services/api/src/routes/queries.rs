@@ -30,8 +30,8 @@ fn reading_days(days: u64, newest: Option<&ReaderDay>) -> RangeInclusive<NaiveDa
     today - Days::new(days - 1)..=today
 }
 
-/// The first day to read for the last `days`. One day more than asked for: the
-/// reader's today may be a day earlier than in UTC.
+/// The first day to read for the last `days`. One day more than requested,
+/// because the reader's today may be a day earlier than in UTC.
 fn first_day_to_read(days: u64) -> NaiveDate {
     clock::now().date_naive() - Days::new(days)
 }

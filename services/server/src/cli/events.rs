@@ -116,8 +116,8 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
     let pool = connect::admin_pool(&args.printing.database)?;
     let end = with_deadline(STATEMENT_DEADLINE, read::head(&pool)).await?;
     let mut previous = match (args.from_position, args.since) {
-        (Some(position), _) => {
-            with_deadline(STATEMENT_DEADLINE, read::before(&pool, position)).await?
+        (Some(global_position), _) => {
+            with_deadline(STATEMENT_DEADLINE, read::before(&pool, global_position)).await?
         }
         (None, Some(time)) => {
             with_deadline(STATEMENT_DEADLINE, read::before_time(&pool, time)).await?

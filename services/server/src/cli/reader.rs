@@ -161,9 +161,9 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
         }
         let erased = erase::reader(&pool, reader_id, clock::now()).await?;
         if args.redis.is_set()
-            && let Some(position) = erased.global_position
+            && let Some(global_position) = erased.global_position
         {
-            active_sessions::erase(&connect::cache(&args.redis)?, reader_id, position).await;
+            active_sessions::erase(&connect::cache(&args.redis)?, reader_id, global_position).await;
         }
         print(&format!(
             "Erased {} sessions of reader {reader_id}. History and statistics follow within \

@@ -147,11 +147,11 @@ impl Report {
             Column::Right("DIFFERENT"),
         ];
         let rows: Vec<_> = tables(&self.finished)
-            .map(|(name, position, compared)| {
+            .map(|(name, global_position, compared)| {
                 [
                     name.to_string(),
                     compared.name.clone(),
-                    position.map_or_else(|| "-".to_owned(), count),
+                    global_position.map_or_else(|| "-".to_owned(), count),
                     count(compared.rows),
                     count(compared.differing),
                 ]
@@ -187,7 +187,7 @@ impl Report {
 
     fn json(&self) -> Value {
         let compared: Vec<Value> = tables(&self.finished)
-            .map(|(name, position, compared)| {
+            .map(|(name, global_position, compared)| {
                 let first: Vec<Value> = compared
                     .first
                     .iter()
@@ -196,7 +196,7 @@ impl Report {
                 json!({
                     "projection": name.as_str(),
                     "name": compared.name,
-                    "position": position,
+                    "position": global_position,
                     "rows": compared.rows,
                     "differing": compared.differing,
                     "first": first,

@@ -53,7 +53,7 @@ impl AuthArgs {
     }
 
     /// # Errors
-    /// As [`AuthArgs::source`].
+    /// Like [`AuthArgs::source`].
     pub fn settings(&self) -> anyhow::Result<AuthSettings> {
         Ok(AuthSettings {
             keys: self.source()?,
@@ -97,7 +97,7 @@ impl AuthArgs {
     /// The HS256 secret, to sign tokens.
     ///
     /// # Errors
-    /// As [`AuthArgs::source`], and when tokens are verified with public keys:
+    /// Like [`AuthArgs::source`], and when tokens are verified with public keys:
     /// then only the issuer can sign.
     pub fn secret(&self) -> anyhow::Result<Secret> {
         match self.source()? {

@@ -70,7 +70,7 @@ impl PoolMetrics {
         pool
     }
 
-    /// As [`PoolMetrics::track`], and measures the waits for a connection too.
+    /// Like [`PoolMetrics::track`], and measures the waits for a connection too.
     #[must_use]
     pub fn track_waits(&self, pool: PgPool) -> Pool {
         let label = PoolLabel::from(&pool);

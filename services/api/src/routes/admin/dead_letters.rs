@@ -54,10 +54,10 @@ pub struct DeadLetterResponse {
     /// The projection and the event's global position, for example `history.1234`.
     pub id: String,
     pub projection: String,
-    /// The event's position in the log.
+    /// The global position of the event.
     pub global_position: i64,
     pub session_id: String,
-    /// The event's position in its session.
+    /// The number of the event in its session, from 1.
     pub sequence: i64,
     #[schema(schema_with = types::dead_letter_state)]
     pub state: dead_letters::State,

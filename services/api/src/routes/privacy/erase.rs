@@ -77,10 +77,10 @@ pub async fn handle(
         erased_at,
     });
     let mut response = (StatusCode::ACCEPTED, body).into_response();
-    if let Some(position) = erased.global_position {
+    if let Some(global_position) = erased.global_position {
         response
             .headers_mut()
-            .insert(GLOBAL_POSITION, position.into());
+            .insert(GLOBAL_POSITION, global_position.into());
     }
     Ok(response)
 }
@@ -97,8 +97,8 @@ pub struct EraseHandles {
 impl EraseHandles {
     async fn erase(self, reader_id: ReaderId, at: Timestamp) -> Result<Erased, LogError> {
         let erased = self.commands.erase(reader_id, at).await?;
-        if let Some(position) = erased.global_position {
-            active_sessions::erase(&self.cache, reader_id, position).await;
+        if let Some(global_position) = erased.global_position {
+            active_sessions::erase(&self.cache, reader_id, global_position).await;
             tokio::spawn(async move {
                 if let Err(error) = store::request(&self.pool, Job::Erasures).await {
                     tracing::debug!(

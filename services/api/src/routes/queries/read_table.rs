@@ -34,8 +34,8 @@ impl ReadTable {
         let min_position = read_your_writes::min_position(min_position)?;
         if let Some(replica) = &self.replica {
             let read = async |mut connection: PoolConnection<Postgres>| {
-                if let Some(position) = min_position
-                    && self.checkpoint.read(&mut *connection).await? < position
+                if let Some(min_position) = min_position
+                    && self.checkpoint.read(&mut *connection).await? < min_position
                 {
                     return Ok(None);
                 }

@@ -114,10 +114,10 @@ impl Inner {
         fill: bool,
     ) -> Result<ActiveRead, Problem> {
         let is_behind =
-            |snapshot: &Snapshot| min_position.is_some_and(|position| snapshot.head < position);
+            |snapshot: &Snapshot| min_position.is_some_and(|min| snapshot.head < min);
         let mut snapshot = self.load(reader_id, fill).await?;
-        // A load that was running may have read the log before the position was
-        // written. The second load starts after this request arrived.
+        // A load that was already running may have read the log before the event at
+        // `min_position` was appended. The second load starts after this request arrived.
         if is_behind(&snapshot) {
             snapshot = self.load(reader_id, fill).await?;
         }
