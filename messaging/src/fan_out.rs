@@ -91,7 +91,7 @@ impl FanOut {
                     if let Err(error) = self.consume(&jetstream, &subjects).await {
                         tracing::warn!(
                             error,
-                            "consuming the stream failed; projections read the log until it works again"
+                            "consuming the stream failed: {error}; projections read the log until it works again"
                         );
                     }
                     tokio::time::sleep(RETRY_DELAY).await;

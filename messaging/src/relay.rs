@@ -384,7 +384,7 @@ async fn announce_forever(
             .publish(subjects.wake().to_owned(), Bytes::new())
             .await
         {
-            tracing::debug!(%error, "sending a wake-up failed; relays poll the log instead");
+            tracing::debug!(%error, "sending a wake-up failed: {error}; relays poll the log instead");
         }
     }
     // The sender is dropped: this process appends nothing more.

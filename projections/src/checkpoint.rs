@@ -106,11 +106,11 @@ impl Inner {
     async fn poll_checkpoint(self: Arc<Self>) {
         loop {
             match with_deadline(READ_DEADLINE, read(&self.pool, self.projection)).await {
-                Ok(position) => drop(self.global_position.send_replace(position)),
+                Ok(now) => drop(self.global_position.send_replace(now)),
                 Err(error) => tracing::debug!(
                     %error,
                     projection = self.projection,
-                    "reading the checkpoint failed; it is read again while queries wait"
+                    "reading the checkpoint failed: {error}; it is read again while queries wait"
                 ),
             }
             tokio::time::sleep(POLL_INTERVAL).await;

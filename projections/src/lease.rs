@@ -65,7 +65,7 @@ pub(crate) async fn run<P: Projection>(
                 tracing::debug!(
                     %error,
                     projection = P::NAME,
-                    "taking the lease failed; the worker tries again"
+                    "taking the lease failed: {error}; the worker tries again"
                 );
                 let _ = tokio::time::timeout(TAKE_INTERVAL, shutdown.cancelled()).await;
                 continue;
@@ -181,7 +181,7 @@ impl Lease {
             tracing::debug!(
                 %error,
                 projection = self.projection,
-                "releasing the lease failed; it expires by itself"
+                "releasing the lease failed: {error}; it expires by itself"
             );
         }
     }

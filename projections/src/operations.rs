@@ -301,7 +301,7 @@ impl ProjectionOps {
         };
         let ended = status::report_replay_ended(&pool, ActiveSessions::NAME, None);
         if let Err(error) = ended.await {
-            tracing::debug!(%error, "reporting the end of a replay of the cache failed");
+            tracing::debug!(%error, "reporting the end of a replay of the cache failed: {error}");
         }
         Ok(ReplayResult::Cache(result?))
     }
@@ -365,7 +365,7 @@ async fn report_to_status(pool: &PgPool, filled: watch::Receiver<RebuildProgress
         let part = i128::from(head) * i128::from(now.reached) / i128::from(now.total.max(1));
         let part = i64::try_from(part).unwrap_or(head);
         if let Err(error) = status::report_replay(pool, ActiveSessions::NAME, part).await {
-            tracing::debug!(%error, "reporting a replay of the cache failed");
+            tracing::debug!(%error, "reporting a replay of the cache failed: {error}");
         }
         tokio::time::sleep(REPORT_INTERVAL).await;
     }

@@ -92,7 +92,7 @@ pub async fn replay<P: TableProjection>(
             now.checkpoint = now.checkpoint.max(from);
             now.read = now.read.max(from);
             if let Err(error) = status::report_replay(&shadow, P::NAME, now.checkpoint).await {
-                tracing::debug!(%error, projection = P::NAME, "reporting a replay failed");
+                tracing::debug!(%error, projection = P::NAME, "reporting a replay failed: {error}");
             }
             progress.send_replace(now);
             tokio::time::sleep(REPORT_INTERVAL).await;
@@ -111,7 +111,7 @@ pub async fn replay<P: TableProjection>(
     // This also replaces a report that was sent before the swap and arrives after it.
     let resume_position = swapped.is_err().then_some(last.checkpoint);
     if let Err(error) = status::report_replay_ended(&shadow, P::NAME, resume_position).await {
-        tracing::debug!(%error, projection = P::NAME, "reporting the end of a replay failed");
+        tracing::debug!(%error, projection = P::NAME, "reporting the end of a replay failed: {error}");
     }
     progress.send_replace(last);
     let (global_position, locked_for) = swapped?;
@@ -119,7 +119,7 @@ pub async fn replay<P: TableProjection>(
         tracing::warn!(
             %error,
             projection = P::NAME,
-            "dropping the retired tables failed; the next replay drops them"
+            "dropping the retired tables failed: {error}; the next replay drops them"
         );
     }
     unlock(connection).await?;

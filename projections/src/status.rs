@@ -66,7 +66,11 @@ pub async fn pause(pool: &PgPool, projection: &str, paused: bool) -> sqlx::Resul
 }
 
 /// Reports how far a running replay is.
-pub async fn report_replay(pool: &PgPool, projection: &str, global_position: i64) -> sqlx::Result<()> {
+pub async fn report_replay(
+    pool: &PgPool,
+    projection: &str,
+    global_position: i64,
+) -> sqlx::Result<()> {
     sqlx::query!(
         "update projections set replay_position = $2, replay_reported_at = clock_timestamp()
         where projection = $1",

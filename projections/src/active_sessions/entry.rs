@@ -207,7 +207,7 @@ pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) {
     if let Err(error) = put_inactive(cache, reader_id, version).await {
         tracing::debug!(
             %error,
-            "removing the cache entry of an erased reader failed; the projection removes it"
+            "removing the cache entry of an erased reader failed: {error}; the projection removes it"
         );
     }
 }

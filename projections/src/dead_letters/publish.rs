@@ -45,7 +45,7 @@ pub async fn publish(
             Ok(_) => {}
             Err(error) => tracing::warn!(
                 error,
-                "publishing dead letters failed; the next attempt follows in 2 s"
+                "publishing dead letters failed: {error}; the next attempt follows in 2 s"
             ),
         }
         let _ = tokio::time::timeout(POLL_INTERVAL, shutdown.cancelled()).await;

@@ -256,7 +256,7 @@ async fn finish_erasures(
         return Err(JobError::Stopped);
     }
     let events = *progress.borrow();
-    // Without the ids of the readers: the log must not contain who was erased.
+    // Without the ids of the readers: the log must not identify erased readers.
     let summary = format!("{events} events of erased sessions overwritten");
     Ok(JobOutcome::new(events, summary))
 }
