@@ -4,18 +4,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::session::Rules;
-use eventlog::cqrs_es::CqrsEventRepository;
 use cqrs_es::persist::PersistedEventStore;
 use cqrs_es::{AggregateError, CqrsFramework};
 use domain::command::Occurrence;
 use domain::event::SessionStarted;
+use domain::session::Rules;
 use domain::{
     Position, ReaderId, ReadingSession, SessionCommand, SessionEvent, SessionId, StartSession,
     UpdatePosition,
 };
-use eventlog::append::{Append, ActiveClaimChange, KeyedResponse, NewEvent};
+use eventlog::append::{ActiveClaimChange, Append, KeyedResponse, NewEvent};
 use eventlog::commit_feed;
+use eventlog::cqrs_es::CqrsEventRepository;
 use eventlog::{AppendError, Appender, read};
 use futures::future::join_all;
 use sqlx::PgPool;

@@ -6,9 +6,9 @@ mod readers;
 mod tokens;
 
 use api::auth::{TokenVerifier, VerifyError};
+use api::secret::Secret;
 use axum::http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use api::secret::Secret;
 use server::config::AuthArgs;
 use tests::App;
 use tests::issuer::{Issuer, SigningKey, key_set};

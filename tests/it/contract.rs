@@ -129,7 +129,8 @@ async fn in_flight(contract: &Contract) {
 /// A request whose body never arrives returns 408.
 async fn slow_bodies(contract: &Contract) {
     let app =
-        App::with_settings(|settings| settings.http.timeouts.body = Duration::from_millis(100)).await;
+        App::with_settings(|settings| settings.http.timeouts.body = Duration::from_millis(100))
+            .await;
     for (operation, method, path) in OPERATIONS {
         if !takes_body(&method) {
             continue;

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::request_log::RequestLog;
-use api::middleware::MiddlewareLayer;
 use api::http_metrics::HttpMetrics;
+use api::middleware::MiddlewareLayer;
+use api::request_log::RequestLog;
 use api::{in_flight, serve};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::middleware::{self, Next};
 use axum::routing::get;
+use prometheus_client::registry::Registry;
 use reqwest::{Method, Response};
 use serde_json::json;
 use server::config::Role;
-use prometheus_client::registry::Registry;
 use tests::reader::id;
 use tests::{ApiResponse, App, Reader, Stack, app, scaled};
 use tokio::net::{TcpListener, TcpStream};

@@ -207,7 +207,8 @@ async fn slow_clients_are_disconnected() {
 #[tokio::test]
 async fn client_that_reads_no_responses_is_disconnected() {
     let app =
-        App::with_settings(|settings| settings.http.timeouts.idle = Duration::from_millis(200)).await;
+        App::with_settings(|settings| settings.http.timeouts.idle = Duration::from_millis(200))
+            .await;
     let mut stream = TcpStream::connect(address(&app)).await.unwrap();
     // Large responses, until neither side can send any more.
     let request = b"GET /openapi.json HTTP/1.1\r\nHost: reading\r\n\r\n";
@@ -221,7 +222,8 @@ async fn client_that_reads_no_responses_is_disconnected() {
 #[tokio::test]
 async fn served_connection_may_be_idle_longer_than_a_new_one() {
     let app =
-        App::with_settings(|settings| settings.http.timeouts.head = Duration::from_millis(100)).await;
+        App::with_settings(|settings| settings.http.timeouts.head = Duration::from_millis(100))
+            .await;
     let reader = app.reader();
     let target = Target::new(&reader, address(&app)).await;
     let get = |connection: &str| {

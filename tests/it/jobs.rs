@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use eventlog::active_claims;
+use eventlog::clock;
 use futures::future::join_all;
 use jobs::Job;
 use jobs::store::{self, JobLease};
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Role;
-use eventlog::clock;
 use tests::app::{self, SETTLE};
 use tests::process::{Process, command};
 use tests::reader::{Reader, id};
@@ -248,7 +248,9 @@ async fn job_of_a_killed_process_is_run_by_another_process() {
 async fn held_job_rejects_other_holders_and_runs_after_release() {
     let app = App::start().await;
     app.warmed_up().await;
-    let mine = JobLease::take(&app.pool, Job::Retention, "me").await.unwrap();
+    let mine = JobLease::take(&app.pool, Job::Retention, "me")
+        .await
+        .unwrap();
     let Some(mine) = mine else {
         // The service is running the job.
         return;
@@ -267,7 +269,10 @@ async fn held_job_rejects_other_holders_and_runs_after_release() {
         .unwrap();
     assert_eq!(busy.status.code(), Some(1));
     let error = String::from_utf8(busy.stderr).unwrap();
-    assert!(error.contains("retention is already running in me"), "{error}");
+    assert!(
+        error.contains("retention is already running in me"),
+        "{error}"
+    );
     mine.release().await.unwrap();
     // A released job that did not finish is due again.
     until("the service runs the job", JOB_TIMEOUT, async || {

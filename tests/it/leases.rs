@@ -155,7 +155,8 @@ async fn paused_projection_stops_and_resumes_at_its_checkpoint() {
         .unwrap();
     write_random_histories(&app, 10..15).await;
     let head = eventlog::read::head(&app.pool).await.unwrap();
-    let statistics = projections::checkpoint::CheckpointWaiter::new(app.pool.clone(), "daily_stats");
+    let statistics =
+        projections::checkpoint::CheckpointWaiter::new(app.pool.clone(), "daily_stats");
     assert!(
         statistics
             .wait_for(head, scaled(TAKEOVER_TIMEOUT))

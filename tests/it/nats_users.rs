@@ -10,7 +10,7 @@ use async_nats::jetstream::consumer::push::Config as PushConfig;
 use async_nats::jetstream::stream::{Config as StreamConfig, StorageType};
 use futures::StreamExt;
 use server::config::Role;
-use tests::production_nats::{Connection, TIMEOUT, ProductionNats, USERS, password};
+use tests::production_nats::{Connection, ProductionNats, TIMEOUT, USERS, password};
 use tests::{App, Stack, app, eventually, invariants, scaled};
 use uuid::Uuid;
 

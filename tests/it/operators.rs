@@ -235,7 +235,11 @@ async fn replay_keeps_grants_and_refuses_to_drop_a_view() {
     }
     let finished = replay(&app.env, "history").await;
     assert_eq!(finished.code, Some(1));
-    assert!(finished.err.contains("retired ones: ended;"), "{}", finished.err);
+    assert!(
+        finished.err.contains("retired ones: ended;"),
+        "{}",
+        finished.err
+    );
     sqlx::query("drop view public.ended")
         .execute(&app.pool)
         .await

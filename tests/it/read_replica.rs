@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use api::secret::Secret;
 use reqwest::Method;
 use serde_json::{Value, json};
-use api::secret::Secret;
 use server::config::Role;
 use sqlx::Executor;
 use tests::app::{self, SETTLE};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::Stream;
 use eventlog::read;
-use messaging::Subjects;
 use futures::StreamExt;
+use messaging::Subjects;
 use server::config::Role;
 use server::connect;
 use sqlx::PgPool;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use messaging::FanOut;
 use projections::OperationError;
-use projections::rebuild::{Replayed, replay, shadow_schema};
-use projections::worker::{WorkerProgress, Until, Worker};
 use projections::dead_letters::{self, State};
+use projections::rebuild::{Replayed, replay, shadow_schema};
+use projections::worker::{Until, Worker, WorkerProgress};
 use projections::{DailyStats, History, TableProjection};
 use server::connect;
 use sqlx::PgPool;
@@ -100,7 +100,10 @@ async fn replay_restores_rows_and_keeps_table_definitions() {
     let log = invariants::read_log(&app.pool).await;
     for replayed in [history, stats] {
         assert_eq!(replayed.events, log.len() as u64);
-        assert_eq!(replayed.global_position, log.last().unwrap().global_position);
+        assert_eq!(
+            replayed.global_position,
+            log.last().unwrap().global_position
+        );
     }
     invariants::check(&app).await;
     assert_eq!(table_definitions(&app.pool).await, before);
@@ -221,7 +224,10 @@ async fn replay_with_too_many_dead_letters_fails_with_a_reason() {
     .unwrap();
     let replayed = replayed::<History>(&app.env, &CancellationToken::new()).await;
     let error = replayed.unwrap_err();
-    assert!(matches!(error, OperationError::TooManyDeadLetters(_)), "{error}");
+    assert!(
+        matches!(error, OperationError::TooManyDeadLetters(_)),
+        "{error}"
+    );
     assert!(error.to_string().contains("an older build"), "{error}");
 }
 
@@ -323,7 +329,9 @@ async fn second_replay_is_rejected_and_stopped_replay_ends() {
     let (env, token) = (app.env.clone(), stop.clone());
     let first = tokio::spawn(async move { replayed::<DailyStats>(&env, &token).await });
     until("the replay starts", REPLAY_TIMEOUT, async || {
-        schemas(&app.pool).await.contains(&shadow_schema("daily_stats"))
+        schemas(&app.pool)
+            .await
+            .contains(&shadow_schema("daily_stats"))
     })
     .await;
     let second = replayed::<DailyStats>(&app.env, &stop).await;

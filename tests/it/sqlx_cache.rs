@@ -25,7 +25,10 @@ fn sources(folder: &Path, texts: &mut Vec<String>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             sources(&path, texts);
-        } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "sql") {
+        } else if path
+            .extension()
+            .is_some_and(|kind| kind == "rs" || kind == "sql")
+        {
             texts.push(fs::read_to_string(path).unwrap());
         }
     }
@@ -73,7 +76,13 @@ async fn each_cached_query_has_the_types_that_postgres_reports() {
 #[test]
 fn each_cached_query_is_in_the_sources() {
     let mut texts = Vec::new();
-    for folder in ["eventlog", "commands", "messaging", "projections", "services"] {
+    for folder in [
+        "eventlog",
+        "commands",
+        "messaging",
+        "projections",
+        "services",
+    ] {
         sources(&root().join(folder), &mut texts);
     }
     let stale: BTreeSet<String> = cached()

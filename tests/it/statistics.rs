@@ -132,7 +132,9 @@ async fn statistics_equal_a_slow_count_across_clock_changes() {
 
     // The days of all readers together count each reader once.
     let from = NaiveDate::from_ymd_opt(2026, 1, 1).unwrap();
-    let all = daily_stats::all_readers_days(&app.pool, from).await.unwrap();
+    let all = daily_stats::all_readers_days(&app.pool, from)
+        .await
+        .unwrap();
     assert!(all.len() >= 2 * CLOCK_CHANGES.len(), "{all:?}");
     assert!(all.is_sorted_by(|one, next| one.day > next.day));
     assert!(

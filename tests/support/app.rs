@@ -5,13 +5,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::secret::Secret;
 use api::serve::ClientTimeouts;
 use chrono::{DateTime, Utc};
-use api::secret::Secret;
 use server::app::{self, Service};
 use server::config::{
-    AuthArgs, DatabaseArgs, HttpArgs, NatsArgs, RateLimitArgs, RedisArgs, ReplicaArgs, Role,
-    RuleArgs, ServeArgs, JobArgs,
+    AuthArgs, DatabaseArgs, HttpArgs, JobArgs, NatsArgs, RateLimitArgs, RedisArgs, ReplicaArgs,
+    Role, RuleArgs, ServeArgs,
 };
 use sqlx::PgPool;
 use uuid::Uuid;

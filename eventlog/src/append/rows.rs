@@ -8,7 +8,7 @@ use cqrs_es::Aggregate;
 use domain::{ReaderId, ReadingSession, Timestamp};
 use uuid::Uuid;
 
-use super::{Append, ActiveClaimChange, KeyedResponse};
+use super::{ActiveClaimChange, Append, KeyedResponse};
 use crate::outgoing::OutgoingEvent;
 
 /// The rows of one command.
@@ -62,7 +62,10 @@ impl Rows {
     }
 
     /// The events for the stream, one for each of the global positions.
-    pub(super) fn into_outgoing(self, global_positions: &[i64]) -> impl Iterator<Item = OutgoingEvent> {
+    pub(super) fn into_outgoing(
+        self,
+        global_positions: &[i64],
+    ) -> impl Iterator<Item = OutgoingEvent> {
         self.events
             .into_iter()
             .zip(global_positions)

@@ -130,7 +130,12 @@ pub fn router(
         .route(&path("/{id}/end"), put(commands::end::handle))
         .with_state(service.clone())
         .method_not_allowed_fallback(method_not_allowed)
-        .layer((outer_layers.clone(), admitted(Preset::Normal), body, idempotency));
+        .layer((
+            outer_layers.clone(),
+            admitted(Preset::Normal),
+            body,
+            idempotency,
+        ));
     let queries = Router::new()
         .route(&path("/active"), get(queries::active::handle))
         .with_state(active)

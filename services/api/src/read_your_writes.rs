@@ -48,7 +48,9 @@ pub async fn check_log(
     min_position: Option<i64>,
 ) -> Result<(), Problem> {
     match self::min_position(min_position)? {
-        Some(min_position) if commands.head().await? < min_position => Err(Problem::read_model_behind()),
+        Some(min_position) if commands.head().await? < min_position => {
+            Err(Problem::read_model_behind())
+        }
         _ => Ok(()),
     }
 }

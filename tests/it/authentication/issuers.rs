@@ -140,7 +140,10 @@ async fn changed_key_file_is_read_again() {
     assert!(refused(&verifier, &new.token(&claims())).await);
     assert!(verifier.verify(&good).await.is_ok());
     let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
-    assert_eq!(verifier.verify(&good).await, Err(VerifyError::KeysUnavailable));
+    assert_eq!(
+        verifier.verify(&good).await,
+        Err(VerifyError::KeysUnavailable)
+    );
     std::fs::write(&file, key_set(&[&later]).to_string()).unwrap();
     until("the repaired file is read", DETECTION_TIMEOUT, async || {
         verifier.verify(&good).await.is_ok()

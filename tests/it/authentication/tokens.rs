@@ -1,9 +1,9 @@
 //! Every kind of key, and every kind of forged or invalid token.
 
 use api::auth::TokenVerifier;
+use api::secret::Secret;
 use axum::http::HeaderValue;
 use serde_json::{Value, json};
-use api::secret::Secret;
 use server::config::AuthArgs;
 use tests::issuer::{Issuer, SigningKey, hs256, message};
 use tests::process::{command, executable};
@@ -117,9 +117,21 @@ async fn single_key_needs_no_key_id() {
     let (one, two) = (SigningKey::ed("one"), SigningKey::ed("two"));
     let without_id = one.token_with(&json!({ "alg": "EdDSA" }), &claims());
     let (args, _file) = by_file(&[&one]);
-    assert!(TokenVerifier::new(&args.settings().unwrap()).unwrap().verify(&without_id).await.is_ok());
+    assert!(
+        TokenVerifier::new(&args.settings().unwrap())
+            .unwrap()
+            .verify(&without_id)
+            .await
+            .is_ok()
+    );
     let (args, _file) = by_file(&[&one, &two]);
-    assert!(refused(&TokenVerifier::new(&args.settings().unwrap()).unwrap(), &without_id).await);
+    assert!(
+        refused(
+            &TokenVerifier::new(&args.settings().unwrap()).unwrap(),
+            &without_id
+        )
+        .await
+    );
 }
 
 #[tokio::test]

@@ -64,7 +64,10 @@ async fn expired_months_leave_the_history_but_not_the_statistics() {
     assert_eq!(history(&app, reader).await["total"], 4);
 
     let done = run(&app, "retention").await;
-    assert!(done.starts_with("3 sessions removed from the history with "), "{done}");
+    assert!(
+        done.starts_with("3 sessions removed from the history with "),
+        "{done}"
+    );
     assert_eq!(run(&app, "retention").await, "no month is old enough");
     holds_after_replay(&app, async || {
         let kept = history(&app, reader).await;

@@ -40,7 +40,9 @@ async fn retry_applies_a_dead_letter_once_its_event_is_known() {
     assert!(finished.expect_code(0).contains(&waiting) && !finished.out.contains(&parked));
     let finished = run(env, &["dead-letters", "--limit", "1"]).await;
     assert!(
-        finished.expect_code(0).contains("More than 1 dead letters match."),
+        finished
+            .expect_code(0)
+            .contains("More than 1 dead letters match."),
         "{}",
         finished.out
     );

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use projections::active_sessions::{self, CacheLookup};
 use projections::OperationError;
+use projections::active_sessions::{self, CacheLookup};
 use projections::{DailyStats, History};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -75,8 +75,9 @@ fn lag(projections: &[status::ProjectionStatus]) -> Finding {
 
 fn dead_letters(projections: &[status::ProjectionStatus]) -> Finding {
     let with_dead_letters = projections.iter().filter(|one| one.dead_letters > 0);
-    let problem =
-        |one: &status::ProjectionStatus| format!("{} has {}", one.projection, count(one.dead_letters));
+    let problem = |one: &status::ProjectionStatus| {
+        format!("{} has {}", one.projection, count(one.dead_letters))
+    };
     let problems: Vec<String> = with_dead_letters.map(problem).collect();
     Finding::from_problems("dead letters", Status::Warning, &problems, "none")
 }

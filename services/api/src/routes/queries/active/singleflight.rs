@@ -113,8 +113,7 @@ impl Inner {
         min_position: Option<i64>,
         fill: bool,
     ) -> Result<ActiveRead, Problem> {
-        let is_behind =
-            |snapshot: &Snapshot| min_position.is_some_and(|min| snapshot.head < min);
+        let is_behind = |snapshot: &Snapshot| min_position.is_some_and(|min| snapshot.head < min);
         let mut snapshot = self.load(reader_id, fill).await?;
         // A load that was already running may have read the log before the event at
         // `min_position` was appended. The second load starts after this request arrived.
