@@ -1,8 +1,8 @@
 //! Erasure of a reader's data from the log, in two parts.
 //!
 //! [`reader`] appends an erasure event to each of the reader's sessions, in one
-//! transaction. After that, no query finds these sessions. [`overwrite`] then replaces all earlier
-//! events of these sessions with copies of the erasure event, batch by batch, so that
+//! transaction. After that, no query finds these sessions. [`overwrite`] then replaces
+//! all their earlier events with copies of the erasure event, batch by batch, so that
 //! neither sequences nor global positions get a gap. It can be stopped at any time and
 //! continued later.
 //!
