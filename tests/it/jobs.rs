@@ -177,7 +177,7 @@ async fn concurrent_cleanups_and_updates_end_each_session_once() {
         );
         response.status == 200
     }));
-    let (updated, ()) = tokio::join!(updates, cleanups());
+    let (accepted, ()) = tokio::join!(updates, cleanups());
     app.settled().await;
     for (n, (_, session)) in sessions.iter().enumerate() {
         let ends: i64 = sqlx::query_scalar(
@@ -188,7 +188,7 @@ async fn concurrent_cleanups_and_updates_end_each_session_once() {
         .fetch_one(&app.pool)
         .await
         .unwrap();
-        let expected = i64::from(!updated.get(n).copied().unwrap_or(false));
+        let expected = i64::from(!accepted.get(n).copied().unwrap_or(false));
         assert_eq!(ends, expected, "session {n}");
     }
     invariants::check(&app).await;

@@ -21,7 +21,7 @@ const KILLS: usize = 5;
 const COMMANDS: usize = 400;
 
 /// Time limit for [`COMMANDS`] acknowledged commands.
-const ROUND_TIMEOUT: Duration = Duration::from_secs(60);
+const ROUND_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A reader's app. Each update has a unique key and locator. The app sends an
 /// update until it is acknowledged.
@@ -72,7 +72,7 @@ impl Client {
         };
         match self.send(path, name).await {
             Some(response) if response.header("idempotent-replayed") == "true" => {
-                self.replayed += 1
+                self.replayed += 1;
             }
             Some(_) => self.applied_on_retry += 1,
             None => {}

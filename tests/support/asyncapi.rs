@@ -12,7 +12,7 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../nats")
 }
 
-/// The parsed AsyncAPI document.
+/// The parsed `AsyncAPI` document.
 pub struct AsyncApi {
     document: Value,
 }

@@ -51,7 +51,7 @@ impl SigningKey {
         Self::new(kid, Pair::Ec(pair))
     }
 
-    /// An Ed25519 key, for EdDSA.
+    /// An Ed25519 key, for `EdDSA`.
     #[must_use]
     pub fn ed(kid: &str) -> Self {
         Self::new(kid, Pair::Ed(Ed25519KeyPair::generate().unwrap()))

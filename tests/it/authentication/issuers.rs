@@ -100,8 +100,8 @@ async fn redirect_of_the_key_url_is_not_followed() {
     let issuer = Issuer::start(&[&key]).await;
     issuer.respond_with(StatusCode::FOUND, String::new());
     let verifier = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
-    let verified = verifier.verify(&key.token(&claims())).await;
-    assert_eq!(verified, Err(VerifyError::KeysUnavailable));
+    let result = verifier.verify(&key.token(&claims())).await;
+    assert_eq!(result, Err(VerifyError::KeysUnavailable));
     assert_eq!(issuer.fetches(), 1);
 }
 
