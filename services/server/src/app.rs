@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use eventlog::{commit_feed, migrations};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -90,7 +90,27 @@ async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
 }
 
 fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    api::serve::listen(address).with_context(|| format!("cannot listen on {address} ({setting})"))
+    api::serve::listen(address).map_err(|error| {
+        let advice = if error.kind() == std::io::ErrorKind::AddrInUse {
+            format!("; stop the process there, or set {setting} to another port")
+        } else {
+            String::new()
+        };
+        anyhow!("cannot listen on {address} ({setting}): {error}{advice}")
+    })
+}
+
+/// Checks that the addresses of the listeners are free.
+///
+/// # Errors
+/// When another process listens on one of them.
+#[cfg(feature = "dev")]
+pub(crate) fn check_addresses(args: &ServeArgs) -> anyhow::Result<()> {
+    if args.has(Role::Api) {
+        bind(args.http.http_addr, "HTTP_ADDR")?;
+    }
+    bind(args.http.admin_addr, "ADMIN_ADDR")?;
+    Ok(())
 }
 
 /// The name of this process as a holder of leases: the machine, the process id

@@ -398,7 +398,11 @@ fn read_secret(
                 .with_context(|| format!("cannot read {} ({name}_FILE)", file.display()))?;
             Ok(Secret::from(text.trim().to_owned()))
         }
-        (None, None) => bail!("{name} is not set; set {name} or {name}_FILE"),
+        (None, None) if cfg!(feature = "dev") => bail!(
+            "{name} is not set; set it, or {name}_FILE. With \"reading-sessions dev\" running: \
+             . <data folder>/env"
+        ),
+        (None, None) => bail!("{name} is not set; set it, or {name}_FILE"),
     }
 }
 

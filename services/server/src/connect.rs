@@ -14,6 +14,7 @@ mod nats;
 mod pool_metrics;
 mod pools;
 
+pub(crate) use nats::check_nats;
 pub use nats::jetstream;
 pub use pool_metrics::PoolMetrics;
 pub(crate) use pools::check_postgres;

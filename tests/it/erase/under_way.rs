@@ -264,7 +264,7 @@ async fn operator_erases_a_reader_after_confirmation() {
     let _ = reader.start(Uuid::new_v4()).await.ok();
     let (code, text) = run(&["--yes"]).await;
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("1 sessions of reader"), "{text}");
+    assert!(text.contains("1 session of reader"), "{text}");
     assert_eq!(reader.active().await.ok(), json!(null));
     invariants::check(&app).await;
 }

@@ -58,7 +58,10 @@ async fn doctor_reports_each_problem_and_ok_for_the_rest() {
     let paused = findings().await;
     assert_eq!(
         finding(&paused, "projections"),
-        ("warning", "history is paused")
+        (
+            "warning",
+            "history is paused; resume it with \"reading-sessions projections resume history\""
+        )
     );
 
     let env = app.env.clone();

@@ -4,17 +4,20 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use api::auth::{self, KeySource};
 use api::secret::Secret;
 use clap::Args;
-use dev_servers::{Options, Servers};
+use dev_servers::{Options, Server, Servers};
 use eventlog::clock;
+use eventlog::error::error_chain;
 use uuid::Uuid;
 
 use super::migrate;
 use super::output::print;
 use crate::app::{self, Service};
-use crate::config::ServeArgs;
+use crate::config::{DatabaseArgs, ServeArgs};
+use crate::connect;
 
 /// The lifetime of the printed token, in seconds.
 const TOKEN_LIFETIME: i64 = 12 * 3_600;
@@ -46,6 +49,10 @@ pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
         None => dev_servers::default_data_dir()?,
     };
     let mut settings = args.serve.clone();
+    app::check_addresses(&settings)?;
+    if settings.database.database_url.is_some() {
+        check_postgres(&settings.database).await?;
+    }
     let given = |secret: &Option<Secret>| secret.as_ref().map(|url| url.expose().to_owned());
     let mut servers = Servers::start(Options {
         data: data.clone(),
@@ -70,6 +77,16 @@ pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     let served = serve(&settings, &mut servers, &data).await;
     let stopped = servers.stop().await;
     served.and(stopped)
+}
+
+/// Checks a Postgres that the user has set.
+async fn check_postgres(args: &DatabaseArgs) -> anyhow::Result<()> {
+    connect::check_postgres(args).await.map_err(|error| {
+        anyhow!(
+            "{}; unset DATABASE_URL to start a private Postgres",
+            error_chain(error.as_ref())
+        )
+    })
 }
 
 async fn serve(settings: &ServeArgs, servers: &mut Servers, data: &Path) -> anyhow::Result<()> {
@@ -121,18 +138,23 @@ fn banner(
         }
         KeySource::File(_) | KeySource::Url(_) => "Set TOKEN to a token of your issuer.".to_owned(),
     };
-    let origins = [&servers.postgres, &servers.nats, &servers.redis]
-        .map(|server| format!("  {}", server.origin()))
-        .join("\n");
+    let origins = [
+        (&servers.postgres, "DATABASE_URL"),
+        (&servers.nats, "NATS_URL"),
+        (&servers.redis, "REDIS_URL"),
+    ]
+    .map(|(server, setting)| format!("  {}", origin(server, setting)))
+    .join("\n");
     let mut banner = format!(
         "\nReading Sessions, for development only.\n\n{origins}\n  data in {0}\n  \
          to run commands against these servers: . {0}/env\n\n\
-         operators:   http://{1}/readyz\n",
+         operators:   http://{1}/readyz\n\
+         admin API:   http://{1}/api/v1/admin\n",
         data.display(),
         service.admin
     );
-    // The address of a server that the user has set may contain a password, so it
-    // is not printed.
+    // The URL of a server that the user has set may contain a password, so it is
+    // not printed.
     if servers.nats.port().is_some() {
         let _ = writeln!(banner, "events:      {}", servers.nats_url());
     }
@@ -148,6 +170,25 @@ fn banner(
             Uuid::new_v4()
         );
     }
-    banner.push_str("Ctrl-C stops the service and its servers.");
+    let _ = write!(
+        banner,
+        "Ctrl-C stops the service and its servers; the data stays in {}",
+        data.display()
+    );
     Ok(banner)
+}
+
+/// Where a server comes from. For a server that the user has set, the address
+/// without its credentials, and the setting.
+fn origin(server: &Server, setting: &str) -> String {
+    if server.port().is_some() {
+        return server.origin();
+    }
+    let url = Secret::from(server.url().to_owned()).redacted_url();
+    // The name before the `@` may be a token.
+    let address = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split('/').next()?.rsplit('@').next())
+        .map_or_else(String::new, |address| format!(" at {address}"));
+    format!("{}{address} ({setting})", server.name())
 }

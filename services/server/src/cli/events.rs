@@ -13,6 +13,7 @@ use eventlog::{LogError, StoredEvent, read};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sqlx::PgPool;
 
+use super::names::uuid;
 use super::output::ignore_broken_pipe;
 use super::token::parse_duration;
 use crate::config::DatabaseArgs;
@@ -31,7 +32,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 pub enum EventsCommand {
     /// Print events as they are appended, until Ctrl-C.
     #[command(
-        after_help = "Exit codes: 0 stopped or at the end, 1 failed, 2 wrong arguments.
+        after_help = "Columns: global position, time of the observation, event, session. Events are in
+the order of the log, and --since filters by the time of appending.
+
+Exit codes: 0 stopped or at the end, 1 failed, 2 wrong arguments.
 
 Examples:
   reading-sessions events tail
@@ -44,8 +48,8 @@ Examples:
         after_help = "Exit codes: 0 done, 1 failed or no such session, 2 wrong arguments.
 
 Examples:
-  reading-sessions events show 0193e5a0-0000-7000-8000-000000000001
-  reading-sessions events show 0193e5a0-0000-7000-8000-000000000001 -o json"
+  reading-sessions events show 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10
+  reading-sessions events show 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10 -o json"
     )]
     Show(ShowArgs),
 }
@@ -74,7 +78,7 @@ pub struct TailArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ShowArgs {
     /// Id of the session.
-    #[arg(value_name = "UUID")]
+    #[arg(value_name = "UUID", value_parser = uuid::<SessionId>)]
     session: SessionId,
     #[command(flatten)]
     printing: PrintArgs,
@@ -113,6 +117,7 @@ pub async fn run(command: &EventsCommand) -> anyhow::Result<()> {
 }
 
 async fn tail(args: &TailArgs) -> anyhow::Result<()> {
+    connect::check_postgres(&args.printing.database).await?;
     let pool = connect::admin_pool(&args.printing.database)?;
     let end = with_deadline(STATEMENT_DEADLINE, read::head(&pool)).await?;
     let mut previous = match (args.from_position, args.since) {
@@ -151,6 +156,7 @@ async fn tail(args: &TailArgs) -> anyhow::Result<()> {
 }
 
 async fn show(args: &ShowArgs) -> anyhow::Result<()> {
+    connect::check_postgres(&args.printing.database).await?;
     let pool = connect::admin_pool(&args.printing.database)?;
     let events = read::session(&pool, args.session, 0);
     let events = with_deadline(STATEMENT_DEADLINE, events).await?;

@@ -16,6 +16,13 @@ pub fn count(n: impl TryInto<i128>) -> String {
     text
 }
 
+/// A number and its noun, for example `1 session` or `2,000 sessions`.
+pub fn counted(n: impl TryInto<i128>, singular: &str, plural: &str) -> String {
+    let n = count(n);
+    let noun = if n == "1" { singular } else { plural };
+    format!("{n} {noun}")
+}
+
 /// In the two largest units that apply.
 pub fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -46,6 +53,8 @@ mod tests {
     fn numbers_are_formatted_for_people() {
         let counts = [0, 999, 1_000, -1_234_567].map(count);
         assert_eq!(counts, ["0", "999", "1,000", "-1,234,567"]);
+        assert_eq!(counted(1, "event", "events"), "1 event");
+        assert_eq!(counted(2_000, "event", "events"), "2,000 events");
         let spans = [5, 65, 3_725, 90_000].map(|s| span(Duration::from_secs(s)));
         assert_eq!(spans, ["5 s", "1 min 5 s", "1 h 2 min", "1 d 1 h"]);
         assert_eq!(rate(1_000, Duration::from_millis(500)), 2_000);

@@ -7,6 +7,7 @@ use crate::config::DatabaseArgs;
 use crate::connect;
 
 pub async fn run(args: &DatabaseArgs) -> anyhow::Result<()> {
+    connect::check_postgres(args).await?;
     let pool = connect::migrations_pool(args)?;
     migrations::migrate(&pool)
         .await

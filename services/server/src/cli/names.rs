@@ -1,4 +1,6 @@
-//! Arguments with a fixed set of names.
+//! Arguments with a fixed set of names, and ids.
+
+use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
@@ -14,6 +16,11 @@ where
         let named = all.into_iter().find(|&value| as_str(value) == name);
         named.expect("the inner parser accepts only these names")
     })
+}
+
+/// Parses an id. The error states only what was expected.
+pub fn uuid<T: FromStr<Err = uuid::Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "not a UUID".to_owned())
 }
 
 #[cfg(test)]

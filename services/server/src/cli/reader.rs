@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use api::export::{ExportFormat, Exporter};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::connect_database;
-use super::format::count;
-use super::names::one_of;
+use super::format::counted;
+use super::names::{one_of, uuid};
 use super::output::{ignore_broken_pipe, print};
 use super::progress_bar;
 use super::wait::{Interrupted, until_stopped};
@@ -40,8 +40,8 @@ Exit codes: 0 done, 1 failed or no such reader, 2 wrong arguments, 130 stopped b
 SIGTERM.
 
 Examples:
-  reading-sessions reader export 018f4c2e-7c1a-7000-8000-000000000001
-  reading-sessions reader export 018f4c2e-7c1a-7000-8000-000000000001 -o csv --out reader.csv"
+  reading-sessions reader export 0193e5a0-0000-7000-8000-000000000001
+  reading-sessions reader export 0193e5a0-0000-7000-8000-000000000001 -o csv --out reader.csv"
     )]
     Export(ExportArgs),
     /// Erase all data of a reader permanently.
@@ -56,8 +56,8 @@ Exit codes: 0 erased, also earlier, 1 failed or no such reader, 2 wrong argument
 before all events were overwritten.
 
 Examples:
-  reading-sessions reader erase 018f4c2e-7c1a-7000-8000-000000000001
-  reading-sessions reader erase 018f4c2e-7c1a-7000-8000-000000000001 --yes"
+  reading-sessions reader erase 0193e5a0-0000-7000-8000-000000000001
+  reading-sessions reader erase 0193e5a0-0000-7000-8000-000000000001 --yes"
     )]
     Erase(EraseArgs),
 }
@@ -65,7 +65,7 @@ Examples:
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
     /// Id of the reader.
-    #[arg(value_name = "UUID")]
+    #[arg(value_name = "UUID", value_parser = uuid::<Uuid>)]
     reader: Uuid,
     /// Format of the export.
     #[arg(
@@ -88,7 +88,7 @@ pub struct ExportArgs {
 #[derive(Args, Clone, Debug)]
 pub struct EraseArgs {
     /// Id of the reader.
-    #[arg(value_name = "UUID")]
+    #[arg(value_name = "UUID", value_parser = uuid::<Uuid>)]
     reader: Uuid,
     /// Erase without asking; required without a terminal.
     #[arg(long)]
@@ -118,8 +118,7 @@ async fn export(args: &ExportArgs) -> anyhow::Result<()> {
             let Some(path) = &args.out else {
                 return write(chunks, io::stdout()).await;
             };
-            let file =
-                create_file(path).with_context(|| format!("creating {} failed", path.display()))?;
+            let file = create_file(path)?;
             write(chunks, &file).await?;
             Ok(file.sync_all()?)
         };
@@ -145,9 +144,16 @@ async fn write(
 }
 
 /// Fails if the file exists. Only its owner may read it.
-fn create_file(path: &Path) -> io::Result<File> {
+fn create_file(path: &Path) -> anyhow::Result<File> {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600).open(path)
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    match file {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!(
+            "{} exists already; choose another file or remove it",
+            path.display()
+        ),
+        file => file.with_context(|| format!("creating {} failed", path.display())),
+    }
 }
 
 async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
@@ -166,9 +172,9 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
             active_sessions::erase(&connect::cache(&args.redis)?, reader_id, global_position).await;
         }
         print(&format!(
-            "Erased {} sessions of reader {reader_id}. History and statistics follow within \
+            "Erased {} of reader {reader_id}. History and statistics follow within \
              moments.",
-            count(erased.sessions)
+            counted(erased.sessions, "session", "sessions")
         ))?;
     } else {
         match earlier {
@@ -193,10 +199,10 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
         return Err(Interrupted(text.to_owned()).into());
     }
     print(&format!(
-        "Overwrote {} events of {} sessions in the log. Copies on NATS, in backups and at \
+        "Overwrote {} of {} in the log. Copies on NATS, in backups and at \
          analytics consumers are not affected: see docs/operations/reader-data.md.",
-        count(erasure.events),
-        count(erasure.sessions)
+        counted(erasure.events, "event", "events"),
+        counted(erasure.sessions, "session", "sessions")
     ))
 }
 
@@ -240,9 +246,9 @@ async fn no_sessions(pool: &PgPool, reader_id: ReaderId) -> anyhow::Error {
 /// Asks for confirmation on a terminal.
 fn confirm(reader_id: ReaderId, extent: Extent) -> anyhow::Result<()> {
     let data = format!(
-        "{} sessions with {} events of reader {reader_id}",
-        count(extent.sessions),
-        count(extent.events)
+        "{} with {} of reader {reader_id}",
+        counted(extent.sessions, "session", "sessions"),
+        counted(extent.events, "event", "events")
     );
     ensure!(
         io::stdin().is_terminal(),

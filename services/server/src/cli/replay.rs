@@ -9,7 +9,7 @@ use projections::rebuild::Replayed;
 use tokio::sync::watch;
 
 use super::connect_database;
-use super::format::{count, rate};
+use super::format::{count, counted, rate};
 use super::names::one_of;
 use super::output::print;
 use super::progress_bar;
@@ -96,11 +96,11 @@ fn summary(name: ProjectionName, result: ReplayResult, took: Duration) -> String
             removed,
             ..
         }) => format!(
-            "{name}: read {} active sessions in {seconds:.1} s, {} sessions/s; \
-             wrote {} entries, removed {}. Queries did not wait.",
-            count(sessions),
+            "{name}: read {} in {seconds:.1} s, {} sessions/s; wrote {}, removed {}. \
+             Queries did not wait.",
+            counted(sessions, "active session", "active sessions"),
             count(rate(sessions, took)),
-            count(stored),
+            counted(stored, "entry", "entries"),
             count(removed)
         ),
     }

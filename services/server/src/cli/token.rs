@@ -10,13 +10,14 @@ use clap::Args;
 use eventlog::clock;
 use uuid::Uuid;
 
+use super::names::uuid;
 use super::output::print;
 use crate::config::AuthArgs;
 
 #[derive(Args, Clone, Debug)]
 pub struct TokenArgs {
     /// Id of the reader or operator.
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = uuid::<Uuid>)]
     user: Uuid,
     /// Allow admin calls too.
     #[arg(long)]

@@ -66,8 +66,7 @@ pub async fn run(args: &VerifyArgs) -> ExitCode {
         Ok(result) if result.is_equal() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(DIFFERENT),
         Err(error) => {
-            let error = error_chain(error.as_ref());
-            report(&format!("Error: verification failed: {error}"));
+            report(&format!("Error: {}", error_chain(error.as_ref())));
             ExitCode::from(UNCHECKED)
         }
     }
@@ -161,16 +160,20 @@ impl Report {
         for (_, _, compared) in tables(&self.finished) {
             text.push_str(&differences(compared));
         }
-        for (name, verified) in &self.finished {
+        for (_, verified) in &self.finished {
             if let Some(of) = verified.active_sessions {
                 let rows: u64 = verified.compared.iter().map(|compared| compared.rows).sum();
                 let _ = write!(
                     text,
-                    "\n\n{name} contains {} of {} active sessions; queries read the others from \
-                     the log.",
+                    "\n\nThe cache contains {} of {} active sessions",
                     count(rows),
                     count(of)
                 );
+                text.push_str(if rows < of {
+                    "; queries read the others from the log."
+                } else {
+                    "."
+                });
             }
         }
         if self.dead_letters + self.discarded > 0 {

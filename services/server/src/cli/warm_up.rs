@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::sync::watch;
 
 use super::connect_database;
-use super::format::{count, rate};
+use super::format::{count, counted, rate};
 use super::output::print;
 use super::progress_bar;
 use super::wait::{Interrupted, is_stopped, until_stopped};
@@ -35,11 +35,11 @@ pub async fn run(args: &WarmUpArgs) -> anyhow::Result<()> {
         Ok(done) => {
             let took = started.elapsed();
             print(&format!(
-                "Read {} active sessions in {:.1} s, {} sessions/s; wrote {} entries.",
-                count(done.sessions),
+                "Read {} in {:.1} s, {} sessions/s; wrote {}.",
+                counted(done.sessions, "active session", "active sessions"),
                 took.as_secs_f64(),
                 count(rate(done.sessions, took)),
-                count(done.stored)
+                counted(done.stored, "entry", "entries")
             ))
         }
         Err(error) if is_stopped(&error) => Err(Interrupted(

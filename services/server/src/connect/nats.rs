@@ -27,9 +27,7 @@ const MAX_UNACKNOWLEDGED: usize = 1_024;
 #[must_use]
 pub fn jetstream(args: &NatsArgs) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
     async {
-        let url = args.url()?;
-        let address = ServerAddr::from_str(url.expose())
-            .map_err(|_| anyhow!("NATS_URL is not an address of NATS: {}", url.redacted_url()))?;
+        let address = address(args)?;
         let client = options(&address)
             .connect(address)
             .await
@@ -43,7 +41,29 @@ pub fn jetstream(args: &NatsArgs) -> BoxFuture<'_, anyhow::Result<jetstream::Con
     .boxed()
 }
 
-fn options(address: &ServerAddr) -> ConnectOptions {
+/// Connects once, to report why NATS is unreachable: the client of [`jetstream`]
+/// retries without end.
+///
+/// # Errors
+/// When the address is missing or invalid, or NATS refuses the connection or does
+/// not respond.
+pub(crate) async fn check_nats(args: &NatsArgs) -> anyhow::Result<()> {
+    let address = address(args)?;
+    let (host, port) = (address.host().to_owned(), address.port());
+    let client = credentials(&address).connect(address).await;
+    let client = client.with_context(|| format!("cannot connect to NATS at {host}:{port}"))?;
+    // Only closes the connection.
+    let _ = client.drain().await;
+    Ok(())
+}
+
+fn address(args: &NatsArgs) -> anyhow::Result<ServerAddr> {
+    let url = args.url()?;
+    ServerAddr::from_str(url.expose())
+        .map_err(|_| anyhow!("NATS_URL is not an address of NATS: {}", url.redacted_url()))
+}
+
+fn credentials(address: &ServerAddr) -> ConnectOptions {
     // The client ignores credentials in the address.
     let options = match (address.username(), address.password()) {
         (Some(user), Some(password)) => {
@@ -51,9 +71,12 @@ fn options(address: &ServerAddr) -> ConnectOptions {
         }
         _ => ConnectOptions::new(),
     };
+    options.name("reading-sessions")
+}
+
+fn options(address: &ServerAddr) -> ConnectOptions {
     let log = ConnectionLog::new(address);
-    options
-        .name("reading-sessions")
+    credentials(address)
         .event_callback(move |event| {
             log.record(&event);
             std::future::ready(())

@@ -248,7 +248,12 @@ pub(crate) async fn check_postgres(args: &DatabaseArgs) -> anyhow::Result<()> {
     let connect = PgConnection::connect_with(&options);
     let connection = with_deadline(ADMIN.acquire_timeout, connect)
         .await
-        .with_context(|| format!("cannot connect to Postgres at {}", url.redacted_url()))?;
+        .with_context(|| {
+            format!(
+                "cannot connect to Postgres at {}, the address in DATABASE_URL",
+                url.redacted_url()
+            )
+        })?;
     Ok(connection.close().await?)
 }
 

@@ -10,7 +10,7 @@ use eventlog::postgres_info::{self, PostgresInfo};
 use messaging::{Subjects, stream};
 use sqlx::PgPool;
 
-use super::super::format::count;
+use super::super::format::counted;
 use super::{Finding, Status, TIMEOUT};
 use crate::config::{NatsArgs, RedisArgs};
 use crate::connect;
@@ -88,7 +88,7 @@ fn partitions(months: i64) -> Finding {
 
 pub(super) async fn check_redis(args: &RedisArgs) -> Vec<Finding> {
     if !args.is_set() {
-        return vec![Finding::warning("Redis", "REDIS_URL is not set")];
+        return vec![Finding::warning("Redis", "REDIS_URL is not set; set it")];
     }
     match redis_info(args).await {
         Ok(info) => redis_findings(&info),
@@ -98,7 +98,11 @@ pub(super) async fn check_redis(args: &RedisArgs) -> Vec<Finding> {
 
 async fn redis_info(args: &RedisArgs) -> anyhow::Result<redis::InfoDict> {
     let info = async |mut redis| redis::cmd("INFO").query_async(&mut redis).await;
-    Ok(connect::cache(args)?.call(TIMEOUT, info).await?)
+    let called = connect::cache(args)?.call(TIMEOUT, info).await;
+    called.with_context(|| match args.url() {
+        Ok(url) => format!("cannot connect to Redis at {}", url.redacted_url()),
+        Err(_) => "cannot connect to Redis".to_owned(),
+    })
 }
 
 fn redis_findings(info: &redis::InfoDict) -> Vec<Finding> {
@@ -127,7 +131,10 @@ fn redis_findings(info: &redis::InfoDict) -> Vec<Finding> {
         memory_problems.push(problem);
     }
     if evicted > 0 {
-        memory_problems.push(format!("Redis has evicted {} keys", count(evicted)));
+        memory_problems.push(format!(
+            "Redis has evicted {}",
+            counted(evicted, "key", "keys")
+        ));
     }
     vec![
         Finding::from_problems("Redis", Status::Failure, &version_problems, name),
@@ -142,12 +149,13 @@ fn redis_findings(info: &redis::InfoDict) -> Vec<Finding> {
 
 pub(super) async fn check_nats(args: &NatsArgs) -> Vec<Finding> {
     if !args.is_set() {
-        return vec![Finding::warning("NATS", "NATS_URL is not set")];
+        return vec![Finding::warning("NATS", "NATS_URL is not set; set it")];
     }
     let connect = async {
+        connect::check_nats(args).await?;
         let jetstream = connect::jetstream(args).await?;
         let reached = tokio::time::timeout(TIMEOUT, jetstream.client().flush()).await;
-        reached.context("NATS does not respond")??;
+        reached.with_context(|| format!("NATS did not respond in {} s", TIMEOUT.as_secs()))??;
         anyhow::Ok(jetstream)
     };
     match connect.await {
@@ -177,8 +185,8 @@ async fn event_stream(jetstream: &jetstream::Context, subjects: &Subjects) -> Fi
     let name = subjects.stream();
     match stream::find(jetstream, subjects).await {
         Ok(Some(stream)) => {
-            let messages = count(stream.cached_info().state.messages);
-            Finding::ok("stream", format!("{name} contains {messages} events"))
+            let events = counted(stream.cached_info().state.messages, "event", "events");
+            Finding::ok("stream", format!("{name} contains {events}"))
         }
         Ok(None) => Finding::warning(
             "stream",

@@ -10,7 +10,7 @@ use jobs::{Job, scheduler};
 use projections::status;
 use sqlx::PgPool;
 
-use super::super::format::{count, span};
+use super::super::format::{count, counted, span};
 use super::{Finding, Status, TIMEOUT};
 
 /// In seconds.
@@ -40,7 +40,9 @@ fn workers(projections: &[status::ProjectionStatus]) -> Finding {
     let problem = |projection: &status::ProjectionStatus| {
         let name = &projection.projection;
         match (&projection.holder, &projection.last_error) {
-            _ if projection.paused => Some(format!("{name} is paused")),
+            _ if projection.paused => Some(format!(
+                "{name} is paused; resume it with \"reading-sessions projections resume {name}\""
+            )),
             (None, _) => Some(format!("{name} has no worker")),
             (_, Some(error)) if projection.failing => Some(format!("{name} fails: {error}")),
             _ => None,
@@ -61,10 +63,10 @@ fn lag(projections: &[status::ProjectionStatus]) -> Finding {
     let behind = projections.iter().filter(|one| one.lag_seconds > MAX_LAG);
     let problem = |one: &status::ProjectionStatus| {
         format!(
-            "{} is {:.0} s and {} events behind",
+            "{} is {:.0} s and {} behind",
             one.projection,
             one.lag_seconds,
-            count(one.lag_events)
+            counted(one.lag_events, "event", "events")
         )
     };
     let problems: Vec<String> = behind.map(problem).collect();

@@ -8,7 +8,7 @@ use messaging::subject::short_name;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::super::names::one_of;
+use super::super::names::{one_of, uuid};
 
 /// Without conditions it matches all events.
 #[derive(Args, Clone, Debug, Default)]
@@ -17,10 +17,10 @@ pub struct Filter {
     #[arg(long = "event", value_name = "EVENT", value_parser = one_of(EventName::ALL, EventName::as_str))]
     events: Vec<EventName>,
     /// Print only events of this reader.
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = uuid::<Uuid>)]
     reader: Option<Uuid>,
     /// Print only events of this session.
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, value_name = "UUID", value_parser = uuid::<SessionId>)]
     session: Option<SessionId>,
 }
 
