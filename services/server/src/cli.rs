@@ -47,6 +47,13 @@ use wait::Interrupted;
 /// NATS. Projections update the read tables in Postgres and the cache in Redis.
 #[derive(Parser)]
 #[command(name = "reading-sessions", version, arg_required_else_help = true)]
+#[cfg_attr(
+    feature = "dev",
+    command(
+        after_help = "Commands need the addresses of the servers. With \"reading-sessions dev\" running:
+  . <data folder>/env"
+    )
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -112,6 +119,9 @@ Examples:
   reading-sessions projections -o json
   reading-sessions projections pause history
   reading-sessions projections resume history")]
+    #[command(mut_subcommand("list", |list| {
+        list.about("List projections (the same as without a subcommand)")
+    }))]
     Projections(projections::ProjectionsArgs),
     /// Rebuild a projection from the log, while readers read and write.
     #[command(
@@ -131,7 +141,7 @@ Examples:
         name = "warm-up",
         alias = "warmup",
         after_help = "The service does this by itself at the start and when Redis was emptied.
-A warm-up keeps wrong entries; `replay active_sessions` removes them.
+A warm-up does not remove wrong entries; `replay active_sessions` does.
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 stopped by Ctrl-C or SIGTERM.
 
@@ -162,6 +172,9 @@ Examples:
   reading-sessions dead-letters retry history.1234
   reading-sessions dead-letters discard history.1234"
     )]
+    #[command(mut_subcommand("list", |list| {
+        list.about("List dead letters (the same as without a subcommand)")
+    }))]
     DeadLetters(dead_letters::DeadLettersArgs),
     /// List background jobs and their last runs, or run one now.
     #[command(
@@ -174,13 +187,16 @@ Examples:
   reading-sessions jobs -o json
   reading-sessions jobs run idle_sessions"
     )]
+    #[command(mut_subcommand("list", |list| {
+        list.about("List background jobs (the same as without a subcommand)")
+    }))]
     Jobs(jobs::JobsArgs),
     /// Export or erase all data of a reader.
     #[command(
         subcommand,
         after_help = "Examples:
-  reading-sessions reader export 018f4c2e-7c1a-7000-8000-000000000001 --out reader.json
-  reading-sessions reader erase 018f4c2e-7c1a-7000-8000-000000000001"
+  reading-sessions reader export 0193e5a0-0000-7000-8000-000000000001 --out reader.json
+  reading-sessions reader erase 0193e5a0-0000-7000-8000-000000000001"
     )]
     Reader(reader::ReaderCommand),
     /// Print events of the log.
@@ -188,7 +204,7 @@ Examples:
         subcommand,
         after_help = "Examples:
   reading-sessions events tail --since 10m
-  reading-sessions events show 0193e5a0-0000-7000-8000-000000000001"
+  reading-sessions events show 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10"
     )]
     Events(events::EventsCommand),
     /// Print an HS256 token for development.
@@ -197,8 +213,8 @@ Examples:
 secret in the file jwt-secret of its data folder.
 
 Examples:
-  reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001
-  reading-sessions token --user 018f4c2e-7c1a-7000-8000-000000000001 --admin --ttl 10m"
+  reading-sessions token --user 0193e5a0-0000-7000-8000-000000000001
+  reading-sessions token --user 0193e5a0-0000-7000-8000-000000000001 --admin --ttl 10m"
     )]
     Token(token::TokenArgs),
     /// Print the OpenAPI 3.1 description of the HTTP API.

@@ -14,9 +14,9 @@ use crate::config::{Role, ServeArgs};
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
     #[command(flatten)]
-    serve: ServeArgs,
-    #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 pub fn run(args: &ConfigArgs) -> anyhow::Result<()> {

@@ -33,7 +33,7 @@ Example:
   reading-sessions dead-letters show history.1234"
     )]
     Show(ShowArgs),
-    /// Retry the session of a dead letter, and wait for the result.
+    /// Apply the event of a dead letter again, then the events that wait for it.
     #[command(
         after_help = "Exit codes: 0 event applied, 1 not applied or not found, 2 wrong arguments.
 
@@ -71,9 +71,9 @@ pub struct ListArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ShowArgs {
     #[command(flatten)]
-    id: IdArgs,
-    #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    id: IdArgs,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -14,7 +14,7 @@ pub struct ListOr<L: Args, A: Subcommand> {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Action<L: Args, A: Subcommand> {
-    /// List them (default).
+    /// List all (the same as without a subcommand).
     List(L),
     #[command(flatten)]
     Other(A),

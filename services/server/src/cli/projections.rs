@@ -32,7 +32,7 @@ pub enum Action {
         after_help = "The worker stops after its current batch. Queries return older data \
 until the projection is resumed.
 
-Exit codes: 0 no worker is running, 1 failed, 2 wrong arguments.
+Exit codes: 0 paused, and its worker has stopped, 1 failed, 2 wrong arguments.
 
 Example:
   reading-sessions projections pause history"
