@@ -1,4 +1,4 @@
-//! Directories: the data directory, which one process locks, and the cache directory,
+//! Directories: the data folder, which one process locks, and the cache directory,
 //! which all processes share. Chooses and stores ports and passwords.
 
 use std::fs::{self, File, TryLockError};
@@ -22,7 +22,7 @@ const PORT_RANGE: std::ops::Range<u16> = 20_000..32_000;
 /// Random ports that are tried before the search fails.
 const MAX_PORT_CANDIDATES: usize = 1_000;
 
-/// A data directory, locked by this process until this value is dropped.
+/// A data folder, locked by this process until this value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -32,7 +32,7 @@ pub struct DataDir {
 impl DataDir {
     /// Creates the directory if it is missing, and locks it.
     pub fn lock(path: &Path) -> anyhow::Result<Self> {
-        let cannot_use = || format!("cannot use the data directory {}", path.display());
+        let cannot_use = || format!("cannot use the data folder {}", path.display());
         fs::create_dir_all(path).with_context(cannot_use)?;
         let path = path.canonicalize().with_context(cannot_use)?;
         // The user of Postgres must be able to enter. Files with secrets are private.
@@ -42,7 +42,7 @@ impl DataDir {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => bail!(
                 "servers are already running in {}; stop the process that started them, or choose \
-                 another data directory",
+                 another data folder with --data or DEV_DATA",
                 path.display()
             ),
             Err(TryLockError::Error(error)) => Err(error).with_context(cannot_use),
@@ -55,7 +55,7 @@ impl DataDir {
     }
 }
 
-/// The default data directory of `reading-sessions dev`. For root it is outside of the
+/// The default data folder of `reading-sessions dev`. For root it is outside of the
 /// home directory, which the unprivileged user of Postgres cannot enter.
 pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     if is_root() {
@@ -67,7 +67,7 @@ pub fn default_data_dir() -> anyhow::Result<PathBuf> {
     }
 }
 
-/// A new data directory for tests, named after this process. Also removes the
+/// A new data folder for tests, named after this process. Also removes the
 /// directories of processes that have exited, because a test process exits without
 /// removing its own.
 pub fn scratch_data_dir() -> anyhow::Result<PathBuf> {

@@ -78,7 +78,7 @@ impl OsUser {
         if !entered.success() {
             bail!(
                 "Postgres cannot run as root, and the user {} has no access to {}; choose another \
-                 data directory, for example below /var/tmp",
+                 data folder, for example below /var/tmp",
                 user.name,
                 dir.display()
             );

@@ -90,8 +90,8 @@ fn check_version(data: &Path, binary: &Binary) -> anyhow::Result<()> {
     let major = binary_version.split('.').next().unwrap_or_default();
     if data_version.trim() != major {
         bail!(
-            "{} cannot read the data in {}, which Postgres {} wrote; remove that directory, or \
-             choose another data directory",
+            "{} cannot read the data in {}, which Postgres {} wrote; remove that folder, or \
+             choose another data folder with --data or DEV_DATA",
             binary.title(),
             data.display(),
             data_version.trim()

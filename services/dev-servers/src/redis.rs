@@ -19,7 +19,7 @@ pub fn prepare(dir: &ServerDir) -> anyhow::Result<()> {
     let data = serde_json::to_string(
         dir.data()
             .to_str()
-            .context("the path of the data directory is not UTF-8")?,
+            .context("the path of the data folder is not UTF-8")?,
     )?;
     let configuration = format!(
         "bind 127.0.0.1

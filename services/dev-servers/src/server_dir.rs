@@ -104,7 +104,7 @@ fn stop_leftover(kind: ServerKind, path: &Path) -> anyhow::Result<()> {
     };
     let path = path
         .to_str()
-        .context("the path of the data directory is not UTF-8")?;
+        .context("the path of the data folder is not UTF-8")?;
     let is_leftover = || processes::command_line(pid).is_some_and(|line| line.contains(path));
     if !is_leftover() {
         return Ok(());

@@ -24,7 +24,7 @@ impl ServerKind {
         }
     }
 
-    /// The name of its directory below the data directory.
+    /// The name of its directory below the data folder.
     pub fn dir_name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
