@@ -63,6 +63,8 @@ async fn concurrent_misses_share_one_log_read() {
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
+    // The warm-up at the start would write the entry again.
+    app.warmed_up().await;
     // The first process remembers the start, so its reads would not miss.
     let app = app.alongside(&[Role::Api]).await;
     let reader = reader.at(&app.url);

@@ -59,7 +59,7 @@ async fn undecodable_events_are_printed_and_marked() {
     // The payload is printed unchanged.
     for part in [
         r#""data":{ "unknown": 1e999}"#,
-        r#""undecodable":"the payload does not fit"#,
+        r#""undecodable":"the payload is invalid"#,
         r#""partitionkey":"00000000-0000-0000-0000-000000000000""#,
     ] {
         assert!(printed[1].contains(part), "{}", printed[1]);

@@ -113,7 +113,7 @@ impl ConnectionLog {
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Connected if outage.take().is_some() => {
-                tracing::info!(address, "NATS available again at {address}");
+                tracing::warn!(address, "NATS available again at {address}");
             }
             Event::Connected => tracing::info!(address, "connected to NATS at {address}"),
             Event::Closed => tracing::debug!(address, "connection to NATS closed"),
