@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: run check test test-unit test-it test-api test-examples bench bench-quick lint fmt audit sqlx openapi schemas help
 
-# Where cargo builds.
+# Where cargo builds. Builds select the whole workspace where tests follow: with
+# fewer packages, dependencies get other features and are compiled again.
 TARGET = $${CARGO_TARGET_DIR:-target}
 
 run: ## Build and run the service with servers of its own
@@ -12,7 +13,7 @@ check: ## Type-check the workspace with its tests; the quickest answer to a chan
 	cargo check --locked --workspace --all-targets
 
 test: ## Everything that proves the project; needs nothing running
-	cargo build --locked --bin reading-sessions
+	cargo build --locked --workspace --bin reading-sessions
 	cargo test --locked --workspace
 	$(MAKE) --no-print-directory test-api test-examples
 
@@ -20,16 +21,15 @@ test-unit: ## The unit tests, without servers
 	cargo test --locked --workspace --lib --bins
 
 test-it: ## The integration tests; ONLY=relay runs one module, ONLY=relay::name one test
-	cargo build --locked --bin reading-sessions
-	cargo test --locked -p tests --test it -- $(ONLY)
+	cargo build --locked --workspace --bin reading-sessions
+	cargo test --locked --workspace --test it -- $(ONLY)
 
 test-api: ## Check a running service against docs/openapi.json; SEED=1 repeats a run
-	cargo build --locked --bin reading-sessions
+	cargo build --locked --workspace --bin reading-sessions
 	tests/with-service tests/schemathesis/run
 
 test-examples: ## Run the example clients and consumers against a running service
-	cargo build --locked --bin reading-sessions
-	cargo build --locked -p example-consumer
+	cargo build --locked --workspace --bin reading-sessions --bin example-consumer
 	tests/with-service examples/run
 
 bench: ## Measure against references and write docs/benchmarks.md; ONLY="updates steady" measures parts

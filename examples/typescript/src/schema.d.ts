@@ -515,7 +515,6 @@ export interface components {
              */
             date: string;
             /**
-             * Format: double
              * @description The sum of the position changes, in percent of a book. Negative if the
              *     reader moved back.
              */
@@ -555,7 +554,6 @@ export interface components {
              */
             duration_seconds: number;
             /**
-             * Format: double
              * @description The position of the observation with the latest time, also while the
              *     session is active. In percent of the book.
              */
@@ -571,7 +569,6 @@ export interface components {
              */
             ended_at: string | null;
             /**
-             * Format: double
              * @description The highest position of all observations, late ones included. In percent
              *     of the book.
              */
@@ -596,15 +593,11 @@ export interface components {
              */
             pages_read: number;
             /**
-             * Format: double
              * @description `end_position` minus `start_position`, in percent of the book. Negative if
              *     the reader moved back.
              */
             progress_delta: number;
-            /**
-             * Format: double
-             * @description In percent of the book.
-             */
+            /** @description In percent of the book. */
             start_position: number;
             /** Format: date-time */
             started_at: string;
@@ -720,7 +713,6 @@ export interface components {
              */
             minutes: number;
             /**
-             * Format: double
              * @description The sum of the position changes, in percent of a book. Negative if the
              *     reader moved back.
              */
