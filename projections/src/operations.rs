@@ -229,15 +229,21 @@ impl ProjectionOps {
         Ok(ReplayResult::Tables(replayed?))
     }
 
+    /// The pool of the read tables of a projection, and that of its scratch tables.
+    fn verification_pools(&self, projection: &str) -> Result<(PgPool, PgPool), OperationError> {
+        let scratch = verify::scratch_schema(projection);
+        Ok((
+            self.connections.migrations()?,
+            self.connections.replay(&scratch)?,
+        ))
+    }
+
     async fn verify_history(
         &self,
         progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
     ) -> Result<VerifyResult, OperationError> {
-        let live = self.connections.migrations()?;
-        let scratch = self
-            .connections
-            .replay(&verify::scratch_schema(History::NAME))?;
+        let (live, scratch) = self.verification_pools(History::NAME)?;
         let worker = watch::Sender::default();
         let verify = verify::history(&live, scratch, &worker, stop);
         verified(&live, &worker, progress, verify).await
@@ -248,10 +254,7 @@ impl ProjectionOps {
         progress: &watch::Sender<OperationProgress>,
         stop: &CancellationToken,
     ) -> Result<VerifyResult, OperationError> {
-        let live = self.connections.migrations()?;
-        let scratch = self
-            .connections
-            .replay(&verify::scratch_schema(DailyStats::NAME))?;
+        let (live, scratch) = self.verification_pools(DailyStats::NAME)?;
         let worker = watch::Sender::default();
         let verify = verify::tables::<DailyStats>(&live, scratch, &worker, stop);
         verified(&live, &worker, progress, verify).await

@@ -56,13 +56,12 @@ struct Api;
 /// The OpenAPI document for client apps.
 #[must_use]
 pub fn document() -> Value {
-    let mut document = serde_json::to_value(Api::openapi()).expect("the document is plain JSON");
-    document["info"]["description"] = include_str!("openapi/guide.md").into();
     let problems = Problems {
         responses: &PROBLEMS,
         statuses,
     };
-    common::complete(&mut document, problems);
+    let guide = include_str!("openapi/guide.md");
+    let mut document = common::document(&Api::openapi(), guide, problems);
     examples::add(&mut document);
     remove_number_formats(&mut document);
     document

@@ -45,14 +45,11 @@ struct Api;
 /// The OpenAPI document of the admin API.
 #[must_use]
 pub fn document() -> Value {
-    let mut document = serde_json::to_value(Api::openapi()).expect("the document is plain JSON");
-    document["info"]["description"] = include_str!("admin_guide.md").into();
     let problems = Problems {
         responses: &PROBLEMS,
         statuses,
     };
-    common::complete(&mut document, problems);
-    document
+    common::document(&Api::openapi(), include_str!("admin_guide.md"), problems)
 }
 
 pub fn router() -> Router {

@@ -3,6 +3,7 @@
 
 use axum::http::{StatusCode, header};
 use serde_json::{Map, Value, json};
+use utoipa::openapi::OpenApi;
 
 use crate::problem::ProblemCode;
 use crate::{idempotency, rate_limit, request_log, response};
@@ -57,8 +58,10 @@ pub struct Problems {
     pub statuses: fn(operation: &str) -> &'static [u16],
 }
 
-/// Adds the shared parts to the document.
-pub fn complete(document: &mut Value, problems: Problems) {
+/// The document of an API, with its guide and the shared parts.
+pub fn document(api: &OpenApi, guide: &str, problems: Problems) -> Value {
+    let mut document = serde_json::to_value(api).expect("the document is plain JSON");
+    document["info"]["description"] = guide.into();
     document["security"] = json!([{ "token": [] }]);
     let components = &mut document["components"];
     components["securitySchemes"] = json!({
@@ -84,9 +87,10 @@ pub fn complete(document: &mut Value, problems: Problems) {
         .iter()
         .flat_map(|response| response.codes);
     components["schemas"]["ProblemCode"]["enum"] = codes.map(|code| json!(code)).collect();
-    for operation in operations(document) {
+    for operation in operations(&mut document) {
         complete_operation(operation, problems);
     }
+    document
 }
 
 pub fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
