@@ -123,7 +123,7 @@ Examples:
         list.about("List projections (the same as without a subcommand)")
     }))]
     Projections(projections::ProjectionsArgs),
-    /// Rebuild a projection from the log, while readers read and write.
+    /// Rebuild a projection from the log, while clients send queries and commands.
     #[command(
         after_help = "Queries use the old data until the replay is done. After an interruption \
 the next replay continues.
@@ -136,7 +136,7 @@ Examples:
   reading-sessions replay active_sessions"
     )]
     Replay(replay::ReplayArgs),
-    /// Write every active session to the cache, while readers read and write.
+    /// Write every active session to the cache, while clients send queries and commands.
     #[command(
         name = "warm-up",
         alias = "warmup",
