@@ -149,8 +149,8 @@ Example:
   reading-sessions warm-up"
     )]
     WarmUp(warm_up::WarmUpArgs),
-    /// Compare read tables and the cache with the log, while readers read and
-    /// write.
+    /// Compare read tables and the cache with the log, while clients send
+    /// queries and commands.
     #[command(
         after_help = "Exit codes: 0 equal, 1 something differs, 2 wrong arguments, 3 the check \
 failed or was stopped.
