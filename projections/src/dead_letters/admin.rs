@@ -93,7 +93,7 @@ pub enum ActionError {
 }
 
 fn not_found(id: &DeadLetterId) -> String {
-    if ProjectionName::from_name(&id.projection).is_some() {
+    if id.projection.parse::<ProjectionName>().is_ok() {
         format!("There is no dead letter {id}")
     } else {
         format!(

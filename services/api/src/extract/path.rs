@@ -1,5 +1,7 @@
 //! Path parameters.
 
+use std::str::FromStr;
+
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use domain::SessionId;
@@ -30,14 +32,12 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionPath {
 pub struct PathName<T>(pub T);
 
 /// A type with a fixed list of names.
-pub trait Named: Sized {
+pub trait Named: FromStr {
     /// The noun in the detail of the problem.
     const KIND: &'static str;
 
     /// The code of the problem if no value has the name in the path.
     const NOT_FOUND: ProblemCode;
-
-    fn from_name(name: &str) -> Option<Self>;
 
     /// The names, separated by commas.
     fn names() -> String;
@@ -47,10 +47,6 @@ impl Named for ProjectionName {
     const KIND: &'static str = "projection";
     const NOT_FOUND: ProblemCode = ProblemCode::ProjectionNotFound;
 
-    fn from_name(name: &str) -> Option<Self> {
-        name.parse().ok()
-    }
-
     fn names() -> String {
         Self::names()
     }
@@ -59,10 +55,6 @@ impl Named for ProjectionName {
 impl Named for Job {
     const KIND: &'static str = "job";
     const NOT_FOUND: ProblemCode = ProblemCode::JobNotFound;
-
-    fn from_name(name: &str) -> Option<Self> {
-        name.parse().ok()
-    }
 
     fn names() -> String {
         Self::names()
@@ -75,7 +67,7 @@ impl<S: Send + Sync, T: Named> FromRequestParts<S> for PathName<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         let name = path.map(|path| path.0).unwrap_or_default();
-        T::from_name(&name).map(Self).ok_or_else(|| {
+        name.parse().map(Self).map_err(|_| {
             let detail = format!("Unknown {}; the names are {}", T::KIND, T::names());
             Problem::new(T::NOT_FOUND, detail)
         })

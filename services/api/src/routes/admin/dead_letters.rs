@@ -167,7 +167,7 @@ pub async fn list(
         return Err(Problem::out_of_range("limit", 1, MAX_LIMIT));
     };
     let projection = params.projection.map(|name| {
-        ProjectionName::from_name(&name).ok_or_else(|| {
+        name.parse::<ProjectionName>().map_err(|_| {
             let message = format!("must be one of {}", ProjectionName::names());
             Problem::invalid("projection", message)
         })
