@@ -21,7 +21,7 @@ use crate::active_sessions::{self, RebuildProgress};
 use crate::cache::Cache;
 use crate::rebuild::{self, Replayed};
 use crate::verify::{self, Compared};
-use crate::worker::WorkerProgress;
+use crate::worker::{WorkerProgress, forward};
 use crate::{
     ActiveSessions, DailyStats, History, OperationError, Projection, TableProjection, status,
 };
@@ -50,11 +50,6 @@ impl ProjectionName {
         }
     }
 
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.as_str() == name)
-    }
-
     /// The names of all projections, separated by commas.
     #[must_use]
     pub fn names() -> String {
@@ -77,7 +72,10 @@ impl FromStr for ProjectionName {
     type Err = UnknownProjection;
 
     fn from_str(name: &str) -> Result<Self, UnknownProjection> {
-        Self::from_name(name).ok_or_else(|| UnknownProjection(name.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|projection| projection.as_str() == name)
+            .ok_or_else(|| UnknownProjection(name.to_owned()))
     }
 }
 
@@ -327,19 +325,6 @@ async fn verified(
         compared,
         active_sessions: None,
     })
-}
-
-/// Converts each value of `from` and sends it to `to`.
-async fn forward<T: Clone>(
-    mut from: watch::Receiver<T>,
-    to: &watch::Sender<OperationProgress>,
-    convert: impl Fn(T) -> OperationProgress,
-) -> ! {
-    while from.changed().await.is_ok() {
-        let now = from.borrow_and_update().clone();
-        to.send_replace(convert(now));
-    }
-    std::future::pending().await
 }
 
 /// The progress of a worker. `head` is the end of the log at the start.

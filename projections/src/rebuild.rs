@@ -69,11 +69,7 @@ pub async fn replay<P: TableProjection>(
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
 ) -> Result<Replayed, OperationError> {
-    // The lock is released with this connection, however the replay ends.
-    let mut connection = with_deadline(SHORT_DEADLINE, live.acquire())
-        .await?
-        .detach();
-    lock(&mut connection, P::NAME).await?;
+    let mut connection = lock(live, P::NAME).await?;
     refuse_views::<P>(&mut connection).await?;
     let schema = shadow_schema(P::NAME);
     drop_retired::<P>(&mut connection).await?;
@@ -170,19 +166,22 @@ async fn catch_up_and_swap<P: TableProjection>(
 }
 
 /// Takes the lock of a projection: one operation on it runs at a time. The lock is held
-/// until [`unlock`], or until the connection closes.
+/// until [`unlock`], or until the returned connection closes, however the operation ends.
 pub(crate) async fn lock(
-    connection: &mut PgConnection,
+    pool: &PgPool,
     projection: &'static str,
-) -> Result<(), OperationError> {
+) -> Result<PgConnection, OperationError> {
+    let mut connection = with_deadline(SHORT_DEADLINE, pool.acquire())
+        .await?
+        .detach();
     let locked = sqlx::query_scalar!(
         r#"select pg_try_advisory_lock($1, hashtext($2)) as "locked!""#,
         LOCK_CLASS,
         projection
     )
-    .fetch_one(connection);
+    .fetch_one(&mut connection);
     if with_deadline(SHORT_DEADLINE, locked).await? {
-        Ok(())
+        Ok(connection)
     } else {
         Err(OperationError::AlreadyRunning(projection))
     }

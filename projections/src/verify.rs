@@ -19,7 +19,7 @@ use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::worker::{Until, Worker, WorkerProgress};
+use crate::worker::{Until, Worker, WorkerProgress, forward};
 use crate::{History, OperationError, TableProjection, rebuild};
 
 mod sessions;
@@ -126,11 +126,8 @@ async fn fold_and_compare<P: TableProjection>(
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
 ) -> Result<(i64, Vec<Compared>), OperationError> {
-    let mut connection = with_deadline(SHORT_DEADLINE, live.acquire())
-        .await?
-        .detach();
     // A verification loads Postgres as much as a replay does, so only one of them runs.
-    rebuild::lock(&mut connection, P::NAME).await?;
+    let mut connection = rebuild::lock(live, P::NAME).await?;
     let schema = scratch_schema(P::NAME);
     rebuild::create::<P>(&mut connection, &schema, false).await?;
     let compared = compare::<P>(&mut connection, &scratch, checks, progress, stop).await;
@@ -150,14 +147,7 @@ async fn compare<P: TableProjection>(
 ) -> Result<(i64, Vec<Compared>), OperationError> {
     let subscription = FanOut::default().subscribe(scratch.clone());
     let mut worker = Worker::replay(P::new(scratch.clone()), subscription, scratch.clone());
-    let mut worker_progress = worker.progress();
-    let report = async {
-        while worker_progress.changed().await.is_ok() {
-            let now = worker_progress.borrow_and_update().clone();
-            progress.send_replace(now);
-        }
-        std::future::pending::<()>().await;
-    };
+    let report = forward(worker.progress(), progress, std::convert::identity);
     let work = async {
         let (mut snapshot, global_position) =
             take_snapshot(connection, &mut worker, scratch, stop).await?;
@@ -181,7 +171,7 @@ async fn compare<P: TableProjection>(
     };
     tokio::select! {
         compared = work => compared,
-        () = report => unreachable!("`report` never returns"),
+        never = report => never,
     }
 }
 

@@ -26,7 +26,7 @@ mod retry;
 
 use batch_interval::BatchInterval;
 use decision::{CommitDecision, Folded};
-pub use progress::{Until, WorkerProgress};
+pub use progress::{Until, WorkerProgress, forward};
 
 /// The most events that are read at once. Bounds the memory of events that are not
 /// folded yet.

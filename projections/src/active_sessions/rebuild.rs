@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::scan::{self, ScannedEntry};
-use super::warm_up::{fill_cache, lock_cache};
-use super::{COMMIT_DEADLINE, CacheLookup, check, checkpoint, key};
+use super::warm_up::fill_cache;
+use super::{ActiveSessions, COMMIT_DEADLINE, CacheLookup, check, checkpoint, key};
 use crate::cache::Cache;
-use crate::{OperationError, rebuild};
+use crate::{OperationError, Projection, rebuild};
 
 /// The progress, and in the end the result, of a rebuild or a warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub async fn rebuild(
     progress: &watch::Sender<RebuildProgress>,
     stop: &CancellationToken,
 ) -> Result<RebuildProgress, OperationError> {
-    let lock = lock_cache(pool).await?;
+    let lock = rebuild::lock(pool, ActiveSessions::NAME).await?;
     let rebuilt = async {
         remove_mismatches(cache, pool, progress, stop).await?;
         fill_cache(cache, pool, progress, stop).await

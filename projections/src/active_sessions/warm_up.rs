@@ -11,7 +11,7 @@ use domain::{ReaderId, SessionId};
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use eventlog::load_state::LoadedSession;
 use eventlog::{active_claims, load_state};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -45,19 +45,10 @@ pub async fn warm_up(
     progress: &watch::Sender<RebuildProgress>,
     stop: &CancellationToken,
 ) -> Result<RebuildProgress, OperationError> {
-    let lock = lock_cache(pool).await?;
+    let lock = rebuild::lock(pool, ActiveSessions::NAME).await?;
     let result = fill_cache(cache, pool, progress, stop).await;
     rebuild::unlock(lock).await?;
     result
-}
-
-/// Prevents other rebuilds and warm-ups while the returned connection is open.
-pub(super) async fn lock_cache(pool: &PgPool) -> Result<PgConnection, OperationError> {
-    let mut connection = with_deadline(STATEMENT_DEADLINE, pool.acquire())
-        .await?
-        .detach();
-    rebuild::lock(&mut connection, ActiveSessions::NAME).await?;
-    Ok(connection)
 }
 
 pub(super) async fn fill_cache(

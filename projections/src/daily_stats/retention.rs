@@ -4,7 +4,6 @@
 //! replay, from writing earlier days again.
 
 use chrono::NaiveDate;
-use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use sqlx::{Connection, Executor, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -22,12 +21,9 @@ pub async fn delete_days_before(
     before: NaiveDate,
     stop: &CancellationToken,
 ) -> Result<u64, OperationError> {
-    let mut connection = with_deadline(STATEMENT_DEADLINE, pool.acquire())
-        .await?
-        .detach();
     // A running replay may have written such days to its tables already, and its
     // swap would restore them.
-    rebuild::lock(&mut connection, DailyStats::NAME).await?;
+    let mut connection = rebuild::lock(pool, DailyStats::NAME).await?;
     let mut transaction = connection.begin().await?;
     // Every commit after this transaction reads the new low-water mark.
     sqlx::query!(

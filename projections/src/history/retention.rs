@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use domain::Timestamp;
-use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
@@ -37,12 +36,9 @@ pub async fn drop_months_before(
     before: Timestamp,
     stop: &CancellationToken,
 ) -> Result<Vec<DroppedMonth>, OperationError> {
-    let mut connection = with_deadline(STATEMENT_DEADLINE, pool.acquire())
-        .await?
-        .detach();
     // A running replay may have written the month to its tables already, and its
     // swap would restore the month.
-    rebuild::lock(&mut connection, History::NAME).await?;
+    let mut connection = rebuild::lock(pool, History::NAME).await?;
     let mut dropped = Vec::new();
     while let Some(month) = drop_oldest_month(&mut connection, before, stop).await? {
         tracing::info!(

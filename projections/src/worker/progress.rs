@@ -1,5 +1,7 @@
 //! When a worker stops, and how far it is.
 
+use tokio::sync::watch;
+
 /// The stop condition of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
@@ -36,4 +38,18 @@ pub struct WorkerProgress {
     pub rows: u64,
     /// The last error; `None` after the next success.
     pub error: Option<String>,
+}
+
+/// Converts each new value of `from` and sends it to `to`. Never returns, so that a
+/// `select!` with the operation ends when the operation does.
+pub async fn forward<T: Clone, U>(
+    mut from: watch::Receiver<T>,
+    to: &watch::Sender<U>,
+    convert: impl Fn(T) -> U,
+) -> ! {
+    while from.changed().await.is_ok() {
+        let now = from.borrow_and_update().clone();
+        to.send_replace(convert(now));
+    }
+    std::future::pending().await
 }

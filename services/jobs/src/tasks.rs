@@ -9,7 +9,8 @@ use eventlog::active_claims::{self, IdleSession};
 use eventlog::{clock, idempotency, migrations};
 use futures::StreamExt;
 use futures::stream;
-use projections::operations::{OperationProgress, ProjectionOps};
+use projections::operations::ProjectionOps;
+use projections::worker::forward;
 use projections::{daily_stats, history};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -182,19 +183,12 @@ async fn warm_up(
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
 ) -> Result<JobOutcome, JobError> {
-    let warmed = watch::Sender::<OperationProgress>::default();
-    let mut receiver = warmed.subscribe();
-    let follow = async {
-        while receiver.changed().await.is_ok() {
-            progress.send_replace(receiver.borrow_and_update().done);
-        }
-        std::future::pending().await
-    };
+    let warmed = watch::Sender::default();
     // If another process is warming up the cache, fail and retry: that warm-up may have
     // begun before Redis was emptied.
     let warm = tokio::select! {
         warm = context.operations.warm_up(&warmed, stop) => warm?,
-        never = follow => never,
+        never = forward(warmed.subscribe(), progress, |now| now.done) => never,
     };
     let summary = format!(
         "{} active sessions read, {} entries written",
