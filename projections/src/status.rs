@@ -52,6 +52,14 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<ProjectionStatus>> {
         .await
 }
 
+/// The status of one projection; `None` if the database has no such projection.
+pub async fn find(pool: &PgPool, projection: &str) -> sqlx::Result<Option<ProjectionStatus>> {
+    let all = list(pool).await?;
+    Ok(all
+        .into_iter()
+        .find(|status| status.projection == projection))
+}
+
 /// Pauses or resumes a projection. A worker stops after its current commit. Returns
 /// `false` if there is no such projection.
 pub async fn pause(pool: &PgPool, projection: &str, paused: bool) -> sqlx::Result<bool> {

@@ -76,6 +76,12 @@ pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<JobStatus>>
     .await
 }
 
+/// The row of a job; `None` if the table has none.
+pub async fn find(database: impl PgExecutor<'_>, job: Job) -> sqlx::Result<Option<JobStatus>> {
+    let all = list(database).await?;
+    Ok(all.into_iter().find(|status| status.job == job.as_str()))
+}
+
 /// The names of the jobs that are due or requested and that no process runs.
 pub async fn due(pool: &PgPool) -> sqlx::Result<Vec<String>> {
     let due = sqlx::query_scalar!(

@@ -4,7 +4,7 @@ use anyhow::bail;
 use api::routes::admin::jobs::{JobResponse, JobState};
 use clap::{Args, Subcommand};
 use eventlog::clock;
-use jobs::store::JobLease;
+use jobs::store::{self, JobLease};
 use jobs::{Job, JobError, scheduler};
 use tokio::sync::watch;
 
@@ -118,9 +118,8 @@ async fn run_now(args: &RunArgs) -> anyhow::Result<()> {
     let appender = tokio::spawn(appender);
     let holder = app::lease_holder();
     let Some(lease) = JobLease::take(&context.pool, job, &holder).await? else {
-        let all = scheduler::list(&context.pool).await?;
-        let status = all.into_iter().find(|(listed, _)| *listed == job);
-        let holder = status.and_then(|(_, status)| status.holder);
+        let status = store::find(&context.pool, job).await?;
+        let holder = status.and_then(|status| status.holder);
         bail!(
             "{job} is already running in {}; wait until it ends",
             holder.as_deref().unwrap_or("another process")

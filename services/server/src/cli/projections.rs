@@ -171,8 +171,7 @@ async fn set_paused(pool: &PgPool, name: ProjectionName, paused: bool) -> anyhow
 
 /// The holder of the projection's lease.
 async fn worker(pool: &PgPool, name: ProjectionName) -> anyhow::Result<Option<String>> {
-    let all = status::list(pool).await?;
-    let status = all.into_iter().find(|s| s.projection == name.as_str());
+    let status = status::find(pool, name.as_str()).await?;
     let status = status.with_context(|| format!("the database has no projection {name}"))?;
     Ok(status.holder)
 }

@@ -139,8 +139,6 @@ pub async fn run(State(pool): State<PgPool>) -> Result<Json<CleanupResponse>, Pr
 }
 
 async fn status(pool: &PgPool) -> Result<JobStatus, Problem> {
-    let jobs = store::list(pool).await?;
-    let mut jobs = jobs.into_iter();
-    jobs.find(|one| one.job == Job::IdleSessions.as_str())
-        .ok_or_else(Problem::internal)
+    let status = store::find(pool, Job::IdleSessions).await?;
+    status.ok_or_else(Problem::internal)
 }

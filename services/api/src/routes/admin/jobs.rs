@@ -127,11 +127,10 @@ pub async fn run(
     PathName(job): PathName<Job>,
 ) -> Result<(StatusCode, Json<JobResponse>), Problem> {
     store::request(&pool, job).await?;
-    let mut jobs = scheduler::list(&pool).await?.into_iter();
-    let status = jobs.find(|(listed, _)| *listed == job);
+    let status = store::find(&pool, job).await?;
     // The migrations insert a row for every job.
     let status = status.ok_or_else(Problem::internal)?;
-    Ok((StatusCode::ACCEPTED, Json(status.into())))
+    Ok((StatusCode::ACCEPTED, Json((job, status).into())))
 }
 
 /// Warm up the cache

@@ -138,8 +138,7 @@ pub(super) async fn find(
     pool: &PgPool,
     name: ProjectionName,
 ) -> Result<ProjectionResponse, Problem> {
-    let all = status::list(pool).await?;
-    let status = all.into_iter().find(|s| s.projection == name.as_str());
+    let status = status::find(pool, name.as_str()).await?;
     // The migrations insert a row for every projection.
     let status = status.ok_or_else(Problem::internal)?;
     Ok(status.into())
