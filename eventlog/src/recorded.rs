@@ -108,6 +108,18 @@ impl StoredEvent {
         id(&self.session_id, self.sequence)
     }
 
+    /// The owner of the session; `None` if the payload, of any version, does not
+    /// contain it.
+    #[must_use]
+    pub fn reader_id(&self) -> Option<ReaderId> {
+        #[derive(Deserialize)]
+        struct Payload {
+            reader_id: ReaderId,
+        }
+        let payload: Payload = serde_json::from_str(&self.payload).ok()?;
+        Some(payload.reader_id)
+    }
+
     /// # Errors
     /// [`LogError::Undecodable`].
     pub fn decode(&self) -> Result<RecordedEvent, LogError> {
@@ -125,7 +137,7 @@ impl StoredEvent {
             Err(error) => LogEntry::Undecodable(Arc::new(Undecodable {
                 global_position: self.global_position,
                 sequence: self.sequence,
-                reader_id: reader_of(&self.payload),
+                reader_id: self.reader_id(),
                 session_id: self.session_id,
                 error,
             })),
@@ -141,14 +153,4 @@ impl StoredEvent {
             event,
         })
     }
-}
-
-/// The reader in a payload of any version.
-fn reader_of(payload: &str) -> Option<ReaderId> {
-    #[derive(Deserialize)]
-    struct Payload {
-        reader_id: ReaderId,
-    }
-    let payload: Payload = serde_json::from_str(payload).ok()?;
-    Some(payload.reader_id)
 }

@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 
 use crate::subject::short_name;
 
-/// The `source` of every event.
-const SOURCE: &str = "/reading-sessions";
+/// The `source` of every event and dead letter.
+pub const SOURCE: &str = "/reading-sessions";
 
 /// An event of a reading session, as a CloudEvents 1.0 JSON object. Numbers are
 /// decimal strings, because CloudEvents integers have 32 bits.

@@ -9,6 +9,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
 use domain::Timestamp;
 use eventlog::deadline::with_deadline;
+use messaging::cloud_event::SOURCE;
 use messaging::{Subjects, stream};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -108,7 +109,7 @@ async fn publish_batch(
         let event = Message {
             specversion: "1.0",
             id: &id,
-            source: "/reading-sessions",
+            source: SOURCE,
             r#type: "reading.dead_letter.v1",
             subject: &dead_letter.session_id,
             time: dead_letter.parked_at,

@@ -5,7 +5,6 @@ use clap::Args;
 use domain::SessionId;
 use eventlog::StoredEvent;
 use messaging::subject::short_name;
-use serde::Deserialize;
 use uuid::Uuid;
 
 use super::super::names::{one_of, uuid};
@@ -51,12 +50,6 @@ impl EventName {
     }
 }
 
-/// The part of a payload, of any version, that identifies the reader.
-#[derive(Deserialize)]
-struct Owner {
-    reader_id: Uuid,
-}
-
 impl Filter {
     pub fn matches(&self, event: &StoredEvent) -> bool {
         let name = short_name(&event.event_type);
@@ -64,9 +57,8 @@ impl Filter {
             && self
                 .session
                 .is_none_or(|wanted| event.session_id.parse() == Ok(wanted))
-            && self.reader.is_none_or(|wanted| {
-                let owner = serde_json::from_str::<Owner>(&event.payload);
-                owner.is_ok_and(|owner| owner.reader_id == wanted)
-            })
+            && self
+                .reader
+                .is_none_or(|wanted| event.reader_id() == Some(wanted.into()))
     }
 }
