@@ -89,12 +89,12 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     let writes = writes as f64 / measured.load.successful as f64;
 
     let [p50, p99] = [50, 99].map(|percent| measured.load.percentile(percent));
-    let lag_row = |what: &str, lags: &lag::Lags, bar| {
+    let lag_row = |what: &str, lags: &lag::Lags, target| {
         Row::new(
             what,
             format!("p50 {:.1} ms, p99 {:.1} ms", lags.p50, lags.p99),
         )
-        .at_most(lags.p99, bar, "ms")
+        .at_most(lags.p99, target, "ms")
     };
     Ok(Findings {
         rows: vec![

@@ -192,7 +192,7 @@ async fn hostile_requests_are_refused_and_valid_ones_still_succeed() {
 async fn slow_clients_are_disconnected() {
     let app = App::with_settings(|settings| {
         settings.http.timeouts = ClientTimeouts {
-            head: Duration::from_millis(200),
+            headers: Duration::from_millis(200),
             body: Duration::from_millis(200),
             idle: Duration::from_millis(400),
         };
@@ -222,7 +222,7 @@ async fn client_that_reads_no_responses_is_disconnected() {
 #[tokio::test]
 async fn served_connection_may_be_idle_longer_than_a_new_one() {
     let app =
-        App::with_settings(|settings| settings.http.timeouts.head = Duration::from_millis(100))
+        App::with_settings(|settings| settings.http.timeouts.headers = Duration::from_millis(100))
             .await;
     let reader = app.reader();
     let target = Target::new(&reader, address(&app)).await;

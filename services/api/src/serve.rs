@@ -64,7 +64,7 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTimeouts {
     /// The time limit for the headers of the first request.
-    pub head: Duration,
+    pub headers: Duration,
     /// The time limit for the body of each request.
     pub body: Duration,
     /// The time limit from one response until the headers of the next request have
@@ -79,7 +79,7 @@ pub struct ClientTimeouts {
 impl Default for ClientTimeouts {
     fn default() -> Self {
         Self {
-            head: Duration::from_secs(10),
+            headers: Duration::from_secs(10),
             body: Duration::from_secs(10),
             idle: Duration::from_secs(75),
         }

@@ -61,8 +61,8 @@ impl Requests {
     /// of the next check.
     fn deadline(&self, timeouts: ClientTimeouts, accepted_at: Instant, now: Instant) -> Instant {
         match (self.in_progress, self.finished_at) {
-            (1.., _) => now + timeouts.head,
-            (0, None) => accepted_at + timeouts.head,
+            (1.., _) => now + timeouts.headers,
+            (0, None) => accepted_at + timeouts.headers,
             (0, Some(finished_at)) => finished_at + timeouts.idle,
         }
     }
@@ -98,7 +98,7 @@ mod tests {
             };
             requests.deadline(timeouts, accepted_at, now)
         };
-        assert_eq!(deadline(0, None, at(3)), accepted_at + timeouts.head);
+        assert_eq!(deadline(0, None, at(3)), accepted_at + timeouts.headers);
         assert_eq!(deadline(0, Some(at(5)), at(60)), at(5) + timeouts.idle);
         // A request is in progress, so there is no deadline yet.
         assert!(deadline(1, None, at(30)) > at(30));

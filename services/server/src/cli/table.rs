@@ -1,6 +1,6 @@
 //! Tables of text with aligned columns.
 
-/// A column, by its alignment. Contains its head.
+/// A column, by its alignment. Contains its header.
 pub enum Column {
     /// For text.
     Left(&'static str),
@@ -8,12 +8,12 @@ pub enum Column {
     Right(&'static str),
 }
 
-/// The head and the rows, one line each.
+/// The header and the rows, one line each.
 pub fn table<const N: usize>(columns: &[Column; N], rows: &[[String; N]]) -> String {
-    let head = columns.each_ref().map(|column| match column {
+    let header = columns.each_ref().map(|column| match column {
         Column::Left(name) | Column::Right(name) => (*name).to_owned(),
     });
-    let lines: Vec<&[String; N]> = std::iter::once(&head).chain(rows).collect();
+    let lines: Vec<&[String; N]> = std::iter::once(&header).chain(rows).collect();
     let width = |i: usize| {
         let widths = lines.iter().map(|line| line[i].chars().count());
         widths.max().unwrap_or(0)

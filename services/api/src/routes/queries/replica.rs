@@ -21,7 +21,7 @@ use sqlx::pool::PoolConnection;
 pub const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the circuit breaker stays open before it lets one read through.
-const OPEN_FOR: Duration = Duration::from_secs(1);
+const COOLDOWN: Duration = Duration::from_secs(1);
 
 /// A replica. Clones are cheap and share the circuit breaker.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl Replica {
         );
         Self {
             pool,
-            health: Arc::new(ReplicaHealth::new(OPEN_FOR)),
+            health: Arc::new(ReplicaHealth::new(COOLDOWN)),
             reads,
             fallbacks,
         }
@@ -168,12 +168,12 @@ struct ReplicaHealth {
 }
 
 impl ReplicaHealth {
-    fn new(open_for: Duration) -> Self {
+    fn new(cooldown: Duration) -> Self {
         Self {
             availability: Availability::with_circuit_breaker(
                 "read replica",
                 "queries use the primary",
-                open_for,
+                cooldown,
             ),
             cancelled: AtomicBool::new(false),
         }
