@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use sqlx::Connection;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use tests::app::token;
 use uuid::Uuid;
 

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use domain::session::Rules;
 use domain::{ReaderId, SessionError};
-use serde::Serialize;
-
 use eventlog::AppendError;
 use eventlog::append::Append;
 use eventlog::deadline::with_deadline;
 use eventlog::idempotency::{self, Decision};
+use serde::Serialize;
 
 use crate::CommandError;
 use crate::command::{Command, CommandContext};

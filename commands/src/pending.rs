@@ -11,7 +11,6 @@ use std::sync::Arc;
 use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, StartSession,
 };
-
 use eventlog::active_claims::{self, IdleSession};
 use eventlog::append::ActiveClaimChange;
 

@@ -7,11 +7,10 @@
 use std::sync::Arc;
 
 use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
-use quick_cache::Weighter;
-use quick_cache::sync::{Cache, EntryAction, EntryResult};
-
 use eventlog::append::Append;
 use eventlog::{AppendError, Appender, LogError, Pool, load_state, read};
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, EntryAction, EntryResult};
 
 /// The memory for cached sessions.
 const CACHE_BYTES: u64 = 64 << 20;

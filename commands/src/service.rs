@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use domain::session::Rules;
 use domain::{EndSession, ReaderId, SessionId, StartSession, Timestamp, UpdatePosition};
-use serde::Serialize;
-use tokio::sync::Semaphore;
-
 use eventlog::active_claims::IdleSession;
 use eventlog::deadline::with_deadline;
 use eventlog::erase::{self, Erased};
 use eventlog::{LogError, read};
+use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use crate::CommandError;
 use crate::active_session::{self, ActiveSession};

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::SessionId;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -44,12 +44,8 @@ pub async fn write_session(pool: &PgPool, reader: Uuid, id: SessionId, at: DateT
         "position": 5, "previous_at": at, "previous_position": 0, "credited_ms": 60_000,
         "active_ms": 60_000, "furthest_position": 5,
     });
-    write(pool, id, "SessionStarted", "1", &started).await;
-    write(pool, id, "SessionEnded", "2", &ended).await;
-}
-
-async fn write(pool: &PgPool, id: SessionId, event_type: &str, version: &str, payload: &Value) {
-    future_events::write(pool, id.uuid(), event_type, version, payload).await;
+    future_events::write(pool, id.uuid(), "SessionStarted", "1", &started).await;
+    future_events::write(pool, id.uuid(), "SessionEnded", "2", &ended).await;
 }
 
 /// Creates the partitions of a past month. The service creates only the partitions

@@ -2,7 +2,6 @@
 //! cache. It never retries; see [`crate::executor`].
 
 use domain::{ReaderId, SessionId};
-
 use eventlog::append::{Append, KeyedResponse, NewEvent};
 use eventlog::deadline::with_deadline;
 use eventlog::{idempotency, read};

@@ -9,11 +9,11 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
-use super::auth::{Caller, TokenVerifier};
-use super::in_flight::InFlightLimit;
-use super::middleware::{InnerService, Middleware, Next};
-use super::problem::{Problem, ProblemCode};
-use super::rate_limit::{ClientKey, Limiter, Preset};
+use crate::auth::{Caller, TokenVerifier};
+use crate::in_flight::InFlightLimit;
+use crate::middleware::{InnerService, Middleware, Next};
+use crate::problem::{Problem, ProblemCode};
+use crate::rate_limit::{ClientKey, Limiter, Preset};
 
 /// The shared state of the middlewares in this module; clones are cheap.
 #[derive(Clone)]

@@ -17,12 +17,12 @@ use domain::ReaderId;
 use eventlog::idempotency::{self, Decision, IdempotencyKey, StoredResponse};
 use eventlog::{Pool, read};
 
-use super::API;
-use super::auth::Caller;
-use super::extract::body_problem;
-use super::middleware::{InnerService, Middleware, Next};
-use super::problem::Problem;
-use super::response::CommandResponse;
+use crate::API;
+use crate::auth::Caller;
+use crate::extract::body_problem;
+use crate::middleware::{InnerService, Middleware, Next};
+use crate::problem::Problem;
+use crate::response::CommandResponse;
 
 pub const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
-use super::problem::{Problem, ProblemCode};
-use super::request_log::catch_panic;
+use crate::problem::{Problem, ProblemCode};
+use crate::request_log::catch_panic;
 
 /// The time limit of a request. A command runs in its own task, so it may still
 /// take effect after its request has timed out.

@@ -11,10 +11,10 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use uuid::Uuid;
 
-use super::headers;
-use super::http_metrics::HttpMetrics;
-use super::middleware::{InnerService, Middleware, Next};
-use super::problem::Problem;
+use crate::headers;
+use crate::http_metrics::HttpMetrics;
+use crate::middleware::{InnerService, Middleware, Next};
+use crate::problem::Problem;
 
 /// Identifies a request in its response, in a problem and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

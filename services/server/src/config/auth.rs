@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::Args;
-
 use api::auth::{AuthSettings, ExpectedClaims, KeySource};
 use api::secret::Secret;
+use clap::Args;
 
 use super::read_secret;
 
