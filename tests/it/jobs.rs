@@ -207,10 +207,8 @@ async fn job_of_a_killed_process_is_run_by_another_process() {
         .await
         .unwrap();
     let holder = async || -> Option<String> {
-        let jobs = store::list(&pool).await.unwrap();
-        let mut jobs = jobs.into_iter();
-        let job = jobs.find(|one| one.job == "idempotency_keys").unwrap();
-        job.holder
+        let job = store::find(&pool, Job::IdempotencyKeys).await.unwrap();
+        job.unwrap().holder
     };
     store::request(&pool, Job::IdempotencyKeys).await.unwrap();
     until("the first process holds the job", JOB_TIMEOUT, async || {
@@ -276,9 +274,10 @@ async fn held_job_rejects_other_holders_and_runs_after_release() {
     mine.release().await.unwrap();
     // A released job that did not finish is due again.
     until("the service runs the job", JOB_TIMEOUT, async || {
-        let jobs = store::list(&app.pool).await.unwrap();
-        let mut jobs = jobs.into_iter();
-        let job = jobs.find(|one| one.job == "retention").unwrap();
+        let job = store::find(&app.pool, Job::Retention)
+            .await
+            .unwrap()
+            .unwrap();
         job.holder.is_none() && job.due_at.is_some_and(|due| due > clock::now())
     })
     .await;

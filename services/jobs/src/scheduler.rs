@@ -13,7 +13,6 @@ use eventlog::error::error_chain;
 use eventlog::{clock, lease};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::JobError;
 use crate::metrics::JobMetrics;
 use crate::schedule::Job;
-use crate::store::{self, JobLease, JobRun, JobStatus};
+use crate::store::{self, JobLease, JobRun};
 use crate::tasks::{self, JobContext, JobOutcome};
 
 /// How often the job table is polled.
@@ -223,16 +222,4 @@ async fn renew(lease: &JobLease, progress: &watch::Sender<u64>, stop: &Cancellat
     let stopped = std::future::pending();
     let _ = lease::keep_renewed(RENEW_INTERVAL, store::LEASE_TERM, stopped, renew).await;
     stop.cancel();
-}
-
-/// The status of all jobs of this build, in the order of [`Job::ALL`].
-pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<(Job, JobStatus)>> {
-    let mut rows = store::list(pool).await?;
-    let mut jobs = Vec::new();
-    for job in Job::ALL {
-        if let Some(index) = rows.iter().position(|row| row.job == job.as_str()) {
-            jobs.push((job, rows.swap_remove(index)));
-        }
-    }
-    Ok(jobs)
 }

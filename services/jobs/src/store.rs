@@ -61,7 +61,7 @@ pub struct JobRun {
 }
 
 /// All rows of the job table, by name.
-pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<JobStatus>> {
+async fn rows(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<JobStatus>> {
     sqlx::query_as!(
         JobStatus,
         r#"select job, case when isfinite(due_at) then due_at end as due_at,
@@ -76,10 +76,22 @@ pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<JobStatus>>
     .await
 }
 
-/// The row of a job; `None` if the table has none.
+/// The status of all jobs of this build, in the order of [`Job::ALL`].
+pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<(Job, JobStatus)>> {
+    let mut rows = rows(database).await?;
+    let mut jobs = Vec::new();
+    for job in Job::ALL {
+        if let Some(index) = rows.iter().position(|row| row.job == job.as_str()) {
+            jobs.push((job, rows.swap_remove(index)));
+        }
+    }
+    Ok(jobs)
+}
+
+/// The status of one job; `None` if the table has no row for it.
 pub async fn find(database: impl PgExecutor<'_>, job: Job) -> sqlx::Result<Option<JobStatus>> {
-    let all = list(database).await?;
-    Ok(all.into_iter().find(|status| status.job == job.as_str()))
+    let rows = rows(database).await?;
+    Ok(rows.into_iter().find(|row| row.job == job.as_str()))
 }
 
 /// The names of the jobs that are due or requested and that no process runs.

@@ -67,7 +67,7 @@ pub async fn run(args: &JobsArgs) -> anyhow::Result<()> {
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
-    let jobs = scheduler::list(&pool).await?;
+    let jobs = store::list(&pool).await?;
     let jobs: Vec<JobResponse> = jobs.into_iter().map(JobResponse::from).collect();
     args.output.print(&jobs, || text(&jobs))
 }

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use domain::Timestamp;
+use jobs::Job;
 use jobs::store::{self, JobStatus};
-use jobs::{Job, scheduler};
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
@@ -105,7 +105,7 @@ impl From<(Job, JobStatus)> for JobResponse {
     responses((status = 200, description = "All jobs", body = JobsResponse))
 )]
 pub async fn list(State(pool): State<PgPool>) -> Result<Json<JobsResponse>, Problem> {
-    let jobs = scheduler::list(&pool).await?;
+    let jobs = store::list(&pool).await?;
     let jobs = jobs.into_iter().map(JobResponse::from).collect();
     Ok(Json(JobsResponse { jobs }))
 }

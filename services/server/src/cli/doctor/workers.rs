@@ -5,8 +5,8 @@ use std::time::Duration;
 use eventlog::clock;
 use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
-use jobs::store::JobStatus;
-use jobs::{Job, scheduler};
+use jobs::Job;
+use jobs::store::{self, JobStatus};
 use projections::status;
 use sqlx::PgPool;
 
@@ -22,7 +22,7 @@ const MAX_DELAY: Duration = Duration::from_mins(5);
 pub(super) async fn check(pool: &PgPool) -> Vec<Finding> {
     let read = async {
         let projections = with_deadline(TIMEOUT, status::list(pool)).await?;
-        let jobs = with_deadline(TIMEOUT, scheduler::list(pool)).await?;
+        let jobs = with_deadline(TIMEOUT, store::list(pool)).await?;
         anyhow::Ok((projections, jobs))
     };
     match read.await {
