@@ -33,11 +33,11 @@ test-examples: ## Run the example clients and consumers against a running servic
 	tests/with-service examples/run
 
 bench: ## Measure against references and write docs/benchmarks.md; ONLY="updates steady" measures parts
-	cargo build --release --locked --bin reading-sessions --bin bench
+	cargo build --release --locked --workspace --bin reading-sessions --bin bench
 	$(TARGET)/release/bench $(if $(ONLY),$(ONLY:%=--only %),--report docs/benchmarks.md)
 
 bench-quick: ## The same measurements in two minutes; ONLY selects parts
-	cargo build --release --locked --bin reading-sessions --bin bench
+	cargo build --release --locked --workspace --bin reading-sessions --bin bench
 	$(TARGET)/release/bench --quick $(ONLY:%=--only %)
 
 lint: ## What CI denies: formatting and clippy warnings
