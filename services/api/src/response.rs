@@ -8,7 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use commands::CommandResult;
+use commands::{CommandResult, Committed};
 use domain::SessionId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -53,6 +53,13 @@ impl CommandResponse {
             last_event,
             body: json(body),
         }
+    }
+
+    /// The response to a committed command.
+    pub fn from_committed(committed: Committed<Self>) -> Response {
+        committed
+            .response
+            .into_response_at(committed.global_position)
     }
 
     /// The session and the sequence of the last event that the command appended;

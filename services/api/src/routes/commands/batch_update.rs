@@ -119,9 +119,7 @@ pub async fn handle(
             CommandResponse::for_batch(last_event, &BatchResult::new(&items, outcome))
         })
         .await?;
-    Ok(committed
-        .response
-        .into_response_at(committed.global_position))
+    Ok(CommandResponse::from_committed(committed))
 }
 
 /// The session id as in the request, and the update or its error message.

@@ -61,7 +61,5 @@ pub async fn handle(
             CommandResponse::for_session(StatusCode::OK, &outcome, &session)
         })
         .await?;
-    Ok(committed
-        .response
-        .into_response_at(committed.global_position))
+    Ok(CommandResponse::from_committed(committed))
 }

@@ -99,9 +99,7 @@ pub async fn handle(
             CommandResponse::for_session(StatusCode::CREATED, &outcome, &session)
         })
         .await?;
-    Ok(committed
-        .response
-        .into_response_at(committed.global_position))
+    Ok(CommandResponse::from_committed(committed))
 }
 
 impl Body {

@@ -75,7 +75,5 @@ pub async fn handle(
             CommandResponse::for_session(StatusCode::OK, &outcome, &body)
         })
         .await?;
-    Ok(committed
-        .response
-        .into_response_at(committed.global_position))
+    Ok(CommandResponse::from_committed(committed))
 }
