@@ -56,6 +56,7 @@ impl CommandResponse {
     }
 
     /// The response to a committed command.
+    #[must_use]
     pub fn from_committed(committed: Committed<Self>) -> Response {
         committed
             .response
