@@ -9,6 +9,8 @@ pub mod service;
 
 mod executor;
 mod pending;
+mod decision;
+mod commit;
 mod reader_locks;
 pub mod repository;
 pub mod result;
@@ -21,7 +23,7 @@ pub mod erasure;
 mod error;
 
 pub use active_session::ActiveSession;
-pub use command::{BatchUpdate, CommandContext};
+pub use command::{BatchUpdate, CommandContext, SyncSession};
 pub use error::CommandError;
-pub use result::{BatchOutcome, CommandResult, Committed, EndedIdle};
+pub use result::{BatchOutcome, CommandResult, Committed, EndedIdle, Observed, SyncOutcome};
 pub use service::CommandService;

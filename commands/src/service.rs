@@ -1,13 +1,15 @@
 //! The entry point of the command side: one method per command, and the queries
 //! that must read the log instead of a projection.
 //!
-//! The methods only start the work: `executor.rs` executes commands, and
-//! `pending.rs` decides them.
+//! The methods only start the work: `executor.rs` executes commands, `pending.rs` loads
+//! what they need, and `decision.rs` decides them.
 
 use std::sync::Arc;
 
 use domain::session::Rules;
-use domain::{EndSession, ReaderId, SessionId, StartSession, Timestamp, UpdatePosition};
+use domain::{
+    CorrectSession, EndSession, ReaderId, SessionId, StartSession, Timestamp, UpdatePosition,
+};
 use eventlog::active_claims::IdleSession;
 use eventlog::deadline::with_deadline;
 use eventlog::erase::{self, Erased};
@@ -17,11 +19,11 @@ use tokio::sync::Semaphore;
 
 use crate::CommandError;
 use crate::active_session::{self, ActiveSession};
-use crate::command::{BatchUpdate, Command, CommandContext};
+use crate::command::{BatchUpdate, Command, CommandContext, SyncSession};
+use crate::decision::Decision;
 use crate::executor::{Executor, READ_DEADLINE};
-use crate::pending::PendingCommand;
 use crate::repository::{Repository, VersionedSession};
-use crate::result::{BatchOutcome, CommandResult, Committed, EndedIdle};
+use crate::result::{BatchOutcome, CommandResult, Committed, EndedIdle, SyncOutcome};
 
 /// Commands in progress, including those that wait for a lock or the append. A
 /// command continues after its client has disconnected. Without this bound a slow
@@ -60,8 +62,8 @@ impl CommandService {
     ) -> Result<Committed<R>, CommandError> {
         let reader_id = start.reader_id;
         let command = Command::Start { session_id, start };
-        self.execute(reader_id, command, context, move |pending| {
-            respond(pending.result(session_id))
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.result(session_id))
         })
         .await
     }
@@ -80,8 +82,8 @@ impl CommandService {
         respond: impl Fn(CommandResult) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let command = Command::UpdatePosition { session_id, update };
-        self.execute(reader_id, command, context, move |pending| {
-            respond(pending.result(session_id))
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.result(session_id))
         })
         .await
         .map_err(CommandError::for_observation)
@@ -102,8 +104,8 @@ impl CommandService {
         respond: impl Fn(BatchOutcome) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let command = Command::UpdateBatch(updates);
-        self.execute(reader_id, command, context, move |pending| {
-            respond(pending.batch_outcome())
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.batch_outcome())
         })
         .await
         .map_err(CommandError::for_observation)
@@ -119,19 +121,62 @@ impl CommandService {
         respond: impl Fn(CommandResult) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let command = Command::End { session_id, end };
-        self.execute(reader_id, command, context, move |pending| {
-            respond(pending.result(session_id))
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.result(session_id))
         })
         .await
     }
 
-    /// Ends an idle session at its latest observation. Returns `None` and does
-    /// nothing if the session has received an event since it was found idle.
-    pub async fn end_idle(&self, idle: IdleSession) -> Result<Option<EndedIdle>, CommandError> {
-        let command = Command::EndIdle(idle);
+    /// Merges a whole session into the reader's sessions. A repeat changes nothing.
+    ///
+    /// # Errors
+    /// Never [`CommandError::Conflict`]: a session accepts every observation up to its
+    /// end.
+    pub async fn sync<R: Serialize + Send + 'static>(
+        &self,
+        sync: SyncSession,
+        context: CommandContext,
+        respond: impl Fn(SyncOutcome) -> R + Send + 'static,
+    ) -> Result<Committed<R>, CommandError> {
+        let (reader_id, session_id) = (sync.start.reader_id, sync.session_id);
+        let command = Command::Sync(sync);
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.sync_outcome(session_id))
+        })
+        .await
+        .map_err(CommandError::for_observation)
+    }
+
+    /// Corrects an ended session.
+    pub async fn correct<R: Serialize + Send + 'static>(
+        &self,
+        reader_id: ReaderId,
+        session_id: SessionId,
+        correction: CorrectSession,
+        context: CommandContext,
+        respond: impl Fn(CommandResult) -> R + Send + 'static,
+    ) -> Result<Committed<R>, CommandError> {
+        let command = Command::Correct {
+            session_id,
+            correction,
+        };
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.result(session_id))
+        })
+        .await
+    }
+
+    /// Ends a session that is idle at the time `now`, at its latest observation.
+    /// Returns `None` and does nothing if it is not idle.
+    pub async fn end_idle(
+        &self,
+        idle: IdleSession,
+        now: Timestamp,
+    ) -> Result<Option<EndedIdle>, CommandError> {
+        let command = Command::EndIdle { idle, now };
         let context = CommandContext::default();
-        let execute = self.execute(idle.reader_id, command, context, move |pending| {
-            pending.ended_idle(idle)
+        let execute = self.execute(idle.reader_id, command, context, move |decision| {
+            decision.ended_idle(idle.session_id)
         });
         Ok(execute.await?.response)
     }
@@ -196,7 +241,7 @@ impl CommandService {
         reader_id: ReaderId,
         command: Command,
         context: CommandContext,
-        respond: impl Fn(&PendingCommand<'_>) -> R + Send + 'static,
+        respond: impl Fn(&Decision) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let executor = Arc::clone(&self.executor);
         // The task holds the permit, so that a command counts until it ends, even

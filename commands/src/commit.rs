@@ -1,4 +1,4 @@
-//! Commits a pending command: one append to the log, then an update of the session
+//! Commits a decided command: one append to the log, then an update of the session
 //! cache. It never retries; see [`crate::executor`].
 
 use domain::{ReaderId, SessionId};
@@ -6,13 +6,13 @@ use eventlog::append::{Append, KeyedResponse, NewEvent};
 use eventlog::deadline::with_deadline;
 use eventlog::{idempotency, read};
 
-use super::PendingCommand;
 use crate::CommandError;
 use crate::command::CommandContext;
-use crate::executor::READ_DEADLINE;
+use crate::decision::Decision;
+use crate::executor::{Executor, READ_DEADLINE};
 use crate::repository::Repository;
 
-impl PendingCommand<'_> {
+impl Executor {
     /// Writes the events, the change of the active-session claim and the response in
     /// one transaction.
     ///
@@ -24,12 +24,15 @@ impl PendingCommand<'_> {
     /// [`CommandError::Conflict`] if another command was appended first, or if the
     /// idempotency key is in use.
     pub(crate) async fn commit(
-        self,
+        &self,
+        reader_id: ReaderId,
+        decision: Decision,
         context: &CommandContext,
         response: Option<KeyedResponse>,
     ) -> Result<Option<i64>, CommandError> {
         let metadata = context.metadata();
-        let events = self
+        let (claim, changes_activity) = (decision.claim(), decision.changes_activity());
+        let events = decision
             .events
             .into_iter()
             .map(|(session_id, sequence, event)| NewEvent {
@@ -40,11 +43,10 @@ impl PendingCommand<'_> {
             });
         let append = Append {
             events: events.collect(),
-            claim: self.claim,
+            claim,
             response,
         };
-        let repository = &self.executor.repository;
-        let changes_claim = append.claim.is_some();
+        let repository = &self.repository;
         let has_events = !append.events.is_empty();
         let response = append.response.as_ref();
         let key = response.map(|response| response.key.clone());
@@ -53,19 +55,19 @@ impl PendingCommand<'_> {
         } else {
             Vec::new()
         };
-        if !has_events && let Some((id, existing)) = self.changed.first_key_value() {
+        if !has_events && let Some((id, existing)) = decision.sessions.first_key_value() {
             if let Some(key) = &key {
-                check_not_erased(repository, self.reader_id, *id, key).await?;
+                check_not_erased(repository, reader_id, *id, key).await?;
             }
             let find = read::global_position_of(repository.pool(), *id, existing.sequence);
             return Ok(Some(with_deadline(READ_DEADLINE, find).await?));
         }
-        for (id, session) in self.changed {
+        for (id, session) in decision.sessions {
             drop(repository.cache(id, session));
         }
         let last = global_positions.last().copied();
-        if let Some(last) = last.filter(|_| changes_claim) {
-            self.executor.recent_changes.record(self.reader_id, last);
+        if let Some(last) = last.filter(|_| changes_activity) {
+            self.recent_changes.record(reader_id, last);
         }
         Ok(last)
     }
