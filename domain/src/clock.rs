@@ -84,19 +84,19 @@ pub fn place(
     let received = received.trunc_subsecs(3);
     let shift = sent_at.map_or(TimeDelta::zero(), |sent_at| received - normalize(sent_at));
     let sent: Vec<Option<Timestamp>> = times.iter().map(|time| time.map(normalize)).collect();
-    let mut timed: Vec<Timestamp> = sent
+    let mut placed: Vec<Timestamp> = sent
         .iter()
         .flatten()
         // Out of chrono's range: as early as possible, which is refused below.
         .map(|time| time.checked_add_signed(shift).unwrap_or(Timestamp::MIN_UTC))
         .collect();
-    shift_runs(&mut timed, received);
-    let mut timed = timed.into_iter();
+    shift_runs(&mut placed, received);
+    let mut placed = placed.into_iter();
     (0..)
         .zip(&sent)
         .map(|(index, sent)| {
             let after = i64::try_from(times.len()).unwrap_or(i64::MAX) - 1 - index;
-            let client = sent.and_then(|_| timed.next());
+            let client = sent.and_then(|_| placed.next());
             if client.is_some_and(|at| at < received - MAX_CLIENT_TIME_AGE) {
                 return Err(SessionError::OccurredAt);
             }

@@ -182,10 +182,10 @@ pub struct SessionEnded {
     pub start_position: Position,
     /// The position at the end of the session.
     pub position: Position,
-    /// The time of the observation that `position` is from. Absent if that is `ended_at`.
+    /// The time of the observation that `position` is from. Absent if the reader ended the session with a position, or if the service ended it at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position_at: Option<Timestamp>,
-    /// The time of `position` by the device's own clock, if it differs.
+    /// The time of the observation that `position` is from by the device's own clock, if it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_time: Option<Timestamp>,
     /// The exact place of `position` in the client app's own format.

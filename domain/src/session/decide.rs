@@ -54,12 +54,14 @@ impl StartedSession {
             return Ok(Vec::new());
         }
         // A repeat of an earlier observation can look newer than the latest one only if
-        // the service has shifted it: its own time is then not newer.
+        // the service has shifted it: its own time is then not newer. The times of a
+        // clock that was shifted and of one that was not cannot be compared.
         let is_newest = !is_timed
-            || (observation.at > latest.at && observation.sent_time() > latest.sent_time());
+            || (observation.at > latest.at
+                && observation.sent_time() > latest.sent_time()
+                && (observation.device_time.is_none() || latest.device_time.is_some()));
         let (added, applied) = if reader_end.is_none() && is_newest {
-            let to = observation.at.min(latest.at + rules.active_gap);
-            (Interval::between(latest.at, to), true)
+            (self.added_up_to(observation.at, rules), true)
         } else {
             let timeline = timeline.ok_or(DecideError::TimelineNeeded)?;
             if timeline.contains(&observation) {
@@ -107,13 +109,12 @@ impl StartedSession {
             Some(at) => at.max(self.start.started_at),
             None => command.occurred.received.max(latest.at),
         };
-        let position = self.end_position(command.position, command.locator);
-        if at >= latest.at {
+        if at >= self.credited_up_to() {
+            let position = end_position(command.position, command.locator, latest);
             let has_position = position.is_some();
             let (position, locator) =
                 position.unwrap_or_else(|| (latest.position, latest.locator.clone()));
-            let to = at.min(latest.at + rules.active_gap);
-            let added = Interval::between(latest.at, to);
+            let added = self.added_up_to(at, rules);
             return Ok(vec![SessionEvent::SessionEnded(SessionEnded {
                 ended_at: at,
                 elapsed_ms: (at - self.started_at()).num_milliseconds(),
@@ -129,27 +130,14 @@ impl StartedSession {
         }
         // The session has observations after its end, which no longer count.
         let timeline = timeline.ok_or(DecideError::TimelineNeeded)?;
+        let in_place = timeline.with_end(ReaderEnd { at, position: None });
+        let position = in_place
+            .latest()
+            .and_then(|latest| end_position(command.position, command.locator, &latest));
         let timeline = timeline.with_end(ReaderEnd { at, position });
         let active = timeline.active(rules.active_gap);
         let ended = self.finished_by(&timeline, at, active);
         Ok(vec![SessionEvent::SessionEnded(ended)])
-    }
-
-    /// The position and the locator of an end that has one of them.
-    fn end_position(
-        &self,
-        position: Option<Position>,
-        locator: Option<String>,
-    ) -> Option<(Position, Option<String>)> {
-        let latest = &self.progress.latest;
-        match (position, locator) {
-            (None, None) => None,
-            (position, Some(locator)) => Some((position.unwrap_or(latest.position), Some(locator))),
-            (Some(position), None) => {
-                let locator = latest.locator.clone();
-                Some((position, locator.filter(|_| position == latest.position)))
-            }
-        }
     }
 
     pub(super) fn deactivate(&self, reason: EndReason) -> Result<Vec<SessionEvent>, DecideError> {
@@ -173,9 +161,15 @@ impl StartedSession {
             return Err(SessionError::CorrectedEnd.into());
         }
         let timeline = timeline.ok_or(DecideError::TimelineNeeded)?;
-        let earlier = timeline.end().and_then(|end| end.position.clone());
-        let position = self.end_position(command.position, None).or(earlier);
-        let timeline = timeline.with_end(ReaderEnd { at, position });
+        let earlier_end = timeline.end();
+        let earlier_position = earlier_end.and_then(|end| end.position.clone());
+        let position = end_position(command.position, None, &self.progress.latest);
+        let end = ReaderEnd {
+            at,
+            position: position.or(earlier_position),
+        };
+        let same_end = earlier_end == Some(&end);
+        let timeline = timeline.with_end(end);
         let observed = timeline.active(rules.active_gap);
         let bounds = Interval::between(timeline.first_at().unwrap_or(at), at);
         let bound_ms = bounds.map_or(0, |bounds| bounds.ms);
@@ -196,9 +190,7 @@ impl StartedSession {
             active_fixed: fixed_ms.is_some(),
             ..self.finished_by(&timeline, at, active)
         };
-        let unchanged = ending.is_final()
-            && ending.at == at
-            && self.progress.latest.position == corrected.position
+        let unchanged = same_end
             && self.progress.active_ms == corrected.active_ms
             && self.progress.active_fixed == corrected.active_fixed;
         Ok(if unchanged {
@@ -206,6 +198,21 @@ impl StartedSession {
         } else {
             vec![SessionEvent::SessionEnded(corrected)]
         })
+    }
+
+    /// The time up to which the intervals of the events reach: of the latest observation
+    /// or, if an end of version 2 credited the time after it, of that end.
+    fn credited_up_to(&self) -> Timestamp {
+        let latest = self.progress.latest.at;
+        let ended = self.progress.ended;
+        ended.map_or(latest, |ending| ending.at.max(latest))
+    }
+
+    /// The active time that an observation or an end at `at` adds, which is later than all
+    /// observations.
+    fn added_up_to(&self, at: Timestamp, rules: Rules) -> Option<Interval> {
+        let to = at.min(self.progress.latest.at + rules.active_gap);
+        Interval::between(self.credited_up_to(), to)
     }
 
     /// The end that a timeline with an end determines, with all intervals.
@@ -255,6 +262,23 @@ impl StartedSession {
             active_fixed: self.progress.active_fixed,
             furthest_position: self.progress.furthest_position,
             time_zone: self.start.time_zone.clone(),
+        }
+    }
+}
+
+/// The position and the locator of an end that has one of them. `latest` is the latest
+/// observation before the end.
+fn end_position(
+    position: Option<Position>,
+    locator: Option<String>,
+    latest: &Observation,
+) -> Option<(Position, Option<String>)> {
+    match (position, locator) {
+        (None, None) => None,
+        (position, Some(locator)) => Some((position.unwrap_or(latest.position), Some(locator))),
+        (Some(position), None) => {
+            let locator = latest.locator.clone();
+            Some((position, locator.filter(|_| position == latest.position)))
         }
     }
 }
