@@ -168,11 +168,10 @@ impl Zones {
     /// The rules for the name in an event. A name that this version of the rules lacks, for
     /// example from a process with newer rules, gets those of UTC, and one warning.
     #[must_use]
-    pub fn get(&self, name: &ZoneName) -> TimeZone {
-        if name.is_utc() {
+    pub fn get(&self, name: &str) -> TimeZone {
+        if name == ZoneName::UTC.as_str() {
             return TimeZone::UTC;
         }
-        let name = name.as_str();
         let cache = self.0.cache.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(zone) = cache.get(name) {
             return zone.clone();
