@@ -9,9 +9,9 @@ use std::time::Duration;
 use domain::session::Rules;
 use domain::{ReaderId, SessionError};
 use eventlog::AppendError;
-use eventlog::append::Append;
+use eventlog::append::{Append, KeyedResponse};
 use eventlog::deadline::with_deadline;
-use eventlog::idempotency::{self, Decision};
+use eventlog::idempotency::{self, Decision as Decided};
 use serde::Serialize;
 
 use crate::CommandError;
@@ -87,7 +87,7 @@ impl Executor {
             let keyed = context
                 .key
                 .as_ref()
-                .map(|key| key.respond(reader_id, &Decision::Accepted(&response)));
+                .map(|key| key.respond(reader_id, &Decided::Accepted(&response)));
             match self.commit(reader_id, decision, context, keyed).await {
                 Ok(global_position) => {
                     return Ok(Committed {
@@ -119,8 +119,17 @@ impl Executor {
         let Some(key) = &context.key else {
             return Ok(());
         };
+        self.store(key.respond::<()>(reader_id, &Decided::Refused(refusal)))
+            .await
+    }
+
+    /// Stores a response without events.
+    ///
+    /// # Errors
+    /// [`CommandError::Repeated`] if the key is in use.
+    pub(crate) async fn store(&self, response: KeyedResponse) -> Result<(), CommandError> {
         let append = Append {
-            response: Some(key.respond::<()>(reader_id, &Decision::Refused(refusal))),
+            response: Some(response),
             ..Append::default()
         };
         match self.repository.append(append).await {

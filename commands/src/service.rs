@@ -13,6 +13,7 @@ use domain::{
 use eventlog::active_claims::IdleSession;
 use eventlog::deadline::with_deadline;
 use eventlog::erase::{self, Erased};
+use eventlog::idempotency::Decision as Decided;
 use eventlog::{LogError, read};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -145,6 +146,24 @@ impl CommandService {
         })
         .await
         .map_err(CommandError::for_observation)
+    }
+
+    /// Stores the response to several commands under the idempotency key of their
+    /// request. Does nothing without a key.
+    ///
+    /// # Errors
+    /// [`CommandError::Repeated`] if the key is in use.
+    pub async fn store_response<R: Serialize>(
+        &self,
+        reader_id: ReaderId,
+        context: &CommandContext,
+        response: &R,
+    ) -> Result<(), CommandError> {
+        let Some(key) = &context.key else {
+            return Ok(());
+        };
+        let keyed = key.respond(reader_id, &Decided::Accepted(response));
+        self.executor.store(keyed).await
     }
 
     /// Corrects an ended session.

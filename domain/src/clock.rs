@@ -61,6 +61,15 @@ pub fn normalize(time: Timestamp) -> Timestamp {
     (whole + TimeDelta::nanoseconds(nanos)).trunc_subsecs(3)
 }
 
+/// A device's time in the server's time: shifted by the difference between the arrival
+/// and `sent_at`, the device's own time at which it sent the command.
+#[must_use]
+pub fn shifted(time: Timestamp, sent_at: Option<Timestamp>, received: Timestamp) -> Timestamp {
+    let shift = sent_at.map_or(TimeDelta::zero(), |sent_at| received - normalize(sent_at));
+    // Out of chrono's range: as early as possible, which every caller refuses.
+    normalize(time).checked_add_signed(shift).unwrap_or(Timestamp::MIN_UTC)
+}
+
 /// Places the times of one command's items, in the order in which the device recorded
 /// them. The result has one occurrence for each item.
 ///
@@ -82,13 +91,11 @@ pub fn place(
     received: Timestamp,
 ) -> Vec<Result<Occurrence, SessionError>> {
     let received = received.trunc_subsecs(3);
-    let shift = sent_at.map_or(TimeDelta::zero(), |sent_at| received - normalize(sent_at));
     let sent: Vec<Option<Timestamp>> = times.iter().map(|time| time.map(normalize)).collect();
     let mut placed: Vec<Timestamp> = sent
         .iter()
         .flatten()
-        // Out of chrono's range: as early as possible, which is refused below.
-        .map(|time| time.checked_add_signed(shift).unwrap_or(Timestamp::MIN_UTC))
+        .map(|time| shifted(*time, sent_at, received))
         .collect();
     shift_runs(&mut placed, received);
     let mut placed = placed.into_iter();
