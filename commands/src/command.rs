@@ -1,8 +1,6 @@
 //! The input of the command side: a command, and the context of its request.
 
-use domain::{
-    CorrectSession, EndSession, SessionId, StartSession, Timestamp, UpdatePosition,
-};
+use domain::{CorrectSession, EndSession, SessionId, StartSession, Timestamp, UpdatePosition};
 use eventlog::active_claims::IdleSession;
 use eventlog::idempotency::IdempotencyKey;
 

@@ -146,7 +146,10 @@ impl Decision {
             expected: before.active,
             next: self.after.active,
             expected_newest: before.newest,
-            next_newest: self.after.newest.filter(|_| self.after.newest != before.newest),
+            next_newest: self
+                .after
+                .newest
+                .filter(|_| self.after.newest != before.newest),
         })
     }
 
@@ -167,7 +170,6 @@ struct Deciding<'a> {
 }
 
 impl Deciding<'_> {
-
     fn start(&mut self, id: SessionId, start: &StartSession) -> Result<(), Undecided> {
         if self.session(id)?.sequence > 0 {
             // A repeat, or the id is in use: both append nothing.
@@ -257,7 +259,11 @@ impl Deciding<'_> {
             Err(missing) => return Err(missing),
         }
         let versioned = self.session(id)?;
-        let added = self.decision.events.get(events_before..).and_then(<[_]>::last);
+        let added = self
+            .decision
+            .events
+            .get(events_before..)
+            .and_then(<[_]>::last);
         let applied = match added {
             Some((_, _, SessionEvent::PositionUpdated(event))) => event.applied,
             // A repeat.
@@ -334,7 +340,10 @@ impl Deciding<'_> {
     /// Ends a session that is idle at the time `now`. Does nothing if it is not.
     fn end_idle(&mut self, id: SessionId, now: Timestamp) -> Result<(), Undecided> {
         let versioned = self.session(id)?;
-        let Some(session) = versioned.session.started().filter(|session| session.is_active())
+        let Some(session) = versioned
+            .session
+            .started()
+            .filter(|session| session.is_active())
         else {
             return Ok(());
         };
@@ -405,7 +414,11 @@ impl Deciding<'_> {
 
     /// The session after the events that this command has produced so far.
     fn session(&self, id: SessionId) -> Result<Arc<VersionedSession>, Missing> {
-        let session = self.decision.sessions.get(&id).or_else(|| self.known.sessions.get(&id));
+        let session = self
+            .decision
+            .sessions
+            .get(&id)
+            .or_else(|| self.known.sessions.get(&id));
         session.map(Arc::clone).ok_or(Missing::Session(id))
     }
 
@@ -433,7 +446,10 @@ impl Deciding<'_> {
     /// Adds the events that a command for one session produces.
     fn add(&mut self, id: SessionId, command: SessionCommand) -> Result<(), Undecided> {
         let before = self.session(id)?;
-        let timeline = self.timelines.get(&id).or_else(|| self.known.timelines.get(&id));
+        let timeline = self
+            .timelines
+            .get(&id)
+            .or_else(|| self.known.timelines.get(&id));
         let events = match before.session.decide(command, self.rules, timeline) {
             Ok(events) => events,
             Err(DecideError::TimelineNeeded) => return Err(Missing::Timeline(id).into()),
@@ -452,7 +468,9 @@ impl Deciding<'_> {
         }
         let after = before.then(&events);
         let events = (before.sequence + 1..).zip(events);
-        self.decision.events.extend(events.map(|(sequence, event)| (id, sequence, event)));
+        self.decision
+            .events
+            .extend(events.map(|(sequence, event)| (id, sequence, event)));
         self.decision.sessions.insert(id, Arc::new(after));
         Ok(())
     }
@@ -474,7 +492,10 @@ impl Deciding<'_> {
             return Ok(newest);
         };
         let versioned = self.session(active)?;
-        let latest = versioned.session.started().map(|session| session.progress.latest.at);
+        let latest = versioned
+            .session
+            .started()
+            .map(|session| session.progress.latest.at);
         Ok(newest.max(latest))
     }
 

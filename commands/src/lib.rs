@@ -7,10 +7,10 @@
 pub mod command;
 pub mod service;
 
+mod commit;
+mod decision;
 mod executor;
 mod pending;
-mod decision;
-mod commit;
 mod reader_locks;
 pub mod repository;
 pub mod result;

@@ -64,7 +64,11 @@ impl<'a> PendingCommand<'a> {
                 self.known.newest.insert(id);
             }
             Missing::Timeline(id) => {
-                let sequence = self.known.sessions.get(&id).map_or(0, |known| known.sequence);
+                let sequence = self
+                    .known
+                    .sessions
+                    .get(&id)
+                    .map_or(0, |known| known.sequence);
                 let timeline = load_state::timeline(pool, id, sequence).await?;
                 self.known.timelines.insert(id, timeline);
             }

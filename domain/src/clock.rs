@@ -67,7 +67,9 @@ pub fn normalize(time: Timestamp) -> Timestamp {
 pub fn shifted(time: Timestamp, sent_at: Option<Timestamp>, received: Timestamp) -> Timestamp {
     let shift = sent_at.map_or(TimeDelta::zero(), |sent_at| received - normalize(sent_at));
     // Out of chrono's range: as early as possible, which every caller refuses.
-    normalize(time).checked_add_signed(shift).unwrap_or(Timestamp::MIN_UTC)
+    normalize(time)
+        .checked_add_signed(shift)
+        .unwrap_or(Timestamp::MIN_UTC)
 }
 
 /// Places the times of one command's items, in the order in which the device recorded

@@ -12,7 +12,8 @@
 
 use cqrs_es::Aggregate;
 use domain::event::SessionErased;
-use domain::{ReaderId, ReadingSession, SessionEvent, Timestamp};
+use domain::session::CompleteSession;
+use domain::{ReaderId, SessionEvent, Timestamp};
 use sqlx::PgExecutor;
 
 use crate::LogError;
@@ -70,7 +71,7 @@ pub async fn reader(
         from erase_reader($1, $2, $3, $4, $5)"#,
         reader_id.uuid(),
         erased_at,
-        ReadingSession::TYPE,
+        CompleteSession::TYPE,
         event.version(),
         serde_json::to_string(&event).expect("events are plain JSON")
     )

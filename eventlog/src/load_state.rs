@@ -4,7 +4,7 @@
 //! last one that moved the position determine the state. `verify` checks this
 //! against [`crate::cqrs_es::load_full`], which reads all events.
 
-use domain::{ReadingSession, SessionId};
+use domain::{ReadingSession, SessionId, Timeline};
 use futures::TryStreamExt;
 use sqlx::PgExecutor;
 
@@ -97,6 +97,24 @@ pub async fn sessions(
         last.apply(&event);
     }
     Ok(loaded)
+}
+
+/// All observations of a session after its first `sequence` events.
+pub async fn timeline(
+    database: impl PgExecutor<'_>,
+    id: SessionId,
+    sequence: i64,
+) -> Result<Timeline, LogError> {
+    let mut events = sqlx::query_file_as!(StoredEvent, "src/read/session.sql", id.to_string(), 0)
+        .fetch(database);
+    let mut timeline = Timeline::default();
+    while let Some(stored) = events.try_next().await? {
+        if stored.sequence > sequence {
+            break;
+        }
+        timeline.apply(&stored.decode()?.event);
+    }
+    Ok(timeline)
 }
 
 /// The sequence that each of the given sessions had at a global position. Leaves

@@ -2,9 +2,10 @@
 //! lacks. Stored events are never rewritten for this.
 
 use cqrs_es::persist::{EventUpcaster, SerializedEvent};
-use domain::{SessionEvent, Timestamp};
+use domain::event::EndReason;
+use domain::{Interval, SessionEvent, Timestamp};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 /// Why an event cannot be decoded.
@@ -27,7 +28,19 @@ pub enum DecodeError {
 
 /// Each upcaster leads from one version to the next, so their order matters.
 pub(crate) fn upcasters() -> Vec<Box<dyn EventUpcaster>> {
-    vec![Box::new(AddElapsedTime)]
+    vec![
+        Box::new(AddElapsedTime),
+        Box::new(AddIntervals {
+            event_type: "PositionUpdated",
+            from: "1",
+            to: "2",
+        }),
+        Box::new(AddIntervals {
+            event_type: "SessionEnded",
+            from: "2",
+            to: "3",
+        }),
+    ]
 }
 
 /// `SessionEnded` from version 1 to 2: adds the time from start to end, which
@@ -53,6 +66,54 @@ impl EventUpcaster for AddElapsedTime {
             fields.insert("elapsed_ms".to_owned(), elapsed.num_milliseconds().into());
         }
         "2".clone_into(&mut event.event_version);
+        event
+    }
+}
+
+/// `PositionUpdated` from version 1 to 2 and `SessionEnded` from version 2 to 3: the
+/// credited time becomes an interval. The fields about the observation before the event
+/// go, because observations can arrive in any order.
+struct AddIntervals {
+    event_type: &'static str,
+    from: &'static str,
+    to: &'static str,
+}
+
+impl EventUpcaster for AddIntervals {
+    fn can_upcast(&self, event_type: &str, event_version: &str) -> bool {
+        (event_type, event_version) == (self.event_type, self.from)
+    }
+
+    /// Leaves a payload without valid fields as it is; decoding rejects it later.
+    fn upcast(&self, mut event: SerializedEvent) -> SerializedEvent {
+        #[derive(Deserialize)]
+        struct Credit {
+            previous_at: Timestamp,
+            credited_ms: i64,
+            reason: Option<EndReason>,
+            ended_at: Option<Timestamp>,
+        }
+        if let Ok(credit) = Credit::deserialize(&event.payload)
+            && let Some(fields) = event.payload.as_object_mut()
+        {
+            let interval = Interval {
+                from: credit.previous_at,
+                ms: credit.credited_ms,
+            };
+            let intervals: Vec<_> = (interval.ms > 0).then_some(interval).into_iter().collect();
+            fields.insert("intervals".to_owned(), json!(intervals));
+            // An end by the service is no observation.
+            let is_provisional = credit
+                .reason
+                .is_some_and(|reason| reason != EndReason::Finished);
+            if is_provisional && Some(credit.previous_at) < credit.ended_at {
+                fields.insert("position_at".to_owned(), json!(credit.previous_at));
+            }
+            for field in ["previous_at", "previous_position", "credited_ms"] {
+                fields.remove(field);
+            }
+        }
+        self.to.clone_into(&mut event.event_version);
         event
     }
 }
@@ -131,7 +192,6 @@ fn decode_current(event_type: &str, payload: &str) -> Result<SessionEvent, Decod
 mod tests {
     use super::*;
     use cqrs_es::persist::SemanticVersionEventUpcaster;
-    use serde_json::json;
 
     #[test]
     fn old_payload_passes_all_upcasters() {
@@ -153,7 +213,7 @@ mod tests {
     #[test]
     fn unknown_version_is_rejected() {
         for name in SessionEvent::NAMES {
-            for version in ["0", "3", "99", "1.0", ""] {
+            for version in ["0", "4", "99", "1.0", ""] {
                 let error = decode(name, version, "{}").unwrap_err();
                 assert!(
                     matches!(error, DecodeError::UnknownVersion { .. }),

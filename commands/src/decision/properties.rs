@@ -202,7 +202,10 @@ impl History {
         while let Some(&(session, fact)) = arrivals.first() {
             let (size, is_sync) = calls.next().unwrap();
             let group = &arrivals[..(*size).min(arrivals.len())];
-            let same = group.iter().take_while(|(other, _)| *other == session).count();
+            let same = group
+                .iter()
+                .take_while(|(other, _)| *other == session)
+                .count();
             let is_observation = |fact: &(usize, Fact)| matches!(fact.1, Fact::Observation(..));
             let observations = group.iter().take_while(|fact| is_observation(fact)).count();
             let is_started = log.sessions.contains_key(&session_id(session));

@@ -5,7 +5,8 @@
 //! rows, so the appending task copies no data.
 
 use cqrs_es::Aggregate;
-use domain::{ReaderId, ReadingSession, Timestamp};
+use domain::session::CompleteSession;
+use domain::{ReaderId, Timestamp};
 use uuid::Uuid;
 
 use super::{ActiveClaimChange, Append, KeyedResponse};
@@ -160,7 +161,7 @@ impl<'a> EventColumns<'a> {
         self.commands.push(command);
         self.session_ids.push(&event.session_id);
         self.sequences.push(event.sequence);
-        self.aggregate_types.push(ReadingSession::TYPE);
+        self.aggregate_types.push(CompleteSession::TYPE);
         self.event_types.push(event.event_type);
         self.event_versions.push(event.event_version);
         self.payloads.push(&event.payload);
