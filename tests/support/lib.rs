@@ -7,6 +7,7 @@ pub mod asyncapi;
 pub mod backdate;
 pub mod contract;
 pub mod eventually;
+pub mod facts;
 pub mod future_events;
 pub mod invariants;
 pub mod issuer;

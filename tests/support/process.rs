@@ -84,6 +84,14 @@ impl Process {
         Self::run(command(env)).await
     }
 
+    /// Starts some roles, with additional environment variables.
+    pub async fn start_roles(env: &TestEnv, roles: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut command = command(env);
+        command.env("ROLES", roles.join(","));
+        command.envs(settings.iter().copied());
+        Self::run(command).await
+    }
+
     /// Starts another executable with default settings and appends its log to a
     /// file.
     pub async fn start_with_defaults(executable: &Path, env: &TestEnv, log: &Path) -> Self {

@@ -230,6 +230,22 @@ impl Reader {
         self.call(Method::POST, "/batch-update", Some(body)).await
     }
 
+    /// Uploads whole sessions or parts of them.
+    pub async fn sync(&self, body: Value) -> ApiResponse {
+        self.call(Method::POST, "/sync", Some(body)).await
+    }
+
+    /// Corrects an ended session.
+    pub async fn correct(&self, session: Uuid, body: Value) -> ApiResponse {
+        self.call(Method::PATCH, &format!("/{session}"), Some(body))
+            .await
+    }
+
+    /// Deletes a session, or whatever the rest of the path and the query name.
+    pub async fn delete(&self, path: &str) -> ApiResponse {
+        self.call(Method::DELETE, path, None).await
+    }
+
     pub async fn active(&self) -> ApiResponse {
         self.call(Method::GET, "/active", None).await
     }
