@@ -5,12 +5,15 @@
 mod active_reads;
 mod active_session_cache;
 mod admin;
+mod any_order;
 mod append_batch;
 mod append_log;
 mod architecture;
 mod authentication;
 mod bad_input;
 mod batch_update;
+mod campaign;
+mod cases;
 mod command_line;
 mod contract;
 mod dead_letters;
