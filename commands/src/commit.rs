@@ -43,6 +43,7 @@ impl Executor {
             });
         let append = Append {
             events: events.collect(),
+            seen: Vec::new(),
             claim,
             response,
         };

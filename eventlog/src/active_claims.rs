@@ -10,18 +10,49 @@ use uuid::Uuid;
 
 use crate::LogError;
 
-/// The reader's active session.
-pub async fn active_session(
+/// What the log knows of a reader's activity, for the decision which session is active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderActivity {
+    /// The active session, which has the newest observation of all.
+    pub active: Option<SessionId>,
+    /// The reader's newest observation outside the active session, if there is a
+    /// record of it: the end of an active session and a late observation leave one.
+    pub newest: Option<Timestamp>,
+}
+
+/// A reader's active session and newest observation, in one statement.
+pub async fn reader_activity(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
-) -> Result<Option<SessionId>, LogError> {
-    let session_id = sqlx::query_scalar!(
-        "select session_id from claims where reader_id = $1",
+) -> Result<ReaderActivity, LogError> {
+    let row = sqlx::query!(
+        "select
+            (select session_id from claims where reader_id = $1) as session_id,
+            (select observed_at from newest_observations where reader_id = $1) as observed_at",
         reader_id.uuid()
+    )
+    .fetch_one(database)
+    .await?;
+    Ok(ReaderActivity {
+        active: row.session_id.and_then(|id| id.parse().ok()),
+        newest: row.observed_at,
+    })
+}
+
+/// The time zone of the reader's newest session, by its id, as its start contains it.
+/// A start without a time zone is in UTC. `None` if the reader has no session, or only
+/// erased ones.
+pub async fn last_time_zone(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+) -> Result<Option<String>, LogError> {
+    let time_zone = sqlx::query_file_scalar!(
+        "src/active_claims/last_time_zone.sql",
+        reader_id.uuid().to_string()
     )
     .fetch_optional(database)
     .await?;
-    Ok(session_id.and_then(|id| id.parse().ok()))
+    Ok(time_zone)
 }
 
 /// A reader's active-session claim and the end of the log, from one snapshot.
@@ -100,21 +131,18 @@ pub async fn page(
     Ok(claims.collect())
 }
 
-/// An active session that has received no event for a while.
+/// An active session that may be idle. Its latest observation decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleSession {
     pub reader_id: ReaderId,
     pub session_id: SessionId,
-    /// The sequence of the last event. The session is idle no longer when it has a
-    /// later one.
+    /// The sequence of the last event when the session was found.
     pub sequence: i64,
 }
 
-/// At most `limit` active sessions without an event since a time, in the order of
-/// their readers, starting after the reader `after`.
-///
-/// A client's id may contain a time in the future. Such a session counts as idle
-/// only after that time.
+/// At most `limit` active sessions that may have no observation since a time, in the
+/// order of their readers, starting after the reader `after`. It contains every session
+/// without an observation since then, and also active ones with a late observation.
 pub async fn idle(
     database: impl PgExecutor<'_>,
     since: Timestamp,
@@ -124,7 +152,6 @@ pub async fn idle(
     let rows = sqlx::query_file!(
         "src/active_claims/idle.sql",
         after.map(ReaderId::uuid),
-        SessionId::new(since).to_string(),
         since,
         limit
     )

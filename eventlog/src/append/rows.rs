@@ -16,6 +16,7 @@ use crate::outgoing::OutgoingEvent;
 #[derive(Debug)]
 pub(super) struct Rows {
     pub(super) events: Vec<EventRow>,
+    seen: Vec<SeenRow>,
     claim: Option<ClaimRow>,
     response: Option<KeyedResponse>,
 }
@@ -33,10 +34,18 @@ pub(super) struct EventRow {
 }
 
 #[derive(Debug)]
+struct SeenRow {
+    session_id: String,
+    sequence: i64,
+}
+
+#[derive(Debug)]
 struct ClaimRow {
     reader: Uuid,
     expected: Option<String>,
     next: Option<String>,
+    expected_newest: Option<Timestamp>,
+    next_newest: Option<Timestamp>,
 }
 
 impl Rows {
@@ -55,8 +64,13 @@ impl Rows {
                 occurred_at: new.event.occurred_at(),
             })
             .collect();
+        let seen = append.seen.into_iter().map(|(id, sequence)| SeenRow {
+            session_id: id.to_string(),
+            sequence,
+        });
         Self {
             events,
+            seen: seen.collect(),
             claim: append.claim.map(ClaimRow::from),
             response: append.response,
         }
@@ -96,6 +110,8 @@ impl From<ActiveClaimChange> for ClaimRow {
             reader: change.reader_id.uuid(),
             expected: change.expected.map(|id| id.to_string()),
             next: change.next.map(|id| id.to_string()),
+            expected_newest: change.expected_newest,
+            next_newest: change.next_newest,
         }
     }
 }
@@ -106,6 +122,7 @@ impl From<ActiveClaimChange> for ClaimRow {
 pub(super) struct Columns<'a> {
     pub(super) events: EventColumns<'a>,
     pub(super) claims: ClaimColumns<'a>,
+    pub(super) seen: SeenColumns<'a>,
     pub(super) responses: ResponseColumns<'a>,
 }
 
@@ -127,6 +144,15 @@ pub(super) struct ClaimColumns<'a> {
     pub(super) readers: Vec<Uuid>,
     pub(super) expected: Vec<Option<&'a str>>,
     pub(super) next: Vec<Option<&'a str>>,
+    pub(super) expected_newest: Vec<Option<Timestamp>>,
+    pub(super) next_newest: Vec<Option<Timestamp>>,
+}
+
+#[derive(Default)]
+pub(super) struct SeenColumns<'a> {
+    pub(super) commands: Vec<i32>,
+    pub(super) session_ids: Vec<&'a str>,
+    pub(super) sequences: Vec<i64>,
 }
 
 #[derive(Default)]
@@ -144,6 +170,9 @@ impl<'a> Columns<'a> {
         for (command, rows) in (0..).zip(batch) {
             for event in &rows.events {
                 columns.events.push(command, event);
+            }
+            for seen in &rows.seen {
+                columns.seen.push(command, seen);
             }
             if let Some(claim) = &rows.claim {
                 columns.claims.push(command, claim);
@@ -175,6 +204,16 @@ impl<'a> ClaimColumns<'a> {
         self.readers.push(claim.reader);
         self.expected.push(claim.expected.as_deref());
         self.next.push(claim.next.as_deref());
+        self.expected_newest.push(claim.expected_newest);
+        self.next_newest.push(claim.next_newest);
+    }
+}
+
+impl<'a> SeenColumns<'a> {
+    fn push(&mut self, command: i32, seen: &'a SeenRow) {
+        self.commands.push(command);
+        self.session_ids.push(&seen.session_id);
+        self.sequences.push(seen.sequence);
     }
 }
 
