@@ -395,3 +395,8 @@ begin
     where reader_id = reader and done_at is null;
     return overwritten;
 end $$;
+
+-- The oldest version of the time zone rules, for example 2026f, that has computed rows of
+-- the projection since its last replay. Null: the rows do not depend on time zones.
+-- Versions are ordered like texts. `doctor` compares it with the rules of the machine.
+alter table read.checkpoints add column tzdata text collate "C";
