@@ -6,6 +6,12 @@ use chrono::{SubsecRound, TimeDelta};
 use crate::ids::MAX_CLIENT_TIME_AGE;
 use crate::{SessionError, Timestamp};
 
+/// A smaller difference between the arrival and `sent_at` is the duration of the
+/// request, and not an error of the device's clock. Without this limit, each request
+/// would shift its times by another amount: an end could precede the last observation
+/// of the same moment, which would then not count.
+pub const MAX_REQUEST_DURATION: TimeDelta = TimeDelta::seconds(15);
+
 /// The time of a command, by the client's clock and by the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occurrence {
@@ -62,10 +68,14 @@ pub fn normalize(time: Timestamp) -> Timestamp {
 }
 
 /// A device's time in the server's time: shifted by the difference between the arrival
-/// and `sent_at`, the device's own time at which it sent the command.
+/// and `sent_at`, the device's own time at which it sent the command. A difference of at
+/// most [`MAX_REQUEST_DURATION`] shifts nothing.
 #[must_use]
 pub fn shifted(time: Timestamp, sent_at: Option<Timestamp>, received: Timestamp) -> Timestamp {
-    let shift = sent_at.map_or(TimeDelta::zero(), |sent_at| received - normalize(sent_at));
+    let shift = sent_at
+        .map(|sent_at| received - normalize(sent_at))
+        .filter(|shift| shift.abs() > MAX_REQUEST_DURATION)
+        .unwrap_or_default();
     // Out of chrono's range: as early as possible, which every caller refuses.
     normalize(time)
         .checked_add_signed(shift)
@@ -189,6 +199,20 @@ mod tests {
         #[case] expected: &[i64],
     ) {
         assert_eq!(placed(times, sent_at), expected);
+    }
+
+    #[rstest]
+    #[case::of_the_request(TimeDelta::milliseconds(-700), TimeDelta::zero())]
+    #[case::at_the_limit(-MAX_REQUEST_DURATION, TimeDelta::zero())]
+    #[case::above_the_limit(-MAX_REQUEST_DURATION - MS, MAX_REQUEST_DURATION + MS)]
+    #[case::slightly_ahead(TimeDelta::seconds(8), TimeDelta::zero())]
+    #[case::ahead(TimeDelta::seconds(16), TimeDelta::seconds(-16))]
+    fn duration_of_the_request_shifts_nothing(
+        #[case] sent_at: TimeDelta,
+        #[case] expected: TimeDelta,
+    ) {
+        let placed = shifted(minutes(-5), Some(now() + sent_at), now());
+        assert_eq!(placed - minutes(-5), expected);
     }
 
     #[test]
