@@ -400,3 +400,47 @@ end $$;
 -- the projection since its last replay. Null: the rows do not depend on time zones.
 -- Versions are ordered like texts. `doctor` compares it with the rules of the machine.
 alter table read.checkpoints add column tzdata text collate "C";
+
+-- Statistics by session and reading day, instead of by reader. A row contains the
+-- intervals of active time, so what overlaps counts once, in whatever order it arrives.
+-- One row per session, so that a session can be removed or corrected without reading the
+-- log (decision 0021).
+--
+-- Expand and contract: the new table replaces `reader_days` and `reader_hours`. The release
+-- before this one still queries those two, so a later migration drops them.
+create table read.session_days (
+    session_id text collate "C" not null,
+    -- A day of `time_zone`, which is that of the session.
+    day date not null,
+    reader_id uuid not null,
+    time_zone text not null,
+    active tstzmultirange not null,
+    -- The last observation of the day. Null: there is none, or it is not known because the
+    -- reader's end precedes it.
+    last_at timestamptz,
+    position int,
+    -- The reader's end of the session, if it is on the day. Apart from the observations, so
+    -- that a correction can move it. The position is null if the end has none of its own.
+    ended_at timestamptz,
+    end_position int,
+    -- Of the session. Null: the projection skipped the event that contains it.
+    start_position int,
+    -- From the last position before the day to the last one of the day, in
+    -- ten-thousandths of a percent of a book.
+    progress bigint not null,
+    -- Whether it is the last day of a session that has ended, finally or provisionally.
+    ended boolean not null,
+    primary key (session_id, day)
+) with (fillfactor = 70);
+create index session_days_by_reader on read.session_days (reader_id, day);
+
+-- Workers of the release before this one write the old tables under the same checkpoint.
+-- They must not move it: the events would then be missing in the new table. Only their
+-- commits need this column. They fail, and are repeated until the processes are replaced.
+alter table read.reader_days drop column time_zone_position;
+
+-- The projection rebuilds its tables from the log. Until then statistics are incomplete,
+-- also those of the release before this one. Nothing removes erased readers from the old
+-- tables, so these must not contain any.
+truncate read.reader_days, read.reader_hours, read.days;
+delete from read.checkpoints where projection = 'daily_stats';

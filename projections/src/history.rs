@@ -15,6 +15,7 @@ use sqlx::PgPool;
 use crate::commit::TableCommit;
 use crate::dead_letters::DeadLetterChanges;
 use crate::projection::TableProjection;
+use crate::zones::Zones;
 use crate::{BatchRange, Checkpoint, CommitError, Projection, checkpoint};
 
 mod columns;
@@ -32,7 +33,7 @@ pub struct History {
 impl TableProjection for History {
     const TABLES: &'static [&'static str] = &["history", "history_totals"];
 
-    fn new(pool: PgPool) -> Self {
+    fn new(pool: PgPool, _zones: &Zones) -> Self {
         Self { pool }
     }
 }

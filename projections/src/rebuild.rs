@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::worker::{Until, Worker, WorkerProgress};
+use crate::zones::Zones;
 use crate::{OperationError, TableProjection, checkpoint, status};
 
 mod shadow;
@@ -65,6 +66,7 @@ pub struct Replayed {
 pub async fn replay<P: TableProjection>(
     live: &PgPool,
     shadow: PgPool,
+    zones: &Zones,
     restart: bool,
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
@@ -77,7 +79,8 @@ pub async fn replay<P: TableProjection>(
         create::<P>(&mut connection, &schema, true).await?;
     }
     let subscription = FanOut::default().subscribe(shadow.clone());
-    let mut worker = Worker::replay(P::new(shadow.clone()), subscription, shadow.clone());
+    let projection = P::new(shadow.clone(), zones);
+    let mut worker = Worker::replay(projection, subscription, shadow.clone());
     let from = checkpoint::read(&shadow, P::NAME).await?;
 
     let worker_progress = worker.progress();
