@@ -1,8 +1,12 @@
 //! Loads the state of sessions from three events each, however many they have.
 //!
 //! Events contain absolute values. Therefore the first event, the last one and the
-//! last one that moved the position determine the state. `verify` checks this
-//! against [`crate::cqrs_es::load_full`], which reads all events.
+//! last one that moved the position determine the state. Every event moves it but a
+//! `PositionUpdated` whose `applied` is false: a late observation, also one that arrives
+//! after the end. `verify` checks this against [`crate::cqrs_es::load_full`], which reads
+//! all events.
+//!
+//! Some decisions need all observations of a session: [`timeline`] reads all events.
 
 use domain::{ReadingSession, SessionId, Timeline};
 use futures::TryStreamExt;
@@ -99,7 +103,8 @@ pub async fn sessions(
     Ok(loaded)
 }
 
-/// All observations of a session after its first `sequence` events.
+/// All observations of a session after its first `sequence` events. Reads and decodes one
+/// event at a time, so that the payloads of a long session are never in memory together.
 pub async fn timeline(
     database: impl PgExecutor<'_>,
     id: SessionId,
