@@ -15,7 +15,7 @@ create table newest_observations (
 -- when no process of that release runs.
 --
 -- `claims_expected_newest` is the reader's row in `newest_observations` that the
--- decision assumes (null: none). `claims_next_newest` raises it (null: unchanged). A
+-- decision assumes (null: none). It is checked if no active session is expected. `claims_next_newest` raises it (null: unchanged). A
 -- change of a claim to the same session only checks the claim.
 --
 -- `seen_sessions` are sessions that get no event from the command, although its response
@@ -112,7 +112,8 @@ begin
             or (
                 select claims.session_id from claims where claims.reader_id = c.reader_id
             ) is distinct from c.expected
-            or (
+            -- With an active session, the decision rests on that session's own state.
+            or c.expected is null and (
                 select newest_observations.observed_at from newest_observations
                 where newest_observations.reader_id = c.reader_id
             ) is distinct from c.expected_newest

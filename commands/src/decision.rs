@@ -384,7 +384,8 @@ impl Deciding<'_> {
         let mut results = self.observe(id, &observations, None)?;
         results.truncate(sync.observations.len());
         self.decision.results = results;
-        let is_finished = started(&self.session(id)?)?.is_finished();
+        let versioned = self.session(id)?;
+        let is_finished = started(&versioned)?.is_finished();
         match &sync.end {
             Some(end) if !is_finished => {
                 let newest = self.end(id, end)?;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta};
+use chrono::DateTime;
 use domain::{Position, ReadingSession};
 use proptest::collection::vec;
 use proptest::option;
