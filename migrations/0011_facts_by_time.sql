@@ -445,3 +445,8 @@ alter table read.reader_days drop column time_zone_position;
 -- tables, so these must not contain any.
 truncate read.reader_days, read.reader_hours, read.days;
 delete from read.checkpoints where projection = 'daily_stats';
+
+-- The time of the observation that `position` is from; null if it is `last_activity_at`.
+-- The two differ if the reader ended the session without a position. Nullable and
+-- without a default, so that no row is rewritten.
+alter table read.history add column position_at timestamptz;
