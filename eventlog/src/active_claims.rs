@@ -86,25 +86,22 @@ pub async fn active_claim(
     })
 }
 
-/// The active sessions of the given readers, each with the global position of its
-/// start. Readers without an active session are left out.
-pub async fn with_global_start_positions(
+/// The active sessions of the given readers. Readers without an active session are
+/// left out.
+pub async fn of_readers(
     database: impl PgExecutor<'_>,
     readers: &[ReaderId],
-) -> Result<Vec<(ReaderId, SessionId, i64)>, LogError> {
+) -> Result<Vec<(ReaderId, SessionId)>, LogError> {
     let ids: Vec<Uuid> = readers.iter().map(|reader| reader.uuid()).collect();
     let rows = sqlx::query!(
-        "select reader_id, session_id, global_position from claims
-        join events on aggregate_id = session_id and sequence = 1
-        where reader_id = any ($1)",
+        "select reader_id, session_id from claims where reader_id = any ($1)",
         &ids
     )
     .fetch_all(database)
     .await?;
-    let claims = rows.into_iter().filter_map(|row| {
-        let (reader_id, session_id) = claim(row.reader_id, &row.session_id)?;
-        Some((reader_id, session_id, row.global_position))
-    });
+    let claims = rows
+        .iter()
+        .filter_map(|row| claim(row.reader_id, &row.session_id));
     Ok(claims.collect())
 }
 

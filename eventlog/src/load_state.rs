@@ -122,25 +122,26 @@ pub async fn timeline(
     Ok(timeline)
 }
 
-/// The sequence that each of the given sessions had at a global position. Leaves
-/// out sessions without an event up to there.
+/// The sequence that each of the given sessions had at a global position of its own.
+/// Leaves out sessions without an event up to there.
 pub async fn sequences(
     database: impl PgExecutor<'_>,
-    sessions: &[SessionId],
-    up_to: i64,
+    wanted: &[(SessionId, i64)],
 ) -> Result<Vec<(SessionId, i64)>, LogError> {
-    let ids: Vec<String> = sessions.iter().map(ToString::to_string).collect();
+    let ids: Vec<String> = wanted.iter().map(|(id, _)| id.to_string()).collect();
+    let up_to: Vec<i64> = wanted.iter().map(|(_, position)| *position).collect();
     let rows = sqlx::query!(
         r#"select wanted.session_id as "session_id!", last.sequence
-        from unnest($1::text[]) as wanted (session_id)
+        from unnest($1::text[], $2::bigint[]) as wanted (session_id, up_to)
         cross join lateral (
             select events.sequence from events
-            where events.aggregate_id = wanted.session_id and events.global_position <= $2
+            where events.aggregate_id = wanted.session_id
+                and events.global_position <= wanted.up_to
             order by events.sequence desc
             limit 1
         ) as last"#,
         &ids,
-        up_to
+        &up_to
     )
     .fetch_all(database)
     .await?;
