@@ -230,8 +230,12 @@ impl Reader {
         self.call(Method::POST, "/batch-update", Some(body)).await
     }
 
-    /// Uploads whole sessions or parts of them.
-    pub async fn sync(&self, body: Value) -> ApiResponse {
+    /// Uploads whole sessions or parts of them. The device's clock is right unless the
+    /// body contains `sent_at`.
+    pub async fn sync(&self, mut body: Value) -> ApiResponse {
+        if body["sent_at"].is_null() {
+            body["sent_at"] = json!(eventlog::clock::now());
+        }
         self.call(Method::POST, "/sync", Some(body)).await
     }
 

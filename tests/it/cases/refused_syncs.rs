@@ -59,15 +59,6 @@ fn refused(response: &ApiResponse, index: usize) -> bool {
 #[case::book_id_is_no_uuid(json!({ "book_id": 7 }))]
 #[case::start_position_outside(json!({ "start_position": 101 }))]
 #[case::observations_are_no_list(json!({ "observations": {} }))]
-#[case::observation_without_a_time(json!({ "observations": [{ "current_position": 1 }] }))]
-#[case::observation_without_a_position(json!({ "observations": [{ "occurred_at": minutes_ago(59) }] }))]
-#[case::position_outside(json!({ "observations": [
-    { "current_position": 1, "occurred_at": minutes_ago(59) },
-    { "current_position": 101, "occurred_at": minutes_ago(58) },
-] }))]
-#[case::locator_with_nul(json!({ "observations": [
-    { "current_position": 1, "occurred_at": minutes_ago(59), "locator": "a\u{0}b" },
-] }))]
 #[case::too_many_observations(json!({ "observations": vec![
     json!({ "current_position": 1, "occurred_at": minutes_ago(59) }); 501
 ] }))]
@@ -102,6 +93,40 @@ async fn bad_session_of_a_sync_is_refused_as_a_whole(#[case] change: Value) {
     invariants::check(&app).await;
 }
 
+/// The session is recorded with its other observations.
+#[rstest]
+#[case::no_time(json!({ "current_position": 1 }))]
+#[case::no_position(json!({ "occurred_at": minutes_ago(59) }))]
+#[case::position_outside(json!({ "current_position": 101, "occurred_at": minutes_ago(59) }))]
+#[case::time_is_a_number(json!({ "current_position": 1, "occurred_at": 1_790_000_000 }))]
+#[case::too_old(json!({ "current_position": 1, "occurred_at": minutes_ago(60 * 24 * 40) }))]
+#[case::no_object(json!("nonsense"))]
+#[case::null(Value::Null)]
+#[tokio::test]
+async fn bad_observation_of_a_sync_is_refused_alone(#[case] bad: Value) {
+    let app = App::start().await;
+    let reader = app.reader();
+    let mut session = good(minutes_ago(60));
+    let observations = session["observations"].as_array_mut().unwrap();
+    observations.insert(1, bad);
+    let response = reader.sync(json!({ "sessions": [session] })).await.ok();
+    let result = &response["results"][0];
+    assert_eq!(result["success"], true, "{result}");
+    let refused = result["refused"].as_array().unwrap();
+    assert_eq!(refused.len(), 1, "{result}");
+    assert_eq!(refused[0]["index"], 1);
+    for text in ["code", "error"] {
+        assert!(!refused[0][text].as_str().unwrap().is_empty());
+    }
+    let shown = reader.session(id_of_session(&session)).await.ok();
+    let expected = json!({
+        "active_seconds": 120, "end_position": 2, "end_reason": "finished", "version": 4,
+    });
+    assert_fields(&shown, &expected);
+    app.settled().await;
+    invariants::check(&app).await;
+}
+
 #[rstest]
 #[case::empty(json!({ "sessions": [] }))]
 #[case::missing(json!({}))]
@@ -115,6 +140,19 @@ async fn bad_sync_is_refused_and_appends_nothing(#[case] body: Value) {
     let app = App::start().await;
     let refused = app.reader().sync(body).await;
     assert!(!refused.problem_code(422).is_empty());
+    assert!(recorded(&app).await.is_empty());
+}
+
+#[tokio::test]
+async fn sync_without_sent_at_is_refused() {
+    let app = App::start().await;
+    let body = json!({ "sessions": [good(minutes_ago(60))] });
+    let refused = app
+        .reader()
+        .call(reqwest::Method::POST, "/sync", Some(body))
+        .await;
+    assert_eq!(refused.body["errors"][0]["field"], "sent_at");
+    let _ = refused.problem(422);
     assert!(recorded(&app).await.is_empty());
 }
 
@@ -187,7 +225,6 @@ async fn session_of_another_reader_is_refused_in_a_sync() {
     invariants::check(&app).await;
 }
 
-/// Also if another reader has it, or if it was recorded with another book.
 #[tokio::test]
 async fn session_with_another_book_is_refused_in_a_sync() {
     let app = App::start().await;

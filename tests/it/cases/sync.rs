@@ -5,6 +5,7 @@ use super::*;
 use reqwest::StatusCode;
 use serde_json::json;
 use std::path::PathBuf;
+use tests::facts::SyncedSession;
 use tests::process::{Process, executable};
 use tests::reader::id;
 use tests::{Stack, app};
@@ -104,8 +105,6 @@ async fn sync_merges_into_sessions_that_exist() {
     })
     .await;
 }
-
-use tests::facts::SyncedSession;
 
 #[tokio::test]
 async fn unfinished_session_of_a_sync_is_active_only_if_it_is_the_newest() {
@@ -215,7 +214,10 @@ fn id_of_body(body: &Value) -> Uuid {
 async fn sync_with_an_idempotency_key_returns_the_first_response() {
     let app = App::start().await;
     let reader = app.reader();
-    let body = json!({ "sessions": [finished(minutes_ago(60)), finished(minutes_ago(90))] });
+    let body = json!({
+        "sent_at": clock::now(),
+        "sessions": [finished(minutes_ago(60)), finished(minutes_ago(90))],
+    });
     let key = [("idempotency-key", "holiday")];
     let sync = async |body: &Value| {
         reader
@@ -228,7 +230,8 @@ async fn sync_with_an_idempotency_key_returns_the_first_response() {
     let second = sync(&body).await;
     assert_eq!(second.header("idempotent-replayed"), "true");
     assert_eq!(second.ok(), first.ok());
-    let other = json!({ "sessions": [finished(minutes_ago(30))] });
+    let mut other = body.clone();
+    other["sessions"] = json!([finished(minutes_ago(30))]);
     let _ = sync(&other).await.problem(422);
     invariants::check(&app).await;
 }

@@ -40,7 +40,8 @@ impl Order {
 /// The clock of the devices.
 #[derive(Clone, Copy, Debug)]
 pub struct Device {
-    /// How far the clock is ahead; `None` if the devices send no `sent_at`.
+    /// How far the clock is ahead. `None` if it is right; only `sync` then contains
+    /// `sent_at`.
     pub ahead: Option<TimeDelta>,
 }
 
@@ -54,9 +55,7 @@ impl Device {
 
     /// Adds `sent_at` to a body.
     fn sign(self, mut body: Value) -> Value {
-        if self.ahead.is_some() {
-            body["sent_at"] = json!(self.time(clock::now()));
-        }
+        body["sent_at"] = json!(self.time(clock::now()));
         body
     }
 }
@@ -359,7 +358,9 @@ impl Call {
                 (Method::POST, "/sync".to_owned(), body)
             }
         };
-        (method, path, device.sign(body))
+        let signed = device.ahead.is_some() || matches!(self, Self::Sync(_));
+        let body = if signed { device.sign(body) } else { body };
+        (method, path, body)
     }
 
     /// Checks that the service took what it must take.
@@ -393,7 +394,9 @@ impl Call {
                 response.status == 200
                     && results.is_some_and(|results| {
                         results.len() == sessions.len()
-                            && results.iter().all(|result| result["error"].is_null())
+                            && results.iter().all(|result| {
+                                result["success"] == true && result["refused"] == json!([])
+                            })
                     })
             }
         };
@@ -431,5 +434,93 @@ impl SyncedSession {
         }
         body["observations"] = json!(observations);
         body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::plan::Shape;
+
+    /// The session of a call of `start`, and what a call contains besides.
+    fn contents(call: &Call) -> (Vec<usize>, Vec<(usize, Option<usize>)>) {
+        let counted = |seen: &Seen| match *seen {
+            Seen::Counted(session, index) => Some((session, Some(index))),
+            Seen::AfterEnd(..) => None,
+        };
+        match call {
+            Call::Start(session) => (vec![*session], Vec::new()),
+            Call::Update(seen) => (Vec::new(), counted(seen).into_iter().collect()),
+            Call::Batch(all) => (Vec::new(), all.iter().filter_map(counted).collect()),
+            Call::End(session) => (Vec::new(), vec![(*session, None)]),
+            Call::Sync(sessions) => {
+                let started = sessions.iter().map(|one| one.session).collect();
+                let all = sessions.iter().flat_map(|one| {
+                    let seen = one.observations.iter();
+                    let seen = seen.map(|index| (one.session, Some(*index)));
+                    seen.chain(one.ended.then_some((one.session, None)))
+                });
+                (started, all.collect())
+            }
+        }
+    }
+
+    #[test]
+    fn every_delivery_is_complete_and_starts_each_session_first() {
+        for seed in 1..200 {
+            let mut random = Random(seed);
+            let shape = [Shape::RECENT, Shape::DAYS, Shape::SPACED];
+            let shape = shape[usize::try_from(seed % 3).unwrap()];
+            let plan = Plan::random(&mut random, clock::now(), shape);
+            for order in Order::ALL {
+                let mut started = BTreeSet::new();
+                let mut delivered = BTreeSet::new();
+                for call in calls(&plan, &mut random, order) {
+                    let (starts, others) = contents(&call);
+                    started.extend(starts);
+                    for part in others {
+                        assert!(started.contains(&part.0), "{call:?}");
+                        delivered.insert(part);
+                    }
+                }
+                let expected: BTreeSet<_> = plan
+                    .sessions
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(number, session)| {
+                        let all = 0..session.observations.len();
+                        let all = all.map(move |index| (number, Some(index)));
+                        all.chain(session.end.is_some().then_some((number, None)))
+                    })
+                    .collect();
+                assert_eq!(delivered, expected);
+                assert_eq!(started.len(), plan.sessions.len());
+            }
+        }
+    }
+
+    #[test]
+    fn times_of_a_plan_are_in_the_past_and_differ() {
+        for seed in 1..200 {
+            let now = clock::now();
+            let plan = Plan::random(&mut Random(seed), now, Shape::RECENT);
+            let mut starts = BTreeSet::new();
+            for session in &plan.sessions {
+                assert!(starts.insert(session.start.at));
+                for observation in session.counted().chain(&session.after_end) {
+                    assert!(observation.at < now, "{plan:#?}");
+                    assert!(observation.at > now - TimeDelta::hours(2), "{plan:#?}");
+                }
+                let all = session.observations.iter();
+                assert!(all.is_sorted_by_key(|observation| observation.at));
+                if let Some(end) = &session.end {
+                    assert!(
+                        session
+                            .counted()
+                            .all(|observation| observation.at <= end.at)
+                    );
+                }
+            }
+        }
     }
 }

@@ -200,19 +200,19 @@ impl Expected {
         }
     }
 
-    /// The values if every session is idle whose latest observation is older than
-    /// `idle_after` before `now`.
+    /// The values if every observation arrives at `now`: a session whose latest one is
+    /// older than `idle_after` is idle.
     #[must_use]
     pub fn with_idle(mut self, now: DateTime<Utc>, idle_after: TimeDelta) -> Self {
-        if let Some(index) = self.active
-            && self.sessions[index].last_activity_at < now - idle_after
-        {
-            let session = &mut self.sessions[index];
-            session.is_active = false;
-            session.ended_at = Some(session.last_activity_at);
-            session.end_reason = Some("idle".to_owned());
-            self.active = None;
+        for session in &mut self.sessions {
+            let finished = session.end_reason.as_deref() == Some("finished");
+            if !finished && session.last_activity_at < now - idle_after {
+                session.is_active = false;
+                session.ended_at = Some(session.last_activity_at);
+                session.end_reason = Some("idle".to_owned());
+            }
         }
+        self.active = self.active.filter(|index| self.sessions[*index].is_active);
         self
     }
 
@@ -359,5 +359,102 @@ impl Sums {
         self.sessions += other.sessions;
         self.seconds += other.seconds;
         self.minutes += other.minutes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::plan::PlannedEnd;
+    use uuid::Uuid;
+
+    /// Midnight in New York, in a summer.
+    fn midnight() -> DateTime<Utc> {
+        "2026-07-02T04:00:00Z".parse().unwrap()
+    }
+
+    /// A session in New York, with times in seconds after midnight and positions in
+    /// percent.
+    fn session(observations: &[(i64, i64)], end: Option<i64>) -> PlannedSession {
+        let at = |seconds| midnight() + TimeDelta::seconds(seconds);
+        let mut all = observations.iter().map(|(seconds, position)| Observation {
+            at: at(*seconds),
+            position: position * 10_000,
+            locator: None,
+        });
+        PlannedSession {
+            book: Uuid::nil(),
+            zone: "America/New_York",
+            device_id: "phone",
+            device_type: "mobile",
+            start: all.next().unwrap(),
+            observations: all.collect(),
+            end: end.map(|seconds| PlannedEnd {
+                at: at(seconds),
+                position: None,
+            }),
+            after_end: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn days_hours_and_sessions_of_a_small_plan() {
+        let plan = Plan {
+            sessions: vec![
+                // 30 s and 120 s before midnight, 45 s after it.
+                session(&[(-600, 1), (-570, 5), (-20, 9), (25, 7)], Some(45)),
+                // Overlaps with the first one by 45 s.
+                session(&[(0, 20), (100, 22)], None),
+            ],
+        };
+        let expected = Expected::from_plan(&plan);
+        assert_eq!(expected.active, Some(1));
+        let [first, second] = &expected.sessions[..] else {
+            panic!("two sessions")
+        };
+        assert_eq!(first.active_seconds, 30 + 120 + 45 + 20);
+        assert_eq!(
+            (first.end_position, first.furthest_position),
+            (70_000, 90_000)
+        );
+        assert_eq!(first.end_reason.as_deref(), Some("finished"));
+        assert_eq!(second.active_seconds, 100);
+        assert_eq!(second.ended_at, None);
+
+        let today = midnight().date_naive();
+        assert_eq!(expected.today(midnight()), today);
+        let statistics = expected.statistics(today, 10);
+        let sums = |sessions, seconds| Sums {
+            sessions,
+            seconds,
+            minutes: seconds / 60,
+        };
+        let yesterday = today - TimeDelta::days(1);
+        assert_eq!(
+            statistics.days,
+            [
+                (today, sums(2, 100), -20_000 + 20_000),
+                (yesterday, sums(1, 170), 80_000),
+            ]
+        );
+        // 2 July 2026 is a Thursday.
+        let hours: Vec<_> = statistics.hours.into_iter().collect();
+        assert_eq!(hours, [((3, 23), sums(1, 170)), ((4, 0), sums(2, 100))]);
+        assert_eq!(statistics.streak, [2, 2, 2, 8]);
+    }
+
+    #[test]
+    fn minutes_of_hours_add_up_to_the_minutes_of_the_day() {
+        // 59 seconds in each of twelve hours.
+        let sessions = (0..12).map(|hour| session(&[(hour * 3_600, 1)], Some(hour * 3_600 + 59)));
+        let plan = Plan {
+            sessions: sessions.collect(),
+        };
+        let today = midnight().date_naive();
+        let statistics = Expected::from_plan(&plan).statistics(today, 1);
+        let minutes: Vec<i64> = statistics.hours.values().map(|sums| sums.minutes).collect();
+        assert_eq!(minutes, [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(statistics.days[0].1.minutes, 11);
+        assert_eq!(statistics.weekdays[3].seconds, 708);
     }
 }
