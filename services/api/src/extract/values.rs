@@ -48,7 +48,8 @@ impl Visitor<'_> for PercentVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Percent, E> {
-        let is_decimal = |c: char| c.is_ascii_digit() || c == '.';
+        // Everything but "NaN" and "inf".
+        let is_decimal = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E');
         match text.parse() {
             Ok(percent) if text.chars().all(is_decimal) => self.visit_f64(percent),
             _ => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
@@ -110,9 +111,17 @@ mod tests {
         assert_eq!(percent("42"), Some(42.0));
         assert_eq!(percent("42.5"), Some(42.5));
         assert_eq!(percent("\"42\""), Some(42.0));
+        for zero in ["-0", "-1e-13", "\"-1e-13\"", "\"0e0\""] {
+            assert_eq!(percent(zero), Some(0.0), "{zero}");
+        }
+        for end in ["100.00000000000001", "\"100.00000000000001\""] {
+            assert_eq!(percent(end), Some(100.0), "{end}");
+        }
         for rejected in [
             "-1",
             "101",
+            "100.00005",
+            "\"-1\"",
             "1e400",
             "\"NaN\"",
             "\"inf\"",
