@@ -79,11 +79,6 @@ async fn invalid_body_is_rejected_and_appends_nothing() {
             "{\"current_position\": 1, \"occurred_at\": \"9999-01-01T00:00:00Z\"}",
             422,
         ),
-        (
-            &update,
-            "{\"current_position\": 1, \"locator\": \"a\\u0000b\"}",
-            422,
-        ),
         (&end, "{\"end_position\": 101}", 422),
         (&end, "{\"end_position\": []}", 422),
         ("/start", "{}", 422),
@@ -108,15 +103,8 @@ async fn invalid_body_is_rejected_and_appends_nothing() {
     let starts = [
         json!({ "start_position": 200 }),
         json!({ "device_type": "toaster" }),
-        json!({ "time_zone": "Mars/Olympus_Mons" }),
         json!({ "session_id": Uuid::new_v4() }),
         json!({ "session_id": "018f4c2e-7c1a-7000-8000-000000000001" }),
-        json!({ "device_id": "x".repeat(256) }),
-        json!({ "locator": "x".repeat(2_049) }),
-        json!({ "book": { "title": "a\u{0}b" } }),
-        json!({ "book": { "total_pages": -1 } }),
-        json!({ "book": { "total_pages": 4_000_000_000_u32 } }),
-        json!({ "book": { "isbn": "unknown field" } }),
     ];
     for extra in starts {
         let mut body = json!({ "book_id": book });

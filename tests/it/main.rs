@@ -23,6 +23,7 @@ mod erase;
 mod events_command;
 mod evolution;
 mod export;
+mod hints;
 mod hostile;
 mod idempotency;
 mod jobs;

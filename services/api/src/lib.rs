@@ -38,6 +38,7 @@ pub mod problem;
 pub mod read_your_writes;
 pub mod response;
 pub mod session;
+pub mod warnings;
 
 pub mod export;
 pub mod health;

@@ -225,19 +225,28 @@ mod tests {
 
     use super::*;
 
-    /// The codes in the table of the document's description, with their statuses.
-    fn documented_codes(document: &Value) -> BTreeMap<String, u16> {
+    /// The codes in a table of the document's description, with the second cells.
+    /// `second` is the title of the second column.
+    fn table_of_codes<'a>(document: &'a Value, second: &str) -> BTreeMap<&'a str, &'a str> {
+        let header = format!("| code | {second} |");
         let description = document["info"]["description"].as_str().unwrap();
         let rows = description
             .lines()
-            .skip_while(|line| !line.starts_with("| code |"));
+            .skip_while(|line| !line.starts_with(&header));
         rows.skip(2)
             .map_while(|line| {
                 let mut cells = line.strip_prefix("| `")?.split('|');
-                let code = cells.next()?.trim().trim_end_matches('`').to_owned();
-                Some((code, cells.next()?.trim().parse().unwrap()))
+                let code = cells.next()?.trim().trim_end_matches('`');
+                Some((code, cells.next()?.trim()))
             })
             .collect()
+    }
+
+    /// The codes of problems in the document's description, with their statuses.
+    fn documented_codes(document: &Value) -> BTreeMap<String, u16> {
+        let codes = table_of_codes(document, "status").into_iter();
+        let codes = codes.map(|(code, status)| (code.to_owned(), status.parse().unwrap()));
+        codes.collect()
     }
 
     /// The codes of the schema `ProblemCode` in the document, with their statuses.
@@ -257,6 +266,18 @@ mod tests {
     fn guides_list_the_codes_of_their_documents() {
         for document in [document(), admin::document()] {
             assert_eq!(documented_codes(&document), schema_codes(&document));
+        }
+    }
+
+    #[test]
+    fn guide_lists_the_codes_of_warnings() {
+        let document = document();
+        let schema = &document["components"]["schemas"]["WarningCode"];
+        let codes: Vec<_> = schema["enum"].as_array().unwrap().iter().collect();
+        let table = table_of_codes(&document, "fields");
+        assert_eq!(table.len(), codes.len());
+        for code in codes {
+            assert!(table.contains_key(code.as_str().unwrap()), "{code}");
         }
     }
 

@@ -7,8 +7,9 @@ use domain::{BookId, Position, ReaderId, SessionId, Timestamp};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::extract::hints::BookDocument;
 use crate::openapi::types;
-use crate::routes::commands::start::BookBody;
+use crate::warnings::{Warning, Warnings};
 
 /// A reading session. Positions are in percent of the book, with up to four
 /// decimals. Times are in UTC.
@@ -68,8 +69,20 @@ pub struct SessionResponse {
     /// none.
     #[schema(required)]
     locator: Option<String>,
-    #[schema(required, value_type = Option<BookBody>)]
+    #[schema(required, value_type = Option<BookDocument>)]
     book: Option<Book>,
+}
+
+/// The session after a command.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChangedSession)]
+pub struct ChangedSessionResponse<'a> {
+    #[serde(flatten)]
+    pub session: SessionResponse,
+    /// The hints that the service changed or ignored. Missing if there are none.
+    #[serde(skip_serializing_if = "Warnings::is_empty")]
+    #[schema(value_type = Vec<Warning>)]
+    pub warnings: &'a Warnings,
 }
 
 /// The difference of two positions, in ten-thousandths of a percent. Serialized

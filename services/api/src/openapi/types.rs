@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{
     AnyOfBuilder, KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
 };
 
-use crate::routes::commands::MAX_LOCATOR;
+use crate::extract::hints::MAX_LOCATOR;
 
 #[must_use]
 pub fn current_position() -> Schema {
@@ -92,7 +92,8 @@ pub fn locator() -> Object {
         .max_length(Some(MAX_LOCATOR))
         .description(Some(
             "The exact place in the book, in a format that the app chooses, for example an EPUB \
-             CFI. The service stores it and returns it unchanged.",
+             CFI. The service stores it and returns it unchanged. A locator of more than 8,192 \
+             bytes of UTF-8 is not recorded, and the response contains a warning.",
         ))
         .build()
 }
@@ -103,7 +104,7 @@ pub fn time_zone() -> Object {
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
         .description(Some(
             "An IANA time zone. It determines the reading day of each moment of the session. \
-             Default: UTC.",
+             Default: UTC, also if the service does not know the zone.",
         ))
         .examples([json!("Europe/Berlin")])
         .build()

@@ -4,6 +4,3 @@ pub mod batch_update;
 pub mod end;
 pub mod start;
 pub mod update;
-
-/// The maximum length of a locator, in characters.
-pub(crate) const MAX_LOCATOR: usize = 2_048;

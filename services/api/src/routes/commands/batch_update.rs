@@ -8,15 +8,17 @@ use domain::command::Occurrence;
 use domain::{SessionError, SessionId, Timestamp, UpdatePosition};
 use eventlog::clock;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::MAX_LOCATOR;
 use crate::auth::Caller;
-use crate::extract::{Json, JsonObject, Percent, RequestContext, bounded_text};
+use crate::extract::{Hint, Json, JsonObject, Percent, RequestContext, hints};
 use crate::openapi::types;
 use crate::problem::{FieldError, Problem};
 use crate::response::CommandResponse;
+use crate::warnings::{Warning, Warnings};
 
 const MAX_UPDATES: usize = 50;
 
@@ -26,7 +28,7 @@ const MAX_UPDATES: usize = 50;
 pub struct Body {
     // Parsed one by one, so that an invalid update does not block the others.
     #[schema(value_type = Vec<Item>, min_items = 1, max_items = 50)]
-    updates: Vec<serde_json::Value>,
+    updates: Vec<Box<RawValue>>,
 }
 
 /// One position update.
@@ -38,20 +40,24 @@ pub struct Item {
     #[schema(schema_with = types::current_position)]
     current_position: Percent,
     #[schema(schema_with = types::locator)]
-    locator: Option<String>,
+    locator: Option<Hint>,
     #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
 }
 
 /// The results of a batch.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub struct BatchResult {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchResult<'a> {
     success_count: usize,
     failed_count: usize,
     /// The `error` of each refused update.
     errors: Vec<String>,
     /// The result of each update, in the order of the request.
     results: Vec<ItemResult>,
+    /// The hints that the service ignored. Missing if there are none.
+    #[serde(skip_serializing_if = "Warnings::is_empty")]
+    #[schema(value_type = Vec<Warning>)]
+    warnings: &'a Warnings,
 }
 
 /// The result of one update.
@@ -103,11 +109,17 @@ pub async fn handle(
         let before = i64::try_from(count - 1 - index).expect("at most 50 updates");
         now - TimeDelta::milliseconds(before)
     };
+    let mut warnings = Warnings::default();
     let items: Vec<_> = body
         .updates
         .into_iter()
         .enumerate()
-        .map(|(index, item)| parse(item, arrival(index)))
+        .map(|(index, item)| {
+            let mut of_item = Warnings::default();
+            let item = parse(&item, arrival(index), &mut of_item);
+            warnings.add_item(&format!("updates[{index}]"), of_item);
+            item
+        })
         .collect();
     let valid = items
         .iter()
@@ -116,7 +128,7 @@ pub async fn handle(
     let committed = commands
         .update_positions(caller.reader_id, valid, context, move |outcome| {
             let last_event = outcome.last_event;
-            CommandResponse::for_batch(last_event, &BatchResult::new(&items, outcome))
+            CommandResponse::for_batch(last_event, &BatchResult::new(&items, outcome, &warnings))
         })
         .await?;
     Ok(CommandResponse::from_committed(committed))
@@ -125,34 +137,39 @@ pub async fn handle(
 /// The session id as in the request, and the update or its error message.
 type ParsedItem = (Option<String>, Result<BatchUpdate, String>);
 
-fn parse(item: serde_json::Value, arrived: Timestamp) -> ParsedItem {
-    let sent_id = item
-        .get("session_id")
-        .and_then(|id| Some(id.as_str()?.to_owned()));
-    let item: Item = match serde_path_to_error::deserialize(item) {
+fn parse(item: &RawValue, arrived: Timestamp, warnings: &mut Warnings) -> ParsedItem {
+    let mut json = serde_json::Deserializer::from_str(item.get());
+    let item: Item = match serde_path_to_error::deserialize(&mut json) {
         Ok(JsonObject(item)) => item,
         Err(error) => {
             let error = FieldError::from_parser(error.path(), &error.inner().to_string());
-            return (sent_id, Err(format!("Invalid update: {error}")));
+            return (
+                sent_session_id(item),
+                Err(format!("Invalid update: {error}")),
+            );
         }
     };
     let update = (|| {
         let session_id = Uuid::try_parse(&item.session_id)
             .map_err(|_| format!("Invalid UUID format: {}", item.session_id))?;
-        let locator = bounded_text("locator", item.locator, MAX_LOCATOR)
-            .map_err(|_| "Invalid update: locator is too long or contains NUL".to_owned())?;
         let occurred = Occurrence::new(item.occurred_at, arrived)
             .map_err(|refusal| format!("Invalid update: {refusal}"))?;
         Ok(BatchUpdate {
             session_id: SessionId::from_uuid(session_id),
             update: UpdatePosition {
                 position: item.current_position.0,
-                locator,
+                locator: hints::locator(item.locator, warnings),
                 occurred,
             },
         })
     })();
-    (sent_id, update)
+    (Some(item.session_id), update)
+}
+
+/// The `session_id` of an invalid item, if it is a string.
+fn sent_session_id(item: &RawValue) -> Option<String> {
+    let item: Value = serde_json::from_str(item.get()).ok()?;
+    Some(item.get("session_id")?.as_str()?.to_owned())
 }
 
 /// The messages of the original service, where it had one.
@@ -165,11 +182,17 @@ fn message(refusal: SessionError, session_id: SessionId) -> String {
     }
 }
 
-impl BatchResult {
+impl<'a> BatchResult<'a> {
     /// `outcome` has a result for each valid item, in the same order.
-    fn new(items: &[ParsedItem], outcome: BatchOutcome) -> Self {
+    fn new(items: &[ParsedItem], outcome: BatchOutcome, warnings: &'a Warnings) -> Self {
         let mut outcomes = outcome.results.into_iter();
-        let mut result = Self::default();
+        let mut result = Self {
+            success_count: 0,
+            failed_count: 0,
+            errors: Vec::new(),
+            results: Vec::with_capacity(items.len()),
+            warnings,
+        };
         for (session_id, update) in items {
             let outcome = match update {
                 Ok(update) => outcomes

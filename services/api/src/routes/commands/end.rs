@@ -12,11 +12,12 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::auth::Caller;
-use crate::extract::{Json, Percent, RequestContext, SessionPath};
+use crate::extract::{Hint, Json, Percent, RequestContext, SessionPath, hints};
 use crate::openapi::types;
 use crate::problem::Problem;
 use crate::response::CommandResponse;
-use crate::session::SessionResponse;
+use crate::session::{ChangedSessionResponse, SessionResponse};
+use crate::warnings::Warnings;
 
 /// The end of a session.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -24,6 +25,8 @@ use crate::session::SessionResponse;
 pub struct Body {
     #[schema(schema_with = types::end_position)]
     end_position: Option<Percent>,
+    #[schema(schema_with = types::locator)]
+    locator: Option<Hint>,
     #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
 }
@@ -41,7 +44,7 @@ pub struct Body {
     tag = "commands",
     params(("id" = Uuid, Path, description = "The session")),
     request_body = Body,
-    responses((status = 200, description = "The ended session", body = SessionResponse))
+    responses((status = 200, description = "The ended session", body = ChangedSessionResponse))
 )]
 pub async fn handle(
     State(commands): State<CommandService>,
@@ -50,15 +53,21 @@ pub async fn handle(
     RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
+    let mut warnings = Warnings::default();
+    // The domain has no locator of an end yet.
+    let _ = hints::locator(body.locator, &mut warnings);
     let end = EndSession {
         position: body.end_position.map(|Percent(position)| position),
         reason: EndReason::Finished,
         occurred: Occurrence::new(body.occurred_at, clock::now())?,
     };
     let committed = commands
-        .end(caller.reader_id, session_id, end, context, |outcome| {
-            let session = SessionResponse::from_result(&outcome);
-            CommandResponse::for_session(StatusCode::OK, &outcome, &session)
+        .end(caller.reader_id, session_id, end, context, move |outcome| {
+            let body = ChangedSessionResponse {
+                session: SessionResponse::from_result(&outcome),
+                warnings: &warnings,
+            };
+            CommandResponse::for_session(StatusCode::OK, &outcome, &body)
         })
         .await?;
     Ok(CommandResponse::from_committed(committed))
