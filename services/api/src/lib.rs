@@ -36,6 +36,7 @@ pub mod secret;
 pub mod extract;
 pub mod problem;
 pub mod read_your_writes;
+pub mod reading_time;
 pub mod response;
 pub mod session;
 pub mod warnings;

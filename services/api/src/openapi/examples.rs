@@ -101,7 +101,7 @@ fn response(operation: &str) -> Option<Value> {
             "next_cursor": null,
         }),
         "dailyStats" => json!({
-            "days": [{ "date": "2026-03-01", "sessions": 2, "active_minutes": 34, "progress": 15 }]
+            "days": [{ "date": "2026-03-01", "sessions": 2, "active_minutes": 34, "active_seconds": 2_071, "progress": 15 }]
         }),
         "weeklyStats" => json!({
             "days": (0..7)
@@ -111,6 +111,7 @@ fn response(operation: &str) -> Option<Value> {
                         "date": format!("2026-03-{:02}", 7 - ago),
                         "day": NAMES[ago],
                         "minutes": 34 * read,
+                        "seconds": 2_071 * read,
                         "sessions": 2 * read,
                         "progress": 15 * read,
                     })
@@ -124,12 +125,17 @@ fn response(operation: &str) -> Option<Value> {
             "weekdays": (1..=7)
                 .map(|weekday| {
                     let read = i64::from(weekday == 7);
-                    json!({ "weekday": weekday, "active_minutes": 34 * read, "sessions": 2 * read })
+                    json!({
+                        "weekday": weekday,
+                        "active_minutes": 34 * read,
+                        "active_seconds": 2_071 * read,
+                        "sessions": 2 * read,
+                    })
                 })
                 .collect::<Vec<_>>(),
             "hours": [
-                { "weekday": 7, "hour": 8, "active_minutes": 12, "sessions": 1 },
-                { "weekday": 7, "hour": 22, "active_minutes": 22, "sessions": 1 },
+                { "weekday": 7, "hour": 8, "active_minutes": 12, "active_seconds": 745, "sessions": 1 },
+                { "weekday": 7, "hour": 22, "active_minutes": 22, "active_seconds": 1_326, "sessions": 1 },
             ],
         }),
         "export" => json!({
