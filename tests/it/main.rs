@@ -53,4 +53,5 @@ mod schemas;
 mod shutdown;
 mod sqlx_cache;
 mod statistics;
+mod strict_calls;
 mod verify;

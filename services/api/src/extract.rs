@@ -7,6 +7,7 @@ pub mod hints;
 mod json;
 mod path;
 mod query;
+mod strict;
 mod values;
 
 pub use context::RequestContext;

@@ -93,6 +93,8 @@ const PROBLEMS: [ProblemResponse; 13] = [
             ProblemCode::IncompleteBody,
             ProblemCode::InvalidBookId,
             ProblemCode::InvalidCursor,
+            ProblemCode::UnknownParameter,
+            ProblemCode::UnexpectedBody,
         ],
         detail: "Cannot update inactive session",
     },
@@ -161,7 +163,7 @@ fn statuses(operation: &str) -> &'static [u16] {
         "update" | "end" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
         "session" => &[401, 404, 422, 429, 500, 503, 504],
         "history" => &[400, 401, 422, 429, 500, 503, 504],
-        "export" | "erase" => &[401, 422, 429, 500, 503],
+        "export" | "erase" => &[400, 401, 422, 429, 500, 503],
         _ => &[401, 422, 429, 500, 503, 504],
     }
 }

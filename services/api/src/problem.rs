@@ -131,6 +131,27 @@ impl Problem {
         )
     }
 
+    /// The call does not know a query parameter, and must not ignore it. `known` are
+    /// the parameters of the call.
+    #[must_use]
+    pub fn unknown_parameter(name: &str, known: &[&str]) -> Self {
+        let known = match known {
+            [] => "this call has no parameters".to_owned(),
+            known => format!("the parameters of this call are {}", known.join(", ")),
+        };
+        let message = format!("unknown parameter; {known}");
+        Self::in_field(ProblemCode::UnknownParameter, name.to_owned(), message)
+    }
+
+    /// The call takes no body, and must not ignore it.
+    #[must_use]
+    pub fn unexpected_body() -> Self {
+        Self::new(
+            ProblemCode::UnexpectedBody,
+            "This call takes no body; nothing was done",
+        )
+    }
+
     fn in_field(code: ProblemCode, field: String, message: String) -> Self {
         let detail = if field.is_empty() {
             message.clone()

@@ -20,7 +20,7 @@ pub async fn refusals(contract: &Contract) {
     let _ = other.start_with(start_taken.clone()).await.ok();
 
     let position = json!({ "current_position": 1 });
-    let cases: [(&str, Method, String, Option<Value>, u16); 25] = [
+    let cases: [(&str, Method, String, Option<Value>, u16); 27] = [
         (
             "start",
             Method::POST,
@@ -163,6 +163,14 @@ pub async fn refusals(contract: &Contract) {
             "/export?format=xml".into(),
             None,
             422,
+        ),
+        ("export", Method::GET, "/export?book_id=x".into(), None, 400),
+        (
+            "erase",
+            Method::DELETE,
+            format!("?confirm={}&book_id=x", reader.id),
+            None,
+            400,
         ),
         (
             "erase",

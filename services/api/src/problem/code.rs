@@ -14,6 +14,8 @@ pub enum ProblemCode {
     IncompleteBody,
     InvalidBookId,
     InvalidCursor,
+    UnknownParameter,
+    UnexpectedBody,
     SessionInactive,
     SessionAlreadyEnded,
     MissingToken,
@@ -56,6 +58,8 @@ impl ProblemCode {
             | Self::IncompleteBody
             | Self::InvalidBookId
             | Self::InvalidCursor
+            | Self::UnknownParameter
+            | Self::UnexpectedBody
             | Self::SessionInactive
             | Self::SessionAlreadyEnded => StatusCode::BAD_REQUEST,
             Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,

@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::auth::Caller;
-use crate::extract::Query;
+use crate::extract::{NoBody, StrictQuery};
 use crate::problem::Problem;
 use crate::response::GLOBAL_POSITION;
 
@@ -47,6 +47,9 @@ pub struct EraseResponse {
 /// reader's events in its log. An erasure cannot be undone; repeating it is
 /// harmless.
 ///
+/// A query parameter that is not listed here, or a body, returns 400: it could be a
+/// filter of the caller, and nothing must be erased then.
+///
 /// A valid token can start new sessions, so sign the reader out of the app
 /// first.
 #[utoipa::path(
@@ -60,7 +63,8 @@ pub struct EraseResponse {
 pub async fn handle(
     State(handles): State<EraseHandles>,
     caller: Caller,
-    Query(params): Query<Params>,
+    StrictQuery(params): StrictQuery<Params>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     if ReaderId::from(params.confirm) != caller.reader_id {
         return Err(Problem::invalid(

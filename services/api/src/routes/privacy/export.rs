@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 
 use crate::auth::Caller;
 use crate::export::{ExportDocument, ExportFormat, Exporter};
-use crate::extract::Query;
+use crate::extract::StrictQuery;
 use crate::problem::Problem;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -43,7 +43,7 @@ pub struct Params {
 pub async fn handle(
     State(exporter): State<Exporter>,
     caller: Caller,
-    Query(params): Query<Params>,
+    StrictQuery(params): StrictQuery<Params>,
 ) -> Result<Response, Problem> {
     let mut chunks = exporter.stream(caller.reader_id, params.format);
     // Read the first page before sending the status, so that the request fails with
