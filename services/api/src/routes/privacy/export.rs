@@ -17,7 +17,8 @@ use crate::problem::Problem;
 #[into_params(parameter_in = Query)]
 pub struct Params {
     /// `json` contains all data. `csv` has one row per event, with its most
-    /// important fields.
+    /// important fields. A text in it that a spreadsheet would execute as a formula
+    /// gets an apostrophe; `json` contains it unchanged.
     #[param(inline)]
     #[serde(default)]
     format: ExportFormat,
