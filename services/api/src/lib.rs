@@ -7,11 +7,12 @@
 
 use ::commands::CommandService;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use projections::cache::Cache;
+use projections::zones::Zones;
 use prometheus_client::registry::Registry;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
@@ -65,6 +66,9 @@ const API: &str = "/api/v1/reading-sessions";
 /// The size limit of request bodies, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
+/// The size limit of the body of a sync, in bytes.
+const MAX_SYNC_BODY: usize = 1024 * 1024;
+
 /// Larger responses are compressed if the client accepts that. In bytes.
 const COMPRESS_ABOVE: u16 = 1_000;
 
@@ -76,6 +80,27 @@ pub struct Handles {
     pub cache: Cache,
     pub history: ReadTable,
     pub daily_stats: ReadTable,
+    /// For the time zones of commands.
+    pub zones: Zones,
+}
+
+/// The dependencies of commands with a time zone.
+#[derive(Clone)]
+struct CommandHandles {
+    commands: CommandService,
+    zones: Zones,
+}
+
+impl FromRef<CommandHandles> for CommandService {
+    fn from_ref(handles: &CommandHandles) -> Self {
+        handles.commands.clone()
+    }
+}
+
+impl FromRef<CommandHandles> for Zones {
+    fn from_ref(handles: &CommandHandles) -> Self {
+        handles.zones.clone()
+    }
 }
 
 /// The API for client apps.
@@ -94,6 +119,7 @@ pub fn router(
         cache,
         history,
         daily_stats,
+        zones,
     } = handles;
     let in_flight = InFlightLimit::default();
     let anyone = MiddlewareLayer(Anonymous {
@@ -114,6 +140,10 @@ pub fn router(
         CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)),
     );
     let body = DefaultBodyLimit::max(MAX_BODY);
+    let with_zones = CommandHandles {
+        commands: service.clone(),
+        zones,
+    };
 
     let path = |path| format!("{API}{path}");
     let updates = Router::new()
@@ -129,13 +159,25 @@ pub fn router(
         ));
     let commands = Router::new()
         .route(&path("/start"), post(commands::start::handle))
+        .with_state(with_zones.clone())
         .route(&path("/{id}/end"), put(commands::end::handle))
+        .route(&path("/{id}"), patch(commands::correct::handle))
         .with_state(service.clone())
         .method_not_allowed_fallback(method_not_allowed)
         .layer((
             outer_layers.clone(),
             admitted(Preset::Normal),
             body,
+            idempotency.clone(),
+        ));
+    let syncs = Router::new()
+        .route(&path("/sync"), post(commands::sync::handle))
+        .with_state(with_zones)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer((
+            outer_layers.clone(),
+            admitted(Preset::Sync),
+            DefaultBodyLimit::max(MAX_SYNC_BODY),
             idempotency,
         ));
     let queries = Router::new()
@@ -169,6 +211,7 @@ pub fn router(
         .layer((outer_layers, anyone))
         .merge(updates)
         .merge(commands)
+        .merge(syncs)
         .merge(queries)
         .merge(privacy)
 }

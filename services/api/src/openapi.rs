@@ -89,6 +89,7 @@ const PROBLEMS: [ProblemResponse; 13] = [
         codes: &[
             ProblemCode::SessionInactive,
             ProblemCode::SessionAlreadyEnded,
+            ProblemCode::SessionActive,
             ProblemCode::MalformedJson,
             ProblemCode::IncompleteBody,
             ProblemCode::InvalidBookId,

@@ -115,6 +115,12 @@ impl Problem {
         Self::in_field(ProblemCode::Validation, field.into(), message.into())
     }
 
+    /// A field is invalid, as the parser found.
+    #[must_use]
+    pub fn invalid_field(error: FieldError) -> Self {
+        Self::invalid(error.field, error.message)
+    }
+
     /// A number is outside of `min..=max`.
     #[must_use]
     pub fn out_of_range(field: &str, min: impl Display, max: impl Display) -> Self {
@@ -205,6 +211,11 @@ impl Problem {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.0.code.status()
+    }
+
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     #[must_use]

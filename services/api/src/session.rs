@@ -51,8 +51,7 @@ pub struct SessionResponse {
     /// `duration_minutes` in whole seconds.
     duration_seconds: i64,
     /// The active reading time, in whole seconds. A gap between two observations
-    /// counts two minutes at most. An observation that arrives after a later one
-    /// adds no time, unless both are in one batch.
+    /// counts two minutes at most.
     active_seconds: i64,
     /// The highest position of all observations, late ones included. In percent
     /// of the book.
@@ -60,7 +59,7 @@ pub struct SessionResponse {
     furthest_position: Position,
     #[schema(required, schema_with = types::end_reason)]
     end_reason: Option<EndReason>,
-    /// The time of the latest observation.
+    /// The time of the latest observation, or of the reader's end.
     #[schema(value_type = DateTime)]
     last_activity_at: Timestamp,
     /// The number of events of the session. It increases with every change.
@@ -116,7 +115,7 @@ impl SessionResponse {
             id,
             user_id: start.reader_id,
             book_id: start.book_id,
-            started_at: start.started_at,
+            started_at: session.started_at(),
             ended_at: progress.ended.map(|end| end.at),
             duration_minutes: duration.num_minutes(),
             start_position: start.position,
@@ -129,7 +128,7 @@ impl SessionResponse {
             active_seconds: progress.active_ms / 1_000,
             furthest_position: progress.furthest_position,
             end_reason: progress.ended.map(|end| end.reason),
-            last_activity_at: latest.at,
+            last_activity_at: progress.last_activity_at(),
             version,
             locator: latest.locator.clone(),
             book: start.book.clone(),

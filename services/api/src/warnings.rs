@@ -1,6 +1,8 @@
 //! Warnings: what a command contained that the service changed or ignored. A
 //! response to an accepted command contains them.
 
+use domain::Timestamp;
+use domain::clock::Occurrence;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -20,6 +22,7 @@ pub enum WarningCode {
     CharactersRemoved,
     LocatorDropped,
     UnknownTimeZone,
+    ClockAhead,
 }
 
 /// A part of the command that the service changed or ignored. The command itself
@@ -51,6 +54,18 @@ impl Warnings {
                 field: field.into(),
                 message: message.into(),
             });
+        }
+    }
+
+    /// Warns if the device's clock was ahead, and the client did not send the device's
+    /// own time, `sent_at`.
+    pub fn add_shift(&mut self, occurred: Occurrence, sent_at: Option<Timestamp>) {
+        if occurred.device_time.is_some() && sent_at.is_none() {
+            self.add(
+                WarningCode::ClockAhead,
+                "occurred_at",
+                "in the future; recorded with an earlier time. Send sent_at",
+            );
         }
     }
 

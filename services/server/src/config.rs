@@ -308,6 +308,14 @@ pub struct RateLimitArgs {
         default_value = "10"
     )]
     pub low_frequency: NonZeroU32,
+    /// Uploads of whole sessions in a window, by reader.
+    #[arg(
+        long = "rate-limit-sync",
+        env = "RATE_LIMIT_SYNC",
+        value_name = "COUNT",
+        default_value = "10"
+    )]
+    pub sync: NonZeroU32,
     /// Calls without a valid token in a window, by address.
     #[arg(
         long = "rate-limit-auth",
@@ -332,6 +340,7 @@ impl RateLimitArgs {
             high_frequency: self.high_frequency,
             normal: self.normal,
             low_frequency: self.low_frequency,
+            sync: self.sync,
             auth: self.auth,
             window: self.window,
             deadline: self.deadline,

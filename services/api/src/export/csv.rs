@@ -51,7 +51,7 @@ struct CsvCells {
     end_reason: &'static str,
     device_type: &'static str,
     device_id: Option<String>,
-    time_zone: &'static str,
+    time_zone: String,
 }
 
 /// Writes the row of an event. If this build cannot decode the event, the row
@@ -80,7 +80,7 @@ pub fn write_row(text: &mut String, event: &StoredEvent) {
         event_cells.end_reason,
         event_cells.device_type,
         event_cells.device_id.as_deref().unwrap_or_default(),
-        event_cells.time_zone,
+        &event_cells.time_zone,
     ];
     for (i, cell) in cells.into_iter().enumerate() {
         if i > 0 {
@@ -104,7 +104,7 @@ impl From<SessionEvent> for CsvCells {
                 locator: event.locator,
                 device_type: event.device_type.map_or("", DeviceType::as_str),
                 device_id: event.device_id,
-                time_zone: event.time_zone.name(),
+                time_zone: event.time_zone.to_string(),
                 ..Self::default()
             },
             SessionEvent::PositionUpdated(event) => Self {
@@ -113,7 +113,7 @@ impl From<SessionEvent> for CsvCells {
                 locator: event.locator,
                 applied: if event.applied { "true" } else { "false" },
                 active_seconds: seconds(event.active_ms),
-                time_zone: event.time_zone.name(),
+                time_zone: event.time_zone.to_string(),
                 ..Self::default()
             },
             SessionEvent::SessionEnded(event) => Self {
@@ -123,7 +123,7 @@ impl From<SessionEvent> for CsvCells {
                 locator: event.locator,
                 active_seconds: seconds(event.active_ms),
                 end_reason: event.reason.as_str(),
-                time_zone: event.time_zone.name(),
+                time_zone: event.time_zone.to_string(),
                 ..Self::default()
             },
             SessionEvent::SessionErased(_) => Self {

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use chrono_tz::Tz;
+use domain::ZoneName;
 use domain::event::Book;
+use projections::zones::Zones;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -65,22 +66,18 @@ pub fn device_id(hint: Option<Hint>, warnings: &mut Warnings) -> Option<String> 
 }
 
 /// `None` if there is no zone, or none that the service knows.
-pub fn time_zone(hint: Option<Hint>, warnings: &mut Warnings) -> Option<Tz> {
+pub fn time_zone(hint: Option<Hint>, zones: &Zones, warnings: &mut Warnings) -> Option<ZoneName> {
     const FIELD: &str = "time_zone";
     let ParsedText { text, .. } = parsed_text(FIELD, hint, warnings)?;
-    let zone = zone_from_name(&text);
+    let zone = zones.parse(&text);
     if zone.is_none() {
         warnings.add(
             WarningCode::UnknownTimeZone,
             FIELD,
-            "not an IANA time zone; ignored",
+            "not a time zone that the service knows; ignored",
         );
     }
     zone
-}
-
-fn zone_from_name(name: &str) -> Option<Tz> {
-    name.parse().ok()
 }
 
 pub fn book(hint: Option<Hint>, warnings: &mut Warnings) -> Option<Book> {

@@ -74,6 +74,19 @@ pub fn end_reason() -> Object {
 }
 
 #[must_use]
+pub fn sent_at() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+        .description(Some(
+            "The time at which the device sends the request, by its own clock. The service \
+             compares it with the arrival, and corrects all times of the request by the \
+             difference. Send it if the clock may be wrong.",
+        ))
+        .build()
+}
+
+#[must_use]
 pub fn occurred_at() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))

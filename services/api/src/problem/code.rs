@@ -18,6 +18,7 @@ pub enum ProblemCode {
     UnexpectedBody,
     SessionInactive,
     SessionAlreadyEnded,
+    SessionActive,
     MissingToken,
     InvalidToken,
     Forbidden,
@@ -61,7 +62,8 @@ impl ProblemCode {
             | Self::UnknownParameter
             | Self::UnexpectedBody
             | Self::SessionInactive
-            | Self::SessionAlreadyEnded => StatusCode::BAD_REQUEST,
+            | Self::SessionAlreadyEnded
+            | Self::SessionActive => StatusCode::BAD_REQUEST,
             Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound

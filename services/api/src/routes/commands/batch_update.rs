@@ -2,10 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::TimeDelta;
-use commands::{BatchOutcome, BatchUpdate, CommandService};
-use domain::command::Occurrence;
-use domain::{SessionError, SessionId, Timestamp, UpdatePosition};
+use commands::{BatchOutcome, BatchUpdate, CommandService, Observed};
+use domain::clock::{self as device_clock, Occurrence};
+use domain::{SessionError, SessionId, Standing, Timestamp, UpdatePosition};
 use eventlog::clock;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,6 +28,8 @@ pub struct Body {
     // Parsed one by one, so that an invalid update does not block the others.
     #[schema(value_type = Vec<Item>, min_items = 1, max_items = 50)]
     updates: Vec<Box<RawValue>>,
+    #[schema(schema_with = types::sent_at)]
+    sent_at: Option<Timestamp>,
 }
 
 /// One position update.
@@ -102,23 +103,24 @@ pub async fn handle(
         let message = format!("must contain 1 to {MAX_UPDATES} updates, not {count}");
         return Err(Problem::invalid("updates", message));
     }
-    let now = clock::now();
-    // Updates without a time get times in the order of the request, one
-    // millisecond apart; the last one gets the current time.
-    let arrival = |index: usize| {
-        let before = i64::try_from(count - 1 - index).expect("at most 50 updates");
-        now - TimeDelta::milliseconds(before)
-    };
     let mut warnings = Warnings::default();
-    let items: Vec<_> = body
-        .updates
+    let parsed: Vec<ParsedItem> = body.updates.iter().map(|item| parse(item)).collect();
+    let valid = parsed.iter().filter_map(|(_, item)| item.as_ref().ok());
+    let times: Vec<Option<Timestamp>> = valid.map(|item| item.occurred_at).collect();
+    let mut occurrences = device_clock::place(&times, body.sent_at, clock::now()).into_iter();
+    let items: Vec<_> = parsed
         .into_iter()
         .enumerate()
-        .map(|(index, item)| {
+        .map(|(index, (session_id, item))| {
             let mut of_item = Warnings::default();
-            let item = parse(&item, arrival(index), &mut of_item);
+            let update = item.and_then(|item| {
+                let occurred = occurrences.next().expect("one for each valid item");
+                let occurred = occurred.map_err(|refusal| format!("Invalid update: {refusal}"))?;
+                of_item.add_shift(occurred, body.sent_at);
+                item.update(occurred, &mut of_item)
+            });
             warnings.add_item(&format!("updates[{index}]"), of_item);
-            item
+            (session_id, update)
         })
         .collect();
     let valid = items
@@ -134,36 +136,45 @@ pub async fn handle(
     Ok(CommandResponse::from_committed(committed))
 }
 
-/// The session id as in the request, and the update or its error message.
-type ParsedItem = (Option<String>, Result<BatchUpdate, String>);
+/// The session id as in the request, and the item or its error message.
+type ParsedItem = (Option<String>, Result<Item, String>);
 
-fn parse(item: &RawValue, arrived: Timestamp, warnings: &mut Warnings) -> ParsedItem {
+/// The session id as in the request, and the update or its error message.
+type ParsedUpdate = (Option<String>, Result<BatchUpdate, String>);
+
+fn parse(item: &RawValue) -> ParsedItem {
     let mut json = serde_json::Deserializer::from_str(item.get());
-    let item: Item = match serde_path_to_error::deserialize(&mut json) {
-        Ok(JsonObject(item)) => item,
+    match serde_path_to_error::deserialize(&mut json) {
+        Ok(JsonObject(item)) => {
+            let item: Item = item;
+            (Some(item.session_id.clone()), Ok(item))
+        }
         Err(error) => {
             let error = FieldError::from_parser(error.path(), &error.inner().to_string());
-            return (
-                sent_session_id(item),
-                Err(format!("Invalid update: {error}")),
-            );
+            let error = format!("Invalid update: {error}");
+            (sent_session_id(item), Err(error))
         }
-    };
-    let update = (|| {
-        let session_id = Uuid::try_parse(&item.session_id)
-            .map_err(|_| format!("Invalid UUID format: {}", item.session_id))?;
-        let occurred = Occurrence::new(item.occurred_at, arrived)
-            .map_err(|refusal| format!("Invalid update: {refusal}"))?;
+    }
+}
+
+impl Item {
+    fn update(
+        self,
+        occurred: Occurrence,
+        warnings: &mut Warnings,
+    ) -> Result<BatchUpdate, String> {
+        let session_id = Uuid::try_parse(&self.session_id)
+            .map_err(|_| format!("Invalid UUID format: {}", self.session_id))?;
         Ok(BatchUpdate {
             session_id: SessionId::from_uuid(session_id),
             update: UpdatePosition {
-                position: item.current_position.0,
-                locator: hints::locator(item.locator, warnings),
+                position: self.current_position.0,
+                locator: hints::locator(self.locator, warnings),
                 occurred,
+                standing: Standing::Active,
             },
         })
-    })();
-    (Some(item.session_id), update)
+    }
 }
 
 /// The `session_id` of an invalid item, if it is a string.
@@ -184,7 +195,7 @@ fn message(refusal: SessionError, session_id: SessionId) -> String {
 
 impl<'a> BatchResult<'a> {
     /// `outcome` has a result for each valid item, in the same order.
-    fn new(items: &[ParsedItem], outcome: BatchOutcome, warnings: &'a Warnings) -> Self {
+    fn new(items: &[ParsedUpdate], outcome: BatchOutcome, warnings: &'a Warnings) -> Self {
         let mut outcomes = outcome.results.into_iter();
         let mut result = Self {
             success_count: 0,
@@ -206,7 +217,7 @@ impl<'a> BatchResult<'a> {
         result
     }
 
-    fn add(&mut self, session_id: Option<String>, outcome: Result<(i64, bool), String>) {
+    fn add(&mut self, session_id: Option<String>, outcome: Result<Observed, String>) {
         let accepted = outcome.as_ref().ok().copied();
         self.success_count += usize::from(accepted.is_some());
         self.failed_count += usize::from(accepted.is_none());
@@ -214,8 +225,8 @@ impl<'a> BatchResult<'a> {
         self.results.push(ItemResult {
             session_id,
             success: accepted.is_some(),
-            applied: accepted.is_some_and(|(_, applied)| applied),
-            version: accepted.map(|(version, _)| version),
+            applied: accepted.is_some_and(|observed| observed.applied),
+            version: accepted.map(|observed| observed.version),
             error: outcome.err(),
         });
     }

@@ -5,7 +5,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use commands::CommandService;
 use domain::command::Occurrence;
-use domain::event::EndReason;
 use domain::{EndSession, Timestamp};
 use eventlog::clock;
 use serde::Deserialize;
@@ -29,14 +28,16 @@ pub struct Body {
     locator: Option<Hint>,
     #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
+    #[schema(schema_with = types::sent_at)]
+    sent_at: Option<Timestamp>,
 }
 
 /// End a session
 ///
 /// `end_position` defaults to the latest position, and may be before
-/// `start_position`. If an observation is later than the end, the session ends
-/// at that observation, and `end_position` counts towards `furthest_position`
-/// only.
+/// `start_position`. Observations up to the end count whenever they arrive; later ones
+/// do not count. A session that the service ended, with the reason `superseded` or
+/// `idle`, can be ended by the reader too.
 #[utoipa::path(
     put,
     path = "/api/v1/reading-sessions/{id}/end",
@@ -54,12 +55,12 @@ pub async fn handle(
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let mut warnings = Warnings::default();
-    // The domain has no locator of an end yet.
-    let _ = hints::locator(body.locator, &mut warnings);
+    let occurred = Occurrence::new(body.occurred_at, body.sent_at, clock::now())?;
+    warnings.add_shift(occurred, body.sent_at);
     let end = EndSession {
         position: body.end_position.map(|Percent(position)| position),
-        reason: EndReason::Finished,
-        occurred: Occurrence::new(body.occurred_at, clock::now())?,
+        locator: hints::locator(body.locator, &mut warnings),
+        occurred,
     };
     let committed = commands
         .end(caller.reader_id, session_id, end, context, move |outcome| {

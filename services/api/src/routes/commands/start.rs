@@ -3,12 +3,12 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono_tz::Tz;
 use commands::CommandService;
 use domain::command::Occurrence;
 use domain::event::DeviceType;
-use domain::{BookId, Position, ReaderId, SessionId, StartSession, Timestamp};
+use domain::{BookId, Position, ReaderId, SessionId, Standing, StartSession, Timestamp};
 use eventlog::clock;
+use projections::zones::Zones;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -50,13 +50,17 @@ pub struct Body {
     book: Option<Hint>,
     #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
+    #[schema(schema_with = types::sent_at)]
+    sent_at: Option<Timestamp>,
 }
 
 /// Start a session
 ///
-/// If the reader has an active session, it ends at its latest position with
-/// `end_reason` `superseded`. An app that generates the `session_id` can start a
-/// session while it is offline, and repeat the start.
+/// The session becomes the active one if it has the reader's newest observation. The
+/// session that was active then ends at its latest observation, with the `end_reason`
+/// `superseded`. A start in the past is recorded and does not become active. An app
+/// that generates the `session_id` can start a session while it is offline, and repeat
+/// the start.
 #[utoipa::path(
     post,
     path = "/api/v1/reading-sessions/start",
@@ -67,12 +71,13 @@ pub struct Body {
 )]
 pub async fn handle(
     State(commands): State<CommandService>,
+    State(zones): State<Zones>,
     caller: Caller,
     RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let mut warnings = Warnings::default();
-    let (session_id, command) = body.command(caller.reader_id, clock::now(), &mut warnings)?;
+    let (session_id, command) = body.command(caller.reader_id, clock::now(), &zones, &mut warnings)?;
     let committed = commands
         .start(session_id, command, context, move |outcome| {
             let body = ChangedSessionResponse {
@@ -90,12 +95,14 @@ impl Body {
         self,
         reader_id: ReaderId,
         now: Timestamp,
+        zones: &Zones,
         warnings: &mut Warnings,
     ) -> Result<(SessionId, StartSession), Problem> {
         let book_id: BookId = Uuid::try_parse(&self.book_id)
             .map_err(|_| Problem::invalid_book_id(&self.book_id))?
             .into();
-        let occurred = Occurrence::new(self.occurred_at, now)?;
+        let occurred = Occurrence::new(self.occurred_at, self.sent_at, now)?;
+        warnings.add_shift(occurred, self.sent_at);
         let session_id = match self.session_id {
             Some(uuid) => SessionId::from_client(uuid, now)?,
             None => SessionId::new(occurred.at()),
@@ -108,10 +115,11 @@ impl Body {
                 .map_or(Position::START, |Percent(position)| position),
             device_type: self.device_type,
             device_id: hints::device_id(self.device_id, warnings),
-            time_zone: hints::time_zone(self.time_zone, warnings).unwrap_or(Tz::UTC),
+            time_zone: hints::time_zone(self.time_zone, zones, warnings),
             locator: hints::locator(self.locator, warnings),
             book: hints::book(self.book, warnings),
             occurred,
+            standing: Standing::Active,
         };
         Ok((session_id, command))
     }

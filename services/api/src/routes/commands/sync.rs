@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::response::Response;
 use commands::{CommandContext, CommandError, CommandService, SyncOutcome, SyncSession};
-use domain::clock::{self as device_clock, Occurrence};
+use domain::clock as device_clock;
 use domain::event::DeviceType;
 use domain::{
     BookId, EndSession, Position, ReaderId, SessionId, Standing, StartSession, Timestamp,
@@ -53,6 +53,7 @@ pub struct SessionBody {
     started_at: Timestamp,
     /// When the reader ended the session. Missing or null if the reader has not ended
     /// it, as far as the device knows.
+    #[schema(value_type = Option<DateTime>)]
     ended_at: Option<Timestamp>,
     #[schema(schema_with = types::start_position)]
     start_position: Option<Percent>,
@@ -398,7 +399,7 @@ impl SessionResult {
             new_observations: 0,
             refused: Vec::new(),
             code: Some(problem.code()),
-            error: Some(problem.message()),
+            error: Some(problem.detail().to_owned()),
         }
     }
 }
@@ -408,7 +409,7 @@ impl RefusedObservation {
         Self {
             index,
             code: problem.code(),
-            error: problem.message(),
+            error: problem.detail().to_owned(),
         }
     }
 }

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use commands::CommandService;
 use domain::command::Occurrence;
-use domain::{Timestamp, UpdatePosition};
+use domain::{Standing, Timestamp, UpdatePosition};
 use eventlog::clock;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -28,6 +28,8 @@ pub struct Body {
     locator: Option<Hint>,
     #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
+    #[schema(schema_with = types::sent_at)]
+    sent_at: Option<Timestamp>,
 }
 
 /// The session after the update.
@@ -66,10 +68,13 @@ pub async fn handle(
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let mut warnings = Warnings::default();
+    let occurred = Occurrence::new(body.occurred_at, body.sent_at, clock::now())?;
+    warnings.add_shift(occurred, body.sent_at);
     let update = UpdatePosition {
         position: body.current_position.0,
         locator: hints::locator(body.locator, &mut warnings),
-        occurred: Occurrence::new(body.occurred_at, clock::now())?,
+        occurred,
+        standing: Standing::Active,
     };
     let committed = commands
         .update_position(

@@ -60,7 +60,7 @@ pub async fn handle(
             daily_stats::days(&mut *database, caller.reader_id, from).await
         })
         .await?;
-    let range = reading_days(days, rows.first());
+    let range = reading_days(days, rows.first(), &table.zones);
     let days = rows
         .into_iter()
         .filter(|row| row.day >= *range.start())

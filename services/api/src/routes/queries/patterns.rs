@@ -77,11 +77,14 @@ pub async fn handle(
     let days = params.days()?;
     let from = first_day_to_read(days);
     let mut rows = table
-        .read(params.min_position, |mut database| async move {
-            daily_stats::days_with_hours(&mut *database, caller.reader_id, from).await
+        .read(params.min_position, |mut database| {
+            let zones = &table.zones;
+            async move {
+                daily_stats::days_with_hours(&mut *database, caller.reader_id, from, zones).await
+            }
         })
         .await?;
-    let range = reading_days(days, rows.first().map(|(day, _)| day));
+    let range = reading_days(days, rows.first().map(|(day, _)| day), &table.zones);
     rows.retain(|(day, _)| day.day >= *range.start());
     let mut weekdays = [Sums::default(); 7];
     let mut hours = BTreeMap::<(u32, i16), Sums>::new();

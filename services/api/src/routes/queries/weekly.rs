@@ -72,7 +72,7 @@ pub async fn handle(
             daily_stats::days(&mut *database, caller.reader_id, from).await
         })
         .await?;
-    let range = reading_days(WEEK, rows.first());
+    let range = reading_days(WEEK, rows.first(), &table.zones);
     let names = names(&headers);
     let days = (0..WEEK)
         .map(|ago| {
