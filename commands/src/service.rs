@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use domain::session::Rules;
 use domain::{
-    CorrectSession, EndSession, ReaderId, SessionId, StartSession, Timestamp, UpdatePosition,
+    BookId, CorrectSession, EndSession, ReaderId, SessionId, StartSession, Timestamp, UpdatePosition,
 };
 use eventlog::active_claims::IdleSession;
 use eventlog::deadline::with_deadline;
@@ -216,6 +216,35 @@ impl CommandService {
             executor.recent_changes.record(reader_id, global_position);
         }
         Ok(erased)
+    }
+
+    /// Erases those of the given sessions that belong to the reader; see
+    /// [`erase::sessions`]. The second part of the erasure is that of [`Self::erase`].
+    ///
+    /// # Errors
+    /// The sessions may be erased even if this fails. Repeating the call is safe.
+    pub async fn erase_sessions(
+        &self,
+        reader_id: ReaderId,
+        session_ids: &[SessionId],
+        erased_at: Timestamp,
+    ) -> Result<Erased, LogError> {
+        let executor = &self.executor;
+        let pool = executor.repository.pool();
+        let erased = erase::sessions(pool, reader_id, session_ids, erased_at).await?;
+        if let Some(global_position) = erased.global_position {
+            executor.recent_changes.record(reader_id, global_position);
+        }
+        Ok(erased)
+    }
+
+    /// The reader's sessions with a book.
+    pub async fn sessions_of_book(
+        &self,
+        reader_id: ReaderId,
+        book_id: BookId,
+    ) -> Result<Vec<SessionId>, LogError> {
+        erase::sessions_of_book(self.executor.repository.pool(), reader_id, book_id).await
     }
 
     /// The session with all committed events. `None` if it does not exist or

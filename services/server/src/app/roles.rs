@@ -180,7 +180,7 @@ impl<'a> ServiceBuilder<'a> {
             pool: self.pools.track(connect::jobs_pool(&args.database)?),
             commands,
             operations: connect::projection_ops(&args.database, &args.redis),
-            settings: args.jobs.settings(),
+            settings: args.jobs.settings(&args.rules),
         };
         let metrics = JobMetrics::new(&mut self.registry);
         let holder = self.service.holder.clone();
@@ -265,6 +265,7 @@ fn commands(
     let (appender, task) = Appender::new(append, feed);
     let rules = Rules {
         active_gap: TimeDelta::from_std(rules.active_gap)?,
+        idle_after: TimeDelta::from_std(rules.idle_after)?,
     };
     Ok((
         CommandService::new(Repository::new(pool, appender), rules),
@@ -299,7 +300,7 @@ pub fn jobs(
             pool,
             commands,
             operations: connect::projection_ops(database, redis),
-            settings: jobs.settings(),
+            settings: jobs.settings(rules),
         },
         appender: appender.boxed(),
     })
