@@ -52,11 +52,9 @@ impl DeviceType {
 pub enum EndReason {
     /// The reader ended the session.
     Finished,
-    /// The reader continued in another session. The service's own conclusion: a newer
-    /// observation makes the session active again.
+    /// The reader continued in another session. The service concluded this; a newer observation makes the session active again.
     Superseded,
-    /// The session had no observation for a long time. The service's own conclusion, as
-    /// above.
+    /// The session had no observation for a long time. The service concluded this; a newer observation makes the session active again.
     Idle,
 }
 
@@ -140,7 +138,7 @@ pub struct PositionUpdated {
     /// Whether `position` became the session's latest position.
     /// `false` if the session already had a newer observation.
     pub applied: bool,
-    /// The intervals of active reading time that this event adds, usually one.
+    /// The intervals of active reading time that this event adds, usually one. They do not overlap those of the session's earlier events.
     /// The active time of a session is the union of the time after each observation, limited to the service's setting `ACTIVE_GAP` (two minutes by default), between the first observation and the last.
     pub intervals: Vec<Interval>,
     /// The active reading time of the session so far, in milliseconds, including `intervals`.
@@ -166,7 +164,7 @@ pub struct PositionUpdated {
 
 /// A session ended, or its end was corrected. This event summarizes the whole session.
 ///
-/// Only the reason `finished` is permanent. After `superseded` and `idle`, further observations may follow, and then another end.
+/// After the reason `finished`, late observations up to `ended_at` and corrections may follow. After `superseded` and `idle`, observations of any time may follow, and then another end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionEnded {
     pub reader_id: ReaderId,
@@ -191,7 +189,7 @@ pub struct SessionEnded {
     /// The exact place of `position` in the client app's own format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locator: Option<String>,
-    /// The intervals of active reading time that this event adds.
+    /// The intervals of active reading time that this event adds. Empty if the service ended the session.
     pub intervals: Vec<Interval>,
     /// Whether `intervals` are all intervals of the session. They then replace those of its earlier events.
     #[serde(default, skip_serializing_if = "is_false")]
