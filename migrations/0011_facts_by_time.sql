@@ -15,8 +15,10 @@ create table newest_observations (
 -- when no process of that release runs.
 --
 -- `claims_expected_newest` is the reader's row in `newest_observations` that the
--- decision assumes (null: none). It is checked if no active session is expected. `claims_next_newest` raises it (null: unchanged). A
--- change of a claim to the same session only checks the claim.
+-- decision assumes (null: none). It is checked only if no session is expected to be active:
+-- the active session has the newest observation of all, so its own events decide.
+-- `claims_next_newest` raises the row (null: unchanged). A change of a claim to the same
+-- session only checks the claim.
 --
 -- `seen_sessions` are sessions that get no event from the command, although its response
 -- contains their state. Their last event must be the one that the command has seen. So
@@ -112,7 +114,6 @@ begin
             or (
                 select claims.session_id from claims where claims.reader_id = c.reader_id
             ) is distinct from c.expected
-            -- With an active session, the decision rests on that session's own state.
             or c.expected is null and (
                 select newest_observations.observed_at from newest_observations
                 where newest_observations.reader_id = c.reader_id
@@ -274,9 +275,12 @@ end $$;
 
 -- Erases some of a reader's sessions, in one transaction: projections then remove all of
 -- them together. It appends `tombstone` to each session that belongs to the reader and is
--- not erased yet, and passes over the others. A repeat is safe. The reader's row in
--- `newest_observations` stays, even if its time is that of an erased session: to find the
--- next one, the function would have to read all sessions of the reader.
+-- not erased yet, and passes over the others. A repeat is safe.
+--
+-- The reader's row in `newest_observations` stays, even if its time is that of an erased
+-- session. If the active session is erased, the row is raised to that session's newest
+-- observation. Otherwise a late start could become active although it is older than a
+-- session that the erased one superseded.
 --
 -- Returns how many sessions it erased, and the global position of the last event; null
 -- when there were none. `overwrite_events` must follow.
@@ -325,7 +329,34 @@ begin
     select coalesce(array_agg(aggregate_id), '{}'), max(global_position)
     into erased, position_of_last from written;
     if position_of_last is not null then
-        delete from claims where reader_id = reader and session_id = any (erased);
+        with released as (
+            delete from claims where reader_id = reader and session_id = any (erased)
+            returning session_id
+        )
+        insert into newest_observations (reader_id, observed_at)
+        select reader, max(observed.at::timestamptz)
+        from released
+        join events on events.aggregate_id = released.session_id
+        -- The time is cut out of the text of the payload as in `active_claims/idle.sql`.
+        cross join lateral (
+            select split_part(
+                split_part(
+                    events.payload::text,
+                    case events.event_type
+                        when 'SessionStarted' then '"started_at":'
+                        else '"occurred_at":'
+                    end,
+                    2
+                ),
+                '"',
+                2
+            ) as at
+        ) as observed
+        where events.event_type in ('SessionStarted', 'PositionUpdated')
+            and observed.at ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$'
+        having count(*) > 0
+        on conflict (reader_id) do update set observed_at = excluded.observed_at
+            where newest_observations.observed_at < excluded.observed_at;
         -- A stored response contains the state of the sessions that it names. JSON escapes
         -- no character of an id, but a client may have sent it in upper case.
         delete from idempotency_keys

@@ -74,9 +74,8 @@ pub struct ActiveClaimChange {
     /// checks the claim.
     pub next: Option<SessionId>,
     /// The newest observation outside the active session that the decision assumes, as
-    /// [`crate::active_claims::reader_activity`] returns it. If no session is expected to be
-    /// active and the log contains another
-    /// one, the append conflicts.
+    /// [`crate::active_claims::reader_activity`] returns it. If no session is expected to
+    /// be active and the log contains another one, the append conflicts.
     pub expected_newest: Option<Timestamp>,
     /// An observation outside the active session. The log keeps the newest one. `None`
     /// changes nothing.

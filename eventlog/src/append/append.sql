@@ -20,8 +20,9 @@ from append_events(
 -- Then it refuses a command if
 --   - its event does not follow the session's last event without a gap,
 --   - a session that it has seen has another last event,
---   - the reader's active session, or the newest observation outside it, is not the
---     expected one,
+--   - the reader's active session is not the expected one,
+--   - no session is expected to be active, and the newest observation outside the active
+--     session is not the expected one,
 --   - an earlier command of the batch changes the same active-session claim,
 --   - its idempotency key is in use, also by an earlier command of the batch, or
 --   - an earlier command of the batch with an event of the same session is refused.
