@@ -2,6 +2,7 @@
 //! and each test name states a condition and its result.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod active_claims;
 mod active_reads;
 mod active_session_cache;
 mod admin;
