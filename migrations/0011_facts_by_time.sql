@@ -447,8 +447,8 @@ create table read.session_days (
     reader_id uuid not null,
     time_zone text not null,
     active tstzmultirange not null,
-    -- The last observation of the day. Null: there is none, or it is not known because the
-    -- reader's end precedes it.
+    -- The last observation of the day. Null: there is none, or it may not count because the
+    -- end of the session is on this day.
     last_at timestamptz,
     position int,
     -- The reader's end of the session, if it is on the day. Apart from the observations, so

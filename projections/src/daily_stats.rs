@@ -130,3 +130,6 @@ impl DailyStats {
         commit.finish(moved).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,8 +108,7 @@ async fn verification_finds_no_differences_under_traffic() {
                 "history_totals",
                 "claims",
                 "sessions",
-                "reader_days",
-                "reader_hours",
+                "session_days",
                 "days",
                 "active_sessions"
             ]
@@ -198,8 +197,8 @@ async fn sessions_with_dead_letters_are_not_differences() {
 #[case::history_totals("update history_totals set sessions = sessions + 1", &[("history_totals", 0)])]
 #[case::claims("delete from claims where reader_id = (select reader_id from claims limit 1)", &[("claims", 1)])]
 #[case::claims_without_session("insert into claims values ('00000000-0000-0000-0000-000000000001', 'x')", &[("claims", 1)])]
-#[case::reader_days("update reader_days set active_ms = active_ms - 1 where (reader_id, day) = (select reader_id, day from reader_days limit 1)", &[("reader_days", 1)])]
-#[case::reader_hours("insert into reader_hours values ('00000000-0000-0000-0000-000000000001', '2026-01-01', 3, 1, 1)", &[("reader_hours", 1)])]
+#[case::session_days("update session_days set active = '{}' where (session_id, day) = (select session_id, day from session_days where not isempty(active) limit 1)", &[("session_days", 1)])]
+#[case::session_days_without_events("insert into session_days values ('x', '2026-01-01', '00000000-0000-0000-0000-000000000001', 'UTC', '{}', now(), 1, null, null, 1, 0, false)", &[("session_days", 1)])]
 #[case::days("update days set long_sessions = long_sessions + 1 where day = (select max(day) from days)", &[("days", 1)])]
 #[tokio::test]
 async fn wrong_row_is_reported_with_its_differences(

@@ -52,6 +52,8 @@ struct ReaderEnd {
     end: End,
     /// The latest observation up to the end, if the end has no position of its own.
     latest: Option<Observed>,
+    /// Whether observations may be after the end. They no longer count.
+    cuts: bool,
 }
 
 impl StatsBatch {
@@ -126,6 +128,7 @@ impl SessionChange {
                             at,
                             position: event.position,
                         }),
+                        cuts: event.intervals_complete,
                     })));
                 }
                 self.is_ended = true;
@@ -173,6 +176,8 @@ pub(super) struct Segment {
     pub(super) end: Option<(NaiveDate, End)>,
     /// The latest observation up to the end, if the end has no position of its own.
     pub(super) latest: Option<(NaiveDate, Observed)>,
+    /// Whether observations may be after the end. They no longer count.
+    pub(super) cuts: bool,
 }
 
 impl TouchedDays {
@@ -230,9 +235,10 @@ impl DaysChange {
                     *last = last.later(observed);
                 }
                 Point::End(reader_end) => {
-                    let ReaderEnd { end, latest } = **reader_end;
+                    let ReaderEnd { end, latest, cuts } = **reader_end;
                     segment.end = Some((reading_day(end.at, zone), end));
                     segment.latest = latest.map(|latest| (reading_day(latest.at, zone), latest));
+                    segment.cuts = cuts;
                     segments.push(std::mem::take(&mut segment));
                 }
             }

@@ -45,7 +45,7 @@ pub(super) struct DaySums {
 
 impl DaySums {
     /// The sums of one reader's rows of one day.
-    fn of_reader<'a>(rows: impl IntoIterator<Item = &'a SessionDay>) -> Self {
+    pub(super) fn of_reader<'a>(rows: impl IntoIterator<Item = &'a SessionDay>) -> Self {
         let mut sums = Self::default();
         let mut active = Vec::new();
         for row in rows {
@@ -60,7 +60,7 @@ impl DaySums {
         sums
     }
 
-    fn add_difference(&mut self, before: Self, after: Self) {
+    pub(super) fn add_difference(&mut self, before: Self, after: Self) {
         self.readers += after.readers - before.readers;
         self.sessions += after.sessions - before.sessions;
         self.active_ms += after.active_ms - before.active_ms;

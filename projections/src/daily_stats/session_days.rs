@@ -20,8 +20,8 @@ pub(super) struct SessionDay {
     pub(super) time_zone: ZoneName,
     /// The active time on the day.
     pub(super) active: Intervals,
-    /// The last observation of the day; `None` if the session has none on the day, or if
-    /// it is not known because the reader's end precedes it.
+    /// The last observation of the day. `None` if the session has none on the day, or if a
+    /// later event has set or corrected the reader's end to a time before observations.
     pub(super) observed: Option<Observed>,
     /// The reader's end of the session, if it is on the day.
     pub(super) end: Option<End>,
@@ -80,7 +80,7 @@ impl SessionDay {
     }
 
     /// The last position of the day; `None` if it is that of the day before.
-    fn position(&self) -> Option<Position> {
+    pub(super) fn position(&self) -> Option<Position> {
         let at_end = self.end.and_then(|end| end.position);
         at_end.or(self.observed.map(|observed| observed.position))
     }
@@ -142,10 +142,11 @@ fn apply_segment(rows: &mut SessionDays, segment: &Segment, change: &DaysChange)
     };
     for (day, row) in rows.iter_mut() {
         row.end = None;
-        // Observations after the end do not count. The one before them is not stored.
-        row.observed = row
-            .observed
-            .filter(|observed| *day <= end_day && observed.at <= end.at);
+        // Only the last observation of a day is stored. If it was after the end, the one
+        // before it is not known; to be independent of batches, it is removed in any case.
+        if segment.cuts && *day >= end_day {
+            row.observed = None;
+        }
     }
     if let Some((day, latest)) = segment.latest {
         row(rows, day, change).observe(latest);
