@@ -66,9 +66,9 @@ pub fn device_type() -> Object {
 #[must_use]
 pub fn end_reason() -> Object {
     let mut schema = one_of(&["finished", "superseded", "idle"]);
-    let description = "`finished`: the reader ended the session. `superseded`: the reader started \
-        another session. `idle`: the service ended it, because no observation arrived for a long \
-        time. Null while the session is active.";
+    let description = "`finished`: the reader ended the session. `superseded`: another \
+        session of the reader has a newer observation. `idle`: the latest observation is long \
+        ago. A newer observation undoes the last two. Null while the session is active.";
     schema.description = Some(description.to_owned());
     schema
 }
@@ -92,8 +92,9 @@ pub fn occurred_at() -> Object {
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
         .description(Some(
-            "The time of the observation; default: the time at which the request arrives. At \
-             most 30 days ago. A time up to one day in the future counts as now.",
+            "The time of the observation, by the device's clock; default: the time at which the \
+             request arrives. At most 30 days ago. A time in the future is recorded as an \
+             earlier one.",
         ))
         .build()
 }

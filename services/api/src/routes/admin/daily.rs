@@ -46,16 +46,17 @@ pub struct AllReadersDayResponse {
     avg_duration_minutes: f64,
     /// The same average, in seconds.
     avg_duration_seconds: f64,
-    /// The active reading time of all sessions, in whole minutes.
+    /// The active reading time of all readers, in whole minutes. Time that several
+    /// sessions of a reader share counts once.
     total_reading_minutes: i64,
     /// The same time, in whole seconds.
     total_reading_seconds: i64,
     /// The average position change per session, in percent of a book.
     avg_progress_percent: f64,
-    /// The sessions whose active reading time exceeded ten minutes on this day. A
-    /// session counts on one day only.
+    /// The sessions with more than ten minutes of active reading time on this day.
     sessions_over_10min: i64,
-    /// The sessions that ended on this day.
+    /// The ended sessions of which this is the last day. An end by the service counts
+    /// until the session continues.
     completed_sessions: i64,
 }
 
