@@ -9,6 +9,7 @@ use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
 use projections::operations::{ProjectionName, ProjectionOps, VerifyResult};
 use projections::status;
+use projections::zones::Zones;
 use projections::verify::{Compared, Difference, MAX_DIFFERENCES_SHOWN};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -78,7 +79,7 @@ async fn verify(args: &VerifyArgs) -> anyhow::Result<Report> {
         names = ProjectionName::ALL.to_vec();
     }
     let pool = connect_database(&args.database).await?;
-    let operations = connect::projection_ops(&args.database, &args.redis);
+    let operations = connect::projection_ops(&args.database, &args.redis, Zones::load());
     let mut result = Report::default();
     let compared =
         until_stopped(async |stop| compare(&operations, &names, &mut result.finished, stop).await);
