@@ -218,9 +218,9 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
         rate_limit: unlimited(),
         rules: RuleArgs {
             active_gap: Duration::from_mins(2),
+            idle_after: Duration::from_hours(2),
         },
         jobs: JobArgs {
-            idle_after: Duration::from_hours(2),
             retention_days: 90,
             statistics_days: 0,
             idempotency_keys_days: 7,
@@ -237,6 +237,7 @@ pub fn unlimited() -> RateLimitArgs {
         normal: calls,
         low_frequency: calls,
         auth: calls,
+        sync: calls,
         window: Duration::from_mins(1),
         deadline: scaled(Duration::from_secs(5)),
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::session::StartedSession;
 use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
 use eventlog::{StoredEvent, read};
 use messaging::Subjects;
@@ -20,8 +21,10 @@ use crate::eventually::eventually_ok;
 use crate::stack::TestEnv;
 use crate::stream;
 
+mod activity;
 mod statistics;
 
+pub use activity::active_sessions_match_the_log;
 pub use statistics::statistics_match_the_log;
 
 /// Waits until the projections have caught up, then checks all invariants.
@@ -36,7 +39,7 @@ pub async fn check_env(pool: &PgPool, env: &TestEnv) {
     let log = read_log(pool).await;
     sequences_have_no_gaps(&log);
     let sessions = fold(&log);
-    active_claims_match_the_log(pool, &sessions).await;
+    active_sessions_match_the_log(pool, &log, &sessions).await;
     stream_matches_the_log(env, &log).await;
     history_matches_the_log(pool, &sessions).await;
     statistics_match_the_log(pool, &log).await;
@@ -93,30 +96,6 @@ pub fn sequences_have_no_gaps(log: &[StoredEvent]) {
         *sequence += 1;
         assert_eq!(event.sequence, *sequence, "of session {}", event.session_id);
     }
-}
-
-/// A reader has at most one active session, and the active-session claim names it.
-pub async fn active_claims_match_the_log(
-    pool: &PgPool,
-    sessions: &BTreeMap<SessionId, FoldedSession>,
-) {
-    let mut active: BTreeMap<Uuid, String> = BTreeMap::new();
-    for (id, folded) in sessions {
-        let session = folded
-            .session
-            .started()
-            .expect("a start is the first event");
-        if session.is_active() {
-            let other = active.insert(session.start.reader_id.uuid(), id.to_string());
-            assert_eq!(other, None, "a reader with two active sessions");
-        }
-    }
-    let claims: Vec<(Uuid, String)> =
-        sqlx::query_as("select reader_id, session_id from claims order by reader_id")
-            .fetch_all(pool)
-            .await
-            .unwrap();
-    assert_eq!(claims, active.into_iter().collect::<Vec<_>>());
 }
 
 /// The stream contains the events of the log in the same order, without gaps or
@@ -185,7 +164,7 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
     );
     for (reader, mut expected) in by_reader {
         expected.sort_by_key(|(id, folded)| {
-            std::cmp::Reverse((folded.session.started().unwrap().start.started_at, *id))
+            std::cmp::Reverse((folded.session.started().unwrap().started_at(), *id))
         });
         let page = history::PageQuery {
             after: None,
@@ -199,9 +178,7 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
             "sessions of reader {reader}"
         );
         for (shown, (id, folded)) in shown.entries.iter().zip(&expected) {
-            let mut session = folded.session.started().unwrap().clone();
-            // The history keeps the latest locator, not the first.
-            session.start.locator = None;
+            let session = as_in_the_history(folded.session.started().unwrap());
             assert_eq!(shown.session_id, *id);
             assert_eq!(shown.version, folded.version, "version of {id}");
             assert_eq!(shown.session, session, "of {id}");
@@ -212,6 +189,20 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
             "total of {reader}"
         );
     }
+}
+
+/// The part of a session that the history contains: no locator of the start, no times of
+/// the device's own clock, and the first observation as the start.
+fn as_in_the_history(session: &StartedSession) -> StartedSession {
+    let mut shown = session.clone();
+    shown.start.started_at = session.started_at();
+    shown.start.device_time = None;
+    shown.start.locator = None;
+    shown.start.end_reason = None;
+    shown.progress.latest.device_time = None;
+    shown.progress.started_at = None;
+    shown.progress.active_fixed = false;
+    shown
 }
 
 /// Every active session in Redis equals the fold of its events. A missing entry is
