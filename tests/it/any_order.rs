@@ -137,7 +137,7 @@ async fn verify(app: &App) {
 
 #[tokio::test]
 async fn observations_in_any_order_give_the_same_answers() {
-    let app = App::with_settings(|settings| settings.jobs.idle_after = NEVER_IDLE).await;
+    let app = App::with_settings(|settings| settings.rules.idle_after = NEVER_IDLE).await;
     let seed = seed();
     let started = Instant::now();
     let mut count = 0;
@@ -171,7 +171,7 @@ async fn observations_in_any_order_give_the_same_answers() {
 /// The clocks of the devices are wrong, and each call carries `sent_at`.
 #[tokio::test]
 async fn observations_of_wrong_clocks_give_the_same_answers() {
-    let app = App::with_settings(|settings| settings.jobs.idle_after = NEVER_IDLE).await;
+    let app = App::with_settings(|settings| settings.rules.idle_after = NEVER_IDLE).await;
     let seed = seed();
     let ahead = [
         TimeDelta::minutes(12),

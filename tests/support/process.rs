@@ -50,6 +50,7 @@ pub fn command(env: &TestEnv) -> Command {
         // Calls are still counted, but no test reaches these limits by accident.
         .env("RATE_LIMIT_HIGH_FREQUENCY", "1000000")
         .env("RATE_LIMIT_NORMAL", "1000000")
+        .env("RATE_LIMIT_SYNC", "1000000")
         .env("RATE_LIMIT_AUTH", "1000000")
         .env("RATE_LIMIT_DEADLINE", "5000")
         .env("RUST_LOG", "warn,async_nats=off");
