@@ -238,7 +238,6 @@ pub fn unlimited() -> RateLimitArgs {
         low_frequency: calls,
         sync: calls,
         auth: calls,
-        sync: calls,
         window: Duration::from_mins(1),
         deadline: scaled(Duration::from_secs(5)),
     }
