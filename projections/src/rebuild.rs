@@ -75,8 +75,8 @@ pub async fn replay<P: TableProjection>(
     refuse_views::<P>(&mut connection).await?;
     let schema = shadow_schema(P::NAME);
     drop_retired::<P>(&mut connection).await?;
-    if restart || !is_current(&mut connection, &schema).await? {
-        create::<P>(&mut connection, &schema, true).await?;
+    if restart || !is_current(&mut connection, &schema, zones).await? {
+        create::<P>(&mut connection, &schema, Some(zones)).await?;
     }
     let subscription = FanOut::default().subscribe(shadow.clone());
     let projection = P::new(shadow.clone(), zones);

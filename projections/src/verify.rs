@@ -133,7 +133,7 @@ async fn fold_and_compare<P: TableProjection>(
     // A verification loads Postgres as much as a replay does, so only one of them runs.
     let mut connection = rebuild::lock(live, P::NAME).await?;
     let schema = scratch_schema(P::NAME);
-    rebuild::create::<P>(&mut connection, &schema, false).await?;
+    rebuild::create::<P>(&mut connection, &schema, None).await?;
     let compared = compare::<P>(&mut connection, &scratch, zones, checks, progress, stop).await;
     scratch.close().await;
     let drop = format!("drop schema {schema} cascade");
