@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use domain::session::Rules;
 use domain::{
-    BookId, CorrectSession, EndSession, ReaderId, SessionId, StartSession, Timestamp, UpdatePosition,
+    BookId, CorrectSession, EndSession, ReaderId, SessionId, StartSession, Timestamp,
+    UpdatePosition,
 };
 use eventlog::active_claims::IdleSession;
 use eventlog::deadline::with_deadline;

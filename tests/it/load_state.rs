@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 /// Asserts that both ways return the same session, and returns it.
 async fn load_both(pool: &PgPool, id: SessionId) -> (ReadingSession, i64) {
-    let full = load_full(pool, id).await.unwrap();
+    let (full, sequence) = load_full(pool, id).await.unwrap();
+    let full = (full.session, sequence);
     let loaded = load_state::session(pool, id).await.unwrap();
     let loaded = loaded.map_or_else(Default::default, |loaded| (loaded.session, loaded.sequence));
     assert_eq!(loaded, full, "session {id}");

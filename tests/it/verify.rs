@@ -9,6 +9,7 @@ use futures::stream;
 use projections::OperationError;
 use projections::verify::{self, Compared, scratch_schema};
 use projections::worker::WorkerProgress;
+use projections::zones::Zones;
 use projections::{DailyStats, History, TableProjection, active_sessions, status};
 use rstest::rstest;
 use serde_json::json;
@@ -35,7 +36,7 @@ async fn verify_history(env: &TestEnv) -> Vec<Compared> {
     let (live, scratch) = pools::<History>(env);
     let progress = watch::Sender::new(WorkerProgress::default());
     let stop = CancellationToken::new();
-    let verified = verify::history(&live, scratch, &progress, &stop).await;
+    let verified = verify::history(&live, scratch, &Zones::built_in(), &progress, &stop).await;
     let (global_position, compared) = verified.unwrap();
     assert!(global_position > 0);
     compared
@@ -45,7 +46,8 @@ async fn verify_daily_stats(env: &TestEnv) -> Vec<Compared> {
     let (live, scratch) = pools::<DailyStats>(env);
     let progress = watch::Sender::new(WorkerProgress::default());
     let stop = CancellationToken::new();
-    let verified = verify::tables::<DailyStats>(&live, scratch, &progress, &stop).await;
+    let verified =
+        verify::tables::<DailyStats>(&live, scratch, &Zones::built_in(), &progress, &stop).await;
     let (global_position, compared) = verified.unwrap();
     assert!(global_position > 0);
     compared

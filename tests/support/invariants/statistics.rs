@@ -214,11 +214,13 @@ fn count_reader(
             Some(all) => add(all, &sums),
             None => drop(all.insert(day, sums)),
         }
-        let hours = hours.into_iter().map(|(hour, (sessions, active_ms))| ReaderHour {
-            hour: i16::try_from(hour).expect("an hour is below 24"),
-            sessions,
-            active_ms,
-        });
+        let hours = hours
+            .into_iter()
+            .map(|(hour, (sessions, active_ms))| ReaderHour {
+                hour: i16::try_from(hour).expect("an hour is below 24"),
+                sessions,
+                active_ms,
+            });
         (reader_day, hours.collect())
     });
     days.collect()
@@ -261,7 +263,11 @@ pub async fn statistics_match_the_log(pool: &PgPool, log: &[StoredEvent]) {
         let with_hours = with_hours.unwrap();
         let days = daily_stats::days(pool, reader.into(), from).await.unwrap();
         let of_hours: Vec<&ReaderDay> = with_hours.iter().map(|(day, _)| day).collect();
-        assert_eq!(of_hours, days.iter().collect::<Vec<_>>(), "days of {reader}");
+        assert_eq!(
+            of_hours,
+            days.iter().collect::<Vec<_>>(),
+            "days of {reader}"
+        );
         shown.extend(with_hours.into_iter().map(|day| ((reader, day.0.day), day)));
     }
     assert_eq!(shown, expected, "days of readers");

@@ -26,11 +26,7 @@ pub use read_table::ReadTable;
 
 /// The first and the last of `days` reading days up to today. `newest`, the
 /// reader's newest day, determines which day is today for the reader.
-fn reading_days(
-    days: u64,
-    newest: Option<&ReaderDay>,
-    zones: &Zones,
-) -> RangeInclusive<NaiveDate> {
+fn reading_days(days: u64, newest: Option<&ReaderDay>, zones: &Zones) -> RangeInclusive<NaiveDate> {
     let today = ReaderDay::today(newest, clock::now(), zones);
     today - Days::new(days - 1)..=today
 }

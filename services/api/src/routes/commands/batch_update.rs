@@ -158,11 +158,7 @@ fn parse(item: &RawValue) -> ParsedItem {
 }
 
 impl Item {
-    fn update(
-        self,
-        occurred: Occurrence,
-        warnings: &mut Warnings,
-    ) -> Result<BatchUpdate, String> {
+    fn update(self, occurred: Occurrence, warnings: &mut Warnings) -> Result<BatchUpdate, String> {
         let session_id = Uuid::try_parse(&self.session_id)
             .map_err(|_| format!("Invalid UUID format: {}", self.session_id))?;
         Ok(BatchUpdate {

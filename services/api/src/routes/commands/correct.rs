@@ -59,12 +59,16 @@ pub async fn handle(
 ) -> Result<Response, Problem> {
     let received = clock::now();
     let position = body.end_position.map(|Percent(position)| position);
-    let active = body.active_seconds.map(|seconds| TimeDelta::seconds(seconds.into()));
+    let active = body
+        .active_seconds
+        .map(|seconds| TimeDelta::seconds(seconds.into()));
     if body.ended_at.is_none() && position.is_none() && active.is_none() {
         let message = "at least one of ended_at, end_position and active_seconds is required";
         return Err(Problem::invalid("ended_at", message));
     }
-    let ended_at = body.ended_at.map(|at| device_clock::shifted(at, body.sent_at, received));
+    let ended_at = body
+        .ended_at
+        .map(|at| device_clock::shifted(at, body.sent_at, received));
     let correction = CorrectSession {
         ended_at,
         position,
@@ -72,10 +76,16 @@ pub async fn handle(
         received,
     };
     let committed = commands
-        .correct(caller.reader_id, session_id, correction, context, |outcome| {
-            let session = SessionResponse::from_result(&outcome);
-            CommandResponse::for_session(StatusCode::OK, &outcome, &session)
-        })
+        .correct(
+            caller.reader_id,
+            session_id,
+            correction,
+            context,
+            |outcome| {
+                let session = SessionResponse::from_result(&outcome);
+                CommandResponse::for_session(StatusCode::OK, &outcome, &session)
+            },
+        )
         .await?;
     Ok(CommandResponse::from_committed(committed))
 }

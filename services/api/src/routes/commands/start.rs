@@ -77,7 +77,8 @@ pub async fn handle(
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
     let mut warnings = Warnings::default();
-    let (session_id, command) = body.command(caller.reader_id, clock::now(), &zones, &mut warnings)?;
+    let (session_id, command) =
+        body.command(caller.reader_id, clock::now(), &zones, &mut warnings)?;
     let committed = commands
         .start(session_id, command, context, move |outcome| {
             let body = ChangedSessionResponse {

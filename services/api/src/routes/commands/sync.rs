@@ -245,8 +245,14 @@ impl Arrival<'_> {
             let message = format!("must contain at most {MAX_OBSERVATIONS}, not {count}");
             return Err(Problem::invalid("observations", message));
         }
-        if body.ended_at.is_some_and(|ended_at| ended_at < body.started_at) {
-            return Err(Problem::invalid("ended_at", "must not be before started_at"));
+        if body
+            .ended_at
+            .is_some_and(|ended_at| ended_at < body.started_at)
+        {
+            return Err(Problem::invalid(
+                "ended_at",
+                "must not be before started_at",
+            ));
         }
         let mut refused = Vec::new();
         let mut valid = Vec::with_capacity(count);
@@ -257,10 +263,13 @@ impl Arrival<'_> {
             }
         }
         let mut times = vec![Some(body.started_at)];
-        times.extend(valid.iter().map(|(_, observation)| Some(observation.occurred_at)));
+        times.extend(
+            valid
+                .iter()
+                .map(|(_, observation)| Some(observation.occurred_at)),
+        );
         times.extend(body.ended_at.map(Some));
-        let mut placed =
-            device_clock::place(&times, Some(self.sent_at), self.received).into_iter();
+        let mut placed = device_clock::place(&times, Some(self.sent_at), self.received).into_iter();
         let started = placed.next().expect("the start has a time")?;
         let mut observations = Vec::with_capacity(valid.len());
         let mut indexes = Vec::with_capacity(valid.len());
@@ -295,7 +304,9 @@ impl Arrival<'_> {
                 start: StartSession {
                     reader_id: self.reader_id,
                     book_id: BookId::from(body.book_id),
-                    position: body.start_position.map_or(Position::START, |Percent(start)| start),
+                    position: body
+                        .start_position
+                        .map_or(Position::START, |Percent(start)| start),
                     device_type: body.device_type,
                     device_id: hints::device_id(body.device_id, warnings),
                     time_zone: hints::time_zone(body.time_zone, self.zones, warnings),
@@ -316,7 +327,11 @@ impl Arrival<'_> {
 impl ParsedSession {
     /// The time of the newest observation.
     fn newest(&self) -> Timestamp {
-        let times = self.sync.observations.iter().map(|update| update.occurred.at());
+        let times = self
+            .sync
+            .observations
+            .iter()
+            .map(|update| update.occurred.at());
         times.fold(self.sync.start.occurred.at(), Timestamp::max)
     }
 

@@ -31,9 +31,7 @@ pub async fn handle(
     SessionPath(session_id): SessionPath,
 ) -> Result<Response, Problem> {
     let scope = Scope::Session(session_id);
-    let erased = handles
-        .spawn(caller.reader_id, scope, clock::now())
-        .await?;
+    let erased = handles.spawn(caller.reader_id, scope, clock::now()).await?;
     let Some(global_position) = erased.global_position else {
         return Err(SessionError::NotFound.into());
     };

@@ -75,7 +75,9 @@ pub async fn handle(
         ));
     }
     let erased_at = clock::now();
-    let scope = params.book_id.map_or(Scope::Reader, |id| Scope::Book(id.into()));
+    let scope = params
+        .book_id
+        .map_or(Scope::Reader, |id| Scope::Book(id.into()));
     let erased = handles.spawn(caller.reader_id, scope, erased_at).await?;
     let body = Json(EraseResponse {
         sessions: erased.sessions,
