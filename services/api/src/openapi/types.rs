@@ -117,8 +117,9 @@ pub fn time_zone() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
         .description(Some(
-            "An IANA time zone. It determines the reading day of each moment of the session. \
-             Default: UTC, also if the service does not know the zone.",
+            "An IANA time zone or an offset such as `+02:00`. It determines the reading day of each \
+             moment of the session. Default, also for an unknown zone: that of the reader's newest \
+             session, or UTC.",
         ))
         .examples([json!("Europe/Berlin")])
         .build()
