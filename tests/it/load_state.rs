@@ -137,7 +137,7 @@ async fn session_with_a_version_1_end_loads_equally() {
 async fn late_observations_after_an_end_load_equally() {
     let app = App::start().await;
     let reader = app.reader();
-    let at = |minutes| eventlog::clock::now() - TimeDelta::minutes(60 - minutes);
+    let at = |minutes: i64| eventlog::clock::now() - TimeDelta::minutes(60 - minutes);
     let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at(0) });
     let session = id(&reader.start_with(start).await.ok());
     let update = async |minutes, position: f64, locator: &str| {
