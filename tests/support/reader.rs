@@ -116,7 +116,8 @@ pub fn client() -> reqwest::Client {
 }
 
 impl Reader {
-    pub(crate) fn new(client: reqwest::Client, url: String, id: Uuid, token: String) -> Self {
+    #[must_use]
+    pub fn new(client: reqwest::Client, url: String, id: Uuid, token: String) -> Self {
         Self {
             id,
             token,

@@ -204,7 +204,7 @@ fn recent_change() -> Option<(&'static str, Time)> {
     ];
     let today = days_ago(0, "00:00:00");
     let mut hours = (2 * 24..28 * 24).map(|hours| today - TimeDelta::hours(hours));
-    let offset = |zone, at: Time| local(at, zone) - at.naive_utc();
+    let offset = |zone: &str, at: Time| local(at, zone) - at.naive_utc();
     hours.find_map(|at| {
         let before = at - TimeDelta::hours(1);
         let changed = |zone: &&str| offset(zone, before) != offset(zone, at);

@@ -96,9 +96,8 @@ impl Deployment {
     async fn days(&self) -> Vec<NaiveDate> {
         let pool = app::pool(&self.env).await;
         app::settled(&pool, &self.env).await;
-        let days = self
-            .reader()
-            .call(reqwest::Method::GET, "/stats/daily?days=40", None);
+        let reader = self.reader();
+        let days = reader.call(reqwest::Method::GET, "/stats/daily?days=40", None);
         let days = days.await.ok();
         let days = days["days"].as_array().unwrap().iter();
         days.map(|day| day["date"].as_str().unwrap().parse().unwrap())
