@@ -205,7 +205,7 @@ fn longest_locator(start: &str) -> String {
 async fn locator_of_8_kb_is_kept_everywhere() {
     let app = App::start().await;
     let reader = app.reader();
-    let locators = ["s0", "u1", "b2", "b3"].map(longest_locator);
+    let locators = ["s0", "u1", "b2", "b3", "e4"].map(longest_locator);
     let start = clock::now() - TimeDelta::minutes(10);
     let at = |minute: i64| start + TimeDelta::minutes(minute);
     let started = json!({
@@ -236,8 +236,12 @@ async fn locator_of_8_kb_is_kept_everywhere() {
         let shown = reader.call(Method::GET, &query, None).await.ok();
         assert_eq!(shown["locator"], locators[3], "{query}");
     }
+    let end = json!({ "end_position": 20, "locator": locators[4], "occurred_at": at(4) });
+    let ended = reader.end(session, end).await.ok();
+    assert_eq!(ended["locator"], locators[4]);
+    app.settled().await;
     let history = reader.history("").await.ok();
-    assert_eq!(history["sessions"][0]["locator"], locators[3]);
+    assert_eq!(history["sessions"][0]["locator"], locators[4]);
     let published = stream::read_all(&app.env).await;
     let published = published
         .iter()

@@ -8,7 +8,7 @@ use eventlog::clock;
 
 use super::erase::{EraseHandles, Scope};
 use crate::auth::Caller;
-use crate::extract::SessionPath;
+use crate::extract::{NoInput, SessionPath};
 use crate::problem::Problem;
 use crate::response::GLOBAL_POSITION;
 
@@ -29,6 +29,7 @@ pub async fn handle(
     State(handles): State<EraseHandles>,
     caller: Caller,
     SessionPath(session_id): SessionPath,
+    NoInput: NoInput,
 ) -> Result<Response, Problem> {
     let scope = Scope::Session(session_id);
     let erased = handles.spawn(caller.reader_id, scope, clock::now()).await?;
