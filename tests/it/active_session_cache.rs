@@ -2,7 +2,6 @@
 //! ended, and never stays outdated, however queries and the projection interleave.
 //! These tests execute both step by step, in the dangerous orders.
 
-mod reader_log;
 mod several_sessions;
 
 use std::collections::BTreeMap;

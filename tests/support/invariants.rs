@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::session::StartedSession;
 use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
-use eventlog::{StoredEvent, read};
+use eventlog::{RecordedEvent, StoredEvent, read};
 use messaging::Subjects;
 use messaging::subject::partition;
 use projections::active_sessions::{self, CacheLookup};
@@ -70,10 +70,17 @@ pub async fn read_log(pool: &PgPool) -> Vec<StoredEvent> {
 /// The sessions of the log, without erased ones.
 #[must_use]
 pub fn fold(log: &[StoredEvent]) -> BTreeMap<SessionId, FoldedSession> {
+    fold_recorded(log.iter().map(|stored| stored.decode().unwrap()))
+}
+
+/// The sessions of some events, without erased ones.
+#[must_use]
+pub fn fold_recorded(
+    events: impl IntoIterator<Item = RecordedEvent>,
+) -> BTreeMap<SessionId, FoldedSession> {
     let mut sessions: BTreeMap<SessionId, FoldedSession> = BTreeMap::new();
     let mut erased = BTreeSet::new();
-    for stored in log {
-        let recorded = stored.decode().unwrap();
+    for recorded in events {
         if let SessionEvent::SessionErased(_) = recorded.event {
             erased.insert(recorded.session_id);
         }

@@ -17,6 +17,7 @@ pub mod production_nats;
 pub mod proxy;
 pub mod random_history;
 pub mod reader;
+pub mod reader_log;
 pub mod replica;
 pub mod stack;
 pub mod stream;

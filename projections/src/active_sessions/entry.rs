@@ -10,7 +10,7 @@ use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation};
 
 use super::checkpoint::PROJECTION_KEY;
 use super::write::EntryWrite;
-use super::{COMMIT_DEADLINE, ENTRY_TTL, key, millis};
+use super::{COMMIT_DEADLINE, ENTRY_TTL, TOMBSTONE_TTL, key, millis};
 use crate::cache::{Cache, CacheError};
 
 /// The time that a query waits for Redis before it reads Postgres.
@@ -181,7 +181,7 @@ pub async fn fill(
     let writes = [(reader_id, EntryWrite::new(active, version))];
     // No request waits for a fill, and Redis rejects a late one.
     let call = async |mut redis| {
-        fill_call(missed_at, head, DetectEviction::Yes, &writes)
+        fill_call(ENTRY_TTL, missed_at, head, DetectEviction::Yes, &writes)
             .invoke_async(&mut redis)
             .await
     };
@@ -202,30 +202,38 @@ pub(super) async fn fill_all(
     writes: &[(ReaderId, EntryWrite)],
 ) -> Result<FillResult, CacheError> {
     let call = async |mut redis| {
-        fill_call(missed_at, head, DetectEviction::No, writes)
+        fill_call(ENTRY_TTL, missed_at, head, DetectEviction::No, writes)
             .invoke_async(&mut redis)
             .await
     };
     Ok(fill_result(cache.call(COMMIT_DEADLINE, call).await?))
 }
 
-/// Removes an erased reader's active session from Redis at once. If that fails,
-/// the projection removes it a moment later. `version` is the global position of
-/// the reader's last `SessionErased`.
+/// Removes a reader's entry from Redis at once, after an erasure of sessions. If that
+/// fails, the projection removes it a moment later. `version` is the global position of
+/// the last `SessionErased`.
+///
+/// Leaves a tombstone, because another session of the reader may be active.
 pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) {
-    if let Err(error) = put_inactive(cache, reader_id, version).await {
+    if let Err(error) = invalidate(cache, reader_id, version).await {
         tracing::debug!(
             %error,
-            "removing the cache entry of an erased reader failed: {error}; the projection removes it"
+            "removing the cache entry of an erased session failed: {error}; the projection removes it"
         );
     }
 }
 
-async fn put_inactive(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
+async fn invalidate(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
     let missed_at = missed_at(cache).await?;
-    let writes = [(reader_id, EntryWrite::new(None, version))];
+    let writes = [(reader_id, EntryWrite::invalidate(None, version))];
     let call = async |mut redis| {
-        let fill = fill_call(missed_at, version, DetectEviction::Yes, &writes);
+        let fill = fill_call(
+            TOMBSTONE_TTL,
+            missed_at,
+            version,
+            DetectEviction::Yes,
+            &writes,
+        );
         fill.invoke_async::<i64>(&mut redis).await
     };
     cache.call_if_available(READ_DEADLINE, call).await?;
@@ -241,6 +249,7 @@ enum DetectEviction {
 }
 
 fn fill_call(
+    ttl: Duration,
     missed_at: MissedAt,
     head: i64,
     detect_eviction: DetectEviction,
@@ -248,7 +257,7 @@ fn fill_call(
 ) -> ScriptInvocation<'static> {
     let mut call = FILL.prepare_invoke();
     call.key(PROJECTION_KEY);
-    call.arg(millis(ENTRY_TTL))
+    call.arg(millis(ttl))
         .arg(missed_at.0)
         .arg(micros(MAX_FILL_AGE))
         .arg(head)

@@ -5,8 +5,8 @@ use domain::{SessionId, Standing};
 use projections::active_sessions::{self, CacheLookup, FillResult, MissedAt};
 use redis::AsyncCommands;
 use tests::random_history::Random;
+use tests::reader_log::ReaderLog;
 
-use super::reader_log::ReaderLog;
 use super::{Harness, retried};
 
 /// A query that missed, and has read the log after this number of events.
@@ -47,7 +47,7 @@ impl Harness {
 
 /// An active session, and a session that another one superseded.
 fn two_sessions() -> (ReaderLog, SessionId, SessionId) {
-    let mut log = ReaderLog::new();
+    let mut log = ReaderLog::default();
     let superseded = log.start(Standing::Active);
     let active = log.start(Standing::Active);
     log.observe(active, Standing::Active);
@@ -106,7 +106,7 @@ async fn session_that_becomes_active_and_ends_in_one_batch_leaves_no_session() {
 #[tokio::test]
 async fn late_observation_moves_the_start_of_the_entry() {
     let mut harness = Harness::new().await;
-    let mut log = ReaderLog::new();
+    let mut log = ReaderLog::default();
     let id = log.start(Standing::Active);
     log.observe_late(id);
     log.observe(id, Standing::Active);
@@ -155,6 +155,29 @@ async fn tombstone_of_one_session_does_not_reject_fills_of_another() {
     let miss = harness.read(to).await;
     assert_eq!(harness.fill_from(&log, &miss).await, FillResult::Stored(1));
     assert_eq!(harness.find(log.reader_id).await, log.after(to));
+}
+
+/// The erasure removes the session from Redis before the projection has reached the
+/// start of the session that is active.
+#[tokio::test]
+async fn erasure_of_one_session_keeps_another_readable() {
+    let mut harness = Harness::new().await;
+    let mut log = ReaderLog::default();
+    let erased = log.start(Standing::Active);
+    let projected = log.events.len();
+    harness.apply_each(&log).await;
+    log.start(Standing::Active);
+    log.erase(erased);
+    let all = log.events.len();
+    assert_eq!(harness.find(log.reader_id).await, log.after(projected));
+    active_sessions::erase(&harness.cache, log.reader_id, log.head_after(all)).await;
+    assert_eq!(harness.find(log.reader_id).await, CacheLookup::Miss);
+    harness.apply_from(&log, projected, all).await;
+    assert_eq!(harness.find(log.reader_id).await, CacheLookup::Miss);
+    let miss = harness.read(all).await;
+    assert_eq!(harness.fill_from(&log, &miss).await, FillResult::Stored(1));
+    assert!(matches!(log.after(all), CacheLookup::Active(_)));
+    assert_eq!(harness.find(log.reader_id).await, log.after(all));
 }
 
 /// Two devices that read at the same time. Each update supersedes the session of the

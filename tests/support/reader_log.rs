@@ -1,4 +1,5 @@
-//! The log of one reader with several sessions, as commands append it.
+//! The log of one reader with several sessions, as commands append it. For tests that
+//! apply events to a projection themselves.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,9 @@ use domain::{
 };
 use eventlog::RecordedEvent;
 use projections::active_sessions::{CacheLookup, CachedSession};
-use tests::random_history::Random;
 use uuid::Uuid;
+
+use crate::random_history::Random;
 
 pub struct ReaderLog {
     pub reader_id: ReaderId,
@@ -27,8 +29,8 @@ pub struct ReaderLog {
     seconds: i64,
 }
 
-impl ReaderLog {
-    pub fn new() -> Self {
+impl Default for ReaderLog {
+    fn default() -> Self {
         Self {
             reader_id: Uuid::new_v4().into(),
             events: Vec::new(),
@@ -39,10 +41,13 @@ impl ReaderLog {
             seconds: 0,
         }
     }
+}
 
+impl ReaderLog {
     /// The log of a reader that does anything.
+    #[must_use]
     pub fn random(random: &mut Random, appends: usize) -> Self {
-        let mut log = Self::new();
+        let mut log = Self::default();
         let mut ids = Vec::new();
         while log.appends.len() <= appends {
             if ids.is_empty() || random.below(8) == 0 {
@@ -116,7 +121,7 @@ impl ReaderLog {
             Standing::Superseded
         };
         let at = self.now().at();
-        let occurred = self.at(self.begun_at - (at - self.begun_at));
+        let occurred = occurrence(self.begun_at - (at - self.begun_at));
         self.update(id, occurred, standing);
         self.append();
     }
@@ -156,6 +161,7 @@ impl ReaderLog {
     }
 
     /// The result of a query after a number of events.
+    #[must_use]
     pub fn after(&self, events: usize) -> CacheLookup {
         match &self.active[events] {
             Some(cached) => CacheLookup::Active(Box::new(cached.clone())),
@@ -165,6 +171,7 @@ impl ReaderLog {
 
     /// The reader's active session after a number of events, with the global position
     /// of its last event.
+    #[must_use]
     pub fn active_after(&self, events: usize) -> Option<(&CachedSession, i64)> {
         let cached = self.active[events].as_ref()?;
         let mut before = self.events[..events].iter().rev();
@@ -173,6 +180,7 @@ impl ReaderLog {
     }
 
     /// The end of the log after a number of events of this reader.
+    #[must_use]
     pub fn head_after(&self, events: usize) -> i64 {
         events
             .checked_sub(1)
@@ -208,12 +216,7 @@ impl ReaderLog {
     /// One second after the previous event.
     fn now(&mut self) -> Occurrence {
         self.seconds += 1;
-        self.at(self.begun_at + TimeDelta::seconds(self.seconds))
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as a time of this log")]
-    fn at(&self, at: Timestamp) -> Occurrence {
-        Occurrence::new(Some(at), None, at).unwrap()
+        occurrence(self.begun_at + TimeDelta::seconds(self.seconds))
     }
 
     fn decide(&mut self, id: SessionId, command: SessionCommand) {
@@ -255,4 +258,8 @@ impl ReaderLog {
             self.appends.push(self.events.len());
         }
     }
+}
+
+fn occurrence(at: Timestamp) -> Occurrence {
+    Occurrence::new(Some(at), None, at).unwrap()
 }
