@@ -161,7 +161,6 @@ pub fn router(
         .route(&path("/start"), post(commands::start::handle))
         .with_state(with_zones.clone())
         .route(&path("/{id}/end"), put(commands::end::handle))
-        .route(&path("/{id}"), patch(commands::correct::handle))
         .with_state(service.clone())
         .method_not_allowed_fallback(method_not_allowed)
         .layer((
@@ -178,8 +177,18 @@ pub fn router(
             outer_layers.clone(),
             admitted(Preset::Sync),
             DefaultBodyLimit::max(MAX_SYNC_BODY),
-            idempotency,
+            idempotency.clone(),
         ));
+    let erase = EraseHandles {
+        commands: service.clone(),
+        cache,
+        pool: history.primary.clone(),
+    };
+    let correct = patch(commands::correct::handle).layer(idempotency);
+    let session = get(queries::session::handle)
+        .merge(correct)
+        .with_state(service.clone())
+        .merge(delete(privacy::delete::handle).with_state(erase.clone()));
     let queries = Router::new()
         .route(&path("/active"), get(queries::active::handle))
         .with_state(active)
@@ -190,19 +199,14 @@ pub fn router(
         .route(&path("/stats/streak"), get(queries::streak::handle))
         .route(&path("/stats/patterns"), get(queries::patterns::handle))
         .with_state(daily_stats)
-        .route(&path("/{id}"), get(queries::session::handle))
-        .with_state(service.clone())
+        .route(&path("/{id}"), session)
         .method_not_allowed_fallback(method_not_allowed)
         .layer((outer_layers.clone(), admitted(Preset::Normal), body));
     let privacy = Router::new()
         .route(&path("/export"), get(privacy::export::handle))
         .with_state(Exporter::new(history.primary.clone()))
         .route(&path(""), delete(privacy::erase::handle))
-        .with_state(EraseHandles {
-            commands: service,
-            cache,
-            pool: history.primary,
-        })
+        .with_state(erase)
         .method_not_allowed_fallback(method_not_allowed)
         .layer((outer_layers.clone(), admitted(Preset::LowFrequency), body));
     openapi::router()

@@ -10,8 +10,8 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::problem::{Problem, ProblemCode, ProblemDocument};
-use crate::routes::commands::{batch_update, end, start, update};
-use crate::routes::privacy::{erase, export};
+use crate::routes::commands::{batch_update, correct, end, start, sync, update};
+use crate::routes::privacy::{delete, erase, export};
 use crate::routes::queries::{active, daily, history, patterns, session, streak, weekly};
 
 pub mod admin;
@@ -33,6 +33,8 @@ use common::{ProblemResponse, Problems};
         update::handle,
         end::handle,
         batch_update::handle,
+        sync::handle,
+        correct::handle,
         session::handle,
         active::handle,
         history::handle,
@@ -42,6 +44,7 @@ use common::{ProblemResponse, Problems};
         patterns::handle,
         export::handle,
         erase::handle,
+        delete::handle,
     ),
     components(schemas(ProblemDocument)),
     tags(
