@@ -200,7 +200,8 @@ impl StartedSession {
     /// session is active.
     #[must_use]
     pub fn duration(&self) -> TimeDelta {
-        self.progress.last_activity_at() - self.started_at()
+        let ended = self.progress.ended.map(|ending| ending.at);
+        ended.unwrap_or(self.progress.latest.at) - self.started_at()
     }
 }
 

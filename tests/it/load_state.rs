@@ -9,7 +9,7 @@ use domain::SessionId;
 use domain::session::CompleteSession;
 use eventlog::cqrs_es::load_full;
 use eventlog::{LogError, StoredEvent, load_state};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tests::random_history::write_random_histories;
 use tests::reader::id;
@@ -131,8 +131,8 @@ async fn session_with_a_version_1_end_loads_equally() {
     assert!(session.progress.latest.at < session.progress.ended.unwrap().at);
 }
 
-/// Locators are any text, also such that Postgres cannot convert and such that looks
-/// like a field.
+/// Locators are any text, also such that looks like a field. Older builds accepted NUL,
+/// which Postgres cannot convert to text.
 #[tokio::test]
 async fn late_observations_after_an_end_load_equally() {
     let app = App::start().await;
@@ -146,18 +146,27 @@ async fn late_observations_after_an_end_load_equally() {
         });
         let _ = reader.update_with(session, update).await.ok();
     };
-    update(20, 20.0, "\u{0} \"applied\":false").await;
-    let end = json!({ "occurred_at": at(30), "end_position": 30, "locator": "\u{0}" });
+    update(20, 20.0, "\"applied\":false").await;
+    let end = json!({
+        "occurred_at": at(30), "end_position": 30, "locator": "{\"applied\": false}",
+    });
     let _ = reader.end(session, end).await.ok();
     for minute in 1..10 {
         update(minute, 1.0, "\"applied\": true").await;
     }
+    let log = invariants::read_log(&app.pool).await;
+    let mut payload: Value = serde_json::from_str(&log.last().unwrap().payload).unwrap();
+    payload["locator"] = json!("\u{0}");
+    future_events::write(&app.pool, session, "PositionUpdated", "2", &payload).await;
     let session = session.to_string().parse().unwrap();
     let (loaded, sequence) = load_both(&app.pool, session).await;
-    assert_eq!(sequence, 12);
+    assert_eq!(sequence, 13);
     let progress = &loaded.session.started().unwrap().progress;
     assert_eq!(progress.latest.position.percent(), 30.0);
-    assert_eq!(progress.latest.locator.as_deref(), Some("\u{0}"));
+    assert_eq!(
+        progress.latest.locator.as_deref(),
+        Some("{\"applied\": false}")
+    );
 
     // Another end is the last event that moves the position.
     let correction = json!({ "end_position": 15 });

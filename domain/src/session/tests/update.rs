@@ -268,6 +268,14 @@ fn log_with_a_credited_end() -> Vec<SessionEvent> {
     events
 }
 
+#[test]
+fn session_with_a_credited_end_lasts_up_to_it() {
+    let session = ReadingSession::fold(&log_with_a_credited_end());
+    let session = session.started().unwrap();
+    assert_eq!(session.duration(), TimeDelta::seconds(90));
+    assert_eq!(session.progress.last_activity_at(), at(60));
+}
+
 #[rstest]
 #[case::later(120, &[(90, 120)])]
 #[case::within_the_credited_time(80, &[])]
