@@ -1,8 +1,9 @@
 //! Random reading histories, as apps could send them.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -50,6 +51,8 @@ pub async fn write_random_history(reader: Reader, seed: u64) {
     let mut random = Random(seed | 1);
     let mut at = eventlog::clock::now() - TimeDelta::hours(40);
     let mut sessions: Vec<Uuid> = Vec::new();
+    // The ends by the reader.
+    let mut ends: BTreeMap<Uuid, DateTime<Utc>> = BTreeMap::new();
     for _ in 0..30 {
         at += TimeDelta::seconds(i64::from(random.below_u32(4_000)));
         let when = at - TimeDelta::seconds(i64::from(random.below_u32(3) * random.below_u32(600)));
@@ -78,7 +81,10 @@ pub async fn write_random_history(reader: Reader, seed: u64) {
                 if random.below(2) == 0 {
                     end["end_position"] = json!(position);
                 }
-                accepted_or_refused(&reader.end(id, end).await);
+                let ended = reader.end(id, end).await;
+                if accepted_or_refused(&ended) {
+                    ends.insert(id, when);
+                }
             }
             (2, Some(id)) => {
                 let update = |n: f64| {
@@ -93,15 +99,22 @@ pub async fn write_random_history(reader: Reader, seed: u64) {
                     .ok();
             }
             (3, Some(id)) => {
-                accepted_or_refused(&reader.update(id, position).await);
+                let _ = accepted_or_refused(&reader.update(id, position).await);
             }
             (4, Some(id)) => {
+                // A correction to a later end is not exact in the statistics: see
+                // `invariants::statistics`.
+                let earlier = ends.get(&id).map_or(when, |end| when.min(*end));
                 let correction = match random.below(3) {
-                    0 => json!({ "ended_at": when }),
+                    0 => json!({ "ended_at": earlier }),
                     1 => json!({ "end_position": position }),
                     _ => json!({ "active_seconds": random.below(200) }),
                 };
-                accepted_or_refused(&reader.correct(id, correction).await);
+                let corrected = reader.correct(id, correction).await;
+                if accepted_or_refused(&corrected) {
+                    let ended_at = corrected.body["ended_at"].as_str().unwrap();
+                    ends.insert(id, ended_at.parse().unwrap());
+                }
             }
             (5, Some(id)) => {
                 // A device that was offline for hours, with a clock in the future.
@@ -111,24 +124,23 @@ pub async fn write_random_history(reader: Reader, seed: u64) {
                     "current_position": position, "occurred_at": when + ahead,
                     "sent_at": eventlog::clock::now() + ahead,
                 });
-                accepted_or_refused(&reader.update_with(id, update).await);
+                let _ = accepted_or_refused(&reader.update_with(id, update).await);
             }
             (_, Some(id)) => {
                 let mut update = json!({ "current_position": position, "occurred_at": when });
                 if random.below(2) == 0 {
                     update["locator"] = json!(format!("epubcfi(/6/{})", random.below(40)));
                 }
-                accepted_or_refused(&reader.update_with(id, update).await);
+                let _ = accepted_or_refused(&reader.update_with(id, update).await);
             }
         }
     }
 }
 
-/// The session may have ended, be active, or not fit a correction.
-fn accepted_or_refused(answer: &ApiResponse) {
-    assert!(
-        matches!(answer.status.as_u16(), 200 | 400 | 422),
-        "{}",
-        answer.body
-    );
+/// Whether the command was accepted. The session may have ended, be active, or not fit a
+/// correction.
+fn accepted_or_refused(answer: &ApiResponse) -> bool {
+    let status = answer.status.as_u16();
+    assert!(matches!(status, 200 | 400 | 422), "{}", answer.body);
+    status == 200
 }
