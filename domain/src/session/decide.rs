@@ -1,6 +1,9 @@
 //! The decisions about a session that was started.
 
+use chrono::TimeDelta;
+
 use super::{Ending, Rules, StartedSession};
+use crate::clock::{MAX_REQUEST_DURATION, Occurrence};
 use crate::error::DecideError;
 use crate::event::EndReason;
 use crate::intervals::{Interval, Intervals};
@@ -35,7 +38,7 @@ impl StartedSession {
     ) -> Result<Vec<SessionEvent>, DecideError> {
         let latest = &self.progress.latest;
         let is_timed = command.occurred.client.is_some();
-        let observation = Observation {
+        let mut observation = Observation {
             // Without a client's time, the order of arrival decides, even if
             // the servers' clocks disagree.
             at: match command.occurred.client {
@@ -47,6 +50,11 @@ impl StartedSession {
             locator: command.locator,
         };
         let reader_end = self.progress.ended.filter(|ending| ending.is_final());
+        if let Some(end) = reader_end
+            && is_same_moment(end.at, &command.occurred, observation.at)
+        {
+            observation.at = end.at;
+        }
         if reader_end.is_some_and(|end| !is_timed || observation.at > end.at) {
             return Err(SessionError::Inactive.into());
         }
@@ -106,6 +114,7 @@ impl StartedSession {
         let latest = &self.progress.latest;
         let at = match command.occurred.client {
             // A session never ends before its start.
+            Some(at) if is_same_moment(at, &command.occurred, latest.at) => latest.at,
             Some(at) => at.max(self.start.started_at),
             None => command.occurred.received.max(latest.at),
         };
@@ -264,6 +273,14 @@ impl StartedSession {
             time_zone: self.start.time_zone.clone(),
         }
     }
+}
+
+/// Whether the end of a session and a later observation are of the same moment. The
+/// service places the times of a wrong clock by the arrival of each request, which takes
+/// up to [`MAX_REQUEST_DURATION`].
+fn is_same_moment(end: Timestamp, occurred: &Occurrence, observed: Timestamp) -> bool {
+    let later = TimeDelta::zero()..=MAX_REQUEST_DURATION;
+    occurred.device_time.is_some() && later.contains(&(observed - end))
 }
 
 /// The position and the locator of an end that has one of them. `latest` is the latest

@@ -163,10 +163,11 @@ const PROBLEMS: [ProblemResponse; 13] = [
 /// The statuses of the problems that an operation returns.
 fn statuses(operation: &str) -> &'static [u16] {
     match operation {
-        "start" | "batchUpdate" => &[400, 401, 408, 409, 413, 415, 422, 429, 500, 503],
-        "update" | "end" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
+        "start" | "batchUpdate" | "sync" => &[400, 401, 408, 409, 413, 415, 422, 429, 500, 503],
+        "update" | "end" | "correct" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
         "session" => &[401, 404, 422, 429, 500, 503, 504],
         "history" => &[400, 401, 422, 429, 500, 503, 504],
+        "delete" => &[400, 401, 404, 422, 429, 500, 503],
         "export" | "erase" => &[400, 401, 422, 429, 500, 503],
         _ => &[401, 422, 429, 500, 503, 504],
     }

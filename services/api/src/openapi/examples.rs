@@ -57,6 +57,23 @@ fn request(operation: &str) -> Option<Value> {
                 { "session_id": ENDED, "current_position": 40 },
             ]
         }),
+        "sync" => json!({
+            "sent_at": "2026-03-07T20:40:00Z",
+            "sessions": [{
+                "session_id": ENDED,
+                "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                "started_at": "2026-03-07T20:00:00Z",
+                "ended_at": "2026-03-07T20:34:00Z",
+                "start_position": 10,
+                "observations": [
+                    { "current_position": 12.5, "occurred_at": "2026-03-07T20:02:00Z" },
+                    { "current_position": 25, "occurred_at": "2026-03-07T20:33:00Z" },
+                ],
+                "device_type": "tablet",
+                "time_zone": "Europe/Berlin",
+            }],
+        }),
+        "correct" => json!({ "ended_at": "2026-03-07T20:34:00Z" }),
         _ => return None,
     };
     Some(request)
@@ -92,6 +109,18 @@ fn response(operation: &str) -> Option<Value> {
         }
         "end" => ended(),
         "batchUpdate" => batch_result(),
+        "sync" => json!({
+            "results": [{
+                "session_id": ENDED,
+                "success": true,
+                "session": ended(),
+                "new_observations": 2,
+                "refused": [],
+                "code": null,
+                "error": null,
+            }],
+        }),
+        "correct" => ended(),
         "history" => json!({
             "sessions": [ended()],
             "total": 1,
