@@ -1,6 +1,6 @@
 //! The input of the command side: a command, and the context of its request.
 
-use domain::{CorrectSession, EndSession, SessionId, StartSession, Timestamp, UpdatePosition};
+use domain::{CorrectSession, EndSession, SessionId, StartSession, UpdatePosition};
 use eventlog::active_claims::IdleSession;
 use eventlog::idempotency::IdempotencyKey;
 
@@ -22,10 +22,7 @@ pub(crate) enum Command {
         end: EndSession,
     },
     /// A job sends this command, not the reader.
-    EndIdle {
-        idle: IdleSession,
-        now: Timestamp,
-    },
+    EndIdle(IdleSession),
     Sync(SyncSession),
     Correct {
         session_id: SessionId,

@@ -14,7 +14,7 @@ use domain::{
     EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, Standing,
     StartSession, Timeline, Timestamp, UpdatePosition, ZoneName,
 };
-use eventlog::active_claims::ReaderActivity;
+use eventlog::active_claims::{IdleSession, ReaderActivity};
 use eventlog::append::ActiveClaimChange;
 
 use crate::command::{Command, SyncSession};
@@ -123,7 +123,7 @@ pub(crate) fn decide(
         Command::End { session_id, end } => {
             decision.end(*session_id, end)?;
         }
-        Command::EndIdle { idle, now } => decision.end_idle(idle.session_id, *now)?,
+        Command::EndIdle(idle) => decision.end_idle(*idle)?,
         Command::Sync(sync) => decision.sync(sync)?,
         Command::Correct {
             session_id,
@@ -178,7 +178,7 @@ impl Deciding<'_> {
         let start = self.with_zone(start)?;
         let at = start.occurred.at();
         let elsewhere = self.newest_elsewhere(id)?;
-        let standing = Standing::new(at, elsewhere, start.occurred.received, self.rules);
+        let standing = Standing::new(at, elsewhere);
         if standing == Standing::Active {
             self.take_over(id)?;
         }
@@ -214,12 +214,11 @@ impl Deciding<'_> {
             .iter()
             .filter_map(|update| observed_at(session, update))
             .max();
-        let now = updates.iter().map(|update| update.occurred.received).max();
-        let standing = match newest.zip(now) {
-            Some((newest, now)) if !was_active && !is_finished => {
+        let standing = match newest {
+            Some(newest) if !was_active && !is_finished => {
                 let latest = newest.max(session.progress.latest.at);
                 let elsewhere = self.newest_elsewhere(id)?.max(pending);
-                Standing::new(latest, elsewhere, now, self.rules)
+                Standing::new(latest, elsewhere)
             }
             _ => Standing::Active,
         };
@@ -337,22 +336,21 @@ impl Deciding<'_> {
         Ok(newest)
     }
 
-    /// Ends a session that is idle at the time `now`. Does nothing if it is not.
-    fn end_idle(&mut self, id: SessionId, now: Timestamp) -> Result<(), Undecided> {
+    /// Ends an idle session. Does nothing if it has received an event since it was found
+    /// idle.
+    fn end_idle(&mut self, idle: IdleSession) -> Result<(), Undecided> {
+        let id = idle.session_id;
         let versioned = self.session(id)?;
-        let Some(session) = versioned
-            .session
-            .started()
-            .filter(|session| session.is_active())
-        else {
+        if versioned.sequence < idle.sequence {
+            return Err(Missing::NewestSession(id).into());
+        }
+        let session = versioned.session.started();
+        let session = session.filter(|session| session.is_active());
+        let Some(session) = session.filter(|_| versioned.sequence == idle.sequence) else {
             return Ok(());
         };
-        let latest = session.progress.latest.at;
-        if Standing::new(latest, None, now, self.rules) != Standing::Idle {
-            return Ok(());
-        }
         self.add(id, SessionCommand::Deactivate(EndReason::Idle))?;
-        self.release(id, latest);
+        self.release(id, session.progress.latest.at);
         Ok(())
     }
 
@@ -405,7 +403,7 @@ impl Deciding<'_> {
             Some(_) => Some(Timestamp::MAX_UTC),
             None => self.newest_elsewhere(sync.session_id)?,
         };
-        let standing = Standing::new(latest, elsewhere, start.occurred.received, self.rules);
+        let standing = Standing::new(latest, elsewhere);
         if standing == Standing::Active {
             self.take_over(sync.session_id)?;
         }

@@ -186,14 +186,10 @@ impl CommandService {
         .await
     }
 
-    /// Ends a session that is idle at the time `now`, at its latest observation.
-    /// Returns `None` and does nothing if it is not idle.
-    pub async fn end_idle(
-        &self,
-        idle: IdleSession,
-        now: Timestamp,
-    ) -> Result<Option<EndedIdle>, CommandError> {
-        let command = Command::EndIdle { idle, now };
+    /// Ends an idle session at its latest observation. Returns `None` and does
+    /// nothing if the session has received an event since it was found idle.
+    pub async fn end_idle(&self, idle: IdleSession) -> Result<Option<EndedIdle>, CommandError> {
+        let command = Command::EndIdle(idle);
         let context = CommandContext::default();
         let execute = self.execute(idle.reader_id, command, context, move |decision| {
             decision.ended_idle(idle.session_id)

@@ -25,24 +25,18 @@ use crate::{
 /// overnight is not reading time.
 pub const DEFAULT_ACTIVE_GAP: TimeDelta = TimeDelta::seconds(120);
 
-/// The default of [`Rules::idle_after`].
-pub const DEFAULT_IDLE_AFTER: TimeDelta = TimeDelta::hours(2);
-
 /// The rules that each deployment can configure.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// The maximum active time credited for the gap between two observations.
     /// It must not be negative.
     pub active_gap: TimeDelta,
-    /// The time after its latest observation from which a session is idle.
-    pub idle_after: TimeDelta,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         Self {
             active_gap: DEFAULT_ACTIVE_GAP,
-            idle_after: DEFAULT_IDLE_AFTER,
         }
     }
 }

@@ -1,9 +1,8 @@
 //! Whether a session that its reader has not ended is active. This depends on the
-//! reader's other sessions and on the time.
+//! reader's other sessions.
 
 use crate::Timestamp;
 use crate::event::EndReason;
-use crate::session::Rules;
 
 /// What a session is while its reader has not ended it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,25 +12,18 @@ pub enum Standing {
     Active,
     /// The reader has a newer observation in another session.
     Superseded,
-    /// Its latest observation is older than [`Rules::idle_after`].
+    /// It had no event for a long time.
     Idle,
 }
 
 impl Standing {
-    /// The standing of a session at the time `now`. `latest` is the time of the
-    /// session's latest observation. `newest_elsewhere` is that of the newest one in
-    /// the reader's other sessions; `None` if there is none. Of two equal times, the
-    /// observation that arrives later is the newer one.
+    /// The standing of a session. `latest` is the time of its latest observation.
+    /// `newest_elsewhere` is that of the newest one in the reader's other sessions; `None`
+    /// if there is none. Of two equal times, the observation that arrives later is the
+    /// newer one.
     #[must_use]
-    pub fn new(
-        latest: Timestamp,
-        newest_elsewhere: Option<Timestamp>,
-        now: Timestamp,
-        rules: Rules,
-    ) -> Self {
-        if now - latest > rules.idle_after {
-            Self::Idle
-        } else if newest_elsewhere.is_some_and(|newest| newest > latest) {
+    pub fn new(latest: Timestamp, newest_elsewhere: Option<Timestamp>) -> Self {
+        if newest_elsewhere.is_some_and(|newest| newest > latest) {
             Self::Superseded
         } else {
             Self::Active
@@ -51,7 +43,7 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use chrono::{DateTime, TimeDelta};
+    use chrono::DateTime;
     use rstest::rstest;
 
     use super::*;
@@ -61,20 +53,13 @@ mod tests {
     #[case::newest(10, Some(9), Standing::Active)]
     #[case::of_equal_time(10, Some(10), Standing::Active)]
     #[case::older(10, Some(11), Standing::Superseded)]
-    #[case::idle(-3_601, None, Standing::Idle)]
-    #[case::idle_and_older(-3_601, Some(0), Standing::Idle)]
-    #[case::at_the_limit(-3_600, None, Standing::Active)]
     fn newest_observation_makes_a_session_active(
         #[case] latest: i64,
         #[case] elsewhere: Option<i64>,
         #[case] expected: Standing,
     ) {
         let at = |seconds| DateTime::from_timestamp(1_790_000_000 + seconds, 0).unwrap();
-        let rules = Rules {
-            idle_after: TimeDelta::hours(1),
-            ..Rules::default()
-        };
-        let standing = Standing::new(at(latest), elsewhere.map(at), at(0), rules);
+        let standing = Standing::new(at(latest), elsewhere.map(at));
         assert_eq!(standing, expected);
     }
 }

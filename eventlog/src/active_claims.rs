@@ -128,18 +128,21 @@ pub async fn page(
     Ok(claims.collect())
 }
 
-/// An active session that may be idle. Its latest observation decides.
+/// An active session that has received no event for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdleSession {
     pub reader_id: ReaderId,
     pub session_id: SessionId,
-    /// The sequence of the last event when the session was found.
+    /// The sequence of the last event. The session is idle no longer when it has a
+    /// later one.
     pub sequence: i64,
 }
 
-/// At most `limit` active sessions that may have no observation since a time, in the
-/// order of their readers, starting after the reader `after`. It contains every session
-/// without an observation since then, and also active ones with a late observation.
+/// At most `limit` active sessions without an event since a time, in the order of
+/// their readers, starting after the reader `after`.
+///
+/// A client's id may contain a time in the future. Such a session counts as idle
+/// only after that time.
 pub async fn idle(
     database: impl PgExecutor<'_>,
     since: Timestamp,
@@ -149,6 +152,7 @@ pub async fn idle(
     let rows = sqlx::query_file!(
         "src/active_claims/idle.sql",
         after.map(ReaderId::uuid),
+        SessionId::new(since).to_string(),
         since,
         limit
     )

@@ -234,8 +234,7 @@ async fn daily_stats(contract: &Contract) {
         "total_reading_seconds": 900,
         "avg_progress_percent": 7.5,
         "sessions_over_10min": 1,
-        // One session is idle.
-        "completed_sessions": 2,
+        "completed_sessions": 1,
     }]);
     assert_eq!(response.body["days"], expected);
     let two_days = get(&operator, "/stats/daily?days=2").await.ok();

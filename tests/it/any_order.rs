@@ -137,7 +137,7 @@ async fn verify(app: &App) {
 
 #[tokio::test]
 async fn observations_in_any_order_give_the_same_answers() {
-    let app = App::with_settings(|settings| settings.rules.idle_after = NEVER_IDLE).await;
+    let app = App::with_settings(|settings| settings.jobs.idle_after = NEVER_IDLE).await;
     let seed = seed();
     let started = Instant::now();
     let mut count = 0;
@@ -171,7 +171,7 @@ async fn observations_in_any_order_give_the_same_answers() {
 /// The clocks of the devices are wrong, and each call carries `sent_at`.
 #[tokio::test]
 async fn observations_of_wrong_clocks_give_the_same_answers() {
-    let app = App::with_settings(|settings| settings.rules.idle_after = NEVER_IDLE).await;
+    let app = App::with_settings(|settings| settings.jobs.idle_after = NEVER_IDLE).await;
     let seed = seed();
     let ahead = [
         TimeDelta::minutes(12),
@@ -202,31 +202,3 @@ async fn observations_of_wrong_clocks_give_the_same_answers() {
 }
 
 /// Most sessions are older than the idle limit when they arrive.
-#[tokio::test]
-async fn idle_sessions_in_any_order_give_the_same_answers() {
-    let app = App::start().await;
-    let seed = seed();
-    let histories = (0..HISTORIES).map(|number| {
-        let mut random = random(seed, number);
-        let now = clock::now() - TimeDelta::hours(3);
-        let plan = Plan::random(&mut random, now, Shape::DAYS);
-        let deliveries = Order::ALL
-            .into_iter()
-            .map(|order| Delivery::new(&app, &plan, &mut random, order));
-        let deliveries = deliveries.collect();
-        History { plan, deliveries }
-    });
-    let histories: Vec<History> = histories.collect();
-    join_all(histories.iter().map(History::run)).await;
-    let operator = app.operator();
-    let cleanup = operator.call(Method::POST, "/reading-sessions/cleanup", None);
-    let _ = cleanup.await.ok();
-    app.settled().await;
-    for history in &histories {
-        let expected =
-            Expected::from_plan(&history.plan).with_idle(clock::now(), TimeDelta::hours(2));
-        history.check(&expected, Tolerance::Exact, seed).await;
-    }
-    invariants::check(&app).await;
-    verify(&app).await;
-}

@@ -138,7 +138,7 @@ async fn session_with_an_event_after_the_scan_stays_active() {
     assert!(
         context
             .commands
-            .end_idle(idle, clock::now())
+            .end_idle(idle)
             .await
             .unwrap()
             .is_none()
@@ -156,7 +156,7 @@ async fn session_with_an_event_after_the_scan_stays_active() {
     assert!(
         context
             .commands
-            .end_idle(idle, clock::now())
+            .end_idle(idle)
             .await
             .unwrap()
             .is_none()

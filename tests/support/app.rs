@@ -218,9 +218,9 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
         rate_limit: unlimited(),
         rules: RuleArgs {
             active_gap: Duration::from_mins(2),
-            idle_after: Duration::from_hours(2),
         },
         jobs: JobArgs {
+            idle_after: Duration::from_hours(2),
             retention_days: 90,
             statistics_days: 0,
             idempotency_keys_days: 7,

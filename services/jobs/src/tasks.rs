@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use chrono::Days;
 use commands::{CommandError, CommandService, erasure};
-use domain::{ReaderId, Timestamp};
+use domain::ReaderId;
 use eventlog::active_claims::{self, IdleSession};
 use eventlog::{clock, idempotency, migrations};
 use futures::StreamExt;
@@ -85,14 +85,13 @@ pub(crate) async fn run(
     }
 }
 
-/// Ends sessions without a recent observation, at their latest one.
+/// Ends sessions without a recent event, at their latest observation.
 async fn end_idle_sessions(
     context: &JobContext,
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
 ) -> Result<JobOutcome, JobError> {
-    let now = clock::now();
-    let since = now - context.settings.idle_after;
+    let since = clock::now() - context.settings.idle_after;
     let counts = IdleCounts::default();
     let mut after: Option<ReaderId> = None;
     loop {
@@ -102,7 +101,7 @@ async fn end_idle_sessions(
         stream::iter(page)
             .for_each_concurrent(MAX_CONCURRENT_ENDS, async |idle| {
                 if !stop.is_cancelled() {
-                    end_idle_session(context, idle, now, &counts, progress).await;
+                    end_idle_session(context, idle, &counts, progress).await;
                 }
             })
             .await;
@@ -148,11 +147,10 @@ impl IdleCounts {
 async fn end_idle_session(
     context: &JobContext,
     idle: IdleSession,
-    now: Timestamp,
     counts: &IdleCounts,
     progress: &watch::Sender<u64>,
 ) {
-    match context.commands.end_idle(idle, now).await {
+    match context.commands.end_idle(idle).await {
         Ok(Some(session)) => {
             progress.send_replace(counts.ended.fetch_add(1, Ordering::Relaxed) + 1);
             counts
@@ -162,7 +160,7 @@ async fn end_idle_session(
                 .without_progress
                 .fetch_add((!session.progressed).into(), Ordering::Relaxed);
         }
-        // The session has a recent observation, or received one after the scan.
+        // The session received an event after the scan.
         Ok(None) => {}
         Err(error) => {
             counts.failed.fetch_add(1, Ordering::Relaxed);

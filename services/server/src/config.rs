@@ -356,16 +356,16 @@ pub struct RuleArgs {
     /// in seconds.
     #[arg(long, env = "ACTIVE_GAP", value_name = "SECONDS", default_value = "120", value_parser = parse_seconds)]
     pub active_gap: Duration,
-    /// End a session when its latest observation is older than this many seconds.
-    /// A newer observation makes it active again.
-    #[arg(long, env = "IDLE_AFTER", value_name = "SECONDS", default_value = "7200", value_parser = parse_seconds)]
-    pub idle_after: Duration,
 }
 
-/// Ages at which background jobs remove data.
+/// Ages at which background jobs end sessions and remove data.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Jobs")]
 pub struct JobArgs {
+    /// End a session provisionally after this many seconds without an event. A later
+    /// observation makes it active again.
+    #[arg(long, env = "IDLE_AFTER", value_name = "SECONDS", default_value = "7200", value_parser = parse_seconds)]
+    pub idle_after: Duration,
     /// Remove months from the history when all their sessions ended more than
     /// this many days ago; 0 keeps everything.
     ///
@@ -384,10 +384,10 @@ pub struct JobArgs {
 
 impl JobArgs {
     #[must_use]
-    pub fn settings(&self, rules: &RuleArgs) -> JobSettings {
+    pub fn settings(&self) -> JobSettings {
         let days = |days: u32| (days > 0).then(|| Days::new(days.into()));
         JobSettings {
-            idle_after: rules.idle_after,
+            idle_after: self.idle_after,
             retention: days(self.retention_days),
             statistics: days(self.statistics_days),
             idempotency_keys: Days::new(self.idempotency_keys_days.into()),

@@ -290,7 +290,7 @@ async fn cleanup(app: &App) {
 #[tokio::test]
 async fn update_of_an_idle_session_makes_it_active_again() {
     let app =
-        App::with_settings(|settings| settings.rules.idle_after = Duration::from_secs(1)).await;
+        App::with_settings(|settings| settings.jobs.idle_after = Duration::from_secs(1)).await;
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let _ = reader.update(session, 10.0).await.ok();

@@ -189,22 +189,6 @@ impl Expected {
         }
     }
 
-    /// The values if every observation arrives at `now`: a session whose latest one is
-    /// older than `idle_after` is idle.
-    #[must_use]
-    pub fn with_idle(mut self, now: DateTime<Utc>, idle_after: TimeDelta) -> Self {
-        for session in &mut self.sessions {
-            let finished = session.end_reason.as_deref() == Some("finished");
-            if !finished && session.last_activity_at < now - idle_after {
-                session.is_active = false;
-                session.ended_at = Some(session.last_activity_at);
-                session.end_reason = Some("idle".to_owned());
-            }
-        }
-        self.active = self.active.filter(|index| self.sessions[*index].is_active);
-        self
-    }
-
     /// The reader's current day.
     #[must_use]
     pub fn today(&self, now: DateTime<Utc>) -> NaiveDate {

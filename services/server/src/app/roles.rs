@@ -194,7 +194,7 @@ impl<'a> ServiceBuilder<'a> {
             pool: self.pools.track(connect::jobs_pool(&args.database)?),
             commands,
             operations: connect::projection_ops(&args.database, &args.redis, self.zones.clone()),
-            settings: args.jobs.settings(&args.rules),
+            settings: args.jobs.settings(),
         };
         let metrics = JobMetrics::new(&mut self.registry);
         let holder = self.service.holder.clone();
@@ -280,7 +280,6 @@ fn commands(
     let (appender, task) = Appender::new(append, feed);
     let rules = Rules {
         active_gap: TimeDelta::from_std(rules.active_gap)?,
-        idle_after: TimeDelta::from_std(rules.idle_after)?,
     };
     Ok((
         CommandService::new(Repository::new(pool, appender), rules),
@@ -315,7 +314,7 @@ pub fn jobs(
             pool,
             commands,
             operations: connect::projection_ops(database, redis, Zones::load()),
-            settings: jobs.settings(rules),
+            settings: jobs.settings(),
         },
         appender: appender.boxed(),
     })

@@ -110,7 +110,7 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
             rate_limit.deadline.as_millis().to_string(),
         ),
         ("ACTIVE_GAP", seconds(rules.active_gap)),
-        ("IDLE_AFTER", seconds(rules.idle_after)),
+        ("IDLE_AFTER", seconds(jobs.idle_after)),
         ("RETENTION_DAYS", jobs.retention_days.to_string()),
         ("STATISTICS_DAYS", jobs.statistics_days.to_string()),
         (
