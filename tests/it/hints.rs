@@ -1,7 +1,7 @@
 //! A hint never refuses a fact: an invalid hint is changed or ignored, and the
 //! response contains a warning.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use eventlog::clock;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -193,6 +193,28 @@ async fn repeat_of_a_command_returns_its_warnings() {
         assert_eq!(responses[0].body, responses[1].body);
         assert_eq!(warnings(&responses[1].body), [expected]);
     }
+}
+
+#[tokio::test]
+async fn time_in_the_future_is_recorded_as_now_with_a_warning() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    let update = json!({ "current_position": 1, "occurred_at": "9999-01-01T00:00:00Z" });
+    let updated = reader.update_with(session, update).await.ok();
+    assert_eq!(warnings(&updated), [("occurred_at", "clock_ahead")]);
+    assert_eq!(updated["end_position"], 1);
+    let time = |name: &str| updated[name].as_str().unwrap().parse::<DateTime<Utc>>();
+    assert!(time("last_activity_at").unwrap() <= clock::now());
+    // With `sent_at`, the service knows the error of the clock, and records the time.
+    let update = json!({
+        "current_position": 2,
+        "occurred_at": "2100-01-01T00:00:00Z", "sent_at": "2100-01-01T00:00:00Z",
+    });
+    let updated = reader.update_with(session, update).await.ok();
+    assert_eq!(updated.get("warnings"), None);
+    assert_eq!(updated["end_position"], 2);
+    invariants::check(&app).await;
 }
 
 /// The longest locator: 8,192 bytes in characters of two bytes.

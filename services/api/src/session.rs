@@ -78,7 +78,7 @@ pub struct SessionResponse {
 pub struct ChangedSessionResponse<'a> {
     #[serde(flatten)]
     pub session: SessionResponse,
-    /// The hints that the service changed or ignored. Missing if there are none.
+    /// What the service changed or ignored. Missing if there is nothing.
     #[serde(skip_serializing_if = "Warnings::is_empty")]
     #[schema(value_type = Vec<Warning>)]
     pub warnings: &'a Warnings,

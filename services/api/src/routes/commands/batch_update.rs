@@ -55,7 +55,7 @@ pub struct BatchResult<'a> {
     errors: Vec<String>,
     /// The result of each update, in the order of the request.
     results: Vec<ItemResult>,
-    /// The hints that the service ignored. Missing if there are none.
+    /// What the service changed or ignored. Missing if there is nothing.
     #[serde(skip_serializing_if = "Warnings::is_empty")]
     #[schema(value_type = Vec<Warning>)]
     warnings: &'a Warnings,
