@@ -365,7 +365,7 @@ export interface components {
             /** @description The result of each update, in the order of the request. */
             results: components["schemas"]["ItemResult"][];
             success_count: number;
-            /** @description The hints that the service ignored. Missing if there are none. */
+            /** @description What the service changed or ignored. Missing if there is nothing. */
             warnings?: components["schemas"]["Warning"][];
         };
         /** @description Up to 50 position updates. */
@@ -392,7 +392,7 @@ export interface components {
         };
         /** @description The session after a command. */
         ChangedSession: components["schemas"]["Session"] & {
-            /** @description The hints that the service changed or ignored. Missing if there are none. */
+            /** @description What the service changed or ignored. Missing if there is nothing. */
             warnings?: components["schemas"]["Warning"][];
         };
         /** @description The correct values of an ended session. Missing ones stay as they are. */
@@ -880,7 +880,7 @@ export interface components {
              *     the latest one: it is recorded, and `end_position` stays as it is.
              */
             applied: boolean;
-            /** @description The hints that the service changed or ignored. Missing if there are none. */
+            /** @description What the service changed or ignored. Missing if there is nothing. */
             warnings?: components["schemas"]["Warning"][];
         };
         /**
