@@ -8,7 +8,6 @@ use chrono::TimeDelta;
 use eventlog::clock;
 use futures::future::join_all;
 use futures::{StreamExt, stream};
-use reqwest::Method;
 use tests::facts::{Call, Device, Expected, Ids, Order, Plan, Shape, Tolerance, delivery, view};
 use tests::process::command;
 use tests::random_history::Random;
@@ -200,5 +199,3 @@ async fn observations_of_wrong_clocks_give_the_same_answers() {
     invariants::check(&app).await;
     verify(&app).await;
 }
-
-/// Most sessions are older than the idle limit when they arrive.

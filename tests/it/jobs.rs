@@ -135,14 +135,7 @@ async fn session_with_an_event_after_the_scan_stays_active() {
         panic!("one is idle")
     };
     let _ = reader.update(session, 9.0).await.ok();
-    assert!(
-        context
-            .commands
-            .end_idle(idle)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(context.commands.end_idle(idle).await.unwrap().is_none());
     assert_eq!(id(&reader.active().await.ok()), session);
 
     // The job does not end a session that the reader has started since, either.
@@ -153,14 +146,7 @@ async fn session_with_an_event_after_the_scan_stays_active() {
         panic!("one is idle")
     };
     let next = id(&reader.start(Uuid::new_v4()).await.ok());
-    assert!(
-        context
-            .commands
-            .end_idle(idle)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(context.commands.end_idle(idle).await.unwrap().is_none());
     assert_eq!(id(&reader.active().await.ok()), next);
     drop(context);
     appender.await.unwrap();
