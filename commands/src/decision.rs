@@ -30,9 +30,8 @@ pub(crate) struct Known {
     pub(crate) newest: BTreeSet<SessionId>,
     pub(crate) timelines: BTreeMap<SessionId, Timeline>,
     pub(crate) activity: Option<ReaderActivity>,
-    /// The time zone of the reader's last session; the inner value is `None` if there
-    /// is none.
-    pub(crate) last_zone: Option<Option<ZoneName>>,
+    /// The time zone of the reader's last session; UTC if there is none.
+    pub(crate) last_zone: Option<ZoneName>,
 }
 
 /// What a decision needs and [`Known`] does not contain.
@@ -191,7 +190,7 @@ impl Deciding<'_> {
         let mut start = start.clone();
         if start.time_zone.is_none() {
             let last_zone = self.known.last_zone.as_ref().ok_or(Missing::LastZone)?;
-            start.time_zone.clone_from(last_zone);
+            start.time_zone = Some(last_zone.clone());
         }
         Ok(start)
     }
@@ -235,7 +234,8 @@ impl Deciding<'_> {
         }
         let added = self.decision.events.len() - events_before;
         if added > 0 && is_finished {
-            let newest = newest.ok_or(SessionError::Inactive)?;
+            // An observation of the same moment as the end may be a little later.
+            let newest = newest.unwrap_or(session.progress.latest.at);
             self.note_newest(id, newest)?;
         } else if added > 0 && !was_active && standing == Standing::Active {
             self.take_over(id)?;
@@ -462,7 +462,9 @@ impl Deciding<'_> {
         }
         if let Some(timeline) = timeline {
             let mut timeline = timeline.clone();
-            events.iter().for_each(|event| timeline.apply(event));
+            for event in &events {
+                timeline.apply(event);
+            }
             self.timelines.insert(id, timeline);
         }
         let after = before.then(&events);
@@ -478,15 +480,15 @@ impl Deciding<'_> {
     fn activity(&mut self) -> Result<&mut ReaderActivity, Missing> {
         if self.decision.before.is_none() {
             let known = self.known.activity.as_ref().ok_or(Missing::Activity)?;
-            self.decision.before = Some(known.clone());
-            self.decision.after = known.clone();
+            self.decision.before = Some(*known);
+            self.decision.after = *known;
         }
         Ok(&mut self.decision.after)
     }
 
     /// The time of the reader's newest observation outside a session.
     fn newest_elsewhere(&mut self, id: SessionId) -> Result<Option<Timestamp>, Missing> {
-        let ReaderActivity { active, newest } = self.activity()?.clone();
+        let ReaderActivity { active, newest } = *self.activity()?;
         let Some(active) = active.filter(|active| *active != id) else {
             return Ok(newest);
         };
@@ -528,7 +530,7 @@ impl Deciding<'_> {
                 active: Some(id),
                 newest: None,
             };
-            self.decision.before = Some(active.clone());
+            self.decision.before = Some(active);
             self.decision.after = active;
         }
         self.decision.after.active = None;

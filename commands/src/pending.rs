@@ -1,7 +1,7 @@
 //! Loads from the log what the decision of a command needs, until it is decided. Writes
 //! nothing.
 
-use domain::ReaderId;
+use domain::{ReaderId, ZoneName};
 use eventlog::{active_claims, load_state};
 
 use crate::CommandError;
@@ -78,7 +78,7 @@ impl<'a> PendingCommand<'a> {
             }
             Missing::LastZone => {
                 let zone = active_claims::last_time_zone(pool, self.reader_id).await?;
-                self.known.last_zone = Some(zone.map(|zone| zone.as_str().into()));
+                self.known.last_zone = Some(zone.as_deref().map_or(ZoneName::UTC, ZoneName::new));
             }
         }
         Ok(())

@@ -145,8 +145,8 @@ impl Log {
             Missing::Timeline(id) => {
                 known.timelines.insert(id, Timeline::fold(events(id)));
             }
-            Missing::Activity => known.activity = Some(self.activity.clone()),
-            Missing::LastZone => known.last_zone = Some(None),
+            Missing::Activity => known.activity = Some(self.activity),
+            Missing::LastZone => known.last_zone = Some(ZoneName::UTC),
         }
     }
 
@@ -252,7 +252,7 @@ impl History {
     }
 
     fn sync(&self, session: usize, facts: &[(usize, Fact)]) -> SyncSession {
-        let ends = facts.iter().filter_map(|(_, fact)| match fact {
+        let mut ends = facts.iter().filter_map(|(_, fact)| match fact {
             // A sync has no position of the end.
             Fact::End(time, None) => Some(end(*time, None)),
             _ => None,
@@ -265,7 +265,7 @@ impl History {
                 .filter(|(_, fact)| matches!(fact, Fact::Observation(..)))
                 .map(|fact| update(*fact).1)
                 .collect(),
-            end: ends.last(),
+            end: ends.next_back(),
         }
     }
 

@@ -69,7 +69,7 @@ fn fold(log: &[StoredEvent]) -> BTreeMap<ReaderId, SessionId> {
         if folded
             .session
             .started()
-            .is_some_and(|session| session.is_active())
+            .is_some_and(domain::session::StartedSession::is_active)
         {
             of_reader.insert(id);
         } else {

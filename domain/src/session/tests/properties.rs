@@ -144,7 +144,6 @@ fn commands() -> impl Strategy<Value = SessionCommand> {
 fn rules() -> impl Strategy<Value = Rules> {
     prop_oneof![Just(120_000), 0..600_000_i64].prop_map(|ms| Rules {
         active_gap: TimeDelta::milliseconds(ms),
-        ..Rules::default()
     })
 }
 
@@ -342,7 +341,6 @@ proptest! {
     ) {
         let rules = Rules {
             active_gap: TimeDelta::seconds(facts.active_gap),
-            ..Rules::default()
         };
         let all = facts.commands();
         let mut commands: Vec<SessionCommand> = order.iter().map(|index| all[*index].clone()).collect();

@@ -348,10 +348,7 @@ fn credited_gap_is_limited_by_the_configured_rules(
     #[case] active_gap: TimeDelta,
     #[case] added: &[(i64, i64)],
 ) {
-    let rules = Rules {
-        active_gap,
-        ..Rules::default()
-    };
+    let rules = Rules { active_gap };
     let intervals = intervals(added);
     let event = PositionUpdated {
         active_ms: intervals.iter().map(|interval| interval.ms).sum(),

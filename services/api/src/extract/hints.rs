@@ -170,7 +170,7 @@ impl<'de> Deserialize<'de> for ParsedText {
 
 struct ParsedTextVisitor;
 
-impl<'de> Visitor<'de> for ParsedTextVisitor {
+impl Visitor<'_> for ParsedTextVisitor {
     type Value = ParsedText;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -107,7 +107,7 @@ fn response(operation: &str) -> Option<Value> {
             session["stale"] = json!(false);
             session
         }
-        "end" => ended(),
+        "end" | "correct" => ended(),
         "batchUpdate" => batch_result(),
         "sync" => json!({
             "results": [{
@@ -120,7 +120,6 @@ fn response(operation: &str) -> Option<Value> {
                 "error": null,
             }],
         }),
-        "correct" => ended(),
         "history" => json!({
             "sessions": [ended()],
             "total": 1,

@@ -354,7 +354,7 @@ impl ParsedSession {
         let session_id = sync.session_id;
         let respond = move |outcome: SyncOutcome| {
             let version = outcome.versioned.sequence;
-            let result = SessionResult::merged(outcome, &indexes, refused.clone());
+            let result = SessionResult::merged(&outcome, &indexes, refused.clone());
             (result, version)
         };
         match commands.sync(sync, context.clone(), respond).await {
@@ -377,7 +377,7 @@ impl ParsedSession {
 
 impl SessionResult {
     fn merged(
-        outcome: SyncOutcome,
+        outcome: &SyncOutcome,
         indexes: &[usize],
         mut refused: Vec<RefusedObservation>,
     ) -> Self {
