@@ -7,6 +7,7 @@ use eventlog::RecordedEvent;
 use futures::StreamExt;
 use futures::stream;
 use projections::dead_letters::DeadLetterChanges;
+use projections::history::HistoryBatch;
 use projections::projection::TableProjection;
 use projections::zones::Zones;
 use projections::{BatchRange, Checkpoint, History, Projection};
@@ -133,7 +134,7 @@ async fn history_of_random_logs_in_random_batches_equals_the_log() {
         while !log.is_empty() {
             let most = u64::try_from(log.len()).unwrap().min(12);
             let count = 1 + usize::try_from(random.below(most)).unwrap();
-            let mut batch = Default::default();
+            let mut batch = HistoryBatch::default();
             for event in log.drain(..count) {
                 let global_position = i64::try_from(all.len()).unwrap() + 1;
                 let event = RecordedEvent {

@@ -16,6 +16,7 @@ use serde_json::json;
 use server::connect;
 use sqlx::PgPool;
 use tests::random_history::{write_random_histories, write_random_history};
+use tests::reader::id;
 use tests::stack::TestEnv;
 use tests::{App, app, future_events, invariants, until};
 use tokio::sync::watch;
@@ -76,12 +77,22 @@ fn differing(compared: &[Compared]) -> Vec<(&str, u64)> {
         .collect()
 }
 
-/// Starts a service and writes random histories and an active session.
+/// Starts a service and writes random histories and some active sessions. Most sessions
+/// of the histories are in the past, so they are not active.
 async fn start_with_histories() -> App {
     let app = App::start().await;
     app.settled().await;
     write_random_histories(&app, 1..10).await;
-    let _ = app.reader().start(Uuid::new_v4()).await.ok();
+    for updates in 0..4 {
+        let reader = app.reader();
+        let session = id(&reader.start(Uuid::new_v4()).await.ok());
+        for position in 0..updates {
+            assert_eq!(
+                reader.update(session, f64::from(position)).await.status,
+                200
+            );
+        }
+    }
     invariants::check(&app).await;
     app
 }
@@ -286,6 +297,15 @@ async fn corrupt_event_makes_the_two_loads_of_a_session_differ(#[case] corruptio
 #[tokio::test]
 async fn rebuild_repairs_wrong_cache_entries_that_check_finds() {
     let app = start_with_histories().await;
+    let settings = app::settings(&app.env, &[]);
+    let cache = connect::cache(&settings.redis).unwrap();
+    let pool = connect::projections_pool(&settings.database).unwrap();
+    let (progress, stop) = (watch::Sender::default(), CancellationToken::new());
+    app.warmed_up().await;
+    // A session that became active again has no entry yet.
+    let _ = active_sessions::warm_up(&cache, &pool, &progress, &stop)
+        .await
+        .unwrap();
     let redis = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
     // Readers whose sessions have more events come first.
@@ -326,16 +346,10 @@ async fn rebuild_repairs_wrong_cache_entries_that_check_finds() {
     let found = verify_cache(&app.env).await.unwrap();
     assert_eq!(found.differing, 4, "{found:#?}");
 
-    let settings = app::settings(&app.env, &[]);
-    app.warmed_up().await;
-    let rebuilt = active_sessions::rebuild(
-        &connect::cache(&settings.redis).unwrap(),
-        &connect::projections_pool(&settings.database).unwrap(),
-        &watch::Sender::default(),
-        &CancellationToken::new(),
-    )
-    .await
-    .unwrap();
+    let progress = watch::Sender::default();
+    let rebuilt = active_sessions::rebuild(&cache, &pool, &progress, &stop)
+        .await
+        .unwrap();
     assert_eq!(rebuilt.sessions, readers.len() as u64);
     assert_eq!(rebuilt.removed, 4, "{rebuilt:?}");
     let found = verify_cache(&app.env).await.unwrap();
