@@ -162,7 +162,7 @@ async fn late_observations_after_an_end_load_equally() {
     let (loaded, sequence) = load_both(&app.pool, session).await;
     assert_eq!(sequence, 13);
     let progress = &loaded.session.started().unwrap().progress;
-    assert_eq!(progress.latest.position.percent(), 30.0);
+    assert_eq!(progress.latest.position.steps(), 300_000);
     assert_eq!(
         progress.latest.locator.as_deref(),
         Some("{\"applied\": false}")
@@ -173,7 +173,7 @@ async fn late_observations_after_an_end_load_equally() {
     let _ = reader.correct(session.uuid(), correction).await.ok();
     let (loaded, _) = load_both(&app.pool, session).await;
     let progress = &loaded.session.started().unwrap().progress;
-    assert_eq!(progress.latest.position.percent(), 15.0);
+    assert_eq!(progress.latest.position.steps(), 150_000);
     let log = invariants::read_log(&app.pool).await;
     assert_prefixes_equal_the_fold(&app.pool, session, &log).await;
     invariants::check(&app).await;

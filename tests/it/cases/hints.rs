@@ -91,7 +91,7 @@ async fn titles_in_any_script_are_kept_unchanged() {
 async fn book_id_may_be_in_upper_case_or_without_hyphens() {
     let app = App::start().await;
     let reader = app.reader();
-    let book = Uuid::from_u128(0x900150983cd24fb0_d6963f7d28e17f72);
+    let book = Uuid::from_u128(0x9001_5098_3cd2_4fb0_d696_3f7d_28e1_7f72);
     for written in [
         book.to_string(),
         book.to_string().to_uppercase(),

@@ -206,9 +206,9 @@ async fn session_of_another_reader_is_refused_in_a_sync() {
     let start = json!({
         "session_id": foreign["session_id"], "book_id": foreign["book_id"], "occurred_at": begin,
     });
-    let owned = id(&owner.start_with(start).await.ok());
+    let theirs = id(&owner.start_with(start).await.ok());
     app.settled().await;
-    let before = owner.session(owned).await.ok();
+    let before = owner.session(theirs).await.ok();
     let reader = app.reader();
     let own = good(minutes_ago(30));
     let response = reader.sync(json!({ "sessions": [own, foreign] })).await;
@@ -219,7 +219,7 @@ async fn session_of_another_reader_is_refused_in_a_sync() {
         response.body
     );
     app.settled().await;
-    assert_eq!(owner.session(owned).await.ok(), before);
+    assert_eq!(owner.session(theirs).await.ok(), before);
     let history = reader.history("").await.ok();
     assert_eq!(history["total"], i64::from(others));
     invariants::check(&app).await;
