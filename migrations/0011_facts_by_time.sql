@@ -337,7 +337,10 @@ begin
         select reader, max(observed.at::timestamptz)
         from released
         join events on events.aggregate_id = released.session_id
-        -- The time is cut out of the text of the payload as in `active_claims/idle.sql`.
+        -- The time is cut out of the text of the payload: JSON strings may contain NUL, which
+        -- Postgres cannot convert to text. The match is exact, because quotes inside a JSON
+        -- string are escaped, only a key is followed by a colon, and the service writes no
+        -- spaces.
         cross join lateral (
             select split_part(
                 split_part(
