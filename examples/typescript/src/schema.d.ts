@@ -2041,6 +2041,32 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "sent_at": "2026-03-07T20:40:00Z",
+                 *       "sessions": [
+                 *         {
+                 *           "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                 *           "device_type": "tablet",
+                 *           "ended_at": "2026-03-07T20:34:00Z",
+                 *           "observations": [
+                 *             {
+                 *               "current_position": 12.5,
+                 *               "occurred_at": "2026-03-07T20:02:00Z"
+                 *             },
+                 *             {
+                 *               "current_position": 25,
+                 *               "occurred_at": "2026-03-07T20:33:00Z"
+                 *             }
+                 *           ],
+                 *           "session_id": "0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e",
+                 *           "start_position": 10,
+                 *           "started_at": "2026-03-07T20:00:00Z",
+                 *           "time_zone": "Europe/Berlin"
+                 *         }
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["Sync"];
             };
         };
@@ -2048,7 +2074,6 @@ export interface operations {
             /** @description The result of each session */
             200: {
                 headers: {
-                    etag: components["headers"]["ETag"];
                     "idempotent-replayed": components["headers"]["Replayed"];
                     "x-global-position": components["headers"]["GlobalPosition"];
                     "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -2058,15 +2083,59 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "results": [
+                     *         {
+                     *           "code": null,
+                     *           "error": null,
+                     *           "new_observations": 2,
+                     *           "refused": [],
+                     *           "session": {
+                     *             "active_seconds": 1980,
+                     *             "book": {
+                     *               "author": "George Eliot",
+                     *               "title": "Middlemarch",
+                     *               "total_pages": 800
+                     *             },
+                     *             "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                     *             "device_type": "tablet",
+                     *             "duration_minutes": 34,
+                     *             "duration_seconds": 2040,
+                     *             "end_position": 25,
+                     *             "end_reason": "finished",
+                     *             "ended_at": "2026-03-07T20:34:00Z",
+                     *             "furthest_position": 25,
+                     *             "id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
+                     *             "is_active": false,
+                     *             "last_activity_at": "2026-03-07T20:34:00Z",
+                     *             "locator": null,
+                     *             "pages_read": 120,
+                     *             "progress_delta": 15,
+                     *             "start_position": 10,
+                     *             "started_at": "2026-03-07T20:00:00Z",
+                     *             "user_id": "0193e5a0-0000-7000-8000-000000000001",
+                     *             "version": 36
+                     *           },
+                     *           "session_id": "0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e",
+                     *           "success": true
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Synced"];
                 };
             };
+            400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["ReadModelBehind"];
         };
     };
     session: {
@@ -2165,16 +2234,22 @@ export interface operations {
             /** @description The session is deleted */
             204: {
                 headers: {
+                    "x-global-position": components["headers"]["GlobalPosition"];
+                    "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                    "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                    "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                    "x-request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
+            400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
+            404: components["responses"]["NotFound"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["ReadModelBehind"];
         };
     };
     correct: {
@@ -2192,6 +2267,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "ended_at": "2026-03-07T20:34:00Z"
+                 *     }
+                 */
                 "application/json": components["schemas"]["Correction"];
             };
         };
@@ -2209,15 +2289,48 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "active_seconds": 1980,
+                     *       "book": {
+                     *         "author": "George Eliot",
+                     *         "title": "Middlemarch",
+                     *         "total_pages": 800
+                     *       },
+                     *       "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                     *       "device_type": "tablet",
+                     *       "duration_minutes": 34,
+                     *       "duration_seconds": 2040,
+                     *       "end_position": 25,
+                     *       "end_reason": "finished",
+                     *       "ended_at": "2026-03-07T20:34:00Z",
+                     *       "furthest_position": 25,
+                     *       "id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
+                     *       "is_active": false,
+                     *       "last_activity_at": "2026-03-07T20:34:00Z",
+                     *       "locator": null,
+                     *       "pages_read": 120,
+                     *       "progress_delta": 15,
+                     *       "start_position": 10,
+                     *       "started_at": "2026-03-07T20:00:00Z",
+                     *       "user_id": "0193e5a0-0000-7000-8000-000000000001",
+                     *       "version": 36
+                     *     }
+                     */
                     "application/json": components["schemas"]["Session"];
                 };
             };
+            400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
-            504: components["responses"]["ReadModelBehind"];
         };
     };
     end: {
