@@ -450,14 +450,16 @@ create table read.session_days (
     reader_id uuid not null,
     time_zone text not null,
     active tstzmultirange not null,
-    -- The last observation of the day. Null: there is none, or it may not count because the
-    -- end of the session is on this day.
+    -- The last observation of the day, even if it is after the reader's end.
     last_at timestamptz,
     position int,
     -- The reader's end of the session, if it is on the day. Apart from the observations, so
-    -- that a correction can move it. The position is null if the end has none of its own.
+    -- that a correction can move it.
     ended_at timestamptz,
+    -- The position at the end. Null: it is that of the day before. The time is that of its
+    -- observation; null: the end has a position of its own.
     end_position int,
+    end_position_at timestamptz,
     -- Of the session. Null: the projection skipped the event that contains it.
     start_position int,
     -- From the last position before the day to the last one of the day, in
@@ -465,6 +467,9 @@ create table read.session_days (
     progress bigint not null,
     -- Whether it is the last day of a session that has ended, finally or provisionally.
     ended boolean not null,
+    -- Whether the reader's end is on an earlier day. The row then counts nowhere, until a
+    -- correction moves the end.
+    after_end boolean not null,
     primary key (session_id, day)
 ) with (fillfactor = 70);
 create index session_days_by_reader on read.session_days (reader_id, day);

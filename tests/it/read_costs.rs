@@ -224,7 +224,8 @@ const FILL_STATISTICS: &str = "
     insert into session_days
     select format('%s-%s-%s', reader, n, session), date '2026-01-01' + n,
         md5(reader::text)::uuid, 'UTC',
-        tstzmultirange(tstzrange(at, at + interval '9 minutes')), at, 0, null, null, 0, 0, false
+        tstzmultirange(tstzrange(at, at + interval '9 minutes')), at, 0, null, null, null, 0, 0,
+        false, false
     from generate_series(1, 500) as reader, generate_series(0, 99) as n,
         generate_series(1, 2) as session,
         lateral (select timestamptz '2026-01-01Z' + n * interval '1 day') as times (at);
@@ -242,7 +243,7 @@ async fn statistics_read_the_rows_of_their_readers_only() {
         connection.execute(prepare.as_str()).await.unwrap();
     }
     let reader = "md5('7')::uuid";
-    let sessions = "array(select '7-99-' || n from generate_series(1, 2) as n)";
+    let sessions = "array['7-99-1', '7-99-2']";
     // The name, the arguments and the number of returned rows.
     let calls = [
         ("days", format!("{reader}, '2026-04-01'"), 10.0),
@@ -329,8 +330,8 @@ async fn write_sessions(pool: &PgPool, reader: Uuid, book: Uuid, count: i32) {
         on conflict (reader_id, book_id) do update set sessions = $3",
         "insert into session_days
         select format('%s-%s', $2, n), current_date - n, $1, 'UTC',
-            tstzmultirange(tstzrange(noon, noon + interval '1 minute')), noon, 0, null, null, 0, 0,
-            false
+            tstzmultirange(tstzrange(noon, noon + interval '1 minute')), noon, 0, null, null, null,
+            0, 0, false, false
         from generate_series(1, $3) as n,
             lateral (select (current_date - n) + timetz '12:00Z') as at (noon)
         on conflict do nothing",

@@ -35,7 +35,7 @@ fn random_position(random: &mut Random) -> Position {
 
 /// The events of a session that starts within two days after `begin`, with
 /// observations in and out of order. One in three sessions is ended by its reader, with
-/// or without a position, at any time; half of these ends are corrected.
+/// or without a position, at any time; these ends are corrected up to twice.
 fn random_session(
     random: &mut Random,
     reader_id: ReaderId,
@@ -87,13 +87,13 @@ fn random_session(
                 locator: None,
                 occurred: at(ended),
             }));
-            if random.below(2) == 0 {
-                let earlier = TimeDelta::seconds(i64::try_from(random.below(8_000)).unwrap());
+            for _ in 0..random.below(3) {
+                let by = i64::try_from(random.below(16_000)).unwrap() - 8_000;
                 commands.push(SessionCommand::Correct(CorrectSession {
-                    ended_at: Some(ended - earlier),
+                    ended_at: (random.below(3) > 0).then(|| ended + TimeDelta::seconds(by)),
                     position: (random.below(2) == 0).then(|| random_position(random)),
                     active: (random.below(2) == 0).then(|| TimeDelta::seconds(90)),
-                    received: now,
+                    received: now + TimeDelta::seconds(20_000),
                 }));
             }
         }

@@ -211,7 +211,7 @@ async fn sessions_with_dead_letters_are_not_differences() {
 #[case::claims("delete from claims where reader_id = (select reader_id from claims limit 1)", &[("claims", 1)])]
 #[case::claims_without_session("insert into claims values ('00000000-0000-0000-0000-000000000001', 'x')", &[("claims", 1)])]
 #[case::session_days("update session_days set active = '{}' where (session_id, day) = (select session_id, day from session_days where not isempty(active) limit 1)", &[("session_days", 1)])]
-#[case::session_days_without_events("insert into session_days values ('x', '2026-01-01', '00000000-0000-0000-0000-000000000001', 'UTC', '{}', now(), 1, null, null, 1, 0, false)", &[("session_days", 1)])]
+#[case::session_days_without_events("insert into session_days values ('x', '2026-01-01', '00000000-0000-0000-0000-000000000001', 'UTC', '{}', now(), 1, null, null, null, 1, 0, false, false)", &[("session_days", 1)])]
 #[case::days("update days set long_sessions = long_sessions + 1 where day = (select max(day) from days)", &[("days", 1)])]
 #[tokio::test]
 async fn wrong_row_is_reported_with_its_differences(

@@ -102,8 +102,8 @@ pub async fn write_random_history(reader: Reader, seed: u64) {
                 let _ = accepted_or_refused(&reader.update(id, position).await);
             }
             (4, Some(id)) => {
-                // A correction to a later end is not exact in the statistics: see
-                // `invariants::statistics`.
+                // Only to earlier times: observations that count again after a correction to
+                // a later end do not change which session is active.
                 let earlier = ends.get(&id).map_or(when, |end| when.min(*end));
                 let correction = match random.below(3) {
                     0 => json!({ "ended_at": earlier }),

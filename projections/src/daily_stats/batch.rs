@@ -9,7 +9,7 @@ use domain::event::EndReason;
 use domain::{Interval, Position, ReaderId, SessionEvent, SessionId, Timestamp, ZoneName};
 use jiff::tz::TimeZone;
 
-use super::session_days::{End, Observed};
+use super::session_days::{End, EndPosition, Observed};
 use crate::zones::Zones;
 
 /// The effect of a batch of events, by session.
@@ -42,18 +42,15 @@ enum Point {
         at: Timestamp,
         position: Position,
     },
-    /// Boxed, because a session has thousands of observations and few ends.
+    /// The reader's end. It replaces an earlier end. Boxed, because a session has thousands
+    /// of observations and few ends.
     End(Box<ReaderEnd>),
 }
 
-/// The reader's end of a session. It replaces an earlier end.
 #[derive(Debug, PartialEq, Eq)]
 struct ReaderEnd {
-    end: End,
-    /// The latest observation up to the end, if the end has no position of its own.
-    latest: Option<Observed>,
-    /// Whether observations may be after the end. They no longer count.
-    cuts: bool,
+    at: Timestamp,
+    position: EndPosition,
 }
 
 impl StatsBatch {
@@ -119,17 +116,14 @@ impl SessionChange {
                 self.add_active(&event.intervals);
                 // The service's own end is no observation.
                 if event.reason == EndReason::Finished {
-                    self.points.push(Point::End(Box::new(ReaderEnd {
-                        end: End {
-                            at: event.ended_at,
-                            position: event.position_at.is_none().then_some(event.position),
-                        },
-                        latest: event.position_at.map(|at| Observed {
-                            at,
-                            position: event.position,
-                        }),
-                        cuts: event.intervals_complete,
-                    })));
+                    let position = event.position;
+                    let position = match event.position_at {
+                        Some(at) => EndPosition::Observed(Observed { at, position }),
+                        None => EndPosition::Own(position),
+                    };
+                    let at = event.ended_at;
+                    self.points
+                        .push(Point::End(Box::new(ReaderEnd { at, position })));
                 }
                 self.is_ended = true;
             }
@@ -174,10 +168,6 @@ pub(super) struct Segment {
     /// The last observation of each day.
     pub(super) observed: BTreeMap<NaiveDate, Observed>,
     pub(super) end: Option<(NaiveDate, End)>,
-    /// The latest observation up to the end, if the end has no position of its own.
-    pub(super) latest: Option<(NaiveDate, Observed)>,
-    /// Whether observations may be after the end. They no longer count.
-    pub(super) cuts: bool,
 }
 
 impl TouchedDays {
@@ -200,13 +190,13 @@ impl TouchedDays {
             .collect()
     }
 
-    /// The sessions that can lose rows or active time.
-    pub(super) fn shrinking(&self) -> impl Iterator<Item = SessionId> + '_ {
-        let replaced = self.changes.iter().filter(|(_, change)| {
-            // An end can also remove an earlier end from another day.
+    /// The sessions of which any day can change: those that the reader ended, and erased
+    /// ones.
+    pub(super) fn ended_or_erased(&self) -> impl Iterator<Item = SessionId> + '_ {
+        let ended = self.changes.iter().filter(|(_, change)| {
             change.replaces_active || change.segments.iter().any(|segment| segment.end.is_some())
         });
-        replaced
+        ended
             .map(|(session_id, _)| *session_id)
             .chain(self.erased.iter().copied())
     }
@@ -235,10 +225,14 @@ impl DaysChange {
                     *last = last.later(observed);
                 }
                 Point::End(reader_end) => {
-                    let ReaderEnd { end, latest, cuts } = **reader_end;
-                    segment.end = Some((reading_day(end.at, zone), end));
-                    segment.latest = latest.map(|latest| (reading_day(latest.at, zone), latest));
-                    segment.cuts = cuts;
+                    let ReaderEnd { at, position } = **reader_end;
+                    let day = reading_day(at, zone);
+                    // A position of an earlier day is in the row of that day.
+                    let position = Some(position).filter(|position| match position {
+                        EndPosition::Own(_) => true,
+                        EndPosition::Observed(last) => reading_day(last.at, zone) == day,
+                    });
+                    segment.end = Some((day, End { at, position }));
                     segments.push(std::mem::take(&mut segment));
                 }
             }
@@ -259,8 +253,7 @@ impl DaysChange {
     fn days(&self) -> impl Iterator<Item = NaiveDate> + '_ {
         let segments = self.segments.iter().flat_map(|segment| {
             let end = segment.end.iter().map(|(day, _)| *day);
-            let latest = segment.latest.iter().map(|(day, _)| *day);
-            segment.observed.keys().copied().chain(end).chain(latest)
+            segment.observed.keys().copied().chain(end)
         });
         self.active.keys().copied().chain(segments)
     }

@@ -8,7 +8,7 @@ use domain::{Intervals, Position, SessionId, Timestamp};
 use uuid::Uuid;
 
 use super::merge::DaySums;
-use super::session_days::SessionDay;
+use super::session_days::{EndPosition, SessionDay};
 
 #[derive(Default)]
 pub(super) struct WrittenColumns<'a> {
@@ -21,9 +21,11 @@ pub(super) struct WrittenColumns<'a> {
     pub(super) positions: Vec<Option<i32>>,
     pub(super) ended_at: Vec<Option<Timestamp>>,
     pub(super) end_positions: Vec<Option<i32>>,
+    pub(super) end_position_at: Vec<Option<Timestamp>>,
     pub(super) start_positions: Vec<Option<i32>>,
     pub(super) progress: Vec<i64>,
     pub(super) ended: Vec<bool>,
+    pub(super) after_end: Vec<bool>,
 }
 
 impl<'a> WrittenColumns<'a> {
@@ -42,12 +44,17 @@ impl<'a> WrittenColumns<'a> {
             let end_position = row.end.and_then(|end| end.position);
             columns
                 .end_positions
-                .push(end_position.map(Position::steps));
+                .push(end_position.map(|position| position.position().steps()));
+            columns.end_position_at.push(match end_position {
+                Some(EndPosition::Observed(last)) => Some(last.at),
+                Some(EndPosition::Own(_)) | None => None,
+            });
             columns
                 .start_positions
                 .push(row.start_position.map(Position::steps));
             columns.progress.push(row.progress);
             columns.ended.push(row.is_ended);
+            columns.after_end.push(row.is_after_end);
         }
         columns
     }

@@ -6,7 +6,7 @@ with moved as (
     update checkpoints
     set global_position = $3, moved_at = clock_timestamp(),
         -- `least` ignores null.
-        tzdata = least(tzdata, $26)
+        tzdata = least(tzdata, $28)
     where projection = $1 and global_position = $2 and replays = $4
     -- Retention has removed earlier days; they are not written again.
     returning (select days_from from retention where one) as days_from
@@ -19,16 +19,17 @@ removed as (
 written as (
     insert into session_days (
         session_id, day, reader_id, time_zone, active, last_at, position, ended_at,
-        end_position, start_position, progress, ended
+        end_position, end_position_at, start_position, progress, ended, after_end
     )
     select session_id, day, reader_id, time_zone, active::tstzmultirange, last_at, position,
-        ended_at, end_position, start_position, progress, ended
+        ended_at, end_position, end_position_at, start_position, progress, ended, after_end
     from moved, unnest(
         $7::text[], $8::date[], $9::uuid[], $10::text[], $11::text[], $12::timestamptz[],
-        $13::int[], $14::timestamptz[], $15::int[], $16::int[], $17::bigint[], $18::bool[]
+        $13::int[], $14::timestamptz[], $15::int[], $16::timestamptz[], $17::int[],
+        $18::bigint[], $19::bool[], $20::bool[]
     ) as w (
         session_id, day, reader_id, time_zone, active, last_at, position, ended_at,
-        end_position, start_position, progress, ended
+        end_position, end_position_at, start_position, progress, ended, after_end
     )
     where day >= moved.days_from
     -- The reader and the time zone of a session never change.
@@ -38,15 +39,17 @@ written as (
         position = excluded.position,
         ended_at = excluded.ended_at,
         end_position = excluded.end_position,
+        end_position_at = excluded.end_position_at,
         start_position = excluded.start_position,
         progress = excluded.progress,
-        ended = excluded.ended
+        ended = excluded.ended,
+        after_end = excluded.after_end
 ),
 changed as (
     select c.*
     from moved, unnest(
-        $19::date[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[],
-        $24::bigint[], $25::bigint[]
+        $21::date[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[],
+        $26::bigint[], $27::bigint[]
     ) as c (
         day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
     )

@@ -11,8 +11,10 @@ from (
             time_zone order by coalesce(ended_at, last_at) desc nulls last, session_id desc
         ))[1] as time_zone
     from session_days
-    where reader_id = $1
-        and day >= least($2, (select max(day) from session_days where reader_id = $1) - 2)
+    where reader_id = $1 and not after_end
+        and day >= least($2, (
+            select max(day) from session_days where reader_id = $1 and not after_end
+        ) - 2)
     group by day
 ) as days
 cross join lateral (

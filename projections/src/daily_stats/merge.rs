@@ -49,6 +49,9 @@ impl DaySums {
         let mut sums = Self::default();
         let mut active = Vec::new();
         for row in rows {
+            if row.is_after_end {
+                continue;
+            }
             sums.readers = 1;
             sums.sessions += 1;
             sums.progress += row.progress;

@@ -8,6 +8,8 @@ cross join lateral (
         coalesce(array_agg(upper(range)), '{}') as active_to
     from unnest(active) as range
 ) as bounds
-where reader_id = $1
-    and day >= least($2, (select max(day) from session_days where reader_id = $1) - 2)
+where reader_id = $1 and not after_end
+    and day >= least($2, (
+            select max(day) from session_days where reader_id = $1 and not after_end
+        ) - 2)
 order by day desc, session_id

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use domain::{Intervals, Position, ReaderId, Timestamp, ZoneName};
 
-use super::batch::{DaysChange, Segment};
+use super::batch::DaysChange;
 
 /// The rows of one session.
 pub(super) type SessionDays = BTreeMap<NaiveDate, SessionDay>;
@@ -20,8 +20,7 @@ pub(super) struct SessionDay {
     pub(super) time_zone: ZoneName,
     /// The active time on the day.
     pub(super) active: Intervals,
-    /// The last observation of the day. `None` if the session has none on the day, or if a
-    /// later event has set or corrected the reader's end to a time before observations.
+    /// The last observation of the day, even if it is after the reader's end.
     pub(super) observed: Option<Observed>,
     /// The reader's end of the session, if it is on the day.
     pub(super) end: Option<End>,
@@ -32,6 +31,9 @@ pub(super) struct SessionDay {
     pub(super) progress: i64,
     /// Whether the session ended on the day, finally or provisionally.
     pub(super) is_ended: bool,
+    /// Whether the reader's end is on an earlier day. The row then counts nowhere, until a
+    /// correction moves the end.
+    pub(super) is_after_end: bool,
 }
 
 /// An observed position.
@@ -46,8 +48,17 @@ pub(super) struct Observed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) at: Timestamp,
-    /// `None` if the latest observation determines the position.
-    pub(super) position: Option<Position>,
+    /// The position at the end; `None` if it is that of the day before.
+    pub(super) position: Option<EndPosition>,
+}
+
+/// The position at the reader's end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndPosition {
+    /// The end has a position of its own.
+    Own(Position),
+    /// The latest observation up to the end. A later one can follow.
+    Observed(Observed),
 }
 
 impl Observed {
@@ -57,6 +68,14 @@ impl Observed {
             arrived_later
         } else {
             self
+        }
+    }
+}
+
+impl EndPosition {
+    pub(super) fn position(self) -> Position {
+        match self {
+            Self::Own(position) | Self::Observed(Observed { position, .. }) => position,
         }
     }
 }
@@ -72,6 +91,7 @@ impl SessionDay {
             start_position: None,
             progress: 0,
             is_ended: false,
+            is_after_end: false,
         }
     }
 
@@ -79,15 +99,26 @@ impl SessionDay {
         self.active.is_empty() && self.observed.is_none() && self.end.is_none()
     }
 
-    /// The last position of the day; `None` if it is that of the day before.
+    /// The last position of the day that counts; `None` if it is that of the day before.
     pub(super) fn position(&self) -> Option<Position> {
-        let at_end = self.end.and_then(|end| end.position);
-        at_end.or(self.observed.map(|observed| observed.position))
+        match self.end {
+            Some(end) => end.position.map(EndPosition::position),
+            None => self.observed.map(|observed| observed.position),
+        }
     }
 
     fn observe(&mut self, new: Observed) {
         let observed = self.observed.map_or(new, |old| old.later(new));
         self.observed = Some(observed);
+        if let Some(end) = &mut self.end
+            && new.at <= end.at
+        {
+            end.position = match end.position {
+                Some(EndPosition::Own(position)) => Some(EndPosition::Own(position)),
+                Some(EndPosition::Observed(old)) => Some(EndPosition::Observed(old.later(new))),
+                None => Some(EndPosition::Observed(new)),
+            };
+        }
     }
 }
 
@@ -108,15 +139,29 @@ pub(super) fn apply(rows: &mut SessionDays, change: &DaysChange) {
         row(rows, *day, change).active.add(parts.iter().copied());
     }
     for segment in &change.segments {
-        apply_segment(rows, segment, change);
+        for (day, observed) in &segment.observed {
+            row(rows, *day, change).observe(*observed);
+        }
+        if let Some((day, end)) = segment.end {
+            for row in rows.values_mut() {
+                row.end = None;
+            }
+            row(rows, day, change).end = Some(end);
+        }
     }
     rows.retain(|_, row| !row.is_empty());
 
-    let last_day = rows.keys().next_back().copied();
+    let end_day = rows.iter().find_map(|(day, row)| row.end.and(Some(*day)));
+    let counts = |day: NaiveDate| end_day.is_none_or(|end_day| day <= end_day);
+    let last_day = rows.keys().copied().rfind(|day| counts(*day));
     for (day, row) in rows {
         row.start_position = start_position;
+        row.is_after_end = !counts(*day);
         row.is_ended = change.is_ended && Some(*day) == last_day;
         row.progress = 0;
+        if row.is_after_end {
+            continue;
+        }
         if let Some(now) = row.position().map(steps) {
             row.progress = position.map_or(0, |before| now - before);
             position = Some(now);
@@ -127,31 +172,9 @@ pub(super) fn apply(rows: &mut SessionDays, change: &DaysChange) {
 /// The position before the first of the stored rows, in ten-thousandths of a percent. It
 /// is not the start position if retention has removed earlier rows.
 fn position_before(rows: &SessionDays, start_position: Position) -> i64 {
-    let first = rows
-        .values()
-        .find_map(|row| Some(steps(row.position()?) - row.progress));
+    let mut counted = rows.values().filter(|row| !row.is_after_end);
+    let first = counted.find_map(|row| Some(steps(row.position()?) - row.progress));
     first.unwrap_or_else(|| steps(start_position))
-}
-
-fn apply_segment(rows: &mut SessionDays, segment: &Segment, change: &DaysChange) {
-    for (day, observed) in &segment.observed {
-        row(rows, *day, change).observe(*observed);
-    }
-    let Some((end_day, end)) = segment.end else {
-        return;
-    };
-    for (day, row) in rows.iter_mut() {
-        row.end = None;
-        // Only the last observation of a day is stored. If it was after the end, the one
-        // before it is not known; to be independent of batches, it is removed in any case.
-        if segment.cuts && *day >= end_day {
-            row.observed = None;
-        }
-    }
-    if let Some((day, latest)) = segment.latest {
-        row(rows, day, change).observe(latest);
-    }
-    row(rows, end_day, change).end = Some(end);
 }
 
 fn row<'a>(rows: &'a mut SessionDays, day: NaiveDate, change: &DaysChange) -> &'a mut SessionDay {

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use super::batch::TouchedDays;
 use super::merge::StoredDays;
-use super::session_days::{End, Observed, SessionDay};
+use super::session_days::{End, EndPosition, Observed, SessionDay};
 
 /// Reads all rows of the touched sessions, and the other rows of their readers' days.
 pub(super) async fn read(
@@ -26,13 +26,13 @@ pub(super) async fn read(
         readers.push(reader_id.uuid());
         days.push(day);
     }
-    let shrinking: Vec<String> = touched.shrinking().map(|id| id.to_string()).collect();
+    let ended_or_erased: Vec<String> = touched.ended_or_erased().map(|id| id.to_string()).collect();
     let rows = sqlx::query_file!(
         "src/daily_stats/stored.sql",
         &sessions,
         &readers,
         &days,
-        &shrinking
+        &ended_or_erased
     )
     .fetch_all(connection)
     .await?;
@@ -46,6 +46,10 @@ pub(super) async fn read(
             _ => None,
         };
         let end_position = position(row.end_position)?;
+        let end_position = end_position.map(|position| match row.end_position_at {
+            Some(at) => EndPosition::Observed(Observed { at, position }),
+            None => EndPosition::Own(position),
+        });
         let session_day = SessionDay {
             reader_id: row.reader_id.into(),
             time_zone: ZoneName::new(&row.time_zone),
@@ -58,6 +62,7 @@ pub(super) async fn read(
             start_position: position(row.start_position)?,
             progress: row.progress,
             is_ended: row.ended,
+            is_after_end: row.after_end,
         };
         let days: &mut BTreeMap<_, _> = stored.entry(session_id).or_default();
         days.insert(row.day, session_day);

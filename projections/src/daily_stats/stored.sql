@@ -1,6 +1,6 @@
--- Returns all rows of the sessions $1, and all rows of the readers' days ($2, $3). The
--- sessions $4 can lose rows or active time, so it also returns the other rows of all their
--- days. The array of row addresses makes each row occur once, without a join whose plan
+-- Returns all rows of the sessions $1, and all rows of the readers' days ($2, $3). Any day
+-- of the sessions $4 can change, so it also returns the other rows of all their days. The
+-- array of row addresses makes each row occur once, without a join whose plan
 -- depends on statistics: a new table has none.
 with reader_days as (
     select reader_id, day
@@ -11,7 +11,7 @@ with reader_days as (
     where session_id = any ($4::text[])
 )
 select session_id, day, reader_id, time_zone, last_at, position, ended_at, end_position,
-    start_position, progress, ended, active_from as "active_from!", active_to as "active_to!"
+    end_position_at, start_position, progress, ended, after_end, active_from as "active_from!", active_to as "active_to!"
 from session_days
 cross join lateral (
     select

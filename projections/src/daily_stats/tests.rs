@@ -64,7 +64,7 @@ impl Tables {
             sessions.flat_map(|(id, days)| days.iter().map(move |(day, row)| (*id, *day, row)))
         };
         let mut pairs = touched.reader_days();
-        for session_id in touched.shrinking() {
+        for session_id in touched.ended_or_erased() {
             let own = rows().filter(|(id, ..)| *id == session_id);
             pairs.extend(own.map(|(_, day, row)| (row.reader_id, day)));
         }
@@ -104,7 +104,8 @@ impl Tables {
     /// The sums of all rows by day. All rows are of the same reader.
     fn sums(&self) -> BTreeMap<NaiveDate, DaySums> {
         let mut days: BTreeMap<NaiveDate, Vec<&SessionDay>> = BTreeMap::new();
-        for (day, row) in self.session_days.values().flatten() {
+        let rows = self.session_days.values().flatten();
+        for (day, row) in rows.filter(|(_, row)| !row.is_after_end) {
             days.entry(*day).or_default().push(row);
         }
         let sums = days.into_iter();
@@ -201,6 +202,23 @@ fn nth(day: NaiveDate) -> i64 {
         .corrected(Some(DAY - 30), None, None),
     &[(1, 120 + 30, 6, true)]
 )]
+#[case::correction_restores_observations_after_an_early_end(
+    Story::starts(1, "UTC", HOUR)
+        .seen(2 * HOUR, 5)
+        .seen(DAY + HOUR, 7)
+        .seen(2 * DAY + HOUR, 9)
+        .ends(3 * HOUR)
+        .corrected(Some(2 * DAY + 2 * HOUR), None, None),
+    &[(1, 240, 5, false), (2, 120, 2, false), (3, 120, 2, true)]
+)]
+#[case::position_and_then_end_are_corrected(
+    Story::starts(1, "UTC", HOUR)
+        .seen(2 * HOUR, 5)
+        .ends(3 * HOUR)
+        .corrected(None, Some(8), None)
+        .corrected(Some(DAY + HOUR), None, None),
+    &[(1, 240, 5, false), (2, 0, 3, true)]
+)]
 #[case::active_time_is_corrected(
     Story::starts(1, "UTC", HOUR)
         .seen(2 * HOUR, 5)
@@ -219,6 +237,7 @@ fn session_becomes_one_row_per_day(
     let tables = Tables::of(&story.events());
     let rows = tables.session_days.get(&session(1)).into_iter().flatten();
     let rows: Vec<(i64, i64, i64, bool)> = rows
+        .filter(|(_, row)| !row.is_after_end)
         .map(|(day, row)| {
             assert_eq!(row.reader_id, reader());
             assert_eq!(row.start_position, Some(Position::START));
@@ -487,13 +506,14 @@ fn logs() -> impl Strategy<Value = Vec<RecordedEvent>> {
     })
 }
 
-/// A row without what depends on the order of arrival: of two observations after and
-/// before an end, which one the row contains.
+/// What counts of a row. Observations after the end are stored only if they arrived before
+/// it.
 type View = (Intervals, Option<Position>, Timestamp, i64, bool);
 
 fn views(tables: &Tables, id: SessionId) -> BTreeMap<NaiveDate, View> {
     let rows = tables.session_days.get(&id).into_iter().flatten();
-    rows.map(|(day, row)| {
+    let counted = rows.filter(|(_, row)| !row.is_after_end);
+    let views = counted.map(|(day, row)| {
         let last_at = row.end.map(|end| end.at);
         let last_at = last_at.or(row.observed.map(|observed| observed.at));
         let view = (
@@ -504,8 +524,8 @@ fn views(tables: &Tables, id: SessionId) -> BTreeMap<NaiveDate, View> {
             row.is_ended,
         );
         (*day, view)
-    })
-    .collect()
+    });
+    views.collect()
 }
 
 fn config() -> ProptestConfig {

@@ -1,9 +1,5 @@
 //! The statistics equal a slow count of the log: all observations of a session sorted by
 //! time, and its active time minute by minute.
-//!
-//! One case is counted in another way: after an end that precedes observations, a
-//! correction to a later end makes them count again. The statistics then count the
-//! progress on the day of the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -155,9 +151,7 @@ impl Counted {
     }
 }
 
-type Days = BTreeMap<(Uuid, NaiveDate), (ReaderDay, Vec<ReaderHour>)>;
-
-/// The days of one reader from the rows of the reader's sessions.
+/// The days of one reader, oldest first, from the rows of the reader's sessions.
 fn count_reader(
     reader: Uuid,
     sessions: &BTreeMap<SessionId, Facts>,
@@ -252,25 +246,21 @@ pub async fn statistics_match_the_log(pool: &PgPool, log: &[StoredEvent]) {
     }
     sessions.retain(|id, _| !erased.contains(id));
 
-    let (mut expected, mut all) = (Days::new(), BTreeMap::new());
-    let mut shown = Days::new();
+    let mut all = BTreeMap::new();
     for reader in readers {
-        for day in count_reader(reader, &sessions, &zones, &mut all) {
-            expected.insert((reader, day.0.day), day);
-        }
+        let mut expected = count_reader(reader, &sessions, &zones, &mut all);
+        expected.reverse();
         let from = NaiveDate::default();
-        let with_hours = daily_stats::days_with_hours(pool, reader.into(), from, &zones).await;
-        let with_hours = with_hours.unwrap();
-        let days = daily_stats::days(pool, reader.into(), from).await.unwrap();
-        let of_hours: Vec<&ReaderDay> = with_hours.iter().map(|(day, _)| day).collect();
-        assert_eq!(
-            of_hours,
-            days.iter().collect::<Vec<_>>(),
-            "days of {reader}"
-        );
-        shown.extend(with_hours.into_iter().map(|day| ((reader, day.0.day), day)));
+        let days = daily_stats::days_with_hours(pool, reader.into(), from, &zones).await;
+        let days = days.unwrap();
+        for (shown, expected) in days.iter().zip(&expected) {
+            assert_eq!(shown, expected, "a day of {reader}");
+        }
+        assert_eq!(days.len(), expected.len(), "number of days of {reader}");
+        let without_hours = daily_stats::days(pool, reader.into(), from).await.unwrap();
+        let days: Vec<ReaderDay> = days.into_iter().map(|(day, _)| day).collect();
+        assert_eq!(without_hours, days, "days of {reader}");
     }
-    assert_eq!(shown, expected, "days of readers");
 
     let shown = daily_stats::all_readers_days(pool, NaiveDate::default());
     let shown = shown.await.unwrap();
