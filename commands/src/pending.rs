@@ -60,6 +60,9 @@ impl<'a> PendingCommand<'a> {
             }
             Missing::Session(id) | Missing::NewestSession(id) => {
                 let session = repository.load_newest(id).await?;
+                // Its timeline may lack the events that are new here. The append would
+                // not detect that: it compares the session's sequence only.
+                self.known.timelines.remove(&id);
                 self.known.sessions.insert(id, session);
                 self.known.newest.insert(id);
             }

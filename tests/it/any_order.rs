@@ -19,9 +19,6 @@ const DEFAULT_SECONDS: u64 = 8;
 /// Histories that are delivered at the same time.
 const HISTORIES: u64 = 3;
 
-/// Longer than the span of all histories: no session is idle.
-const NEVER_IDLE: Duration = Duration::from_hours(24 * 40);
-
 /// Time limit for one call, with repeats of refused conflicts.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -136,7 +133,7 @@ async fn verify(app: &App) {
 
 #[tokio::test]
 async fn observations_in_any_order_give_the_same_answers() {
-    let app = App::with_settings(|settings| settings.jobs.idle_after = NEVER_IDLE).await;
+    let app = App::start().await;
     let seed = seed();
     let started = Instant::now();
     let mut count = 0;
@@ -170,7 +167,7 @@ async fn observations_in_any_order_give_the_same_answers() {
 /// The clocks of the devices are wrong, and each call carries `sent_at`.
 #[tokio::test]
 async fn observations_of_wrong_clocks_give_the_same_answers() {
-    let app = App::with_settings(|settings| settings.jobs.idle_after = NEVER_IDLE).await;
+    let app = App::start().await;
     let seed = seed();
     let ahead = [
         TimeDelta::minutes(12),

@@ -5,11 +5,13 @@
 //!
 //! `make campaign SECONDS=600` runs it for ten minutes.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use eventlog::clock;
+use futures::FutureExt;
 use futures::future::join_all;
 use tests::facts::{Call, Device, Expected, Ids, Order, Plan, Shape, Tolerance, delivery, view};
 use tests::process::{Process, command};
@@ -36,9 +38,6 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_mins(2);
 const API_ROLES: [&str; 3] = ["api", "relay", "jobs"];
 const WORKER_ROLES: [&str; 1] = ["projections"];
 
-/// Longer than the span of all histories: no session is idle.
-const SETTINGS: [(&str, &str); 1] = [("IDLE_AFTER", "3456000")];
-
 /// A process that is killed and started again.
 struct Victim {
     roles: &'static [&'static str],
@@ -47,7 +46,7 @@ struct Victim {
 
 impl Victim {
     async fn start(env: &TestEnv, roles: &'static [&'static str]) -> Self {
-        let process = Process::start_roles(env, roles, &SETTINGS).await;
+        let process = Process::start_roles(env, roles, &[]).await;
         Self {
             roles,
             process: Some(process),
@@ -60,7 +59,7 @@ impl Victim {
 
     async fn kill_and_restart(&mut self, env: &TestEnv) {
         self.kill().await;
-        self.process = Some(Process::start_roles(env, self.roles, &SETTINGS).await);
+        self.process = Some(Process::start_roles(env, self.roles, &[]).await);
     }
 
     fn url(&self) -> String {
@@ -86,6 +85,7 @@ struct Delivered {
     reader: Reader,
     ids: Ids,
     plan: Plan,
+    calls: Vec<Call>,
     number: u64,
 }
 
@@ -139,14 +139,16 @@ impl Campaign {
             let plan = Plan::random(&mut random, clock::now(), shape);
             let order = Order::ALL[usize::try_from(number % 4).unwrap()];
             let (reader, ids) = (Reader::with_id(Uuid::new_v4()), Ids::new(&plan));
-            for call in delivery::calls(&plan, &mut random, order) {
-                let response = self.send(&reader, &call, &plan, &ids, &mut random).await;
+            let calls = delivery::calls(&plan, &mut random, order);
+            for call in &calls {
+                let response = self.send(&reader, call, &plan, &ids, &mut random).await;
                 call.check(&response);
             }
             delivered.push(Delivered {
                 reader,
                 ids,
                 plan,
+                calls,
                 number,
             });
         }
@@ -223,13 +225,22 @@ async fn random_traffic_and_kills_leave_the_expected_answers() {
         reader,
         ids,
         plan,
+        calls,
         number,
     } in &delivered
     {
         let reader = reader.at(&victims[0].url());
-        let context = format!("seed {seed}, reader {number}\n{plan:#?}");
+        let context = format!("seed {seed}, reader {number}\n{plan:#?}\n{calls:#?}");
         let expected = Expected::from_plan(plan);
-        view::check(&reader, ids, &expected, Tolerance::Exact, &context).await;
+        let check = view::check(&reader, ids, &expected, Tolerance::Exact, &context);
+        if let Err(panic) = AssertUnwindSafe(check).catch_unwind().await {
+            for event in invariants::read_log(&pool).await {
+                if ids.0.iter().any(|id| id.to_string() == event.session_id) {
+                    println!("{}/{} {}", event.session_id, event.sequence, event.payload);
+                }
+            }
+            resume_unwind(panic);
+        }
     }
     invariants::check_env(&pool, &env).await;
     let verified = command(&env).args(["verify", "-o", "json"]).output();

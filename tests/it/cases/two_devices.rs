@@ -3,6 +3,7 @@
 use super::*;
 
 use serde_json::json;
+use server::config::Role;
 use tests::reader::id;
 
 /// Two sessions that are updated alternately, once a minute each.
@@ -69,6 +70,39 @@ async fn two_devices_that_alternate_for_an_hour_lose_no_minute() {
     }
     let days = get(&told.reader, "/stats/daily").await;
     assert_eq!(total(&days, "days", "active_seconds"), 3_630);
+    invariants::check(&app).await;
+}
+
+/// The first process has an older state of the session in memory than the log. It reads
+/// the observations and then, because of the repeat, the newest state.
+#[tokio::test]
+async fn late_observation_through_another_process_is_counted_once() {
+    let app = App::start().await;
+    let other = app.alongside(&[Role::Api]).await;
+    let reader = app.reader();
+    let begin = minutes_ago(40);
+    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": begin });
+    let session = id(&reader.start_with(start).await.ok());
+    let update = |seconds: i64, position: i64| {
+        json!({
+            "session_id": session, "current_position": position,
+            "occurred_at": begin + TimeDelta::seconds(seconds),
+        })
+    };
+    let _ = reader.update_with(session, update(1_800, 30)).await.ok();
+    let elsewhere = reader.at(&other.url);
+    let _ = elsewhere.update_with(session, update(600, 10)).await.ok();
+    // One that is new, one that only the other process knows, and a repeat.
+    let updates = [update(630, 11), update(600, 10), update(1_800, 30)];
+    let batch = reader.batch(json!(updates)).await.ok();
+    assert_eq!(batch["success_count"], 3, "{batch}");
+    let shown = reader.session(session).await.ok();
+    // +0:00 to +2:00, +10:00 to +12:30, and +30:00.
+    assert_fields(
+        &shown,
+        &json!({ "active_seconds": 120 + 150, "version": 4 }),
+    );
+    assert_eq!(elsewhere.session(session).await.ok(), shown);
     invariants::check(&app).await;
 }
 

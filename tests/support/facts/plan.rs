@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::random_history::Random;
@@ -118,6 +118,8 @@ impl PlannedSession {
 impl Plan {
     #[must_use]
     pub fn random(random: &mut Random, now: DateTime<Utc>, shape: Shape) -> Self {
+        // The precision of the service.
+        let now = now.trunc_subsecs(3);
         let mut planner = Planner {
             random,
             shape,
@@ -229,13 +231,15 @@ impl Planner<'_> {
     fn end(&mut self, last: DateTime<Utc>, observations: &[Observation]) -> PlannedEnd {
         // Shifted by the duration of their requests, the two times would differ.
         let exact = self.shape.spacing < TimeDelta::seconds(1);
-        let at_last = exact && !observations.is_empty() && self.random.below(4) == 0;
-        let at = if at_last {
-            last
-        } else {
-            let later = milliseconds(1_000 + self.random.below(140_000));
-            self.free(last + later)
-        };
+        if exact && !observations.is_empty() && self.random.below(4) == 0 {
+            return PlannedEnd {
+                at: last,
+                position: None,
+            };
+        }
+        let later = milliseconds(1_000 + self.random.below(140_000));
+        let at = self.free(last + later);
+        // A sync expresses it as an observation, so no other one has this time.
         let position = (self.random.below(2) == 0).then(|| {
             let observed = self.observation_at(at);
             (observed.position, observed.locator)
