@@ -9,14 +9,13 @@ use std::time::Duration;
 use domain::session::Rules;
 use domain::{ReaderId, SessionError};
 use eventlog::AppendError;
-use eventlog::append::{Append, KeyedResponse};
+use eventlog::append::Append;
 use eventlog::deadline::with_deadline;
-use eventlog::idempotency::{self, Decision as Decided};
+use eventlog::idempotency::{self, Decision};
 use serde::Serialize;
 
 use crate::CommandError;
 use crate::command::{Command, CommandContext};
-use crate::decision::Decision;
 use crate::pending::PendingCommand;
 use crate::reader_locks::ReaderLocks;
 use crate::recent_changes::RecentChanges;
@@ -62,7 +61,7 @@ impl Executor {
         reader_id: ReaderId,
         command: &Command,
         context: &CommandContext,
-        respond: impl Fn(&Decision) -> R,
+        respond: impl Fn(&PendingCommand<'_>) -> R,
     ) -> Result<Committed<R>, CommandError> {
         let _guard = self.reader_locks.lock(reader_id).await?;
         let mut newest = false;
@@ -71,8 +70,8 @@ impl Executor {
                 tokio::time::sleep((PAUSE_STEP * attempt).min(MAX_PAUSE)).await;
             }
             let mut pending = PendingCommand::new(self, reader_id, newest);
-            let decision = match with_deadline(READ_DEADLINE, pending.decide(command)).await {
-                Ok(decision) => decision,
+            match with_deadline(READ_DEADLINE, pending.decide(command)).await {
+                Ok(()) => {}
                 Err(CommandError::Conflict) => {
                     newest = true;
                     continue;
@@ -82,13 +81,13 @@ impl Executor {
                     return Err(refusal.into());
                 }
                 Err(error) => return Err(error),
-            };
-            let response = respond(&decision);
+            }
+            let response = respond(&pending);
             let keyed = context
                 .key
                 .as_ref()
-                .map(|key| key.respond(reader_id, &Decided::Accepted(&response)));
-            match self.commit(reader_id, decision, context, keyed).await {
+                .map(|key| key.respond(reader_id, &Decision::Accepted(&response)));
+            match pending.commit(context, keyed).await {
                 Ok(global_position) => {
                     return Ok(Committed {
                         response,
@@ -119,17 +118,8 @@ impl Executor {
         let Some(key) = &context.key else {
             return Ok(());
         };
-        self.store(key.respond::<()>(reader_id, &Decided::Refused(refusal)))
-            .await
-    }
-
-    /// Stores a response without events.
-    ///
-    /// # Errors
-    /// [`CommandError::Repeated`] if the key is in use.
-    pub(crate) async fn store(&self, response: KeyedResponse) -> Result<(), CommandError> {
         let append = Append {
-            response: Some(response),
+            response: Some(key.respond::<()>(reader_id, &Decision::Refused(refusal))),
             ..Append::default()
         };
         match self.repository.append(append).await {

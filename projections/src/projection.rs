@@ -10,7 +10,6 @@ use sqlx::PgPool;
 use thiserror::Error;
 
 use crate::dead_letters::DeadLetterChanges;
-use crate::zones::Zones;
 
 /// A read model of the log.
 pub trait Projection: Send {
@@ -83,9 +82,8 @@ pub trait Projection: Send {
 pub trait TableProjection: Projection {
     const TABLES: &'static [&'static str];
 
-    /// `pool` determines the schema: its connections use the `search_path`. `zones`
-    /// determines the days of readers.
-    fn new(pool: PgPool, zones: &Zones) -> Self;
+    /// `pool` determines the schema: its connections use the `search_path`.
+    fn new(pool: PgPool) -> Self;
 }
 
 /// How far a projection has applied the log.
@@ -93,10 +91,9 @@ pub trait TableProjection: Projection {
 pub struct Checkpoint {
     /// The global position up to which events have been applied.
     pub global_position: i64,
-    /// The number of replays that have replaced the tables, and of removals of old days. A
-    /// worker that read its checkpoint before one of them cannot commit after it, because a
-    /// replay also replaces the dead letters that the worker has read, and a removal deletes
-    /// rows that the worker may have read.
+    /// The number of replays that have replaced the tables. A worker that read its checkpoint
+    /// before a replay cannot commit after it, because the replay also replaced the
+    /// dead letters that the worker has read.
     pub replays: i64,
 }
 

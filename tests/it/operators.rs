@@ -4,7 +4,6 @@
 
 mod dead_letters;
 mod doctor;
-mod time_zones;
 mod verify;
 
 use std::process::{Output, Stdio};

@@ -5,8 +5,7 @@
 //! rows, so the appending task copies no data.
 
 use cqrs_es::Aggregate;
-use domain::session::CompleteSession;
-use domain::{ReaderId, Timestamp};
+use domain::{ReaderId, ReadingSession, Timestamp};
 use uuid::Uuid;
 
 use super::{ActiveClaimChange, Append, KeyedResponse};
@@ -16,7 +15,6 @@ use crate::outgoing::OutgoingEvent;
 #[derive(Debug)]
 pub(super) struct Rows {
     pub(super) events: Vec<EventRow>,
-    seen: Vec<SeenRow>,
     claim: Option<ClaimRow>,
     response: Option<KeyedResponse>,
 }
@@ -34,18 +32,10 @@ pub(super) struct EventRow {
 }
 
 #[derive(Debug)]
-struct SeenRow {
-    session_id: String,
-    sequence: i64,
-}
-
-#[derive(Debug)]
 struct ClaimRow {
     reader: Uuid,
     expected: Option<String>,
     next: Option<String>,
-    expected_newest: Option<Timestamp>,
-    next_newest: Option<Timestamp>,
 }
 
 impl Rows {
@@ -64,13 +54,8 @@ impl Rows {
                 occurred_at: new.event.occurred_at(),
             })
             .collect();
-        let seen = append.seen.into_iter().map(|(id, sequence)| SeenRow {
-            session_id: id.to_string(),
-            sequence,
-        });
         Self {
             events,
-            seen: seen.collect(),
             claim: append.claim.map(ClaimRow::from),
             response: append.response,
         }
@@ -110,8 +95,6 @@ impl From<ActiveClaimChange> for ClaimRow {
             reader: change.reader_id.uuid(),
             expected: change.expected.map(|id| id.to_string()),
             next: change.next.map(|id| id.to_string()),
-            expected_newest: change.expected_newest,
-            next_newest: change.next_newest,
         }
     }
 }
@@ -122,7 +105,6 @@ impl From<ActiveClaimChange> for ClaimRow {
 pub(super) struct Columns<'a> {
     pub(super) events: EventColumns<'a>,
     pub(super) claims: ClaimColumns<'a>,
-    pub(super) seen: SeenColumns<'a>,
     pub(super) responses: ResponseColumns<'a>,
 }
 
@@ -144,15 +126,6 @@ pub(super) struct ClaimColumns<'a> {
     pub(super) readers: Vec<Uuid>,
     pub(super) expected: Vec<Option<&'a str>>,
     pub(super) next: Vec<Option<&'a str>>,
-    pub(super) expected_newest: Vec<Option<Timestamp>>,
-    pub(super) next_newest: Vec<Option<Timestamp>>,
-}
-
-#[derive(Default)]
-pub(super) struct SeenColumns<'a> {
-    pub(super) commands: Vec<i32>,
-    pub(super) session_ids: Vec<&'a str>,
-    pub(super) sequences: Vec<i64>,
 }
 
 #[derive(Default)]
@@ -171,9 +144,6 @@ impl<'a> Columns<'a> {
             for event in &rows.events {
                 columns.events.push(command, event);
             }
-            for seen in &rows.seen {
-                columns.seen.push(command, seen);
-            }
             if let Some(claim) = &rows.claim {
                 columns.claims.push(command, claim);
             }
@@ -190,7 +160,7 @@ impl<'a> EventColumns<'a> {
         self.commands.push(command);
         self.session_ids.push(&event.session_id);
         self.sequences.push(event.sequence);
-        self.aggregate_types.push(CompleteSession::TYPE);
+        self.aggregate_types.push(ReadingSession::TYPE);
         self.event_types.push(event.event_type);
         self.event_versions.push(event.event_version);
         self.payloads.push(&event.payload);
@@ -204,16 +174,6 @@ impl<'a> ClaimColumns<'a> {
         self.readers.push(claim.reader);
         self.expected.push(claim.expected.as_deref());
         self.next.push(claim.next.as_deref());
-        self.expected_newest.push(claim.expected_newest);
-        self.next_newest.push(claim.next_newest);
-    }
-}
-
-impl<'a> SeenColumns<'a> {
-    fn push(&mut self, command: i32, seen: &'a SeenRow) {
-        self.commands.push(command);
-        self.session_ids.push(&seen.session_id);
-        self.sequences.push(seen.sequence);
     }
 }
 

@@ -29,7 +29,6 @@ use messaging::relay::{self, Relay};
 use projections::cache::Cache;
 use projections::checkpoint::CheckpointWaiter;
 use projections::tasks::TaskContext;
-use projections::zones::Zones;
 use projections::{DailyStats, History, Projection};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -53,19 +52,10 @@ pub(super) struct ServiceBuilder<'a> {
     health: DatabaseHealth,
     jetstream: jetstream::Context,
     subjects: Subjects,
-    zones: Zones,
 }
 
 impl<'a> ServiceBuilder<'a> {
     pub(super) async fn new(args: &'a ServeArgs, admin: SocketAddr) -> anyhow::Result<Self> {
-        let zones = Zones::load();
-        tracing::info!(
-            version = zones.version(),
-            source = %zones.source(),
-            "time zone rules loaded: version {} ({})",
-            zones.version(),
-            zones.source()
-        );
         let mut registry = Registry::default();
         let pools = PoolMetrics::new(&mut registry);
         let pool = pools.track_waits(connect::api_pool(&args.database)?);
@@ -79,7 +69,6 @@ impl<'a> ServiceBuilder<'a> {
             health,
             jetstream: connect::jetstream(&args.nats).await?,
             subjects: Subjects::new(&args.nats.nats_prefix),
-            zones,
         })
     }
 
@@ -117,7 +106,6 @@ impl<'a> ServiceBuilder<'a> {
             primary: self.pool.clone(),
             checkpoint: CheckpointWaiter::new(self.pool.clone(), projection),
             replica: replica.clone(),
-            zones: self.zones.clone(),
         };
         let handles = api::Handles {
             commands,
@@ -125,7 +113,6 @@ impl<'a> ServiceBuilder<'a> {
             cache,
             history: table(History::NAME),
             daily_stats: table(DailyStats::NAME),
-            zones: self.zones.clone(),
         };
         let origins = &args.http.cors_origins;
         let router = api::router(handles, &admission, origins, &mut self.registry);
@@ -174,7 +161,6 @@ impl<'a> ServiceBuilder<'a> {
             cache,
             jetstream: self.jetstream.clone(),
             subjects: self.subjects.clone(),
-            zones: self.zones.clone(),
             holder: self.service.holder.clone(),
         };
         let workers = &mut self.service.workers;
@@ -193,7 +179,7 @@ impl<'a> ServiceBuilder<'a> {
         let context = JobContext {
             pool: self.pools.track(connect::jobs_pool(&args.database)?),
             commands,
-            operations: connect::projection_ops(&args.database, &args.redis, self.zones.clone()),
+            operations: connect::projection_ops(&args.database, &args.redis),
             settings: args.jobs.settings(),
         };
         let metrics = JobMetrics::new(&mut self.registry);
@@ -226,8 +212,7 @@ impl<'a> ServiceBuilder<'a> {
         let args = self.args;
         let handles = match admission {
             Some(admission) => {
-                let zones = self.zones.clone();
-                let operations = connect::projection_ops(&args.database, &args.redis, zones);
+                let operations = connect::projection_ops(&args.database, &args.redis);
                 let stop = self.service.workers.token.clone();
                 let (replays, task) = ReplayQueue::new(operations, stop);
                 self.service.workers.spawn(task);
@@ -313,7 +298,7 @@ pub fn jobs(
         context: JobContext {
             pool,
             commands,
-            operations: connect::projection_ops(database, redis, Zones::load()),
+            operations: connect::projection_ops(database, redis),
             settings: jobs.settings(),
         },
         appender: appender.boxed(),

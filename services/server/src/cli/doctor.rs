@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::Args;
 use eventlog::error::error_chain;
-use projections::zones::Zones;
 use serde::Serialize;
 
 use super::connect_database;
@@ -95,7 +94,7 @@ pub async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     match connect_database(&args.database).await {
         Ok(pool) => {
             findings.extend(servers::check_postgres(&pool).await);
-            findings.extend(workers::check(&pool, &Zones::load()).await);
+            findings.extend(workers::check(&pool).await);
         }
         Err(error) => findings.push(Finding::failure("Postgres", error_chain(error.as_ref()))),
     }

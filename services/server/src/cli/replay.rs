@@ -6,7 +6,6 @@ use clap::Args;
 use projections::active_sessions::RebuildProgress;
 use projections::operations::{ProjectionName, ReplayResult};
 use projections::rebuild::Replayed;
-use projections::zones::Zones;
 use tokio::sync::watch;
 
 use super::connect_database;
@@ -35,7 +34,7 @@ pub struct ReplayArgs {
 pub async fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let name = args.name;
     connect_database(&args.database).await?.close().await;
-    let operations = connect::projection_ops(&args.database, &args.redis, Zones::load());
+    let operations = connect::projection_ops(&args.database, &args.redis);
     let unit = if name == ProjectionName::ActiveSessions {
         "sessions"
     } else {

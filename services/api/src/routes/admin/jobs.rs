@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
-use crate::extract::{NoInput, PathName};
+use crate::extract::PathName;
 use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -125,7 +125,6 @@ pub async fn list(State(pool): State<PgPool>) -> Result<Json<JobsResponse>, Prob
 pub async fn run(
     State(pool): State<PgPool>,
     PathName(job): PathName<Job>,
-    NoInput: NoInput,
 ) -> Result<(StatusCode, Json<JobResponse>), Problem> {
     store::request(&pool, job).await?;
     let status = store::find(&pool, job).await?;
@@ -146,9 +145,6 @@ pub async fn run(
     tag = "jobs",
     responses((status = 202, description = "The run is requested", body = JobResponse))
 )]
-pub async fn warm_up(
-    pool: State<PgPool>,
-    no_input: NoInput,
-) -> Result<(StatusCode, Json<JobResponse>), Problem> {
-    run(pool, PathName(Job::WarmUp), no_input).await
+pub async fn warm_up(pool: State<PgPool>) -> Result<(StatusCode, Json<JobResponse>), Problem> {
+    run(pool, PathName(Job::WarmUp)).await
 }

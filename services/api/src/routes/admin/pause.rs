@@ -7,7 +7,7 @@ use projections::status;
 use sqlx::PgPool;
 
 use super::projections::{ProjectionResponse, find};
-use crate::extract::{NoInput, PathName};
+use crate::extract::PathName;
 use crate::problem::Problem;
 
 /// Pause a projection
@@ -26,7 +26,6 @@ use crate::problem::Problem;
 pub async fn pause(
     State(pool): State<PgPool>,
     PathName(name): PathName<ProjectionName>,
-    NoInput: NoInput,
 ) -> Result<Json<ProjectionResponse>, Problem> {
     set_paused(&pool, name, true).await
 }
@@ -46,7 +45,6 @@ pub async fn pause(
 pub async fn resume(
     State(pool): State<PgPool>,
     PathName(name): PathName<ProjectionName>,
-    NoInput: NoInput,
 ) -> Result<Json<ProjectionResponse>, Problem> {
     set_paused(&pool, name, false).await
 }

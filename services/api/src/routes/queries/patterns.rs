@@ -13,7 +13,6 @@ use super::{DaysParams, ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::Query;
 use crate::problem::Problem;
-use crate::reading_time::ReadingTime;
 
 /// When in the week the reader reads.
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,10 +32,8 @@ pub struct WeekdayPattern {
     /// 1 is Monday, 7 Sunday (ISO 8601).
     #[schema(minimum = 1, maximum = 7)]
     weekday: u32,
-    /// Active reading time, in whole minutes: the sum of the days.
+    /// Active reading time, in whole minutes.
     active_minutes: i64,
-    /// The same time, in whole seconds.
-    active_seconds: i64,
     /// The sessions with reading on this weekday. A session counts once per day.
     sessions: i64,
 }
@@ -49,11 +46,8 @@ pub struct HourPattern {
     /// The hour of the reading day, in the time zone of its sessions.
     #[schema(minimum = 0, maximum = 23)]
     hour: i16,
-    /// Active reading time, in whole minutes, rounded so that the hours of a day add
-    /// up to the day.
+    /// Active reading time, in whole minutes.
     active_minutes: i64,
-    /// The same time, in whole seconds, rounded in the same way.
-    active_seconds: i64,
     /// The sessions with reading in this hour. A session counts once per hour.
     sessions: i64,
 }
@@ -77,31 +71,26 @@ pub async fn handle(
     let days = params.days()?;
     let from = first_day_to_read(days);
     let mut rows = table
-        .read(params.min_position, |mut database| {
-            let zones = &table.zones;
-            async move {
-                daily_stats::days_with_hours(&mut *database, caller.reader_id, from, zones).await
-            }
+        .read(params.min_position, |mut database| async move {
+            daily_stats::days_with_hours(&mut *database, caller.reader_id, from).await
         })
         .await?;
-    let range = reading_days(days, rows.first().map(|(day, _)| day), &table.zones);
+    let range = reading_days(days, rows.first().map(|(day, _)| day));
     rows.retain(|(day, _)| day.day >= *range.start());
     let mut weekdays = [Sums::default(); 7];
     let mut hours = BTreeMap::<(u32, i16), Sums>::new();
     for (day, hours_of_day) in &rows {
         let weekday = day.day.weekday();
-        weekdays[weekday.num_days_from_monday() as usize]
-            .add(day.sessions, ReadingTime::from_day(day.active_ms));
-        let times = ReadingTime::from_hours(hours_of_day.iter().map(|hour| hour.active_ms));
-        for (hour, time) in hours_of_day.iter().zip(times) {
+        weekdays[weekday.num_days_from_monday() as usize].add(day.sessions, day.active_ms);
+        for hour in hours_of_day {
             let key = (weekday.number_from_monday(), hour.hour);
-            hours.entry(key).or_default().add(hour.sessions, time);
+            let sums = hours.entry(key).or_default();
+            sums.add(hour.sessions, hour.active_ms);
         }
     }
     let weekdays = (1..).zip(weekdays).map(|(weekday, sums)| WeekdayPattern {
         weekday,
-        active_minutes: sums.time.minutes,
-        active_seconds: sums.time.seconds,
+        active_minutes: sums.active_ms / 60_000,
         sessions: sums.sessions,
     });
     let weekdays = weekdays.collect();
@@ -110,8 +99,7 @@ pub async fn handle(
         .map(|((weekday, hour), sums)| HourPattern {
             weekday,
             hour,
-            active_minutes: sums.time.minutes,
-            active_seconds: sums.time.seconds,
+            active_minutes: sums.active_ms / 60_000,
             sessions: sums.sessions,
         });
     let hours = hours.collect();
@@ -122,12 +110,12 @@ pub async fn handle(
 #[derive(Clone, Copy, Default)]
 struct Sums {
     sessions: i64,
-    time: ReadingTime,
+    active_ms: i64,
 }
 
 impl Sums {
-    fn add(&mut self, sessions: i64, time: ReadingTime) {
+    fn add(&mut self, sessions: i64, active_ms: i64) {
         self.sessions += sessions;
-        self.time += time;
+        self.active_ms += active_ms;
     }
 }

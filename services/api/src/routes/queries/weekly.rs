@@ -13,7 +13,6 @@ use super::{ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::{MinPositionParams, Query};
 use crate::problem::Problem;
-use crate::reading_time::ReadingTime;
 use crate::session::ProgressDelta;
 
 const WEEK: u64 = 7;
@@ -35,8 +34,6 @@ pub struct WeekDay {
     day: &'static str,
     /// Active reading time, in whole minutes.
     minutes: i64,
-    /// The same time, in whole seconds.
-    seconds: i64,
     /// The sessions with reading on this day.
     sessions: i64,
     /// The sum of the position changes, in percent of a book. Negative if the
@@ -72,18 +69,16 @@ pub async fn handle(
             daily_stats::days(&mut *database, caller.reader_id, from).await
         })
         .await?;
-    let range = reading_days(WEEK, rows.first(), &table.zones);
+    let range = reading_days(WEEK, rows.first());
     let names = names(&headers);
     let days = (0..WEEK)
         .map(|ago| {
             let date = *range.end() - Days::new(ago);
             let row = rows.iter().find(|row| row.day == date);
-            let time = ReadingTime::from_day(row.map_or(0, |row| row.active_ms));
             WeekDay {
                 date,
                 day: names[date.weekday().num_days_from_monday() as usize],
-                minutes: time.minutes,
-                seconds: time.seconds,
+                minutes: row.map_or(0, |row| row.active_ms / 60_000),
                 sessions: row.map_or(0, |row| row.sessions),
                 progress: ProgressDelta(row.map_or(0, |row| row.progress)),
             }
