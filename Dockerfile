@@ -1,6 +1,6 @@
 # One image for all roles; each container runs one: `docker run IMAGE serve --role api`.
-# It needs BuildKit for the cache mounts. The build downloads only crates and the
-# base images.
+# It needs BuildKit for the cache mounts. The build downloads only crates, the base
+# images and the package tzdata.
 
 # The same Debian release as the final image, so that the glibc versions match.
 FROM rust:1.95-trixie AS build
@@ -23,6 +23,10 @@ LABEL org.opencontainers.image.title="Reading Sessions" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 # Certificate authorities, for TLS connections to servers.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+# Time zone rules. The executable contains a copy, and uses these where they are newer.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tzdata \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
     --shell /usr/sbin/nologin reading
 COPY --from=build /usr/local/bin/reading-sessions /usr/local/bin/

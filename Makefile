@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run check test test-unit test-it test-api test-examples bench bench-quick lint fmt audit sqlx openapi schemas help
+.PHONY: run check test test-unit test-it test-api test-examples campaign bench bench-quick lint fmt audit sqlx openapi schemas help
 
 # Where cargo builds. Builds select the whole workspace where tests follow: with
 # fewer packages, dependencies get other features and are compiled again.
@@ -31,6 +31,10 @@ test-api: ## Check a running service against docs/openapi.json; SEED=1 repeats a
 test-examples: ## Run the example clients and consumers against a running service
 	cargo build --locked --workspace --bin reading-sessions --bin example-consumer
 	tests/with-service examples/run
+
+campaign: ## Late, repeated and reordered traffic with kill -9 of processes, then verify; SECONDS=600
+	cargo build --locked --workspace --bin reading-sessions
+	CAMPAIGN_SECONDS=$(or $(SECONDS),600) cargo test --locked --workspace --test it -- --nocapture campaign
 
 bench: ## Measure against references and write docs/benchmarks.md; ONLY="updates steady" measures parts
 	cargo build --release --locked --workspace --bin reading-sessions --bin bench

@@ -1,6 +1,6 @@
 //! The input of the command side: a command, and the context of its request.
 
-use domain::{EndSession, SessionId, StartSession, UpdatePosition};
+use domain::{CorrectSession, EndSession, SessionId, StartSession, UpdatePosition};
 use eventlog::active_claims::IdleSession;
 use eventlog::idempotency::IdempotencyKey;
 
@@ -23,6 +23,11 @@ pub(crate) enum Command {
     },
     /// A job sends this command, not the reader.
     EndIdle(IdleSession),
+    Sync(SyncSession),
+    Correct {
+        session_id: SessionId,
+        correction: CorrectSession,
+    },
 }
 
 /// One position update of a batch.
@@ -30,6 +35,17 @@ pub(crate) enum Command {
 pub struct BatchUpdate {
     pub session_id: SessionId,
     pub update: UpdatePosition,
+}
+
+/// A whole session, as a device recorded it. It is merged into the session if that
+/// exists.
+#[derive(Clone, Debug)]
+pub struct SyncSession {
+    pub session_id: SessionId,
+    pub start: StartSession,
+    pub observations: Vec<UpdatePosition>,
+    /// `None` if the reader has not ended the session.
+    pub end: Option<EndSession>,
 }
 
 /// The context of a command's request.

@@ -9,13 +9,14 @@ use std::time::Duration;
 use domain::session::Rules;
 use domain::{ReaderId, SessionError};
 use eventlog::AppendError;
-use eventlog::append::Append;
+use eventlog::append::{Append, KeyedResponse};
 use eventlog::deadline::with_deadline;
-use eventlog::idempotency::{self, Decision};
+use eventlog::idempotency::{self, Decision as Decided};
 use serde::Serialize;
 
 use crate::CommandError;
 use crate::command::{Command, CommandContext};
+use crate::decision::Decision;
 use crate::pending::PendingCommand;
 use crate::reader_locks::ReaderLocks;
 use crate::recent_changes::RecentChanges;
@@ -61,7 +62,7 @@ impl Executor {
         reader_id: ReaderId,
         command: &Command,
         context: &CommandContext,
-        respond: impl Fn(&PendingCommand<'_>) -> R,
+        respond: impl Fn(&Decision) -> R,
     ) -> Result<Committed<R>, CommandError> {
         let _guard = self.reader_locks.lock(reader_id).await?;
         let mut newest = false;
@@ -70,8 +71,8 @@ impl Executor {
                 tokio::time::sleep((PAUSE_STEP * attempt).min(MAX_PAUSE)).await;
             }
             let mut pending = PendingCommand::new(self, reader_id, newest);
-            match with_deadline(READ_DEADLINE, pending.decide(command)).await {
-                Ok(()) => {}
+            let decision = match with_deadline(READ_DEADLINE, pending.decide(command)).await {
+                Ok(decision) => decision,
                 Err(CommandError::Conflict) => {
                     newest = true;
                     continue;
@@ -81,13 +82,13 @@ impl Executor {
                     return Err(refusal.into());
                 }
                 Err(error) => return Err(error),
-            }
-            let response = respond(&pending);
+            };
+            let response = respond(&decision);
             let keyed = context
                 .key
                 .as_ref()
-                .map(|key| key.respond(reader_id, &Decision::Accepted(&response)));
-            match pending.commit(context, keyed).await {
+                .map(|key| key.respond(reader_id, &Decided::Accepted(&response)));
+            match self.commit(reader_id, decision, context, keyed).await {
                 Ok(global_position) => {
                     return Ok(Committed {
                         response,
@@ -118,8 +119,17 @@ impl Executor {
         let Some(key) = &context.key else {
             return Ok(());
         };
+        self.store(key.respond::<()>(reader_id, &Decided::Refused(refusal)))
+            .await
+    }
+
+    /// Stores a response without events.
+    ///
+    /// # Errors
+    /// [`CommandError::Repeated`] if the key is in use.
+    pub(crate) async fn store(&self, response: KeyedResponse) -> Result<(), CommandError> {
         let append = Append {
-            response: Some(key.respond::<()>(reader_id, &Decision::Refused(refusal))),
+            response: Some(response),
             ..Append::default()
         };
         match self.repository.append(append).await {

@@ -7,6 +7,8 @@
 pub mod command;
 pub mod service;
 
+mod commit;
+mod decision;
 mod executor;
 mod pending;
 mod reader_locks;
@@ -21,7 +23,7 @@ pub mod erasure;
 mod error;
 
 pub use active_session::ActiveSession;
-pub use command::{BatchUpdate, CommandContext};
+pub use command::{BatchUpdate, CommandContext, SyncSession};
 pub use error::CommandError;
-pub use result::{BatchOutcome, CommandResult, Committed, EndedIdle};
+pub use result::{BatchOutcome, CommandResult, Committed, EndedIdle, Observed, SyncOutcome};
 pub use service::CommandService;

@@ -1,27 +1,31 @@
 //! The entry point of the command side: one method per command, and the queries
 //! that must read the log instead of a projection.
 //!
-//! The methods only start the work: `executor.rs` executes commands, and
-//! `pending.rs` decides them.
+//! The methods only start the work: `executor.rs` executes commands, `pending.rs` loads
+//! what they need, and `decision.rs` decides them.
 
 use std::sync::Arc;
 
 use domain::session::Rules;
-use domain::{EndSession, ReaderId, SessionId, StartSession, Timestamp, UpdatePosition};
+use domain::{
+    BookId, CorrectSession, EndSession, ReaderId, SessionId, StartSession, Timestamp,
+    UpdatePosition,
+};
 use eventlog::active_claims::IdleSession;
 use eventlog::deadline::with_deadline;
 use eventlog::erase::{self, Erased};
+use eventlog::idempotency::Decision as Decided;
 use eventlog::{LogError, read};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::CommandError;
 use crate::active_session::{self, ActiveSession};
-use crate::command::{BatchUpdate, Command, CommandContext};
+use crate::command::{BatchUpdate, Command, CommandContext, SyncSession};
+use crate::decision::Decision;
 use crate::executor::{Executor, READ_DEADLINE};
-use crate::pending::PendingCommand;
 use crate::repository::{Repository, VersionedSession};
-use crate::result::{BatchOutcome, CommandResult, Committed, EndedIdle};
+use crate::result::{BatchOutcome, CommandResult, Committed, EndedIdle, SyncOutcome};
 
 /// Commands in progress, including those that wait for a lock or the append. A
 /// command continues after its client has disconnected. Without this bound a slow
@@ -60,8 +64,8 @@ impl CommandService {
     ) -> Result<Committed<R>, CommandError> {
         let reader_id = start.reader_id;
         let command = Command::Start { session_id, start };
-        self.execute(reader_id, command, context, move |pending| {
-            respond(pending.result(session_id))
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.result(session_id))
         })
         .await
     }
@@ -80,8 +84,8 @@ impl CommandService {
         respond: impl Fn(CommandResult) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let command = Command::UpdatePosition { session_id, update };
-        self.execute(reader_id, command, context, move |pending| {
-            respond(pending.result(session_id))
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.result(session_id))
         })
         .await
         .map_err(CommandError::for_observation)
@@ -102,8 +106,8 @@ impl CommandService {
         respond: impl Fn(BatchOutcome) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let command = Command::UpdateBatch(updates);
-        self.execute(reader_id, command, context, move |pending| {
-            respond(pending.batch_outcome())
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.batch_outcome())
         })
         .await
         .map_err(CommandError::for_observation)
@@ -119,8 +123,65 @@ impl CommandService {
         respond: impl Fn(CommandResult) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let command = Command::End { session_id, end };
-        self.execute(reader_id, command, context, move |pending| {
-            respond(pending.result(session_id))
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.result(session_id))
+        })
+        .await
+    }
+
+    /// Merges a whole session into the reader's sessions. A repeat changes nothing.
+    ///
+    /// # Errors
+    /// Never [`CommandError::Conflict`]: a session accepts every observation up to its
+    /// end.
+    pub async fn sync<R: Serialize + Send + 'static>(
+        &self,
+        sync: SyncSession,
+        context: CommandContext,
+        respond: impl Fn(SyncOutcome) -> R + Send + 'static,
+    ) -> Result<Committed<R>, CommandError> {
+        let (reader_id, session_id) = (sync.start.reader_id, sync.session_id);
+        let command = Command::Sync(sync);
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.sync_outcome(session_id))
+        })
+        .await
+        .map_err(CommandError::for_observation)
+    }
+
+    /// Stores the response to several commands under the idempotency key of their
+    /// request. Does nothing without a key.
+    ///
+    /// # Errors
+    /// [`CommandError::Repeated`] if the key is in use.
+    pub async fn store_response<R: Serialize>(
+        &self,
+        reader_id: ReaderId,
+        context: &CommandContext,
+        response: &R,
+    ) -> Result<(), CommandError> {
+        let Some(key) = &context.key else {
+            return Ok(());
+        };
+        let keyed = key.respond(reader_id, &Decided::Accepted(response));
+        self.executor.store(keyed).await
+    }
+
+    /// Corrects an ended session.
+    pub async fn correct<R: Serialize + Send + 'static>(
+        &self,
+        reader_id: ReaderId,
+        session_id: SessionId,
+        correction: CorrectSession,
+        context: CommandContext,
+        respond: impl Fn(CommandResult) -> R + Send + 'static,
+    ) -> Result<Committed<R>, CommandError> {
+        let command = Command::Correct {
+            session_id,
+            correction,
+        };
+        self.execute(reader_id, command, context, move |decision| {
+            respond(decision.result(session_id))
         })
         .await
     }
@@ -130,8 +191,8 @@ impl CommandService {
     pub async fn end_idle(&self, idle: IdleSession) -> Result<Option<EndedIdle>, CommandError> {
         let command = Command::EndIdle(idle);
         let context = CommandContext::default();
-        let execute = self.execute(idle.reader_id, command, context, move |pending| {
-            pending.ended_idle(idle)
+        let execute = self.execute(idle.reader_id, command, context, move |decision| {
+            decision.ended_idle(idle.session_id)
         });
         Ok(execute.await?.response)
     }
@@ -152,6 +213,35 @@ impl CommandService {
             executor.recent_changes.record(reader_id, global_position);
         }
         Ok(erased)
+    }
+
+    /// Erases those of the given sessions that belong to the reader; see
+    /// [`erase::sessions`]. The second part of the erasure is that of [`Self::erase`].
+    ///
+    /// # Errors
+    /// The sessions may be erased even if this fails. Repeating the call is safe.
+    pub async fn erase_sessions(
+        &self,
+        reader_id: ReaderId,
+        session_ids: &[SessionId],
+        erased_at: Timestamp,
+    ) -> Result<Erased, LogError> {
+        let executor = &self.executor;
+        let pool = executor.repository.pool();
+        let erased = erase::sessions(pool, reader_id, session_ids, erased_at).await?;
+        if let Some(global_position) = erased.global_position {
+            executor.recent_changes.record(reader_id, global_position);
+        }
+        Ok(erased)
+    }
+
+    /// The reader's sessions with a book.
+    pub async fn sessions_of_book(
+        &self,
+        reader_id: ReaderId,
+        book_id: BookId,
+    ) -> Result<Vec<SessionId>, LogError> {
+        erase::sessions_of_book(self.executor.repository.pool(), reader_id, book_id).await
     }
 
     /// The session with all committed events. `None` if it does not exist or
@@ -196,7 +286,7 @@ impl CommandService {
         reader_id: ReaderId,
         command: Command,
         context: CommandContext,
-        respond: impl Fn(&PendingCommand<'_>) -> R + Send + 'static,
+        respond: impl Fn(&Decision) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let executor = Arc::clone(&self.executor);
         // The task holds the permit, so that a command counts until it ends, even

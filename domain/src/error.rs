@@ -32,6 +32,27 @@ pub enum SessionError {
     )]
     SessionId,
     /// The client's time is out of range.
-    #[error("A time must be at most 30 days ago and at most 24 hours from now")]
+    #[error("A time must be at most 30 days ago")]
     OccurredAt,
+    /// A correction arrived for an active session.
+    #[error("Only an ended session can be corrected")]
+    StillActive,
+    /// The corrected end is before the start or in the future.
+    #[error("The corrected end must be between the start of the session and now")]
+    CorrectedEnd,
+    /// The corrected active time is longer than the session.
+    #[error("The corrected active time must not be longer than the session")]
+    CorrectedActiveTime,
+}
+
+/// A command was not decided.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DecideError {
+    /// The command is refused.
+    #[error(transparent)]
+    Refused(#[from] SessionError),
+    /// The decision depends on the session's earlier observations. Decide again with
+    /// its timeline.
+    #[error("the decision needs the session's timeline")]
+    TimelineNeeded,
 }

@@ -2,18 +2,17 @@
 //!
 //! An event contains what the command decided, so that a projection needs no
 //! state besides its own table. Every event contains the session's state after
-//! it. Updates and ends also contain the active time that they add and the start
-//! of that interval.
+//! it. Updates and ends also contain the intervals of active time that they add.
 //!
 //! The doc comments of the types that derive `JsonSchema` are published as
 //! descriptions in `nats/schemas`: write them for analytics consumers.
 
-use chrono_tz::Tz;
 use cqrs_es::DomainEvent;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BookId, Position, ReaderId, Timestamp};
+use crate::intervals::Interval;
+use crate::{BookId, Position, ReaderId, Timestamp, ZoneName};
 
 /// The kind of device on which the reader reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -53,9 +52,9 @@ impl DeviceType {
 pub enum EndReason {
     /// The reader ended the session.
     Finished,
-    /// The reader started another session.
+    /// The reader continued in another session. The service concluded this; a newer observation makes the session active again.
     Superseded,
-    /// The service ended the session after a period without events.
+    /// The session had no observation for a long time. The service concluded this; a newer observation makes the session active again.
     Idle,
 }
 
@@ -98,6 +97,9 @@ pub struct SessionStarted {
     pub book_id: BookId,
     /// The start time: the client's time, or the arrival time at the service if the client sent none.
     pub started_at: Timestamp,
+    /// The start time by the device's own clock, if it differs from `started_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_time: Option<Timestamp>,
     /// The position at the start of the session.
     pub position: Position,
     /// The kind of device on which the reader reads, if the client sent it.
@@ -106,85 +108,105 @@ pub struct SessionStarted {
     /// The device's id in the client app's own format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_id: Option<String>,
-    /// The reader's IANA time zone, which determines the reader's calendar days. UTC if absent.
-    #[serde(default = "utc", skip_serializing_if = "is_utc")]
-    #[schemars(with = "String")]
-    pub time_zone: Tz,
+    /// The reader's time zone, which determines the reader's calendar days: an IANA name or a fixed offset such as `+02:00`. UTC if absent.
+    #[serde(default, skip_serializing_if = "ZoneName::is_utc")]
+    pub time_zone: ZoneName,
     /// The exact place in the book in the client app's own format, for example an EPUB CFI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locator: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub book: Option<Book>,
+    /// Present if the session is not active from its start on: the reader has read in another session since (`superseded`), or the start is long ago (`idle`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
 }
 
 /// The service recorded the reader's position at a point in time: an observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PositionUpdated {
     pub reader_id: ReaderId,
-    /// The time of the observation: the client's time if it sent one.
-    /// Otherwise the arrival time at the service, but not before `previous_at`.
+    /// The time of the observation: the client's time if it sent one, otherwise the arrival time at the service.
     pub occurred_at: Timestamp,
+    /// The time of the observation by the device's own clock, if it differs from `occurred_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_time: Option<Timestamp>,
     /// The observed position.
     pub position: Position,
     /// The exact place in the book in the client app's own format, for example an EPUB CFI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locator: Option<String>,
     /// Whether `position` became the session's latest position.
-    /// `false` if the session already had this observation or a newer one.
-    /// If two client times are equal, the observation with the further position counts as newer.
+    /// `false` if the session already had a newer observation.
     pub applied: bool,
-    /// The time of the session's latest observation before this event.
-    pub previous_at: Timestamp,
-    /// The session's latest position before this event.
-    pub previous_position: Position,
-    /// The active reading time that this event adds, in milliseconds, counted from `previous_at`.
-    /// It is limited by the service's setting `ACTIVE_GAP` (two minutes by default), and is 0 if `applied` is `false`.
-    pub credited_ms: i64,
-    /// The active reading time of the session so far, in milliseconds, including `credited_ms`.
+    /// The intervals of active reading time that this event adds, usually one. They do not overlap those of the session's earlier events.
+    /// The active time of a session is the union of the time after each observation, limited to the service's setting `ACTIVE_GAP` (two minutes by default), between the first observation and the last.
+    pub intervals: Vec<Interval>,
+    /// The active reading time of the session so far, in milliseconds, including `intervals`.
     pub active_ms: i64,
+    /// Whether the reader has set the active time by a correction. Observations then add no active time.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub active_fixed: bool,
     /// The furthest position of the session so far. Observations that were not applied count too.
     pub furthest_position: Position,
-    /// The reader's IANA time zone, which determines the reader's calendar days. UTC if absent.
-    #[serde(default = "utc", skip_serializing_if = "is_utc")]
-    #[schemars(with = "String")]
-    pub time_zone: Tz,
+    /// The time of the session's first observation, if it is not the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// The end of the session after this event. Absent if the session is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// Why the session is not active after this event. Present with `ended_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// The reader's time zone, which determines the reader's calendar days: an IANA name or a fixed offset such as `+02:00`. UTC if absent.
+    #[serde(default, skip_serializing_if = "ZoneName::is_utc")]
+    pub time_zone: ZoneName,
 }
 
-/// A session ended. This event summarizes the whole session.
+/// A session ended, or its end was corrected. This event summarizes the whole session.
+///
+/// After the reason `finished`, late observations up to `ended_at` and corrections may follow. After `superseded` and `idle`, observations of any time may follow, and then another end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionEnded {
     pub reader_id: ReaderId,
     pub book_id: BookId,
     pub reason: EndReason,
-    /// The start time of the session.
+    /// The time of the session's first observation.
     pub started_at: Timestamp,
-    /// The end time of the session, never before `previous_at`.
+    /// The end time of the session. If the reader did not end it, the time of its latest observation.
     pub ended_at: Timestamp,
-    /// The time from `started_at` to `ended_at`, in milliseconds. Version 1 of this event does not contain it.
+    /// The time from `started_at` to `ended_at`, in milliseconds.
     pub elapsed_ms: i64,
     /// The position at the start of the session.
     pub start_position: Position,
     /// The position at the end of the session.
     pub position: Position,
-    /// The exact place of `position` in the client app's own format, for example an EPUB CFI.
-    /// Present only if `position` equals `previous_position` and the latest observation had a locator.
+    /// The time of the observation that `position` is from. Absent if the reader ended the session with a position, or if the service ended it at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position_at: Option<Timestamp>,
+    /// The time of the observation that `position` is from by the device's own clock, if it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_time: Option<Timestamp>,
+    /// The exact place of `position` in the client app's own format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locator: Option<String>,
-    /// The time of the session's latest observation before the end.
-    pub previous_at: Timestamp,
-    /// The session's latest position before the end.
-    pub previous_position: Position,
-    /// The active reading time that the end adds, in milliseconds, counted from `previous_at`.
-    /// It is limited by the service's setting `ACTIVE_GAP` (two minutes by default).
-    pub credited_ms: i64,
-    /// The active reading time of the whole session, in milliseconds, including `credited_ms`.
+    /// The intervals of active reading time that this event adds. Empty if the service ended the session.
+    pub intervals: Vec<Interval>,
+    /// Whether `intervals` are all intervals of the session. They then replace those of its earlier events.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub intervals_complete: bool,
+    /// Whether the reader has corrected an earlier end.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub corrected: bool,
+    /// The active reading time of the whole session, in milliseconds, including `intervals`.
     pub active_ms: i64,
+    /// Whether the reader has set the active time by a correction. Observations then add no active time.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub active_fixed: bool,
     /// The furthest position of the session. Observations that were not applied count too.
     pub furthest_position: Position,
-    /// The reader's IANA time zone, which determines the reader's calendar days. UTC if absent.
-    #[serde(default = "utc", skip_serializing_if = "is_utc")]
-    #[schemars(with = "String")]
-    pub time_zone: Tz,
+    /// The reader's time zone, which determines the reader's calendar days: an IANA name or a fixed offset such as `+02:00`. UTC if absent.
+    #[serde(default, skip_serializing_if = "ZoneName::is_utc")]
+    pub time_zone: ZoneName,
 }
 
 /// The reader's data was erased, including this session.
@@ -219,7 +241,7 @@ impl SessionEvent {
     /// The current versions of all events, in the order of [`Self::NAMES`]. An
     /// optional field needs no new version; any other change of an event does.
     /// Events in the log keep the version in which they were written.
-    pub const VERSIONS: [&'static str; 4] = ["1", "1", "2", "1"];
+    pub const VERSIONS: [&'static str; 4] = ["1", "2", "3", "1"];
 
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -274,16 +296,12 @@ impl DomainEvent for SessionEvent {
     }
 }
 
-fn utc() -> Tz {
-    Tz::UTC
-}
-
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
-fn is_utc(zone: &Tz) -> bool {
-    *zone == Tz::UTC
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[cfg(test)]
@@ -308,6 +326,8 @@ mod tests {
             "time_zone": "Europe/Berlin",
             "locator": "chapter 1",
             "book": {"title": "Middlemarch", "author": "George Eliot", "total_pages": 880},
+            "device_time": "2000-01-01T00:00:00Z",
+            "end_reason": "superseded",
         })
     }
 
@@ -316,14 +336,17 @@ mod tests {
             "type": "PositionUpdated",
             "reader_id": READER,
             "occurred_at": "2026-03-01T20:01:00Z",
+            "device_time": "2000-01-01T00:01:00Z",
             "position": 20.5,
             "locator": "chapter 2",
             "applied": true,
-            "previous_at": "2026-03-01T20:00:00.123Z",
-            "previous_position": 10,
-            "credited_ms": 59_877,
+            "intervals": [{"from": "2026-03-01T20:00:00.123Z", "ms": 59_877}],
             "active_ms": 59_877,
+            "active_fixed": true,
             "furthest_position": 20.5,
+            "started_at": "2026-03-01T19:59:00Z",
+            "ended_at": "2026-03-01T20:01:00Z",
+            "end_reason": "superseded",
             "time_zone": "Europe/Berlin",
         })
     }
@@ -333,19 +356,22 @@ mod tests {
             "type": "SessionEnded",
             "reader_id": READER,
             "book_id": BOOK,
-            "reason": "superseded",
+            "reason": "finished",
             "started_at": "2026-03-01T20:00:00.123Z",
             "ended_at": "2026-03-01T20:01:30Z",
             "elapsed_ms": 89_877,
             "start_position": 10,
             "position": 0.0001,
+            "position_at": "2026-03-01T20:01:00Z",
+            "device_time": "2000-01-01T00:01:00Z",
             "locator": "chapter 0",
-            "previous_at": "2026-03-01T20:01:00Z",
-            "previous_position": 20.5,
-            "credited_ms": 30_000,
+            "intervals": [{"from": "2026-03-01T20:01:00Z", "ms": 30_000}],
+            "intervals_complete": true,
+            "corrected": true,
             "active_ms": 89_877,
+            "active_fixed": true,
             "furthest_position": 20.5,
-            "time_zone": "Europe/Berlin",
+            "time_zone": "+02:00",
         })
     }
 
@@ -370,12 +396,18 @@ mod tests {
     #[case::started(started())]
     #[case::started_without_optional_fields(without(
         started(),
-        &["device_type", "device_id", "time_zone", "locator", "book"]
+        &["device_type", "device_id", "device_time", "time_zone", "locator", "book", "end_reason"]
     ))]
     #[case::updated(updated())]
-    #[case::updated_without_optional_fields(without(updated(), &["locator", "time_zone"]))]
+    #[case::updated_without_optional_fields(without(
+        updated(),
+        &["device_time", "locator", "active_fixed", "started_at", "ended_at", "end_reason", "time_zone"]
+    ))]
     #[case::ended(ended())]
-    #[case::ended_without_optional_fields(without(ended(), &["locator", "time_zone"]))]
+    #[case::ended_without_optional_fields(without(
+        ended(),
+        &["position_at", "device_time", "locator", "intervals_complete", "corrected", "active_fixed", "time_zone"]
+    ))]
     #[case::erased(erased())]
     fn event_json_of_the_log_round_trips_unchanged(#[case] json: Value) {
         let event: SessionEvent = serde_json::from_value(json.clone()).unwrap();

@@ -23,19 +23,22 @@ impl Position {
     /// The beginning of the book.
     pub const START: Self = Self(0);
 
-    /// Creates a position from a percentage, rounded to four decimals.
+    /// Creates a position from a percentage. Rounds it to four decimals before it
+    /// checks the range: apps compute percentages, and the end of a book is
+    /// `100.00000000000001` to some of them.
     ///
     /// # Errors
-    /// [`SessionError::Position`] unless `percent` is from 0 to 100.
+    /// [`SessionError::Position`] unless the rounded percentage is from 0 to 100.
     pub fn new(percent: f64) -> Result<Self, SessionError> {
-        if !(0.0..=100.0).contains(&percent) {
+        let steps = (percent * f64::from(STEPS_PER_PERCENT)).round();
+        if !(0.0..=f64::from(MAX_STEPS)).contains(&steps) {
             return Err(SessionError::Position);
         }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "0 to 1,000,000 after the check above"
         )]
-        Ok(Self((percent * f64::from(STEPS_PER_PERCENT)).round() as i32))
+        Ok(Self(steps as i32))
     }
 
     /// Creates a position from ten-thousandths of a percent, the unit of the read
@@ -115,8 +118,24 @@ mod tests {
     }
 
     #[rstest]
+    #[case(100.000_000_000_000_01, MAX_STEPS)]
+    #[case(100.000_049, MAX_STEPS)]
+    #[case(-1e-13, 0)]
+    #[case(-0.000_049, 0)]
+    #[case(-0.0, 0)]
+    #[case(0.000_05, 1)]
+    fn percentage_is_rounded_before_its_range_is_checked(#[case] percent: f64, #[case] steps: i32) {
+        let position = Position::new(percent).unwrap();
+        assert_eq!(position.steps(), steps);
+        assert!(position.percent().is_sign_positive());
+    }
+
+    #[rstest]
     #[case(-0.000_1)]
+    #[case(-0.000_05)]
+    #[case(100.000_05)]
     #[case(100.000_1)]
+    #[case(1e300)]
     #[case(f64::NAN)]
     #[case(f64::INFINITY)]
     #[case(f64::NEG_INFINITY)]

@@ -1,20 +1,24 @@
 //! The aggregate: one reading session. [`ReadingSession::decide`] returns the
 //! events that a command produces. [`ReadingSession::apply`] updates the state by
-//! one event. Both are pure. cqrs-es runs the same two functions through its
-//! `Aggregate` trait.
+//! one event. Both are pure.
+//!
+//! A session is a set of observations: its state does not depend on the order in which
+//! they arrive. An observation that is newer than all others needs only this state.
+//! Other decisions also need the [`Timeline`] of all observations.
 
+mod complete;
+mod decide;
 mod progress;
 
 use chrono::TimeDelta;
-use cqrs_es::Aggregate;
-use cqrs_es::event_sink::EventSink;
 use serde::{Deserialize, Serialize};
 
-pub use progress::{Ending, Observation, ProgressChange, SessionProgress};
+pub use complete::CompleteSession;
+pub use progress::{Ending, ProgressChange, SessionProgress};
 
+use crate::error::DecideError;
 use crate::{
-    EndSession, PositionUpdated, SessionCommand, SessionEnded, SessionError, SessionEvent,
-    SessionStarted, StartSession, Timestamp, UpdatePosition,
+    SessionCommand, SessionError, SessionEvent, SessionStarted, StartSession, Timeline, Timestamp,
 };
 
 /// The default of [`Rules::active_gap`]. It is short, because a book left open
@@ -73,26 +77,40 @@ impl ReadingSession {
         }
     }
 
-    /// Returns the events that a command produces, or the reason for its refusal.
-    /// A repeated start produces no event.
+    /// Returns the events that a command produces. A repeated start and a repeated
+    /// observation produce none. `timeline` contains all observations of the session;
+    /// `None` if the caller has not loaded them.
+    ///
+    /// # Errors
+    /// [`DecideError::Refused`] if the command is refused, and
+    /// [`DecideError::TimelineNeeded`] if it cannot be decided without the timeline.
     pub fn decide(
         &self,
         command: SessionCommand,
         rules: Rules,
-    ) -> Result<Vec<SessionEvent>, SessionError> {
+        timeline: Option<&Timeline>,
+    ) -> Result<Vec<SessionEvent>, DecideError> {
         match (command, &self.0) {
             (SessionCommand::Start(command), SessionState::Empty) => Ok(vec![start(command)]),
             (SessionCommand::Start(command), SessionState::Started(session)) => {
                 session.repeat_start(&command)
             }
             // A new session needs a new id.
-            (SessionCommand::Start(_), SessionState::Erased) => Err(SessionError::AlreadyStarted),
-            (_, SessionState::Empty | SessionState::Erased) => Err(SessionError::NotFound),
+            (SessionCommand::Start(_), SessionState::Erased) => {
+                Err(SessionError::AlreadyStarted.into())
+            }
+            (_, SessionState::Empty | SessionState::Erased) => Err(SessionError::NotFound.into()),
             (SessionCommand::UpdatePosition(command), SessionState::Started(session)) => {
-                Ok(vec![session.update_position(command, rules)?])
+                session.update_position(command, rules, timeline)
             }
             (SessionCommand::End(command), SessionState::Started(session)) => {
-                Ok(vec![session.end(&command, rules)?])
+                session.end(command, rules, timeline)
+            }
+            (SessionCommand::Deactivate(reason), SessionState::Started(session)) => {
+                session.deactivate(reason)
+            }
+            (SessionCommand::Correct(command), SessionState::Started(session)) => {
+                session.correct(command, rules, timeline)
             }
         }
     }
@@ -115,7 +133,7 @@ impl ReadingSession {
             | (_, SessionState::Empty | SessionState::Erased) => {}
             (event, SessionState::Started(session)) => {
                 if let Some(change) = event.progress_change() {
-                    session.progress.apply(change);
+                    session.apply(change);
                 }
             }
         }
@@ -137,160 +155,47 @@ fn start(command: StartSession) -> SessionEvent {
         reader_id: command.reader_id,
         book_id: command.book_id,
         started_at: command.occurred.at(),
+        device_time: command.occurred.device_time,
         position: command.position,
         device_type: command.device_type,
         device_id: command.device_id,
-        time_zone: command.time_zone,
+        time_zone: command.time_zone.unwrap_or_default(),
         locator: command.locator,
         book: command.book,
+        end_reason: command.standing.end_reason(),
     })
 }
 
 impl StartedSession {
+    /// Applies a change to the progress.
+    pub fn apply(&mut self, mut change: ProgressChange) {
+        change.started_at = change.started_at.filter(|at| *at != self.start.started_at);
+        self.progress.apply(change);
+    }
+
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.progress.ended.is_none()
+    }
+
+    /// Whether the reader has ended the session.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.progress.ended.is_some_and(Ending::is_final)
+    }
+
+    /// The time of the first observation: of the start, unless another one precedes it.
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.progress.started_at.unwrap_or(self.start.started_at)
     }
 
     /// The time from the start to the end, or to the latest observation while the
     /// session is active.
     #[must_use]
     pub fn duration(&self) -> TimeDelta {
-        let end = match self.progress.ended {
-            Some(ending) => ending.at,
-            None => self.progress.latest.at,
-        };
-        end - self.start.started_at
-    }
-
-    /// A start with the same reader, book and position is a repeat and produces no
-    /// event. Any other start with this session's id is refused.
-    fn repeat_start(&self, command: &StartSession) -> Result<Vec<SessionEvent>, SessionError> {
-        let same = self.start.reader_id == command.reader_id
-            && self.start.book_id == command.book_id
-            && self.start.position == command.position;
-        if same {
-            Ok(Vec::new())
-        } else {
-            Err(SessionError::AlreadyStarted)
-        }
-    }
-
-    fn update_position(
-        &self,
-        command: UpdatePosition,
-        rules: Rules,
-    ) -> Result<SessionEvent, SessionError> {
-        if !self.is_active() {
-            return Err(SessionError::Inactive);
-        }
-        let latest = &self.progress.latest;
-        let observation = Observation {
-            // Without a client's time, the order of arrival decides, even if
-            // the servers' clocks disagree.
-            at: match command.occurred.client {
-                Some(at) => at,
-                None => command.occurred.received.max(latest.at),
-            },
-            position: command.position,
-            locator: command.locator,
-        };
-        let applied = command.occurred.client.is_none() || observation > *latest;
-        let credited_ms = if applied {
-            credit(latest.at, observation.at, rules)
-        } else {
-            0
-        };
-        Ok(SessionEvent::PositionUpdated(PositionUpdated {
-            reader_id: self.start.reader_id,
-            occurred_at: observation.at,
-            position: observation.position,
-            locator: observation.locator,
-            applied,
-            previous_at: latest.at,
-            previous_position: latest.position,
-            credited_ms,
-            active_ms: self.progress.active_ms + credited_ms,
-            furthest_position: self.progress.furthest_position.max(observation.position),
-            time_zone: self.start.time_zone,
-        }))
-    }
-
-    fn end(&self, command: &EndSession, rules: Rules) -> Result<SessionEvent, SessionError> {
-        if !self.is_active() {
-            return Err(SessionError::AlreadyEnded);
-        }
-        let latest = &self.progress.latest;
-        let at = command.occurred.at();
-        // The final position counts unless it is older than the latest
-        // observation. A session never ends before its latest observation.
-        let position = match command.position {
-            Some(position) if at >= latest.at || command.occurred.client.is_none() => position,
-            _ => latest.position,
-        };
-        let ended_at = at.max(latest.at);
-        let credited_ms = credit(latest.at, ended_at, rules);
-        Ok(SessionEvent::SessionEnded(SessionEnded {
-            reader_id: self.start.reader_id,
-            book_id: self.start.book_id,
-            reason: command.reason,
-            started_at: self.start.started_at,
-            ended_at,
-            elapsed_ms: (ended_at - self.start.started_at).num_milliseconds(),
-            start_position: self.start.position,
-            position,
-            locator: latest
-                .locator
-                .clone()
-                .filter(|_| position == latest.position),
-            previous_at: latest.at,
-            previous_position: latest.position,
-            credited_ms,
-            active_ms: self.progress.active_ms + credited_ms,
-            furthest_position: self
-                .progress
-                .furthest_position
-                .max(command.position.unwrap_or(position)),
-            time_zone: self.start.time_zone,
-        }))
-    }
-}
-
-/// The active time between two observations in milliseconds: the gap, limited to
-/// [`Rules::active_gap`].
-fn credit(from: Timestamp, to: Timestamp, rules: Rules) -> i64 {
-    (to - from)
-        .clamp(TimeDelta::zero(), rules.active_gap)
-        .num_milliseconds()
-}
-
-/// The aggregate as cqrs-es runs it. Its services are the [`Rules`], so that
-/// `handle` returns the same events as [`ReadingSession::decide`].
-///
-/// Use it with cqrs-es's plain event store only. In cqrs-es 0.5.0,
-/// `EventSink::write` applies each event to the aggregate, and the snapshot and
-/// aggregate stores apply it again on commit.
-impl Aggregate for ReadingSession {
-    const TYPE: &'static str = "reading_session";
-    type Command = SessionCommand;
-    type Event = SessionEvent;
-    type Error = SessionError;
-    type Services = Rules;
-
-    async fn handle(
-        &mut self,
-        command: SessionCommand,
-        rules: &Rules,
-        sink: &EventSink<Self>,
-    ) -> Result<(), SessionError> {
-        for event in self.decide(command, *rules)? {
-            sink.write(event, self).await;
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, event: SessionEvent) {
-        Self::apply(self, &event);
+        let ended = self.progress.ended.map(|ending| ending.at);
+        ended.unwrap_or(self.progress.latest.at) - self.started_at()
     }
 }
 

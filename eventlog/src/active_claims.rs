@@ -10,18 +10,49 @@ use uuid::Uuid;
 
 use crate::LogError;
 
-/// The reader's active session.
-pub async fn active_session(
+/// What the log knows of a reader's activity, for the decision which session is active.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderActivity {
+    /// The active session, which has the newest observation of all.
+    pub active: Option<SessionId>,
+    /// The reader's newest observation outside the active session, if there is a
+    /// record of it: the end of an active session and a late observation leave one.
+    pub newest: Option<Timestamp>,
+}
+
+/// A reader's active session and newest observation, in one statement.
+pub async fn reader_activity(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
-) -> Result<Option<SessionId>, LogError> {
-    let session_id = sqlx::query_scalar!(
-        "select session_id from claims where reader_id = $1",
+) -> Result<ReaderActivity, LogError> {
+    let row = sqlx::query!(
+        "select
+            (select session_id from claims where reader_id = $1) as session_id,
+            (select observed_at from newest_observations where reader_id = $1) as observed_at",
         reader_id.uuid()
+    )
+    .fetch_one(database)
+    .await?;
+    Ok(ReaderActivity {
+        active: row.session_id.and_then(|id| id.parse().ok()),
+        newest: row.observed_at,
+    })
+}
+
+/// The time zone of the reader's newest session, by its id, as its start contains it.
+/// A start without a time zone is in UTC. `None` if the reader has no session, or only
+/// erased ones.
+pub async fn last_time_zone(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+) -> Result<Option<String>, LogError> {
+    let time_zone = sqlx::query_file_scalar!(
+        "src/active_claims/last_time_zone.sql",
+        reader_id.uuid().to_string()
     )
     .fetch_optional(database)
     .await?;
-    Ok(session_id.and_then(|id| id.parse().ok()))
+    Ok(time_zone)
 }
 
 /// A reader's active-session claim and the end of the log, from one snapshot.
@@ -55,25 +86,22 @@ pub async fn active_claim(
     })
 }
 
-/// The active sessions of the given readers, each with the global position of its
-/// start. Readers without an active session are left out.
-pub async fn with_global_start_positions(
+/// The active sessions of the given readers. Readers without an active session are
+/// left out.
+pub async fn of_readers(
     database: impl PgExecutor<'_>,
     readers: &[ReaderId],
-) -> Result<Vec<(ReaderId, SessionId, i64)>, LogError> {
+) -> Result<Vec<(ReaderId, SessionId)>, LogError> {
     let ids: Vec<Uuid> = readers.iter().map(|reader| reader.uuid()).collect();
     let rows = sqlx::query!(
-        "select reader_id, session_id, global_position from claims
-        join events on aggregate_id = session_id and sequence = 1
-        where reader_id = any ($1)",
+        "select reader_id, session_id from claims where reader_id = any ($1)",
         &ids
     )
     .fetch_all(database)
     .await?;
-    let claims = rows.into_iter().filter_map(|row| {
-        let (reader_id, session_id) = claim(row.reader_id, &row.session_id)?;
-        Some((reader_id, session_id, row.global_position))
-    });
+    let claims = rows
+        .iter()
+        .filter_map(|row| claim(row.reader_id, &row.session_id));
     Ok(claims.collect())
 }
 

@@ -8,7 +8,8 @@
 //! This module decides nothing. It never retries: after a conflict the caller
 //! decides again.
 
-use domain::{ReaderId, SessionEvent, SessionId};
+use domain::{ReaderId, SessionEvent, SessionId, Timestamp};
+use futures::FutureExt;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,11 +31,21 @@ const MAX_QUEUED: usize = 8_192;
 /// command and delays all of them.
 const MAX_BATCH_SIZE: usize = 512;
 
+/// Maximum number of events in one transaction. A command can have some hundreds, if a
+/// session was read offline. A batch with the maximum takes a fraction of a second, far
+/// less than [`write::APPEND_TIMEOUT`]. A single command with more events is a batch of
+/// its own.
+const MAX_BATCH_EVENTS: usize = 8_192;
+
 /// The effect of one command. It is written completely or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Append {
     /// The new events, in order.
     pub events: Vec<NewEvent>,
+    /// Sessions that get no event although the response contains their state, each with
+    /// the sequence of its last event. If a session has another last event, because it was
+    /// erased for example, the append conflicts.
+    pub seen: Vec<(SessionId, i64)>,
     pub claim: Option<ActiveClaimChange>,
     /// The response to store for repeats of the command.
     pub response: Option<KeyedResponse>,
@@ -51,15 +62,24 @@ pub struct NewEvent {
     pub metadata: String,
 }
 
-/// Changes a reader's active-session claim.
+/// Checks and changes which session of a reader is active. A reader has at most one
+/// change in a batch; a further one conflicts.
 #[derive(Clone, Copy, Debug)]
 pub struct ActiveClaimChange {
     pub reader_id: ReaderId,
     /// The active session that the decision assumes. If the reader has another one,
     /// the append conflicts.
     pub expected: Option<SessionId>,
-    /// The active session after the command.
+    /// The active session after the command. If it is the expected one, the append only
+    /// checks the claim.
     pub next: Option<SessionId>,
+    /// The newest observation outside the active session that the decision assumes, as
+    /// [`crate::active_claims::reader_activity`] returns it. If no session is expected to
+    /// be active and the log contains another one, the append conflicts.
+    pub expected_newest: Option<Timestamp>,
+    /// An observation outside the active session. The log keeps the newest one. `None`
+    /// changes nothing.
+    pub next_newest: Option<Timestamp>,
 }
 
 /// The response of a command, to be stored under its idempotency key.
@@ -119,17 +139,16 @@ impl Appender {
     }
 }
 
-async fn run(pool: PgPool, mut queue: mpsc::Receiver<QueuedAppend>, commits: CommitFeed) {
+async fn run(pool: PgPool, queue: mpsc::Receiver<QueuedAppend>, commits: CommitFeed) {
     let mut connection = None;
-    let mut queued = Vec::with_capacity(MAX_BATCH_SIZE);
-    while queue.recv_many(&mut queued, MAX_BATCH_SIZE).await > 0 {
+    let mut queue = BatchQueue::new(queue);
+    while let Some(count) = queue.next_batch().await {
         let Some(mut connected) = connect(&pool, connection.take()).await else {
-            fail(queued.drain(..));
-            fail(std::iter::from_fn(|| queue.try_recv().ok()));
+            fail(queue.take_all());
             continue;
         };
-        let (batch, replies): (Vec<Rows>, Vec<_>) = queued
-            .drain(..)
+        let (batch, replies): (Vec<Rows>, Vec<_>) = queue
+            .take(count)
             .map(|append| (append.rows, append.reply))
             .unzip();
         let (results, failure) = write::write_batch(&mut connected, &batch).await;
@@ -142,8 +161,57 @@ async fn run(pool: PgPool, mut queue: mpsc::Receiver<QueuedAppend>, commits: Com
             let _ = reply.send(result);
         }
         if failure.is_some_and(|failure| failure != Failure::BadData) {
-            fail(std::iter::from_fn(|| queue.try_recv().ok()));
+            fail(queue.take_all());
         }
+    }
+}
+
+/// Takes batches from the queue, in the order of arrival.
+struct BatchQueue {
+    queue: mpsc::Receiver<QueuedAppend>,
+    /// At most [`MAX_BATCH_SIZE`] commands. Some remain after a batch that was full of
+    /// events.
+    received: Vec<QueuedAppend>,
+}
+
+impl BatchQueue {
+    fn new(queue: mpsc::Receiver<QueuedAppend>) -> Self {
+        Self {
+            queue,
+            received: Vec::with_capacity(MAX_BATCH_SIZE),
+        }
+    }
+
+    /// Waits for a command, and receives those behind it that are in the queue already.
+    /// Returns how many of them are the next batch; `None` if all handles are dropped and
+    /// the queue is empty.
+    async fn next_batch(&mut self) -> Option<usize> {
+        let waits = self.received.is_empty();
+        let free = MAX_BATCH_SIZE - self.received.len();
+        let receive = self.queue.recv_many(&mut self.received, free);
+        if waits {
+            receive.await;
+        } else {
+            let _ = receive.now_or_never();
+        }
+        let mut events = 0;
+        let fitting = self.received.iter().take_while(|append| {
+            events += append.rows.events.len();
+            events <= MAX_BATCH_EVENTS
+        });
+        let count = fitting.count().max(1);
+        (!self.received.is_empty()).then_some(count)
+    }
+
+    /// Takes the first commands of those received.
+    fn take(&mut self, count: usize) -> impl Iterator<Item = QueuedAppend> {
+        self.received.drain(..count)
+    }
+
+    /// Takes all commands, also those in the queue.
+    fn take_all(&mut self) -> impl Iterator<Item = QueuedAppend> {
+        let queued = std::iter::from_fn(|| self.queue.try_recv().ok());
+        self.received.drain(..).chain(queued)
     }
 }
 
@@ -185,5 +253,90 @@ async fn connect(pool: &PgPool, connection: Option<PgConnection>) -> Option<PgCo
             );
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::event::SessionErased;
+
+    use super::*;
+
+    /// A command with this number of events.
+    fn queued(events: usize) -> QueuedAppend {
+        let now = crate::clock::now();
+        let session_id = SessionId::new(now);
+        let event = SessionEvent::SessionErased(SessionErased {
+            reader_id: session_id.uuid().into(),
+            erased_at: now,
+        });
+        let new = |sequence| NewEvent {
+            session_id,
+            sequence,
+            event: event.clone(),
+            metadata: String::new(),
+        };
+        let append = Append {
+            events: (1..).take(events).map(new).collect(),
+            ..Append::default()
+        };
+        QueuedAppend {
+            rows: Rows::new(append),
+            reply: oneshot::channel().0,
+        }
+    }
+
+    fn sizes(commands: impl Iterator<Item = QueuedAppend>) -> Vec<usize> {
+        commands.map(|append| append.rows.events.len()).collect()
+    }
+
+    /// The batches of a queue with these commands, each as the numbers of events of its
+    /// commands.
+    async fn batches(commands: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+        for events in commands {
+            sender.try_send(queued(events)).unwrap();
+        }
+        drop(sender);
+        let mut queue = BatchQueue::new(receiver);
+        let mut batches = Vec::new();
+        while let Some(count) = queue.next_batch().await {
+            batches.push(sizes(queue.take(count)));
+        }
+        batches
+    }
+
+    #[tokio::test]
+    async fn batch_is_bounded_by_commands_and_by_events() {
+        let single = batches(vec![1; MAX_BATCH_SIZE + 3]).await;
+        assert_eq!(single, [vec![1; MAX_BATCH_SIZE], vec![1; 3]]);
+        let whole_sessions = batches(vec![502; 40]).await;
+        assert_eq!(whole_sessions, [vec![502; 16], vec![502; 16], vec![502; 8]]);
+        let exact = batches([MAX_BATCH_EVENTS - 1, 1, 0, 1]).await;
+        assert_eq!(exact, [vec![MAX_BATCH_EVENTS - 1, 1, 0], vec![1]]);
+    }
+
+    #[tokio::test]
+    async fn large_command_keeps_its_place_in_the_queue() {
+        let large = MAX_BATCH_EVENTS + 1;
+        assert_eq!(
+            batches([1, large, 1]).await,
+            [vec![1], vec![large], vec![1]]
+        );
+        let mixed = batches([MAX_BATCH_EVENTS - 1, 2, 1, 1]).await;
+        assert_eq!(mixed, [vec![MAX_BATCH_EVENTS - 1], vec![2, 1, 1]]);
+    }
+
+    #[tokio::test]
+    async fn commands_that_did_not_fit_come_before_later_ones() {
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+        for events in [MAX_BATCH_EVENTS, 2, 3] {
+            sender.try_send(queued(events)).unwrap();
+        }
+        let mut queue = BatchQueue::new(receiver);
+        assert_eq!(queue.next_batch().await, Some(1));
+        assert_eq!(sizes(queue.take(1)), [MAX_BATCH_EVENTS]);
+        sender.try_send(queued(4)).unwrap();
+        assert_eq!(sizes(queue.take_all()), [2, 3, 4]);
     }
 }

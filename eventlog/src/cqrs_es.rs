@@ -25,7 +25,8 @@ use cqrs_es::persist::{
     SerializedSnapshot,
 };
 use cqrs_es::{Aggregate, AggregateError, EventStore};
-use domain::{ReadingSession, SessionId};
+use domain::SessionId;
+use domain::session::CompleteSession;
 use postgres_es::PostgresEventRepository;
 use serde_json::Value;
 use sqlx::PgPool;
@@ -64,9 +65,9 @@ impl From<sqlx::Error> for FullLoadError {
 pub async fn load_full(
     pool: &PgPool,
     session_id: SessionId,
-) -> Result<(ReadingSession, i64), FullLoadError> {
+) -> Result<(CompleteSession, i64), FullLoadError> {
     let repository = PostgresEventRepository::new(pool.clone());
-    let store = PersistedEventStore::<_, ReadingSession>::new_event_store(repository)
+    let store = PersistedEventStore::<_, CompleteSession>::new_event_store(repository)
         .with_upcasters(upcast::upcasters());
     let id = session_id.to_string();
     let load = async {

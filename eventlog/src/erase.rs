@@ -1,18 +1,19 @@
 //! Erasure of a reader's data from the log, in two parts.
 //!
-//! [`reader`] appends an erasure event to each of the reader's sessions, in one
-//! transaction. After that, no query finds these sessions. [`overwrite`] then replaces
-//! all their earlier events with copies of the erasure event, batch by batch, so that
-//! neither sequences nor global positions get a gap. It can be stopped at any time and
-//! continued later.
+//! [`reader`] appends an erasure event to each of the reader's sessions, and [`sessions`]
+//! to some of them, in one transaction. After that, no query finds these sessions.
+//! [`overwrite`] then replaces all their earlier events with copies of the erasure event,
+//! batch by batch, so that neither sequences nor global positions get a gap. It can be
+//! stopped at any time and continued later.
 //!
-//! Only the two SQL functions of `migrations/0008_erase.sql` can overwrite events,
+//! Only the SQL functions of `migrations/0011_facts_by_time.sql` can overwrite events,
 //! and only events of a session that ends with an erasure event. This module never
 //! touches the read tables, Redis or the stream.
 
 use cqrs_es::Aggregate;
 use domain::event::SessionErased;
-use domain::{ReaderId, ReadingSession, SessionEvent, Timestamp};
+use domain::session::CompleteSession;
+use domain::{BookId, ReaderId, SessionEvent, SessionId, Timestamp};
 use sqlx::PgExecutor;
 
 use crate::LogError;
@@ -26,8 +27,7 @@ const BATCH_SIZE: i32 = 1_000;
 pub struct Erased {
     /// The number of erased sessions.
     pub sessions: i64,
-    /// The global position of the last erasure event; `None` if the reader has no
-    /// session.
+    /// The global position of the last erasure event; `None` if no session was erased.
     pub global_position: Option<i64>,
 }
 
@@ -38,7 +38,7 @@ pub struct Extent {
     pub events: i64,
 }
 
-/// The progress of a reader's erasure.
+/// The progress of a reader's erasures, of all sessions or of single ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Erasure {
     /// The time of the last request.
@@ -61,18 +61,15 @@ pub async fn reader(
     reader_id: ReaderId,
     erased_at: Timestamp,
 ) -> Result<Erased, LogError> {
-    let event = SessionEvent::SessionErased(SessionErased {
-        reader_id,
-        erased_at,
-    });
+    let tombstone = Tombstone::new(reader_id, erased_at);
     let row = sqlx::query!(
         r#"select sessions as "sessions!", last_position
         from erase_reader($1, $2, $3, $4, $5)"#,
         reader_id.uuid(),
         erased_at,
-        ReadingSession::TYPE,
-        event.version(),
-        serde_json::to_string(&event).expect("events are plain JSON")
+        CompleteSession::TYPE,
+        tombstone.version,
+        tombstone.payload
     )
     .fetch_one(database);
     let row = with_deadline(STATEMENT_DEADLINE, row).await?;
@@ -80,6 +77,86 @@ pub async fn reader(
         sessions: row.sessions,
         global_position: row.last_position,
     })
+}
+
+/// Erases those of the given sessions that belong to the reader and are not erased, and
+/// the responses stored under the reader's idempotency keys that contain their ids, in one
+/// transaction. [`overwrite`] must follow.
+///
+/// # Errors
+/// The sessions may be erased even if this fails. Repeating the call is safe.
+pub async fn sessions(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+    session_ids: &[SessionId],
+    erased_at: Timestamp,
+) -> Result<Erased, LogError> {
+    let tombstone = Tombstone::new(reader_id, erased_at);
+    let ids: Vec<String> = session_ids.iter().map(ToString::to_string).collect();
+    let row = sqlx::query!(
+        r#"select sessions as "sessions!", last_position
+        from erase_sessions($1, $2, $3, $4, $5, $6)"#,
+        reader_id.uuid(),
+        &ids,
+        erased_at,
+        CompleteSession::TYPE,
+        tombstone.version,
+        tombstone.payload
+    )
+    .fetch_one(database);
+    let row = with_deadline(STATEMENT_DEADLINE, row).await?;
+    Ok(Erased {
+        sessions: row.sessions,
+        global_position: row.last_position,
+    })
+}
+
+/// Like [`sessions`], for one session. Returns the global position of the erasure event;
+/// `None` if the reader has no such session or it is erased already.
+pub async fn session(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+    session_id: SessionId,
+    erased_at: Timestamp,
+) -> Result<Option<i64>, LogError> {
+    let erased = sessions(database, reader_id, &[session_id], erased_at).await?;
+    Ok(erased.global_position)
+}
+
+/// The sessions of a reader with a book, in the order of their ids. Leaves out erased
+/// sessions.
+pub async fn sessions_of_book(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+    book_id: BookId,
+) -> Result<Vec<SessionId>, LogError> {
+    let ids = sqlx::query_file_scalar!(
+        "src/erase/sessions_of_book.sql",
+        reader_id.uuid().to_string(),
+        book_id.uuid().to_string()
+    )
+    .fetch_all(database);
+    let ids = with_deadline(STATEMENT_DEADLINE, ids).await?;
+    Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+}
+
+/// The event that ends an erased session, and that all its earlier events become.
+struct Tombstone {
+    version: &'static str,
+    payload: String,
+}
+
+impl Tombstone {
+    fn new(reader_id: ReaderId, erased_at: Timestamp) -> Self {
+        let event = SessionEvent::SessionErased(SessionErased {
+            reader_id,
+            erased_at,
+        });
+        Self {
+            version: event.version(),
+            payload: serde_json::to_string(&event).expect("events are plain JSON"),
+        }
+    }
 }
 
 /// Overwrites a batch of events of the reader's erased sessions. Returns their

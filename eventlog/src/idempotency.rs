@@ -121,22 +121,6 @@ pub async fn expire(
     Ok(expired.rows_affected())
 }
 
-/// Deletes a reader's key and its response.
-pub async fn remove(
-    database: impl PgExecutor<'_>,
-    reader_id: ReaderId,
-    name: &str,
-) -> Result<(), LogError> {
-    sqlx::query!(
-        "delete from idempotency_keys where reader_id = $1 and key = $2",
-        reader_id.uuid(),
-        name
-    )
-    .execute(database)
-    .await?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,14 @@
 //! Loads the state of sessions from three events each, however many they have.
 //!
 //! Events contain absolute values. Therefore the first event, the last one and the
-//! last one that moved the position determine the state. `verify` checks this
-//! against [`crate::cqrs_es::load_full`], which reads all events.
+//! last one that moved the position determine the state. Every event moves it but a
+//! `PositionUpdated` whose `applied` is false: a late observation, also one that arrives
+//! after the end. `verify` checks this against [`crate::cqrs_es::load_full`], which reads
+//! all events.
+//!
+//! Some decisions need all observations of a session: [`timeline`] reads all events.
 
-use domain::{ReadingSession, SessionId};
+use domain::{ReadingSession, SessionId, Timeline};
 use futures::TryStreamExt;
 use sqlx::PgExecutor;
 
@@ -99,25 +103,45 @@ pub async fn sessions(
     Ok(loaded)
 }
 
-/// The sequence that each of the given sessions had at a global position. Leaves
-/// out sessions without an event up to there.
+/// All observations of a session after its first `sequence` events. Reads and decodes one
+/// event at a time, so that the payloads of a long session are never in memory together.
+pub async fn timeline(
+    database: impl PgExecutor<'_>,
+    id: SessionId,
+    sequence: i64,
+) -> Result<Timeline, LogError> {
+    let mut events = sqlx::query_file_as!(StoredEvent, "src/read/session.sql", id.to_string(), 0)
+        .fetch(database);
+    let mut timeline = Timeline::default();
+    while let Some(stored) = events.try_next().await? {
+        if stored.sequence > sequence {
+            break;
+        }
+        timeline.apply(&stored.decode()?.event);
+    }
+    Ok(timeline)
+}
+
+/// The sequence that each of the given sessions had at a global position of its own.
+/// Leaves out sessions without an event up to there.
 pub async fn sequences(
     database: impl PgExecutor<'_>,
-    sessions: &[SessionId],
-    up_to: i64,
+    wanted: &[(SessionId, i64)],
 ) -> Result<Vec<(SessionId, i64)>, LogError> {
-    let ids: Vec<String> = sessions.iter().map(ToString::to_string).collect();
+    let ids: Vec<String> = wanted.iter().map(|(id, _)| id.to_string()).collect();
+    let up_to: Vec<i64> = wanted.iter().map(|(_, position)| *position).collect();
     let rows = sqlx::query!(
         r#"select wanted.session_id as "session_id!", last.sequence
-        from unnest($1::text[]) as wanted (session_id)
+        from unnest($1::text[], $2::bigint[]) as wanted (session_id, up_to)
         cross join lateral (
             select events.sequence from events
-            where events.aggregate_id = wanted.session_id and events.global_position <= $2
+            where events.aggregate_id = wanted.session_id
+                and events.global_position <= wanted.up_to
             order by events.sequence desc
             limit 1
         ) as last"#,
         &ids,
-        up_to
+        &up_to
     )
     .fetch_all(database)
     .await?;

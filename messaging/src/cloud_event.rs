@@ -39,7 +39,8 @@ pub struct CloudEvent<'a> {
     /// The id of the reading session, a UUID.
     pub subject: Cow<'a, str>,
     /// When the event happened, in UTC. Offline clients report events later, so
-    /// times do not always increase from one event to the next.
+    /// times do not always increase from one event to the next. An end by the service
+    /// has the time of the session's latest observation.
     pub time: Timestamp,
     /// The media type of `data`.
     #[schemars(extend("const" = "application/json"))]
@@ -170,8 +171,8 @@ mod tests {
             session_id: "019a0000-0000-7000-8000-000000000001".to_owned(),
             sequence: 3,
             event_type: "PositionUpdated".to_owned(),
-            event_version: "1".to_owned(),
-            payload: r#"{"type":"PositionUpdated","reader_id":"00000000-0000-0000-0000-000000000001","occurred_at":"2026-01-02T03:04:05Z","position":42.5,"applied":true,"previous_at":"2026-01-02T03:04:00Z","previous_position":42,"credited_ms":5000,"active_ms":5000,"furthest_position":42.5}"#.to_owned(),
+            event_version: "2".to_owned(),
+            payload: r#"{"type":"PositionUpdated","reader_id":"00000000-0000-0000-0000-000000000001","occurred_at":"2026-01-02T03:04:05Z","position":42.5,"applied":true,"intervals":[{"from":"2026-01-02T03:04:00Z","ms":5000}],"active_ms":5000,"furthest_position":42.5,"started_at":"2026-01-02T03:00:00Z","ended_at":"2026-01-02T03:05:00Z","end_reason":"finished"}"#.to_owned(),
             metadata: r#"{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#.to_owned(),
             recorded_at: Timestamp::UNIX_EPOCH,
         };
@@ -179,7 +180,7 @@ mod tests {
         let published =
             serde_json::to_string(&CloudEvent::new(&outgoing, 6_999_999_999).unwrap()).unwrap();
         let value: serde_json::Value = serde_json::from_str(&published).unwrap();
-        assert_eq!(value["type"], "reading.session.position_updated.v1");
+        assert_eq!(value["type"], "reading.session.position_updated.v2");
         assert_eq!(value["id"], "019a0000-0000-7000-8000-000000000001.3");
         assert_eq!(value["time"], "2026-01-02T03:04:05Z");
         assert_eq!(value["globalposition"], "7000000000");

@@ -5,14 +5,16 @@
 //! an entry too.
 //!
 //! An update of a session that is not cached has too little data for an entry. It
-//! leaves a tombstone: a version only. A tombstone lives longer than a fill may
-//! take after its miss.
+//! leaves a tombstone: a version only. So does the end of a session while the reader
+//! has no entry. A tombstone lives longer than a fill may take after its miss.
+//!
+//! Sessions that are not active have events too: late observations, ends by the reader
+//! and erasures. They never change the entry of another session, which is the active one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::event::EndReason;
-use domain::{ReaderId, SessionEvent};
+use domain::ReaderId;
 use eventlog::RecordedEvent;
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use redis::Script;
@@ -38,7 +40,6 @@ use checkpoint::{PROJECTION_KEY, unavailable};
 pub use entry::{CacheLookup, CachedSession, FillResult, MissedAt, erase, fill, get, missed_at};
 pub use rebuild::{RebuildProgress, rebuild};
 pub use warm_up::warm_up;
-use write::Change;
 pub use write::EntryWrite;
 
 /// The time after which Redis removes an entry that is not written again.
@@ -71,7 +72,10 @@ impl ActiveSessions {
         Self {
             cache,
             pool,
-            commit: Script::new(include_str!("active_sessions/commit.lua")),
+            commit: Script::new(concat!(
+                include_str!("active_sessions/entry.lua"),
+                include_str!("active_sessions/commit.lua")
+            )),
         }
     }
 }
@@ -89,38 +93,10 @@ impl Projection for ActiveSessions {
 
     fn fold(batch: &mut Self::Batch, event: &RecordedEvent) {
         let reader_id = event.event.reader_id();
-        let id = event.session_id;
-        let sequence = event.sequence;
-        let before = batch.remove(&reader_id).map(|write| write.change);
-        let progress = event.event.progress_change();
-        let change = match (&event.event, progress, before) {
-            (SessionEvent::SessionStarted(start), Some(progress), _) => {
-                Change::Put(id, sequence, Box::new(start.clone()), progress)
-            }
-            // The start of the next session follows.
-            (SessionEvent::SessionEnded(end), ..) if end.reason == EndReason::Superseded => {
-                Change::Invalidate
-            }
-            // Only an erasure has no progress.
-            (SessionEvent::SessionEnded(_), ..) | (_, None, _) => Change::Inactive,
-            (_, Some(progress), Some(Change::Put(session_id, _, start, mut merged)))
-                if session_id == id =>
-            {
-                merged.merge(progress);
-                Change::Put(id, sequence, start, merged)
-            }
-            (_, Some(progress), Some(Change::Update(session_id, _, mut merged)))
-                if session_id == id =>
-            {
-                merged.merge(progress);
-                Change::Update(id, sequence, merged)
-            }
-            // The batch skipped an earlier event of the reader.
-            (_, Some(_), Some(Change::Invalidate)) => Change::Invalidate,
-            (_, Some(progress), _) => Change::Update(id, sequence, progress),
-        };
-        let version = event.global_position;
-        batch.insert(reader_id, EntryWrite { version, change });
+        let before = batch.remove(&reader_id);
+        if let Some(write) = EntryWrite::with_event(before, event) {
+            batch.insert(reader_id, write);
+        }
     }
 
     /// Invalidates the entry: a later event may be in the cache already. The next
@@ -131,10 +107,8 @@ impl Projection for ActiveSessions {
 
     /// Invalidates the entry, since the state after the skipped event is unknown.
     fn on_skipped(batch: &mut Self::Batch, reader_id: ReaderId, global_position: i64) {
-        let write = EntryWrite {
-            version: global_position,
-            change: Change::Invalidate,
-        };
+        let before = batch.remove(&reader_id);
+        let write = EntryWrite::invalidate(before, global_position);
         batch.insert(reader_id, write);
     }
 
@@ -206,10 +180,12 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use chrono_tz::Tz;
+    use domain::event::EndReason;
+    use domain::{SessionId, Standing};
 
+    use super::write::{Change, NextActive};
     use super::*;
-    use crate::testing::{Story, folded, reader, session};
+    use crate::testing::{Story, at, folded, reader, session};
 
     fn change(events: &[RecordedEvent]) -> (i64, Change) {
         let mut batch = folded::<ActiveSessions>(events);
@@ -218,23 +194,47 @@ mod tests {
         (write.version, write.change)
     }
 
+    /// The kind of a change and its session.
+    fn kind(events: &[RecordedEvent]) -> (&'static str, Option<SessionId>) {
+        match change(events).1 {
+            Change::Put(id, ..) => ("put", Some(id)),
+            Change::Update(id, ..) => ("update", Some(id)),
+            Change::End(id, NextActive::None) => ("end", Some(id)),
+            Change::End(id, NextActive::Other) => ("supersede", Some(id)),
+            Change::Inactive => ("none", None),
+            Change::Invalidate => ("invalidate", None),
+        }
+    }
+
+    /// Some events of several sessions, in the order of the log.
+    fn in_order(events: &[&RecordedEvent]) -> Vec<RecordedEvent> {
+        let events = (1..).zip(events.iter().copied().cloned());
+        events
+            .map(|(global_position, event)| RecordedEvent {
+                global_position,
+                ..event
+            })
+            .collect()
+    }
+
     #[test]
     fn start_in_the_batch_writes_a_whole_entry() {
-        let (version, change) = change(&Story::starts(1, Tz::UTC, 0).seen(10, 1).events());
+        let (version, change) = change(&Story::starts(1, "UTC", 0).seen(10, 1).events());
         assert_eq!(version, 102);
         let Change::Put(id, sequence, _, progress) = change else {
             panic!("{change:?}")
         };
         assert_eq!((id, sequence), (session(1), 2));
         assert_eq!(progress.latest.unwrap().position.steps(), 10_000);
+        assert_eq!(progress.started_at, None);
     }
 
     #[test]
     fn updates_without_a_start_change_an_existing_entry() {
-        let events = Story::starts(1, Tz::UTC, 0)
+        let events = Story::starts(1, "UTC", 0)
             .seen(10, 1)
             .seen(20, 2)
-            .seen_late(15, 9)
+            .seen_late(-5, 9)
             .events();
         let (version, change) = change(&events[1..]);
         assert_eq!(version, 104);
@@ -244,35 +244,135 @@ mod tests {
         assert_eq!((id, sequence), (session(1), 4));
         assert_eq!(progress.latest.unwrap().position.steps(), 20_000);
         assert_eq!(progress.furthest_position.steps(), 90_000);
+        assert_eq!(progress.started_at, Some(at(-5)));
     }
 
     #[test]
-    fn end_writes_an_inactive_entry() {
-        let events = Story::starts(1, Tz::UTC, 0).ends(10, EndReason::Finished);
-        let (version, ended) = change(&events.events());
-        assert_eq!(version, 102);
-        assert!(matches!(ended, Change::Inactive));
+    fn end_of_the_active_session_writes_an_inactive_entry() {
+        let finished = Story::starts(1, "UTC", 0).seen(5, 1).ends(10).events();
+        let idle = Story::starts(1, "UTC", 0)
+            .seen(5, 1)
+            .deactivates(EndReason::Idle)
+            .events();
+        let erased = Story::starts(1, "UTC", 0).seen(5, 1).erased(9).events();
+        // A late observation can show that the active session is idle.
+        let found_idle = Story::starts(1, "UTC", 0)
+            .seen(5, 1)
+            .seen_as(Standing::Idle, 3, 1)
+            .events();
+        for events in [finished, idle, erased, found_idle] {
+            assert_eq!(change(&events).0, 103);
+            assert_eq!(kind(&events), ("none", None));
+            assert_eq!(kind(&events[1..]), ("none", None));
+        }
     }
 
     #[test]
-    fn erasure_writes_an_inactive_entry() {
-        let (version, change) = change(&Story::starts(1, Tz::UTC, 0).seen(5, 1).erased(9).events());
-        assert_eq!(version, 103);
-        assert!(matches!(change, Change::Inactive));
+    fn end_depends_on_the_entry_if_the_active_session_is_unknown() {
+        let one = Some(session(1));
+        let ended = Story::starts(1, "UTC", 0).ends(10).events();
+        assert_eq!(kind(&ended[1..]), ("end", one));
+        let corrected = Story::starts(1, "UTC", 0)
+            .ends(10)
+            .corrected(Some(20), None, None)
+            .events();
+        assert_eq!(kind(&corrected[1..]), ("end", one));
+        let superseded = Story::starts(1, "UTC", 0)
+            .deactivates(EndReason::Superseded)
+            .ends(10)
+            .erased(20)
+            .events();
+        for end in 2..=4 {
+            assert_eq!(kind(&superseded[1..end]), ("supersede", one));
+        }
+        let late = Story::starts_as(Standing::Superseded, 1, "UTC", 0)
+            .seen_as(Standing::Superseded, 10, 1)
+            .events();
+        assert_eq!(kind(&late[1..]), ("supersede", one));
     }
 
     #[test]
     fn superseded_session_is_invalidated_until_the_next_start() {
-        let mut events = Story::starts(1, Tz::UTC, 0)
-            .ends(10, EndReason::Superseded)
+        let mut events = Story::starts(1, "UTC", 0)
+            .deactivates(EndReason::Superseded)
             .events();
         let (version, invalidated) = change(&events);
         assert_eq!(version, 102);
         assert!(matches!(invalidated, Change::Invalidate));
 
-        events.extend(Story::starts(2, Tz::UTC, 10).events());
+        events.extend(Story::starts(2, "UTC", 10).events());
         let (version, replaced) = change(&events);
         assert_eq!(version, 201);
         assert!(matches!(replaced, Change::Put(id, 1, ..) if id == session(2)));
+    }
+
+    #[test]
+    fn start_of_a_session_that_is_not_active_writes_nothing() {
+        let past = Story::starts_as(Standing::Superseded, 1, "UTC", 0).events();
+        assert!(folded::<ActiveSessions>(&past).is_empty());
+    }
+
+    #[test]
+    fn other_sessions_keep_the_write_of_the_active_one() {
+        let active = Story::starts(1, "UTC", 100).seen(110, 1).events();
+        let past = Story::starts_as(Standing::Superseded, 2, "UTC", 0)
+            .seen_as(Standing::Superseded, 10, 1)
+            .ends(20)
+            .erased(200)
+            .events();
+        for kept in [&active[..], &active[1..]] {
+            let events: Vec<&RecordedEvent> = kept.iter().chain(&past).collect();
+            let (version, change) = change(&in_order(&events));
+            assert_eq!(version, i64::try_from(kept.len()).unwrap());
+            let (Change::Put(id, 2, ..) | Change::Update(id, 2, _)) = change else {
+                panic!("{change:?}")
+            };
+            assert_eq!(id, session(1));
+        }
+    }
+
+    #[test]
+    fn active_session_is_updated_after_the_end_of_another() {
+        let active = Story::starts(1, "UTC", 0).seen(100, 1).events();
+        let past = Story::starts(2, "UTC", 10)
+            .deactivates(EndReason::Superseded)
+            .ends(20)
+            .events();
+        let events = in_order(&[&past[2], &active[1]]);
+        assert_eq!(change(&events).0, 2);
+        assert_eq!(kind(&events), ("update", Some(session(1))));
+    }
+
+    #[test]
+    fn session_that_is_active_again_is_read_from_the_log() {
+        let story = Story::starts(1, "UTC", 0)
+            .deactivates(EndReason::Idle)
+            .resumes(20, 1)
+            .events();
+        assert_eq!(kind(&story), ("invalidate", None));
+        assert_eq!(kind(&story[1..]), ("invalidate", None));
+        assert_eq!(kind(&story[2..]), ("update", Some(session(1))));
+    }
+
+    #[test]
+    fn ends_of_several_sessions_invalidate_the_entry() {
+        let one = Story::starts(1, "UTC", 0).ends(10).events();
+        let two = Story::starts(2, "UTC", 0).ends(10).events();
+        assert_eq!(kind(&in_order(&[&one[1], &two[1]])), ("invalidate", None),);
+        // None of them is active after the end of the active one.
+        assert_eq!(
+            kind(&in_order(&[&one[0], &one[1], &two[1]])),
+            ("none", None),
+        );
+    }
+
+    #[test]
+    fn skipped_event_invalidates_the_entry_from_the_newest_event_on() {
+        let events = Story::starts(1, "UTC", 0).seen(10, 1).events();
+        let mut batch = folded::<ActiveSessions>(&events);
+        ActiveSessions::fold_retried(&mut batch, &events[0]);
+        let write = &batch[&reader()];
+        assert_eq!(write.version, 102);
+        assert!(matches!(write.change, Change::Invalidate));
     }
 }

@@ -15,6 +15,7 @@ use sqlx::PgPool;
 use crate::commit::TableCommit;
 use crate::dead_letters::DeadLetterChanges;
 use crate::projection::TableProjection;
+use crate::zones::Zones;
 use crate::{BatchRange, Checkpoint, CommitError, Projection, checkpoint};
 
 mod columns;
@@ -32,7 +33,7 @@ pub struct History {
 impl TableProjection for History {
     const TABLES: &'static [&'static str] = &["history", "history_totals"];
 
-    fn new(pool: PgPool) -> Self {
+    fn new(pool: PgPool, _zones: &Zones) -> Self {
         Self { pool }
     }
 }
@@ -141,6 +142,7 @@ impl History {
             &started.started_at,
             started.ended_at as _,
             &started.last_activity_at,
+            started.position_at as _,
             &started.active_ms,
             &started.start_positions,
             &started.positions,
@@ -155,8 +157,10 @@ impl History {
             started.time_zones as _,
             &changed.session_ids,
             &changed.versions,
+            changed.started_at as _,
             changed.ended_at as _,
             changed.last_activity_at as _,
+            changed.position_at as _,
             &changed.active_ms,
             changed.positions as _,
             &changed.furthest_positions,
@@ -172,15 +176,37 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use chrono_tz::Tz;
     use domain::event::EndReason;
+    use domain::session::Ending;
+    use domain::{Standing, Timestamp};
 
     use super::*;
     use crate::testing::{Story, at, folded, session};
 
+    /// The columns of the only session of some events, whose start is not among them.
+    fn changed(events: &[RecordedEvent], check: impl FnOnce(&ChangedColumns<'_>)) {
+        let batch = folded::<History>(events);
+        let mut columns = ChangedColumns::default();
+        for (id, change) in &batch.sessions {
+            assert!(change.start.is_none());
+            columns.push(*id, change);
+        }
+        check(&columns);
+    }
+
+    /// The columns of the only session of some events, whose start is among them.
+    fn started(events: &[RecordedEvent], check: impl FnOnce(&StartedColumns<'_>)) {
+        let batch = folded::<History>(events);
+        let mut columns = StartedColumns::default();
+        for (id, change) in &batch.sessions {
+            columns.push(*id, change.start.as_ref().unwrap(), change);
+        }
+        check(&columns);
+    }
+
     #[test]
     fn events_of_a_session_become_one_row() {
-        let events = Story::starts(1, Tz::UTC, 0)
+        let events = Story::starts(1, "UTC", 0)
             .seen(10, 1)
             .seen(20, 2)
             .seen_late(15, 9)
@@ -198,7 +224,7 @@ mod tests {
 
     #[test]
     fn late_observations_keep_the_latest_position() {
-        let events = Story::starts(1, Tz::UTC, 0)
+        let events = Story::starts(1, "UTC", 0)
             .seen(10, 1)
             .seen_late(5, 9)
             .events();
@@ -207,26 +233,107 @@ mod tests {
         assert!(row.start.is_none());
         assert_eq!(row.progress.latest, None);
         assert_eq!(row.progress.furthest_position.steps(), 90_000);
+        changed(&events[2..], |columns| {
+            assert_eq!(columns.last_activity_at, [None]);
+            assert_eq!(columns.positions, [None]);
+            assert_eq!(columns.started_at, [None]);
+        });
+    }
+
+    #[test]
+    fn late_observation_moves_the_start() {
+        let events = Story::starts(1, "UTC", 0).seen_late(-30, 9).events();
+        started(&events, |columns| {
+            assert_eq!(columns.started_at, [at(-30)]);
+            assert_eq!(columns.last_activity_at, [at(0)]);
+            assert_eq!(columns.start_positions, [0]);
+        });
+        changed(&events[1..], |columns| {
+            assert_eq!(columns.started_at, [Some(at(-30))]);
+        });
+    }
+
+    #[test]
+    fn end_without_a_position_keeps_the_time_of_the_position() {
+        let expect = |events: &[RecordedEvent], last: i64, position_at: Option<Timestamp>| {
+            started(events, |columns| {
+                assert_eq!(columns.last_activity_at, [at(last)]);
+                assert_eq!(columns.position_at, [position_at]);
+                assert_eq!(columns.ended_at, [Some(at(last))]);
+            });
+            changed(&events[1..], |columns| {
+                assert_eq!(columns.last_activity_at, [Some(at(last))]);
+                assert_eq!(columns.position_at, [position_at]);
+            });
+        };
+        let story = Story::starts(1, "UTC", 0).seen(10, 1);
+        let ended = story.clone().ends(60);
+        expect(&ended.clone().events(), 60, Some(at(10)));
+        expect(&ended.clone().seen(40, 2).events(), 60, Some(at(40)));
+        expect(&ended.clone().seen(60, 2).events(), 60, None);
+        expect(
+            &ended.corrected(Some(30), None, None).events(),
+            30,
+            Some(at(10)),
+        );
+        expect(&story.clone().ends_at(60, 2).events(), 60, None);
+        expect(&story.deactivates(EndReason::Idle).events(), 10, None);
+    }
+
+    #[test]
+    fn session_that_ended_provisionally_continues() {
+        let story = Story::starts(1, "UTC", 0)
+            .seen(10, 1)
+            .deactivates(EndReason::Superseded);
+        let resumed = story.clone().resumes(30, 2).events();
+        changed(&resumed[2..], |columns| {
+            assert_eq!(columns.ended_at, [None]);
+            assert_eq!(columns.end_reasons, [None]);
+            assert_eq!(columns.last_activity_at, [Some(at(30))]);
+        });
+        let moved = story.seen_as(Standing::Superseded, 30, 2).events();
+        changed(&moved[3..], |columns| {
+            assert_eq!(columns.ended_at, [Some(at(30))]);
+            assert_eq!(columns.end_reasons, [Some("superseded")]);
+            assert_eq!(columns.last_activity_at, [Some(at(30))]);
+        });
+    }
+
+    #[test]
+    fn session_that_is_never_active_has_an_end() {
+        let events = Story::starts_as(Standing::Idle, 1, "UTC", 0).events();
+        started(&events, |columns| {
+            assert_eq!(columns.ended_at, [Some(at(0))]);
+            assert_eq!(columns.end_reasons, [Some("idle")]);
+        });
+    }
+
+    #[test]
+    fn time_zone_that_this_machine_does_not_know_keeps_its_name() {
+        let events = Story::starts(1, "Mars/Olympus_Mons", 0).events();
+        started(&events, |columns| {
+            assert_eq!(columns.time_zones, ["Mars/Olympus_Mons"]);
+        });
     }
 
     #[test]
     fn events_change_only_their_own_session() {
-        let mut events = Story::starts(1, Tz::UTC, 0).seen(10, 1).events();
-        events.extend(
-            Story::starts(2, Tz::UTC, 20)
-                .ends(30, EndReason::Finished)
-                .events(),
-        );
+        let mut events = Story::starts(1, "UTC", 0).seen(10, 1).events();
+        events.extend(Story::starts(2, "UTC", 20).ends(30).events());
         let rows = folded::<History>(&events).sessions;
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[&session(1)].progress.ended, None);
-        assert_eq!(rows[&session(2)].progress.ended.unwrap().at, at(30));
+        let ended = Ending {
+            at: at(30),
+            reason: EndReason::Finished,
+        };
+        assert_eq!(rows[&session(2)].progress.ended, Some(ended));
     }
 
     #[test]
     fn erasure_removes_earlier_events_from_the_batch() {
-        let mut events = Story::starts(1, Tz::UTC, 0).seen(10, 1).erased(20).events();
-        events.extend(Story::starts(2, Tz::UTC, 30).events());
+        let mut events = Story::starts(1, "UTC", 0).seen(10, 1).erased(20).events();
+        events.extend(Story::starts(2, "UTC", 30).events());
         let rows = folded::<History>(&events);
         assert!(rows.sessions.keys().eq([&session(2)]));
         assert!(rows.erased.iter().eq([&session(1)]));

@@ -21,6 +21,8 @@ pub mod rebuild;
 pub mod status;
 pub mod verify;
 
+pub mod zones;
+
 pub mod daily_stats;
 pub mod history;
 

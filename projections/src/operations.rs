@@ -22,6 +22,7 @@ use crate::cache::Cache;
 use crate::rebuild::{self, Replayed};
 use crate::verify::{self, Compared};
 use crate::worker::{WorkerProgress, forward};
+use crate::zones::Zones;
 use crate::{
     ActiveSessions, DailyStats, History, OperationError, Projection, TableProjection, status,
 };
@@ -153,12 +154,13 @@ impl Connections {
 #[derive(Clone)]
 pub struct ProjectionOps {
     connections: Connections,
+    zones: Zones,
 }
 
 impl ProjectionOps {
     #[must_use]
-    pub fn new(connections: Connections) -> Self {
-        Self { connections }
+    pub fn new(connections: Connections, zones: Zones) -> Self {
+        Self { connections, zones }
     }
 
     /// Rebuilds a projection from the log. `restart` discards the progress of an
@@ -219,7 +221,7 @@ impl ProjectionOps {
         let worker = watch::Sender::default();
         let head = rebuild::head(&live).await?;
         let replayed = tokio::select! {
-            replayed = rebuild::replay::<P>(&live, shadow, restart, &worker, stop) => replayed,
+            replayed = rebuild::replay::<P>(&live, shadow, &self.zones, restart, &worker, stop) => replayed,
             never = forward(worker.subscribe(), progress, |now| events(&now, head)) => never,
         };
         // The last progress, also after an error.
@@ -243,7 +245,7 @@ impl ProjectionOps {
     ) -> Result<VerifyResult, OperationError> {
         let (live, scratch) = self.verification_pools(History::NAME)?;
         let worker = watch::Sender::default();
-        let verify = verify::history(&live, scratch, &worker, stop);
+        let verify = verify::history(&live, scratch, &self.zones, &worker, stop);
         verified(&live, &worker, progress, verify).await
     }
 
@@ -254,7 +256,7 @@ impl ProjectionOps {
     ) -> Result<VerifyResult, OperationError> {
         let (live, scratch) = self.verification_pools(DailyStats::NAME)?;
         let worker = watch::Sender::default();
-        let verify = verify::tables::<DailyStats>(&live, scratch, &worker, stop);
+        let verify = verify::tables::<DailyStats>(&live, scratch, &self.zones, &worker, stop);
         verified(&live, &worker, progress, verify).await
     }
 

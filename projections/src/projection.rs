@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use thiserror::Error;
 
 use crate::dead_letters::DeadLetterChanges;
+use crate::zones::Zones;
 
 /// A read model of the log.
 pub trait Projection: Send {
@@ -82,8 +83,9 @@ pub trait Projection: Send {
 pub trait TableProjection: Projection {
     const TABLES: &'static [&'static str];
 
-    /// `pool` determines the schema: its connections use the `search_path`.
-    fn new(pool: PgPool) -> Self;
+    /// `pool` determines the schema: its connections use the `search_path`. `zones`
+    /// determines the days of readers.
+    fn new(pool: PgPool, zones: &Zones) -> Self;
 }
 
 /// How far a projection has applied the log.
@@ -91,9 +93,10 @@ pub trait TableProjection: Projection {
 pub struct Checkpoint {
     /// The global position up to which events have been applied.
     pub global_position: i64,
-    /// The number of replays that have replaced the tables. A worker that read its checkpoint
-    /// before a replay cannot commit after it, because the replay also replaced the
-    /// dead letters that the worker has read.
+    /// The number of replays that have replaced the tables, and of removals of old days. A
+    /// worker that read its checkpoint before one of them cannot commit after it, because a
+    /// replay also replaces the dead letters that the worker has read, and a removal deletes
+    /// rows that the worker may have read.
     pub replays: i64,
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::worker::{Until, Worker, WorkerProgress};
+use crate::zones::Zones;
 use crate::{OperationError, TableProjection, checkpoint, status};
 
 mod shadow;
@@ -65,6 +66,7 @@ pub struct Replayed {
 pub async fn replay<P: TableProjection>(
     live: &PgPool,
     shadow: PgPool,
+    zones: &Zones,
     restart: bool,
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
@@ -73,11 +75,12 @@ pub async fn replay<P: TableProjection>(
     refuse_views::<P>(&mut connection).await?;
     let schema = shadow_schema(P::NAME);
     drop_retired::<P>(&mut connection).await?;
-    if restart || !is_current(&mut connection, &schema).await? {
-        create::<P>(&mut connection, &schema, true).await?;
+    if restart || !is_current(&mut connection, &schema, zones).await? {
+        create::<P>(&mut connection, &schema, Some(zones)).await?;
     }
     let subscription = FanOut::default().subscribe(shadow.clone());
-    let mut worker = Worker::replay(P::new(shadow.clone()), subscription, shadow.clone());
+    let projection = P::new(shadow.clone(), zones);
+    let mut worker = Worker::replay(projection, subscription, shadow.clone());
     let from = checkpoint::read(&shadow, P::NAME).await?;
 
     let worker_progress = worker.progress();

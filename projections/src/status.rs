@@ -35,6 +35,9 @@ pub struct ProjectionStatus {
     pub dead_letters: i64,
     /// Events that operators discarded.
     pub discarded: i64,
+    /// The oldest version of the time zone rules that the rows were computed with, for
+    /// example `2026f`. `None` if the rows do not depend on them.
+    pub tzdata: Option<String>,
     pub last_error: Option<String>,
     /// When the worker began to fail with `last_error`.
     pub last_error_at: Option<Timestamp>,

@@ -12,16 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::worker::Worker;
+use crate::zones::Zones;
 use crate::{
     ActiveSessions, DailyStats, History, Projection, TableProjection, dead_letters, lease,
 };
 
-/// The connections of the tasks.
+/// The connections of the tasks, and the rules that they apply.
 pub struct TaskContext {
     pub pool: PgPool,
     pub cache: Cache,
     pub jetstream: jetstream::Context,
     pub subjects: Subjects,
+    pub zones: Zones,
     /// Identifies this process as the holder of leases.
     pub holder: Arc<str>,
 }
@@ -36,19 +38,20 @@ pub fn all(context: TaskContext, shutdown: &CancellationToken) -> Vec<BoxFuture<
         cache,
         jetstream,
         subjects,
+        zones,
         holder,
     } = context;
     let fan_out = FanOut::default();
     vec![
         worker(
-            History::new(pool.clone()),
+            History::new(pool.clone(), &zones),
             &fan_out,
             &pool,
             &holder,
             shutdown,
         ),
         worker(
-            DailyStats::new(pool.clone()),
+            DailyStats::new(pool.clone(), &zones),
             &fan_out,
             &pool,
             &holder,

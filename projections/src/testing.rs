@@ -1,9 +1,14 @@
-//! Builds the events of sessions for the unit tests of the projections.
+//! Builds the events of sessions for the unit tests of the projections, by the decisions
+//! of the domain.
 
 use chrono::TimeDelta;
-use chrono_tz::Tz;
-use domain::event::{EndReason, PositionUpdated, SessionEnded, SessionErased, SessionStarted};
-use domain::{BookId, Position, ReaderId, SessionEvent, SessionId, Timestamp};
+use domain::command::Occurrence;
+use domain::event::EndReason;
+use domain::session::{CompleteSession, Rules};
+use domain::{
+    BookId, CorrectSession, EndSession, Position, ReaderId, SessionCommand, SessionErased,
+    SessionEvent, SessionId, Standing, StartSession, Timestamp, UpdatePosition, ZoneName,
+};
 use eventlog::RecordedEvent;
 use uuid::Uuid;
 
@@ -20,89 +25,124 @@ pub fn session(n: u128) -> SessionId {
     SessionId::from_uuid(Uuid::from_u128(n))
 }
 
-fn percent(percent: i32) -> Position {
+pub fn percent(percent: i32) -> Position {
     Position::from_steps(percent * 10_000).unwrap()
 }
 
-/// The events of one session, with consecutive sequences and global positions.
+fn occurred(seconds: i64) -> Occurrence {
+    Occurrence::new(Some(at(seconds)), None, at(seconds)).unwrap()
+}
+
+/// The events of one session, with consecutive sequences and global positions. All
+/// times are in seconds after midnight, all positions in percent.
 #[derive(Clone)]
 pub struct Story {
     id: SessionId,
-    zone: Tz,
     recorded: Vec<RecordedEvent>,
-    seen: (Timestamp, Position),
-    furthest: Position,
-    active_ms: i64,
+    state: CompleteSession,
     first_position: i64,
 }
 
 impl Story {
-    /// Starts a session at 0 percent, `seconds` after midnight. The number `n` determines
-    /// the session id, and the global positions of at most 99 events.
-    pub fn starts(n: u128, zone: Tz, seconds: i64) -> Self {
-        let mut story = Self {
+    /// Starts an active session at 0 percent. The number `n` determines the session id,
+    /// and the global positions of at most 99 events.
+    pub fn starts(n: u128, zone: impl Into<ZoneName>, seconds: i64) -> Self {
+        Self::starts_as(Standing::Active, n, zone, seconds)
+    }
+
+    /// Starts a session that may not be active.
+    pub fn starts_as(standing: Standing, n: u128, zone: impl Into<ZoneName>, seconds: i64) -> Self {
+        let story = Self {
             id: session(n),
-            zone,
             recorded: Vec::new(),
-            seen: (at(seconds), Position::START),
-            furthest: Position::START,
-            active_ms: 0,
+            state: CompleteSession::default(),
             first_position: i64::try_from(n).unwrap() * 100,
         };
-        story.record(SessionEvent::SessionStarted(SessionStarted {
+        story.after(SessionCommand::Start(StartSession {
             reader_id: reader(),
             book_id: BookId::from(Uuid::from_u128(9)),
-            started_at: at(seconds),
             position: Position::START,
             device_type: None,
             device_id: None,
-            time_zone: zone,
+            time_zone: Some(zone.into()),
             locator: None,
             book: None,
-        }));
+            occurred: occurred(seconds),
+            standing,
+        }))
+    }
+
+    /// Adds an observation that is the latest one. The session is active afterwards,
+    /// unless the reader has ended it.
+    pub fn seen(self, seconds: i64, position: i32) -> Self {
+        let story = self.seen_as(Standing::Active, seconds, position);
+        assert!(story.is_applied(), "the observation is late");
         story
     }
 
-    /// Adds an update in time order. `position` is in percent.
-    pub fn seen(mut self, seconds: i64, position: i32) -> Self {
-        let credited_ms = self.credit(seconds);
-        self.furthest = self.furthest.max(percent(position));
-        let event = self.update(seconds, position, true, credited_ms);
-        self.seen = (at(seconds), percent(position));
-        self.record(event);
-        self
+    /// Adds an observation that is older than the latest one, so it is not applied.
+    pub fn seen_late(self, seconds: i64, position: i32) -> Self {
+        let story = self.seen_as(Standing::Active, seconds, position);
+        assert!(!story.is_applied(), "the observation is the latest one");
+        story
     }
 
-    /// Adds an update that is older than the latest one, so it is not applied.
-    pub fn seen_late(mut self, seconds: i64, position: i32) -> Self {
-        self.furthest = self.furthest.max(percent(position));
-        let event = self.update(seconds, position, false, 0);
-        self.record(event);
-        self
-    }
-
-    /// Ends the session at its last position.
-    pub fn ends(mut self, seconds: i64, reason: EndReason) -> Self {
-        let credited_ms = self.credit(seconds);
-        let started_at = self.recorded[0].event.occurred_at();
-        self.record(SessionEvent::SessionEnded(SessionEnded {
-            reader_id: reader(),
-            book_id: BookId::from(Uuid::from_u128(9)),
-            reason,
-            started_at,
-            ended_at: at(seconds),
-            elapsed_ms: (at(seconds) - started_at).num_milliseconds(),
-            start_position: Position::START,
-            position: self.seen.1,
+    /// Adds an observation at any time. The session may not be active afterwards.
+    pub fn seen_as(self, standing: Standing, seconds: i64, position: i32) -> Self {
+        self.after(SessionCommand::UpdatePosition(UpdatePosition {
+            position: percent(position),
             locator: None,
-            previous_at: self.seen.0,
-            previous_position: self.seen.1,
-            credited_ms,
-            active_ms: self.active_ms,
-            furthest_position: self.furthest,
-            time_zone: self.zone,
-        }));
-        self
+            occurred: occurred(seconds),
+            standing,
+        }))
+    }
+
+    /// Adds an observation that makes an inactive session active again.
+    pub fn resumes(self, seconds: i64, position: i32) -> Self {
+        assert!(!self.is_active(), "the session is active");
+        let story = self.seen(seconds, position);
+        assert!(story.is_active(), "the reader has ended the session");
+        story
+    }
+
+    /// The reader ends the session without a position.
+    pub fn ends(self, seconds: i64) -> Self {
+        self.after(SessionCommand::End(EndSession {
+            position: None,
+            locator: None,
+            occurred: occurred(seconds),
+        }))
+    }
+
+    /// The reader ends the session at a position.
+    pub fn ends_at(self, seconds: i64, position: i32) -> Self {
+        self.after(SessionCommand::End(EndSession {
+            position: Some(percent(position)),
+            locator: None,
+            occurred: occurred(seconds),
+        }))
+    }
+
+    /// The service ends the session provisionally, at its latest observation.
+    pub fn deactivates(self, reason: EndReason) -> Self {
+        self.after(SessionCommand::Deactivate(reason))
+    }
+
+    /// The reader corrects an ended session. A new end is in seconds after midnight, a
+    /// new active time in seconds.
+    pub fn corrected(
+        self,
+        ended_at: Option<i64>,
+        position: Option<i32>,
+        active: Option<i64>,
+    ) -> Self {
+        let ending = self.state.session.started().unwrap().progress.ended;
+        self.after(SessionCommand::Correct(CorrectSession {
+            ended_at: ended_at.map(at),
+            position: position.map(percent),
+            active: active.map(TimeDelta::seconds),
+            received: ended_at.map_or(ending.unwrap().at, at),
+        }))
     }
 
     /// Erases the session.
@@ -118,29 +158,28 @@ impl Story {
         self.recorded
     }
 
-    fn credit(&mut self, seconds: i64) -> i64 {
-        let gap = (at(seconds) - self.seen.0).num_milliseconds().min(120_000);
-        self.active_ms += gap;
-        gap
+    fn is_active(&self) -> bool {
+        let session = self.state.session.started();
+        session.is_some_and(domain::session::StartedSession::is_active)
     }
 
-    fn update(&self, seconds: i64, position: i32, applied: bool, credited_ms: i64) -> SessionEvent {
-        SessionEvent::PositionUpdated(PositionUpdated {
-            reader_id: reader(),
-            occurred_at: at(seconds),
-            position: percent(position),
-            locator: None,
-            applied,
-            previous_at: self.seen.0,
-            previous_position: self.seen.1,
-            credited_ms,
-            active_ms: self.active_ms,
-            furthest_position: self.furthest,
-            time_zone: self.zone,
-        })
+    /// Whether the last event changed the latest position.
+    fn is_applied(&self) -> bool {
+        let last = self.recorded.last().unwrap();
+        last.event.progress_change().unwrap().latest.is_some()
+    }
+
+    /// The story after the one event that the command produces.
+    fn after(mut self, command: SessionCommand) -> Self {
+        let mut events = self.state.decide(command, Rules::default()).unwrap();
+        let event = events.pop().expect("the command repeats an earlier one");
+        assert!(events.is_empty());
+        self.record(event);
+        self
     }
 
     fn record(&mut self, event: SessionEvent) {
+        self.state.apply(&event);
         let sequence = i64::try_from(self.recorded.len()).unwrap() + 1;
         self.recorded.push(RecordedEvent {
             global_position: self.first_position + sequence,

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::worker::{Until, Worker, WorkerProgress, forward};
+use crate::zones::Zones;
 use crate::{History, OperationError, TableProjection, rebuild};
 
 mod sessions;
@@ -96,10 +97,11 @@ type Check =
 pub async fn tables<P: TableProjection>(
     live: &PgPool,
     scratch: PgPool,
+    zones: &Zones,
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
 ) -> Result<(i64, Vec<Compared>), OperationError> {
-    fold_and_compare::<P>(live, scratch, &[], progress, stop).await
+    fold_and_compare::<P>(live, scratch, zones, &[], progress, stop).await
 }
 
 /// Compares the history, like [`tables`]. Also compares what commands rely on: the
@@ -107,6 +109,7 @@ pub async fn tables<P: TableProjection>(
 pub async fn history(
     live: &PgPool,
     scratch: PgPool,
+    zones: &Zones,
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
 ) -> Result<(i64, Vec<Compared>), OperationError> {
@@ -114,7 +117,7 @@ pub async fn history(
     let checks: &[Check] =
         &[|snapshot, global_position| compare_claims(snapshot, global_position).boxed()];
     let (global_position, mut compared) =
-        fold_and_compare::<History>(live, scratch, checks, progress, stop).await?;
+        fold_and_compare::<History>(live, scratch, zones, checks, progress, stop).await?;
     compared.push(sessions);
     Ok((global_position, compared))
 }
@@ -122,6 +125,7 @@ pub async fn history(
 async fn fold_and_compare<P: TableProjection>(
     live: &PgPool,
     scratch: PgPool,
+    zones: &Zones,
     checks: &[Check],
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
@@ -129,8 +133,8 @@ async fn fold_and_compare<P: TableProjection>(
     // A verification loads Postgres as much as a replay does, so only one of them runs.
     let mut connection = rebuild::lock(live, P::NAME).await?;
     let schema = scratch_schema(P::NAME);
-    rebuild::create::<P>(&mut connection, &schema, false).await?;
-    let compared = compare::<P>(&mut connection, &scratch, checks, progress, stop).await;
+    rebuild::create::<P>(&mut connection, &schema, None).await?;
+    let compared = compare::<P>(&mut connection, &scratch, zones, checks, progress, stop).await;
     scratch.close().await;
     let drop = format!("drop schema {schema} cascade");
     connection.execute(drop.as_str()).await?;
@@ -141,12 +145,14 @@ async fn fold_and_compare<P: TableProjection>(
 async fn compare<P: TableProjection>(
     connection: &mut PgConnection,
     scratch: &PgPool,
+    zones: &Zones,
     checks: &[Check],
     progress: &watch::Sender<WorkerProgress>,
     stop: &CancellationToken,
 ) -> Result<(i64, Vec<Compared>), OperationError> {
     let subscription = FanOut::default().subscribe(scratch.clone());
-    let mut worker = Worker::replay(P::new(scratch.clone()), subscription, scratch.clone());
+    let projection = P::new(scratch.clone(), zones);
+    let mut worker = Worker::replay(projection, subscription, scratch.clone());
     let report = forward(worker.progress(), progress, std::convert::identity);
     let work = async {
         let (mut snapshot, global_position) =

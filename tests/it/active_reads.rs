@@ -120,6 +120,40 @@ async fn readers_see_their_own_starts_and_ends() {
     invariants::check(&app).await;
 }
 
+/// Each update makes its session active and supersedes the session of the other device.
+#[tokio::test]
+async fn alternating_devices_read_the_session_of_the_last_update() {
+    let app = App::start().await;
+    let other = app.alongside(&[Role::Api]).await;
+    let reader = app.reader();
+    let elsewhere = reader.at(&other.url);
+    let phone = id(&reader.start(Uuid::new_v4()).await.ok());
+    let tablet = id(&reader.start(Uuid::new_v4()).await.ok());
+    for position in 1..=15 {
+        for session in [phone, tablet] {
+            let _ = reader.update(session, f64::from(position)).await.ok();
+            let read = async |reader: &Reader| {
+                let active = reader.active().await.ok();
+                (id(&active), active["end_position"].as_f64())
+            };
+            let expected = (session, Some(f64::from(position)));
+            assert_eq!(read(&reader).await, expected);
+            // This process does not know of the update before Redis does.
+            until("the other process reads the update", SETTLE, async || {
+                read(&elsewhere).await == expected
+            })
+            .await;
+        }
+    }
+    until("reads hit the cache again", 2 * SETTLE, async || {
+        assert_eq!(id(&elsewhere.active().await.ok()), tablet);
+        let metrics = other.metrics().await;
+        reads(&metrics, "hit") > reads(&metrics, "miss")
+    })
+    .await;
+    invariants::check(&app).await;
+}
+
 #[tokio::test]
 async fn flushed_redis_accepts_fills_without_new_events() {
     // Without background jobs, no warm-up fills the cache.

@@ -2,13 +2,15 @@
 //! ended, and never stays outdated, however queries and the projection interleave.
 //! These tests execute both step by step, in the dangerous orders.
 
+mod several_sessions;
+
 use std::collections::BTreeMap;
 
 use domain::command::Occurrence;
-use domain::session::Rules;
+use domain::session::{CompleteSession, Rules};
 use domain::{
-    EndSession, Position, ReaderId, ReadingSession, SessionCommand, SessionId, StartSession,
-    UpdatePosition,
+    EndSession, Position, ReaderId, ReadingSession, SessionCommand, SessionId, Standing,
+    StartSession, UpdatePosition,
 };
 use eventlog::RecordedEvent;
 use projections::active_sessions::{self, CacheLookup, CachedSession, FillResult, MissedAt};
@@ -44,9 +46,17 @@ impl Harness {
     }
 
     async fn apply(&mut self, event: &RecordedEvent) -> Result<(), CommitError> {
+        self.apply_all(std::slice::from_ref(event)).await
+    }
+
+    /// Applies events in one batch.
+    async fn apply_all(&mut self, events: &[RecordedEvent]) -> Result<(), CommitError> {
         let mut batch = BTreeMap::default();
-        ActiveSessions::fold(&mut batch, event);
-        let (from, to) = (Checkpoint::at(self.reached), event.global_position);
+        for event in events {
+            ActiveSessions::fold(&mut batch, event);
+        }
+        let last = events.last().expect("a batch has events");
+        let (from, to) = (Checkpoint::at(self.reached), last.global_position);
         let none = DeadLetterChanges::default();
         self.projection
             .commit(batch, BatchRange { from, to }, &none)
@@ -91,6 +101,16 @@ impl Harness {
         retried(fill).await
     }
 
+    /// Moves the checkpoint back to the start of a log.
+    async fn reset(&mut self) {
+        let mut redis = self.redis().await;
+        let _: () = redis
+            .hset("reading_session:projection", "checkpoint", 0)
+            .await
+            .unwrap();
+        self.reached = 0;
+    }
+
     async fn redis(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.env.redis_url.as_str()).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
@@ -124,13 +144,14 @@ fn session_events(reader_id: ReaderId) -> Vec<RecordedEvent> {
 
 /// Like [`session_events`], recorded after a global position.
 fn session_events_after(reader_id: ReaderId, after: i64) -> Vec<RecordedEvent> {
-    let occurred = Occurrence::new(None, eventlog::clock::now()).unwrap();
+    let occurred = Occurrence::untimed(eventlog::clock::now());
     let session_id = SessionId::new(eventlog::clock::now());
     let update = |percent| {
         SessionCommand::UpdatePosition(UpdatePosition {
             position: Position::new(percent).unwrap(),
             locator: None,
             occurred,
+            standing: Standing::Active,
         })
     };
     let commands = [
@@ -140,20 +161,21 @@ fn session_events_after(reader_id: ReaderId, after: i64) -> Vec<RecordedEvent> {
             position: Position::START,
             device_type: None,
             device_id: None,
-            time_zone: chrono_tz::Tz::UTC,
+            time_zone: None,
             locator: None,
             book: None,
             occurred,
+            standing: Standing::Active,
         }),
         update(5.0),
         update(6.0),
         SessionCommand::End(EndSession {
             position: None,
-            reason: domain::event::EndReason::Finished,
+            locator: None,
             occurred,
         }),
     ];
-    let mut session = ReadingSession::default();
+    let mut session = CompleteSession::default();
     let mut events = Vec::new();
     for command in commands {
         for event in session.decide(command, Rules::default()).unwrap() {

@@ -4,6 +4,7 @@
 
 use std::sync::OnceLock;
 
+use domain::Timestamp;
 use sqlx::PgPool;
 use tests::{Stack, app, invariants};
 use uuid::Uuid;
@@ -13,7 +14,14 @@ use uuid::Uuid;
 struct Batch {
     events: Vec<(i32, &'static str, i64)>,
     claims: Vec<(i32, Uuid, Option<&'static str>, Option<&'static str>)>,
+    /// Expected and next newest observation of each claim, in hours; none if empty.
+    newest: Vec<(Option<i64>, Option<i64>)>,
+    seen: Vec<(i32, &'static str, i64)>,
     keys: Vec<(i32, Uuid, &'static str)>,
+}
+
+fn hour(hour: i64) -> Timestamp {
+    Timestamp::from_timestamp(1_790_000_000 + hour * 3_600, 0).unwrap()
 }
 
 /// The ends of two session ids; [`this_month`] completes them.
@@ -41,10 +49,13 @@ impl Batch {
         fn column<T, U>(rows: &[T], column: impl Fn(&T) -> U) -> Vec<U> {
             rows.iter().map(column).collect()
         }
+        let mut newest = self.newest.clone();
+        newest.resize(self.claims.len(), (None, None));
         let same = |text: &str| vec![text.to_owned(); self.events.len()];
         let (mut refused, global_positions): (Vec<i32>, Vec<i64>) = sqlx::query_as(
             "select refused, positions from append_events(
-                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+                $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19, $20, $21, $22)",
         )
         .bind(column(&self.events, |event| event.0))
         .bind(column(&self.events, |event| this_month(event.1)))
@@ -58,6 +69,11 @@ impl Batch {
         .bind(column(&self.claims, |claim| claim.1))
         .bind(column(&self.claims, |claim| claim.2.map(this_month)))
         .bind(column(&self.claims, |claim| claim.3.map(this_month)))
+        .bind(column(&newest, |newest| newest.0.map(hour)))
+        .bind(column(&newest, |newest| newest.1.map(hour)))
+        .bind(column(&self.seen, |seen| seen.0))
+        .bind(column(&self.seen, |seen| this_month(seen.1)))
+        .bind(column(&self.seen, |seen| seen.2))
         .bind(column(&self.keys, |key| key.0))
         .bind(column(&self.keys, |key| key.1))
         .bind(column(&self.keys, |key| key.2.to_owned()))
@@ -104,6 +120,7 @@ async fn command_after_a_refused_one_is_refused() {
         events: vec![(0, A, 1), (1, A, 2), (1, B, 1), (2, B, 2)],
         claims: vec![(0, reader, Some(B), Some(A))],
         keys: vec![(2, reader, "key of the last command")],
+        ..Batch::default()
     };
     assert_eq!(batch.append(&pool).await, (vec![0, 1, 2], 0));
     let kept: i64 = sqlx::query_scalar("select count(*) from idempotency_keys")
@@ -120,13 +137,13 @@ async fn claim_and_key_are_used_once_per_batch() {
     let batch = Batch {
         events: vec![(0, A, 1), (1, B, 1)],
         claims: vec![(0, reader, None, Some(A)), (1, reader, None, Some(B))],
-        keys: Vec::new(),
+        ..Batch::default()
     };
     assert_eq!(batch.append(&pool).await, (vec![1], 1));
     let batch = Batch {
         events: vec![(0, A, 2), (1, B, 1)],
-        claims: Vec::new(),
         keys: vec![(0, reader, "same"), (1, reader, "same")],
+        ..Batch::default()
     };
     assert_eq!(batch.append(&pool).await, (vec![1], 1));
 }
@@ -139,16 +156,145 @@ async fn command_refused_for_its_key_leaves_the_claim() {
         events: vec![(0, A, 1)],
         claims: vec![(0, reader, None, Some(A))],
         keys: vec![(0, reader, "used")],
+        ..Batch::default()
     };
     assert_eq!(start.append(&pool).await, (vec![], 1));
     let end = Batch {
         events: vec![(0, A, 2)],
         claims: vec![(0, reader, Some(A), None)],
         keys: vec![(0, reader, "used")],
+        ..Batch::default()
     };
     assert_eq!(end.append(&pool).await, (vec![0], 0));
-    let active = eventlog::active_claims::active_session(&pool, reader.into())
+    assert_eq!(activity(&pool, reader).await, (Some(this_month(A)), None));
+}
+
+/// The reader's active session, and the newest observation outside it.
+async fn activity(pool: &PgPool, reader: Uuid) -> (Option<String>, Option<Timestamp>) {
+    let activity = eventlog::active_claims::reader_activity(pool, reader.into())
         .await
         .unwrap();
-    assert_eq!(active.unwrap().to_string(), this_month(A));
+    (activity.active.map(|id| id.to_string()), activity.newest)
+}
+
+/// A command that changes a claim and the newest observation, and nothing else.
+fn claim(
+    reader: Uuid,
+    [expected, next]: [Option<&'static str>; 2],
+    newest: (Option<i64>, Option<i64>),
+) -> Batch {
+    Batch {
+        claims: vec![(0, reader, expected, next)],
+        newest: vec![newest],
+        ..Batch::default()
+    }
+}
+
+#[tokio::test]
+async fn without_an_active_session_the_newest_observation_must_be_the_expected_one() {
+    let pool = pool().await;
+    let reader = Uuid::new_v4();
+    for (expected, next, newest, refused) in [
+        (None, None, (Some(1), Some(9)), true),
+        (None, Some(A), (Some(1), Some(9)), true),
+        (None, Some(A), (None, None), false),
+        (Some(A), None, (Some(1), Some(2)), false),
+        (None, Some(A), (None, Some(9)), true),
+        (None, Some(A), (Some(1), Some(9)), true),
+        (None, None, (None, Some(9)), true),
+        (None, None, (Some(2), Some(3)), false),
+        (None, Some(A), (Some(3), None), false),
+        (Some(A), Some(A), (None, Some(4)), false),
+        (Some(A), Some(B), (None, None), false),
+        (Some(A), None, (Some(4), Some(9)), true),
+    ] {
+        let before = activity(&pool, reader).await;
+        let (actual, _) = claim(reader, [expected, next], newest).append(&pool).await;
+        assert_eq!(
+            !actual.is_empty(),
+            refused,
+            "{expected:?} {next:?} {newest:?}"
+        );
+        if refused {
+            assert_eq!(activity(&pool, reader).await, before);
+        }
+    }
+    let active = (Some(this_month(B)), Some(hour(4)));
+    assert_eq!(activity(&pool, reader).await, active);
+}
+
+#[tokio::test]
+async fn newest_observation_never_becomes_older() {
+    let pool = pool().await;
+    let reader = Uuid::new_v4();
+    for (expected, next, after) in [
+        (None, 5, 5),
+        (Some(5), 3, 5),
+        (Some(5), 5, 5),
+        (Some(5), 6, 6),
+    ] {
+        let batch = claim(reader, [None, None], (expected, Some(next)));
+        assert_eq!(batch.append(&pool).await, (vec![], 0));
+        assert_eq!(activity(&pool, reader).await, (None, Some(hour(after))));
+    }
+}
+
+#[tokio::test]
+async fn unchanged_claim_is_checked_and_not_written() {
+    let pool = pool().await;
+    let reader = Uuid::new_v4();
+    let unchanged = [Some(A), Some(A)];
+    let batch = claim(reader, unchanged, (None, None));
+    assert_eq!(batch.append(&pool).await, (vec![0], 0));
+    assert_eq!(activity(&pool, reader).await, (None, None));
+    let batch = claim(reader, [None, Some(A)], (None, None));
+    assert_eq!(batch.append(&pool).await, (vec![], 0));
+    let row_version = async || -> String {
+        sqlx::query_scalar("select xmin::text || ctid::text || xmax::text from claims")
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+    };
+    let before = row_version().await;
+    let batch = claim(reader, unchanged, (None, Some(1)));
+    assert_eq!(batch.append(&pool).await, (vec![], 0));
+    assert_eq!(row_version().await, before);
+    let active = (Some(this_month(A)), Some(hour(1)));
+    assert_eq!(activity(&pool, reader).await, active);
+    let batch = claim(reader, [Some(B), Some(B)], (Some(1), Some(2)));
+    assert_eq!(batch.append(&pool).await, (vec![0], 0));
+    assert_eq!(activity(&pool, reader).await, active);
+}
+
+#[tokio::test]
+async fn command_that_has_seen_an_earlier_state_is_refused() {
+    let pool = pool().await;
+    let reader = Uuid::new_v4();
+    let seen = |seen: &[(i32, &'static str, i64)]| Batch {
+        seen: seen.to_vec(),
+        keys: vec![(0, reader, "a"), (1, reader, "b"), (2, reader, "c")],
+        ..Batch::default()
+    };
+    // A session that does not exist has no state.
+    let batch = seen(&[(0, A, 0), (1, A, 1), (2, B, 0)]);
+    assert_eq!(batch.append(&pool).await, (vec![0, 1, 2], 0));
+    let batch = Batch::of(&[(0, A, 1), (0, A, 2), (0, B, 1)]);
+    assert_eq!(batch.append(&pool).await, (vec![], 3));
+    // Command 0 changes B after command 1 has seen it, and before command 2.
+    let batch = Batch {
+        events: vec![(0, A, 3), (1, B, 2)],
+        ..seen(&[(0, B, 1), (1, A, 2), (2, B, 1), (2, A, 2)])
+    };
+    assert_eq!(batch.append(&pool).await, (vec![1, 2], 1));
+    let batch = seen(&[(1, A, 3), (1, B, 1), (2, A, 2)]);
+    let batch = Batch {
+        keys: vec![(1, reader, "b"), (2, reader, "c")],
+        ..batch
+    };
+    assert_eq!(batch.append(&pool).await, (vec![2], 0));
+    let keys: Vec<String> = sqlx::query_scalar("select key from idempotency_keys order by key")
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+    assert_eq!(keys, ["a", "b"]);
 }

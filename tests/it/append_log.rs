@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use cqrs_es::persist::PersistedEventStore;
 use cqrs_es::{AggregateError, CqrsFramework};
-use domain::command::Occurrence;
+use domain::clock::Occurrence;
 use domain::event::SessionStarted;
-use domain::session::Rules;
+use domain::session::{CompleteSession, Rules};
 use domain::{
-    Position, ReaderId, ReadingSession, SessionCommand, SessionEvent, SessionId, StartSession,
-    UpdatePosition,
+    Position, ReaderId, SessionCommand, SessionEvent, SessionId, Standing, StartSession,
+    UpdatePosition, ZoneName,
 };
 use eventlog::append::{ActiveClaimChange, Append, KeyedResponse, NewEvent};
 use eventlog::commit_feed;
@@ -37,11 +37,13 @@ fn started(id: SessionId, sequence: i64, title: &str) -> NewEvent {
         book_id: Uuid::new_v4().into(),
         started_at: eventlog::clock::now(),
         position: Position::START,
+        device_time: None,
         device_type: None,
         device_id: None,
-        time_zone: chrono_tz::Tz::UTC,
+        time_zone: ZoneName::default(),
         locator: Some(title.to_owned()),
         book: None,
+        end_reason: None,
     });
     NewEvent {
         session_id: id,
@@ -96,6 +98,31 @@ async fn conflict_fails_only_its_own_command() {
     invariants::sequences_have_no_gaps(&log);
     assert_eq!(log.len(), 41);
     assert!(log.iter().all(|event| !event.payload.contains("torn")));
+}
+
+#[tokio::test]
+async fn whole_sessions_are_appended_together() {
+    let (pool, appender) = log().await;
+    // More events than a batch holds.
+    let appends = (0..40).map(|_| {
+        let appender = appender.clone();
+        let id = new_id();
+        let session = (1..=502).map(|sequence| started(id, sequence, "x"));
+        let session = events(session.collect());
+        async move { appender.append(session).await }
+    });
+    let mut all = Vec::new();
+    for result in join_all(appends).await {
+        let global_positions = result.unwrap();
+        assert_eq!(global_positions.len(), 502);
+        assert!(global_positions.is_sorted());
+        all.extend(global_positions);
+    }
+    // In the order of the queue.
+    assert!(all.is_sorted());
+    let log = invariants::read_log(&pool).await;
+    assert_eq!(log.len(), 40 * 502);
+    invariants::sequences_have_no_gaps(&log);
 }
 
 #[tokio::test]
@@ -175,8 +202,10 @@ async fn append_with_outdated_claim_conflicts() {
                 reader_id,
                 expected,
                 next,
+                expected_newest: None,
+                next_newest: None,
             }),
-            response: None,
+            ..Append::default()
         };
         appender.append(append).await.map(|_| ())
     };
@@ -185,17 +214,13 @@ async fn append_with_outdated_claim_conflicts() {
     assert_eq!(claim(None, Some(a)).await, Ok(()));
     assert_eq!(claim(None, Some(b)).await, Err(AppendError::Conflict));
     assert_eq!(claim(Some(a), Some(b)).await, Ok(()));
-    let active = eventlog::active_claims::active_session(&pool, reader_id)
-        .await
-        .unwrap();
-    assert_eq!(active, Some(b));
+    let active = async || {
+        let activity = eventlog::active_claims::reader_activity(&pool, reader_id).await;
+        activity.unwrap().active
+    };
+    assert_eq!(active().await, Some(b));
     assert_eq!(claim(Some(b), None).await, Ok(()));
-    assert_eq!(
-        eventlog::active_claims::active_session(&pool, reader_id)
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(active().await, None);
     assert_eq!(invariants::read_log(&pool).await.len(), 3);
 }
 
@@ -206,13 +231,13 @@ async fn idempotency_key_is_accepted_once() {
     let appends = (0..20).map(|n| {
         let append = Append {
             events: vec![started(new_id(), 1, "x")],
-            claim: None,
             response: Some(KeyedResponse {
                 reader_id,
                 key: "same".to_owned(),
                 fingerprint: vec![1, 2, 3],
                 response: format!("{{\"n\": {n}}}"),
             }),
+            ..Append::default()
         };
         let appender = appender.clone();
         async move { appender.append(append).await }
@@ -303,11 +328,11 @@ async fn cqrs_es_framework_runs_on_the_log() {
     let (pool, appender) = log().await;
     let framework = || {
         let repository = CqrsEventRepository::new(pool.clone(), appender.clone());
-        let store = PersistedEventStore::<_, ReadingSession>::new_event_store(repository);
+        let store = PersistedEventStore::<_, CompleteSession>::new_event_store(repository);
         CqrsFramework::new(store, vec![], Rules::default())
     };
     let now = eventlog::clock::now();
-    let occurred = Occurrence::new(None, now).unwrap();
+    let occurred = Occurrence::untimed(now);
     let id = new_id().to_string();
     let start = SessionCommand::Start(StartSession {
         reader_id: Uuid::new_v4().into(),
@@ -315,15 +340,17 @@ async fn cqrs_es_framework_runs_on_the_log() {
         position: Position::START,
         device_type: None,
         device_id: None,
-        time_zone: chrono_tz::Tz::UTC,
+        time_zone: None,
         locator: None,
         book: None,
         occurred,
+        standing: Standing::Active,
     });
     let update = SessionCommand::UpdatePosition(UpdatePosition {
         position: Position::new(7.0).unwrap(),
         locator: None,
         occurred,
+        standing: Standing::Active,
     });
     framework().execute(&id, start).await.unwrap();
     let both = Arc::new(tokio::sync::Barrier::new(2));

@@ -55,6 +55,8 @@ async fn invalid_body_is_rejected_and_appends_nothing() {
         (&update, "{\"current_position\": \"inf\"}", 422),
         (&update, "{\"current_position\": -0.1}", 422),
         (&update, "{\"current_position\": 100.1}", 422),
+        (&update, "{\"current_position\": 100.00005}", 422),
+        (&update, "{\"current_position\": -0.00005}", 422),
         (&update, "{\"current_position\": 1e999}", 400),
         (&update, "{\"current_position\": 18446744073709551615}", 422),
         (
@@ -70,16 +72,6 @@ async fn invalid_body_is_rejected_and_appends_nothing() {
         (
             &update,
             "{\"current_position\": 1, \"occurred_at\": \"1999-01-01T00:00:00Z\"}",
-            422,
-        ),
-        (
-            &update,
-            "{\"current_position\": 1, \"occurred_at\": \"9999-01-01T00:00:00Z\"}",
-            422,
-        ),
-        (
-            &update,
-            "{\"current_position\": 1, \"locator\": \"a\\u0000b\"}",
             422,
         ),
         (&end, "{\"end_position\": 101}", 422),
@@ -106,15 +98,8 @@ async fn invalid_body_is_rejected_and_appends_nothing() {
     let starts = [
         json!({ "start_position": 200 }),
         json!({ "device_type": "toaster" }),
-        json!({ "time_zone": "Mars/Olympus_Mons" }),
         json!({ "session_id": Uuid::new_v4() }),
         json!({ "session_id": "018f4c2e-7c1a-7000-8000-000000000001" }),
-        json!({ "device_id": "x".repeat(256) }),
-        json!({ "locator": "x".repeat(2_049) }),
-        json!({ "book": { "title": "a\u{0}b" } }),
-        json!({ "book": { "total_pages": -1 } }),
-        json!({ "book": { "total_pages": 4_000_000_000_u32 } }),
-        json!({ "book": { "isbn": "unknown field" } }),
     ];
     for extra in starts {
         let mut body = json!({ "book_id": book });
@@ -163,6 +148,33 @@ async fn unknown_fields_are_ignored_as_in_the_original() {
     let update = json!({ "current_position": "42", "unknown": true });
     let updated = reader.update_with(session, update).await.ok();
     assert_eq!(updated["end_position"], 42);
+}
+
+#[tokio::test]
+async fn positions_are_rounded_before_their_range_is_checked() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let book = Uuid::new_v4();
+    let start = json!({ "book_id": book, "start_position": -1e-13 });
+    let started = reader.start_with(start).await.ok();
+    assert_eq!(started["start_position"], 0);
+    let session = id(&started);
+    for (sent, position) in [
+        (json!(100.000_000_000_000_01), json!(100)),
+        (json!("-1e-13"), json!(0)),
+        (json!(-0.0), json!(0)),
+        (json!("100.00000000000001"), json!(100)),
+        (json!(33.333_333_333), json!(33.3333)),
+    ] {
+        let update = json!({ "current_position": sent });
+        let updated = reader.update_with(session, update).await.ok();
+        assert_eq!(updated["end_position"], position, "{sent}");
+    }
+    let batch = json!([{ "session_id": session, "current_position": 100.000_000_000_000_01 }]);
+    assert_eq!(reader.batch(batch).await.ok()["success_count"], 1);
+    let end = json!({ "end_position": 100.000_000_000_000_01 });
+    assert_eq!(reader.end(session, end).await.ok()["end_position"], 100);
+    invariants::check(&app).await;
 }
 
 #[tokio::test]

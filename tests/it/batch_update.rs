@@ -12,6 +12,7 @@ async fn good_updates_are_applied_and_bad_ones_reported() {
     let app = App::start().await;
     let reader = app.reader();
     let ended = id(&reader.start(Uuid::new_v4()).await.ok());
+    let _ = reader.end(ended, json!({})).await.ok();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     let foreign = id(&app.reader().start(Uuid::new_v4()).await.ok());
     let unknown = Uuid::now_v7();

@@ -22,7 +22,7 @@ use refusals::refusals;
 
 /// The operations, with a valid request for each. `{id}` is an active session, and
 /// `{reader}` is its reader.
-const OPERATIONS: [(&str, Method, &str); 13] = [
+const OPERATIONS: [(&str, Method, &str); 16] = [
     ("start", Method::POST, "/start"),
     ("update", Method::PUT, "/{id}/update"),
     ("batchUpdate", Method::POST, "/batch-update"),
@@ -33,7 +33,10 @@ const OPERATIONS: [(&str, Method, &str); 13] = [
     ("weeklyStats", Method::GET, "/stats/weekly"),
     ("streak", Method::GET, "/stats/streak"),
     ("patterns", Method::GET, "/stats/patterns"),
+    ("sync", Method::POST, "/sync"),
     ("end", Method::PUT, "/{id}/end"),
+    ("correct", Method::PATCH, "/{id}"),
+    ("delete", Method::DELETE, "/{id}"),
     ("export", Method::GET, "/export"),
     ("erase", Method::DELETE, "?confirm={reader}"),
 ];
@@ -51,6 +54,14 @@ fn good_body(operation: &str, session: Uuid) -> Option<Value> {
             { "session_id": "x", "current_position": 50 },
         ] })),
         "end" => Some(json!({})),
+        "correct" => Some(json!({ "end_position": 40 })),
+        "sync" => {
+            let now = eventlog::clock::now();
+            Some(json!({ "sent_at": now, "sessions": [{
+                "session_id": domain::SessionId::new(now), "book_id": Uuid::new_v4(),
+                "started_at": now,
+            }] }))
+        }
         _ => None,
     }
 }
@@ -75,10 +86,14 @@ async fn success(contract: &Contract) {
     let app = App::start().await;
     for (operation, ..) in OPERATIONS {
         let (reader, session) = reading(&app).await;
+        if operation == "correct" {
+            let _ = reader.end(session, json!({})).await.ok();
+        }
         app.settled().await;
         let status = match operation {
             "start" => 201,
             "erase" => 202,
+            "delete" => 204,
             _ => 200,
         };
         contract.check(operation, status, &good(&reader, operation, session).await);
@@ -103,8 +118,11 @@ async fn success(contract: &Contract) {
 /// While a command with a key waits for Postgres, its repeat returns 409.
 async fn in_flight(contract: &Contract) {
     let app = App::start().await;
-    for operation in ["start", "update", "batchUpdate", "end"] {
+    for operation in ["start", "update", "batchUpdate", "sync", "end", "correct"] {
         let (reader, session) = reading(&app).await;
+        if operation == "correct" {
+            let _ = reader.end(session, json!({})).await.ok();
+        }
         let mut lock = app.pool.begin().await.unwrap();
         sqlx::query("lock table idempotency_keys in access exclusive mode")
             .execute(&mut *lock)
@@ -156,6 +174,7 @@ async fn rate_limits(contract: &Contract) {
         settings.rate_limit.normal = once;
         settings.rate_limit.high_frequency = once;
         settings.rate_limit.low_frequency = once;
+        settings.rate_limit.sync = once;
     })
     .await;
     for (operation, ..) in OPERATIONS {

@@ -23,14 +23,19 @@ macro_rules! stored {
 type Payload = (&'static str, &'static str, &'static str);
 
 const STARTED: Payload = stored!("SessionStarted", "1", "started.v1");
-const UPDATED: Payload = stored!("PositionUpdated", "1", "position_updated.v1");
+const LATER_STARTED: Payload = stored!("SessionStarted", "1", "started.v1.later");
+const UPDATED_1: Payload = stored!("PositionUpdated", "1", "position_updated.v1");
+const UPDATED_2: Payload = stored!("PositionUpdated", "2", "position_updated.v2");
 const ENDED_1: Payload = stored!("SessionEnded", "1", "ended.v1");
 const ENDED_2: Payload = stored!("SessionEnded", "2", "ended.v2");
+const ENDED_3: Payload = stored!("SessionEnded", "3", "ended.v3");
 const ERASED: Payload = stored!("SessionErased", "1", "erased.v1");
 const LEAST_STARTED: Payload = stored!("SessionStarted", "1", "started.v1.least");
-const LEAST_UPDATED: Payload = stored!("PositionUpdated", "1", "position_updated.v1.least");
+const LEAST_UPDATED_1: Payload = stored!("PositionUpdated", "1", "position_updated.v1.least");
+const LEAST_UPDATED_2: Payload = stored!("PositionUpdated", "2", "position_updated.v2.least");
 const LEAST_ENDED_1: Payload = stored!("SessionEnded", "1", "ended.v1.least");
 const LEAST_ENDED_2: Payload = stored!("SessionEnded", "2", "ended.v2.least");
+const LEAST_ENDED_3: Payload = stored!("SessionEnded", "3", "ended.v3.least");
 
 fn decoded((event, version, payload): Payload) -> SessionEvent {
     upcast::decode(event, version, payload).unwrap()
@@ -40,12 +45,13 @@ fn decoded((event, version, payload): Payload) -> SessionEvent {
 fn current_payloads_decode_and_encode_identically() {
     let today = [
         STARTED,
-        UPDATED,
-        ENDED_2,
+        LATER_STARTED,
+        UPDATED_2,
+        ENDED_3,
         ERASED,
         LEAST_STARTED,
-        LEAST_UPDATED,
-        LEAST_ENDED_2,
+        LEAST_UPDATED_2,
+        LEAST_ENDED_3,
     ];
     for stored @ (event, version, payload) in today {
         let decoded = decoded(stored);
@@ -63,12 +69,12 @@ fn current_payloads_decode_and_encode_identically() {
 }
 
 #[test]
-fn version_1_end_is_upcast_to_version_2() {
-    for (old, new) in [(ENDED_1, ENDED_2), (LEAST_ENDED_1, LEAST_ENDED_2)] {
-        assert_eq!(decoded(old), decoded(new));
-        // Version 1 lacks `elapsed_ms` and differs in nothing else.
-        assert_eq!(new.2.replace(r#""elapsed_ms":89877,"#, ""), old.2);
+fn old_versions_are_upcast_to_the_current_one() {
+    assert_eq!(decoded(LEAST_UPDATED_1), decoded(LEAST_UPDATED_2));
+    for old in [LEAST_ENDED_1, LEAST_ENDED_2] {
+        assert_eq!(decoded(old), decoded(LEAST_ENDED_3));
     }
+    assert_eq!(decoded(ENDED_1), decoded(ENDED_2));
 }
 
 /// A fixture's payload with this reader's id and yesterday's date; the rest is
@@ -83,7 +89,7 @@ fn adapted(reader: &Reader, payload: &str) -> String {
         .replace("2026-03-01", &yesterday.to_string())
 }
 
-/// Appends a session's events as a build of version 1 did. If `open`, also sets the
+/// Appends a session's events as an older build did. If `open`, also sets the
 /// reader's active-session claim.
 async fn append(app: &App, reader: &Reader, events: &[Payload], open: bool) -> Uuid {
     let id = SessionId::new(eventlog::clock::now()).uuid();
@@ -117,9 +123,9 @@ async fn append(app: &App, reader: &Reader, events: &[Payload], open: bool) -> U
 async fn version_1_session_is_read_and_published_unchanged() {
     let app = App::start().await;
     let (reader, other) = (app.reader(), app.reader());
-    let written = [STARTED, UPDATED, ENDED_1];
+    let written = [STARTED, UPDATED_1, ENDED_1];
     let session = append(&app, &reader, &written, false).await;
-    let least = [LEAST_STARTED, LEAST_UPDATED, LEAST_ENDED_1];
+    let least = [LEAST_STARTED, LEAST_UPDATED_1, LEAST_ENDED_1];
     let _ = append(&app, &other, &least, false).await;
     invariants::check(&app).await;
 
@@ -159,10 +165,10 @@ async fn version_1_session_is_read_and_published_unchanged() {
 }
 
 #[tokio::test]
-async fn session_started_in_version_1_ends_in_version_2() {
+async fn session_started_in_version_1_ends_in_version_3() {
     let app = App::start().await;
     let reader = app.reader();
-    let session = append(&app, &reader, &[STARTED, UPDATED], true).await;
+    let session = append(&app, &reader, &[STARTED, UPDATED_1], true).await;
     let ended = reader
         .end(session, json!({ "end_position": 30 }))
         .await
@@ -171,9 +177,44 @@ async fn session_started_in_version_1_ends_in_version_2() {
 
     let published = stream::read_all(&app.env).await;
     let end = &published.last().unwrap().event;
-    assert_eq!(end["type"], "reading.session.ended.v2");
+    assert_eq!(end["type"], "reading.session.ended.v3");
     let time = |value: &Value| value.as_str().unwrap().parse::<Timestamp>().unwrap();
     let open = time(&ended["ended_at"]) - time(&ended["started_at"]);
     assert_eq!(end["data"]["elapsed_ms"], open.num_milliseconds());
     assert!(open > chrono::TimeDelta::zero());
+}
+
+/// The time of day of the fixtures' second minute, on the day that [`adapted`] uses.
+fn yesterday_at(time: &str) -> String {
+    let yesterday = (eventlog::clock::now() - chrono::TimeDelta::days(1)).date_naive();
+    format!("{yesterday}T{time}Z")
+}
+
+/// The old build credited the time up to the start of the next session, at 20:01:30.
+#[tokio::test]
+async fn late_observation_of_an_old_superseded_session_counts_once() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let session = append(&app, &reader, &[STARTED, UPDATED_1, ENDED_2], false).await;
+    let late = json!({ "current_position": 22, "occurred_at": yesterday_at("20:02:00") });
+    let shown = reader.update_with(session, late).await.ok();
+    assert_eq!(shown["end_position"], 22);
+    assert_eq!(shown["active_seconds"], 119);
+    assert_eq!(shown["duration_seconds"], 119);
+    invariants::check(&app).await;
+}
+
+#[tokio::test]
+async fn old_finished_session_accepts_late_observations() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let events = [LEAST_STARTED, LEAST_UPDATED_1, LEAST_ENDED_2];
+    let session = append(&app, &reader, &events, false).await;
+    let late = json!({ "current_position": 70, "occurred_at": yesterday_at("20:01:20") });
+    let shown = reader.update_with(session, late).await.ok();
+    // The end of the old build has the reader's position.
+    assert_eq!(shown["end_position"], 20.5);
+    assert_eq!(shown["furthest_position"], 70);
+    assert_eq!(shown["active_seconds"], 89);
+    invariants::check(&app).await;
 }

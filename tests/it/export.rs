@@ -143,6 +143,38 @@ async fn csv_export_has_one_row_per_event_and_quotes_texts() {
         .problem(422);
 }
 
+#[tokio::test]
+async fn csv_export_contains_no_formulas() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let title = "=HYPERLINK(\"http://example.com\",\"Title\")";
+    let start = json!({
+        "book_id": Uuid::new_v4(), "locator": "@SUM(1)", "device_id": "-5",
+        "book": { "title": title, "author": "+ Plus" },
+    });
+    let session = id(&reader.start_with(start).await.ok());
+    let update = json!({ "current_position": 20, "locator": " \"=1+1" });
+    let _ = reader.update_with(session, update).await.ok();
+
+    let (_, csv) = text(&app, &reader, "?format=csv").await;
+    let rows = parsed(&csv);
+    let cell = |row: usize, name: &str| {
+        let column = rows[0].iter().position(|column| column == name).unwrap();
+        rows[row][column].as_str()
+    };
+    assert_eq!(cell(1, "book_title"), format!("'{title}"));
+    assert_eq!(cell(1, "book_author"), "'+ Plus");
+    assert_eq!(cell(1, "locator"), "'@SUM(1)");
+    assert_eq!(cell(1, "device_id"), "-5");
+    assert_eq!(cell(2, "locator"), "' \"=1+1");
+    // The JSON contains the texts unchanged.
+    let (_, export) = text(&app, &reader, "").await;
+    let export: Value = serde_json::from_str(&export).unwrap();
+    let events = exported(&export);
+    assert_eq!(events[0]["data"]["book"]["title"], title);
+    assert_eq!(events[0]["data"]["locator"], "@SUM(1)");
+}
+
 /// The rows and cells of a CSV text (RFC 4180).
 fn parsed(csv: &str) -> Vec<Vec<String>> {
     let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());

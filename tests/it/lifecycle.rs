@@ -72,8 +72,8 @@ async fn start_update_and_end_reach_every_read_model() {
         types,
         [
             "reading.session.started.v1",
-            "reading.session.position_updated.v1",
-            "reading.session.ended.v2"
+            "reading.session.position_updated.v2",
+            "reading.session.ended.v3"
         ]
     );
     assert_eq!(events[2].event["data"]["reason"], "finished");
@@ -156,8 +156,8 @@ async fn session_over_midnight_counts_on_both_local_days() {
     assert_eq!(
         days["days"],
         json!([
-            { "date": second, "sessions": 1, "active_minutes": 2, "progress": 2 },
-            { "date": first, "sessions": 1, "active_minutes": 1, "progress": 1 },
+            { "date": second, "sessions": 1, "active_minutes": 2, "active_seconds": 170, "progress": 2 },
+            { "date": first, "sessions": 1, "active_minutes": 1, "active_seconds": 90, "progress": 1 },
         ])
     );
 }

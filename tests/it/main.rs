@@ -2,15 +2,19 @@
 //! and each test name states a condition and its result.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod active_claims;
 mod active_reads;
 mod active_session_cache;
 mod admin;
+mod any_order;
 mod append_batch;
 mod append_log;
 mod architecture;
 mod authentication;
 mod bad_input;
 mod batch_update;
+mod campaign;
+mod cases;
 mod command_line;
 mod contract;
 mod dead_letters;
@@ -20,6 +24,7 @@ mod erase;
 mod events_command;
 mod evolution;
 mod export;
+mod hints;
 mod hostile;
 mod idempotency;
 mod jobs;
@@ -49,4 +54,5 @@ mod schemas;
 mod shutdown;
 mod sqlx_cache;
 mod statistics;
+mod strict_calls;
 mod verify;

@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod doctor;
+mod time_zones;
 mod verify;
 
 use std::process::{Output, Stdio};

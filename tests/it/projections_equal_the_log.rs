@@ -3,13 +3,20 @@
 
 use std::time::Instant;
 
+use eventlog::RecordedEvent;
 use futures::StreamExt;
 use futures::stream;
+use projections::dead_letters::DeadLetterChanges;
+use projections::history::HistoryBatch;
+use projections::projection::TableProjection;
+use projections::zones::Zones;
+use projections::{BatchRange, Checkpoint, History, Projection};
 use serde_json::json;
 use server::config::Role;
-use tests::random_history::{write_random_histories, write_random_history};
+use tests::random_history::{Random, write_random_histories, write_random_history};
 use tests::reader::{Reader, id};
-use tests::{App, invariants};
+use tests::reader_log::ReaderLog;
+use tests::{App, Stack, app, invariants};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -106,5 +113,52 @@ async fn concurrent_workers_apply_no_event_twice() {
     invariants::check(&app).await;
     for worker in workers {
         worker.stop().await;
+    }
+}
+
+/// Sessions that end provisionally and continue, late observations, corrections and
+/// erasures of single sessions, in batches of any size: after each batch, the history is
+/// the fold of the events so far.
+#[tokio::test]
+async fn history_of_random_logs_in_random_batches_equals_the_log() {
+    let env = Stack::shared().await.new_env().await;
+    let pool = app::pool(&env).await;
+    let mut history = History::new(pool.clone(), &Zones::built_in());
+    let mut from = history.checkpoint().await.unwrap();
+    let seed = eventlog::clock::now().timestamp_millis().unsigned_abs();
+    println!("seed {seed}");
+    let mut random = Random(seed | 1);
+    let mut all: Vec<RecordedEvent> = Vec::new();
+    for _ in 0..6 {
+        let mut log = ReaderLog::random(&mut random, 60).events;
+        while !log.is_empty() {
+            let most = u64::try_from(log.len()).unwrap().min(12);
+            let count = 1 + usize::try_from(random.below(most)).unwrap();
+            let mut batch = HistoryBatch::default();
+            for event in log.drain(..count) {
+                let global_position = i64::try_from(all.len()).unwrap() + 1;
+                let event = RecordedEvent {
+                    global_position,
+                    ..event
+                };
+                History::fold(&mut batch, &event);
+                all.push(event);
+            }
+            let to = i64::try_from(all.len()).unwrap();
+            history
+                .commit(
+                    batch,
+                    BatchRange { from, to },
+                    &DeadLetterChanges::default(),
+                )
+                .await
+                .unwrap();
+            from = Checkpoint {
+                global_position: to,
+                ..from
+            };
+            let sessions = invariants::fold_recorded(all.clone());
+            invariants::history_matches_the_log(&pool, &sessions).await;
+        }
     }
 }

@@ -265,13 +265,54 @@ async fn patterns_sum_active_time_by_weekday_and_hour() {
             .sum::<i64>()
     };
     assert_eq!(sum("weekdays", "active_minutes"), 6);
-    // Minutes of an hour are rounded down. Each session can cross into another hour
-    // and lose one.
-    assert!(
-        (4..=6).contains(&sum("hours", "active_minutes")),
-        "{patterns}"
-    );
+    assert_eq!(sum("hours", "active_minutes"), 6);
+    assert_eq!(sum("weekdays", "active_seconds"), 360);
+    assert_eq!(sum("hours", "active_seconds"), 360);
     assert_eq!(sum("weekdays", "sessions"), 2);
     let week = get(&reader, "/stats/patterns?days=3").await.ok();
     assert_ne!(week, patterns);
+}
+
+#[tokio::test]
+async fn every_view_of_the_same_time_has_the_same_total() {
+    let app = App::start().await;
+    let reader = app.reader();
+    // Noon yesterday in UTC, so that all twelve sessions are on one day.
+    let noon = (clock::now() - TimeDelta::days(1)).date_naive();
+    let noon = noon.and_hms_opt(12, 0, 0).unwrap().and_utc();
+    for hour in -6..6 {
+        let start = noon + TimeDelta::hours(hour);
+        let end = json!({ "end_position": 1, "occurred_at": start + TimeDelta::seconds(59) });
+        let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": start });
+        let session = id(&reader.start_with(start).await.ok());
+        let _ = reader.end(session, end).await.ok();
+    }
+    app.settled().await;
+    let sums = async |reader: &Reader, path: &str, list: &str, minutes: &str, seconds: &str| {
+        let body = get(reader, path).await.ok();
+        let list = body[list].as_array().unwrap().clone();
+        let sum = |field: &str| {
+            list.iter()
+                .map(|part| part[field].as_i64().unwrap())
+                .sum::<i64>()
+        };
+        (sum(minutes), sum(seconds))
+    };
+    let (minutes, seconds) = ("active_minutes", "active_seconds");
+    for (path, list, minutes, seconds) in [
+        ("/stats/daily", "days", minutes, seconds),
+        ("/stats/weekly", "days", "minutes", "seconds"),
+        ("/stats/patterns", "weekdays", minutes, seconds),
+        ("/stats/patterns", "hours", minutes, seconds),
+    ] {
+        let sums = sums(&reader, path, list, minutes, seconds).await;
+        assert_eq!(sums, (11, 708), "{list} of {path}");
+    }
+    let (minutes, seconds) = ("total_reading_minutes", "total_reading_seconds");
+    let all = sums(&app.operator(), "/stats/daily", "days", minutes, seconds).await;
+    assert_eq!(all, (11, 708));
+    let history = get(&reader, "/history").await.ok();
+    let sessions = history["sessions"].as_array().unwrap().iter();
+    let seconds = sessions.map(|session| session["active_seconds"].as_i64().unwrap());
+    assert_eq!(seconds.sum::<i64>(), 708);
 }

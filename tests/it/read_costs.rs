@@ -199,6 +199,95 @@ async fn history_page_costs_the_same_at_any_depth() {
     }
 }
 
+/// The statements of `projections::daily_stats` that read `session_days`, with their
+/// parameter types.
+const STATISTICS: [(&str, &str, &str); 3] = [
+    (
+        "days",
+        "uuid, date",
+        include_str!("../../projections/src/daily_stats/days.sql"),
+    ),
+    (
+        "reader_rows",
+        "uuid, date",
+        include_str!("../../projections/src/daily_stats/reader_rows.sql"),
+    ),
+    (
+        "stored",
+        "text[], uuid[], date[], text[]",
+        include_str!("../../projections/src/daily_stats/stored.sql"),
+    ),
+];
+
+/// 500 readers with two sessions on each of 100 days.
+const FILL_STATISTICS: &str = "
+    insert into session_days
+    select format('%s-%s-%s', reader, n, session), date '2026-01-01' + n,
+        md5(reader::text)::uuid, 'UTC',
+        tstzmultirange(tstzrange(at, at + interval '9 minutes')), at, 0, null, null, null, 0, 0,
+        false, false
+    from generate_series(1, 500) as reader, generate_series(0, 99) as n,
+        generate_series(1, 2) as session,
+        lateral (select timestamptz '2026-01-01Z' + n * interval '1 day') as times (at);
+    analyze session_days";
+
+#[tokio::test]
+async fn statistics_read_the_rows_of_their_readers_only() {
+    let env = Stack::shared().await.new_env().await;
+    let mut connection = PgConnection::connect(&env.database_url).await.unwrap();
+    for statement in ["set search_path = read, public", FILL_STATISTICS] {
+        connection.execute(statement).await.unwrap();
+    }
+    for (name, parameters, sql) in STATISTICS {
+        let prepare = format!("prepare {name} ({parameters}) as {sql}");
+        connection.execute(prepare.as_str()).await.unwrap();
+    }
+    let reader = "md5('7')::uuid";
+    let sessions = "array['7-99-1', '7-99-2']";
+    // The name, the arguments and the number of returned rows.
+    let calls = [
+        ("days", format!("{reader}, '2026-04-01'"), 10.0),
+        ("days", format!("{reader}, '1970-01-01'"), 100.0),
+        ("reader_rows", format!("{reader}, '2026-04-01'"), 20.0),
+        (
+            "stored",
+            format!("{sessions}, array[{reader}], array[date '2026-04-10'], '{{}}'"),
+            2.0,
+        ),
+        (
+            "stored",
+            format!("array['7-98-1'], array[{reader}], array[date '2026-04-10'], array['7-97-2']"),
+            5.0,
+        ),
+    ];
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let set = format!("set plan_cache_mode = {mode}");
+        connection.execute(set.as_str()).await.unwrap();
+        for (name, arguments, rows) in &calls {
+            // The parameters of the pool of projections.
+            let enable = if *name == "stored" { "off" } else { "on" };
+            let set = format!("set enable_seqscan = {enable}");
+            connection.execute(set.as_str()).await.unwrap();
+            let explain =
+                format!("explain (analyze, buffers, format json) execute {name} ({arguments})");
+            let plans: Value = sqlx::query_scalar(&explain)
+                .persistent(false)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            let plan = &plans[0]["Plan"];
+            assert_eq!(plan["Actual Rows"].as_f64(), Some(*rows), "{plan:#}");
+            for node in nodes(plan) {
+                let kind = node["Node Type"].as_str().unwrap();
+                assert!(!kind.contains("Seq Scan"), "{mode}: {kind} in {plan:#}");
+            }
+            // The table has more than 2,000 pages.
+            let buffers = buffers(plan);
+            assert!(buffers < 400, "{mode}: {name} accesses {buffers} buffers");
+        }
+    }
+}
+
 /// The number of statements that the API's pool has executed, from the Postgres log.
 /// The database must log all statements.
 async fn statements(pool: &PgPool, stack: &Stack) -> usize {
@@ -239,12 +328,13 @@ async fn write_sessions(pool: &PgPool, reader: Uuid, book: Uuid, count: i32) {
         from generate_series(1, $3) as n on conflict do nothing",
         "insert into history_totals values ($1, $2, $3)
         on conflict (reader_id, book_id) do update set sessions = $3",
-        "insert into reader_days (reader_id, day, sessions, active_ms, progress)
-        select $1, current_date - n, 1, 60000, 0 from generate_series(1, $3) as n
-        where $2 is not null on conflict do nothing",
-        "insert into reader_hours (reader_id, day, hour, sessions, active_ms)
-        select $1, current_date - n, 12, 1, 60000 from generate_series(1, $3) as n
-        where $2 is not null on conflict do nothing",
+        "insert into session_days
+        select format('%s-%s', $2, n), current_date - n, $1, 'UTC',
+            tstzmultirange(tstzrange(noon, noon + interval '1 minute')), noon, 0, null, null, null,
+            0, 0, false, false
+        from generate_series(1, $3) as n,
+            lateral (select (current_date - n) + timetz '12:00Z') as at (noon)
+        on conflict do nothing",
     ] {
         let insert = sqlx::query(sql).bind(reader).bind(book).bind(count);
         insert.execute(pool).await.unwrap();

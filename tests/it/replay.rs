@@ -8,6 +8,7 @@ use projections::OperationError;
 use projections::dead_letters::{self, State};
 use projections::rebuild::{Replayed, replay, shadow_schema};
 use projections::worker::{Until, Worker, WorkerProgress};
+use projections::zones::Zones;
 use projections::{DailyStats, History, TableProjection};
 use server::connect;
 use sqlx::PgPool;
@@ -34,7 +35,7 @@ async fn replayed<P: TableProjection>(
     let live = connect::migrations_pool(&database).unwrap();
     let shadow = connect::replay_pool(&database, &shadow_schema(P::NAME)).unwrap();
     let progress = watch::Sender::new(WorkerProgress::default());
-    replay::<P>(&live, shadow, false, &progress, stop).await
+    replay::<P>(&live, shadow, &Zones::built_in(), false, &progress, stop).await
 }
 
 async fn schemas(pool: &PgPool) -> Vec<String> {
@@ -299,7 +300,11 @@ async fn stopped_replay_commits_the_events_it_has_folded() {
     let head = eventlog::read::head(&pool).await.unwrap();
 
     let reader = FanOut::default().subscribe(pool.clone());
-    let mut worker = Worker::replay(History::new(pool.clone()), reader, pool.clone());
+    let mut worker = Worker::replay(
+        History::new(pool.clone(), &Zones::built_in()),
+        reader,
+        pool.clone(),
+    );
     let (stop, mut progress) = (CancellationToken::new(), worker.progress());
     let folds = async {
         let folding = progress.wait_for(|now| now.folding > 0).await;

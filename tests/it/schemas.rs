@@ -32,15 +32,15 @@ fn starts() -> impl Iterator<Item = Value> {
     })
 }
 
-/// Sends every kind of command, with observations in and out of order. Each start
-/// supersedes the previous session if it is still active.
+/// Sends every kind of command, with observations in and out of order, and a start that
+/// is not the newest. Each start supersedes the previous session if it is still active.
 async fn send_all_commands(reader: &Reader) {
     for (n, start) in starts().enumerate() {
         let session = id(&reader.start_with(start).await.ok());
         let _ = reader.update(session, 33.3333).await.ok();
         let late = eventlog::clock::now() - chrono::TimeDelta::minutes(1);
         let late = json!({ "current_position": 12, "locator": "page 3", "occurred_at": late });
-        let _ = reader.update_with(session, late).await.ok();
+        let _ = reader.update_with(session, late.clone()).await.ok();
         let batch = json!([{ "session_id": session, "current_position": 100 }]);
         let _ = reader.batch(batch).await.ok();
         if n % 3 == 0 {
@@ -50,8 +50,17 @@ async fn send_all_commands(reader: &Reader) {
                 json!({ "end_position": 1.5 })
             };
             let _ = reader.end(session, body).await.ok();
+            let late = json!({ "current_position": 13, "occurred_at": late["occurred_at"] });
+            let _ = reader.update_with(session, late).await.ok();
+            let _ = reader
+                .correct(session, json!({ "active_seconds": 0 }))
+                .await
+                .ok();
         }
     }
+    let yesterday = eventlog::clock::now() - chrono::TimeDelta::days(1);
+    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": yesterday });
+    let _ = reader.start_with(start).await.ok();
 }
 
 /// The events that a service published, with subjects without the test's prefix.
@@ -81,9 +90,9 @@ async fn published_events_match_their_schemas_and_broken_ones_do_not() {
         types.insert(event["type"].as_str().unwrap());
     }
     let current = [
-        "reading.session.ended.v2",
+        "reading.session.ended.v3",
         "reading.session.erased.v1",
-        "reading.session.position_updated.v1",
+        "reading.session.position_updated.v2",
         "reading.session.started.v1",
     ];
     assert_eq!(types, BTreeSet::from(current));
@@ -92,6 +101,24 @@ async fn published_events_match_their_schemas_and_broken_ones_do_not() {
         .filter_map(|published| published.event["data"]["reason"].as_str())
         .collect();
     assert_eq!(reasons, BTreeSet::from(["finished", "superseded"]));
+    // The optional fields occur.
+    let occurs = |field: &str, kind: &dyn Fn(&Value) -> bool| {
+        let mut events = published.iter().map(|published| &published.event);
+        events.any(|event| !event["data"][field].is_null() && kind(event))
+    };
+    for field in [
+        "corrected",
+        "active_fixed",
+        "intervals_complete",
+        "position_at",
+    ] {
+        assert!(occurs(field, &|_| true), "{field}");
+    }
+    for field in ["started_at", "ended_at", "end_reason"] {
+        let late = |event: &Value| event["data"]["applied"] == false;
+        assert!(occurs(field, &late), "{field} of a late observation");
+    }
+    assert!(occurs("end_reason", &|event| event["sequence"] == "1"));
 
     for event_type in current {
         let correct = published
@@ -117,10 +144,11 @@ async fn published_events_match_their_schemas_and_broken_ones_do_not() {
         rejects(&|event| event["data"]["reader_id"] = json!("me"));
         rejects(&|event| event["time"] = json!("yesterday"));
         rejects(&|event| event["globalposition"] = json!(7));
-        rejects(&|event| event["type"] = json!("reading.session.ended.v3"));
+        rejects(&|event| event["type"] = json!("reading.session.ended.v4"));
         rejects(&|event| event["data"]["type"] = json!("SessionPaused"));
-        if event_type == "reading.session.ended.v2" {
+        if event_type == "reading.session.ended.v3" {
             rejects(&|event| drop(event["data"].as_object_mut().unwrap().remove("elapsed_ms")));
+            rejects(&|event| drop(event["data"].as_object_mut().unwrap().remove("intervals")));
         }
         for subject in ["reading.sessions.paused.p1", "reading.sessions.ended.p8"] {
             assert!(description.validate(subject, &correct.event).is_err());
@@ -138,7 +166,9 @@ fn payloads_of_all_event_versions_match_their_schemas() {
         let Some(name) = name.strip_suffix(".json") else {
             continue;
         };
-        let schema = format!("schemas/{}.json", name.trim_end_matches(".least"));
+        // Fixtures of one version differ in the optional fields.
+        let version = name.trim_end_matches(".least").trim_end_matches(".later");
+        let schema = format!("schemas/{version}.json");
         let payload = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let valid = validate(&json!({ "$ref": schema }), &payload);
         valid.unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -9,12 +9,14 @@ use futures::stream;
 use projections::OperationError;
 use projections::verify::{self, Compared, scratch_schema};
 use projections::worker::WorkerProgress;
+use projections::zones::Zones;
 use projections::{DailyStats, History, TableProjection, active_sessions, status};
 use rstest::rstest;
 use serde_json::json;
 use server::connect;
 use sqlx::PgPool;
 use tests::random_history::{write_random_histories, write_random_history};
+use tests::reader::id;
 use tests::stack::TestEnv;
 use tests::{App, app, future_events, invariants, until};
 use tokio::sync::watch;
@@ -35,7 +37,7 @@ async fn verify_history(env: &TestEnv) -> Vec<Compared> {
     let (live, scratch) = pools::<History>(env);
     let progress = watch::Sender::new(WorkerProgress::default());
     let stop = CancellationToken::new();
-    let verified = verify::history(&live, scratch, &progress, &stop).await;
+    let verified = verify::history(&live, scratch, &Zones::built_in(), &progress, &stop).await;
     let (global_position, compared) = verified.unwrap();
     assert!(global_position > 0);
     compared
@@ -45,7 +47,8 @@ async fn verify_daily_stats(env: &TestEnv) -> Vec<Compared> {
     let (live, scratch) = pools::<DailyStats>(env);
     let progress = watch::Sender::new(WorkerProgress::default());
     let stop = CancellationToken::new();
-    let verified = verify::tables::<DailyStats>(&live, scratch, &progress, &stop).await;
+    let verified =
+        verify::tables::<DailyStats>(&live, scratch, &Zones::built_in(), &progress, &stop).await;
     let (global_position, compared) = verified.unwrap();
     assert!(global_position > 0);
     compared
@@ -74,12 +77,22 @@ fn differing(compared: &[Compared]) -> Vec<(&str, u64)> {
         .collect()
 }
 
-/// Starts a service and writes random histories and an active session.
+/// Starts a service and writes random histories and some active sessions. Most sessions
+/// of the histories are in the past, so they are not active.
 async fn start_with_histories() -> App {
     let app = App::start().await;
     app.settled().await;
     write_random_histories(&app, 1..10).await;
-    let _ = app.reader().start(Uuid::new_v4()).await.ok();
+    for updates in 0..4 {
+        let reader = app.reader();
+        let session = id(&reader.start(Uuid::new_v4()).await.ok());
+        for position in 0..updates {
+            assert_eq!(
+                reader.update(session, f64::from(position)).await.status,
+                200
+            );
+        }
+    }
     invariants::check(&app).await;
     app
 }
@@ -108,8 +121,7 @@ async fn verification_finds_no_differences_under_traffic() {
                 "history_totals",
                 "claims",
                 "sessions",
-                "reader_days",
-                "reader_hours",
+                "session_days",
                 "days",
                 "active_sessions"
             ]
@@ -198,8 +210,8 @@ async fn sessions_with_dead_letters_are_not_differences() {
 #[case::history_totals("update history_totals set sessions = sessions + 1", &[("history_totals", 0)])]
 #[case::claims("delete from claims where reader_id = (select reader_id from claims limit 1)", &[("claims", 1)])]
 #[case::claims_without_session("insert into claims values ('00000000-0000-0000-0000-000000000001', 'x')", &[("claims", 1)])]
-#[case::reader_days("update reader_days set active_ms = active_ms - 1 where (reader_id, day) = (select reader_id, day from reader_days limit 1)", &[("reader_days", 1)])]
-#[case::reader_hours("insert into reader_hours values ('00000000-0000-0000-0000-000000000001', '2026-01-01', 3, 1, 1)", &[("reader_hours", 1)])]
+#[case::session_days("update session_days set active = '{}' where (session_id, day) = (select session_id, day from session_days where not isempty(active) limit 1)", &[("session_days", 1)])]
+#[case::session_days_without_events("insert into session_days values ('x', '2026-01-01', '00000000-0000-0000-0000-000000000001', 'UTC', '{}', now(), 1, null, null, null, 1, 0, false, false)", &[("session_days", 1)])]
 #[case::days("update days set long_sessions = long_sessions + 1 where day = (select max(day) from days)", &[("days", 1)])]
 #[tokio::test]
 async fn wrong_row_is_reported_with_its_differences(
@@ -285,6 +297,15 @@ async fn corrupt_event_makes_the_two_loads_of_a_session_differ(#[case] corruptio
 #[tokio::test]
 async fn rebuild_repairs_wrong_cache_entries_that_check_finds() {
     let app = start_with_histories().await;
+    let settings = app::settings(&app.env, &[]);
+    let cache = connect::cache(&settings.redis).unwrap();
+    let pool = connect::projections_pool(&settings.database).unwrap();
+    let (progress, stop) = (watch::Sender::default(), CancellationToken::new());
+    app.warmed_up().await;
+    // A session that became active again has no entry yet.
+    let _ = active_sessions::warm_up(&cache, &pool, &progress, &stop)
+        .await
+        .unwrap();
     let redis = redis::Client::open(app.env.redis_url.as_str()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
     // Readers whose sessions have more events come first.
@@ -296,6 +317,10 @@ async fn rebuild_repairs_wrong_cache_entries_that_check_finds() {
     .await
     .unwrap();
     assert!(readers.len() >= 3, "{readers:?}");
+    // A session that becomes active by an update enters the cache when it is read.
+    for reader in &readers {
+        let _ = app.reader_with_id(*reader).active().await.ok();
+    }
     let key = |reader: Uuid| format!("reading_session:active:{reader}");
     let mut set = async |key: String, field: &str, value: &str| {
         let _: () = redis::cmd("HSET")
@@ -321,16 +346,10 @@ async fn rebuild_repairs_wrong_cache_entries_that_check_finds() {
     let found = verify_cache(&app.env).await.unwrap();
     assert_eq!(found.differing, 4, "{found:#?}");
 
-    let settings = app::settings(&app.env, &[]);
-    app.warmed_up().await;
-    let rebuilt = active_sessions::rebuild(
-        &connect::cache(&settings.redis).unwrap(),
-        &connect::projections_pool(&settings.database).unwrap(),
-        &watch::Sender::default(),
-        &CancellationToken::new(),
-    )
-    .await
-    .unwrap();
+    let progress = watch::Sender::default();
+    let rebuilt = active_sessions::rebuild(&cache, &pool, &progress, &stop)
+        .await
+        .unwrap();
     assert_eq!(rebuilt.sessions, readers.len() as u64);
     assert_eq!(rebuilt.removed, 4, "{rebuilt:?}");
     let found = verify_cache(&app.env).await.unwrap();

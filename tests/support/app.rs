@@ -236,6 +236,7 @@ pub fn unlimited() -> RateLimitArgs {
         high_frequency: calls,
         normal: calls,
         low_frequency: calls,
+        sync: calls,
         auth: calls,
         window: Duration::from_mins(1),
         deadline: scaled(Duration::from_secs(5)),

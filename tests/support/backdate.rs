@@ -41,11 +41,11 @@ pub async fn write_session(pool: &PgPool, reader: Uuid, id: SessionId, at: DateT
     let ended = json!({
         "type": "SessionEnded", "reader_id": reader, "book_id": book, "reason": "finished",
         "started_at": at, "ended_at": end, "elapsed_ms": 60_000, "start_position": 0,
-        "position": 5, "previous_at": at, "previous_position": 0, "credited_ms": 60_000,
-        "active_ms": 60_000, "furthest_position": 5,
+        "position": 5, "intervals": [{ "from": at, "ms": 60_000 }], "active_ms": 60_000,
+        "furthest_position": 5,
     });
     future_events::write(pool, id.uuid(), "SessionStarted", "1", &started).await;
-    future_events::write(pool, id.uuid(), "SessionEnded", "2", &ended).await;
+    future_events::write(pool, id.uuid(), "SessionEnded", "3", &ended).await;
 }
 
 /// Creates the partitions of a past month. The service creates only the partitions

@@ -109,7 +109,7 @@ impl Contract {
                 // Without an active session there is no version.
                 "etag" => operation == "active",
                 // A command that appends nothing has no global position.
-                "x-global-position" => operation == "batchUpdate" || operation == "erase",
+                "x-global-position" => ["batchUpdate", "sync", "erase"].contains(&operation),
                 _ => false,
             };
             let is_present = response.headers.contains_key(name.as_str());

@@ -1,6 +1,7 @@
 //! Events in versions that this build cannot read, as a newer build in the same
 //! deployment would append them. Projections park such events.
 
+use domain::SessionEvent;
 use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -32,20 +33,21 @@ pub async fn write(
 /// Appends a copy of the last event of a session in an unknown version. Returns its
 /// global position.
 pub async fn append_unreadable(pool: &PgPool, session: Uuid) -> i64 {
-    append_copy(pool, session, "99").await
+    append_copy(pool, session, Some("99")).await
 }
 
-/// Appends a copy of the last event of a session in a known version. Returns its
+/// Appends a copy of the last event of a session in its current version. Returns its
 /// global position.
 pub async fn append_readable(pool: &PgPool, session: Uuid) -> i64 {
-    append_copy(pool, session, "1").await
+    append_copy(pool, session, None).await
 }
 
-async fn append_copy(pool: &PgPool, session: Uuid, version: &str) -> i64 {
+async fn append_copy(pool: &PgPool, session: Uuid, version: Option<&str>) -> i64 {
     sqlx::query_scalar(
         "insert into events
             (sequence, aggregate_id, aggregate_type, event_type, event_version, payload, metadata)
-        select sequence + 1, aggregate_id, aggregate_type, event_type, $2, payload, metadata
+        select sequence + 1, aggregate_id, aggregate_type, event_type,
+            coalesce($2::text, ($4::text[])[array_position($3::text[], event_type)]), payload, metadata
         from events
         where aggregate_id = $1
         order by sequence desc
@@ -54,23 +56,30 @@ async fn append_copy(pool: &PgPool, session: Uuid, version: &str) -> i64 {
     )
     .bind(session.to_string())
     .bind(version)
+    .bind(&SessionEvent::NAMES[..])
+    .bind(&SessionEvent::VERSIONS[..])
     .fetch_one(pool)
     .await
     .unwrap()
 }
 
-/// Changes an event to a version that this build can read, as if a newer build were
-/// running. Disables the triggers that forbid changes of events.
+/// Changes an event to its current version, as if a newer build were running. Disables
+/// the triggers that forbid changes of events.
 pub async fn make_readable(pool: &PgPool, global_position: i64) {
     let mut transaction = pool.begin().await.unwrap();
-    for statement in [
-        "set local session_replication_role = replica".to_owned(),
-        format!("update events set event_version = '1' where global_position = {global_position}"),
-    ] {
-        sqlx::query(&statement)
-            .execute(&mut *transaction)
-            .await
-            .unwrap();
-    }
+    sqlx::query("set local session_replication_role = replica")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    sqlx::query(
+        "update events set event_version = ($3::text[])[array_position($2::text[], event_type)]
+        where global_position = $1",
+    )
+    .bind(global_position)
+    .bind(&SessionEvent::NAMES[..])
+    .bind(&SessionEvent::VERSIONS[..])
+    .execute(&mut *transaction)
+    .await
+    .unwrap();
     transaction.commit().await.unwrap();
 }

@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{NaiveDate, TimeDelta, Timelike};
-use domain::event::EndReason;
-use domain::{ReaderId, ReadingSession, SessionEvent, SessionId, Timestamp};
-use eventlog::{StoredEvent, read};
+use domain::session::StartedSession;
+use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
+use eventlog::{RecordedEvent, StoredEvent, read};
 use messaging::Subjects;
 use messaging::subject::partition;
 use projections::active_sessions::{self, CacheLookup};
@@ -22,6 +21,12 @@ use crate::eventually::eventually_ok;
 use crate::stack::TestEnv;
 use crate::stream;
 
+mod activity;
+mod statistics;
+
+pub use activity::active_sessions_match_the_log;
+pub use statistics::statistics_match_the_log;
+
 /// Waits until the projections have caught up, then checks all invariants.
 pub async fn check(app: &App) {
     app.settled().await;
@@ -34,7 +39,7 @@ pub async fn check_env(pool: &PgPool, env: &TestEnv) {
     let log = read_log(pool).await;
     sequences_have_no_gaps(&log);
     let sessions = fold(&log);
-    active_claims_match_the_log(pool, &sessions).await;
+    active_sessions_match_the_log(pool, &log, &sessions).await;
     stream_matches_the_log(env, &log).await;
     history_matches_the_log(pool, &sessions).await;
     statistics_match_the_log(pool, &log).await;
@@ -65,10 +70,17 @@ pub async fn read_log(pool: &PgPool) -> Vec<StoredEvent> {
 /// The sessions of the log, without erased ones.
 #[must_use]
 pub fn fold(log: &[StoredEvent]) -> BTreeMap<SessionId, FoldedSession> {
+    fold_recorded(log.iter().map(|stored| stored.decode().unwrap()))
+}
+
+/// The sessions of some events, without erased ones.
+#[must_use]
+pub fn fold_recorded(
+    events: impl IntoIterator<Item = RecordedEvent>,
+) -> BTreeMap<SessionId, FoldedSession> {
     let mut sessions: BTreeMap<SessionId, FoldedSession> = BTreeMap::new();
     let mut erased = BTreeSet::new();
-    for stored in log {
-        let recorded = stored.decode().unwrap();
+    for recorded in events {
         if let SessionEvent::SessionErased(_) = recorded.event {
             erased.insert(recorded.session_id);
         }
@@ -91,30 +103,6 @@ pub fn sequences_have_no_gaps(log: &[StoredEvent]) {
         *sequence += 1;
         assert_eq!(event.sequence, *sequence, "of session {}", event.session_id);
     }
-}
-
-/// A reader has at most one active session, and the active-session claim names it.
-pub async fn active_claims_match_the_log(
-    pool: &PgPool,
-    sessions: &BTreeMap<SessionId, FoldedSession>,
-) {
-    let mut active: BTreeMap<Uuid, String> = BTreeMap::new();
-    for (id, folded) in sessions {
-        let session = folded
-            .session
-            .started()
-            .expect("a start is the first event");
-        if session.is_active() {
-            let other = active.insert(session.start.reader_id.uuid(), id.to_string());
-            assert_eq!(other, None, "a reader with two active sessions");
-        }
-    }
-    let claims: Vec<(Uuid, String)> =
-        sqlx::query_as("select reader_id, session_id from claims order by reader_id")
-            .fetch_all(pool)
-            .await
-            .unwrap();
-    assert_eq!(claims, active.into_iter().collect::<Vec<_>>());
 }
 
 /// The stream contains the events of the log in the same order, without gaps or
@@ -183,7 +171,7 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
     );
     for (reader, mut expected) in by_reader {
         expected.sort_by_key(|(id, folded)| {
-            std::cmp::Reverse((folded.session.started().unwrap().start.started_at, *id))
+            std::cmp::Reverse((folded.session.started().unwrap().started_at(), *id))
         });
         let page = history::PageQuery {
             after: None,
@@ -197,9 +185,7 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
             "sessions of reader {reader}"
         );
         for (shown, (id, folded)) in shown.entries.iter().zip(&expected) {
-            let mut session = folded.session.started().unwrap().clone();
-            // The history keeps the latest locator, not the first.
-            session.start.locator = None;
+            let session = as_in_the_history(folded.session.started().unwrap());
             assert_eq!(shown.session_id, *id);
             assert_eq!(shown.version, folded.version, "version of {id}");
             assert_eq!(shown.session, session, "of {id}");
@@ -212,151 +198,18 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
     }
 }
 
-/// A long session has more active time than this, in milliseconds.
-const LONG_MS: i64 = 600_000;
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Day {
-    sessions: i64,
-    active_ms: i64,
-    progress: i64,
-    long_sessions: i64,
-    ended_sessions: i64,
-}
-
-impl Day {
-    fn from_columns(
-        [sessions, active_ms, progress, long_sessions, ended_sessions]: [i64; 5],
-    ) -> Self {
-        Self {
-            sessions,
-            active_ms,
-            progress,
-            long_sessions,
-            ended_sessions,
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.sessions += other.sessions;
-        self.active_ms += other.active_ms;
-        self.progress += other.progress;
-        self.long_sessions += other.long_sessions;
-        self.ended_sessions += other.ended_sessions;
-    }
-}
-
-/// The statistics equal a slow count of the log, second by second.
-pub async fn statistics_match_the_log(pool: &PgPool, log: &[StoredEvent]) {
-    let mut days: BTreeMap<(Uuid, NaiveDate), Day> = BTreeMap::new();
-    let mut seen: BTreeSet<(String, NaiveDate)> = BTreeSet::new();
-    let mut hours: BTreeMap<(Uuid, NaiveDate, i16), (i64, i64)> = BTreeMap::new();
-    let mut seen_hours: BTreeSet<(String, NaiveDate, i16)> = BTreeSet::new();
-    let mut read: BTreeMap<String, i64> = BTreeMap::new();
-    for stored in log {
-        let event = stored.decode().unwrap().event;
-        let reader = event.reader_id().uuid();
-        let (zone, from, credited, observed, progress) = match &event {
-            SessionEvent::SessionStarted(e) => {
-                (e.time_zone, e.started_at, 0, Some(e.started_at), 0)
-            }
-            SessionEvent::SessionErased(_) => {
-                days.retain(|(owner, _), _| *owner != reader);
-                hours.retain(|(owner, ..), _| *owner != reader);
-                continue;
-            }
-            SessionEvent::PositionUpdated(e) if !e.applied => continue,
-            SessionEvent::PositionUpdated(e) => (
-                e.time_zone,
-                e.previous_at,
-                e.credited_ms,
-                Some(e.occurred_at),
-                e.position.steps() - e.previous_position.steps(),
-            ),
-            SessionEvent::SessionEnded(e) => (
-                e.time_zone,
-                e.previous_at,
-                e.credited_ms,
-                (e.reason == EndReason::Finished).then_some(e.ended_at),
-                e.position.steps() - e.previous_position.steps(),
-            ),
-        };
-        let mut last_day = from.with_timezone(&zone).date_naive();
-        let mut touch = |at: Timestamp, ms: i64, progress: i32| {
-            let local = at.with_timezone(&zone);
-            let day = local.date_naive();
-            last_day = day;
-            let hour = i16::try_from(local.hour()).unwrap();
-            let (sessions, active_ms) = hours.entry((reader, day, hour)).or_default();
-            *sessions += i64::from(seen_hours.insert((stored.session_id.clone(), day, hour)));
-            *active_ms += ms;
-            let entry = days.entry((reader, day)).or_default();
-            entry.active_ms += ms;
-            entry.progress += i64::from(progress);
-            entry.sessions += i64::from(seen.insert((stored.session_id.clone(), day)));
-            let read = read.entry(stored.session_id.clone()).or_default();
-            entry.long_sessions += i64::from(*read <= LONG_MS && *read + ms > LONG_MS);
-            *read += ms;
-        };
-        let mut at = from;
-        let until = from + TimeDelta::milliseconds(credited);
-        while at < until {
-            // Ends each step at a whole second, so that no step crosses midnight.
-            let step = (1_000 - at.timestamp_millis().rem_euclid(1_000))
-                .min((until - at).num_milliseconds());
-            touch(at, step, 0);
-            at += TimeDelta::milliseconds(step);
-        }
-        if let Some(observed) = observed {
-            touch(observed, 0, progress);
-        }
-        if matches!(event, SessionEvent::SessionEnded(_)) {
-            days.entry((reader, last_day)).or_default().ended_sessions += 1;
-        }
-    }
-
-    let rows: Vec<(Uuid, NaiveDate, i64, i64, i64, i64, i64)> = sqlx::query_as(
-        "select reader_id, day, sessions, active_ms, progress, long_sessions, ended_sessions
-        from reader_days",
-    )
-    .fetch_all(pool)
-    .await
-    .unwrap();
-    let shown: BTreeMap<_, _> = rows
-        .into_iter()
-        .map(|(reader, day, a, b, c, d, e)| ((reader, day), Day::from_columns([a, b, c, d, e])))
-        .collect();
-    assert_eq!(shown, days, "days of readers");
-
-    let rows: Vec<(Uuid, NaiveDate, i16, i64, i64)> =
-        sqlx::query_as("select reader_id, day, hour, sessions, active_ms from reader_hours")
-            .fetch_all(pool)
-            .await
-            .unwrap();
-    let shown: BTreeMap<_, _> = rows
-        .into_iter()
-        .map(|(reader, day, hour, sessions, ms)| ((reader, day, hour), (sessions, ms)))
-        .collect();
-    assert_eq!(shown, hours, "hours of readers");
-
-    let mut sums: BTreeMap<NaiveDate, (i64, Day)> = BTreeMap::new();
-    for ((_, day), counted) in &days {
-        let (readers, sum) = sums.entry(*day).or_default();
-        *readers += 1;
-        sum.add(counted);
-    }
-    let rows: Vec<(NaiveDate, i64, i64, i64, i64, i64, i64)> = sqlx::query_as(
-        "select day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
-        from days",
-    )
-    .fetch_all(pool)
-    .await
-    .unwrap();
-    let shown: BTreeMap<_, _> = rows
-        .into_iter()
-        .map(|(day, readers, a, b, c, d, e)| (day, (readers, Day::from_columns([a, b, c, d, e]))))
-        .collect();
-    assert_eq!(shown, sums, "days of all readers");
+/// The part of a session that the history contains: no locator of the start, no times of
+/// the device's own clock, and the first observation as the start.
+fn as_in_the_history(session: &StartedSession) -> StartedSession {
+    let mut shown = session.clone();
+    shown.start.started_at = session.started_at();
+    shown.start.device_time = None;
+    shown.start.locator = None;
+    shown.start.end_reason = None;
+    shown.progress.latest.device_time = None;
+    shown.progress.started_at = None;
+    shown.progress.active_fixed = false;
+    shown
 }
 
 /// Every active session in Redis equals the fold of its events. A missing entry is

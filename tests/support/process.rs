@@ -50,6 +50,7 @@ pub fn command(env: &TestEnv) -> Command {
         // Calls are still counted, but no test reaches these limits by accident.
         .env("RATE_LIMIT_HIGH_FREQUENCY", "1000000")
         .env("RATE_LIMIT_NORMAL", "1000000")
+        .env("RATE_LIMIT_SYNC", "1000000")
         .env("RATE_LIMIT_AUTH", "1000000")
         .env("RATE_LIMIT_DEADLINE", "5000")
         .env("RUST_LOG", "warn,async_nats=off");
@@ -82,6 +83,14 @@ impl Process {
     /// Starts all roles and waits until it is ready.
     pub async fn start(env: &TestEnv) -> Self {
         Self::run(command(env)).await
+    }
+
+    /// Starts some roles, with additional environment variables.
+    pub async fn start_roles(env: &TestEnv, roles: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut command = command(env);
+        command.env("ROLES", roles.join(","));
+        command.envs(settings.iter().copied());
+        Self::run(command).await
     }
 
     /// Starts another executable with default settings and appends its log to a

@@ -116,7 +116,8 @@ pub fn client() -> reqwest::Client {
 }
 
 impl Reader {
-    pub(crate) fn new(client: reqwest::Client, url: String, id: Uuid, token: String) -> Self {
+    #[must_use]
+    pub fn new(client: reqwest::Client, url: String, id: Uuid, token: String) -> Self {
         Self {
             id,
             token,
@@ -228,6 +229,26 @@ impl Reader {
     pub async fn batch(&self, updates: Value) -> ApiResponse {
         let body = json!({ "updates": updates });
         self.call(Method::POST, "/batch-update", Some(body)).await
+    }
+
+    /// Uploads whole sessions or parts of them. The device's clock is right unless the
+    /// body contains `sent_at`.
+    pub async fn sync(&self, mut body: Value) -> ApiResponse {
+        if body["sent_at"].is_null() {
+            body["sent_at"] = json!(eventlog::clock::now());
+        }
+        self.call(Method::POST, "/sync", Some(body)).await
+    }
+
+    /// Corrects an ended session.
+    pub async fn correct(&self, session: Uuid, body: Value) -> ApiResponse {
+        self.call(Method::PATCH, &format!("/{session}"), Some(body))
+            .await
+    }
+
+    /// Deletes a session, or whatever the rest of the path and the query name.
+    pub async fn delete(&self, path: &str) -> ApiResponse {
+        self.call(Method::DELETE, path, None).await
     }
 
     pub async fn active(&self) -> ApiResponse {

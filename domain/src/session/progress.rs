@@ -3,32 +3,25 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::EndReason;
-use crate::{Position, SessionEvent, SessionStarted, Timestamp};
+use crate::{Observation, Position, SessionEvent, SessionStarted, Timestamp};
 
 /// The part of a session's state that changes after its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionProgress {
-    /// The newest observation, including the end.
+    /// The latest position, and the time at which it was observed.
     pub latest: Observation,
+    /// The time of the first observation; `None` if that is the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
     /// The furthest position of all observations, including late ones.
     pub furthest_position: Position,
     /// The active reading time so far, in milliseconds.
     pub active_ms: i64,
+    /// Whether a correction has set the active time. Observations then add none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub active_fixed: bool,
     /// `None` while the session is active.
     pub ended: Option<Ending>,
-}
-
-/// The reader's position at a point in time.
-///
-/// The order of the fields defines the order of observations: by time, then by
-/// position, then by locator. It does not depend on the order of arrival.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Observation {
-    pub at: Timestamp,
-    pub position: Position,
-    /// The exact place in the app's own format.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub locator: Option<String>,
 }
 
 /// The end of a session.
@@ -38,16 +31,28 @@ pub struct Ending {
     pub reason: EndReason,
 }
 
+impl Ending {
+    /// Whether the reader ended the session. Every other end is provisional: it is the
+    /// time of the latest observation, and a later one can undo it.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        self.reason == EndReason::Finished
+    }
+}
+
 /// The effect of one or more events on a session's progress. It depends on the
 /// events alone, because its values are absolute: a projection can apply it
 /// without the session's earlier state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgressChange {
-    /// The newest observation; `None` if the event did not change it.
+    /// The latest observation; `None` if the event did not change it.
     pub latest: Option<Observation>,
+    /// The time of the first observation; `None` if that is the start.
+    pub started_at: Option<Timestamp>,
     pub furthest_position: Position,
     /// The active reading time so far, in milliseconds.
     pub active_ms: i64,
+    pub active_fixed: bool,
     /// `None` while the session is active.
     pub ended: Option<Ending>,
 }
@@ -57,12 +62,18 @@ impl SessionProgress {
         Self {
             latest: Observation {
                 at: started.started_at,
+                device_time: started.device_time,
                 position: started.position,
                 locator: started.locator.clone(),
             },
+            started_at: None,
             furthest_position: started.position,
             active_ms: 0,
-            ended: None,
+            active_fixed: false,
+            ended: started.end_reason.map(|reason| Ending {
+                at: started.started_at,
+                reason,
+            }),
         }
     }
 
@@ -70,9 +81,20 @@ impl SessionProgress {
         if let Some(latest) = change.latest {
             self.latest = latest;
         }
+        self.started_at = change.started_at;
         self.furthest_position = change.furthest_position;
         self.active_ms = change.active_ms;
+        self.active_fixed = change.active_fixed;
         self.ended = change.ended;
+    }
+
+    /// The time of the latest observation, or of the reader's end.
+    #[must_use]
+    pub fn last_activity_at(&self) -> Timestamp {
+        match self.ended {
+            Some(ending) if ending.is_final() => ending.at,
+            _ => self.latest.at,
+        }
     }
 }
 
@@ -94,29 +116,40 @@ impl SessionEvent {
                 let progress = SessionProgress::at_start(event);
                 ProgressChange {
                     latest: Some(progress.latest),
+                    started_at: progress.started_at,
                     furthest_position: progress.furthest_position,
                     active_ms: progress.active_ms,
-                    ended: None,
+                    active_fixed: progress.active_fixed,
+                    ended: progress.ended,
                 }
             }
             Self::PositionUpdated(event) => ProgressChange {
                 latest: event.applied.then(|| Observation {
                     at: event.occurred_at,
+                    device_time: event.device_time,
                     position: event.position,
                     locator: event.locator.clone(),
                 }),
+                started_at: event.started_at,
                 furthest_position: event.furthest_position,
                 active_ms: event.active_ms,
-                ended: None,
+                active_fixed: event.active_fixed,
+                ended: event
+                    .ended_at
+                    .zip(event.end_reason)
+                    .map(|(at, reason)| Ending { at, reason }),
             },
             Self::SessionEnded(event) => ProgressChange {
                 latest: Some(Observation {
-                    at: event.ended_at,
+                    at: event.position_at.unwrap_or(event.ended_at),
+                    device_time: event.device_time,
                     position: event.position,
                     locator: event.locator.clone(),
                 }),
+                started_at: Some(event.started_at),
                 furthest_position: event.furthest_position,
                 active_ms: event.active_ms,
+                active_fixed: event.active_fixed,
                 ended: Some(Ending {
                     at: event.ended_at,
                     reason: event.reason,

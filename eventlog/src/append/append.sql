@@ -1,15 +1,17 @@
 select refused as "refused!", positions as "positions!"
 from append_events(
     $1, $2, $3, $4, $5, $6, $7, $8,
-    $9, $10, $11, $12,
-    $13, $14, $15, $16, $17
+    $9, $10, $11, $12, $13, $14,
+    $15, $16, $17,
+    $18, $19, $20, $21, $22
 )
--- The contract of append_events (migrations/0005_judge_in_batch.sql). This comment is at
+-- The contract of append_events (migrations/0011_facts_by_time.sql). This comment is at
 -- the end, because pg_stat_activity shows the beginning of a statement only.
 --
 -- Each row of the arguments belongs to a command of the batch. $1 to $8 are the events,
--- $9 to $12 the changes of active-session claims, and $13 to $17 the idempotency keys with
--- their responses. $1, $9 and $13 are the indexes of the commands.
+-- $9 to $14 the changes of active-session claims, $15 to $17 the sessions that a command has
+-- seen without an event for them, and $18 to $22 the idempotency keys with their responses.
+-- $1, $9, $15 and $18 are the indexes of the commands.
 --
 -- The function takes the order lock: the advisory lock 7340001, which every append holds
 -- from before its global positions are drawn until its commit. So events become visible in
@@ -17,7 +19,10 @@ from append_events(
 --
 -- Then it refuses a command if
 --   - its event does not follow the session's last event without a gap,
+--   - a session that it has seen has another last event,
 --   - the reader's active session is not the expected one,
+--   - no session is expected to be active, and the newest observation outside the active
+--     session is not the expected one,
 --   - an earlier command of the batch changes the same active-session claim,
 --   - its idempotency key is in use, also by an earlier command of the batch, or
 --   - an earlier command of the batch with an event of the same session is refused.

@@ -5,7 +5,8 @@
 //! rows, so the appending task copies no data.
 
 use cqrs_es::Aggregate;
-use domain::{ReaderId, ReadingSession, Timestamp};
+use domain::session::CompleteSession;
+use domain::{ReaderId, Timestamp};
 use uuid::Uuid;
 
 use super::{ActiveClaimChange, Append, KeyedResponse};
@@ -15,6 +16,7 @@ use crate::outgoing::OutgoingEvent;
 #[derive(Debug)]
 pub(super) struct Rows {
     pub(super) events: Vec<EventRow>,
+    seen: Vec<SeenRow>,
     claim: Option<ClaimRow>,
     response: Option<KeyedResponse>,
 }
@@ -32,10 +34,18 @@ pub(super) struct EventRow {
 }
 
 #[derive(Debug)]
+struct SeenRow {
+    session_id: String,
+    sequence: i64,
+}
+
+#[derive(Debug)]
 struct ClaimRow {
     reader: Uuid,
     expected: Option<String>,
     next: Option<String>,
+    expected_newest: Option<Timestamp>,
+    next_newest: Option<Timestamp>,
 }
 
 impl Rows {
@@ -54,8 +64,13 @@ impl Rows {
                 occurred_at: new.event.occurred_at(),
             })
             .collect();
+        let seen = append.seen.into_iter().map(|(id, sequence)| SeenRow {
+            session_id: id.to_string(),
+            sequence,
+        });
         Self {
             events,
+            seen: seen.collect(),
             claim: append.claim.map(ClaimRow::from),
             response: append.response,
         }
@@ -95,6 +110,8 @@ impl From<ActiveClaimChange> for ClaimRow {
             reader: change.reader_id.uuid(),
             expected: change.expected.map(|id| id.to_string()),
             next: change.next.map(|id| id.to_string()),
+            expected_newest: change.expected_newest,
+            next_newest: change.next_newest,
         }
     }
 }
@@ -105,6 +122,7 @@ impl From<ActiveClaimChange> for ClaimRow {
 pub(super) struct Columns<'a> {
     pub(super) events: EventColumns<'a>,
     pub(super) claims: ClaimColumns<'a>,
+    pub(super) seen: SeenColumns<'a>,
     pub(super) responses: ResponseColumns<'a>,
 }
 
@@ -126,6 +144,15 @@ pub(super) struct ClaimColumns<'a> {
     pub(super) readers: Vec<Uuid>,
     pub(super) expected: Vec<Option<&'a str>>,
     pub(super) next: Vec<Option<&'a str>>,
+    pub(super) expected_newest: Vec<Option<Timestamp>>,
+    pub(super) next_newest: Vec<Option<Timestamp>>,
+}
+
+#[derive(Default)]
+pub(super) struct SeenColumns<'a> {
+    pub(super) commands: Vec<i32>,
+    pub(super) session_ids: Vec<&'a str>,
+    pub(super) sequences: Vec<i64>,
 }
 
 #[derive(Default)]
@@ -144,6 +171,9 @@ impl<'a> Columns<'a> {
             for event in &rows.events {
                 columns.events.push(command, event);
             }
+            for seen in &rows.seen {
+                columns.seen.push(command, seen);
+            }
             if let Some(claim) = &rows.claim {
                 columns.claims.push(command, claim);
             }
@@ -160,7 +190,7 @@ impl<'a> EventColumns<'a> {
         self.commands.push(command);
         self.session_ids.push(&event.session_id);
         self.sequences.push(event.sequence);
-        self.aggregate_types.push(ReadingSession::TYPE);
+        self.aggregate_types.push(CompleteSession::TYPE);
         self.event_types.push(event.event_type);
         self.event_versions.push(event.event_version);
         self.payloads.push(&event.payload);
@@ -174,6 +204,16 @@ impl<'a> ClaimColumns<'a> {
         self.readers.push(claim.reader);
         self.expected.push(claim.expected.as_deref());
         self.next.push(claim.next.as_deref());
+        self.expected_newest.push(claim.expected_newest);
+        self.next_newest.push(claim.next_newest);
+    }
+}
+
+impl<'a> SeenColumns<'a> {
+    fn push(&mut self, command: i32, seen: &'a SeenRow) {
+        self.commands.push(command);
+        self.session_ids.push(&seen.session_id);
+        self.sequences.push(seen.sequence);
     }
 }
 

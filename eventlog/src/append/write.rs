@@ -14,7 +14,7 @@ use crate::sqlstate::SqlState;
 /// The deadline for one append. It is longer than the `statement_timeout` of the
 /// appending connection, so that the server gives up first and the outcome is
 /// known.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(7);
+pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// Why Postgres did not commit an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +156,11 @@ async fn append_events(connection: &mut PgConnection, batch: &[Rows]) -> sqlx::R
         &columns.claims.readers,
         columns.claims.expected as _,
         columns.claims.next as _,
+        columns.claims.expected_newest as _,
+        columns.claims.next_newest as _,
+        &columns.seen.commands,
+        columns.seen.session_ids as _,
+        &columns.seen.sequences,
         &columns.responses.commands,
         &columns.responses.readers,
         columns.responses.keys as _,

@@ -1,7 +1,8 @@
 -- Three events determine the state of a session, because events contain absolute
 -- values: the first, the last, and the last that moved the position. Two or all of
 -- them may be the same event. A late observation does not move the position; its
--- payload has `"applied": false`. The query matches this in the text of the payload:
+-- payload has `"applied": false`. It can be the last event after an end. Ends have no
+-- such member, so they always match. The query matches the text of the payload:
 -- JSON strings may contain NUL, which Postgres cannot convert to text. The match is
 -- exact, because quotes inside a JSON string are escaped.
 select e.global_position as "global_position!", wanted.session_id as "session_id!",

@@ -1,12 +1,15 @@
-//! Counts finished sessions and their minutes, by book, from the stream
-//! `READING`.
+//! Counts ended sessions and their minutes, by book, from the stream `READING`.
 //!
-//! A durable consumer stores the read position, and a journal the counted events,
-//! one line each. The program acknowledges an event once its line is on disk, and
-//! skips an event whose id is in the journal. After a crash at any moment, the
-//! program resumes. While NATS is unavailable, it retries. If NATS loses its disk,
-//! the program creates its consumer again, receives all events once more, and skips
-//! known ids.
+//! The events of a session contain its state in absolute values, and any of them can
+//! change it: observations arrive late, an ended session can continue, and a reader can
+//! correct an end. Therefore the program keeps one record for each session. An event with
+//! a higher sequence overwrites the record, and the totals are sums of records.
+//!
+//! A durable consumer stores the read position, and a journal the records. The program
+//! acknowledges an event once its record is on disk. After a crash at any moment, the
+//! program resumes. While NATS is unavailable, it retries. If NATS loses its disk, the
+//! program creates its consumer again, receives all events once more, and skips the
+//! sequences that it knows.
 
 mod event;
 mod journal;
@@ -25,14 +28,14 @@ use clap::Parser;
 use futures::StreamExt;
 use uuid::Uuid;
 
-use event::Ended;
+use event::Event;
 use journal::Journal;
 
 const STREAM: &str = "READING";
-const SUBJECTS: &str = "reading.sessions.ended.*";
+const SUBJECTS: &str = "reading.sessions.>";
 
-/// Events that are fetched, counted and acknowledged together.
-const BATCH_SIZE: usize = 50;
+/// Events that are fetched, recorded and acknowledged together.
+const BATCH_SIZE: usize = 200;
 
 /// The time until NATS redelivers an event that was not acknowledged.
 const ACK_WAIT: Duration = Duration::from_secs(5);
@@ -43,17 +46,17 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The delay between an error and the next attempt.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Counts finished sessions and their minutes, by book.
+/// Counts ended sessions and their minutes, by book.
 #[derive(Parser)]
 struct Arguments {
     /// Address of NATS, for example `nats://analytics:password@127.0.0.1:4222`.
     #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: ServerAddr,
-    /// Journal file with the counted events.
-    #[arg(long, default_value = "minutes.journal")]
+    /// Journal file with a record for each session.
+    #[arg(long, default_value = "sessions.journal")]
     state: PathBuf,
     /// Name of the durable consumer.
-    #[arg(long, default_value = "minutes-rust")]
+    #[arg(long, default_value = "sessions-rust")]
     durable: String,
     /// Exit at the end of the stream.
     #[arg(long)]
@@ -65,7 +68,7 @@ enum Stop {
     /// NATS is unavailable, or it lost the stream, which the service restores; retry.
     Nats(async_nats::Error),
     /// An event could not be decoded or written; exit.
-    Count(anyhow::Error),
+    Record(anyhow::Error),
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Stop {
@@ -82,14 +85,14 @@ async fn main() -> anyhow::Result<()> {
     loop {
         match follow(&jetstream, &arguments, &mut journal).await {
             Ok(()) => return print(journal.books()),
-            Err(Stop::Count(error)) => return Err(error),
+            Err(Stop::Record(error)) => return Err(error),
             Err(Stop::Nats(error)) => eprintln!("NATS request failed: {error}; retrying"),
         }
         tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
-/// Counts events until NATS fails or, with `--until-end`, to the end of the stream.
+/// Records events until NATS fails or, with `--until-end`, to the end of the stream.
 async fn follow(
     jetstream: &jetstream::Context,
     arguments: &Arguments,
@@ -116,22 +119,22 @@ async fn follow(
             }
             continue;
         }
-        let changed = count(journal, &messages).map_err(Stop::Count)?;
+        let changed = record(journal, &messages).map_err(Stop::Record)?;
         for message in &messages {
             message.ack().await.map_err(Stop::Nats)?;
         }
         if !arguments.until_end {
             let books = journal.books().filter(|(book, _)| changed.contains(book));
-            print(books).map_err(Stop::Count)?;
+            print(books).map_err(Stop::Record)?;
         }
     }
 }
 
-fn count(journal: &mut Journal, messages: &[Message]) -> anyhow::Result<BTreeSet<Uuid>> {
+fn record(journal: &mut Journal, messages: &[Message]) -> anyhow::Result<BTreeSet<Uuid>> {
     let events = messages
         .iter()
-        .map(|message| Ended::decode(&message.payload));
-    journal.count(events.collect::<Result<_, _>>()?)
+        .map(|message| Event::decode(&message.payload));
+    journal.record(events.collect::<Result<_, _>>()?)
 }
 
 /// Returns the durable consumer and creates it if it does not exist.

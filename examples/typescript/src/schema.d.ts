@@ -15,12 +15,15 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Erase all of the reader's data
+         * Erase all of the reader's data, or the sessions with one book
          * @description Once this request returns, none of the reader's sessions can be read, and the
          *     stored responses of the reader's `Idempotency-Key`s are gone. History and
          *     statistics are cleared within moments. Afterwards the service overwrites the
          *     reader's events in its log. An erasure cannot be undone; repeating it is
          *     harmless.
+         *
+         *     A query parameter that is not listed here, or a body, returns 400: it could be a
+         *     filter of the caller, and nothing must be erased then.
          *
          *     A valid token can start new sessions, so sign the reader out of the app
          *     first.
@@ -131,9 +134,11 @@ export interface paths {
         put?: never;
         /**
          * Start a session
-         * @description If the reader has an active session, it ends at its latest position with
-         *     `end_reason` `superseded`. An app that generates the `session_id` can start a
-         *     session while it is offline, and repeat the start.
+         * @description The session becomes the active one if it has the reader's newest observation. The
+         *     session that was active then ends at its latest observation, with the `end_reason`
+         *     `superseded`. A start in the past is recorded and does not become active. An app
+         *     that generates the `session_id` can start a session while it is offline, and repeat
+         *     the start.
          */
         post: operations["start"];
         delete?: never;
@@ -224,6 +229,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/reading-sessions/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Upload whole sessions
+         * @description For devices that recorded sessions while they were offline. Each session is merged
+         *     into the one with its id, if that exists: the service adds the observations that it
+         *     does not have yet. Sending a session again changes nothing. Each session is one
+         *     transaction: it is stored completely or not at all, and a refused session or
+         *     observation does not block the others.
+         *
+         *     A session without `ended_at` becomes the active one if it has the reader's newest
+         *     observation. No other session affects the active one.
+         */
+        post: operations["sync"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/reading-sessions/{id}": {
         parameters: {
             query?: never;
@@ -238,10 +270,22 @@ export interface paths {
         get: operations["session"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * Delete a session
+         * @description The session disappears from all responses, and from history and statistics within
+         *     moments. Afterwards the service overwrites its events in the log. The id cannot be
+         *     used again. A deletion cannot be undone.
+         */
+        delete: operations["delete"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * Correct an ended session
+         * @description For sessions that ended too late, such as a book that was left open. The session then
+         *     counts as ended by the reader. Observations after `ended_at` no longer count, and the
+         *     statistics follow. A correction can be corrected again.
+         */
+        patch: operations["correct"];
         trace?: never;
     };
     "/api/v1/reading-sessions/{id}/end": {
@@ -255,9 +299,9 @@ export interface paths {
         /**
          * End a session
          * @description `end_position` defaults to the latest position, and may be before
-         *     `start_position`. If an observation is later than the end, the session ends
-         *     at that observation, and `end_position` counts towards `furthest_position`
-         *     only.
+         *     `start_position`. Observations up to the end count whenever they arrive; later ones
+         *     do not count. A session that the service ended, with the reason `superseded` or
+         *     `idle`, can be ended by the reader too.
          */
         put: operations["end"];
         post?: never;
@@ -303,11 +347,11 @@ export interface components {
         BatchItem: {
             /** @description Where the reader is, in percent of the book, rounded to four decimals. Old clients may send a string. */
             current_position: number | string;
-            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. */
+            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. A locator of more than 8,192 bytes of UTF-8 is not recorded, and the response contains a warning. */
             locator?: string | null;
             /**
              * Format: date-time
-             * @description The time of the observation; default: the time at which the request arrives. At most 30 days ago. A time up to one day in the future counts as now.
+             * @description The time of the observation, by the device's clock; default: the time at which the request arrives. At most 30 days ago. A time in the future is recorded as an earlier one.
              */
             occurred_at?: string | null;
             /** Format: uuid */
@@ -321,9 +365,16 @@ export interface components {
             /** @description The result of each update, in the order of the request. */
             results: components["schemas"]["ItemResult"][];
             success_count: number;
+            /** @description What the service changed or ignored. Missing if there is nothing. */
+            warnings?: components["schemas"]["Warning"][];
         };
         /** @description Up to 50 position updates. */
         BatchUpdate: {
+            /**
+             * Format: date-time
+             * @description The time at which the device sends the request, by its own clock. The service compares it with the arrival, and corrects all times of the request by the difference. Send it if the clock may be wrong.
+             */
+            sent_at?: string | null;
             updates: components["schemas"]["BatchItem"][];
         };
         /**
@@ -339,6 +390,32 @@ export interface components {
              */
             total_pages?: number | null;
         };
+        /** @description The session after a command. */
+        ChangedSession: components["schemas"]["Session"] & {
+            /** @description What the service changed or ignored. Missing if there is nothing. */
+            warnings?: components["schemas"]["Warning"][];
+        };
+        /** @description The correct values of an ended session. Missing ones stay as they are. */
+        Correction: {
+            /**
+             * Format: int32
+             * @description The active reading time in whole seconds, at most the time from the start to the
+             *     end. Observations that arrive later do not change it.
+             */
+            active_seconds?: number | null;
+            /** @description Where the session ends, in percent of the book, rounded to four decimals. Default: the latest position. Old clients may send a string. */
+            end_position?: number | string | null;
+            /**
+             * Format: date-time
+             * @description When the reader stopped reading: not before the start and not in the future.
+             */
+            ended_at?: string | null;
+            /**
+             * Format: date-time
+             * @description The time at which the device sends the request, by its own clock. The service compares it with the arrival, and corrects all times of the request by the difference. Send it if the clock may be wrong.
+             */
+            sent_at?: string | null;
+        };
         Daily: {
             /** @description The days with reading, newest first. Other days are missing. */
             days: components["schemas"]["ReadingDay"][];
@@ -347,11 +424,18 @@ export interface components {
         End: {
             /** @description Where the session ends, in percent of the book, rounded to four decimals. Default: the latest position. Old clients may send a string. */
             end_position?: number | string | null;
+            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. A locator of more than 8,192 bytes of UTF-8 is not recorded, and the response contains a warning. */
+            locator?: string | null;
             /**
              * Format: date-time
-             * @description The time of the observation; default: the time at which the request arrives. At most 30 days ago. A time up to one day in the future counts as now.
+             * @description The time of the observation, by the device's clock; default: the time at which the request arrives. At most 30 days ago. A time in the future is recorded as an earlier one.
              */
             occurred_at?: string | null;
+            /**
+             * Format: date-time
+             * @description The time at which the device sends the request, by its own clock. The service compares it with the arrival, and corrects all times of the request by the difference. Send it if the clock may be wrong.
+             */
+            sent_at?: string | null;
         };
         /** @description The result of an erasure. */
         Erasure: {
@@ -432,9 +516,15 @@ export interface components {
         HourPattern: {
             /**
              * Format: int64
-             * @description Active reading time, in whole minutes.
+             * @description Active reading time, in whole minutes, rounded so that the hours of a day add
+             *     up to the day.
              */
             active_minutes: number;
+            /**
+             * Format: int64
+             * @description The same time, in whole seconds, rounded in the same way.
+             */
+            active_seconds: number;
             /**
              * Format: int32
              * @description The hour of the reading day, in the time zone of its sessions.
@@ -502,13 +592,18 @@ export interface components {
          *     an unknown one by its `status`.
          * @enum {string}
          */
-        ProblemCode: "session_inactive" | "session_already_ended" | "malformed_json" | "incomplete_body" | "invalid_book_id" | "invalid_cursor" | "invalid_token" | "missing_token" | "session_not_found" | "not_found" | "method_not_allowed" | "request_timeout" | "idempotency_key_in_use" | "session_id_in_use" | "conflict" | "body_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "validation" | "idempotency_key_reused" | "rate_limited" | "internal" | "unavailable" | "overloaded" | "keys_unavailable" | "deadline_exceeded" | "read_model_behind";
+        ProblemCode: "session_inactive" | "session_already_ended" | "session_active" | "malformed_json" | "incomplete_body" | "invalid_book_id" | "invalid_cursor" | "unknown_parameter" | "unexpected_body" | "invalid_token" | "missing_token" | "session_not_found" | "not_found" | "method_not_allowed" | "request_timeout" | "idempotency_key_in_use" | "session_id_in_use" | "conflict" | "body_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "validation" | "idempotency_key_reused" | "rate_limited" | "internal" | "unavailable" | "overloaded" | "keys_unavailable" | "deadline_exceeded" | "read_model_behind";
         ReadingDay: {
             /**
              * Format: int64
              * @description Active reading time, in whole minutes.
              */
             active_minutes: number;
+            /**
+             * Format: int64
+             * @description The same time, in whole seconds.
+             */
+            active_seconds: number;
             /**
              * Format: date
              * @description The day in the time zone of its sessions.
@@ -525,6 +620,13 @@ export interface components {
              */
             sessions: number;
         };
+        /** @description An observation that the service refused. */
+        RefusedObservation: {
+            code: components["schemas"]["ProblemCode"];
+            error: string;
+            /** @description The index in `observations`, from 0. */
+            index: number;
+        };
         /**
          * @description A reading session. Positions are in percent of the book, with up to four
          *     decimals. Times are in UTC.
@@ -533,8 +635,7 @@ export interface components {
             /**
              * Format: int64
              * @description The active reading time, in whole seconds. A gap between two observations
-             *     counts two minutes at most. An observation that arrives after a later one
-             *     adds no time, unless both are in one batch.
+             *     counts two minutes at most.
              */
             active_seconds: number;
             book: components["schemas"]["Book"] | null;
@@ -559,7 +660,7 @@ export interface components {
              */
             end_position: number;
             /**
-             * @description `finished`: the reader ended the session. `superseded`: the reader started another session. `idle`: the service ended it, because no observation arrived for a long time. Null while the session is active.
+             * @description `finished`: the reader ended the session. `superseded`: another session of the reader has a newer observation. `idle`: the latest observation is long ago. A newer observation undoes the last two. Null while the session is active.
              * @enum {string|null}
              */
             end_reason: "finished" | "superseded" | "idle" | null;
@@ -578,7 +679,7 @@ export interface components {
             is_active: boolean;
             /**
              * Format: date-time
-             * @description The time of the latest observation.
+             * @description The time of the latest observation, or of the reader's end.
              */
             last_activity_at: string;
             /**
@@ -627,13 +728,18 @@ export interface components {
             device_id?: string | null;
             /** @enum {string|null} */
             device_type?: "mobile" | "tablet" | "desktop" | null;
-            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. */
+            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. A locator of more than 8,192 bytes of UTF-8 is not recorded, and the response contains a warning. */
             locator?: string | null;
             /**
              * Format: date-time
-             * @description The time of the observation; default: the time at which the request arrives. At most 30 days ago. A time up to one day in the future counts as now.
+             * @description The time of the observation, by the device's clock; default: the time at which the request arrives. At most 30 days ago. A time in the future is recorded as an earlier one.
              */
             occurred_at?: string | null;
+            /**
+             * Format: date-time
+             * @description The time at which the device sends the request, by its own clock. The service compares it with the arrival, and corrects all times of the request by the difference. Send it if the clock may be wrong.
+             */
+            sent_at?: string | null;
             /**
              * Format: uuid
              * @description A UUIDv7 that the app generates, with a time from 30 days ago to one day
@@ -645,7 +751,7 @@ export interface components {
             /** @description Where the session starts, in percent of the book, rounded to four decimals. Default: 0. Old clients may send a string. */
             start_position?: number | string | null;
             /**
-             * @description An IANA time zone. It determines the reading day of each moment of the session. Default: UTC.
+             * @description An IANA time zone or an offset such as `+02:00`. It determines the reading day of each moment of the session. Default, also for an unknown zone: that of the reader's newest session, or UTC.
              * @example Europe/Berlin
              */
             time_zone?: string | null;
@@ -676,17 +782,96 @@ export interface components {
              */
             total_reading_days: number;
         };
+        /** @description Whole sessions, as a device recorded them. */
+        Sync: {
+            /**
+             * Format: date-time
+             * @description The time at which the device sends the request, by its own clock. The service compares it with the arrival, and corrects all times of the request by the difference. Send it if the clock may be wrong.
+             */
+            sent_at: string | null;
+            sessions: components["schemas"]["SyncSession"][];
+        };
+        /** @description Where the reader was at a point in time. */
+        SyncObservation: {
+            /** @description Where the reader is, in percent of the book, rounded to four decimals. Old clients may send a string. */
+            current_position: number | string;
+            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. A locator of more than 8,192 bytes of UTF-8 is not recorded, and the response contains a warning. */
+            locator?: string | null;
+            /** Format: date-time */
+            occurred_at: string;
+        };
+        /** @description A session, as a device recorded it. */
+        SyncSession: {
+            book?: components["schemas"]["Book"] | null;
+            /**
+             * Format: uuid
+             * @description The id of the book. The service accepts any UUID.
+             */
+            book_id: string;
+            device_id?: string | null;
+            /** @enum {string|null} */
+            device_type?: "mobile" | "tablet" | "desktop" | null;
+            /**
+             * Format: date-time
+             * @description When the reader ended the session. Missing or null if the reader has not ended
+             *     it, as far as the device knows.
+             */
+            ended_at?: string | null;
+            /** @description The observations in the order in which the device recorded them. */
+            observations?: components["schemas"]["SyncObservation"][];
+            /**
+             * Format: uuid
+             * @description A UUIDv7 that the app generated when the session started.
+             */
+            session_id: string;
+            /** @description Where the session starts, in percent of the book, rounded to four decimals. Default: 0. Old clients may send a string. */
+            start_position?: number | string | null;
+            /** Format: date-time */
+            started_at: string;
+            /**
+             * @description An IANA time zone or an offset such as `+02:00`. It determines the reading day of each moment of the session. Default, also for an unknown zone: that of the reader's newest session, or UTC.
+             * @example Europe/Berlin
+             */
+            time_zone?: string | null;
+        };
+        /** @description The results of a sync. */
+        Synced: {
+            /** @description The result of each session, in the order of the request. */
+            results: components["schemas"]["SyncedSession"][];
+            /** @description What the service changed or ignored. Missing if there is nothing. */
+            warnings?: components["schemas"]["Warning"][];
+        };
+        /** @description The result of one session. */
+        SyncedSession: {
+            code: components["schemas"]["ProblemCode"] | null;
+            /** @description Why the session was refused. Null if `success` is true. */
+            error: string | null;
+            /** @description How many of the observations the service did not have yet. */
+            new_observations: number;
+            /** @description The observations that the service refused. */
+            refused: components["schemas"]["RefusedObservation"][];
+            session: components["schemas"]["Session"] | null;
+            /** @description The `session_id` of the session. Null if it was missing or not a string. */
+            session_id: string | null;
+            /** @description Whether the session is stored with the observations that are not in `refused`. */
+            success: boolean;
+        };
         /** @description An observation of the reader's position. */
         Update: {
             /** @description Where the reader is, in percent of the book, rounded to four decimals. Old clients may send a string. */
             current_position: number | string;
-            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. */
+            /** @description The exact place in the book, in a format that the app chooses, for example an EPUB CFI. The service stores it and returns it unchanged. A locator of more than 8,192 bytes of UTF-8 is not recorded, and the response contains a warning. */
             locator?: string | null;
             /**
              * Format: date-time
-             * @description The time of the observation; default: the time at which the request arrives. At most 30 days ago. A time up to one day in the future counts as now.
+             * @description The time of the observation, by the device's clock; default: the time at which the request arrives. At most 30 days ago. A time in the future is recorded as an earlier one.
              */
             occurred_at?: string | null;
+            /**
+             * Format: date-time
+             * @description The time at which the device sends the request, by its own clock. The service compares it with the arrival, and corrects all times of the request by the difference. Send it if the clock may be wrong.
+             */
+            sent_at?: string | null;
         };
         /** @description The session after the update. */
         Updated: components["schemas"]["Session"] & {
@@ -695,7 +880,27 @@ export interface components {
              *     the latest one: it is recorded, and `end_position` stays as it is.
              */
             applied: boolean;
+            /** @description What the service changed or ignored. Missing if there is nothing. */
+            warnings?: components["schemas"]["Warning"][];
         };
+        /**
+         * @description A part of the command that the service changed or ignored. The command itself
+         *     took effect.
+         */
+        Warning: {
+            code: components["schemas"]["WarningCode"];
+            /** @description The path of the field, for example `book.title` or `updates[3].locator`. */
+            field: string;
+            /** @description An explanation in English for people. Its wording may change. */
+            message: string;
+        };
+        /**
+         * @description The kind of a warning. Codes are stable, unlike `message`: match on them. The
+         *     description of the API lists their meanings. New codes may be added; ignore an
+         *     unknown one.
+         * @enum {string}
+         */
+        WarningCode: "unknown_field" | "invalid_value" | "text_cut" | "characters_removed" | "locator_dropped" | "unknown_time_zone" | "clock_ahead";
         WeekDay: {
             /**
              * Format: date
@@ -719,6 +924,11 @@ export interface components {
             progress: number;
             /**
              * Format: int64
+             * @description The same time, in whole seconds.
+             */
+            seconds: number;
+            /**
+             * Format: int64
              * @description The sessions with reading on this day.
              */
             sessions: number;
@@ -726,9 +936,14 @@ export interface components {
         WeekdayPattern: {
             /**
              * Format: int64
-             * @description Active reading time, in whole minutes.
+             * @description Active reading time, in whole minutes: the sum of the days.
              */
             active_minutes: number;
+            /**
+             * Format: int64
+             * @description The same time, in whole seconds.
+             */
+            active_seconds: number;
             /**
              * Format: int64
              * @description The sessions with reading on this weekday. A session counts once per day.
@@ -746,7 +961,7 @@ export interface components {
         };
     };
     responses: {
-        /** @description Bad Request: `session_inactive`, `session_already_ended`, `malformed_json`, `incomplete_body`, `invalid_book_id`, `invalid_cursor` */
+        /** @description Bad Request: `session_inactive`, `session_already_ended`, `session_active`, `malformed_json`, `incomplete_body`, `invalid_book_id`, `invalid_cursor`, `unknown_parameter`, `unexpected_body` */
         BadRequest: {
             headers: {
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
@@ -1094,6 +1309,8 @@ export interface operations {
                  *     accidental calls.
                  */
                 confirm: string;
+                /** @description Delete only the reader's sessions with this book. */
+                book_id?: string;
             };
             header?: never;
             path?: never;
@@ -1121,6 +1338,7 @@ export interface operations {
                     "application/json": components["schemas"]["Erasure"];
                 };
             };
+            400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
@@ -1295,7 +1513,8 @@ export interface operations {
             query?: {
                 /**
                  * @description `json` contains all data. `csv` has one row per event, with its most
-                 *     important fields.
+                 *     important fields. A text in it that a spreadsheet would execute as a formula
+                 *     gets an apostrophe; `json` contains it unchanged.
                  */
                 format?: "json" | "csv";
             };
@@ -1349,6 +1568,7 @@ export interface operations {
                     "text/csv": string;
                 };
             };
+            400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             422: components["responses"]["Invalid"];
             429: components["responses"]["TooManyRequests"];
@@ -1506,7 +1726,7 @@ export interface operations {
                      *       "version": 1
                      *     }
                      */
-                    "application/json": components["schemas"]["Session"];
+                    "application/json": components["schemas"]["ChangedSession"];
                 };
             };
             400: components["responses"]["BadRequest"];
@@ -1550,6 +1770,7 @@ export interface operations {
                      *       "days": [
                      *         {
                      *           "active_minutes": 34,
+                     *           "active_seconds": 2071,
                      *           "date": "2026-03-01",
                      *           "progress": 15,
                      *           "sessions": 2
@@ -1597,12 +1818,14 @@ export interface operations {
                      *       "hours": [
                      *         {
                      *           "active_minutes": 12,
+                     *           "active_seconds": 745,
                      *           "hour": 8,
                      *           "sessions": 1,
                      *           "weekday": 7
                      *         },
                      *         {
                      *           "active_minutes": 22,
+                     *           "active_seconds": 1326,
                      *           "hour": 22,
                      *           "sessions": 1,
                      *           "weekday": 7
@@ -1611,36 +1834,43 @@ export interface operations {
                      *       "weekdays": [
                      *         {
                      *           "active_minutes": 0,
+                     *           "active_seconds": 0,
                      *           "sessions": 0,
                      *           "weekday": 1
                      *         },
                      *         {
                      *           "active_minutes": 0,
+                     *           "active_seconds": 0,
                      *           "sessions": 0,
                      *           "weekday": 2
                      *         },
                      *         {
                      *           "active_minutes": 0,
+                     *           "active_seconds": 0,
                      *           "sessions": 0,
                      *           "weekday": 3
                      *         },
                      *         {
                      *           "active_minutes": 0,
+                     *           "active_seconds": 0,
                      *           "sessions": 0,
                      *           "weekday": 4
                      *         },
                      *         {
                      *           "active_minutes": 0,
+                     *           "active_seconds": 0,
                      *           "sessions": 0,
                      *           "weekday": 5
                      *         },
                      *         {
                      *           "active_minutes": 0,
+                     *           "active_seconds": 0,
                      *           "sessions": 0,
                      *           "weekday": 6
                      *         },
                      *         {
                      *           "active_minutes": 34,
+                     *           "active_seconds": 2071,
                      *           "sessions": 2,
                      *           "weekday": 7
                      *         }
@@ -1734,6 +1964,7 @@ export interface operations {
                      *           "day": "Sat",
                      *           "minutes": 34,
                      *           "progress": 15,
+                     *           "seconds": 2071,
                      *           "sessions": 2
                      *         },
                      *         {
@@ -1741,6 +1972,7 @@ export interface operations {
                      *           "day": "Fri",
                      *           "minutes": 0,
                      *           "progress": 0,
+                     *           "seconds": 0,
                      *           "sessions": 0
                      *         },
                      *         {
@@ -1748,6 +1980,7 @@ export interface operations {
                      *           "day": "Thu",
                      *           "minutes": 0,
                      *           "progress": 0,
+                     *           "seconds": 0,
                      *           "sessions": 0
                      *         },
                      *         {
@@ -1755,6 +1988,7 @@ export interface operations {
                      *           "day": "Wed",
                      *           "minutes": 0,
                      *           "progress": 0,
+                     *           "seconds": 0,
                      *           "sessions": 0
                      *         },
                      *         {
@@ -1762,6 +1996,7 @@ export interface operations {
                      *           "day": "Tue",
                      *           "minutes": 0,
                      *           "progress": 0,
+                     *           "seconds": 0,
                      *           "sessions": 0
                      *         },
                      *         {
@@ -1769,6 +2004,7 @@ export interface operations {
                      *           "day": "Mon",
                      *           "minutes": 0,
                      *           "progress": 0,
+                     *           "seconds": 0,
                      *           "sessions": 0
                      *         },
                      *         {
@@ -1776,6 +2012,7 @@ export interface operations {
                      *           "day": "Sun",
                      *           "minutes": 0,
                      *           "progress": 0,
+                     *           "seconds": 0,
                      *           "sessions": 0
                      *         }
                      *       ]
@@ -1790,6 +2027,115 @@ export interface operations {
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["Unavailable"];
             504: components["responses"]["ReadModelBehind"];
+        };
+    };
+    sync: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes the command safe to retry. A retry with the same key returns the first response, also if that was an error, for at least a day. The key of another command returns 422. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "sent_at": "2026-03-07T20:40:00Z",
+                 *       "sessions": [
+                 *         {
+                 *           "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                 *           "device_type": "tablet",
+                 *           "ended_at": "2026-03-07T20:34:00Z",
+                 *           "observations": [
+                 *             {
+                 *               "current_position": 12.5,
+                 *               "occurred_at": "2026-03-07T20:02:00Z"
+                 *             },
+                 *             {
+                 *               "current_position": 25,
+                 *               "occurred_at": "2026-03-07T20:33:00Z"
+                 *             }
+                 *           ],
+                 *           "session_id": "0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e",
+                 *           "start_position": 10,
+                 *           "started_at": "2026-03-07T20:00:00Z",
+                 *           "time_zone": "Europe/Berlin"
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["Sync"];
+            };
+        };
+        responses: {
+            /** @description The result of each session */
+            200: {
+                headers: {
+                    "idempotent-replayed": components["headers"]["Replayed"];
+                    "x-global-position": components["headers"]["GlobalPosition"];
+                    "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                    "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                    "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "results": [
+                     *         {
+                     *           "code": null,
+                     *           "error": null,
+                     *           "new_observations": 2,
+                     *           "refused": [],
+                     *           "session": {
+                     *             "active_seconds": 1980,
+                     *             "book": {
+                     *               "author": "George Eliot",
+                     *               "title": "Middlemarch",
+                     *               "total_pages": 800
+                     *             },
+                     *             "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                     *             "device_type": "tablet",
+                     *             "duration_minutes": 34,
+                     *             "duration_seconds": 2040,
+                     *             "end_position": 25,
+                     *             "end_reason": "finished",
+                     *             "ended_at": "2026-03-07T20:34:00Z",
+                     *             "furthest_position": 25,
+                     *             "id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
+                     *             "is_active": false,
+                     *             "last_activity_at": "2026-03-07T20:34:00Z",
+                     *             "locator": null,
+                     *             "pages_read": 120,
+                     *             "progress_delta": 15,
+                     *             "start_position": 10,
+                     *             "started_at": "2026-03-07T20:00:00Z",
+                     *             "user_id": "0193e5a0-0000-7000-8000-000000000001",
+                     *             "version": 36
+                     *           },
+                     *           "session_id": "0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e",
+                     *           "success": true
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Synced"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["Unavailable"];
         };
     };
     session: {
@@ -1873,6 +2219,120 @@ export interface operations {
             504: components["responses"]["ReadModelBehind"];
         };
     };
+    delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The session */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The session is deleted */
+            204: {
+                headers: {
+                    "x-global-position": components["headers"]["GlobalPosition"];
+                    "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                    "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                    "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    correct: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Makes the command safe to retry. A retry with the same key returns the first response, also if that was an error, for at least a day. The key of another command returns 422. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description The session */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "ended_at": "2026-03-07T20:34:00Z"
+                 *     }
+                 */
+                "application/json": components["schemas"]["Correction"];
+            };
+        };
+        responses: {
+            /** @description The corrected session */
+            200: {
+                headers: {
+                    etag: components["headers"]["ETag"];
+                    "idempotent-replayed": components["headers"]["Replayed"];
+                    "x-global-position": components["headers"]["GlobalPosition"];
+                    "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
+                    "x-ratelimit-remaining": components["headers"]["RateLimitRemaining"];
+                    "x-ratelimit-reset": components["headers"]["RateLimitReset"];
+                    "x-request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "active_seconds": 1980,
+                     *       "book": {
+                     *         "author": "George Eliot",
+                     *         "title": "Middlemarch",
+                     *         "total_pages": 800
+                     *       },
+                     *       "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                     *       "device_type": "tablet",
+                     *       "duration_minutes": 34,
+                     *       "duration_seconds": 2040,
+                     *       "end_position": 25,
+                     *       "end_reason": "finished",
+                     *       "ended_at": "2026-03-07T20:34:00Z",
+                     *       "furthest_position": 25,
+                     *       "id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
+                     *       "is_active": false,
+                     *       "last_activity_at": "2026-03-07T20:34:00Z",
+                     *       "locator": null,
+                     *       "pages_read": 120,
+                     *       "progress_delta": 15,
+                     *       "start_position": 10,
+                     *       "started_at": "2026-03-07T20:00:00Z",
+                     *       "user_id": "0193e5a0-0000-7000-8000-000000000001",
+                     *       "version": 36
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            404: components["responses"]["NotFound"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["Invalid"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     end: {
         parameters: {
             query?: never;
@@ -1938,7 +2398,7 @@ export interface operations {
                      *       "version": 36
                      *     }
                      */
-                    "application/json": components["schemas"]["Session"];
+                    "application/json": components["schemas"]["ChangedSession"];
                 };
             };
             400: components["responses"]["BadRequest"];

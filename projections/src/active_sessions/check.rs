@@ -1,7 +1,7 @@
 //! Compares the cache with the log.
 //!
 //! An active entry must equal its session after the same number of events. It must
-//! include all events up to the checkpoint, and the session must not have ended. An
+//! include all events up to the checkpoint, and the session must be active. An
 //! inactive entry is wrong if the reader had an active session.
 
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ pub(super) async fn find_mismatches<'a>(
     let mismatches = entries.iter().filter_map(|entry| match &entry.lookup {
         _ if entry.is_tombstone => None,
         CacheLookup::Active(cached) => log.check_active(entry, cached),
-        CacheLookup::Inactive => log.check_inactive(entry, checkpoint),
+        CacheLookup::Inactive => log.check_inactive(entry),
         CacheLookup::Miss => Some(Mismatch {
             entry,
             expected: None,
@@ -89,9 +89,9 @@ struct LogState {
     sessions: BTreeMap<SessionId, LoadedSession>,
     /// The sequence of each cached session at the checkpoint.
     applied: BTreeMap<SessionId, i64>,
-    /// The active sessions of readers with an inactive entry, with the global
-    /// positions of their starts.
-    started: BTreeMap<ReaderId, (SessionId, i64)>,
+    /// The claimed sessions of readers with an inactive entry, as of the version of the
+    /// entry or of the checkpoint.
+    claimed: BTreeMap<ReaderId, LoadedSession>,
 }
 
 impl LogState {
@@ -100,37 +100,34 @@ impl LogState {
         entries: &[ScannedEntry],
         checkpoint: i64,
     ) -> Result<Self, OperationError> {
-        let mut sequences = Vec::new();
-        let mut ids = Vec::new();
-        let mut inactive = Vec::new();
+        let mut cached = Vec::new();
+        let mut at_checkpoint = Vec::new();
+        let mut inactive = BTreeMap::new();
         for entry in entries {
             match &entry.lookup {
-                CacheLookup::Active(cached) => {
-                    sequences.push((cached.session_id, cached.sequence));
-                    ids.push(cached.session_id);
+                CacheLookup::Active(session) => {
+                    cached.push((session.session_id, session.sequence));
+                    at_checkpoint.push((session.session_id, checkpoint));
                 }
-                CacheLookup::Inactive => inactive.push(entry.reader_id),
+                CacheLookup::Inactive => {
+                    // An entry without a valid version must not exist.
+                    let version = entry.version.parse().unwrap_or(i64::MAX);
+                    inactive.insert(entry.reader_id, version.max(checkpoint));
+                }
                 CacheLookup::Miss => {}
             }
         }
-        let sessions = load_state::sessions(pool, &sequences);
+        let sessions = load_state::sessions(pool, &cached);
         let sessions = with_deadline(STATEMENT_DEADLINE, sessions).await?;
-        let applied = load_state::sequences(pool, &ids, checkpoint);
+        let applied = load_state::sequences(pool, &at_checkpoint);
         let applied = with_deadline(STATEMENT_DEADLINE, applied).await?;
-        let started = active_claims::with_global_start_positions(pool, &inactive);
-        let started = with_deadline(STATEMENT_DEADLINE, started).await?;
         Ok(Self {
             sessions: sessions
                 .into_iter()
                 .map(|session| (session.session_id, session))
                 .collect(),
             applied: applied.into_iter().collect(),
-            started: started
-                .into_iter()
-                .map(|(reader_id, session_id, global_position)| {
-                    (reader_id, (session_id, global_position))
-                })
-                .collect(),
+            claimed: read_claimed(pool, &inactive).await?,
         })
     }
 
@@ -174,19 +171,46 @@ impl LogState {
         Some(Mismatch { entry, expected })
     }
 
-    /// An inactive entry is wrong if the reader's active session started before
-    /// the version of the entry or before the checkpoint.
-    fn check_inactive<'a>(&self, entry: &'a ScannedEntry, checkpoint: i64) -> Option<Mismatch<'a>> {
-        let (session_id, started_at) = self.started.get(&entry.reader_id)?;
-        let version: Option<i64> = entry.version.parse().ok();
-        if version.is_some_and(|version| *started_at > version.max(checkpoint)) {
-            return None;
-        }
+    /// An inactive entry is wrong if the claimed session was already active at the
+    /// version of the entry or at the checkpoint.
+    fn check_inactive<'a>(&self, entry: &'a ScannedEntry) -> Option<Mismatch<'a>> {
+        let claimed = self.claimed.get(&entry.reader_id)?;
+        claimed
+            .session
+            .started()
+            .filter(|session| session.is_active())?;
         Some(Mismatch {
             entry,
-            expected: Some(json!({ "session_id": session_id })),
+            expected: Some(json!({ "session_id": claimed.session_id })),
         })
     }
+}
+
+/// The claimed session of each reader, as of a global position. Leaves out readers
+/// without a claim, and sessions that started later.
+async fn read_claimed(
+    pool: &PgPool,
+    readers: &BTreeMap<ReaderId, i64>,
+) -> Result<BTreeMap<ReaderId, LoadedSession>, OperationError> {
+    let ids: Vec<ReaderId> = readers.keys().copied().collect();
+    let claims = active_claims::of_readers(pool, &ids);
+    let claims = with_deadline(STATEMENT_DEADLINE, claims).await?;
+    let wanted: Vec<(SessionId, i64)> = claims
+        .iter()
+        .map(|(reader_id, session_id)| (*session_id, readers[reader_id]))
+        .collect();
+    let sequences = load_state::sequences(pool, &wanted);
+    let sequences = with_deadline(STATEMENT_DEADLINE, sequences).await?;
+    let sessions = load_state::sessions(pool, &sequences);
+    let sessions = with_deadline(STATEMENT_DEADLINE, sessions).await?;
+    let mut readers: BTreeMap<SessionId, ReaderId> = claims
+        .into_iter()
+        .map(|(reader_id, session_id)| (session_id, reader_id))
+        .collect();
+    let sessions = sessions
+        .into_iter()
+        .filter_map(|session| Some((readers.remove(&session.session_id)?, session)));
+    Ok(sessions.collect())
 }
 
 fn to_json(cached: &CachedSession) -> Value {

@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use domain::session::{Observation, SessionProgress, StartedSession};
-use domain::{Position, ReaderId, SessionId};
+use domain::session::{SessionProgress, StartedSession};
+use domain::{Observation, Position, ReaderId, SessionId, Timestamp};
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation};
 
 use super::checkpoint::PROJECTION_KEY;
 use super::write::EntryWrite;
-use super::{COMMIT_DEADLINE, ENTRY_TTL, key, millis};
+use super::{COMMIT_DEADLINE, ENTRY_TTL, TOMBSTONE_TTL, key, millis};
 use crate::cache::{Cache, CacheError};
 
 /// The time that a query waits for Redis before it reads Postgres.
@@ -20,10 +20,11 @@ const READ_DEADLINE: Duration = Duration::from_millis(10);
 /// Far shorter than `TOMBSTONE_TTL`.
 const MAX_FILL_AGE: Duration = Duration::from_secs(5);
 
-static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("fill.lua")));
+static FILL: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("entry.lua"), include_str!("fill.lua"))));
 
 /// The fields of an entry.
-pub(super) const FIELDS: [&str; 8] = [
+pub(super) const FIELDS: [&str; 9] = [
     "version",
     "id",
     "sequence",
@@ -31,6 +32,7 @@ pub(super) const FIELDS: [&str; 8] = [
     "latest",
     "furthest",
     "active_ms",
+    "started_at",
     "none",
 ];
 
@@ -77,6 +79,7 @@ pub(super) type Fields = (
     Option<String>,
     Option<i32>,
     Option<i64>,
+    Option<String>,
     Option<i64>,
 );
 
@@ -126,8 +129,9 @@ pub(super) fn lookup(fields: Fields) -> CacheLookup {
 }
 
 fn decode(fields: Fields) -> Option<CachedSession> {
-    let (_, id, sequence, start, latest, furthest, active_ms, _) = fields;
+    let (_, id, sequence, start, latest, furthest, active_ms, started_at, _) = fields;
     let latest: Observation = serde_json::from_str(&latest?).ok()?;
+    let started_at: Option<Timestamp> = started_at.map(|at| at.parse()).transpose().ok()?;
     Some(CachedSession {
         session_id: id?.parse().ok()?,
         sequence: sequence?,
@@ -135,8 +139,11 @@ fn decode(fields: Fields) -> Option<CachedSession> {
             start: serde_json::from_str(&start?).ok()?,
             progress: SessionProgress {
                 latest,
+                started_at,
                 furthest_position: Position::from_steps(furthest?).ok()?,
                 active_ms: active_ms?,
+                // A correction ends the session.
+                active_fixed: false,
                 ended: None,
             },
         },
@@ -157,11 +164,12 @@ pub(super) async fn redis_time(mut redis: ConnectionManager) -> RedisResult<Miss
 /// Fills a miss with the result of a read of the log.
 ///
 /// `head` is the global position of the end of the log at the time of the read.
-/// `version` is that of the session's last event, or `head` if `active` is `None`.
+/// `version` is that of the session's last event, or `head` if `active` is `None`. It
+/// may be beyond `head`: the session is then as of its own last event.
 ///
-/// Redis keeps a newer entry or tombstone. If the key is missing, Redis may have
-/// evicted one. The fill is then stored only if the projection has not advanced
-/// beyond `head`.
+/// Redis keeps an entry or tombstone that is newer than both. If the key is missing,
+/// Redis may have evicted one. The fill is then stored only if the projection has not
+/// advanced beyond `head`.
 pub async fn fill(
     cache: &Cache,
     missed_at: MissedAt,
@@ -173,7 +181,7 @@ pub async fn fill(
     let writes = [(reader_id, EntryWrite::new(active, version))];
     // No request waits for a fill, and Redis rejects a late one.
     let call = async |mut redis| {
-        fill_call(missed_at, Some(head), &writes)
+        fill_call(ENTRY_TTL, missed_at, head, DetectEviction::Yes, &writes)
             .invoke_async(&mut redis)
             .await
     };
@@ -186,54 +194,77 @@ fn micros(duration: Duration) -> u64 {
 
 /// Like [`fill`], for many readers and without the check of the checkpoint. That
 /// check protects against eviction, and a Redis that evicts fresh entries is too
-/// small for a warm-up anyway.
+/// small for a warm-up anyway. The log was read when it ended at `head` or later.
 pub(super) async fn fill_all(
     cache: &Cache,
     missed_at: MissedAt,
+    head: i64,
     writes: &[(ReaderId, EntryWrite)],
 ) -> Result<FillResult, CacheError> {
     let call = async |mut redis| {
-        fill_call(missed_at, None, writes)
+        fill_call(ENTRY_TTL, missed_at, head, DetectEviction::No, writes)
             .invoke_async(&mut redis)
             .await
     };
     Ok(fill_result(cache.call(COMMIT_DEADLINE, call).await?))
 }
 
-/// Removes an erased reader's active session from Redis at once. If that fails,
-/// the projection removes it a moment later. `version` is the global position of
-/// the reader's last `SessionErased`.
+/// Removes a reader's entry from Redis at once, after an erasure of sessions. If that
+/// fails, the projection removes it a moment later. `version` is the global position of
+/// the last `SessionErased`.
+///
+/// Leaves a tombstone, because another session of the reader may be active.
 pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) {
-    if let Err(error) = put_inactive(cache, reader_id, version).await {
+    if let Err(error) = invalidate(cache, reader_id, version).await {
         tracing::debug!(
             %error,
-            "removing the cache entry of an erased reader failed: {error}; the projection removes it"
+            "removing the cache entry of an erased session failed: {error}; the projection removes it"
         );
     }
 }
 
-async fn put_inactive(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
+async fn invalidate(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
     let missed_at = missed_at(cache).await?;
-    let writes = [(reader_id, EntryWrite::new(None, version))];
+    let writes = [(reader_id, EntryWrite::invalidate(None, version))];
     let call = async |mut redis| {
-        let fill = fill_call(missed_at, Some(version), &writes);
+        let fill = fill_call(
+            TOMBSTONE_TTL,
+            missed_at,
+            version,
+            DetectEviction::Yes,
+            &writes,
+        );
         fill.invoke_async::<i64>(&mut redis).await
     };
     cache.call_if_available(READ_DEADLINE, call).await?;
     Ok(())
 }
 
+/// Whether a fill of a missing key is rejected if the projection has advanced beyond
+/// the log that was read: Redis may have evicted a tombstone.
+#[derive(Clone, Copy)]
+enum DetectEviction {
+    Yes,
+    No,
+}
+
 fn fill_call(
+    ttl: Duration,
     missed_at: MissedAt,
-    head: Option<i64>,
+    head: i64,
+    detect_eviction: DetectEviction,
     writes: &[(ReaderId, EntryWrite)],
 ) -> ScriptInvocation<'static> {
     let mut call = FILL.prepare_invoke();
     call.key(PROJECTION_KEY);
-    call.arg(millis(ENTRY_TTL))
+    call.arg(millis(ttl))
         .arg(missed_at.0)
         .arg(micros(MAX_FILL_AGE))
-        .arg(head.map_or_else(String::new, |head| head.to_string()));
+        .arg(head)
+        .arg(match detect_eviction {
+            DetectEviction::Yes => 1,
+            DetectEviction::No => 0,
+        });
     for (reader_id, write) in writes {
         call.key(key(*reader_id));
         write.push_args(&mut call);

@@ -63,7 +63,7 @@ pub(super) async fn page(
             Some(ScannedEntry {
                 reader_id,
                 version: fields.0.clone()?,
-                is_tombstone: fields.1.is_none() && fields.7.is_none(),
+                is_tombstone: fields.1.is_none() && fields.8.is_none(),
                 lookup: lookup(fields),
             })
         });

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use domain::{ReaderId, SessionId};
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use eventlog::load_state::LoadedSession;
-use eventlog::{active_claims, load_state};
+use eventlog::{active_claims, load_state, read};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -77,7 +77,14 @@ pub(super) async fn fill_cache(
 struct Batch {
     claims: Vec<(ReaderId, SessionId)>,
     last_reader: ReaderId,
+    sessions: ReadSessions,
+}
+
+/// Active sessions of the log, and when they were read.
+struct ReadSessions {
     missed_at: MissedAt,
+    /// The global position of the end of the log before the read.
+    head: i64,
     writes: Vec<(ReaderId, EntryWrite)>,
 }
 
@@ -95,13 +102,12 @@ impl Batch {
         let Some(&(last_reader, _)) = claims.last() else {
             return Ok(None);
         };
-        let (missed_at, writes) = read_sessions(cache, pool, &claims).await?;
+        let sessions = read_sessions(cache, pool, &claims).await?;
         tokio::time::sleep((began.elapsed() / PAUSE_DIVISOR).min(MAX_PAUSE)).await;
         Ok(Some(Self {
             claims,
             last_reader,
-            missed_at,
-            writes,
+            sessions,
         }))
     }
 
@@ -112,10 +118,10 @@ impl Batch {
         pool: &PgPool,
         progress: &watch::Sender<RebuildProgress>,
     ) -> Result<(), OperationError> {
-        let mut stored = store(cache, self.missed_at, &self.writes).await?;
+        let mut stored = store(cache, &self.sessions).await?;
         if stored.is_none() {
-            let (missed_at, writes) = read_sessions(cache, pool, &self.claims).await?;
-            stored = store(cache, missed_at, &writes).await?;
+            let sessions = read_sessions(cache, pool, &self.claims).await?;
+            stored = store(cache, &sessions).await?;
         }
         let stored = stored.ok_or(OperationError::CacheTooSlow)?;
         progress.send_modify(|progress| {
@@ -126,13 +132,14 @@ impl Batch {
     }
 }
 
-/// Reads the current Redis time, and then active sessions from the log.
+/// Reads the current Redis time and the end of the log, and then active sessions.
 async fn read_sessions(
     cache: &Cache,
     pool: &PgPool,
     claims: &[(ReaderId, SessionId)],
-) -> Result<(MissedAt, Vec<(ReaderId, EntryWrite)>), OperationError> {
+) -> Result<ReadSessions, OperationError> {
     let missed_at = cache.call(COMMIT_DEADLINE, redis_time).await?;
+    let head = with_deadline(STATEMENT_DEADLINE, read::head(pool)).await?;
     let sequences: Vec<(SessionId, i64)> = claims.iter().map(|(_, id)| (*id, i64::MAX)).collect();
     let sessions = load_state::sessions(pool, &sequences);
     let sessions = with_deadline(STATEMENT_DEADLINE, sessions).await?;
@@ -146,19 +153,19 @@ async fn read_sessions(
         .filter(|session| !blocked.contains(&session.session_id.to_string()))
         .filter_map(entry_write)
         .collect();
-    Ok((missed_at, writes))
+    Ok(ReadSessions {
+        missed_at,
+        head,
+        writes,
+    })
 }
 
 /// Stores entries in small script calls. Returns the number of stored entries, or
 /// `None` if a call was too late.
-async fn store(
-    cache: &Cache,
-    missed_at: MissedAt,
-    writes: &[(ReaderId, EntryWrite)],
-) -> Result<Option<u64>, OperationError> {
+async fn store(cache: &Cache, sessions: &ReadSessions) -> Result<Option<u64>, OperationError> {
     let mut stored = 0;
-    for writes in writes.chunks(FILL_BATCH_SIZE) {
-        match fill_all(cache, missed_at, writes).await? {
+    for writes in sessions.writes.chunks(FILL_BATCH_SIZE) {
+        match fill_all(cache, sessions.missed_at, sessions.head, writes).await? {
             FillResult::Stored(count) => stored += count,
             FillResult::TooLate => return Ok(None),
         }

@@ -1,7 +1,12 @@
 //! Writes to entries, shared by the projection and by fills.
+//!
+//! A write of the projection combines all events of a reader in a batch. It does not
+//! depend on the entry that Redis holds, which the projection does not know.
 
+use domain::event::EndReason;
 use domain::session::{ProgressChange, StartedSession};
-use domain::{SessionId, SessionStarted};
+use domain::{SessionEvent, SessionId, SessionStarted};
+use eventlog::RecordedEvent;
 use redis::ScriptInvocation;
 
 use super::CachedSession;
@@ -21,10 +26,20 @@ pub(super) enum Change {
     /// Updates the entry of this session. If there is none, leaves a tombstone,
     /// which also rejects fills that read the log before.
     Update(SessionId, i64, ProgressChange),
+    /// This session is not active. Another session's entry stays as it is.
+    End(SessionId, NextActive),
     /// The reader has no active session.
     Inactive,
     /// The state is unknown. Leaves a tombstone.
     Invalidate,
+}
+
+/// What a reader's active session is after the previous one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum NextActive {
+    None,
+    /// An event of another session follows, which makes that session active.
+    Other,
 }
 
 impl Change {
@@ -36,11 +51,54 @@ impl Change {
             Box::new(start.clone()),
             ProgressChange {
                 latest: Some(progress.latest.clone()),
+                started_at: progress.started_at,
                 furthest_position: progress.furthest_position,
                 active_ms: progress.active_ms,
+                active_fixed: progress.active_fixed,
                 ended: None,
             },
         )
+    }
+
+    /// The change after an event that leaves session `id` active.
+    fn update(
+        before: Option<Self>,
+        id: SessionId,
+        sequence: i64,
+        progress: ProgressChange,
+    ) -> Self {
+        match before {
+            Some(Self::Put(session_id, _, start, mut merged)) if session_id == id => {
+                merged.merge(progress);
+                Self::Put(id, sequence, start, merged)
+            }
+            Some(Self::Update(session_id, _, mut merged)) if session_id == id => {
+                merged.merge(progress);
+                Self::Update(id, sequence, merged)
+            }
+            None => Self::Update(id, sequence, progress),
+            // An entry of session `id` has stayed as it was.
+            Some(Self::End(other, _)) if other != id => Self::Update(id, sequence, progress),
+            // The entry is not one of session `id`, so the start is missing.
+            Some(_) => Self::Invalidate,
+        }
+    }
+
+    /// The change after an event that leaves session `id` not active. `None` if the
+    /// event has no effect.
+    fn end(before: Option<&Self>, id: SessionId, next: NextActive) -> Option<Self> {
+        Some(match before {
+            None => Self::End(id, next),
+            Some(Self::Put(active, ..) | Self::Update(active, ..)) if *active != id => return None,
+            // A reader has at most one active session, which ends here.
+            Some(Self::Put(..) | Self::Update(..)) if next == NextActive::None => Self::Inactive,
+            Some(Self::Inactive) => Self::Inactive,
+            Some(Self::End(session_id, before)) if *session_id == id => {
+                Self::End(id, next.max(*before))
+            }
+            // Also the end of two sessions, one of which may be the active one.
+            Some(_) => Self::Invalidate,
+        })
     }
 }
 
@@ -54,7 +112,51 @@ impl EntryWrite {
         }
     }
 
-    /// Appends the eight arguments that the scripts expect for each key.
+    /// Leaves a tombstone, instead of the write before.
+    pub(super) fn invalidate(before: Option<Self>, version: i64) -> Self {
+        Self {
+            // The skipped event of a retry may be older than others in the batch.
+            version: before.map_or(version, |before| before.version.max(version)),
+            change: Change::Invalidate,
+        }
+    }
+
+    /// The write after one more event of the reader. `None` if there is nothing to
+    /// write.
+    pub(super) fn with_event(before: Option<Self>, recorded: &RecordedEvent) -> Option<Self> {
+        let (id, sequence) = (recorded.session_id, recorded.sequence);
+        let progress = recorded.event.progress_change();
+        let ending = progress.as_ref().and_then(|progress| progress.ended);
+        let active = progress.filter(|progress| progress.ended.is_none());
+        let change = match (&recorded.event, active) {
+            (SessionEvent::SessionStarted(start), Some(progress)) => {
+                Change::Put(id, sequence, Box::new(start.clone()), progress)
+            }
+            // The session has never been active.
+            (SessionEvent::SessionStarted(_), None) => return before,
+            (_, Some(progress)) => {
+                Change::update(before.map(|before| before.change), id, sequence, progress)
+            }
+            (_, None) => {
+                // An erasure has no progress.
+                let next = match ending.map(|ending| ending.reason) {
+                    Some(EndReason::Superseded) => NextActive::Other,
+                    Some(EndReason::Finished | EndReason::Idle) | None => NextActive::None,
+                };
+                let change = before.as_ref().map(|before| &before.change);
+                match Change::end(change, id, next) {
+                    Some(change) => change,
+                    None => return before,
+                }
+            }
+        };
+        Some(Self {
+            version: recorded.global_position,
+            change,
+        })
+    }
+
+    /// Appends the nine arguments that the scripts expect for each key.
     pub(super) fn push_args(&self, call: &mut ScriptInvocation<'_>) {
         let (kind, id, sequence, start, progress) = match &self.change {
             Change::Put(id, sequence, start, progress) => (
@@ -71,12 +173,20 @@ impl EntryWrite {
                 String::new(),
                 Some(progress),
             ),
+            Change::End(id, NextActive::None) => ("end", id.to_string(), 0, String::new(), None),
+            Change::End(id, NextActive::Other) => {
+                ("supersede", id.to_string(), 0, String::new(), None)
+            }
             Change::Inactive => ("none", String::new(), 0, String::new(), None),
             Change::Invalidate => ("invalidate", String::new(), 0, String::new(), None),
         };
         let latest = progress
             .and_then(|progress| progress.latest.as_ref())
             .map(|latest| serde_json::to_string(latest).expect("an observation is plain JSON"))
+            .unwrap_or_default();
+        let started_at = progress
+            .and_then(|progress| progress.started_at)
+            .map(|at| at.to_rfc3339())
             .unwrap_or_default();
         call.arg(kind)
             .arg(self.version)
@@ -86,5 +196,6 @@ impl EntryWrite {
             .arg(latest);
         call.arg(progress.map_or(0, |progress| progress.furthest_position.steps()));
         call.arg(progress.map_or(0, |progress| progress.active_ms));
+        call.arg(started_at);
     }
 }

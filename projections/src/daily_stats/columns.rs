@@ -1,62 +1,143 @@
-//! A batch as columns, since `unnest` takes an array per column.
+//! Rows as columns, since `unnest` takes an array per column.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use chrono::NaiveDate;
+use domain::{Intervals, Position, SessionId, Timestamp};
 use uuid::Uuid;
 
-use super::StatsBatch;
+use super::merge::DaySums;
+use super::session_days::{EndPosition, SessionDay};
 
 #[derive(Default)]
-pub(super) struct DayColumns {
-    pub(super) readers: Vec<Uuid>,
+pub(super) struct WrittenColumns<'a> {
+    pub(super) session_ids: Vec<String>,
     pub(super) days: Vec<NaiveDate>,
-    pub(super) sessions: Vec<i64>,
-    pub(super) active_ms: Vec<i64>,
+    pub(super) reader_ids: Vec<Uuid>,
+    pub(super) time_zones: Vec<&'a str>,
+    pub(super) active: Vec<String>,
+    pub(super) last_at: Vec<Option<Timestamp>>,
+    pub(super) positions: Vec<Option<i32>>,
+    pub(super) ended_at: Vec<Option<Timestamp>>,
+    pub(super) end_positions: Vec<Option<i32>>,
+    pub(super) end_position_at: Vec<Option<Timestamp>>,
+    pub(super) start_positions: Vec<Option<i32>>,
     pub(super) progress: Vec<i64>,
-    pub(super) zones: Vec<&'static str>,
-    pub(super) zone_positions: Vec<i64>,
-    pub(super) long_sessions: Vec<i64>,
-    pub(super) ended_sessions: Vec<i64>,
+    pub(super) ended: Vec<bool>,
+    pub(super) after_end: Vec<bool>,
 }
 
-#[derive(Default)]
-pub(super) struct HourColumns {
-    pub(super) readers: Vec<Uuid>,
-    pub(super) days: Vec<NaiveDate>,
-    pub(super) hours: Vec<i16>,
-    pub(super) sessions: Vec<i64>,
-    pub(super) active_ms: Vec<i64>,
-}
-
-impl DayColumns {
-    pub(super) fn new(batch: &StatsBatch) -> Self {
+impl<'a> WrittenColumns<'a> {
+    pub(super) fn new(rows: &'a BTreeMap<(SessionId, NaiveDate), SessionDay>) -> Self {
         let mut columns = Self::default();
-        for ((reader_id, day), delta) in &batch.days {
-            columns.readers.push(reader_id.uuid());
+        for ((session_id, day), row) in rows {
+            columns.session_ids.push(session_id.to_string());
             columns.days.push(*day);
-            columns.sessions.push(delta.sessions);
-            columns.active_ms.push(delta.active_ms);
-            columns.progress.push(delta.progress);
-            columns.zones.push(delta.zone.name());
-            columns.zone_positions.push(delta.zone_position);
-            columns.long_sessions.push(delta.long_sessions);
-            columns.ended_sessions.push(delta.ended_sessions);
+            columns.reader_ids.push(row.reader_id.uuid());
+            columns.time_zones.push(row.time_zone.as_str());
+            columns.active.push(multirange(&row.active));
+            columns.last_at.push(row.observed.map(|last| last.at));
+            let position = row.observed.map(|last| last.position.steps());
+            columns.positions.push(position);
+            columns.ended_at.push(row.end.map(|end| end.at));
+            let end_position = row.end.and_then(|end| end.position);
+            columns
+                .end_positions
+                .push(end_position.map(|position| position.position().steps()));
+            columns.end_position_at.push(match end_position {
+                Some(EndPosition::Observed(last)) => Some(last.at),
+                Some(EndPosition::Own(_)) | None => None,
+            });
+            columns
+                .start_positions
+                .push(row.start_position.map(Position::steps));
+            columns.progress.push(row.progress);
+            columns.ended.push(row.is_ended);
+            columns.after_end.push(row.is_after_end);
         }
         columns
     }
 }
 
-impl HourColumns {
-    pub(super) fn new(batch: &StatsBatch) -> Self {
+#[derive(Default)]
+pub(super) struct RemovedColumns {
+    pub(super) session_ids: Vec<String>,
+    pub(super) days: Vec<NaiveDate>,
+}
+
+impl RemovedColumns {
+    pub(super) fn new(keys: &[(SessionId, NaiveDate)]) -> Self {
         let mut columns = Self::default();
-        for ((reader_id, day, hour), delta) in &batch.hours {
-            columns.readers.push(reader_id.uuid());
+        for (session_id, day) in keys {
+            columns.session_ids.push(session_id.to_string());
             columns.days.push(*day);
-            columns
-                .hours
-                .push(i16::try_from(*hour).expect("an hour is below 24"));
-            columns.sessions.push(delta.sessions);
-            columns.active_ms.push(delta.active_ms);
         }
         columns
+    }
+}
+
+/// Differences of the sums of all readers.
+#[derive(Default)]
+pub(super) struct DifferenceColumns {
+    pub(super) days: Vec<NaiveDate>,
+    pub(super) readers: Vec<i64>,
+    pub(super) sessions: Vec<i64>,
+    pub(super) active_ms: Vec<i64>,
+    pub(super) progress: Vec<i64>,
+    pub(super) long_sessions: Vec<i64>,
+    pub(super) ended_sessions: Vec<i64>,
+}
+
+impl DifferenceColumns {
+    pub(super) fn new(differences: &BTreeMap<NaiveDate, DaySums>) -> Self {
+        let mut columns = Self::default();
+        for (day, difference) in differences {
+            columns.days.push(*day);
+            columns.readers.push(difference.readers);
+            columns.sessions.push(difference.sessions);
+            columns.active_ms.push(difference.active_ms);
+            columns.progress.push(difference.progress);
+            columns.long_sessions.push(difference.long_sessions);
+            columns.ended_sessions.push(difference.ended_sessions);
+        }
+        columns
+    }
+}
+
+/// The literal of a `tstzmultirange`: sqlx has no type for it.
+fn multirange(intervals: &Intervals) -> String {
+    let mut literal = "{".to_owned();
+    for interval in intervals.iter() {
+        let separator = if literal.len() > 1 { "," } else { "" };
+        let (from, to) = (interval.from, interval.to());
+        write!(literal, "{separator}[{from:?},{to:?})").expect("a string accepts all text");
+    }
+    literal.push('}');
+    literal
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Interval;
+
+    use super::*;
+    use crate::testing::at;
+
+    #[test]
+    fn multirange_literal_contains_bounds_with_milliseconds() {
+        assert_eq!(multirange(&Intervals::default()), "{}");
+        let intervals = Intervals::union([
+            Interval { from: at(0), ms: 1 },
+            Interval {
+                from: at(60),
+                ms: 5_000,
+            },
+        ]);
+        assert_eq!(
+            multirange(&intervals),
+            "{[2026-03-01T00:00:00Z,2026-03-01T00:00:00.001Z),\
+             [2026-03-01T00:01:00Z,2026-03-01T00:01:05Z)}"
+        );
     }
 }

@@ -1,67 +1,74 @@
 -- Commits a batch of the projection. A single statement makes it atomic: it writes
 -- nothing unless the checkpoint is at the start of the batch ($2) and the number of
--- replays is unchanged ($18).
+-- replays is unchanged ($4). The rows are absolute values, computed from the stored rows
+-- at that checkpoint; the days of all readers are differences.
 with moved as (
     update checkpoints
-    set global_position = $3, moved_at = clock_timestamp()
-    where projection = $1 and global_position = $2 and replays = $18
-    returning 1
+    set global_position = $3, moved_at = clock_timestamp(),
+        -- `least` ignores null.
+        tzdata = least(tzdata, $28)
+    where projection = $1 and global_position = $2 and replays = $4
+    -- Retention has removed earlier days; they are not written again.
+    returning (select days_from from retention where one) as days_from
 ),
-added as (
-    select *
-    from unnest(
-        $4::uuid[], $5::date[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[],
-        $10::bigint[], $11::bigint[], $12::bigint[]
-    ) as a (
-        reader_id, day, sessions, active_ms, progress, time_zone, time_zone_position,
-        long_sessions, ended_sessions
+removed as (
+    delete from session_days as d
+    using moved, unnest($5::text[], $6::date[]) as r (session_id, day)
+    where d.session_id = r.session_id and d.day = r.day and r.day >= moved.days_from
+),
+written as (
+    insert into session_days (
+        session_id, day, reader_id, time_zone, active, last_at, position, ended_at,
+        end_position, end_position_at, start_position, progress, ended, after_end
     )
-    where exists (select from moved) and day >= (select days_from from retention where one)
-),
-hours as (
-    insert into reader_hours as h (reader_id, day, hour, sessions, active_ms)
-    select reader_id, day, hour, sessions, active_ms
-    from unnest($13::uuid[], $14::date[], $15::smallint[], $16::bigint[], $17::bigint[])
-        as a (reader_id, day, hour, sessions, active_ms)
-    where exists (select from moved) and day >= (select days_from from retention where one)
-    on conflict (reader_id, day, hour) do update
-    set sessions = h.sessions + excluded.sessions,
-        active_ms = h.active_ms + excluded.active_ms
-),
-readers as (
-    insert into reader_days as d (
-        reader_id, day, sessions, active_ms, progress, time_zone, time_zone_position,
-        long_sessions, ended_sessions
+    select session_id, day, reader_id, time_zone, active::tstzmultirange, last_at, position,
+        ended_at, end_position, end_position_at, start_position, progress, ended, after_end
+    from moved, unnest(
+        $7::text[], $8::date[], $9::uuid[], $10::text[], $11::text[], $12::timestamptz[],
+        $13::int[], $14::timestamptz[], $15::int[], $16::timestamptz[], $17::int[],
+        $18::bigint[], $19::bool[], $20::bool[]
+    ) as w (
+        session_id, day, reader_id, time_zone, active, last_at, position, ended_at,
+        end_position, end_position_at, start_position, progress, ended, after_end
     )
-    select reader_id, day, sessions, active_ms, progress, time_zone, time_zone_position,
-        long_sessions, ended_sessions
-    from added
-    on conflict (reader_id, day) do update
-    set sessions = d.sessions + excluded.sessions,
-        active_ms = d.active_ms + excluded.active_ms,
-        progress = d.progress + excluded.progress,
-        time_zone = case
-            when excluded.time_zone_position > d.time_zone_position then excluded.time_zone
-            else d.time_zone
-        end,
-        time_zone_position = greatest(d.time_zone_position, excluded.time_zone_position),
-        long_sessions = d.long_sessions + excluded.long_sessions,
-        ended_sessions = d.ended_sessions + excluded.ended_sessions
-    -- `xmax` is 0 for an inserted row; for an updated row it is this transaction.
-    returning day, (xmax = 0)::int as new
+    where day >= moved.days_from
+    -- The reader and the time zone of a session never change.
+    on conflict (session_id, day) do update
+    set active = excluded.active,
+        last_at = excluded.last_at,
+        position = excluded.position,
+        ended_at = excluded.ended_at,
+        end_position = excluded.end_position,
+        end_position_at = excluded.end_position_at,
+        start_position = excluded.start_position,
+        progress = excluded.progress,
+        ended = excluded.ended,
+        after_end = excluded.after_end
 ),
-counted as (
-    select day, sum(new) as readers from readers group by day
+changed as (
+    select c.*
+    from moved, unnest(
+        $21::date[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[],
+        $26::bigint[], $27::bigint[]
+    ) as c (
+        day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
+    )
+    where c.day >= moved.days_from
+),
+emptied as (
+    delete from days as d
+    using changed as c
+    where d.day = c.day and d.readers + c.readers <= 0
 ),
 summed as (
     insert into days as d (
         day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
     )
-    select day, counted.readers, sum(sessions), sum(active_ms), sum(progress),
-        sum(long_sessions), sum(ended_sessions)
-    from added
-    join counted using (day)
-    group by day, counted.readers
+    select day, readers, sessions, active_ms, progress, long_sessions, ended_sessions
+    from changed as c
+    where not exists (
+        select from days as d where d.day = c.day and d.readers + c.readers <= 0
+    )
     order by day
     on conflict (day) do update
     set readers = d.readers + excluded.readers,

@@ -1,43 +1,37 @@
 //! Queries of the statistics.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use chrono_tz::Tz;
 use domain::ReaderId;
 use domain::calendar::reading_day;
 use sqlx::PgExecutor;
 
-/// A reader's statistics of one reading day.
+use super::ReaderHour;
+use super::hours::{SessionOnDay, day_with_hours, latest_zone};
+use super::stored::intervals;
+use crate::zones::Zones;
+
+/// A reader's statistics of one reading day. Each session's time zone determines its days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReaderDay {
     pub day: NaiveDate,
     /// Sessions with reading on the day.
     pub sessions: i64,
+    /// What several sessions have in common counts once.
     pub active_ms: i64,
     /// Net progress, in ten-thousandths of a percent of a book.
     pub progress: i64,
-    /// The reader's time zone on the day.
+    /// The time zone of the reader's session that was active last, on whatever day. All
+    /// days of a result have the same.
     pub time_zone: String,
 }
 
-/// A reader's statistics of one hour of a reading day.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReaderHour {
-    /// 0 to 23, in the reader's time zone.
-    pub hour: i16,
-    /// Sessions with reading in the hour.
-    pub sessions: i64,
-    pub active_ms: i64,
-}
-
 impl ReaderDay {
-    /// The reader's current day, in the time zone of the reader's newest day. UTC
+    /// The reader's current day, in the time zone of the session that was active last. UTC
     /// if there is none.
     #[must_use]
-    pub fn today(newest: Option<&Self>, now: DateTime<Utc>) -> NaiveDate {
-        let zone = newest
-            .and_then(|day| day.time_zone.parse().ok())
-            .unwrap_or(Tz::UTC);
-        reading_day(now, zone)
+    pub fn today(newest: Option<&Self>, now: DateTime<Utc>, zones: &Zones) -> NaiveDate {
+        let zone = newest.map_or("UTC", |day| day.time_zone.as_str());
+        reading_day(now, &zones.get(zone))
     }
 }
 
@@ -48,17 +42,19 @@ pub async fn days(
     reader_id: ReaderId,
     from: NaiveDate,
 ) -> sqlx::Result<Vec<ReaderDay>> {
-    sqlx::query_as!(
-        ReaderDay,
-        "select day, sessions, active_ms, progress, time_zone from reader_days
-        where reader_id = $1
-            and day >= least($2, (select max(day) from reader_days where reader_id = $1))
-        order by day desc",
-        reader_id.uuid(),
-        from
-    )
-    .fetch_all(database)
-    .await
+    let rows = sqlx::query_file!("src/daily_stats/days.sql", reader_id.uuid(), from)
+        .fetch_all(database)
+        .await?;
+    let latest = rows.iter().max_by_key(|row| row.last_at);
+    let time_zone = latest.map_or_else(String::new, |row| row.time_zone.clone());
+    let days = rows.into_iter().map(|row| ReaderDay {
+        day: row.day,
+        sessions: row.sessions,
+        active_ms: row.active_ms,
+        progress: row.progress,
+        time_zone: time_zone.clone(),
+    });
+    Ok(requested(days, from, |day| day.day))
 }
 
 /// Like [`days`], with the hours of each day. Leaves out hours without reading.
@@ -66,36 +62,42 @@ pub async fn days_with_hours(
     database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     from: NaiveDate,
+    zones: &Zones,
 ) -> sqlx::Result<Vec<(ReaderDay, Vec<ReaderHour>)>> {
-    let rows = sqlx::query_file!(
-        "src/daily_stats/days_with_hours.sql",
-        reader_id.uuid(),
-        from
-    )
-    .fetch_all(database)
-    .await?;
-    let days = rows.into_iter().map(|row| {
-        let day = ReaderDay {
-            day: row.day,
-            sessions: row.sessions,
-            active_ms: row.active_ms,
-            progress: row.progress,
-            time_zone: row.time_zone,
-        };
-        let counts = row.hour_sessions.into_iter().zip(row.hour_active_ms);
-        let hours = row.hours.into_iter().zip(counts);
-        let hours = hours.map(|(hour, (sessions, active_ms))| ReaderHour {
-            hour,
-            sessions,
-            active_ms,
-        });
-        (day, hours.collect())
+    let rows = sqlx::query_file!("src/daily_stats/reader_rows.sql", reader_id.uuid(), from)
+        .fetch_all(database)
+        .await?;
+    let rows = rows.into_iter().map(|row| SessionOnDay {
+        session_id: row.session_id,
+        day: row.day,
+        time_zone: row.time_zone,
+        progress: row.progress,
+        last_at: row.last_at,
+        active: intervals(row.active_from, row.active_to),
     });
-    Ok(days.collect())
+    let rows: Vec<SessionOnDay> = rows.collect();
+    let time_zone = latest_zone(&rows);
+    let days = rows.chunk_by(|one, next| one.day == next.day).map(|rows| {
+        let (mut day, hours) = day_with_hours(rows[0].day, rows, zones);
+        time_zone.clone_into(&mut day.time_zone);
+        (day, hours)
+    });
+    Ok(requested(days, from, |(day, _)| day.day))
 }
 
-/// The sums of all readers for one reading day. Each reader's time zone
-/// determines the day.
+/// Leaves out the days before `from`, except the newest.
+fn requested<T>(
+    days: impl Iterator<Item = T>,
+    from: NaiveDate,
+    day: impl Fn(&T) -> NaiveDate,
+) -> Vec<T> {
+    let days = days.enumerate();
+    let days = days.filter(|(index, one)| *index == 0 || day(one) >= from);
+    days.map(|(_, one)| one).collect()
+}
+
+/// The sums of all readers for one reading day. The time zone of each session determines
+/// its days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllReadersDay {
     pub day: NaiveDate,
@@ -103,11 +105,13 @@ pub struct AllReadersDay {
     pub readers: i64,
     /// Sessions with reading on the day.
     pub sessions: i64,
+    /// What several sessions of a reader have in common counts once.
     pub active_ms: i64,
     /// Net progress, in ten-thousandths of a percent of a book.
     pub progress: i64,
-    /// Sessions that exceeded ten minutes of active time on the day.
+    /// Sessions with more than ten minutes of active time on the day.
     pub long_sessions: i64,
+    /// Sessions that ended on the day.
     pub ended_sessions: i64,
 }
 

@@ -14,8 +14,8 @@ use crate::{OperationError, Projection, rebuild};
 /// The number of readers whose days one statement deletes.
 const BATCH_SIZE: i64 = 1_000;
 
-/// Deletes the days and hours before `before`. Returns the number of deleted
-/// rows. If it is stopped, the next call deletes the rest.
+/// Deletes the days before `before`. Returns the number of deleted rows. If it is
+/// stopped, the next call deletes the rest.
 pub async fn delete_days_before(
     pool: &PgPool,
     before: NaiveDate,
@@ -25,9 +25,10 @@ pub async fn delete_days_before(
     // swap would restore them.
     let mut connection = rebuild::lock(pool, DailyStats::NAME).await?;
     let mut transaction = connection.begin().await?;
-    // Every commit after this transaction reads the new low-water mark.
+    // A commit that has read the old rows fails, and is repeated with the new low-water
+    // mark, as after a replay.
     sqlx::query!(
-        "select from read.checkpoints where projection = $1 for update",
+        "update read.checkpoints set replays = replays + 1 where projection = $1",
         DailyStats::NAME
     )
     .execute(&mut *transaction)

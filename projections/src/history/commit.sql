@@ -1,23 +1,24 @@
 -- Commits a batch of the projection. A single statement makes it atomic: it writes
 -- nothing unless the checkpoint is at the start of the batch ($2) and the number of
--- replays is unchanged ($32).
+-- replays is unchanged ($35).
 with moved as (
     update checkpoints
     set global_position = $3, moved_at = clock_timestamp()
-    where projection = $1 and global_position = $2 and replays = $32
+    where projection = $1 and global_position = $2 and replays = $35
     returning 1
 ),
 started as (
     insert into history (
-        session_id, reader_id, book_id, version, started_at, ended_at, last_activity_at, active_ms,
-        start_position, position, furthest_position, device_type, device_id, end_reason, locator,
+        session_id, reader_id, book_id, version, started_at, ended_at, last_activity_at, position_at,
+        active_ms, start_position, position, furthest_position, device_type, device_id, end_reason, locator,
         book_title, book_author, book_total_pages, time_zone
     )
     select s.*
     from unnest(
         $4::text[], $5::uuid[], $6::uuid[], $7::bigint[], $8::timestamptz[], $9::timestamptz[],
-        $10::timestamptz[], $11::bigint[], $12::int[], $13::int[], $14::int[], $15::text[],
-        $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::int[], $22::text[]
+        $10::timestamptz[], $11::timestamptz[], $12::bigint[], $13::int[], $14::int[], $15::int[],
+        $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::int[],
+        $23::text[]
     ) as s (session_id)
     where exists (select from moved)
         -- Retention has removed earlier sessions; they are not inserted again.
@@ -36,20 +37,22 @@ counted as (
 changed as (
     update history
     set version = c.version,
+        started_at = coalesce(c.started_at, history.started_at),
         ended_at = c.ended_at,
         last_activity_at = coalesce(c.last_activity_at, history.last_activity_at),
+        -- A new position replaces its time and its locator, even if it has none.
+        position_at = case when c.position is null then history.position_at else c.position_at end,
         active_ms = c.active_ms,
         position = coalesce(c.position, history.position),
         furthest_position = c.furthest_position,
         end_reason = c.end_reason,
-        -- A new observation replaces the locator, even if it has none.
         locator = case when c.position is null then history.locator else c.locator end
     from unnest(
-        $23::text[], $24::bigint[], $25::timestamptz[], $26::timestamptz[], $27::bigint[],
-        $28::int[], $29::int[], $30::text[], $31::text[]
+        $24::text[], $25::bigint[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[],
+        $29::timestamptz[], $30::bigint[], $31::int[], $32::int[], $33::text[], $34::text[]
     ) as c (
-        session_id, version, ended_at, last_activity_at, active_ms,
-        position, furthest_position, end_reason, locator
+        session_id, version, started_at, ended_at, last_activity_at,
+        position_at, active_ms, position, furthest_position, end_reason, locator
     )
     where history.session_id = c.session_id and exists (select from moved)
 )

@@ -7,8 +7,8 @@ from (
     where reader_id = $1
 ) as totals
 left join (
-    select session_id, reader_id, book_id, version, started_at, ended_at, last_activity_at, active_ms,
-        start_position, position, furthest_position, device_type, device_id, end_reason, locator,
+    select session_id, reader_id, book_id, version, started_at, ended_at, last_activity_at, position_at,
+        active_ms, start_position, position, furthest_position, device_type, device_id, end_reason, locator,
         book_title, book_author, book_total_pages, time_zone
     from history
     where reader_id = $1 and (started_at, session_id) < ($2, $3)

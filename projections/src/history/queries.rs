@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 
-use chrono_tz::Tz;
 use domain::event::{Book, DeviceType, EndReason};
-use domain::session::{Ending, Observation, SessionProgress, StartedSession};
-use domain::{BookId, Position, ReaderId, SessionId, SessionStarted, Timestamp};
+use domain::session::{Ending, SessionProgress, StartedSession};
+use domain::{
+    BookId, Observation, Position, ReaderId, SessionId, SessionStarted, Timestamp, ZoneName,
+};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
@@ -14,6 +15,9 @@ pub struct HistoryEntry {
     pub session_id: SessionId,
     /// The sequence of the session's last applied event.
     pub version: i64,
+    /// The session as the table contains it: the start event has the time of the first
+    /// observation, and no locator. The times by the device's own clock are missing, and
+    /// whether the active time was corrected.
     pub session: StartedSession,
 }
 
@@ -108,6 +112,7 @@ struct Row {
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     last_activity_at: Option<Timestamp>,
+    position_at: Option<Timestamp>,
     active_ms: Option<i64>,
     start_position: Option<i32>,
     position: Option<i32>,
@@ -139,13 +144,16 @@ impl Row {
             reader_id: ReaderId::from(not_null(self.reader_id)?),
             book_id: BookId::from(not_null(self.book_id)?),
             started_at: not_null(self.started_at)?,
+            device_time: None,
             position: position(self.start_position)?,
             device_type: self.device_type.as_deref().and_then(DeviceType::parse),
             device_id: self.device_id,
-            time_zone: not_null(self.time_zone)?.parse().unwrap_or(Tz::UTC),
+            time_zone: ZoneName::new(&not_null(self.time_zone)?),
             // The table contains the latest locator only.
             locator: None,
             book: Some(book).filter(|book| *book != Book::default()),
+            // An end by the service is in the progress.
+            end_reason: None,
         };
         let ended = self.ended_at.map(|at| Ending {
             at,
@@ -157,12 +165,17 @@ impl Row {
         });
         let progress = SessionProgress {
             latest: Observation {
-                at: not_null(self.last_activity_at)?,
+                at: self
+                    .position_at
+                    .map_or_else(|| not_null(self.last_activity_at), Ok)?,
+                device_time: None,
                 position: position(self.position)?,
                 locator: self.locator,
             },
+            started_at: None,
             furthest_position: position(self.furthest_position)?,
             active_ms: not_null(self.active_ms)?,
+            active_fixed: false,
             ended,
         };
         Ok(Some(HistoryEntry {

@@ -5,6 +5,7 @@ use eventlog::migrations;
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::TableProjection;
+use crate::zones::Zones;
 
 /// The name of the schema in which a projection is replayed.
 #[must_use]
@@ -12,30 +13,39 @@ pub fn shadow_schema(projection: &str) -> String {
     format!("replay_{projection}")
 }
 
-/// Whether there is a shadow that this release can resume.
-pub(super) async fn is_current(connection: &mut PgConnection, schema: &str) -> sqlx::Result<bool> {
+/// Whether there is a shadow that this process can resume.
+pub(super) async fn is_current(
+    connection: &mut PgConnection,
+    schema: &str,
+    zones: &Zones,
+) -> sqlx::Result<bool> {
     let created_by: Option<String> = sqlx::query_scalar!(
         "select obj_description(to_regnamespace($1)::oid, 'pg_namespace')",
         schema
     )
     .fetch_one(connection)
     .await?;
-    Ok(created_by == Some(release()))
+    Ok(created_by == Some(rules(zones)))
 }
 
-/// Identifies the code that fills a shadow. Another release may fold events differently,
-/// so it must not resume the shadow.
-fn release() -> String {
-    format!("{} {}", env!("CARGO_PKG_VERSION"), migrations::required())
+/// Identifies the code and the time zone rules that fill a shadow. A process with others
+/// may fold events differently, so it must not resume the shadow.
+fn rules(zones: &Zones) -> String {
+    format!(
+        "{} {} {}",
+        env!("CARGO_PKG_VERSION"),
+        migrations::required(),
+        zones.version()
+    )
 }
 
 /// Creates an empty shadow of a projection, with a checkpoint at the start of the log.
-/// Copies the discarded dead letters, so that a replay skips those events too. Only a
-/// `resumable` shadow is used by a later replay.
+/// Copies the discarded dead letters, so that a replay skips those events too. `resumable`
+/// contains the rules of a shadow that a later replay may use.
 pub(crate) async fn create<P: TableProjection>(
     connection: &mut PgConnection,
     schema: &str,
-    resumable: bool,
+    resumable: Option<&Zones>,
 ) -> sqlx::Result<()> {
     let tables: Vec<String> = P::TABLES
         .iter()
@@ -54,8 +64,8 @@ pub(crate) async fn create<P: TableProjection>(
         P::NAME
     );
     transaction.execute(discarded.as_str()).await?;
-    if resumable {
-        let comment = format!("comment on schema {schema} is '{}'", release());
+    if let Some(zones) = resumable {
+        let comment = format!("comment on schema {schema} is '{}'", rules(zones));
         transaction.execute(comment.as_str()).await?;
     }
     transaction.commit().await

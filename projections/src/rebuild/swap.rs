@@ -158,6 +158,14 @@ pub(super) async fn swap<P: TableProjection>(
     )
     .execute(&mut *transaction)
     .await?;
+    // Only the rows of the shadow remain, so its version of the time zone rules counts.
+    let tzdata = format!(
+        "update read.checkpoints as c set tzdata = s.tzdata
+        from {schema}.checkpoints as s
+        where c.projection = '{name}' and s.projection = c.projection",
+        name = P::NAME
+    );
+    transaction.execute(tzdata.as_str()).await?;
     // Keep the data that only the live dead letters contain: when they were parked, which
     // ones are published, and which ones operators discarded during the replay.
     let dead_letters = format!(

@@ -5,7 +5,7 @@ select p.projection, p.paused,
     behind.events as "lag_events!", behind.seconds as "lag_seconds!",
     case when p.held_until > clock_timestamp() then p.events_per_second else 0 end as "events_per_second!",
     p.events, p.row_writes, letters.open as "dead_letters!", letters.discarded as "discarded!",
-    p.last_error, p.last_error_at,
+    c.tzdata, p.last_error, p.last_error_at,
     p.replay_position,
     p.replay_position is not null
         and coalesce(p.replay_reported_at > clock_timestamp() - interval '5 s', false) as "replaying!"

@@ -71,7 +71,7 @@ async fn sample(pool: &PgPool) -> Result<Vec<SessionId>, OperationError> {
 /// Loads a session completely, and then the same number of events in the short way.
 async fn compare(pool: &PgPool, session_id: SessionId) -> Result<Comparison, OperationError> {
     let full = match load_full(pool, session_id).await {
-        Ok((session, sequence)) => Ok((session, sequence)),
+        Ok((complete, sequence)) => Ok((complete.session, sequence)),
         Err(FullLoadError::Unavailable(error)) => {
             return Err(OperationError::Log(LogError::Unavailable(error)));
         }

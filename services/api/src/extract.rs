@@ -3,15 +3,19 @@
 
 mod context;
 mod field_error;
+pub mod hints;
 mod json;
 mod path;
 mod query;
+mod strict;
 mod values;
 
 pub use context::RequestContext;
+pub use hints::Hint;
 pub use json::{Json, JsonObject, body_problem};
 pub use path::{Named, PathName, SessionPath};
 pub use query::{MinPositionParams, Query};
-pub use values::{Percent, bounded_text, whole_number};
+pub use strict::{NoBody, NoInput, StrictQuery};
+pub use values::Percent;
 
 use crate::problem::Problem;

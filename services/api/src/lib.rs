@@ -7,11 +7,12 @@
 
 use ::commands::CommandService;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use projections::cache::Cache;
+use projections::zones::Zones;
 use prometheus_client::registry::Registry;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
@@ -36,8 +37,10 @@ pub mod secret;
 pub mod extract;
 pub mod problem;
 pub mod read_your_writes;
+pub mod reading_time;
 pub mod response;
 pub mod session;
+pub mod warnings;
 
 pub mod export;
 pub mod health;
@@ -63,6 +66,9 @@ const API: &str = "/api/v1/reading-sessions";
 /// The size limit of request bodies, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
+/// The size limit of the body of a sync, in bytes.
+const MAX_SYNC_BODY: usize = 1024 * 1024;
+
 /// Larger responses are compressed if the client accepts that. In bytes.
 const COMPRESS_ABOVE: u16 = 1_000;
 
@@ -74,6 +80,27 @@ pub struct Handles {
     pub cache: Cache,
     pub history: ReadTable,
     pub daily_stats: ReadTable,
+    /// For the time zones of commands.
+    pub zones: Zones,
+}
+
+/// The dependencies of commands with a time zone.
+#[derive(Clone)]
+struct CommandHandles {
+    commands: CommandService,
+    zones: Zones,
+}
+
+impl FromRef<CommandHandles> for CommandService {
+    fn from_ref(handles: &CommandHandles) -> Self {
+        handles.commands.clone()
+    }
+}
+
+impl FromRef<CommandHandles> for Zones {
+    fn from_ref(handles: &CommandHandles) -> Self {
+        handles.zones.clone()
+    }
 }
 
 /// The API for client apps.
@@ -92,6 +119,7 @@ pub fn router(
         cache,
         history,
         daily_stats,
+        zones,
     } = handles;
     let in_flight = InFlightLimit::default();
     let anyone = MiddlewareLayer(Anonymous {
@@ -112,6 +140,10 @@ pub fn router(
         CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)),
     );
     let body = DefaultBodyLimit::max(MAX_BODY);
+    let with_zones = CommandHandles {
+        commands: service.clone(),
+        zones,
+    };
 
     let path = |path| format!("{API}{path}");
     let updates = Router::new()
@@ -127,6 +159,7 @@ pub fn router(
         ));
     let commands = Router::new()
         .route(&path("/start"), post(commands::start::handle))
+        .with_state(with_zones.clone())
         .route(&path("/{id}/end"), put(commands::end::handle))
         .with_state(service.clone())
         .method_not_allowed_fallback(method_not_allowed)
@@ -134,8 +167,28 @@ pub fn router(
             outer_layers.clone(),
             admitted(Preset::Normal),
             body,
-            idempotency,
+            idempotency.clone(),
         ));
+    let syncs = Router::new()
+        .route(&path("/sync"), post(commands::sync::handle))
+        .with_state(with_zones)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer((
+            outer_layers.clone(),
+            admitted(Preset::Sync),
+            DefaultBodyLimit::max(MAX_SYNC_BODY),
+            idempotency.clone(),
+        ));
+    let erase = EraseHandles {
+        commands: service.clone(),
+        cache,
+        pool: history.primary.clone(),
+    };
+    let correct = patch(commands::correct::handle).layer(idempotency);
+    let session = get(queries::session::handle)
+        .merge(correct)
+        .with_state(service.clone())
+        .merge(delete(privacy::delete::handle).with_state(erase.clone()));
     let queries = Router::new()
         .route(&path("/active"), get(queries::active::handle))
         .with_state(active)
@@ -146,19 +199,14 @@ pub fn router(
         .route(&path("/stats/streak"), get(queries::streak::handle))
         .route(&path("/stats/patterns"), get(queries::patterns::handle))
         .with_state(daily_stats)
-        .route(&path("/{id}"), get(queries::session::handle))
-        .with_state(service.clone())
+        .route(&path("/{id}"), session)
         .method_not_allowed_fallback(method_not_allowed)
         .layer((outer_layers.clone(), admitted(Preset::Normal), body));
     let privacy = Router::new()
         .route(&path("/export"), get(privacy::export::handle))
         .with_state(Exporter::new(history.primary.clone()))
         .route(&path(""), delete(privacy::erase::handle))
-        .with_state(EraseHandles {
-            commands: service,
-            cache,
-            pool: history.primary,
-        })
+        .with_state(erase)
         .method_not_allowed_fallback(method_not_allowed)
         .layer((outer_layers.clone(), admitted(Preset::LowFrequency), body));
     openapi::router()
@@ -167,6 +215,7 @@ pub fn router(
         .layer((outer_layers, anyone))
         .merge(updates)
         .merge(commands)
+        .merge(syncs)
         .merge(queries)
         .merge(privacy)
 }

@@ -10,8 +10,8 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::problem::{Problem, ProblemCode, ProblemDocument};
-use crate::routes::commands::{batch_update, end, start, update};
-use crate::routes::privacy::{erase, export};
+use crate::routes::commands::{batch_update, correct, end, start, sync, update};
+use crate::routes::privacy::{delete, erase, export};
 use crate::routes::queries::{active, daily, history, patterns, session, streak, weekly};
 
 pub mod admin;
@@ -33,6 +33,8 @@ use common::{ProblemResponse, Problems};
         update::handle,
         end::handle,
         batch_update::handle,
+        sync::handle,
+        correct::handle,
         session::handle,
         active::handle,
         history::handle,
@@ -42,6 +44,7 @@ use common::{ProblemResponse, Problems};
         patterns::handle,
         export::handle,
         erase::handle,
+        delete::handle,
     ),
     components(schemas(ProblemDocument)),
     tags(
@@ -89,10 +92,13 @@ const PROBLEMS: [ProblemResponse; 13] = [
         codes: &[
             ProblemCode::SessionInactive,
             ProblemCode::SessionAlreadyEnded,
+            ProblemCode::SessionActive,
             ProblemCode::MalformedJson,
             ProblemCode::IncompleteBody,
             ProblemCode::InvalidBookId,
             ProblemCode::InvalidCursor,
+            ProblemCode::UnknownParameter,
+            ProblemCode::UnexpectedBody,
         ],
         detail: "Cannot update inactive session",
     },
@@ -157,11 +163,12 @@ const PROBLEMS: [ProblemResponse; 13] = [
 /// The statuses of the problems that an operation returns.
 fn statuses(operation: &str) -> &'static [u16] {
     match operation {
-        "start" | "batchUpdate" => &[400, 401, 408, 409, 413, 415, 422, 429, 500, 503],
-        "update" | "end" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
+        "start" | "batchUpdate" | "sync" => &[400, 401, 408, 409, 413, 415, 422, 429, 500, 503],
+        "update" | "end" | "correct" => &[400, 401, 404, 408, 409, 413, 415, 422, 429, 500, 503],
         "session" => &[401, 404, 422, 429, 500, 503, 504],
         "history" => &[400, 401, 422, 429, 500, 503, 504],
-        "export" | "erase" => &[401, 422, 429, 500, 503],
+        "delete" => &[400, 401, 404, 422, 429, 500, 503],
+        "export" | "erase" => &[400, 401, 422, 429, 500, 503],
         _ => &[401, 422, 429, 500, 503, 504],
     }
 }
@@ -225,19 +232,28 @@ mod tests {
 
     use super::*;
 
-    /// The codes in the table of the document's description, with their statuses.
-    fn documented_codes(document: &Value) -> BTreeMap<String, u16> {
+    /// The codes in a table of the document's description, with the second cells.
+    /// `second` is the title of the second column.
+    fn table_of_codes<'a>(document: &'a Value, second: &str) -> BTreeMap<&'a str, &'a str> {
+        let header = format!("| code | {second} |");
         let description = document["info"]["description"].as_str().unwrap();
         let rows = description
             .lines()
-            .skip_while(|line| !line.starts_with("| code |"));
+            .skip_while(|line| !line.starts_with(&header));
         rows.skip(2)
             .map_while(|line| {
                 let mut cells = line.strip_prefix("| `")?.split('|');
-                let code = cells.next()?.trim().trim_end_matches('`').to_owned();
-                Some((code, cells.next()?.trim().parse().unwrap()))
+                let code = cells.next()?.trim().trim_end_matches('`');
+                Some((code, cells.next()?.trim()))
             })
             .collect()
+    }
+
+    /// The codes of problems in the document's description, with their statuses.
+    fn documented_codes(document: &Value) -> BTreeMap<String, u16> {
+        let codes = table_of_codes(document, "status").into_iter();
+        let codes = codes.map(|(code, status)| (code.to_owned(), status.parse().unwrap()));
+        codes.collect()
     }
 
     /// The codes of the schema `ProblemCode` in the document, with their statuses.
@@ -257,6 +273,18 @@ mod tests {
     fn guides_list_the_codes_of_their_documents() {
         for document in [document(), admin::document()] {
             assert_eq!(documented_codes(&document), schema_codes(&document));
+        }
+    }
+
+    #[test]
+    fn guide_lists_the_codes_of_warnings() {
+        let document = document();
+        let schema = &document["components"]["schemas"]["WarningCode"];
+        let codes: Vec<_> = schema["enum"].as_array().unwrap().iter().collect();
+        let table = table_of_codes(&document, "fields");
+        assert_eq!(table.len(), codes.len());
+        for code in codes {
+            assert!(table.contains_key(code.as_str().unwrap()), "{code}");
         }
     }
 

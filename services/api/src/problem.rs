@@ -115,6 +115,12 @@ impl Problem {
         Self::in_field(ProblemCode::Validation, field.into(), message.into())
     }
 
+    /// A field is invalid, as the parser found.
+    #[must_use]
+    pub fn invalid_field(error: FieldError) -> Self {
+        Self::invalid(error.field, error.message)
+    }
+
     /// A number is outside of `min..=max`.
     #[must_use]
     pub fn out_of_range(field: &str, min: impl Display, max: impl Display) -> Self {
@@ -128,6 +134,27 @@ impl Problem {
             ProblemCode::IdempotencyKeyReused,
             header.to_owned(),
             "already used for another command".to_owned(),
+        )
+    }
+
+    /// The call does not know a query parameter, and must not ignore it. `known` are
+    /// the parameters of the call.
+    #[must_use]
+    pub fn unknown_parameter(name: &str, known: &[&str]) -> Self {
+        let known = match known {
+            [] => "this call has no parameters".to_owned(),
+            known => format!("the parameters of this call are {}", known.join(", ")),
+        };
+        let message = format!("unknown parameter; {known}");
+        Self::in_field(ProblemCode::UnknownParameter, name.to_owned(), message)
+    }
+
+    /// The call takes no body, and must not ignore it.
+    #[must_use]
+    pub fn unexpected_body() -> Self {
+        Self::new(
+            ProblemCode::UnexpectedBody,
+            "This call takes no body; nothing was done",
         )
     }
 
@@ -184,6 +211,11 @@ impl Problem {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.0.code.status()
+    }
+
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     #[must_use]

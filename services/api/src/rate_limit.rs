@@ -35,6 +35,7 @@ pub struct RateLimits {
     pub high_frequency: NonZeroU32,
     pub normal: NonZeroU32,
     pub low_frequency: NonZeroU32,
+    pub sync: NonZeroU32,
     pub auth: NonZeroU32,
     pub window: Duration,
     /// How long a request waits for Redis before this process counts alone.
@@ -50,15 +51,18 @@ pub enum Preset {
     Normal,
     /// Requests of operators, and rare requests of readers such as exports.
     LowFrequency,
+    /// Uploads of whole sessions.
+    Sync,
     /// Requests without a valid token.
     Auth,
 }
 
 impl Preset {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::HighFrequency,
         Self::Normal,
         Self::LowFrequency,
+        Self::Sync,
         Self::Auth,
     ];
 
@@ -67,6 +71,7 @@ impl Preset {
             Self::HighFrequency => "high_frequency",
             Self::Normal => "normal",
             Self::LowFrequency => "low_frequency",
+            Self::Sync => "sync",
             Self::Auth => "auth",
         }
     }
@@ -76,6 +81,7 @@ impl Preset {
             Self::HighFrequency => limits.high_frequency,
             Self::Normal => limits.normal,
             Self::LowFrequency => limits.low_frequency,
+            Self::Sync => limits.sync,
             Self::Auth => limits.auth,
         }
     }
@@ -146,8 +152,8 @@ type LocalLimiter =
 pub struct Limiter {
     shared: SharedCount,
     window: Duration,
-    limits: [NonZeroU32; 4],
-    local: [LocalLimiter; 4],
+    limits: [NonZeroU32; 5],
+    local: [LocalLimiter; 5],
     clock: DefaultClock,
     /// The number of local checks, for [`CHECKS_PER_CLEANUP`].
     local_checks: AtomicU64,

@@ -7,8 +7,9 @@ use domain::{BookId, Position, ReaderId, SessionId, Timestamp};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::extract::hints::BookDocument;
 use crate::openapi::types;
-use crate::routes::commands::start::BookBody;
+use crate::warnings::{Warning, Warnings};
 
 /// A reading session. Positions are in percent of the book, with up to four
 /// decimals. Times are in UTC.
@@ -50,8 +51,7 @@ pub struct SessionResponse {
     /// `duration_minutes` in whole seconds.
     duration_seconds: i64,
     /// The active reading time, in whole seconds. A gap between two observations
-    /// counts two minutes at most. An observation that arrives after a later one
-    /// adds no time, unless both are in one batch.
+    /// counts two minutes at most.
     active_seconds: i64,
     /// The highest position of all observations, late ones included. In percent
     /// of the book.
@@ -59,7 +59,7 @@ pub struct SessionResponse {
     furthest_position: Position,
     #[schema(required, schema_with = types::end_reason)]
     end_reason: Option<EndReason>,
-    /// The time of the latest observation.
+    /// The time of the latest observation, or of the reader's end.
     #[schema(value_type = DateTime)]
     last_activity_at: Timestamp,
     /// The number of events of the session. It increases with every change.
@@ -68,8 +68,20 @@ pub struct SessionResponse {
     /// none.
     #[schema(required)]
     locator: Option<String>,
-    #[schema(required, value_type = Option<BookBody>)]
+    #[schema(required, value_type = Option<BookDocument>)]
     book: Option<Book>,
+}
+
+/// The session after a command.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChangedSession)]
+pub struct ChangedSessionResponse<'a> {
+    #[serde(flatten)]
+    pub session: SessionResponse,
+    /// What the service changed or ignored. Missing if there is nothing.
+    #[serde(skip_serializing_if = "Warnings::is_empty")]
+    #[schema(value_type = Vec<Warning>)]
+    pub warnings: &'a Warnings,
 }
 
 /// The difference of two positions, in ten-thousandths of a percent. Serialized
@@ -103,7 +115,7 @@ impl SessionResponse {
             id,
             user_id: start.reader_id,
             book_id: start.book_id,
-            started_at: start.started_at,
+            started_at: session.started_at(),
             ended_at: progress.ended.map(|end| end.at),
             duration_minutes: duration.num_minutes(),
             start_position: start.position,
@@ -116,7 +128,7 @@ impl SessionResponse {
             active_seconds: progress.active_ms / 1_000,
             furthest_position: progress.furthest_position,
             end_reason: progress.ended.map(|end| end.reason),
-            last_activity_at: latest.at,
+            last_activity_at: progress.last_activity_at(),
             version,
             locator: latest.locator.clone(),
             book: start.book.clone(),

@@ -85,7 +85,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Ends sessions without a recent event, at their last activity.
+/// Ends sessions without a recent event, at their latest observation.
 async fn end_idle_sessions(
     context: &JobContext,
     progress: &watch::Sender<u64>,

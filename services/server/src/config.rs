@@ -308,6 +308,14 @@ pub struct RateLimitArgs {
         default_value = "10"
     )]
     pub low_frequency: NonZeroU32,
+    /// Uploads of whole sessions in a window, by reader.
+    #[arg(
+        long = "rate-limit-sync",
+        env = "RATE_LIMIT_SYNC",
+        value_name = "COUNT",
+        default_value = "10"
+    )]
+    pub sync: NonZeroU32,
     /// Calls without a valid token in a window, by address.
     #[arg(
         long = "rate-limit-auth",
@@ -332,6 +340,7 @@ impl RateLimitArgs {
             high_frequency: self.high_frequency,
             normal: self.normal,
             low_frequency: self.low_frequency,
+            sync: self.sync,
             auth: self.auth,
             window: self.window,
             deadline: self.deadline,
@@ -353,7 +362,8 @@ pub struct RuleArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Jobs")]
 pub struct JobArgs {
-    /// End a session after this many seconds without an event.
+    /// End a session provisionally after this many seconds without an event. A later
+    /// observation makes it active again.
     #[arg(long, env = "IDLE_AFTER", value_name = "SECONDS", default_value = "7200", value_parser = parse_seconds)]
     pub idle_after: Duration,
     /// Remove months from the history when all their sessions ended more than

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use projections::cache::Cache;
 use projections::operations::{Connections, ProjectionOps};
+use projections::zones::Zones;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 use crate::config::{DatabaseArgs, RedisArgs};
@@ -59,13 +60,14 @@ pub fn cache(args: &RedisArgs) -> anyhow::Result<Cache> {
 
 /// Opens the connections of replays, verifications and warm-ups when they start.
 #[must_use]
-pub fn projection_ops(database: &DatabaseArgs, redis: &RedisArgs) -> ProjectionOps {
+pub fn projection_ops(database: &DatabaseArgs, redis: &RedisArgs, zones: Zones) -> ProjectionOps {
     let (for_migrations, for_projections) = (database.clone(), database.clone());
     let (for_replay, redis) = (database.clone(), redis.clone());
-    ProjectionOps::new(Connections {
+    let connections = Connections {
         migrations: Arc::new(move || Ok(migrations_pool(&for_migrations)?)),
         projections: Arc::new(move || Ok(projections_pool(&for_projections)?)),
         replay: Arc::new(move |schema| Ok(replay_pool(&for_replay, schema)?)),
         cache: Arc::new(move || Ok(cache(&redis)?)),
-    })
+    };
+    ProjectionOps::new(connections, zones)
 }

@@ -36,6 +36,12 @@ pub async fn refusals(contract: &Contract) {
     ] {
         contract.check(operation, 404, &post(&operator, call).await);
     }
+    for (operation, method, call) in CALLS {
+        if method == Method::POST {
+            let call = format!("{call}?unknown=1");
+            contract.check(operation, 400, &post(&operator, &call).await);
+        }
+    }
     let response = get(&operator, "/dead-letters/history.1").await;
     contract.check("deadLetter", 404, &response);
     for (operation, method, call) in [

@@ -20,7 +20,7 @@ pub async fn refusals(contract: &Contract) {
     let _ = other.start_with(start_taken.clone()).await.ok();
 
     let position = json!({ "current_position": 1 });
-    let cases: [(&str, Method, String, Option<Value>, u16); 25] = [
+    let cases: [(&str, Method, String, Option<Value>, u16); 33] = [
         (
             "start",
             Method::POST,
@@ -164,6 +164,32 @@ pub async fn refusals(contract: &Contract) {
             None,
             422,
         ),
+        ("export", Method::GET, "/export?book_id=x".into(), None, 400),
+        (
+            "erase",
+            Method::DELETE,
+            format!("?confirm={}&session_id=x", reader.id),
+            None,
+            400,
+        ),
+        ("sync", Method::POST, "/sync".into(), Some(json!({})), 422),
+        (
+            "correct",
+            Method::PATCH,
+            format!("/{theirs}"),
+            Some(json!({ "end_position": 1 })),
+            404,
+        ),
+        (
+            "correct",
+            Method::PATCH,
+            format!("/{ended}"),
+            Some(json!({})),
+            422,
+        ),
+        ("delete", Method::DELETE, format!("/{theirs}"), None, 404),
+        ("delete", Method::DELETE, format!("/{ended}?x=1"), None, 400),
+        ("delete", Method::DELETE, "/x".into(), None, 422),
         (
             "erase",
             Method::DELETE,
@@ -194,9 +220,10 @@ pub async fn refusals(contract: &Contract) {
         if !takes_body(&method) {
             continue;
         }
+        let too_large = if operation == "sync" { 1_025 } else { 65 } * 1_024;
         for (kind, body, status) in [
             ("application/json", "{".to_owned(), 400),
-            ("application/json", " ".repeat(65 * 1_024), 413),
+            ("application/json", " ".repeat(too_large), 413),
             ("text/plain", "{}".to_owned(), 415),
         ] {
             let request = app

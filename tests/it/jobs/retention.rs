@@ -80,7 +80,7 @@ async fn expired_months_leave_the_history_but_not_the_statistics() {
             .collect();
         assert_eq!(started.len(), 2, "{kept}");
         assert_eq!(history(&app, other).await["total"], 0);
-        let days: i64 = sqlx::query_scalar("select count(*) from reader_days")
+        let days: i64 = sqlx::query_scalar("select count(*) from session_days")
             .fetch_one(&app.pool)
             .await
             .unwrap();
@@ -142,11 +142,10 @@ async fn statistics_days_removes_older_days() {
         "366",
     ];
     let done = stdout_of(&app, &window).await;
-    // Three rows for each of two days: the reader's day and hour, and the day of all
-    // readers.
-    assert!(done.starts_with("statistics_window: 6 rows"), "{done}");
+    // Two rows for each of two days: the session's day, and the day of all readers.
+    assert!(done.starts_with("statistics_window: 4 rows"), "{done}");
     holds_after_replay(&app, async || {
-        for table in ["reader_days", "days"] {
+        for table in ["session_days", "days"] {
             let left: i64 = sqlx::query_scalar(&format!("select count(*) from {table}"))
                 .fetch_one(&app.pool)
                 .await

@@ -11,7 +11,7 @@ use tests::{App, until};
 use super::run;
 
 /// The state and the details of the finding about `what`.
-fn finding<'a>(findings: &'a Value, what: &str) -> (&'a str, &'a str) {
+pub(super) fn finding<'a>(findings: &'a Value, what: &str) -> (&'a str, &'a str) {
     let mut all = findings.as_array().unwrap().iter();
     let found = all.find(|finding| finding["what"] == what).unwrap();
     (
@@ -42,6 +42,7 @@ async fn doctor_reports_each_problem_and_ok_for_the_rest() {
         "projections",
         "lag",
         "dead letters",
+        "time zones",
         "jobs",
         "Redis",
         "NATS",

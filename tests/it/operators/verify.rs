@@ -27,7 +27,7 @@ async fn verify_reports_differing_rows() {
         "history_totals",
         "claims",
         "sessions",
-        "reader_hours",
+        "session_days",
         "days",
         "active_sessions",
     ] {
@@ -38,13 +38,13 @@ async fn verify_reports_differing_rows() {
         true
     );
 
-    sqlx::query("update reader_days set active_ms = active_ms + 77")
+    sqlx::query("update session_days set progress = progress + 77")
         .execute(&app.pool)
         .await
         .unwrap();
     let finished = run(env, &["verify", "daily_stats"]).await;
     let out = finished.expect_code(1);
-    assert!(out.contains("reader_days\n  found:    {"), "{out}");
+    assert!(out.contains("session_days\n  found:    {"), "{out}");
     assert!(out.contains("expected: {"), "{out}");
     let found = run(env, &["verify", "-o", "json"]).await.json(1);
     assert_eq!(found["equal"], false);
@@ -60,7 +60,7 @@ async fn verify_reports_differing_rows() {
         })
         .filter(|(_, differing)| *differing > 0)
         .collect();
-    assert_eq!(differing, [("reader_days", 5)]);
+    assert_eq!(differing, [("session_days", 10)]);
     let _ = run(env, &["verify", "history", "active_sessions"])
         .await
         .expect_code(0);

@@ -24,6 +24,8 @@ use super::replayed;
 /// Seconds between two updates of a reader. All of it is active time.
 const UPDATE_INTERVAL_SECONDS: u32 = 20;
 
+const NEVER_IDLE: Duration = Duration::from_hours(48);
+
 /// A reader who only adds reading time, so that history and statistics never shrink.
 struct GrowingReader {
     reader: Reader,
@@ -158,7 +160,8 @@ async fn replays_under_traffic_never_show_partial_results() {
 
 #[tokio::test]
 async fn cache_rebuild_under_traffic_never_shows_old_versions() {
-    let app = App::start().await;
+    // The readers' times are hours ago.
+    let app = App::with_settings(|settings| settings.jobs.idle_after = NEVER_IDLE).await;
     app.settled().await;
     let done = Arc::new(AtomicBool::new(false));
     let readers = eight_readers(&app, &done);

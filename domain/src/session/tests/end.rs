@@ -1,4 +1,5 @@
-//! Ends: with and without a position, late, superseded, idle, repeated.
+//! Ends by the reader: with and without a position, before observations that have
+//! arrived already, repeated.
 
 use rstest::rstest;
 
@@ -10,28 +11,20 @@ fn expect(command: EndSession, event: SessionEnded) {
         .then_expect_events(vec![SessionEvent::SessionEnded(event)]);
 }
 
-/// The end at the session's latest position.
-fn ended_in_place() -> SessionEnded {
-    SessionEnded {
-        position: percent(20.0),
-        locator: Some("chapter 2".into()),
-        furthest_position: percent(20.0),
-        ..ended()
-    }
-}
-
 #[test]
 fn end_with_a_position_records_it() {
     expect(end(), ended());
     let session = ReadingSession::fold(&ended_log());
     let session = session.started().unwrap();
     assert!(!session.is_active());
+    assert!(session.is_finished());
     assert_eq!(session.duration(), TimeDelta::seconds(90));
     assert_eq!(session.progress.active_ms, 90_000);
     assert_eq!(
         session.progress.latest,
         Observation {
             at: at(90),
+            device_time: None,
             position: percent(25.0),
             locator: None,
         }
@@ -52,6 +45,37 @@ fn end_without_a_position_keeps_the_latest_one() {
         ..end()
     };
     expect(command, ended_in_place());
+    let progress = progress(&ended_in_place_log());
+    assert_eq!(progress.latest.at, at(60));
+    assert_eq!(progress.last_activity_at(), at(90));
+}
+
+#[test]
+fn end_with_a_locator_records_it() {
+    let command = EndSession {
+        locator: Some("chapter 3".into()),
+        ..end()
+    };
+    let event = SessionEnded {
+        locator: Some("chapter 3".into()),
+        ..ended()
+    };
+    expect(command, event);
+}
+
+#[test]
+fn end_with_a_locator_alone_takes_the_latest_position() {
+    let command = EndSession {
+        position: None,
+        locator: Some("chapter 3".into()),
+        ..end()
+    };
+    let event = SessionEnded {
+        locator: Some("chapter 3".into()),
+        position_at: None,
+        ..ended_in_place()
+    };
+    expect(command, event);
 }
 
 #[test]
@@ -60,7 +84,11 @@ fn end_at_the_latest_position_keeps_its_locator() {
         position: Some(percent(20.0)),
         ..end()
     };
-    expect(command, ended_in_place());
+    let event = SessionEnded {
+        position_at: None,
+        ..ended_in_place()
+    };
+    expect(command, event);
 }
 
 #[test]
@@ -78,6 +106,25 @@ fn end_before_the_start_position_is_allowed() {
 }
 
 #[test]
+fn end_without_a_position_keeps_the_time_of_a_wrong_clock() {
+    let command = UpdatePosition {
+        occurred: shifted(60),
+        ..update()
+    };
+    let events = after(started_log(), SessionCommand::UpdatePosition(command));
+    let command = EndSession {
+        position: None,
+        ..end()
+    };
+    given(events)
+        .when(SessionCommand::End(command))
+        .then_expect_events(vec![SessionEvent::SessionEnded(SessionEnded {
+            device_time: Some(at(60 + CLOCK_AHEAD)),
+            ..ended_in_place()
+        })]);
+}
+
+#[test]
 fn end_at_the_start_time_has_no_duration() {
     given(started_log())
         .when(SessionCommand::End(EndSession {
@@ -89,38 +136,13 @@ fn end_at_the_start_time_has_no_duration() {
             ended_at: at(0),
             elapsed_ms: 0,
             position: percent(10.0),
+            position_at: Some(at(0)),
             locator: Some("chapter 1".into()),
-            previous_at: at(0),
-            previous_position: percent(10.0),
-            credited_ms: 0,
+            intervals: Vec::new(),
             active_ms: 0,
             furthest_position: percent(10.0),
             ..ended()
         })]);
-}
-
-#[rstest]
-#[case::with_a_position_behind(Some(3.0), 20.0)]
-#[case::with_a_position_ahead(Some(40.0), 40.0)]
-#[case::without_a_position(None, 20.0)]
-fn late_end_takes_the_time_of_the_latest_observation(
-    #[case] position: Option<f64>,
-    #[case] furthest: f64,
-) {
-    let command = EndSession {
-        position: position.map(percent),
-        occurred: delayed(30, 200),
-        ..end()
-    };
-    let event = SessionEnded {
-        ended_at: at(60),
-        elapsed_ms: 60_000,
-        credited_ms: 0,
-        active_ms: 60_000,
-        furthest_position: percent(furthest),
-        ..ended_in_place()
-    };
-    expect(command, event);
 }
 
 #[rstest]
@@ -132,7 +154,7 @@ fn end_at_the_latest_observation_time_records_its_position(#[case] occurred: Occ
     let event = SessionEnded {
         ended_at: at(60),
         elapsed_ms: 60_000,
-        credited_ms: 0,
+        intervals: Vec::new(),
         active_ms: 60_000,
         ..ended()
     };
@@ -147,64 +169,108 @@ fn gap_before_the_end_is_credited_up_to_two_minutes(#[case] occurred: Occurrence
     let event = SessionEnded {
         ended_at: at(60 + 3_600),
         elapsed_ms: 3_660_000,
-        credited_ms: 120_000,
+        intervals: intervals(&[(60, 180)]),
         active_ms: 180_000,
         ..ended()
     };
     expect(command, event);
 }
 
+/// An end at 30 seconds in [`updated_log`], whose update at 60 seconds no longer counts.
+fn ended_early() -> SessionEnded {
+    SessionEnded {
+        ended_at: at(30),
+        elapsed_ms: 30_000,
+        intervals: intervals(&[(0, 30)]),
+        intervals_complete: true,
+        active_ms: 30_000,
+        ..ended()
+    }
+}
+
 #[test]
-fn superseded_session_ends_when_the_new_one_starts() {
-    let command = EndSession::superseded_by(&StartSession {
-        occurred: timed(90),
-        ..start()
-    });
+fn observations_after_the_end_no_longer_count() {
+    let command = EndSession {
+        occurred: delayed(30, 200),
+        ..end()
+    };
+    expect(command, ended_early());
+
+    let command = EndSession {
+        position: None,
+        occurred: delayed(30, 200),
+        ..end()
+    };
     let event = SessionEnded {
-        reason: EndReason::Superseded,
-        ..ended_in_place()
+        position: percent(10.0),
+        position_at: Some(at(0)),
+        locator: Some("chapter 1".into()),
+        furthest_position: percent(10.0),
+        ..ended_early()
     };
     expect(command, event);
 }
 
 #[test]
-fn start_from_the_past_supersedes_at_the_latest_observation() {
-    let command = EndSession::superseded_by(&StartSession {
-        occurred: delayed(-86_400, 90),
-        ..start()
+fn end_before_the_latest_observation_needs_the_timeline() {
+    let command = SessionCommand::End(EndSession {
+        occurred: delayed(30, 200),
+        ..end()
     });
-    let event = SessionEnded {
-        reason: EndReason::Superseded,
-        ended_at: at(60),
-        elapsed_ms: 60_000,
-        credited_ms: 0,
-        active_ms: 60_000,
-        ..ended_in_place()
-    };
-    expect(command, event);
+    let decided = ReadingSession::fold(&updated_log()).decide(command, Rules::default(), None);
+    assert_eq!(decided, Err(DecideError::TimelineNeeded));
 }
 
 #[test]
-fn idle_session_ends_at_its_latest_observation() {
-    let command = EndSession::idle_since(at(60));
+fn end_before_the_start_ends_the_session_at_its_start() {
+    let command = EndSession {
+        occurred: delayed(-100, 200),
+        ..end()
+    };
     let event = SessionEnded {
-        reason: EndReason::Idle,
-        ended_at: at(60),
-        elapsed_ms: 60_000,
-        credited_ms: 0,
-        active_ms: 60_000,
-        ..ended_in_place()
+        ended_at: at(0),
+        elapsed_ms: 0,
+        intervals: Vec::new(),
+        active_ms: 0,
+        ..ended_early()
     };
     expect(command, event);
 }
 
 #[rstest]
+fn end_and_later_observation_give_the_same_result_in_both_orders(
+    #[values(
+        end(),
+        EndSession { position: None, ..end() },
+        EndSession { position: Some(percent(10.0)), ..end() },
+        EndSession { position: Some(percent(20.0)), ..end() },
+        EndSession { position: None, locator: Some("chapter 3".into()), ..end() },
+    )]
+    end: EndSession,
+) {
+    let end = SessionCommand::End(EndSession {
+        occurred: delayed(30, 200),
+        ..end
+    });
+    let update = SessionCommand::UpdatePosition(update());
+    let end_first = after(started_log(), end.clone());
+    given(end_first.clone())
+        .when(update)
+        .then_expect_error(SessionError::Inactive);
+    assert_eq!(progress(&after(updated_log(), end)), progress(&end_first));
+}
+
+#[rstest]
 #[case::the_same(end())]
-#[case::superseded(EndSession::superseded_by(&start()))]
-#[case::idle(EndSession::idle_since(at(90)))]
-#[case::late(EndSession { occurred: delayed(70, 120), ..end() })]
-fn second_end_is_refused(#[case] again: EndSession) {
-    given(ended_log())
+#[case::earlier(EndSession { occurred: delayed(70, 120), ..end() })]
+#[case::later(EndSession { occurred: timed(120), ..end() })]
+#[case::untimed(EndSession { occurred: untimed(120), ..end() })]
+#[case::without_a_position(EndSession { position: None, ..end() })]
+fn second_end_is_refused(
+    #[values(ended_log(), ended_in_place_log())] events: Vec<SessionEvent>,
+    #[case] again: EndSession,
+) {
+    given(events)
         .when(SessionCommand::End(again))
         .then_expect_error(SessionError::AlreadyEnded);
 }

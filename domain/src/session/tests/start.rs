@@ -8,7 +8,7 @@ use super::*;
 fn start_records_all_values_of_the_command() {
     given([])
         .when(SessionCommand::Start(start()))
-        .then_expect_events(vec![started()]);
+        .then_expect_events(started_log());
 }
 
 #[test]
@@ -30,7 +30,58 @@ fn delayed_start_keeps_the_client_time() {
             occurred: delayed(0, 86_400),
             ..start()
         }))
-        .then_expect_events(vec![started()]);
+        .then_expect_events(started_log());
+}
+
+#[test]
+fn start_keeps_the_time_of_a_wrong_clock() {
+    given([])
+        .when(SessionCommand::Start(StartSession {
+            occurred: shifted(0),
+            ..start()
+        }))
+        .then_expect_events(vec![SessionEvent::SessionStarted(SessionStarted {
+            device_time: Some(at(CLOCK_AHEAD)),
+            ..started()
+        })]);
+}
+
+#[test]
+fn start_without_a_zone_is_in_utc() {
+    given([])
+        .when(SessionCommand::Start(StartSession {
+            time_zone: None,
+            ..start()
+        }))
+        .then_expect_events(vec![SessionEvent::SessionStarted(SessionStarted {
+            time_zone: ZoneName::UTC,
+            ..started()
+        })]);
+}
+
+#[rstest]
+#[case(Standing::Superseded, EndReason::Superseded)]
+#[case(Standing::Idle, EndReason::Idle)]
+fn session_that_is_not_the_newest_ends_at_its_start(
+    #[case] standing: Standing,
+    #[case] reason: EndReason,
+) {
+    let command = StartSession {
+        standing,
+        ..start()
+    };
+    let event = SessionEvent::SessionStarted(SessionStarted {
+        end_reason: Some(reason),
+        ..started()
+    });
+    given([])
+        .when(SessionCommand::Start(command))
+        .then_expect_events(vec![event.clone()]);
+    let session = ReadingSession::fold([&event]);
+    let session = session.started().unwrap();
+    assert!(!session.is_active());
+    assert!(!session.is_finished());
+    assert_eq!(session.progress.ended, Some(Ending { at: at(0), reason }));
 }
 
 #[test]
@@ -45,6 +96,7 @@ fn started_session_is_active_at_its_start_position() {
         session.progress.latest,
         Observation {
             at: at(0),
+            device_time: None,
             position: percent(10.0),
             locator: Some("chapter 1".into()),
         }
@@ -55,6 +107,7 @@ fn started_session_is_active_at_its_start_position() {
 #[case::started(started_log())]
 #[case::updated(updated_log())]
 #[case::ended(ended_log())]
+#[case::superseded(superseded_log())]
 fn repeated_start_produces_no_event(#[case] events: Vec<SessionEvent>) {
     given(events)
         .when(SessionCommand::Start(start()))
@@ -67,10 +120,11 @@ fn repeated_start_is_matched_by_reader_book_and_position() {
         .when(SessionCommand::Start(StartSession {
             device_type: None,
             device_id: None,
-            time_zone: Tz::UTC,
+            time_zone: None,
             locator: None,
             book: None,
             occurred: untimed(5),
+            standing: Standing::Superseded,
             ..start()
         }))
         .then_expect_events(vec![]);
@@ -94,6 +148,8 @@ fn different_start_with_the_same_id_is_refused(
 #[rstest]
 #[case(SessionCommand::UpdatePosition(update()))]
 #[case(SessionCommand::End(end()))]
+#[case(SessionCommand::Deactivate(EndReason::Idle))]
+#[case(SessionCommand::Correct(CorrectSession::default()))]
 fn command_before_the_start_fails_with_not_found(#[case] command: SessionCommand) {
     given([])
         .when(command)
@@ -103,7 +159,10 @@ fn command_before_the_start_fails_with_not_found(#[case] command: SessionCommand
 #[test]
 fn refusals_keep_the_messages_that_clients_match() {
     given(ended_log())
-        .when(SessionCommand::UpdatePosition(update()))
+        .when(SessionCommand::UpdatePosition(UpdatePosition {
+            occurred: timed(120),
+            ..update()
+        }))
         .then_expect_error_message("Cannot update inactive session");
     given(ended_log())
         .when(SessionCommand::End(end()))
@@ -123,7 +182,7 @@ fn event_without_a_start_creates_no_session(#[case] event: SessionEvent) {
 #[test]
 fn second_start_event_is_ignored() {
     let mut events = updated_log();
-    events.push(started());
+    events.extend(started_log());
     assert_eq!(
         ReadingSession::fold(&events),
         ReadingSession::fold(&updated_log())

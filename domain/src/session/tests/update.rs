@@ -1,17 +1,16 @@
-//! Position updates: in order, late, without a client's time, after the end;
-//! active time; locators.
+//! Position updates in chronological order: active time, equal times, updates without
+//! a client's time, updates that change whether the session is active, locators.
 
 use rstest::rstest;
 
 use super::*;
 
 fn after_update(update: UpdatePosition) -> Observation {
-    let session = ReadingSession::fold(&updated_log());
-    let events = session
-        .decide(SessionCommand::UpdatePosition(update), Rules::default())
-        .unwrap();
-    let session = ReadingSession::fold(updated_log().iter().chain(&events));
-    session.started().unwrap().progress.latest.clone()
+    progress(&after(
+        updated_log(),
+        SessionCommand::UpdatePosition(update),
+    ))
+    .latest
 }
 
 fn expect(command: UpdatePosition, event: PositionUpdated) {
@@ -20,30 +19,25 @@ fn expect(command: UpdatePosition, event: PositionUpdated) {
         .then_expect_events(vec![SessionEvent::PositionUpdated(event)]);
 }
 
+/// The command of [`next`].
+fn update_next() -> UpdatePosition {
+    UpdatePosition {
+        position: percent(30.0),
+        locator: None,
+        occurred: timed(120),
+        standing: Standing::Active,
+    }
+}
+
 /// The update one minute after [`updated`].
 fn next() -> PositionUpdated {
     PositionUpdated {
         occurred_at: at(120),
         position: percent(30.0),
         locator: None,
-        previous_at: at(60),
-        previous_position: percent(20.0),
+        intervals: intervals(&[(60, 120)]),
         active_ms: 120_000,
         furthest_position: percent(30.0),
-        ..updated()
-    }
-}
-
-/// An update with an earlier time than [`updated`] that arrives after it.
-fn late() -> PositionUpdated {
-    PositionUpdated {
-        occurred_at: at(40),
-        position: percent(15.0),
-        locator: None,
-        applied: false,
-        previous_at: at(60),
-        previous_position: percent(20.0),
-        credited_ms: 0,
         ..updated()
     }
 }
@@ -63,20 +57,58 @@ fn update_records_position_and_active_time() {
 
 #[test]
 fn second_update_continues_from_the_first() {
+    expect(update_next(), next());
+}
+
+#[test]
+fn newest_update_needs_no_timeline() {
+    for occurred in [timed(120), untimed(120)] {
+        let command = UpdatePosition {
+            occurred,
+            ..update_next()
+        };
+        let decided = ReadingSession::fold(&updated_log()).decide(
+            SessionCommand::UpdatePosition(command),
+            Rules::default(),
+            None,
+        );
+        assert_eq!(decided, Ok(vec![SessionEvent::PositionUpdated(next())]));
+    }
+}
+
+#[test]
+fn newest_update_by_a_wrong_clock_needs_no_timeline() {
+    let events = run([
+        SessionCommand::Start(StartSession {
+            occurred: shifted(0),
+            ..start()
+        }),
+        SessionCommand::UpdatePosition(UpdatePosition {
+            occurred: shifted(60),
+            ..update()
+        }),
+    ]);
     let command = UpdatePosition {
-        position: percent(30.0),
-        locator: None,
-        occurred: timed(120),
+        occurred: shifted(120),
+        ..update_next()
     };
-    expect(command, next());
+    let decided = ReadingSession::fold(&events).decide(
+        SessionCommand::UpdatePosition(command),
+        Rules::default(),
+        None,
+    );
+    let event = PositionUpdated {
+        device_time: Some(at(120 + CLOCK_AHEAD)),
+        ..next()
+    };
+    assert_eq!(decided, Ok(vec![SessionEvent::PositionUpdated(event)]));
 }
 
 #[test]
 fn backward_update_keeps_the_furthest_position() {
     let command = UpdatePosition {
         position: percent(5.0),
-        locator: None,
-        occurred: timed(120),
+        ..update_next()
     };
     let event = PositionUpdated {
         position: percent(5.0),
@@ -86,113 +118,71 @@ fn backward_update_keeps_the_furthest_position() {
     expect(command, event);
 }
 
-#[test]
-fn late_update_is_recorded_but_not_applied() {
-    let command = UpdatePosition {
-        position: percent(15.0),
-        locator: None,
-        occurred: delayed(40, 70),
-    };
-    expect(command.clone(), late());
-    assert_eq!(
-        after_update(command),
-        Observation {
-            at: at(60),
-            position: percent(20.0),
-            locator: Some("chapter 2".into()),
-        }
-    );
-}
-
-#[test]
-fn late_update_can_raise_the_furthest_position() {
-    let command = UpdatePosition {
-        position: percent(50.0),
-        locator: Some("the end of a leap".into()),
-        occurred: delayed(40, 70),
-    };
-    let event = PositionUpdated {
-        position: percent(50.0),
-        locator: Some("the end of a leap".into()),
-        furthest_position: percent(50.0),
-        ..late()
-    };
-    expect(command.clone(), event);
-    assert_eq!(after_update(command).position, percent(20.0));
-}
-
-#[test]
-fn update_from_before_the_start_is_not_applied() {
-    let command = UpdatePosition {
-        position: percent(15.0),
-        locator: None,
-        occurred: delayed(-3_600, 70),
-    };
-    let event = PositionUpdated {
-        occurred_at: at(-3_600),
-        ..late()
-    };
-    expect(command, event);
-}
-
-#[test]
-fn late_update_does_not_change_the_start_of_the_next_gap() {
-    given(updated_log())
-        .and(vec![SessionEvent::PositionUpdated(late())])
-        .when(SessionCommand::UpdatePosition(UpdatePosition {
-            position: percent(30.0),
-            locator: None,
-            occurred: timed(120),
-        }))
-        .then_expect_events(vec![SessionEvent::PositionUpdated(next())]);
-}
-
 #[rstest]
-#[case::further(21.0, Some("chapter 1"), true)]
-#[case::not_as_far(19.0, Some("chapter 9"), false)]
-#[case::the_same_observation(20.0, Some("chapter 2"), false)]
-#[case::the_same_position_with_a_greater_locator(20.0, Some("chapter 3"), true)]
-#[case::the_same_position_without_a_locator(20.0, None, false)]
-fn equal_times_are_ordered_by_position_then_locator(
+#[case::further(21.0, Some("chapter 1"))]
+#[case::not_as_far(19.0, Some("chapter 9"))]
+#[case::the_same_position_with_another_locator(20.0, Some("chapter 1"))]
+#[case::the_same_position_without_a_locator(20.0, None)]
+fn of_two_updates_with_the_same_time_the_later_one_counts(
     #[case] position: f64,
     #[case] locator: Option<&str>,
-    #[case] applied: bool,
 ) {
     let command = UpdatePosition {
         position: percent(position),
         locator: locator.map(str::to_owned),
-        occurred: timed(60),
+        occurred: delayed(60, 70),
+        standing: Standing::Active,
     };
     let event = PositionUpdated {
-        occurred_at: at(60),
         position: command.position,
         locator: command.locator.clone(),
-        applied,
+        intervals: Vec::new(),
         furthest_position: percent(position.max(20.0)),
-        ..late()
+        ..updated()
     };
-    expect(command, event);
+    expect(command.clone(), event);
+    assert_eq!(after_update(command).position, percent(position));
+}
+
+#[test]
+fn update_at_the_start_time_replaces_the_start_position() {
+    let command = UpdatePosition {
+        occurred: timed(0),
+        ..update()
+    };
+    given(started_log())
+        .when(SessionCommand::UpdatePosition(command))
+        .then_expect_events(vec![SessionEvent::PositionUpdated(PositionUpdated {
+            occurred_at: at(0),
+            intervals: Vec::new(),
+            active_ms: 0,
+            ..updated()
+        })]);
 }
 
 #[rstest]
-#[case::in_order(120, 120, 60_000)]
-#[case::at_the_same_time(60, 60, 0)]
-#[case::server_clock_behind(50, 60, 0)]
+#[case::in_order(120, 120)]
+#[case::at_the_same_time(60, 60)]
+#[case::server_clock_behind(50, 60)]
 fn update_without_client_time_applies_in_arrival_order(
     #[case] received: i64,
     #[case] occurred_at: i64,
-    #[case] credited_ms: i64,
 ) {
     let command = UpdatePosition {
         position: percent(1.0),
-        locator: None,
         occurred: untimed(received),
+        ..update_next()
+    };
+    let added: &[_] = if occurred_at > 60 {
+        &[(60, occurred_at)]
+    } else {
+        &[]
     };
     let event = PositionUpdated {
         occurred_at: at(occurred_at),
         position: percent(1.0),
-        credited_ms,
-        active_ms: 60_000 + credited_ms,
+        intervals: intervals(added),
+        active_ms: occurred_at * 1_000,
         furthest_position: percent(20.0),
         ..next()
     };
@@ -200,17 +190,125 @@ fn update_without_client_time_applies_in_arrival_order(
     assert_eq!(after_update(command).position, percent(1.0));
 }
 
+#[test]
+fn equal_updates_without_client_time_are_two_observations() {
+    let command = UpdatePosition {
+        occurred: untimed(120),
+        ..update_next()
+    };
+    let events = after(
+        updated_log(),
+        SessionCommand::UpdatePosition(command.clone()),
+    );
+    given(events)
+        .when(SessionCommand::UpdatePosition(command))
+        .then_expect_events(vec![SessionEvent::PositionUpdated(PositionUpdated {
+            intervals: Vec::new(),
+            ..next()
+        })]);
+}
+
 #[rstest]
-#[case::later(timed(120))]
-#[case::late(delayed(70, 120))]
+#[case(Standing::Superseded, EndReason::Superseded)]
+#[case(Standing::Idle, EndReason::Idle)]
+fn update_of_a_session_that_is_not_active_moves_its_end(
+    #[values(updated_log(), superseded_log())] events: Vec<SessionEvent>,
+    #[case] standing: Standing,
+    #[case] reason: EndReason,
+) {
+    let command = UpdatePosition {
+        standing,
+        ..update_next()
+    };
+    let event = SessionEvent::PositionUpdated(PositionUpdated {
+        ended_at: Some(at(120)),
+        end_reason: Some(reason),
+        ..next()
+    });
+    given(events.clone())
+        .when(SessionCommand::UpdatePosition(command.clone()))
+        .then_expect_events(vec![event]);
+    let ended = progress(&after(events, SessionCommand::UpdatePosition(command))).ended;
+    assert_eq!(
+        ended,
+        Some(Ending {
+            at: at(120),
+            reason
+        })
+    );
+}
+
+#[rstest]
+#[case::timed(timed(120))]
 #[case::untimed(untimed(120))]
-fn update_after_the_end_is_refused(#[case] occurred: Occurrence) {
-    given(ended_log())
-        .when(SessionCommand::UpdatePosition(UpdatePosition {
-            occurred,
-            ..update()
-        }))
-        .then_expect_error(SessionError::Inactive);
+fn newest_update_makes_a_superseded_session_active_again(#[case] occurred: Occurrence) {
+    let command = SessionCommand::UpdatePosition(UpdatePosition {
+        occurred,
+        ..update_next()
+    });
+    given(superseded_log())
+        .when(command.clone())
+        .then_expect_events(vec![SessionEvent::PositionUpdated(next())]);
+    let session = ReadingSession::fold(&after(superseded_log(), command));
+    assert!(session.started().unwrap().is_active());
+}
+
+/// A log with an end of version 2, which credited the time from the latest observation
+/// to the start of the next session.
+fn log_with_a_credited_end() -> Vec<SessionEvent> {
+    let mut events = updated_log();
+    events.push(SessionEvent::SessionEnded(SessionEnded {
+        ended_at: at(90),
+        elapsed_ms: 90_000,
+        position_at: Some(at(60)),
+        intervals: intervals(&[(60, 90)]),
+        active_ms: 90_000,
+        ..superseded()
+    }));
+    events
+}
+
+#[test]
+fn session_with_a_credited_end_lasts_up_to_it() {
+    let session = ReadingSession::fold(&log_with_a_credited_end());
+    let session = session.started().unwrap();
+    assert_eq!(session.duration(), TimeDelta::seconds(90));
+    assert_eq!(session.progress.last_activity_at(), at(60));
+}
+
+#[rstest]
+#[case::later(120, &[(90, 120)])]
+#[case::within_the_credited_time(80, &[])]
+#[case::long_after_the_credited_time(3_600, &[(90, 180)])]
+fn update_counts_the_time_of_a_credited_end_once(#[case] time: i64, #[case] added: &[(i64, i64)]) {
+    let command = UpdatePosition {
+        occurred: timed(time),
+        ..update_next()
+    };
+    let intervals = intervals(added);
+    let event = PositionUpdated {
+        occurred_at: at(time),
+        active_ms: 90_000 + intervals.iter().map(|interval| interval.ms).sum::<i64>(),
+        intervals,
+        ..next()
+    };
+    given(log_with_a_credited_end())
+        .when(SessionCommand::UpdatePosition(command))
+        .then_expect_events(vec![SessionEvent::PositionUpdated(event)]);
+}
+
+#[rstest]
+#[case::later(120, 120_000)]
+#[case::at_the_credited_end(90, 90_000)]
+#[case::within_the_credited_time(80, 80_000)]
+#[case::long_after_the_credited_time(3_600, 180_000)]
+fn end_counts_the_time_of_a_credited_end_once(#[case] time: i64, #[case] active_ms: i64) {
+    let command = EndSession {
+        occurred: timed(time),
+        ..end()
+    };
+    let events = after(log_with_a_credited_end(), SessionCommand::End(command));
+    assert_eq!(progress(&events).active_ms, active_ms);
 }
 
 #[rstest]
@@ -223,13 +321,19 @@ fn update_after_the_end_is_refused(#[case] occurred: Occurrence) {
 fn gap_is_credited_up_to_two_minutes(#[case] gap_ms: i64, #[case] credited_ms: i64) {
     let occurred_at = at(60) + TimeDelta::milliseconds(gap_ms);
     let command = UpdatePosition {
-        position: percent(30.0),
-        locator: None,
-        occurred: Occurrence::new(Some(occurred_at), occurred_at).unwrap(),
+        occurred: Occurrence::new(Some(occurred_at), None, occurred_at).unwrap(),
+        ..update_next()
+    };
+    let added = Interval {
+        from: at(60),
+        ms: credited_ms,
     };
     let event = PositionUpdated {
         occurred_at,
-        credited_ms,
+        intervals: Some(added)
+            .filter(|added| added.ms > 0)
+            .into_iter()
+            .collect(),
         active_ms: 60_000 + credited_ms,
         ..next()
     };
@@ -237,19 +341,21 @@ fn gap_is_credited_up_to_two_minutes(#[case] gap_ms: i64, #[case] credited_ms: i
 }
 
 #[rstest]
-#[case(TimeDelta::zero(), 0)]
-#[case(TimeDelta::seconds(10), 10_000)]
-#[case(TimeDelta::hours(1), 60_000)]
+#[case(TimeDelta::zero(), &[])]
+#[case(TimeDelta::seconds(10), &[(0, 10)])]
+#[case(TimeDelta::hours(1), &[(0, 60)])]
 fn credited_gap_is_limited_by_the_configured_rules(
     #[case] active_gap: TimeDelta,
-    #[case] credited_ms: i64,
+    #[case] added: &[(i64, i64)],
 ) {
+    let rules = Rules { active_gap };
+    let intervals = intervals(added);
     let event = PositionUpdated {
-        credited_ms,
-        active_ms: credited_ms,
+        active_ms: intervals.iter().map(|interval| interval.ms).sum(),
+        intervals,
         ..updated()
     };
-    given_with(Rules { active_gap }, started_log())
+    given_with(rules, started_log())
         .when(SessionCommand::UpdatePosition(update()))
         .then_expect_events(vec![SessionEvent::PositionUpdated(event)]);
 }
@@ -257,9 +363,9 @@ fn credited_gap_is_limited_by_the_configured_rules(
 #[test]
 fn update_replaces_the_locator() {
     let update = |locator| UpdatePosition {
-        position: percent(20.0),
         locator,
         occurred: timed(61),
+        ..update()
     };
     assert_eq!(
         after_update(update(Some("chapter 3".into()))).locator,

@@ -2,8 +2,10 @@
 //! of an event that have no column here.
 //!
 //! RFC 4180: rows end with CR LF, and a cell with a comma, a quote or a line
-//! break is quoted.
+//! break is quoted. Cells that a spreadsheet would execute as a formula get an
+//! apostrophe.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use chrono::SecondsFormat;
@@ -49,7 +51,7 @@ struct CsvCells {
     end_reason: &'static str,
     device_type: &'static str,
     device_id: Option<String>,
-    time_zone: &'static str,
+    time_zone: String,
 }
 
 /// Writes the row of an event. If this build cannot decode the event, the row
@@ -78,7 +80,7 @@ pub fn write_row(text: &mut String, event: &StoredEvent) {
         event_cells.end_reason,
         event_cells.device_type,
         event_cells.device_id.as_deref().unwrap_or_default(),
-        event_cells.time_zone,
+        &event_cells.time_zone,
     ];
     for (i, cell) in cells.into_iter().enumerate() {
         if i > 0 {
@@ -102,7 +104,7 @@ impl From<SessionEvent> for CsvCells {
                 locator: event.locator,
                 device_type: event.device_type.map_or("", DeviceType::as_str),
                 device_id: event.device_id,
-                time_zone: event.time_zone.name(),
+                time_zone: event.time_zone.to_string(),
                 ..Self::default()
             },
             SessionEvent::PositionUpdated(event) => Self {
@@ -111,7 +113,7 @@ impl From<SessionEvent> for CsvCells {
                 locator: event.locator,
                 applied: if event.applied { "true" } else { "false" },
                 active_seconds: seconds(event.active_ms),
-                time_zone: event.time_zone.name(),
+                time_zone: event.time_zone.to_string(),
                 ..Self::default()
             },
             SessionEvent::SessionEnded(event) => Self {
@@ -121,7 +123,7 @@ impl From<SessionEvent> for CsvCells {
                 locator: event.locator,
                 active_seconds: seconds(event.active_ms),
                 end_reason: event.reason.as_str(),
-                time_zone: event.time_zone.name(),
+                time_zone: event.time_zone.to_string(),
                 ..Self::default()
             },
             SessionEvent::SessionErased(_) => Self {
@@ -133,11 +135,51 @@ impl From<SessionEvent> for CsvCells {
 }
 
 fn push(text: &mut String, cell: &str) {
+    let cell = without_formulas(cell);
     if cell.contains([',', '"', '\r', '\n']) {
         let _ = write!(text, "\"{}\"", cell.replace('"', "\"\""));
     } else {
-        text.push_str(cell);
+        text.push_str(&cell);
     }
+}
+
+/// Inserts an apostrophe before each part of a cell that a spreadsheet would
+/// execute (<https://owasp.org/www-community/attacks/CSV_Injection>). A spreadsheet
+/// that is set to another separator splits a cell into parts.
+fn without_formulas(cell: &str) -> Cow<'_, str> {
+    if !cell.contains(FORMULA_STARTS) || is_number(cell) {
+        return Cow::Borrowed(cell);
+    }
+    let mut inert = String::with_capacity(cell.len() + 1);
+    // A tab or a carriage return at the start of the cell is an empty part.
+    if cell.starts_with(['\t', '\r', '\n']) {
+        inert.push('\'');
+    }
+    for part in cell.split_inclusive(['\t', '\r', '\n', ';']) {
+        let start = part.trim_start_matches(|char: char| {
+            char.is_whitespace() || char.is_control() || matches!(char, '"' | '\'' | '\u{feff}')
+        });
+        if start.starts_with(FORMULA_STARTS) {
+            inert.push('\'');
+        }
+        inert.push_str(part);
+    }
+    Cow::Owned(inert)
+}
+
+/// A spreadsheet executes a cell that starts with one of these. The last four are
+/// the full-width forms of the first four.
+const FORMULA_STARTS: [char; 11] = [
+    '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
+];
+
+/// Whether the cell is a decimal number, such as `-5` or `+0.5`.
+fn is_number(cell: &str) -> bool {
+    let digits = cell.strip_prefix(['+', '-']).unwrap_or(cell);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    [whole, fraction]
+        .iter()
+        .all(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn timestamp(at: Timestamp) -> String {
@@ -146,7 +188,60 @@ fn timestamp(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+
+    #[rstest]
+    #[case(
+        "=HYPERLINK(\"http://example.com\")",
+        "'=HYPERLINK(\"http://example.com\")"
+    )]
+    #[case("@SUM(1)", "'@SUM(1)")]
+    #[case("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0")]
+    #[case("-2+3", "'-2+3")]
+    #[case("  =1+1", "'  =1+1")]
+    #[case("\"=1+1", "'\"=1+1")]
+    #[case("'=1+1", "''=1+1")]
+    #[case("\u{feff}=1+1", "'\u{feff}=1+1")]
+    #[case("\u{a0}=1+1", "'\u{a0}=1+1")]
+    #[case("\u{ff1d}1+1", "'\u{ff1d}1+1")]
+    #[case("\tA", "'\tA")]
+    #[case("\rA", "'\rA")]
+    #[case("\t=1+1", "'\t'=1+1")]
+    #[case("A\r\n=1+1", "A\r\n'=1+1")]
+    #[case("A;=1+1", "A;'=1+1")]
+    #[case("A;\"=1+1", "A;'\"=1+1")]
+    fn formula_becomes_text(#[case] cell: &str, #[case] expected: &str) {
+        assert_eq!(without_formulas(cell), expected);
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("Middlemarch")]
+    #[case("1+1=2")]
+    #[case("Catch-22; a novel")]
+    #[case("epubcfi(/6/14!/4/2/8:0)")]
+    #[case("2026-03-07T20:34:00.000Z")]
+    #[case("two\r\nlines")]
+    #[case("-5")]
+    #[case("+5")]
+    #[case("-0.5")]
+    #[case("12.5")]
+    fn other_cells_stay_unchanged(#[case] cell: &str) {
+        assert_eq!(without_formulas(cell), cell);
+    }
+
+    #[rstest]
+    #[case("-")]
+    #[case("-.5")]
+    #[case("-5.")]
+    #[case("--5")]
+    #[case("-5e3")]
+    #[case("-1,000")]
+    fn only_a_plain_number_stays_a_number(#[case] cell: &str) {
+        assert_eq!(without_formulas(cell), format!("'{cell}"));
+    }
 
     #[test]
     fn special_characters_are_quoted() {

@@ -56,7 +56,12 @@ pub fn router() -> Router {
     super::document_router(&document())
 }
 
-pub(super) const PROBLEMS: [ProblemResponse; 9] = [
+pub(super) const PROBLEMS: [ProblemResponse; 10] = [
+    ProblemResponse {
+        name: "BadRequest",
+        codes: &[ProblemCode::UnknownParameter, ProblemCode::UnexpectedBody],
+        detail: "hours: unknown parameter; this call has no parameters",
+    },
     common::UNAUTHORIZED,
     ProblemResponse {
         name: "Forbidden",
@@ -106,10 +111,11 @@ pub(super) const PROBLEMS: [ProblemResponse; 9] = [
 /// The statuses of the problems that an operation returns.
 fn statuses(operation: &str) -> &'static [u16] {
     match operation {
-        "projections" | "jobs" | "warmUp" | "cleanup" => &[401, 403, 429, 500, 503],
+        "projections" | "jobs" => &[401, 403, 429, 500, 503],
+        "warmUp" | "cleanup" => &[400, 401, 403, 429, 500, 503],
         "dailyStatsOfAll" | "deadLetters" | "cleanupStats" => &[401, 403, 422, 429, 500, 503],
-        "pause" | "resume" | "runJob" => &[401, 403, 404, 429, 500, 503],
+        "pause" | "resume" | "runJob" => &[400, 401, 403, 404, 429, 500, 503],
         "deadLetter" => &[401, 403, 404, 422, 429, 500, 503],
-        _ => &[401, 403, 404, 409, 422, 429, 500, 503],
+        _ => &[400, 401, 403, 404, 409, 422, 429, 500, 503],
     }
 }

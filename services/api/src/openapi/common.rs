@@ -111,10 +111,10 @@ fn complete_operation(operation: &mut Value, problems: Problems) {
     let is_versioned = matches!(id.as_str(), "session" | "active");
 
     let mut headers = with_common_headers(json!({}));
-    if (is_command && id != "batchUpdate") || is_versioned {
+    if (is_command && !matches!(id.as_str(), "batchUpdate" | "sync")) || is_versioned {
         headers[header::ETAG.as_str()] = header_ref("ETag");
     }
-    if id == "erase" {
+    if matches!(id.as_str(), "erase" | "delete") {
         headers[response::GLOBAL_POSITION.as_str()] = header_ref("GlobalPosition");
     }
     if id == "export" {
@@ -132,7 +132,7 @@ fn complete_operation(operation: &mut Value, problems: Problems) {
         headers[header::WARNING.as_str()] = header_ref("Warning");
     }
     let responses = &mut operation["responses"];
-    for success in ["200", "201", "202"] {
+    for success in ["200", "201", "202", "204"] {
         if let Some(response) = responses.get_mut(success) {
             response["headers"] = headers.clone();
         }

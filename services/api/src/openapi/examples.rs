@@ -57,6 +57,23 @@ fn request(operation: &str) -> Option<Value> {
                 { "session_id": ENDED, "current_position": 40 },
             ]
         }),
+        "sync" => json!({
+            "sent_at": "2026-03-07T20:40:00Z",
+            "sessions": [{
+                "session_id": ENDED,
+                "book_id": "0193e5a0-0000-7000-8000-000000000042",
+                "started_at": "2026-03-07T20:00:00Z",
+                "ended_at": "2026-03-07T20:34:00Z",
+                "start_position": 10,
+                "observations": [
+                    { "current_position": 12.5, "occurred_at": "2026-03-07T20:02:00Z" },
+                    { "current_position": 25, "occurred_at": "2026-03-07T20:33:00Z" },
+                ],
+                "device_type": "tablet",
+                "time_zone": "Europe/Berlin",
+            }],
+        }),
+        "correct" => json!({ "ended_at": "2026-03-07T20:34:00Z" }),
         _ => return None,
     };
     Some(request)
@@ -90,8 +107,19 @@ fn response(operation: &str) -> Option<Value> {
             session["stale"] = json!(false);
             session
         }
-        "end" => ended(),
+        "end" | "correct" => ended(),
         "batchUpdate" => batch_result(),
+        "sync" => json!({
+            "results": [{
+                "session_id": ENDED,
+                "success": true,
+                "session": ended(),
+                "new_observations": 2,
+                "refused": [],
+                "code": null,
+                "error": null,
+            }],
+        }),
         "history" => json!({
             "sessions": [ended()],
             "total": 1,
@@ -101,7 +129,7 @@ fn response(operation: &str) -> Option<Value> {
             "next_cursor": null,
         }),
         "dailyStats" => json!({
-            "days": [{ "date": "2026-03-01", "sessions": 2, "active_minutes": 34, "progress": 15 }]
+            "days": [{ "date": "2026-03-01", "sessions": 2, "active_minutes": 34, "active_seconds": 2_071, "progress": 15 }]
         }),
         "weeklyStats" => json!({
             "days": (0..7)
@@ -111,6 +139,7 @@ fn response(operation: &str) -> Option<Value> {
                         "date": format!("2026-03-{:02}", 7 - ago),
                         "day": NAMES[ago],
                         "minutes": 34 * read,
+                        "seconds": 2_071 * read,
                         "sessions": 2 * read,
                         "progress": 15 * read,
                     })
@@ -124,12 +153,17 @@ fn response(operation: &str) -> Option<Value> {
             "weekdays": (1..=7)
                 .map(|weekday| {
                     let read = i64::from(weekday == 7);
-                    json!({ "weekday": weekday, "active_minutes": 34 * read, "sessions": 2 * read })
+                    json!({
+                        "weekday": weekday,
+                        "active_minutes": 34 * read,
+                        "active_seconds": 2_071 * read,
+                        "sessions": 2 * read,
+                    })
                 })
                 .collect::<Vec<_>>(),
             "hours": [
-                { "weekday": 7, "hour": 8, "active_minutes": 12, "sessions": 1 },
-                { "weekday": 7, "hour": 22, "active_minutes": 22, "sessions": 1 },
+                { "weekday": 7, "hour": 8, "active_minutes": 12, "active_seconds": 745, "sessions": 1 },
+                { "weekday": 7, "hour": 22, "active_minutes": 22, "active_seconds": 1_326, "sessions": 1 },
             ],
         }),
         "export" => json!({

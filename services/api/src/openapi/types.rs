@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{
     AnyOfBuilder, KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type,
 };
 
-use crate::routes::commands::MAX_LOCATOR;
+use crate::extract::hints::MAX_LOCATOR;
 
 #[must_use]
 pub fn current_position() -> Schema {
@@ -66,11 +66,24 @@ pub fn device_type() -> Object {
 #[must_use]
 pub fn end_reason() -> Object {
     let mut schema = one_of(&["finished", "superseded", "idle"]);
-    let description = "`finished`: the reader ended the session. `superseded`: the reader started \
-        another session. `idle`: the service ended it, because no observation arrived for a long \
-        time. Null while the session is active.";
+    let description = "`finished`: the reader ended the session. `superseded`: another \
+        session of the reader has a newer observation. `idle`: the latest observation is long \
+        ago. A newer observation undoes the last two. Null while the session is active.";
     schema.description = Some(description.to_owned());
     schema
+}
+
+#[must_use]
+pub fn sent_at() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+        .description(Some(
+            "The time at which the device sends the request, by its own clock. The service \
+             compares it with the arrival, and corrects all times of the request by the \
+             difference. Send it if the clock may be wrong.",
+        ))
+        .build()
 }
 
 #[must_use]
@@ -79,8 +92,9 @@ pub fn occurred_at() -> Object {
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
         .description(Some(
-            "The time of the observation; default: the time at which the request arrives. At \
-             most 30 days ago. A time up to one day in the future counts as now.",
+            "The time of the observation, by the device's clock; default: the time at which the \
+             request arrives. At most 30 days ago. A time in the future is recorded as an \
+             earlier one.",
         ))
         .build()
 }
@@ -92,7 +106,8 @@ pub fn locator() -> Object {
         .max_length(Some(MAX_LOCATOR))
         .description(Some(
             "The exact place in the book, in a format that the app chooses, for example an EPUB \
-             CFI. The service stores it and returns it unchanged.",
+             CFI. The service stores it and returns it unchanged. A locator of more than 8,192 \
+             bytes of UTF-8 is not recorded, and the response contains a warning.",
         ))
         .build()
 }
@@ -102,8 +117,9 @@ pub fn time_zone() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
         .description(Some(
-            "An IANA time zone. It determines the reading day of each moment of the session. \
-             Default: UTC.",
+            "An IANA time zone or an offset such as `+02:00`. It determines the reading day of each \
+             moment of the session. Default, also for an unknown zone: that of the reader's newest \
+             session, or UTC.",
         ))
         .examples([json!("Europe/Berlin")])
         .build()

@@ -14,8 +14,11 @@ pub enum ProblemCode {
     IncompleteBody,
     InvalidBookId,
     InvalidCursor,
+    UnknownParameter,
+    UnexpectedBody,
     SessionInactive,
     SessionAlreadyEnded,
+    SessionActive,
     MissingToken,
     InvalidToken,
     Forbidden,
@@ -56,8 +59,11 @@ impl ProblemCode {
             | Self::IncompleteBody
             | Self::InvalidBookId
             | Self::InvalidCursor
+            | Self::UnknownParameter
+            | Self::UnexpectedBody
             | Self::SessionInactive
-            | Self::SessionAlreadyEnded => StatusCode::BAD_REQUEST,
+            | Self::SessionAlreadyEnded
+            | Self::SessionActive => StatusCode::BAD_REQUEST,
             Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound

@@ -18,6 +18,9 @@ impl From<SessionError> for Problem {
             SessionError::Position => Self::invalid("position", detail),
             SessionError::SessionId => Self::invalid("session_id", detail),
             SessionError::OccurredAt => Self::invalid("occurred_at", detail),
+            SessionError::StillActive => Self::new(ProblemCode::SessionActive, detail),
+            SessionError::CorrectedEnd => Self::invalid("ended_at", detail),
+            SessionError::CorrectedActiveTime => Self::invalid("active_seconds", detail),
         }
     }
 }

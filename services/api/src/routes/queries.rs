@@ -17,6 +17,7 @@ use std::ops::RangeInclusive;
 use chrono::{Days, NaiveDate};
 use eventlog::clock;
 use projections::daily_stats::ReaderDay;
+use projections::zones::Zones;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -25,8 +26,8 @@ pub use read_table::ReadTable;
 
 /// The first and the last of `days` reading days up to today. `newest`, the
 /// reader's newest day, determines which day is today for the reader.
-fn reading_days(days: u64, newest: Option<&ReaderDay>) -> RangeInclusive<NaiveDate> {
-    let today = ReaderDay::today(newest, clock::now());
+fn reading_days(days: u64, newest: Option<&ReaderDay>, zones: &Zones) -> RangeInclusive<NaiveDate> {
+    let today = ReaderDay::today(newest, clock::now(), zones);
     today - Days::new(days - 1)..=today
 }
 

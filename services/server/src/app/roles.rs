@@ -29,6 +29,7 @@ use messaging::relay::{self, Relay};
 use projections::cache::Cache;
 use projections::checkpoint::CheckpointWaiter;
 use projections::tasks::TaskContext;
+use projections::zones::Zones;
 use projections::{DailyStats, History, Projection};
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
@@ -52,10 +53,19 @@ pub(super) struct ServiceBuilder<'a> {
     health: DatabaseHealth,
     jetstream: jetstream::Context,
     subjects: Subjects,
+    zones: Zones,
 }
 
 impl<'a> ServiceBuilder<'a> {
     pub(super) async fn new(args: &'a ServeArgs, admin: SocketAddr) -> anyhow::Result<Self> {
+        let zones = Zones::load();
+        tracing::info!(
+            version = zones.version(),
+            source = %zones.source(),
+            "time zone rules loaded: version {} ({})",
+            zones.version(),
+            zones.source()
+        );
         let mut registry = Registry::default();
         let pools = PoolMetrics::new(&mut registry);
         let pool = pools.track_waits(connect::api_pool(&args.database)?);
@@ -69,6 +79,7 @@ impl<'a> ServiceBuilder<'a> {
             health,
             jetstream: connect::jetstream(&args.nats).await?,
             subjects: Subjects::new(&args.nats.nats_prefix),
+            zones,
         })
     }
 
@@ -106,6 +117,7 @@ impl<'a> ServiceBuilder<'a> {
             primary: self.pool.clone(),
             checkpoint: CheckpointWaiter::new(self.pool.clone(), projection),
             replica: replica.clone(),
+            zones: self.zones.clone(),
         };
         let handles = api::Handles {
             commands,
@@ -113,6 +125,7 @@ impl<'a> ServiceBuilder<'a> {
             cache,
             history: table(History::NAME),
             daily_stats: table(DailyStats::NAME),
+            zones: self.zones.clone(),
         };
         let origins = &args.http.cors_origins;
         let router = api::router(handles, &admission, origins, &mut self.registry);
@@ -161,6 +174,7 @@ impl<'a> ServiceBuilder<'a> {
             cache,
             jetstream: self.jetstream.clone(),
             subjects: self.subjects.clone(),
+            zones: self.zones.clone(),
             holder: self.service.holder.clone(),
         };
         let workers = &mut self.service.workers;
@@ -179,7 +193,7 @@ impl<'a> ServiceBuilder<'a> {
         let context = JobContext {
             pool: self.pools.track(connect::jobs_pool(&args.database)?),
             commands,
-            operations: connect::projection_ops(&args.database, &args.redis),
+            operations: connect::projection_ops(&args.database, &args.redis, self.zones.clone()),
             settings: args.jobs.settings(),
         };
         let metrics = JobMetrics::new(&mut self.registry);
@@ -212,7 +226,8 @@ impl<'a> ServiceBuilder<'a> {
         let args = self.args;
         let handles = match admission {
             Some(admission) => {
-                let operations = connect::projection_ops(&args.database, &args.redis);
+                let zones = self.zones.clone();
+                let operations = connect::projection_ops(&args.database, &args.redis, zones);
                 let stop = self.service.workers.token.clone();
                 let (replays, task) = ReplayQueue::new(operations, stop);
                 self.service.workers.spawn(task);
@@ -298,7 +313,7 @@ pub fn jobs(
         context: JobContext {
             pool,
             commands,
-            operations: connect::projection_ops(database, redis),
+            operations: connect::projection_ops(database, redis, Zones::load()),
             settings: jobs.settings(),
         },
         appender: appender.boxed(),

@@ -102,6 +102,7 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
             "RATE_LIMIT_LOW_FREQUENCY",
             rate_limit.low_frequency.to_string(),
         ),
+        ("RATE_LIMIT_SYNC", rate_limit.sync.to_string()),
         ("RATE_LIMIT_AUTH", rate_limit.auth.to_string()),
         ("RATE_LIMIT_WINDOW", seconds(rate_limit.window)),
         (

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use eventlog::error::error_chain;
+use projections::zones::Zones;
 use serde::Serialize;
 
 use super::connect_database;
@@ -94,7 +95,7 @@ pub async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     match connect_database(&args.database).await {
         Ok(pool) => {
             findings.extend(servers::check_postgres(&pool).await);
-            findings.extend(workers::check(&pool).await);
+            findings.extend(workers::check(&pool, &Zones::load()).await);
         }
         Err(error) => findings.push(Finding::failure("Postgres", error_chain(error.as_ref()))),
     }

@@ -6,6 +6,7 @@ use clap::Args;
 use projections::active_sessions::RebuildProgress;
 use projections::operations::{ProjectionName, ReplayResult};
 use projections::rebuild::Replayed;
+use projections::zones::Zones;
 use tokio::sync::watch;
 
 use super::connect_database;
@@ -34,7 +35,7 @@ pub struct ReplayArgs {
 pub async fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let name = args.name;
     connect_database(&args.database).await?.close().await;
-    let operations = connect::projection_ops(&args.database, &args.redis);
+    let operations = connect::projection_ops(&args.database, &args.redis, Zones::load());
     let unit = if name == ProjectionName::ActiveSessions {
         "sessions"
     } else {

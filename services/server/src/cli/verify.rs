@@ -10,6 +10,7 @@ use eventlog::error::error_chain;
 use projections::operations::{ProjectionName, ProjectionOps, VerifyResult};
 use projections::status;
 use projections::verify::{Compared, Difference, MAX_DIFFERENCES_SHOWN};
+use projections::zones::Zones;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,9 @@ struct Report {
     /// Dead letters of the compared projections, parked and waiting.
     dead_letters: i64,
     discarded: i64,
+    /// A compared projection that was computed with another version of the time zone
+    /// rules than this comparison.
+    other_rules: Option<String>,
     /// Why the other projections were not compared.
     error: Option<String>,
 }
@@ -78,7 +82,8 @@ async fn verify(args: &VerifyArgs) -> anyhow::Result<Report> {
         names = ProjectionName::ALL.to_vec();
     }
     let pool = connect_database(&args.database).await?;
-    let operations = connect::projection_ops(&args.database, &args.redis);
+    let zones = Zones::load();
+    let operations = connect::projection_ops(&args.database, &args.redis, zones.clone());
     let mut result = Report::default();
     let compared =
         until_stopped(async |stop| compare(&operations, &names, &mut result.finished, stop).await);
@@ -100,6 +105,15 @@ async fn verify(args: &VerifyArgs) -> anyhow::Result<Report> {
                 if result.finished.iter().any(is_compared) {
                     result.dead_letters += status.dead_letters;
                     result.discarded += status.discarded;
+                    let other = status.tzdata.filter(|used| used != zones.version());
+                    if let Some(used) = other {
+                        let name = &status.projection;
+                        let version = zones.version();
+                        result.other_rules = Some(format!(
+                            "{name} was computed with version {used} of the time zone rules, and \
+                             compared with version {version}, which can be the only difference."
+                        ));
+                    }
                 }
             }
         }
@@ -184,6 +198,11 @@ impl Report {
                 count(self.dead_letters),
                 count(self.discarded)
             );
+        }
+        if let Some(other_rules) = &self.other_rules
+            && !self.is_equal()
+        {
+            let _ = write!(text, "\n\n{other_rules}");
         }
         text
     }

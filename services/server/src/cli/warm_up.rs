@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
+use projections::zones::Zones;
 use tokio::sync::watch;
 
 use super::connect_database;
@@ -23,7 +24,7 @@ pub struct WarmUpArgs {
 
 pub async fn run(args: &WarmUpArgs) -> anyhow::Result<()> {
     connect_database(&args.database).await?.close().await;
-    let operations = connect::projection_ops(&args.database, &args.redis);
+    let operations = connect::projection_ops(&args.database, &args.redis, Zones::load());
     let progress = watch::Sender::default();
     let started = Instant::now();
     let filled = until_stopped(async |stop| {

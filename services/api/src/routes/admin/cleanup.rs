@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::extract::Query;
+use crate::extract::{NoInput, Query};
 use crate::problem::Problem;
 
 const DEFAULT_HOURS: i64 = 24;
@@ -117,7 +117,10 @@ pub struct CleanupResponse {
     tag = "jobs",
     responses((status = 200, description = "The result of the cleanup", body = CleanupResponse))
 )]
-pub async fn run(State(pool): State<PgPool>) -> Result<Json<CleanupResponse>, Problem> {
+pub async fn run(
+    State(pool): State<PgPool>,
+    NoInput: NoInput,
+) -> Result<Json<CleanupResponse>, Problem> {
     let start = Instant::now();
     let before = status(&pool).await?;
     store::request(&pool, Job::IdleSessions).await?;

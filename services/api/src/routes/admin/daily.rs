@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::Query;
 use crate::problem::Problem;
+use crate::reading_time::ReadingTime;
 
 const DEFAULT_DAYS: u64 = 90;
 const MAX_DAYS: u64 = 366;
@@ -43,14 +44,19 @@ pub struct AllReadersDayResponse {
     active_users: i64,
     /// The average active reading time per session.
     avg_duration_minutes: f64,
-    /// The active reading time of all sessions, in whole minutes.
+    /// The same average, in seconds.
+    avg_duration_seconds: f64,
+    /// The active reading time of all readers, in whole minutes. Time that several
+    /// sessions of a reader share counts once.
     total_reading_minutes: i64,
+    /// The same time, in whole seconds.
+    total_reading_seconds: i64,
     /// The average position change per session, in percent of a book.
     avg_progress_percent: f64,
-    /// The sessions whose active reading time exceeded ten minutes on this day. A
-    /// session counts on one day only.
+    /// The sessions with more than ten minutes of active reading time on this day.
     sessions_over_10min: i64,
-    /// The sessions that ended on this day.
+    /// The ended sessions of which this is the last day. An end by the service counts
+    /// until the session continues.
     completed_sessions: i64,
 }
 
@@ -81,15 +87,19 @@ pub async fn handle(
 impl From<&AllReadersDay> for AllReadersDayResponse {
     fn from(day: &AllReadersDay) -> Self {
         /// In milliseconds.
-        const MINUTE: i64 = 60_000;
+        const SECOND: i64 = 1_000;
+        const MINUTE: i64 = 60 * SECOND;
         /// In ten-thousandths of a percent.
         const PERCENT: i64 = 10_000;
+        let time = ReadingTime::from_day(day.active_ms);
         Self {
             date: day.day,
             total_sessions: day.sessions,
             active_users: day.readers,
             avg_duration_minutes: average(day.active_ms, MINUTE, day.sessions),
-            total_reading_minutes: day.active_ms / MINUTE,
+            avg_duration_seconds: average(day.active_ms, SECOND, day.sessions),
+            total_reading_minutes: time.minutes,
+            total_reading_seconds: time.seconds,
             avg_progress_percent: average(day.progress, PERCENT, day.sessions),
             sessions_over_10min: day.long_sessions,
             completed_sessions: day.ended_sessions,
@@ -125,6 +135,8 @@ mod tests {
         };
         let day = AllReadersDayResponse::from(&stats);
         assert_eq!(day.total_reading_minutes, 16);
+        assert_eq!(day.total_reading_seconds, 1_000);
+        assert_eq!(day.avg_duration_seconds.to_string(), "333.33");
         assert_eq!(day.avg_duration_minutes.to_string(), "5.56");
         assert_eq!(day.avg_progress_percent.to_string(), "-4.12");
         let none = AllReadersDayResponse::from(&AllReadersDay {

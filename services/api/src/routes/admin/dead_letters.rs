@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::extract::Query;
+use crate::extract::{NoInput, Query};
 use crate::openapi::types;
 use crate::problem::Problem;
 
@@ -217,6 +217,7 @@ pub async fn show(
 pub async fn retry(
     State(pool): State<PgPool>,
     IdPath(id): IdPath,
+    NoInput: NoInput,
 ) -> Result<(StatusCode, Json<DeadLetterDetails>), Problem> {
     // Load it first: the worker may delete it before this request returns.
     let dead_letter = find(&pool, &id).await?;
@@ -240,6 +241,7 @@ pub async fn retry(
 pub async fn discard(
     State(pool): State<PgPool>,
     IdPath(id): IdPath,
+    NoInput: NoInput,
 ) -> Result<Json<DeadLetterDetails>, Problem> {
     dead_letters::discard(&pool, &id).await?;
     Ok(Json(find(&pool, &id).await?))

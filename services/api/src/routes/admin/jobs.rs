@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
-use crate::extract::PathName;
+use crate::extract::{NoInput, PathName};
 use crate::problem::Problem;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -125,6 +125,7 @@ pub async fn list(State(pool): State<PgPool>) -> Result<Json<JobsResponse>, Prob
 pub async fn run(
     State(pool): State<PgPool>,
     PathName(job): PathName<Job>,
+    NoInput: NoInput,
 ) -> Result<(StatusCode, Json<JobResponse>), Problem> {
     store::request(&pool, job).await?;
     let status = store::find(&pool, job).await?;
@@ -145,6 +146,9 @@ pub async fn run(
     tag = "jobs",
     responses((status = 202, description = "The run is requested", body = JobResponse))
 )]
-pub async fn warm_up(pool: State<PgPool>) -> Result<(StatusCode, Json<JobResponse>), Problem> {
-    run(pool, PathName(Job::WarmUp)).await
+pub async fn warm_up(
+    pool: State<PgPool>,
+    no_input: NoInput,
+) -> Result<(StatusCode, Json<JobResponse>), Problem> {
+    run(pool, PathName(Job::WarmUp), no_input).await
 }

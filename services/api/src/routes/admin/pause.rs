@@ -7,7 +7,7 @@ use projections::status;
 use sqlx::PgPool;
 
 use super::projections::{ProjectionResponse, find};
-use crate::extract::PathName;
+use crate::extract::{NoInput, PathName};
 use crate::problem::Problem;
 
 /// Pause a projection
@@ -26,6 +26,7 @@ use crate::problem::Problem;
 pub async fn pause(
     State(pool): State<PgPool>,
     PathName(name): PathName<ProjectionName>,
+    NoInput: NoInput,
 ) -> Result<Json<ProjectionResponse>, Problem> {
     set_paused(&pool, name, true).await
 }
@@ -45,6 +46,7 @@ pub async fn pause(
 pub async fn resume(
     State(pool): State<PgPool>,
     PathName(name): PathName<ProjectionName>,
+    NoInput: NoInput,
 ) -> Result<Json<ProjectionResponse>, Problem> {
     set_paused(&pool, name, false).await
 }

@@ -39,6 +39,10 @@ pub struct ProjectionResponse {
     pub events_per_write: Option<f64>,
     /// The number of parked and waiting events.
     pub dead_letters: i64,
+    /// The oldest version of the time zone rules that the rows were computed with, for
+    /// example `2026f`. Null if they do not depend on time zones.
+    #[schema(required)]
+    pub tzdata: Option<String>,
     /// The lease holder: machine, process id and a random part. Null if there is
     /// none.
     #[schema(required)]
@@ -128,6 +132,7 @@ impl From<ProjectionStatus> for ProjectionResponse {
             head: status.head,
             lag_events: status.lag_events,
             dead_letters: status.dead_letters,
+            tzdata: status.tzdata,
             worker: status.holder,
         }
     }

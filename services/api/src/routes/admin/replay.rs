@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 
 use super::projections::{ProjectionResponse, ReplayStatus, find};
 use super::replay_queue::{ReplayQueue, StartResult};
-use crate::extract::{PathName, Query};
+use crate::extract::{NoBody, PathName, StrictQuery};
 use crate::problem::{Problem, ProblemCode};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -37,7 +37,8 @@ pub struct Params {
 pub async fn handle(
     State((pool, replays)): State<(PgPool, ReplayQueue)>,
     PathName(name): PathName<ProjectionName>,
-    Query(params): Query<Params>,
+    StrictQuery(params): StrictQuery<Params>,
+    NoBody: NoBody,
 ) -> Result<(StatusCode, Json<ProjectionResponse>), Problem> {
     let restart = params.restart.unwrap_or(false);
     let running = || {

@@ -150,17 +150,19 @@ mod tests {
     use std::time::Duration;
 
     use projections::operations::Connections;
+    use projections::zones::Zones;
 
     use super::*;
 
     #[tokio::test]
     async fn failed_replay_stops_neither_the_queue_nor_the_next_replay() {
-        let ops = ProjectionOps::new(Connections {
+        let connections = Connections {
             migrations: Arc::new(|| Err("Postgres is unreachable".into())),
             projections: Arc::new(|| Err("Postgres is unreachable".into())),
             replay: Arc::new(|_| Err("Postgres is unreachable".into())),
             cache: Arc::new(|| Err("Redis is unreachable".into())),
-        });
+        };
+        let ops = ProjectionOps::new(connections, Zones::built_in());
         let stop = CancellationToken::new();
         let (queue, task) = ReplayQueue::new(ops, stop.clone());
         let task = tokio::spawn(task);

@@ -2,21 +2,22 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::TimeDelta;
-use commands::{BatchOutcome, BatchUpdate, CommandService};
-use domain::command::Occurrence;
-use domain::{SessionError, SessionId, Timestamp, UpdatePosition};
+use commands::{BatchOutcome, BatchUpdate, CommandService, Observed};
+use domain::clock::{self as device_clock, Occurrence};
+use domain::{SessionError, SessionId, Standing, Timestamp, UpdatePosition};
 use eventlog::clock;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::MAX_LOCATOR;
 use crate::auth::Caller;
-use crate::extract::{Json, JsonObject, Percent, RequestContext, bounded_text};
+use crate::extract::{Hint, Json, JsonObject, Percent, RequestContext, hints};
 use crate::openapi::types;
 use crate::problem::{FieldError, Problem};
 use crate::response::CommandResponse;
+use crate::warnings::{Warning, Warnings};
 
 const MAX_UPDATES: usize = 50;
 
@@ -26,7 +27,9 @@ const MAX_UPDATES: usize = 50;
 pub struct Body {
     // Parsed one by one, so that an invalid update does not block the others.
     #[schema(value_type = Vec<Item>, min_items = 1, max_items = 50)]
-    updates: Vec<serde_json::Value>,
+    updates: Vec<Box<RawValue>>,
+    #[schema(schema_with = types::sent_at)]
+    sent_at: Option<Timestamp>,
 }
 
 /// One position update.
@@ -38,20 +41,24 @@ pub struct Item {
     #[schema(schema_with = types::current_position)]
     current_position: Percent,
     #[schema(schema_with = types::locator)]
-    locator: Option<String>,
+    locator: Option<Hint>,
     #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
 }
 
 /// The results of a batch.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub struct BatchResult {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchResult<'a> {
     success_count: usize,
     failed_count: usize,
     /// The `error` of each refused update.
     errors: Vec<String>,
     /// The result of each update, in the order of the request.
     results: Vec<ItemResult>,
+    /// What the service changed or ignored. Missing if there is nothing.
+    #[serde(skip_serializing_if = "Warnings::is_empty")]
+    #[schema(value_type = Vec<Warning>)]
+    warnings: &'a Warnings,
 }
 
 /// The result of one update.
@@ -96,18 +103,25 @@ pub async fn handle(
         let message = format!("must contain 1 to {MAX_UPDATES} updates, not {count}");
         return Err(Problem::invalid("updates", message));
     }
-    let now = clock::now();
-    // Updates without a time get times in the order of the request, one
-    // millisecond apart; the last one gets the current time.
-    let arrival = |index: usize| {
-        let before = i64::try_from(count - 1 - index).expect("at most 50 updates");
-        now - TimeDelta::milliseconds(before)
-    };
-    let items: Vec<_> = body
-        .updates
+    let mut warnings = Warnings::default();
+    let parsed: Vec<ParsedItem> = body.updates.iter().map(|item| parse(item)).collect();
+    let valid = parsed.iter().filter_map(|(_, item)| item.as_ref().ok());
+    let times: Vec<Option<Timestamp>> = valid.map(|item| item.occurred_at).collect();
+    let mut occurrences = device_clock::place(&times, body.sent_at, clock::now()).into_iter();
+    let items: Vec<_> = parsed
         .into_iter()
         .enumerate()
-        .map(|(index, item)| parse(item, arrival(index)))
+        .map(|(index, (session_id, item))| {
+            let mut of_item = Warnings::default();
+            let update = item.and_then(|item| {
+                let occurred = occurrences.next().expect("one for each valid item");
+                let occurred = occurred.map_err(|refusal| format!("Invalid update: {refusal}"))?;
+                of_item.add_shift(occurred, body.sent_at);
+                item.update(occurred, &mut of_item)
+            });
+            warnings.add_item(&format!("updates[{index}]"), of_item);
+            (session_id, update)
+        })
         .collect();
     let valid = items
         .iter()
@@ -116,43 +130,53 @@ pub async fn handle(
     let committed = commands
         .update_positions(caller.reader_id, valid, context, move |outcome| {
             let last_event = outcome.last_event;
-            CommandResponse::for_batch(last_event, &BatchResult::new(&items, outcome))
+            CommandResponse::for_batch(last_event, &BatchResult::new(&items, outcome, &warnings))
         })
         .await?;
     Ok(CommandResponse::from_committed(committed))
 }
 
-/// The session id as in the request, and the update or its error message.
-type ParsedItem = (Option<String>, Result<BatchUpdate, String>);
+/// The session id as in the request, and the item or its error message.
+type ParsedItem = (Option<String>, Result<Item, String>);
 
-fn parse(item: serde_json::Value, arrived: Timestamp) -> ParsedItem {
-    let sent_id = item
-        .get("session_id")
-        .and_then(|id| Some(id.as_str()?.to_owned()));
-    let item: Item = match serde_path_to_error::deserialize(item) {
-        Ok(JsonObject(item)) => item,
+/// The session id as in the request, and the update or its error message.
+type ParsedUpdate = (Option<String>, Result<BatchUpdate, String>);
+
+fn parse(item: &RawValue) -> ParsedItem {
+    let mut json = serde_json::Deserializer::from_str(item.get());
+    match serde_path_to_error::deserialize(&mut json) {
+        Ok(JsonObject(item)) => {
+            let item: Item = item;
+            (Some(item.session_id.clone()), Ok(item))
+        }
         Err(error) => {
             let error = FieldError::from_parser(error.path(), &error.inner().to_string());
-            return (sent_id, Err(format!("Invalid update: {error}")));
+            let error = format!("Invalid update: {error}");
+            (sent_session_id(item), Err(error))
         }
-    };
-    let update = (|| {
-        let session_id = Uuid::try_parse(&item.session_id)
-            .map_err(|_| format!("Invalid UUID format: {}", item.session_id))?;
-        let locator = bounded_text("locator", item.locator, MAX_LOCATOR)
-            .map_err(|_| "Invalid update: locator is too long or contains NUL".to_owned())?;
-        let occurred = Occurrence::new(item.occurred_at, arrived)
-            .map_err(|refusal| format!("Invalid update: {refusal}"))?;
+    }
+}
+
+impl Item {
+    fn update(self, occurred: Occurrence, warnings: &mut Warnings) -> Result<BatchUpdate, String> {
+        let session_id = Uuid::try_parse(&self.session_id)
+            .map_err(|_| format!("Invalid UUID format: {}", self.session_id))?;
         Ok(BatchUpdate {
             session_id: SessionId::from_uuid(session_id),
             update: UpdatePosition {
-                position: item.current_position.0,
-                locator,
+                position: self.current_position.0,
+                locator: hints::locator(self.locator, warnings),
                 occurred,
+                standing: Standing::Active,
             },
         })
-    })();
-    (sent_id, update)
+    }
+}
+
+/// The `session_id` of an invalid item, if it is a string.
+fn sent_session_id(item: &RawValue) -> Option<String> {
+    let item: Value = serde_json::from_str(item.get()).ok()?;
+    Some(item.get("session_id")?.as_str()?.to_owned())
 }
 
 /// The messages of the original service, where it had one.
@@ -165,11 +189,17 @@ fn message(refusal: SessionError, session_id: SessionId) -> String {
     }
 }
 
-impl BatchResult {
+impl<'a> BatchResult<'a> {
     /// `outcome` has a result for each valid item, in the same order.
-    fn new(items: &[ParsedItem], outcome: BatchOutcome) -> Self {
+    fn new(items: &[ParsedUpdate], outcome: BatchOutcome, warnings: &'a Warnings) -> Self {
         let mut outcomes = outcome.results.into_iter();
-        let mut result = Self::default();
+        let mut result = Self {
+            success_count: 0,
+            failed_count: 0,
+            errors: Vec::new(),
+            results: Vec::with_capacity(items.len()),
+            warnings,
+        };
         for (session_id, update) in items {
             let outcome = match update {
                 Ok(update) => outcomes
@@ -183,7 +213,7 @@ impl BatchResult {
         result
     }
 
-    fn add(&mut self, session_id: Option<String>, outcome: Result<(i64, bool), String>) {
+    fn add(&mut self, session_id: Option<String>, outcome: Result<Observed, String>) {
         let accepted = outcome.as_ref().ok().copied();
         self.success_count += usize::from(accepted.is_some());
         self.failed_count += usize::from(accepted.is_none());
@@ -191,8 +221,8 @@ impl BatchResult {
         self.results.push(ItemResult {
             session_id,
             success: accepted.is_some(),
-            applied: accepted.is_some_and(|(_, applied)| applied),
-            version: accepted.map(|(version, _)| version),
+            applied: accepted.is_some_and(|observed| observed.applied),
+            version: accepted.map(|observed| observed.version),
             error: outcome.err(),
         });
     }

@@ -3,29 +3,24 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono_tz::Tz;
 use commands::CommandService;
 use domain::command::Occurrence;
-use domain::event::{Book, DeviceType};
-use domain::{BookId, Position, ReaderId, SessionId, StartSession, Timestamp};
+use domain::event::DeviceType;
+use domain::{BookId, Position, ReaderId, SessionId, Standing, StartSession, Timestamp};
 use eventlog::clock;
+use projections::zones::Zones;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::MAX_LOCATOR;
 use crate::auth::Caller;
-use crate::extract::{Json, JsonObject, Percent, RequestContext, bounded_text, whole_number};
+use crate::extract::hints::{self, BookDocument};
+use crate::extract::{Hint, Json, Percent, RequestContext};
 use crate::openapi::types;
 use crate::problem::Problem;
 use crate::response::CommandResponse;
-use crate::session::SessionResponse;
-
-/// In characters.
-const MAX_DEVICE_ID: usize = 255;
-/// In characters; the limit of the author too.
-const MAX_TITLE: usize = 500;
-const MAX_PAGES: u32 = 100_000;
+use crate::session::{ChangedSessionResponse, SessionResponse};
+use crate::warnings::Warnings;
 
 /// The book to read, and the position at which reading starts.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -45,58 +40,52 @@ pub struct Body {
     session_id: Option<Uuid>,
     /// The app's id of the device. The service records it, and returns it in the
     /// export only.
-    #[schema(max_length = 255)]
-    device_id: Option<String>,
+    #[schema(value_type = Option<String>, max_length = 255)]
+    device_id: Option<Hint>,
     #[schema(schema_with = types::time_zone)]
-    time_zone: Option<String>,
+    time_zone: Option<Hint>,
     #[schema(schema_with = types::locator)]
-    locator: Option<String>,
-    #[schema(value_type = Option<BookBody>)]
-    book: Option<JsonObject<BookBody>>,
+    locator: Option<Hint>,
+    #[schema(value_type = Option<BookDocument>)]
+    book: Option<Hint>,
     #[schema(schema_with = types::occurred_at)]
     occurred_at: Option<Timestamp>,
-}
-
-/// The app's data about the book. The service stores it with the session and
-/// returns it.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Book)]
-pub struct BookBody {
-    #[schema(max_length = 500)]
-    title: Option<String>,
-    #[schema(max_length = 500)]
-    author: Option<String>,
-    /// The number of pages. The service needs it to compute `pages_read`.
-    #[serde(default, deserialize_with = "whole_number")]
-    #[schema(maximum = 100_000)]
-    total_pages: Option<u32>,
+    #[schema(schema_with = types::sent_at)]
+    sent_at: Option<Timestamp>,
 }
 
 /// Start a session
 ///
-/// If the reader has an active session, it ends at its latest position with
-/// `end_reason` `superseded`. An app that generates the `session_id` can start a
-/// session while it is offline, and repeat the start.
+/// The session becomes the active one if it has the reader's newest observation. The
+/// session that was active then ends at its latest observation, with the `end_reason`
+/// `superseded`. A start in the past is recorded and does not become active. An app
+/// that generates the `session_id` can start a session while it is offline, and repeat
+/// the start.
 #[utoipa::path(
     post,
     path = "/api/v1/reading-sessions/start",
     operation_id = "start",
     tag = "commands",
     request_body = Body,
-    responses((status = 201, description = "The new session", body = SessionResponse))
+    responses((status = 201, description = "The new session", body = ChangedSessionResponse))
 )]
 pub async fn handle(
     State(commands): State<CommandService>,
+    State(zones): State<Zones>,
     caller: Caller,
     RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
-    let (session_id, command) = body.command(caller.reader_id, clock::now())?;
+    let mut warnings = Warnings::default();
+    let (session_id, command) =
+        body.command(caller.reader_id, clock::now(), &zones, &mut warnings)?;
     let committed = commands
-        .start(session_id, command, context, |outcome| {
-            let session = SessionResponse::from_result(&outcome);
-            CommandResponse::for_session(StatusCode::CREATED, &outcome, &session)
+        .start(session_id, command, context, move |outcome| {
+            let body = ChangedSessionResponse {
+                session: SessionResponse::from_result(&outcome),
+                warnings: &warnings,
+            };
+            CommandResponse::for_session(StatusCode::CREATED, &outcome, &body)
         })
         .await?;
     Ok(CommandResponse::from_committed(committed))
@@ -107,20 +96,17 @@ impl Body {
         self,
         reader_id: ReaderId,
         now: Timestamp,
+        zones: &Zones,
+        warnings: &mut Warnings,
     ) -> Result<(SessionId, StartSession), Problem> {
         let book_id: BookId = Uuid::try_parse(&self.book_id)
             .map_err(|_| Problem::invalid_book_id(&self.book_id))?
             .into();
-        let occurred = Occurrence::new(self.occurred_at, now)?;
+        let occurred = Occurrence::new(self.occurred_at, self.sent_at, now)?;
+        warnings.add_shift(occurred, self.sent_at);
         let session_id = match self.session_id {
             Some(uuid) => SessionId::from_client(uuid, now)?,
             None => SessionId::new(occurred.at()),
-        };
-        let time_zone = match self.time_zone {
-            Some(name) => name
-                .parse()
-                .map_err(|_| Problem::invalid("time_zone", "not an IANA time zone"))?,
-            None => Tz::UTC,
         };
         let command = StartSession {
             reader_id,
@@ -129,24 +115,13 @@ impl Body {
                 .start_position
                 .map_or(Position::START, |Percent(position)| position),
             device_type: self.device_type,
-            device_id: bounded_text("device_id", self.device_id, MAX_DEVICE_ID)?,
-            time_zone,
-            locator: bounded_text("locator", self.locator, MAX_LOCATOR)?,
-            book: self.book.map(|JsonObject(sent)| book(sent)).transpose()?,
+            device_id: hints::device_id(self.device_id, warnings),
+            time_zone: hints::time_zone(self.time_zone, zones, warnings),
+            locator: hints::locator(self.locator, warnings),
+            book: hints::book(self.book, warnings),
             occurred,
+            standing: Standing::Active,
         };
         Ok((session_id, command))
     }
-}
-
-fn book(book: BookBody) -> Result<Book, Problem> {
-    if book.total_pages.is_some_and(|pages| pages > MAX_PAGES) {
-        let message = format!("must be at most {MAX_PAGES}");
-        return Err(Problem::invalid("book.total_pages", message));
-    }
-    Ok(Book {
-        title: bounded_text("book.title", book.title, MAX_TITLE)?,
-        author: bounded_text("book.author", book.author, MAX_TITLE)?,
-        total_pages: book.total_pages,
-    })
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use commands::CommandService;
-use domain::{ReaderId, Timestamp};
+use domain::{BookId, ReaderId, SessionId, Timestamp};
 use eventlog::erase::Erased;
 use eventlog::{LogError, Pool, clock};
 use jobs::{Job, store};
@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::auth::Caller;
-use crate::extract::Query;
+use crate::extract::{NoBody, StrictQuery};
 use crate::problem::Problem;
 use crate::response::GLOBAL_POSITION;
 
@@ -26,6 +26,8 @@ pub struct Params {
     /// The reader's own id (`user_id` of their sessions), as a safeguard against
     /// accidental calls.
     confirm: Uuid,
+    /// Delete only the reader's sessions with this book.
+    book_id: Option<Uuid>,
 }
 
 /// The result of an erasure.
@@ -39,13 +41,16 @@ pub struct EraseResponse {
     erased_at: Timestamp,
 }
 
-/// Erase all of the reader's data
+/// Erase all of the reader's data, or the sessions with one book
 ///
 /// Once this request returns, none of the reader's sessions can be read, and the
 /// stored responses of the reader's `Idempotency-Key`s are gone. History and
 /// statistics are cleared within moments. Afterwards the service overwrites the
 /// reader's events in its log. An erasure cannot be undone; repeating it is
 /// harmless.
+///
+/// A query parameter that is not listed here, or a body, returns 400: it could be a
+/// filter of the caller, and nothing must be erased then.
 ///
 /// A valid token can start new sessions, so sign the reader out of the app
 /// first.
@@ -60,7 +65,8 @@ pub struct EraseResponse {
 pub async fn handle(
     State(handles): State<EraseHandles>,
     caller: Caller,
-    Query(params): Query<Params>,
+    StrictQuery(params): StrictQuery<Params>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     if ReaderId::from(params.confirm) != caller.reader_id {
         return Err(Problem::invalid(
@@ -69,9 +75,10 @@ pub async fn handle(
         ));
     }
     let erased_at = clock::now();
-    // In a task of its own, so that it completes if the client disconnects.
-    let erased = tokio::spawn(handles.erase(caller.reader_id, erased_at));
-    let erased = erased.await.map_err(|error| Problem::broken(&error))??;
+    let scope = params
+        .book_id
+        .map_or(Scope::Reader, |id| Scope::Book(id.into()));
+    let erased = handles.spawn(caller.reader_id, scope, erased_at).await?;
     let body = Json(EraseResponse {
         sessions: erased.sessions,
         erased_at,
@@ -85,7 +92,15 @@ pub async fn handle(
     Ok(response)
 }
 
-/// The dependencies of the handler.
+/// Which of the reader's sessions are erased.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope {
+    Reader,
+    Book(BookId),
+    Session(SessionId),
+}
+
+/// The dependencies of the handlers.
 #[derive(Clone)]
 pub struct EraseHandles {
     pub commands: CommandService,
@@ -95,10 +110,38 @@ pub struct EraseHandles {
 }
 
 impl EraseHandles {
-    async fn erase(self, reader_id: ReaderId, at: Timestamp) -> Result<Erased, LogError> {
-        let erased = self.commands.erase(reader_id, at).await?;
+    /// Erases in a task of its own, so that it completes if the client disconnects.
+    pub(super) async fn spawn(
+        self,
+        reader_id: ReaderId,
+        scope: Scope,
+        at: Timestamp,
+    ) -> Result<Erased, Problem> {
+        let erased = tokio::spawn(self.erase(reader_id, scope, at)).await;
+        Ok(erased.map_err(|error| Problem::broken(&error))??)
+    }
+
+    async fn erase(
+        self,
+        reader_id: ReaderId,
+        scope: Scope,
+        at: Timestamp,
+    ) -> Result<Erased, LogError> {
+        let commands = &self.commands;
+        let erased = match scope {
+            Scope::Reader => commands.erase(reader_id, at).await?,
+            Scope::Book(book_id) => {
+                let ids = commands.sessions_of_book(reader_id, book_id).await?;
+                commands.erase_sessions(reader_id, &ids, at).await?
+            }
+            Scope::Session(id) => commands.erase_sessions(reader_id, &[id], at).await?,
+        };
         if let Some(global_position) = erased.global_position {
-            active_sessions::erase(&self.cache, reader_id, global_position).await;
+            // Another session of the reader may be active; its entry stays.
+            let (active, _) = commands.active(reader_id).await?;
+            if active.is_none() {
+                active_sessions::erase(&self.cache, reader_id, global_position).await;
+            }
             tokio::spawn(async move {
                 if let Err(error) = store::request(&self.pool, Job::Erasures).await {
                     tracing::debug!(

@@ -10,14 +10,15 @@ use utoipa::IntoParams;
 
 use crate::auth::Caller;
 use crate::export::{ExportDocument, ExportFormat, Exporter};
-use crate::extract::Query;
+use crate::extract::StrictQuery;
 use crate::problem::Problem;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Params {
     /// `json` contains all data. `csv` has one row per event, with its most
-    /// important fields.
+    /// important fields. A text in it that a spreadsheet would execute as a formula
+    /// gets an apostrophe; `json` contains it unchanged.
     #[param(inline)]
     #[serde(default)]
     format: ExportFormat,
@@ -43,7 +44,7 @@ pub struct Params {
 pub async fn handle(
     State(exporter): State<Exporter>,
     caller: Caller,
-    Query(params): Query<Params>,
+    StrictQuery(params): StrictQuery<Params>,
 ) -> Result<Response, Problem> {
     let mut chunks = exporter.stream(caller.reader_id, params.format);
     // Read the first page before sending the status, so that the request fails with

@@ -11,6 +11,7 @@ use super::{DaysParams, ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::Query;
 use crate::problem::Problem;
+use crate::reading_time::ReadingTime;
 use crate::session::ProgressDelta;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,6 +29,8 @@ pub struct ReadingDay {
     sessions: i64,
     /// Active reading time, in whole minutes.
     active_minutes: i64,
+    /// The same time, in whole seconds.
+    active_seconds: i64,
     /// The sum of the position changes, in percent of a book. Negative if the
     /// reader moved back.
     #[schema(value_type = f64)]
@@ -57,15 +60,19 @@ pub async fn handle(
             daily_stats::days(&mut *database, caller.reader_id, from).await
         })
         .await?;
-    let range = reading_days(days, rows.first());
+    let range = reading_days(days, rows.first(), &table.zones);
     let days = rows
         .into_iter()
         .filter(|row| row.day >= *range.start())
-        .map(|row| ReadingDay {
-            date: row.day,
-            sessions: row.sessions,
-            active_minutes: row.active_ms / 60_000,
-            progress: ProgressDelta(row.progress),
+        .map(|row| {
+            let time = ReadingTime::from_day(row.active_ms);
+            ReadingDay {
+                date: row.day,
+                sessions: row.sessions,
+                active_minutes: time.minutes,
+                active_seconds: time.seconds,
+                progress: ProgressDelta(row.progress),
+            }
         })
         .collect();
     Ok(Json(DailyResponse { days }))

@@ -13,6 +13,7 @@ use super::{DaysParams, ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::Query;
 use crate::problem::Problem;
+use crate::reading_time::ReadingTime;
 
 /// When in the week the reader reads.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,8 +33,10 @@ pub struct WeekdayPattern {
     /// 1 is Monday, 7 Sunday (ISO 8601).
     #[schema(minimum = 1, maximum = 7)]
     weekday: u32,
-    /// Active reading time, in whole minutes.
+    /// Active reading time, in whole minutes: the sum of the days.
     active_minutes: i64,
+    /// The same time, in whole seconds.
+    active_seconds: i64,
     /// The sessions with reading on this weekday. A session counts once per day.
     sessions: i64,
 }
@@ -46,8 +49,11 @@ pub struct HourPattern {
     /// The hour of the reading day, in the time zone of its sessions.
     #[schema(minimum = 0, maximum = 23)]
     hour: i16,
-    /// Active reading time, in whole minutes.
+    /// Active reading time, in whole minutes, rounded so that the hours of a day add
+    /// up to the day.
     active_minutes: i64,
+    /// The same time, in whole seconds, rounded in the same way.
+    active_seconds: i64,
     /// The sessions with reading in this hour. A session counts once per hour.
     sessions: i64,
 }
@@ -71,26 +77,31 @@ pub async fn handle(
     let days = params.days()?;
     let from = first_day_to_read(days);
     let mut rows = table
-        .read(params.min_position, |mut database| async move {
-            daily_stats::days_with_hours(&mut *database, caller.reader_id, from).await
+        .read(params.min_position, |mut database| {
+            let zones = &table.zones;
+            async move {
+                daily_stats::days_with_hours(&mut *database, caller.reader_id, from, zones).await
+            }
         })
         .await?;
-    let range = reading_days(days, rows.first().map(|(day, _)| day));
+    let range = reading_days(days, rows.first().map(|(day, _)| day), &table.zones);
     rows.retain(|(day, _)| day.day >= *range.start());
     let mut weekdays = [Sums::default(); 7];
     let mut hours = BTreeMap::<(u32, i16), Sums>::new();
     for (day, hours_of_day) in &rows {
         let weekday = day.day.weekday();
-        weekdays[weekday.num_days_from_monday() as usize].add(day.sessions, day.active_ms);
-        for hour in hours_of_day {
+        weekdays[weekday.num_days_from_monday() as usize]
+            .add(day.sessions, ReadingTime::from_day(day.active_ms));
+        let times = ReadingTime::from_hours(hours_of_day.iter().map(|hour| hour.active_ms));
+        for (hour, time) in hours_of_day.iter().zip(times) {
             let key = (weekday.number_from_monday(), hour.hour);
-            let sums = hours.entry(key).or_default();
-            sums.add(hour.sessions, hour.active_ms);
+            hours.entry(key).or_default().add(hour.sessions, time);
         }
     }
     let weekdays = (1..).zip(weekdays).map(|(weekday, sums)| WeekdayPattern {
         weekday,
-        active_minutes: sums.active_ms / 60_000,
+        active_minutes: sums.time.minutes,
+        active_seconds: sums.time.seconds,
         sessions: sums.sessions,
     });
     let weekdays = weekdays.collect();
@@ -99,7 +110,8 @@ pub async fn handle(
         .map(|((weekday, hour), sums)| HourPattern {
             weekday,
             hour,
-            active_minutes: sums.active_ms / 60_000,
+            active_minutes: sums.time.minutes,
+            active_seconds: sums.time.seconds,
             sessions: sums.sessions,
         });
     let hours = hours.collect();
@@ -110,12 +122,12 @@ pub async fn handle(
 #[derive(Clone, Copy, Default)]
 struct Sums {
     sessions: i64,
-    active_ms: i64,
+    time: ReadingTime,
 }
 
 impl Sums {
-    fn add(&mut self, sessions: i64, active_ms: i64) {
+    fn add(&mut self, sessions: i64, time: ReadingTime) {
         self.sessions += sessions;
-        self.active_ms += active_ms;
+        self.time += time;
     }
 }

@@ -3,6 +3,7 @@
 
 use eventlog::Pool;
 use projections::checkpoint::CheckpointWaiter;
+use projections::zones::Zones;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 
@@ -18,6 +19,8 @@ pub struct ReadTable {
     /// Waits for the projection's checkpoint on the primary.
     pub checkpoint: CheckpointWaiter,
     pub replica: Option<Replica>,
+    /// Determines reading days and hours.
+    pub zones: Zones,
 }
 
 impl ReadTable {

@@ -54,7 +54,7 @@ pub async fn handle(
             daily_stats::days(&mut *database, caller.reader_id, NaiveDate::default()).await
         })
         .await?;
-    let range = reading_days(days, rows.first());
+    let range = reading_days(days, rows.first(), &table.zones);
     let days_read = rows
         .iter()
         .filter(|row| row.active_ms >= MIN_ACTIVE_MS)

@@ -13,6 +13,7 @@ use super::{ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::{MinPositionParams, Query};
 use crate::problem::Problem;
+use crate::reading_time::ReadingTime;
 use crate::session::ProgressDelta;
 
 const WEEK: u64 = 7;
@@ -34,6 +35,8 @@ pub struct WeekDay {
     day: &'static str,
     /// Active reading time, in whole minutes.
     minutes: i64,
+    /// The same time, in whole seconds.
+    seconds: i64,
     /// The sessions with reading on this day.
     sessions: i64,
     /// The sum of the position changes, in percent of a book. Negative if the
@@ -69,16 +72,18 @@ pub async fn handle(
             daily_stats::days(&mut *database, caller.reader_id, from).await
         })
         .await?;
-    let range = reading_days(WEEK, rows.first());
+    let range = reading_days(WEEK, rows.first(), &table.zones);
     let names = names(&headers);
     let days = (0..WEEK)
         .map(|ago| {
             let date = *range.end() - Days::new(ago);
             let row = rows.iter().find(|row| row.day == date);
+            let time = ReadingTime::from_day(row.map_or(0, |row| row.active_ms));
             WeekDay {
                 date,
                 day: names[date.weekday().num_days_from_monday() as usize],
-                minutes: row.map_or(0, |row| row.active_ms / 60_000),
+                minutes: time.minutes,
+                seconds: time.seconds,
                 sessions: row.map_or(0, |row| row.sessions),
                 progress: ProgressDelta(row.map_or(0, |row| row.progress)),
             }

@@ -8,6 +8,7 @@ use eventlog::error::error_chain;
 use jobs::Job;
 use jobs::store::{self, JobStatus};
 use projections::status;
+use projections::zones::Zones;
 use sqlx::PgPool;
 
 use super::super::format::{count, counted, span};
@@ -19,7 +20,7 @@ const MAX_LAG: f64 = 30.0;
 /// A job that is overdue for longer has no process to run it.
 const MAX_DELAY: Duration = Duration::from_mins(5);
 
-pub(super) async fn check(pool: &PgPool) -> Vec<Finding> {
+pub(super) async fn check(pool: &PgPool, zones: &Zones) -> Vec<Finding> {
     let read = async {
         let projections = with_deadline(TIMEOUT, status::list(pool)).await?;
         let jobs = with_deadline(TIMEOUT, store::list(pool)).await?;
@@ -30,6 +31,7 @@ pub(super) async fn check(pool: &PgPool) -> Vec<Finding> {
             workers(&projections),
             lag(&projections),
             dead_letters(&projections),
+            time_zones(&projections, zones),
             background_jobs(&jobs),
         ],
         Err(error) => vec![Finding::failure("projections", error_chain(error.as_ref()))],
@@ -82,6 +84,27 @@ fn dead_letters(projections: &[status::ProjectionStatus]) -> Finding {
     };
     let problems: Vec<String> = with_dead_letters.map(problem).collect();
     Finding::from_problems("dead letters", Status::Warning, &problems, "none")
+}
+
+/// A projection must be replayed after an update of tzdata.
+fn time_zones(projections: &[status::ProjectionStatus], zones: &Zones) -> Finding {
+    let version = zones.version();
+    let problem = |projection: &status::ProjectionStatus| {
+        let used = projection.tzdata.as_deref()?;
+        let name = &projection.projection;
+        (used < version).then(|| {
+            format!(
+                "{name} was computed with version {used} of the time zone rules, and this \
+                 machine has {version}; run `reading-sessions replay {name}`"
+            )
+        })
+    };
+    let problems: Vec<String> = projections.iter().filter_map(problem).collect();
+    let used = projections.iter().filter_map(|one| one.tzdata.as_deref());
+    let newer = used.filter(|used| *used > version).max();
+    let newer = newer.map_or_else(String::new, |newer| format!("; projections use {newer}"));
+    let ok = format!("{version} ({}){newer}", zones.source());
+    Finding::from_problems("time zones", Status::Warning, &problems, ok)
 }
 
 fn background_jobs(jobs: &[(Job, JobStatus)]) -> Finding {

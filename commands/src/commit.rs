@@ -1,0 +1,75 @@
+//! Commits a decided command: one append to the log, then an update of the session
+//! cache. It never retries; see [`crate::executor`].
+
+use std::collections::BTreeSet;
+
+use domain::{ReaderId, SessionId};
+use eventlog::append::{Append, KeyedResponse, NewEvent};
+use eventlog::deadline::with_deadline;
+use eventlog::read;
+
+use crate::CommandError;
+use crate::command::CommandContext;
+use crate::decision::Decision;
+use crate::executor::{Executor, READ_DEADLINE};
+
+impl Executor {
+    /// Writes the events, the change of the active-session claim and the response in
+    /// one transaction.
+    ///
+    /// Returns the global position of the last event. For a repeated start, which
+    /// produces no event, this is the last event of the existing session. Returns
+    /// `None` if there is neither.
+    ///
+    /// # Errors
+    /// [`CommandError::Conflict`] if another command was appended first, or if the
+    /// idempotency key is in use.
+    pub(crate) async fn commit(
+        &self,
+        reader_id: ReaderId,
+        decision: Decision,
+        context: &CommandContext,
+        response: Option<KeyedResponse>,
+    ) -> Result<Option<i64>, CommandError> {
+        let metadata = context.metadata();
+        let (claim, changes_activity) = (decision.claim(), decision.changes_activity());
+        let with_events: BTreeSet<SessionId> = decision.events.iter().map(|(id, ..)| *id).collect();
+        let seen = decision.sessions.iter();
+        let seen = seen.filter(|(id, _)| !with_events.contains(*id));
+        let seen = seen.map(|(id, versioned)| (*id, versioned.sequence));
+        let append = Append {
+            seen: seen.collect(),
+            events: decision
+                .events
+                .into_iter()
+                .map(|(session_id, sequence, event)| NewEvent {
+                    session_id,
+                    sequence,
+                    event,
+                    metadata: metadata.clone(),
+                })
+                .collect(),
+            claim,
+            response,
+        };
+        let repository = &self.repository;
+        let has_events = !append.events.is_empty();
+        let global_positions = if has_events || append.response.is_some() {
+            repository.append(append).await?
+        } else {
+            Vec::new()
+        };
+        if !has_events && let Some((id, existing)) = decision.sessions.first_key_value() {
+            let find = read::global_position_of(repository.pool(), *id, existing.sequence);
+            return Ok(Some(with_deadline(READ_DEADLINE, find).await?));
+        }
+        for (id, session) in decision.sessions {
+            drop(repository.cache(id, session));
+        }
+        let last = global_positions.last().copied();
+        if let Some(last) = last.filter(|_| changes_activity) {
+            self.recent_changes.record(reader_id, last);
+        }
+        Ok(last)
+    }
+}

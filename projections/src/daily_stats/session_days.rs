@@ -1,0 +1,186 @@
+//! The rows of one session, and how a change is merged into them.
+//!
+//! The result depends only on the events, in the order of the log, and not on the batches
+//! in which they are merged. Merging a change again does not change the rows.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use domain::{Intervals, Position, ReaderId, Timestamp, ZoneName};
+
+use super::batch::DaysChange;
+
+/// The rows of one session.
+pub(super) type SessionDays = BTreeMap<NaiveDate, SessionDay>;
+
+/// A row: one session on one reading day of its time zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SessionDay {
+    pub(super) reader_id: ReaderId,
+    pub(super) time_zone: ZoneName,
+    /// The active time on the day.
+    pub(super) active: Intervals,
+    /// The last observation of the day, even if it is after the reader's end.
+    pub(super) observed: Option<Observed>,
+    /// The reader's end of the session, if it is on the day.
+    pub(super) end: Option<End>,
+    /// The position at the start of the session; `None` if the projection skipped the
+    /// start.
+    pub(super) start_position: Option<Position>,
+    /// Net progress on the day, in ten-thousandths of a percent of a book.
+    pub(super) progress: i64,
+    /// Whether the session ended on the day, finally or provisionally.
+    pub(super) is_ended: bool,
+    /// Whether the reader's end is on an earlier day. The row then counts nowhere, until a
+    /// correction moves the end.
+    pub(super) is_after_end: bool,
+}
+
+/// An observed position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Observed {
+    pub(super) at: Timestamp,
+    pub(super) position: Position,
+}
+
+/// The reader's end of a session. It is kept apart from the observations, so that a
+/// correction can move it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) at: Timestamp,
+    /// The position at the end; `None` if it is that of the day before.
+    pub(super) position: Option<EndPosition>,
+}
+
+/// The position at the reader's end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndPosition {
+    /// The end has a position of its own.
+    Own(Position),
+    /// The latest observation up to the end. A later one can follow.
+    Observed(Observed),
+}
+
+impl Observed {
+    /// The later one. Of two observations with the same time, the one that arrived later.
+    pub(super) fn later(self, arrived_later: Self) -> Self {
+        if arrived_later.at >= self.at {
+            arrived_later
+        } else {
+            self
+        }
+    }
+}
+
+impl EndPosition {
+    pub(super) fn position(self) -> Position {
+        match self {
+            Self::Own(position) | Self::Observed(Observed { position, .. }) => position,
+        }
+    }
+}
+
+impl SessionDay {
+    fn new(change: &DaysChange) -> Self {
+        Self {
+            reader_id: change.reader_id,
+            time_zone: change.time_zone.clone(),
+            active: Intervals::default(),
+            observed: None,
+            end: None,
+            start_position: None,
+            progress: 0,
+            is_ended: false,
+            is_after_end: false,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.active.is_empty() && self.observed.is_none() && self.end.is_none()
+    }
+
+    /// The last position of the day that counts; `None` if it is that of the day before.
+    pub(super) fn position(&self) -> Option<Position> {
+        match self.end {
+            Some(end) => end.position.map(EndPosition::position),
+            None => self.observed.map(|observed| observed.position),
+        }
+    }
+
+    fn observe(&mut self, new: Observed) {
+        let observed = self.observed.map_or(new, |old| old.later(new));
+        self.observed = Some(observed);
+        if let Some(end) = &mut self.end
+            && new.at <= end.at
+        {
+            end.position = match end.position {
+                Some(EndPosition::Own(position)) => Some(EndPosition::Own(position)),
+                Some(EndPosition::Observed(old)) => Some(EndPosition::Observed(old.later(new))),
+                None => Some(EndPosition::Observed(new)),
+            };
+        }
+    }
+}
+
+/// Merges a change into all rows of its session.
+pub(super) fn apply(rows: &mut SessionDays, change: &DaysChange) {
+    let stored_start = rows.values().find_map(|row| row.start_position);
+    let start_position = stored_start.or(change.start_position);
+    let mut position = match stored_start {
+        Some(start_position) => Some(position_before(rows, start_position)),
+        None => start_position.map(steps),
+    };
+    if change.replaces_active {
+        for row in rows.values_mut() {
+            row.active = Intervals::default();
+        }
+    }
+    for (day, parts) in &change.active {
+        row(rows, *day, change).active.add(parts.iter().copied());
+    }
+    for segment in &change.segments {
+        for (day, observed) in &segment.observed {
+            row(rows, *day, change).observe(*observed);
+        }
+        if let Some((day, end)) = segment.end {
+            for row in rows.values_mut() {
+                row.end = None;
+            }
+            row(rows, day, change).end = Some(end);
+        }
+    }
+    rows.retain(|_, row| !row.is_empty());
+
+    let end_day = rows.iter().find_map(|(day, row)| row.end.and(Some(*day)));
+    let counts = |day: NaiveDate| end_day.is_none_or(|end_day| day <= end_day);
+    let last_day = rows.keys().copied().rfind(|day| counts(*day));
+    for (day, row) in rows {
+        row.start_position = start_position;
+        row.is_after_end = !counts(*day);
+        row.is_ended = change.is_ended && Some(*day) == last_day;
+        row.progress = 0;
+        if row.is_after_end {
+            continue;
+        }
+        if let Some(now) = row.position().map(steps) {
+            row.progress = position.map_or(0, |before| now - before);
+            position = Some(now);
+        }
+    }
+}
+
+/// The position before the first of the stored rows, in ten-thousandths of a percent. It
+/// is not the start position if retention has removed earlier rows.
+fn position_before(rows: &SessionDays, start_position: Position) -> i64 {
+    let mut counted = rows.values().filter(|row| !row.is_after_end);
+    let first = counted.find_map(|row| Some(steps(row.position()?) - row.progress));
+    first.unwrap_or_else(|| steps(start_position))
+}
+
+fn row<'a>(rows: &'a mut SessionDays, day: NaiveDate, change: &DaysChange) -> &'a mut SessionDay {
+    rows.entry(day).or_insert_with(|| SessionDay::new(change))
+}
+
+fn steps(position: Position) -> i64 {
+    position.steps().into()
+}

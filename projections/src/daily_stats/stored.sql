@@ -1,0 +1,30 @@
+-- Returns all rows of the sessions $1, and all rows of the readers' days ($2, $3). Any day
+-- of the sessions $4 can change, so it also returns the other rows of all their days. The
+-- array of row addresses makes each row occur once, without a join whose plan
+-- depends on statistics: a new table has none.
+with reader_days as (
+    select reader_id, day
+    from unnest($2::uuid[], $3::date[]) as r (reader_id, day)
+    union
+    select reader_id, day
+    from session_days
+    where session_id = any ($4::text[])
+)
+select session_id, day, reader_id, time_zone, last_at, position, ended_at, end_position,
+    end_position_at, start_position, progress, ended, after_end, active_from as "active_from!", active_to as "active_to!"
+from session_days
+cross join lateral (
+    select
+        coalesce(array_agg(lower(range)), '{}') as active_from,
+        coalesce(array_agg(upper(range)), '{}') as active_to
+    from unnest(active) as range
+) as bounds
+where session_days.ctid = any (array(
+    select ctid
+    from session_days
+    where session_id = any ($1::text[])
+    union all
+    select d.ctid
+    from reader_days
+    join session_days as d using (reader_id, day)
+))

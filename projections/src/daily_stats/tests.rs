@@ -1,0 +1,610 @@
+//! Batches merged into rows in memory, as commits merge them in Postgres.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use chrono::{NaiveDate, TimeDelta};
+use domain::command::Occurrence;
+use domain::event::EndReason;
+use domain::session::{CompleteSession, Rules};
+use domain::{
+    BookId, CorrectSession, EndSession, Intervals, Position, SessionCommand, SessionErased,
+    SessionEvent, SessionId, Standing, StartSession, Timestamp, UpdatePosition, ZoneName,
+};
+use eventlog::RecordedEvent;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use rstest::rstest;
+use uuid::Uuid;
+
+use super::DailyStats;
+use super::batch::TouchedDays;
+use super::merge::{DaySums, Merged, StoredDays, merge};
+use super::session_days::SessionDay;
+use crate::testing::{Story, at, folded, percent, reader, session};
+use crate::zones::Zones;
+
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
+const BERLIN: &str = "Europe/Berlin";
+const KATHMANDU: &str = "Asia/Kathmandu";
+
+/// The tables of the projection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tables {
+    session_days: StoredDays,
+    days: BTreeMap<NaiveDate, DaySums>,
+}
+
+impl Tables {
+    /// The tables after one batch.
+    fn of(events: &[RecordedEvent]) -> Self {
+        let mut tables = Self::default();
+        tables.commit(events);
+        tables
+    }
+
+    /// Merges a batch, and returns the number of changed rows.
+    fn commit(&mut self, events: &[RecordedEvent]) -> usize {
+        let batch = folded::<DailyStats>(events);
+        let touched = TouchedDays::new(&batch, &Zones::built_in());
+        let merged = merge(&touched, &self.read(&touched));
+        let changed = merged.written.len() + merged.removed.len() + merged.days.len();
+        self.write(merged);
+        assert_eq!(self.days, self.sums(), "the days of all readers");
+        changed
+    }
+
+    /// The rows that `stored.sql` returns.
+    fn read(&self, touched: &TouchedDays) -> StoredDays {
+        let rows = || {
+            let sessions = self.session_days.iter();
+            sessions.flat_map(|(id, days)| days.iter().map(move |(day, row)| (*id, *day, row)))
+        };
+        let mut pairs = touched.reader_days();
+        for session_id in touched.ended_or_erased() {
+            let own = rows().filter(|(id, ..)| *id == session_id);
+            pairs.extend(own.map(|(_, day, row)| (row.reader_id, day)));
+        }
+        let mut read = StoredDays::new();
+        for (id, day, row) in rows() {
+            let is_touched = touched.changes.contains_key(&id) || touched.erased.contains(&id);
+            if is_touched || pairs.contains(&(row.reader_id, day)) {
+                read.entry(id).or_default().insert(day, row.clone());
+            }
+        }
+        read
+    }
+
+    fn write(&mut self, merged: Merged) {
+        for (id, day) in merged.removed {
+            let Entry::Occupied(mut days) = self.session_days.entry(id) else {
+                panic!("no rows of {id}");
+            };
+            days.get_mut().remove(&day).expect("the row is stored");
+            if days.get().is_empty() {
+                days.remove();
+            }
+        }
+        for ((id, day), row) in merged.written {
+            self.session_days.entry(id).or_default().insert(day, row);
+        }
+        for (day, difference) in merged.days {
+            let sums = self.days.entry(day).or_default();
+            sums.add_difference(DaySums::default(), difference);
+            if sums.readers == 0 {
+                assert_eq!(*sums, DaySums::default());
+                self.days.remove(&day);
+            }
+        }
+    }
+
+    /// The sums of all rows by day. All rows are of the same reader.
+    fn sums(&self) -> BTreeMap<NaiveDate, DaySums> {
+        let mut days: BTreeMap<NaiveDate, Vec<&SessionDay>> = BTreeMap::new();
+        let rows = self.session_days.values().flatten();
+        for (day, row) in rows.filter(|(_, row)| !row.is_after_end) {
+            days.entry(*day).or_default().push(row);
+        }
+        let sums = days.into_iter();
+        sums.map(|(day, rows)| (day, DaySums::of_reader(rows)))
+            .collect()
+    }
+}
+
+/// The day of March 2026.
+fn nth(day: NaiveDate) -> i64 {
+    (day - at(0).date_naive()).num_days() + 1
+}
+
+/// Each case is a session, and its rows: the day of March, active seconds, progress in
+/// percent, and whether the session ended on that day.
+#[rstest]
+#[case::one_day(
+    Story::starts(1, "UTC", HOUR).seen(HOUR + 60, 2).seen(HOUR + 90, 3),
+    &[(1, 90, 3, false)]
+)]
+#[case::crosses_midnight(
+    Story::starts(1, "UTC", DAY - 90).seen(DAY + 30, 2).seen(DAY + 60, 3),
+    &[(1, 90, 0, false), (2, 60, 3, false)]
+)]
+#[case::midnight_of_the_reader(
+    Story::starts(1, KATHMANDU, 18 * HOUR + 900 - 30).seen(18 * HOUR + 900 + 30, 1),
+    &[(1, 30, 0, false), (2, 30, 1, false)]
+)]
+#[case::late_observation_counts_on_its_own_day(
+    Story::starts(1, "UTC", HOUR).seen(DAY + HOUR, 9).seen_late(2 * HOUR, 5),
+    &[(1, 120 + 120, 5, false), (2, 0, 4, false)]
+)]
+#[case::late_observation_does_not_change_the_last_position_of_its_day(
+    Story::starts(1, "UTC", HOUR).seen(2 * HOUR, 9).seen_late(HOUR + 30, 50),
+    &[(1, 150, 9, false)]
+)]
+#[case::observation_before_the_start(
+    Story::starts(1, "UTC", DAY + HOUR).seen(DAY + HOUR + 60, 8).seen_late(DAY - 10, 2),
+    &[(1, 10, 2, false), (2, 110 + 60, 6, false)]
+)]
+#[case::active_time_without_an_observation(
+    Story::starts(1, "UTC", DAY - 60).seen(2 * DAY, 3),
+    &[(1, 60, 0, false), (2, 60, 0, false), (3, 0, 3, false)]
+)]
+#[case::open_overnight_then_ended(
+    Story::starts(1, "UTC", 20 * HOUR).ends(32 * HOUR),
+    &[(1, 120, 0, false), (2, 0, 0, true)]
+)]
+#[case::open_overnight_then_superseded(
+    Story::starts(1, "UTC", 20 * HOUR).deactivates(EndReason::Superseded),
+    &[(1, 0, 0, true)]
+)]
+#[case::not_active_from_its_start_on(
+    Story::starts_as(Standing::Idle, 1, "UTC", HOUR),
+    &[(1, 0, 0, true)]
+)]
+#[case::provisional_end_moves_with_later_observations(
+    Story::starts(1, "UTC", 20 * HOUR)
+        .deactivates(EndReason::Idle)
+        .seen_as(Standing::Superseded, DAY + HOUR, 7),
+    &[(1, 120, 0, false), (2, 0, 7, true)]
+)]
+#[case::provisional_end_is_undone(
+    Story::starts(1, "UTC", 20 * HOUR).deactivates(EndReason::Idle).resumes(21 * HOUR, 7),
+    &[(1, 120, 7, false)]
+)]
+#[case::late_observation_after_an_end_without_a_position(
+    Story::starts(1, "UTC", 20 * HOUR).ends(DAY + HOUR).seen_as(Standing::Active, 21 * HOUR, 4),
+    &[(1, 240, 4, false), (2, 0, 0, true)]
+)]
+#[case::late_observation_after_an_end_with_a_position(
+    Story::starts(1, "UTC", 20 * HOUR).ends_at(21 * HOUR, 6).seen_late(21 * HOUR, 4),
+    &[(1, 120, 6, true)]
+)]
+#[case::end_before_later_observations(
+    Story::starts(1, "UTC", HOUR).seen(2 * HOUR, 5).seen(DAY + HOUR, 9).ends(3 * HOUR),
+    &[(1, 120 + 120, 5, true)]
+)]
+#[case::end_before_later_observations_of_the_same_day(
+    Story::starts(1, "UTC", HOUR).seen(2 * HOUR, 5).seen(4 * HOUR, 9).ends(3 * HOUR),
+    &[(1, 120 + 120, 5, true)]
+)]
+#[case::end_is_corrected_to_the_next_day(
+    Story::starts(1, "UTC", HOUR)
+        .seen(2 * HOUR, 5)
+        .ends_at(3 * HOUR, 6)
+        .corrected(Some(DAY + HOUR), None, None),
+    &[(1, 240, 5, false), (2, 0, 1, true)]
+)]
+#[case::end_is_corrected_to_the_day_before(
+    Story::starts(1, "UTC", DAY - HOUR)
+        .seen(DAY - 60, 5)
+        .ends_at(DAY + HOUR, 6)
+        .corrected(Some(DAY - 30), None, None),
+    &[(1, 120 + 30, 6, true)]
+)]
+#[case::correction_restores_observations_after_an_early_end(
+    Story::starts(1, "UTC", HOUR)
+        .seen(2 * HOUR, 5)
+        .seen(DAY + HOUR, 7)
+        .seen(2 * DAY + HOUR, 9)
+        .ends(3 * HOUR)
+        .corrected(Some(2 * DAY + 2 * HOUR), None, None),
+    &[(1, 240, 5, false), (2, 120, 2, false), (3, 120, 2, true)]
+)]
+#[case::position_and_then_end_are_corrected(
+    Story::starts(1, "UTC", HOUR)
+        .seen(2 * HOUR, 5)
+        .ends(3 * HOUR)
+        .corrected(None, Some(8), None)
+        .corrected(Some(DAY + HOUR), None, None),
+    &[(1, 240, 5, false), (2, 0, 3, true)]
+)]
+#[case::active_time_is_corrected(
+    Story::starts(1, "UTC", HOUR)
+        .seen(2 * HOUR, 5)
+        .ends_at(3 * HOUR, 6)
+        .corrected(None, Some(8), Some(30)),
+    &[(1, 30, 8, true)]
+)]
+#[case::reading_back_is_negative_progress(
+    Story::starts(1, "UTC", HOUR).seen(HOUR + 10, 50).seen(HOUR + 20, 20).seen(25 * HOUR, 10),
+    &[(1, 140, 20, false), (2, 0, -10, false)]
+)]
+fn session_becomes_one_row_per_day(
+    #[case] story: Story,
+    #[case] expected: &[(i64, i64, i64, bool)],
+) {
+    let tables = Tables::of(&story.events());
+    let rows = tables.session_days.get(&session(1)).into_iter().flatten();
+    let rows: Vec<(i64, i64, i64, bool)> = rows
+        .filter(|(_, row)| !row.is_after_end)
+        .map(|(day, row)| {
+            assert_eq!(row.reader_id, reader());
+            assert_eq!(row.start_position, Some(Position::START));
+            let seconds = row.active.total_ms() / 1_000;
+            (nth(*day), seconds, row.progress / 10_000, row.is_ended)
+        })
+        .collect();
+    assert_eq!(rows, expected);
+}
+
+#[test]
+fn time_of_overlapping_sessions_counts_once() {
+    let mut events = Story::starts(1, "UTC", HOUR)
+        .seen(HOUR + 100, 2)
+        .ends(HOUR + 200)
+        .events();
+    events.extend(
+        Story::starts(2, "UTC", HOUR + 50)
+            .seen(HOUR + 150, 3)
+            .events(),
+    );
+    let tables = Tables::of(&events);
+    let sums = DaySums {
+        readers: 1,
+        sessions: 2,
+        active_ms: 200_000,
+        progress: 50_000,
+        long_sessions: 0,
+        ended_sessions: 1,
+    };
+    assert_eq!(tables.days, BTreeMap::from([(at(0).date_naive(), sums)]));
+}
+
+#[test]
+fn session_is_long_after_ten_minutes_of_one_day() {
+    let long_sessions = |story: Story| -> Vec<i64> {
+        let tables = Tables::of(&story.events());
+        tables.days.values().map(|day| day.long_sessions).collect()
+    };
+    // 18:15 UTC is midnight in Kathmandu.
+    let midnight = 18 * HOUR + 900;
+    let every_minute = |story: Story, from: i64, minutes: i64| {
+        (1..=minutes).fold(story, |story, n| story.seen(from + 60 * n, 1))
+    };
+    let story = |zone, minutes| {
+        let from = midnight - 60 * minutes / 2;
+        every_minute(Story::starts(1, zone, from), from, minutes)
+    };
+    assert_eq!(long_sessions(story("UTC", 10)), [0]);
+    assert_eq!(long_sessions(story("UTC", 12)), [1]);
+    assert_eq!(long_sessions(story(KATHMANDU, 12)), [0, 0]);
+    assert_eq!(long_sessions(story(KATHMANDU, 22)), [1, 1]);
+}
+
+#[test]
+fn erasure_removes_the_rows_of_its_session_only() {
+    let story = Story::starts(1, "UTC", DAY - 30).seen(DAY + 60, 2);
+    let mut events = story.clone().events();
+    let other = Story::starts(2, "UTC", DAY + 3 * HOUR).seen(DAY + 3 * HOUR + 30, 1);
+    let only_other = Tables::of(&other.clone().events());
+    events.extend(other.events());
+    let mut tables = Tables::of(&events);
+    assert_eq!(tables.days.len(), 2);
+
+    let erased = story.erased(2 * DAY).events();
+    tables.commit(&erased[2..]);
+    assert_eq!(tables, only_other);
+    // Also with the events before it in the same batch.
+    events.push(erased[2].clone());
+    assert_eq!(Tables::of(&events), only_other);
+    assert_eq!(tables.commit(&erased), 0);
+}
+
+#[test]
+fn progress_without_the_start_counts_from_the_first_known_position() {
+    let events = Story::starts(1, "UTC", HOUR)
+        .seen(2 * HOUR, 30)
+        .seen(DAY + HOUR, 40)
+        .seen_late(3 * HOUR, 35)
+        .ends(DAY + 2 * HOUR)
+        .events();
+    let progress = |tables: &Tables| -> Vec<i64> {
+        let days = tables.days.values();
+        days.map(|day| day.progress / 10_000).collect()
+    };
+    // The start was skipped.
+    let mut tables = Tables::of(&events[1..2]);
+    tables.commit(&events[2..4]);
+    assert_eq!(progress(&tables), [0, 5]);
+    // The end contains the start position.
+    tables.commit(&events[4..]);
+    assert_eq!(progress(&tables), [35, 5]);
+}
+
+#[test]
+fn progress_of_the_remaining_days_does_not_change_after_retention() {
+    let events = Story::starts(1, "UTC", HOUR)
+        .seen(2 * HOUR, 30)
+        .seen(DAY + HOUR, 40)
+        .seen_late(DAY + 10, 34)
+        .ends_at(DAY + 2 * HOUR, 50)
+        .events();
+    let mut tables = Tables::of(&events[..3]);
+    let first = at(0).date_naive();
+    tables
+        .session_days
+        .get_mut(&session(1))
+        .unwrap()
+        .remove(&first);
+    tables.days.remove(&first);
+    for (event, progress) in [(3, 10), (4, 20)] {
+        tables.commit(&events[event..=event]);
+        let day = tables.days.values().next().unwrap();
+        assert_eq!(day.progress, progress * 10_000);
+    }
+}
+
+/// A command to one of three sessions of the reader. Times are in seconds.
+#[derive(Clone, Debug)]
+struct Step {
+    session: u128,
+    kind: Kind,
+    at: i64,
+    position: Option<i32>,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Update,
+    End,
+    Deactivate,
+    Correct,
+    Erase,
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        20 => Just(Kind::Update),
+        2 => Just(Kind::End),
+        2 => Just(Kind::Deactivate),
+        2 => Just(Kind::Correct),
+        1 => Just(Kind::Erase),
+    ]
+}
+
+/// Times within three days, close to midnight and to each other.
+fn times() -> impl Strategy<Value = i64> {
+    let close = prop_oneof![-5..5_i64, -600..600_i64, -10_000..10_000_i64];
+    (0..3_i64, close).prop_map(|(day, close)| day * DAY + close)
+}
+
+fn standings() -> impl Strategy<Value = Standing> {
+    select(vec![Standing::Active, Standing::Superseded, Standing::Idle])
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let values = (
+        1..4_u128,
+        kinds(),
+        times(),
+        option::of(0..100_i32),
+        standings(),
+    );
+    values.prop_map(|(session, kind, at, position, standing)| Step {
+        session,
+        kind,
+        at,
+        position,
+        standing,
+    })
+}
+
+fn occurred(seconds: i64) -> Occurrence {
+    Occurrence::new(Some(at(seconds)), None, at(seconds)).unwrap()
+}
+
+/// Sessions of the domain that record their events.
+#[derive(Default)]
+struct Log {
+    sessions: BTreeMap<u128, CompleteSession>,
+    recorded: Vec<RecordedEvent>,
+}
+
+impl Log {
+    fn start(&mut self, id: u128, zone: &str, seconds: i64, standing: Standing) {
+        let start = SessionCommand::Start(StartSession {
+            reader_id: reader(),
+            book_id: BookId::from(Uuid::from_u128(9)),
+            position: percent(50),
+            device_type: None,
+            device_id: None,
+            time_zone: Some(ZoneName::new(zone)),
+            locator: None,
+            book: None,
+            occurred: occurred(seconds),
+            standing,
+        });
+        self.decide(id, start);
+    }
+
+    /// Records the events of a command; none if it is refused.
+    fn decide(&mut self, id: u128, command: SessionCommand) {
+        let session = self.sessions.entry(id).or_default();
+        let events = session.decide(command, Rules::default());
+        for event in events.unwrap_or_default() {
+            self.record(id, event);
+        }
+    }
+
+    fn record(&mut self, id: u128, event: SessionEvent) {
+        self.sessions.entry(id).or_default().apply(&event);
+        self.recorded.push(RecordedEvent {
+            global_position: i64::try_from(self.recorded.len()).unwrap() + 1,
+            session_id: session(id),
+            sequence: 1,
+            event,
+        });
+    }
+
+    fn run(&mut self, step: &Step) {
+        let position = step.position.map(percent);
+        let command = match step.kind {
+            Kind::Update => SessionCommand::UpdatePosition(UpdatePosition {
+                position: position.unwrap_or_default(),
+                locator: None,
+                occurred: occurred(step.at),
+                standing: step.standing,
+            }),
+            Kind::End => SessionCommand::End(EndSession {
+                position,
+                locator: None,
+                occurred: occurred(step.at),
+            }),
+            Kind::Deactivate => SessionCommand::Deactivate(EndReason::Idle),
+            Kind::Correct => SessionCommand::Correct(CorrectSession {
+                ended_at: Some(at(step.at)),
+                position,
+                active: (step.standing == Standing::Idle).then(|| TimeDelta::seconds(100)),
+                received: at(step.at),
+            }),
+            Kind::Erase => {
+                let event = SessionEvent::SessionErased(SessionErased {
+                    reader_id: reader(),
+                    erased_at: at(step.at),
+                });
+                return self.record(step.session, event);
+            }
+        };
+        self.decide(step.session, command);
+    }
+}
+
+fn logs() -> impl Strategy<Value = Vec<RecordedEvent>> {
+    let zones = select(vec!["UTC", BERLIN, KATHMANDU, "-02:30"]);
+    let starts = vec((zones, times(), standings()), 3);
+    (starts, vec(steps(), 0..40)).prop_map(|(starts, steps)| {
+        let mut log = Log::default();
+        for (id, (zone, seconds, standing)) in (1..).zip(starts) {
+            log.start(id, zone, seconds, standing);
+        }
+        for step in &steps {
+            log.run(step);
+        }
+        log.recorded
+    })
+}
+
+/// What counts of a row. Observations after the end are stored only if they arrived before
+/// it.
+type View = (Intervals, Option<Position>, Timestamp, i64, bool);
+
+fn views(tables: &Tables, id: SessionId) -> BTreeMap<NaiveDate, View> {
+    let rows = tables.session_days.get(&id).into_iter().flatten();
+    let counted = rows.filter(|(_, row)| !row.is_after_end);
+    let views = counted.map(|(day, row)| {
+        let last_at = row.end.map(|end| end.at);
+        let last_at = last_at.or(row.observed.map(|observed| observed.at));
+        let view = (
+            row.active.clone(),
+            row.position(),
+            last_at.unwrap_or_default(),
+            row.progress,
+            row.is_ended,
+        );
+        (*day, view)
+    });
+    views.collect()
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(256)
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn batches_of_any_size_give_the_same_rows(
+        log in logs(),
+        sizes in vec(1..8_usize, 45),
+    ) {
+        let mut tables = Tables::default();
+        let mut rest = log.as_slice();
+        for size in sizes {
+            let (batch, later) = rest.split_at(size.min(rest.len()));
+            tables.commit(batch);
+            prop_assert_eq!(tables.commit(batch), 0, "again");
+            rest = later;
+        }
+        prop_assert!(rest.is_empty());
+        prop_assert_eq!(tables, Tables::of(&log));
+    }
+
+    /// After a crash, rows can contain events after the checkpoint.
+    #[test]
+    fn folding_the_end_of_the_log_again_restores_the_rows(
+        log in logs(),
+        from in any::<Index>(),
+        sizes in vec(1..8_usize, 45),
+    ) {
+        let expected = Tables::of(&log);
+        let mut tables = expected.clone();
+        let mut rest = &log[from.index(log.len())..];
+        for size in sizes {
+            let (batch, later) = rest.split_at(size.min(rest.len()));
+            tables.commit(batch);
+            rest = later;
+        }
+        prop_assert_eq!(tables, expected);
+    }
+
+    #[test]
+    fn observations_in_any_order_give_the_same_days(
+        zone in select(vec!["UTC", BERLIN, KATHMANDU, "-02:30"]),
+        end in option::of((times(), option::of(0..100_i32))),
+        observations in vec((times(), 0..100_i32), 1..12)
+            .prop_map(|all| all.into_iter().collect::<BTreeMap<i64, i32>>())
+            .prop_flat_map(|all| {
+                let all: Vec<(i64, i32)> = all.into_iter().collect();
+                (Just(all.clone()).prop_shuffle(), Just(all).prop_shuffle())
+            }),
+        end_index in (any::<Index>(), any::<Index>()),
+    ) {
+        let (one, other) = observations;
+        let deliver = |observations: &[(i64, i32)], end_index: Index| {
+            let mut steps: Vec<Step> = observations.iter().map(|(at, position)| Step {
+                session: 1,
+                kind: Kind::Update,
+                at: *at,
+                position: Some(*position),
+                standing: Standing::Active,
+            }).collect();
+            if let Some((at, position)) = end {
+                let step = Step { session: 1, kind: Kind::End, at, position, standing: Standing::Active };
+                steps.insert(end_index.index(steps.len() + 1), step);
+            }
+            let mut log = Log::default();
+            log.start(1, zone, -20_000, Standing::Active);
+            for step in &steps {
+                log.run(step);
+            }
+            views(&Tables::of(&log.recorded), session(1))
+        };
+        prop_assert_eq!(deliver(&one, end_index.0), deliver(&other, end_index.1));
+    }
+}
