@@ -275,7 +275,8 @@ end $$;
 
 -- Erases some of a reader's sessions, in one transaction: projections then remove all of
 -- them together. It appends `tombstone` to each session that belongs to the reader and is
--- not erased yet, and passes over the others. A repeat is safe.
+-- not erased yet, and skips the others. A repeat is safe. Stored responses that contain
+-- the sessions must be deleted afterwards.
 --
 -- The reader's row in `newest_observations` stays, even if its time is that of an erased
 -- session. If the active session is erased, the row is raised to that session's newest
@@ -360,11 +361,6 @@ begin
         having count(*) > 0
         on conflict (reader_id) do update set observed_at = excluded.observed_at
             where newest_observations.observed_at < excluded.observed_at;
-        -- A stored response contains the state of the sessions that it names. JSON escapes
-        -- no character of an id, but a client may have sent it in upper case.
-        delete from idempotency_keys
-        where reader_id = reader
-            and answer::text ilike any (select '%' || id || '%' from unnest(erased) as id);
         insert into erased_sessions (session_id, reader_id, erased_at)
         select id, reader, at from unnest(erased) as id
         on conflict (session_id) do update set erased_at = excluded.erased_at;

@@ -66,22 +66,16 @@ struct Stage {
     measured: Vec<(f64, Measured)>,
 }
 
-/// CPU time of an update in the service and in Postgres, in microseconds.
-fn cpu(measured: &Measured) -> f64 {
-    let micros = |name| measured.used.micros_each(name, measured.load.successful);
-    micros("service") + micros("Postgres")
-}
-
 impl Stage {
     fn cpu(&self) -> f64 {
-        median(self.measured.iter().map(|(_, measured)| cpu(measured)))
+        median(self.measured.iter().map(|(_, measured)| measured.cpu()))
     }
 
     /// The same CPU time, expressed in pgbench rows of the same minute. Their cost does
     /// not depend on the size of the log.
     fn cost(&self) -> f64 {
         let costs = self.measured.iter();
-        median(costs.map(|(rows, measured)| cpu(measured) * rows / 1e6))
+        median(costs.map(|(rows, measured)| measured.cpu() * rows / 1e6))
     }
 
     fn name(&self) -> String {

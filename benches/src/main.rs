@@ -189,7 +189,9 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
                 Part::Replay => replay::measure(&mut bench).await,
                 Part::Overload => overload::measure(&mut bench).await,
                 Part::Growth => growth::measure(&mut bench).await,
-                Part::Updates | Part::Batch | Part::Active => unreachable!("measured in rounds"),
+                Part::Updates | Part::Late | Part::Batch | Part::Active => {
+                    unreachable!("measured in rounds")
+                }
             }
         };
         let found = AssertUnwindSafe(measured).catch_unwind().await;

@@ -15,7 +15,7 @@ const DATABASE: &str = "pgbench";
 
 /// A payload with the size of a position update. `true` follows a space, because pgbench
 /// parses `:true` as a variable.
-const PAYLOAD: &str = r#"{"type":"PositionUpdated","reader_id":"018f4c2e-7c1a-7000-8000-000000000001","occurred_at":"2026-11-22T23:55:44.494Z","position":12.5,"applied": true,"previous_at":"2026-11-22T23:55:44.294Z","previous_position":10.4,"credited_ms":200,"active_ms":20000,"furthest_position":12.5,"time_zone":"Europe/Berlin"}"#;
+const PAYLOAD: &str = r#"{"type":"PositionUpdated","reader_id":"018f4c2e-7c1a-7000-8000-000000000001","occurred_at":"2026-11-22T23:55:44.494Z","position":12.5,"applied": true,"intervals":[{"from":"2026-11-22T23:55:44.294Z","ms":200}],"active_ms":20000,"furthest_position":12.5,"time_zone":"Europe/Berlin"}"#;
 
 /// A database with the event table, and the scripts of both references.
 pub struct Pgbench {
@@ -62,7 +62,7 @@ impl Pgbench {
         let row = |sequence: &str| {
             format!(
                 "'{}-7000-8000-' || lpad(to_hex(cast(:n as bigint)), 12, '0'), {sequence}, \
-                 'reading_session', 'PositionUpdated', '1', '{PAYLOAD}', '{{}}'",
+                 'reading_session', 'PositionUpdated', '2', '{PAYLOAD}', '{{}}'",
                 &time[..13]
             )
         };

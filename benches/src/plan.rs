@@ -12,6 +12,8 @@ use crate::growth::Extent;
 pub enum Part {
     /// Single updates.
     Updates,
+    /// Single updates, of which one in ten arrives late.
+    Late,
     /// Batches of updates.
     Batch,
     /// Reads of active sessions.
@@ -35,6 +37,7 @@ impl Part {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Updates => "updates",
+            Self::Late => "late",
             Self::Batch => "batch",
             Self::Active => "active",
             Self::History => "history",
@@ -50,6 +53,7 @@ impl Part {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Updates => "single updates, 256 connections, closed loop",
+            Self::Late => "CPU time of an update, one in ten arrives 30 s late",
             Self::Batch => "batches of 50, 256 connections, closed loop",
             Self::Active => "active session, 256 connections, closed loop",
             Self::History => "history, page 500",
@@ -63,7 +67,10 @@ impl Part {
 
     /// Whether the part is measured in rounds with the other saturation parts.
     pub const fn is_saturation(self) -> bool {
-        matches!(self, Self::Updates | Self::Batch | Self::Active)
+        matches!(
+            self,
+            Self::Updates | Self::Late | Self::Batch | Self::Active
+        )
     }
 }
 

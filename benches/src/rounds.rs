@@ -23,6 +23,9 @@ const UPDATES_TARGET: f64 = 1.5;
 const BATCH_TARGET: f64 = 0.75;
 const ACTIVE_TARGET: f64 = 0.35;
 
+/// Limit of the ratio: CPU time of an update with late ones over one without.
+const LATE_TARGET: f64 = 1.3;
+
 /// Limit of the service's resident memory, in megabytes.
 const MEMORY_TARGET: f64 = 200.0;
 
@@ -60,6 +63,7 @@ impl PartRounds {
                 BATCH_TARGET,
             ),
             Part::Active => ("empty axum handler", 1, "/s", ACTIVE_TARGET),
+            Part::Late => ("none late", 1, " µs", LATE_TARGET),
             _ => ("pgbench, one row", 1, "/s", UPDATES_TARGET),
         };
         Self {
@@ -73,9 +77,21 @@ impl PartRounds {
         }
     }
 
+    /// What is compared with the reference: units per second or, with late updates, the
+    /// CPU time of an update in microseconds.
     #[expect(clippy::cast_precision_loss, reason = "at most 50")]
-    fn rate(&self, measured: &Measured) -> f64 {
-        measured.load.rate() * self.units as f64
+    fn figure(&self, measured: &Measured) -> f64 {
+        match self.part {
+            Part::Late => measured.cpu(),
+            _ => measured.load.rate() * self.units as f64,
+        }
+    }
+
+    fn reference_unit(&self) -> &'static str {
+        match self.part {
+            Part::Late => self.unit,
+            _ => "/s",
+        }
     }
 
     fn median(&self, figure: impl Fn(&Measured) -> f64) -> f64 {
@@ -87,13 +103,18 @@ impl PartRounds {
         if let Some(error) = &self.failure {
             return vec![Row::failed(what, error)];
         }
-        let rate = self.median(|measured| self.rate(measured));
+        let figure = self.median(|measured| self.figure(measured));
         let reference = median(self.rounds.iter().map(|(reference, _)| *reference));
         let ratios = self.rounds.iter();
-        let ratio = median(ratios.map(|(reference, measured)| self.rate(measured) / reference));
-        let row = Row::new(what, format!("{rate:.0}{}", self.unit))
-            .reference(format!("{} {reference:.0}/s", self.reference), ratio)
-            .at_least(ratio, self.target, "");
+        let ratio = median(ratios.map(|(reference, measured)| self.figure(measured) / reference));
+        let row = Row::new(what, format!("{figure:.0}{}", self.unit)).reference(
+            format!("{} {reference:.0}{}", self.reference, self.reference_unit()),
+            ratio,
+        );
+        let row = match self.part {
+            Part::Late => row.at_most(ratio, self.target, ""),
+            _ => row.at_least(ratio, self.target, ""),
+        };
         let mut rows = vec![row];
         if self.part == Part::Updates {
             let caught_up = self.median(|measured| measured.caught_up.as_secs_f64());
@@ -145,6 +166,10 @@ pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Fi
             let round = async {
                 let reference = match (part, &empty_handler) {
                     (Part::Batch, _) => bench.pgbench.many_rows(length).await?,
+                    (Part::Late, _) => {
+                        let in_time = one(&service, &mut pool, Part::Updates, length).await?;
+                        in_time.cpu()
+                    }
                     (Part::Active, Some(handler)) => {
                         let before = usage::own_cpu(std::process::id());
                         let load = handler.run(CONNECTIONS, length.min(MAX_READ_LENGTH))?;
@@ -198,6 +223,10 @@ async fn one(
                 .measure(EventCount::PerCommand(BATCH_SIZE), load)
                 .await
         }
+        Part::Late => {
+            let load = async || pool.run(http, length, Updates::with_late);
+            service.measure(EventCount::PerCommand(1), load).await
+        }
         Part::Active => {
             let load = async || pool.run(http, length.min(MAX_READ_LENGTH), ActiveReads::new);
             service.measure(EventCount::PerCommand(0), load).await
@@ -239,13 +268,14 @@ fn findings(
     );
     for one in parts {
         for (n, (reference, measured)) in (1..).zip(&one.rounds) {
-            let rate = one.rate(measured);
+            let figure = one.figure(measured);
             let _ = writeln!(
                 text,
-                "| {} | {n} | {rate:.0}{} | {reference:.0}/s | {:.2} |",
+                "| {} | {n} | {figure:.0}{} | {reference:.0}{} | {:.2} |",
                 one.part.name(),
                 one.unit,
-                rate / reference
+                one.reference_unit(),
+                figure / reference
             );
         }
     }
@@ -279,6 +309,9 @@ fn findings(
                 "Batches: {BATCH_SIZE} observations of the reader's session, 20 ms apart, the last one \
                  at the current time. A batch counts only if all of them were accepted."
             ),
+            "Late updates: the CPU time of the service and of Postgres, compared with updates \
+             of the same readers in the seconds before."
+                .to_owned(),
             "Empty handler: an axum server in its own process, called by the same generator over \
              as many connections."
                 .to_owned(),

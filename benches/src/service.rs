@@ -47,6 +47,14 @@ pub struct Measured {
     pub resident: u64,
 }
 
+impl Measured {
+    /// CPU time of the service and of Postgres for a successful response, in microseconds.
+    pub fn cpu(&self) -> f64 {
+        let micros = |name| self.used.micros_each(name, self.load.successful);
+        micros("service") + micros("Postgres")
+    }
+}
+
 /// The number of events that a load must append.
 #[derive(Clone, Copy)]
 pub enum EventCount {

@@ -1,6 +1,6 @@
 //! The input of the command side: a command, and the context of its request.
 
-use domain::{CorrectSession, EndSession, SessionId, StartSession, UpdatePosition};
+use domain::{CorrectSession, EndSession, Position, SessionId, StartSession, UpdatePosition};
 use eventlog::active_claims::IdleSession;
 use eventlog::idempotency::IdempotencyKey;
 
@@ -30,6 +30,23 @@ pub(crate) enum Command {
     },
 }
 
+/// The number of observations that one permit covers: those of the largest batch.
+const OBSERVATIONS_PER_PERMIT: usize = 50;
+
+impl Command {
+    /// The share of this command in the bound on commands in progress, so that the bound
+    /// also limits the memory for large ones.
+    pub(crate) fn permits(&self) -> u32 {
+        let observations = match self {
+            Self::Sync(sync) => sync.observations.len(),
+            Self::UpdateBatch(updates) => updates.len(),
+            _ => 1,
+        };
+        let permits = observations.div_ceil(OBSERVATIONS_PER_PERMIT).max(1);
+        u32::try_from(permits).unwrap_or(u32::MAX)
+    }
+}
+
 /// One position update of a batch.
 #[derive(Clone, Debug)]
 pub struct BatchUpdate {
@@ -42,7 +59,10 @@ pub struct BatchUpdate {
 #[derive(Clone, Debug)]
 pub struct SyncSession {
     pub session_id: SessionId,
+    /// Its position is `start_position`, or the start of the book.
     pub start: StartSession,
+    /// `None` if the device did not record it.
+    pub start_position: Option<Position>,
     pub observations: Vec<UpdatePosition>,
     /// `None` if the reader has not ended the session.
     pub end: Option<EndSession>,

@@ -17,9 +17,8 @@ impl Executor {
     /// Writes the events, the change of the active-session claim and the response in
     /// one transaction.
     ///
-    /// Returns the global position of the last event. For a repeated start, which
-    /// produces no event, this is the last event of the existing session. Returns
-    /// `None` if there is neither.
+    /// Returns the global position of the last event. For repeats, which produce no event,
+    /// this is the last event of the existing sessions. Returns `None` if there is neither.
     ///
     /// # Errors
     /// [`CommandError::Conflict`] if another command was appended first, or if the
@@ -59,9 +58,13 @@ impl Executor {
         } else {
             Vec::new()
         };
-        if !has_events && let Some((id, existing)) = decision.sessions.first_key_value() {
-            let find = read::global_position_of(repository.pool(), *id, existing.sequence);
-            return Ok(Some(with_deadline(READ_DEADLINE, find).await?));
+        if !has_events {
+            let mut last = None;
+            for (id, existing) in &decision.sessions {
+                let find = read::global_position_of(repository.pool(), *id, existing.sequence);
+                last = last.max(Some(with_deadline(READ_DEADLINE, find).await?));
+            }
+            return Ok(last);
         }
         for (id, session) in decision.sessions {
             drop(repository.cache(id, session));

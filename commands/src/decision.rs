@@ -11,8 +11,8 @@ use domain::error::DecideError;
 use domain::event::EndReason;
 use domain::session::{Rules, StartedSession};
 use domain::{
-    EndSession, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId, Standing,
-    StartSession, Timeline, Timestamp, UpdatePosition, ZoneName,
+    EndSession, Observation, ReaderId, SessionCommand, SessionError, SessionEvent, SessionId,
+    Standing, StartSession, Timeline, Timestamp, UpdatePosition, ZoneName,
 };
 use eventlog::active_claims::{IdleSession, ReaderActivity};
 use eventlog::append::ActiveClaimChange;
@@ -209,17 +209,20 @@ impl Deciding<'_> {
         let versioned = self.own(id)?;
         let session = started(&versioned)?;
         let (was_active, is_finished) = (session.is_active(), session.is_finished());
+        let latest = &session.progress.latest;
         let newest = updates
             .iter()
+            .filter(|update| !update.repeats(latest))
             .filter_map(|update| observed_at(session, update))
             .max();
         let standing = match newest {
-            Some(newest) if !was_active && !is_finished => {
-                let latest = newest.max(session.progress.latest.at);
+            _ if was_active || is_finished => Standing::Active,
+            // Only an observation that is newer than all others undoes an end.
+            Some(newest) if newest >= latest.at => {
                 let elsewhere = self.newest_elsewhere(id)?.max(pending);
-                Standing::new(latest, elsewhere)
+                Standing::new(newest, elsewhere)
             }
-            _ => Standing::Active,
+            _ => Standing::Superseded,
         };
         let mut in_time_order: Vec<usize> = (0..updates.len()).collect();
         in_time_order.sort_by_key(|index| updates[*index].occurred.at());
@@ -251,8 +254,7 @@ impl Deciding<'_> {
         update: UpdatePosition,
     ) -> Result<Result<Observed, SessionError>, Undecided> {
         let events_before = self.decision.events.len();
-        let latest = (update.occurred.at(), update.position);
-        match self.add(id, SessionCommand::UpdatePosition(update)) {
+        match self.add(id, SessionCommand::UpdatePosition(update.clone())) {
             Ok(()) => {}
             Err(Undecided::Refused(refusal)) => return Ok(Err(refusal)),
             Err(missing) => return Err(missing),
@@ -266,10 +268,10 @@ impl Deciding<'_> {
         let applied = match added {
             Some((_, _, SessionEvent::PositionUpdated(event))) => event.applied,
             // A repeat.
-            _ => versioned.session.started().is_some_and(|session| {
-                let observation = &session.progress.latest;
-                (observation.at, observation.position) == latest
-            }),
+            _ => {
+                let session = versioned.session.started();
+                session.is_some_and(|session| update.repeats(&session.progress.latest))
+            }
         };
         Ok(Ok(Observed {
             version: versioned.sequence,
@@ -322,14 +324,14 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// Returns the time of the session's newest observation, which the end is not.
+    /// Returns the time of the session's newest observation, which the end is not. It can
+    /// be after the end: then it no longer counts in the session, but no other session
+    /// becomes active for that.
     fn end(&mut self, id: SessionId, end: &EndSession) -> Result<Timestamp, Undecided> {
         let versioned = self.own(id)?;
         let session = started(&versioned)?;
         self.add(id, SessionCommand::End(end.clone()))?;
-        let versioned_after = self.session(id)?;
-        let ended_at = started(&versioned_after)?.progress.last_activity_at();
-        let newest = session.progress.latest.at.min(ended_at);
+        let newest = session.progress.latest.at;
         if session.is_active() {
             self.release(id, newest);
         }
@@ -354,42 +356,43 @@ impl Deciding<'_> {
         Ok(())
     }
 
-    /// Merges a whole session.
+    /// Merges a whole session. Its observations after its own end are refused, as if the
+    /// end had arrived before them.
     fn sync(&mut self, sync: &SyncSession) -> Result<(), Undecided> {
         let id = sync.session_id;
         let versioned = self.session(id)?;
-        let mut observations: Vec<&UpdatePosition> = sync.observations.iter().collect();
-        let first = UpdatePosition {
-            position: sync.start.position,
-            locator: sync.start.locator.clone(),
-            occurred: sync.start.occurred,
-            standing: Standing::Active,
-        };
-        if versioned.sequence > 0 {
-            if let Some(session) = versioned.session.started()
-                && versioned.is_owned_by(self.decision.reader_id)
-                && session.start.book_id == sync.start.book_id
-            {
-                // The start is an observation of the session that exists.
-                observations.push(&first);
-            } else {
-                self.check_newest(id)?;
-                return Err(SessionError::AlreadyStarted.into());
-            }
-        } else {
+        let existing = versioned.session.started();
+        let first = existing.and_then(|session| first_observation(session, sync));
+        if versioned.sequence == 0 {
             self.start_synced(sync)?;
+        } else if !versioned.is_owned_by(self.decision.reader_id)
+            || existing.is_none_or(|session| session.start.book_id != sync.start.book_id)
+        {
+            self.check_newest(id)?;
+            return Err(SessionError::AlreadyStarted.into());
         }
-        let mut results = self.observe(id, &observations, None)?;
-        results.truncate(sync.observations.len());
-        self.decision.results = results;
-        let versioned = self.session(id)?;
-        let is_finished = started(&versioned)?.is_finished();
-        match &sync.end {
-            Some(end) if !is_finished => {
+        let is_finished = existing.is_some_and(StartedSession::is_finished);
+        let end = sync.end.as_ref().filter(|_| !is_finished);
+        let (indexes, mut observations): (Vec<_>, Vec<_>) = sync
+            .observations
+            .iter()
+            .enumerate()
+            .filter(|(_, update)| end.is_none_or(|end| update.occurred.at() <= end.occurred.at()))
+            .unzip();
+        observations.extend(&first);
+        observations.rotate_right(usize::from(first.is_some()));
+        let results = self.observe(id, &observations, None)?;
+        let results = results.into_iter().skip(usize::from(first.is_some()));
+        self.decision.results = vec![Err(SessionError::Inactive); sync.observations.len()];
+        for (index, result) in indexes.into_iter().zip(results) {
+            self.decision.results[index] = result;
+        }
+        match end {
+            Some(end) => {
                 let newest = self.end(id, end)?;
                 self.note_newest(id, newest)
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -445,11 +448,14 @@ impl Deciding<'_> {
     /// Adds the events that a command for one session produces.
     fn add(&mut self, id: SessionId, command: SessionCommand) -> Result<(), Undecided> {
         let before = self.session(id)?;
-        let timeline = self
-            .timelines
-            .get(&id)
-            .or_else(|| self.known.timelines.get(&id));
-        let events = match before.session.decide(command, self.rules, timeline) {
+        if let Some(known) = self.known.timelines.get(&id) {
+            self.timelines.entry(id).or_insert_with(|| known.clone());
+        }
+        let timeline = self.timelines.get_mut(&id);
+        let decided = before
+            .session
+            .decide(command, self.rules, timeline.as_deref());
+        let events = match decided {
             Ok(events) => events,
             Err(DecideError::TimelineNeeded) => return Err(Missing::Timeline(id).into()),
             Err(DecideError::Refused(refusal)) => {
@@ -457,15 +463,13 @@ impl Deciding<'_> {
                 return Err(refusal.into());
             }
         };
-        if events.is_empty() {
-            self.check_newest(id)?;
-        }
         if let Some(timeline) = timeline {
-            let mut timeline = timeline.clone();
             for event in &events {
                 timeline.apply(event);
             }
-            self.timelines.insert(id, timeline);
+        }
+        if events.is_empty() {
+            self.check_newest(id)?;
         }
         let after = before.then(&events);
         let events = (before.sequence + 1..).zip(events);
@@ -564,6 +568,24 @@ fn observed_at(session: &StartedSession, update: &UpdatePosition) -> Option<Time
         (None, Some(_)) => None,
         (None, None) => Some(update.occurred.received.max(latest)),
     }
+}
+
+/// The start of a synced session, as an observation of the session that exists. Without a
+/// start position, the reader was where that session started. `None` if it is its start.
+fn first_observation(session: &StartedSession, sync: &SyncSession) -> Option<UpdatePosition> {
+    let first = UpdatePosition {
+        position: sync.start_position.unwrap_or(session.start.position),
+        locator: None,
+        occurred: sync.start.occurred,
+        standing: Standing::Active,
+    };
+    let start = Observation {
+        at: session.start.started_at,
+        device_time: session.start.device_time,
+        position: session.start.position,
+        locator: None,
+    };
+    Some(first).filter(|first| !first.repeats(&start))
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use domain::session::Rules;
-use domain::{ReaderId, SessionError};
+use domain::{ReaderId, SessionError, SessionId};
 use eventlog::AppendError;
 use eventlog::append::{Append, KeyedResponse};
 use eventlog::deadline::with_deadline;
-use eventlog::idempotency::{self, Decision as Decided};
+use eventlog::idempotency::{self, Outcome};
 use serde::Serialize;
 
 use crate::CommandError;
@@ -87,7 +87,7 @@ impl Executor {
             let keyed = context
                 .key
                 .as_ref()
-                .map(|key| key.respond(reader_id, &Decided::Accepted(&response)));
+                .map(|key| key.respond(reader_id, &Outcome::Accepted(&response)));
             match self.commit(reader_id, decision, context, keyed).await {
                 Ok(global_position) => {
                     return Ok(Committed {
@@ -119,16 +119,25 @@ impl Executor {
         let Some(key) = &context.key else {
             return Ok(());
         };
-        self.store(key.respond::<()>(reader_id, &Decided::Refused(refusal)))
-            .await
+        self.store(
+            key.respond::<()>(reader_id, &Outcome::Refused(refusal)),
+            Vec::new(),
+        )
+        .await
     }
 
     /// Stores a response without events.
     ///
     /// # Errors
-    /// [`CommandError::Repeated`] if the key is in use.
-    pub(crate) async fn store(&self, response: KeyedResponse) -> Result<(), CommandError> {
+    /// [`CommandError::Repeated`] if the key is in use, or if one of the sessions `seen` has
+    /// another last event.
+    pub(crate) async fn store(
+        &self,
+        response: KeyedResponse,
+        seen: Vec<(SessionId, i64)>,
+    ) -> Result<(), CommandError> {
         let append = Append {
+            seen,
             response: Some(response),
             ..Append::default()
         };
@@ -142,7 +151,7 @@ impl Executor {
     /// Fails with [`CommandError::Repeated`] if the key is in use. A conflict may
     /// mean that the same command was committed before: by another process, or for
     /// a client that has disconnected.
-    async fn check_key_unused(
+    pub(crate) async fn check_key_unused(
         &self,
         reader_id: ReaderId,
         context: &CommandContext,

@@ -9,9 +9,9 @@ use crate::command::Command;
 use crate::decision::{self, Decision, Known, Missing, Undecided};
 use crate::executor::Executor;
 
-/// Maximum number of loads for one decision. A batch has 50 sessions at most, and each
-/// may need its newest state and its timeline.
-const MAX_LOADS: usize = 200;
+/// Maximum number of loads for one decision. A batch has 50 sessions at most. Each may
+/// need its state, its timeline, its newest state, and its timeline again.
+const MAX_LOADS: usize = 256;
 
 /// A command that is not decided yet, and what is known for its decision.
 pub(crate) struct PendingCommand<'a> {

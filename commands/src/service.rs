@@ -14,7 +14,7 @@ use domain::{
 use eventlog::active_claims::IdleSession;
 use eventlog::deadline::with_deadline;
 use eventlog::erase::{self, Erased};
-use eventlog::idempotency::Decision as Decided;
+use eventlog::idempotency::Outcome;
 use eventlog::{LogError, read};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -29,7 +29,8 @@ use crate::result::{BatchOutcome, CommandResult, Committed, EndedIdle, SyncOutco
 
 /// Commands in progress, including those that wait for a lock or the append. A
 /// command continues after its client has disconnected. Without this bound a slow
-/// log would fill the memory. It equals the capacity of the append queue.
+/// log would fill the memory. It equals the capacity of the append queue. A command with
+/// more than 50 observations counts for several, see [`Command::permits`].
 const MAX_COMMANDS: usize = 8_192;
 
 /// Executes commands and reads sessions. Cheap to clone.
@@ -53,8 +54,7 @@ impl CommandService {
         }
     }
 
-    /// Starts a session. The reader's active session, if any, ends at its latest
-    /// position.
+    /// Starts a session. If it is the reader's newest one, it supersedes the active one.
     pub async fn start<R: Serialize + Send + 'static>(
         &self,
         session_id: SessionId,
@@ -73,7 +73,7 @@ impl CommandService {
     /// Updates the position of a session.
     ///
     /// # Errors
-    /// Never [`CommandError::Conflict`]: an active session accepts every observation.
+    /// Never [`CommandError::Conflict`]: an observation is decided again on the newer state.
     /// An update that loses every attempt fails with [`CommandError::Overloaded`].
     pub async fn update_position<R: Serialize + Send + 'static>(
         &self,
@@ -152,6 +152,9 @@ impl CommandService {
     /// Stores the response to several commands under the idempotency key of their
     /// request. Does nothing without a key.
     ///
+    /// `seen` are the sessions that the response contains, with the sequences of their last
+    /// events. If one of them has changed since, or was erased, the response is not stored.
+    ///
     /// # Errors
     /// [`CommandError::Repeated`] if the key is in use.
     pub async fn store_response<R: Serialize>(
@@ -159,12 +162,16 @@ impl CommandService {
         reader_id: ReaderId,
         context: &CommandContext,
         response: &R,
+        seen: Vec<(SessionId, i64)>,
     ) -> Result<(), CommandError> {
         let Some(key) = &context.key else {
             return Ok(());
         };
-        let keyed = key.respond(reader_id, &Decided::Accepted(response));
-        self.executor.store(keyed).await
+        let keyed = key.respond(reader_id, &Outcome::Accepted(response));
+        match self.executor.store(keyed, seen).await {
+            Err(CommandError::Repeated) => self.executor.check_key_unused(reader_id, context).await,
+            stored => stored,
+        }
     }
 
     /// Corrects an ended session.
@@ -229,6 +236,7 @@ impl CommandService {
         let executor = &self.executor;
         let pool = executor.repository.pool();
         let erased = erase::sessions(pool, reader_id, session_ids, erased_at).await?;
+        erase::delete_responses(pool, reader_id, session_ids).await?;
         if let Some(global_position) = erased.global_position {
             executor.recent_changes.record(reader_id, global_position);
         }
@@ -292,7 +300,7 @@ impl CommandService {
         // The task holds the permit, so that a command counts until it ends, even
         // if its client has disconnected.
         let permit = Arc::clone(&self.permits)
-            .try_acquire_owned()
+            .try_acquire_many_owned(command.permits())
             .map_err(|_| CommandError::Overloaded)?;
         let task = async move {
             let _permit = permit;

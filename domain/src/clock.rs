@@ -12,6 +12,10 @@ use crate::{SessionError, Timestamp};
 /// of the same moment, which would then not count.
 pub const MAX_REQUEST_DURATION: TimeDelta = TimeDelta::seconds(15);
 
+/// Times that differ more from the arrival count as this much earlier or later, so that
+/// the computations with them cannot overflow.
+const MAX_CLOCK_ERROR: TimeDelta = TimeDelta::days(73_000);
+
 /// The time of a command, by the client's clock and by the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occurrence {
@@ -64,7 +68,10 @@ pub fn normalize(time: Timestamp) -> Timestamp {
     // chrono represents a leap second as a fraction of more than one second.
     let nanos = i64::from(time.timestamp_subsec_nanos());
     let whole = Timestamp::from_timestamp(time.timestamp(), 0).unwrap_or(time);
-    (whole + TimeDelta::nanoseconds(nanos)).trunc_subsecs(3)
+    whole
+        .checked_add_signed(TimeDelta::nanoseconds(nanos))
+        .unwrap_or(Timestamp::MAX_UTC)
+        .trunc_subsecs(3)
 }
 
 /// A device's time in the server's time: shifted by the difference between the arrival
@@ -108,6 +115,7 @@ pub fn place(
         .iter()
         .flatten()
         .map(|time| shifted(*time, sent_at, received))
+        .map(|time| time.clamp(received - MAX_CLOCK_ERROR, received + MAX_CLOCK_ERROR))
         .collect();
     shift_runs(&mut placed, received);
     let mut placed = placed.into_iter();
@@ -247,9 +255,13 @@ mod tests {
 
     #[test]
     fn extreme_times_are_refused_or_placed_without_overflow() {
-        for time in [Timestamp::MIN_UTC, Timestamp::MAX_UTC] {
-            for sent_at in [None, Some(Timestamp::MIN_UTC), Some(Timestamp::MAX_UTC)] {
-                for occurrence in place(&[Some(time), Some(now())], sent_at, now()) {
+        let leap: Timestamp = "+262142-12-31T23:59:60Z".parse().unwrap();
+        let extremes = [Timestamp::MIN_UTC, Timestamp::MAX_UTC, leap];
+        let sent_times = extremes.into_iter().map(Some).chain([None]);
+        for sent_at in sent_times {
+            for time in extremes {
+                let times = [Some(time), Some(minutes(1)), Some(Timestamp::MAX_UTC)];
+                for occurrence in place(&times, sent_at, now()) {
                     assert!(
                         occurrence.is_err_and(|error| error == SessionError::OccurredAt)
                             || occurrence.is_ok_and(|occurrence| occurrence.at() <= now())

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 
 pub use crate::clock::Occurrence;
 use crate::event::{Book, DeviceType, EndReason};
-use crate::{BookId, Position, ReaderId, Standing, Timestamp, ZoneName};
+use crate::{BookId, Observation, Position, ReaderId, Standing, Timestamp, ZoneName};
 
 /// Starts a session.
 #[derive(Clone, Debug)]
@@ -16,7 +16,8 @@ pub struct StartSession {
     pub device_type: Option<DeviceType>,
     /// The device's id in the app's own format.
     pub device_id: Option<String>,
-    /// The zone of the reader's calendar days; `None` is UTC.
+    /// The zone of the reader's calendar days. `None`: the commands side takes that of
+    /// the reader's last session.
     pub time_zone: Option<ZoneName>,
     /// The exact place in the app's own format, for example an EPUB CFI.
     pub locator: Option<String>,
@@ -35,6 +36,23 @@ pub struct UpdatePosition {
     pub occurred: Occurrence,
     /// What the session is after the update, unless its reader has ended it.
     pub standing: Standing,
+}
+
+impl UpdatePosition {
+    /// Whether the command sends an observation again. Without a client's time, each
+    /// command is an observation of its own.
+    #[must_use]
+    pub fn repeats(&self, observation: &Observation) -> bool {
+        let Occurrence {
+            client,
+            device_time,
+            ..
+        } = self.occurred;
+        client.is_some()
+            && device_time.or(client) == Some(observation.sent_time())
+            && self.position == observation.position
+            && self.locator == observation.locator
+    }
 }
 
 /// Ends a session by its reader.

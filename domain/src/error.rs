@@ -17,10 +17,10 @@ pub enum SessionError {
     /// position, or that was erased.
     #[error("This session id is already in use")]
     AlreadyStarted,
-    /// A position update arrived for an ended session.
+    /// A position update arrived for a session that its reader has ended.
     #[error("Cannot update inactive session")]
     Inactive,
-    /// An end arrived for an ended session.
+    /// An end arrived for a session that its reader has ended.
     #[error("Session already ended")]
     AlreadyEnded,
     /// The position is not a number from 0 to 100.

@@ -116,7 +116,7 @@ pub struct SessionStarted {
     pub locator: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub book: Option<Book>,
-    /// Present if the session is not active from its start on: the reader has read in another session since (`superseded`), or the start is long ago (`idle`).
+    /// Present if the session is not active from its start on, because the reader has a newer observation in another session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
 }

@@ -12,8 +12,6 @@ pub enum Standing {
     Active,
     /// The reader has a newer observation in another session.
     Superseded,
-    /// It had no event for a long time.
-    Idle,
 }
 
 impl Standing {
@@ -36,7 +34,6 @@ impl Standing {
         match self {
             Self::Active => None,
             Self::Superseded => Some(EndReason::Superseded),
-            Self::Idle => Some(EndReason::Idle),
         }
     }
 }

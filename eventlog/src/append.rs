@@ -90,7 +90,7 @@ pub struct KeyedResponse {
     pub key: String,
     /// Distinguishes a repeat of the command from another command.
     pub fingerprint: Vec<u8>,
-    /// A [`crate::idempotency::Decision`] as JSON.
+    /// A [`crate::idempotency::Outcome`] as JSON.
     pub response: String,
 }
 

@@ -79,9 +79,8 @@ pub async fn reader(
     })
 }
 
-/// Erases those of the given sessions that belong to the reader and are not erased, and
-/// the responses stored under the reader's idempotency keys that contain their ids, in one
-/// transaction. [`overwrite`] must follow.
+/// Erases those of the given sessions that belong to the reader and are not erased, in
+/// one transaction. [`delete_responses`] and [`overwrite`] must follow.
 ///
 /// # Errors
 /// The sessions may be erased even if this fails. Repeating the call is safe.
@@ -111,16 +110,33 @@ pub async fn sessions(
     })
 }
 
-/// Like [`sessions`], for one session. Returns the global position of the erasure event;
-/// `None` if the reader has no such session or it is erased already.
-pub async fn session(
-    database: impl PgExecutor<'_>,
+/// Sessions in one pattern of [`delete_responses`].
+const PATTERN_SIZE: usize = 50;
+
+/// Deletes the stored responses of a reader that contain the id of one of the sessions.
+/// It reads all responses of the reader, so it is no part of the transaction of
+/// [`sessions`], which holds the order lock. No such response is stored after that
+/// transaction: an append with a response checks the sessions in it.
+pub async fn delete_responses(
+    database: impl PgExecutor<'_> + Copy,
     reader_id: ReaderId,
-    session_id: SessionId,
-    erased_at: Timestamp,
-) -> Result<Option<i64>, LogError> {
-    let erased = sessions(database, reader_id, &[session_id], erased_at).await?;
-    Ok(erased.global_position)
+    session_ids: &[SessionId],
+) -> Result<(), LogError> {
+    for session_ids in session_ids.chunks(PATTERN_SIZE) {
+        // A client may have sent an id in upper case or without hyphens.
+        let patterns = session_ids
+            .iter()
+            .map(|id| id.to_string().replace('-', "-?"));
+        let pattern = patterns.collect::<Vec<_>>().join("|");
+        let delete = sqlx::query!(
+            "delete from idempotency_keys where reader_id = $1 and answer::text ~* $2",
+            reader_id.uuid(),
+            pattern
+        )
+        .execute(database);
+        with_deadline(STATEMENT_DEADLINE, delete).await?;
+    }
+    Ok(())
 }
 
 /// The sessions of a reader with a book, in the order of their ids. Leaves out erased

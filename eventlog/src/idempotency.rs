@@ -33,7 +33,7 @@ pub struct StoredResponse {
 /// its JSON, so the serialized names must not change.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Decision<R> {
+pub enum Outcome<R> {
     #[serde(rename = "taken")]
     Accepted(R),
     Refused(SessionError),
@@ -42,7 +42,7 @@ pub enum Decision<R> {
 impl StoredResponse {
     /// # Errors
     /// If a newer build stored a response that this build cannot decode.
-    pub fn decision<R: DeserializeOwned>(&self) -> serde_json::Result<Decision<R>> {
+    pub fn decision<R: DeserializeOwned>(&self) -> serde_json::Result<Outcome<R>> {
         serde_json::from_str(&self.response)
     }
 }
@@ -70,7 +70,7 @@ impl IdempotencyKey {
     pub fn respond<R: Serialize>(
         &self,
         reader_id: ReaderId,
-        decision: &Decision<R>,
+        decision: &Outcome<R>,
     ) -> KeyedResponse {
         KeyedResponse {
             reader_id,
@@ -132,13 +132,13 @@ mod tests {
             response: response.to_owned(),
         };
         let accepted = stored(r#"{"taken":7}"#).decision::<i32>().unwrap();
-        assert!(matches!(accepted, Decision::Accepted(7)));
-        let refused = Decision::<i32>::Refused(SessionError::AlreadyEnded);
+        assert!(matches!(accepted, Outcome::Accepted(7)));
+        let refused = Outcome::<i32>::Refused(SessionError::AlreadyEnded);
         let json = serde_json::to_string(&refused).unwrap();
         assert!(json.starts_with(r#"{"refused":"#), "{json}");
         assert!(matches!(
             stored(&json).decision::<i32>().unwrap(),
-            Decision::Refused(SessionError::AlreadyEnded)
+            Outcome::Refused(SessionError::AlreadyEnded)
         ));
     }
 }

@@ -255,12 +255,7 @@ mod tests {
             .deactivates(EndReason::Idle)
             .events();
         let erased = Story::starts(1, "UTC", 0).seen(5, 1).erased(9).events();
-        // A late observation can show that the active session is idle.
-        let found_idle = Story::starts(1, "UTC", 0)
-            .seen(5, 1)
-            .seen_as(Standing::Idle, 3, 1)
-            .events();
-        for events in [finished, idle, erased, found_idle] {
+        for events in [finished, idle, erased] {
             assert_eq!(change(&events).0, 103);
             assert_eq!(kind(&events), ("none", None));
             assert_eq!(kind(&events[1..]), ("none", None));

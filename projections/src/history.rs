@@ -301,10 +301,10 @@ mod tests {
 
     #[test]
     fn session_that_is_never_active_has_an_end() {
-        let events = Story::starts_as(Standing::Idle, 1, "UTC", 0).events();
+        let events = Story::starts_as(Standing::Superseded, 1, "UTC", 0).events();
         started(&events, |columns| {
             assert_eq!(columns.ended_at, [Some(at(0))]);
-            assert_eq!(columns.end_reasons, [Some("idle")]);
+            assert_eq!(columns.end_reasons, [Some("superseded")]);
         });
     }
 

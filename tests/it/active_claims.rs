@@ -11,6 +11,8 @@ use sqlx::PgPool;
 use tests::{Stack, app, backdate, future_events};
 use uuid::Uuid;
 
+use crate::erase::sessions::erase_session;
+
 async fn pool() -> PgPool {
     app::pool(&Stack::shared().await.new_env().await).await
 }
@@ -129,7 +131,7 @@ async fn last_time_zone_is_that_of_the_newest_session() {
     assert_eq!(last().await.as_deref(), Some("Pacific/Apia"));
 
     // An erased session is skipped, before and after its events are overwritten.
-    let erased = erase::session(&pool, reader.into(), third, now).await;
+    let erased = erase_session(&pool, reader.into(), third, now).await;
     assert!(erased.unwrap().is_some());
     assert_eq!(last().await.as_deref(), Some("Europe/Berlin"));
     let overwritten = erase::overwrite(&pool, reader.into()).await.unwrap();

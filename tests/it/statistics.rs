@@ -46,8 +46,8 @@ fn random_session(
     let at = |at: Timestamp| Occurrence::new(Some(at), None, at).unwrap();
     let mut now =
         begin + TimeDelta::milliseconds(i64::try_from(random.below(172_800_000)).unwrap());
-    let standings = [Standing::Active, Standing::Superseded, Standing::Idle];
-    let standing = |random: &mut Random| standings[usize::try_from(random.below(3)).unwrap()];
+    let standings = [Standing::Active, Standing::Superseded];
+    let standing = |random: &mut Random| standings[usize::try_from(random.below(2)).unwrap()];
     let mut commands = vec![SessionCommand::Start(StartSession {
         reader_id,
         book_id: Uuid::from_u128(u128::from(random.below(3))).into(),

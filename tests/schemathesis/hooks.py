@@ -38,6 +38,21 @@ def start() -> requests.Response:
     return call("POST", "/start", json={"book_id": BOOK})
 
 
+def ended_session() -> str:
+    """The id of a session of an hour that can be corrected."""
+    session_id = uuid7()
+    started_at = now() - datetime.timedelta(hours=2)
+    ended_at = started_at + datetime.timedelta(hours=1)
+    body = {"session_id": session_id, "book_id": BOOK}
+    call("POST", "/start", json={**body, "occurred_at": started_at.isoformat()})
+    call("PUT", f"/{session_id}/end", json={"occurred_at": ended_at.isoformat()})
+    return session_id
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
 def active_session() -> str:
     """The id of a session that can be updated and ended; generated ids match none."""
     return (call("GET", "/active", params={"min_position": reached_position}).json() or start().json())["id"]
@@ -60,10 +75,13 @@ def after_call(context, case, response):
 def before_call(context, case, kwargs):
     """Replaces values that are valid by the schema with values that the service
     accepts. This runs just before the call, because they depend on earlier requests."""
+    operation = case.operation.definition.raw.get("operationId")
     if is_valid(case, ParameterLocation.PATH) and "id" in case.path_parameters:
         # A scenario continues with the session that it started.
         is_scenario = case.meta is not None and case.meta.phase.name == TestPhase.STATEFUL
-        if not (is_scenario and case.path_parameters["id"] in started_sessions):
+        if operation == "correct":
+            case.path_parameters["id"] = ended_session()
+        elif not (is_scenario and case.path_parameters["id"] in started_sessions):
             case.path_parameters["id"] = active_session()
     if is_valid(case, ParameterLocation.HEADER) and "Idempotency-Key" in case.headers:
         # The service rejects a key that was used for another command.
@@ -77,7 +95,8 @@ def before_call(context, case, kwargs):
     if re.fullmatch("[0-9]+", min_position) and reached_position < int(min_position) < 2**63:
         case.query["min_position"] = reached_position
     if is_valid(case, ParameterLocation.BODY) and isinstance(case.body, dict):
-        case.body = valid_body(case.body)
+        valid = {"sync": valid_sync, "correct": valid_correction}.get(operation, valid_body)
+        case.body = valid(case.body)
 
 
 def is_valid(case, location: ParameterLocation) -> bool:
@@ -97,16 +116,43 @@ def set_cursor(query: dict) -> None:
 def valid_body(body: dict) -> dict:
     """The body of a command, with values that the service accepts."""
     body = dict(body)
-    if isinstance(body.get("occurred_at"), str):
-        # The service accepts at most 30 days ago and at most a day ahead.
-        today = datetime.datetime.now(datetime.timezone.utc).date()
-        day = today - datetime.timedelta(days=2)
-        body["occurred_at"] = DATE.sub(day.isoformat(), body["occurred_at"])
+    for time_of in ["occurred_at", "started_at"]:
+        if isinstance(body.get(time_of), str):
+            # The service accepts at most 30 days ago and at most a day ahead.
+            day = (now() - datetime.timedelta(days=2)).date()
+            body[time_of] = DATE.sub(day.isoformat(), body[time_of])
+    if isinstance(body.get("sent_at"), str):
+        # It shifts all other times.
+        body["sent_at"] = now().isoformat()
     if isinstance(body.get("session_id"), str):
         # A start needs a new id, an update in a batch an existing one.
         body["session_id"] = active_session() if "current_position" in body else uuid7()
     if isinstance(body.get("updates"), list):
         body["updates"] = [valid_body(update) for update in body["updates"]]
+    return body
+
+
+def valid_sync(body: dict) -> dict:
+    body = valid_body(body)
+    body["sessions"] = [valid_body(session) for session in body["sessions"]]
+    for session in body["sessions"]:
+        if isinstance(session.get("ended_at"), str):
+            # Not before the start.
+            session["ended_at"] = session["started_at"]
+        if isinstance(session.get("observations"), list):
+            session["observations"] = [valid_body(each) for each in session["observations"]]
+    return body
+
+
+def valid_correction(body: dict) -> dict:
+    body = valid_body(body)
+    if isinstance(body.get("ended_at"), str):
+        # Within the session, and at least as long after the start as the active time.
+        body["ended_at"] = (now() - datetime.timedelta(minutes=90)).isoformat()
+    if isinstance(body.get("active_seconds"), int):
+        body["active_seconds"] %= 1_500
+    if all(body.get(name) is None for name in ["ended_at", "end_position", "active_seconds"]):
+        body["end_position"] = 50
     return body
 
 
@@ -123,8 +169,9 @@ def filter_failure(context, failure, case, response):
     """Drops failures that follow from rules that no schema can express."""
     operation = case.operation.definition.raw.get("operationId")
     if isinstance(failure, (AcceptedNegativeData, RejectedPositiveData)) and response.status_code == 413:
-        # A schema cannot limit the size of the whole body to 64 KB.
-        return int(response.request.headers["Content-Length"]) <= 64 * 1024
+        # A schema cannot limit the size of the whole body: to 64 KB, or 1 MB for a sync.
+        limit = 1024 * 1024 if operation == "sync" else 64 * 1024
+        return int(response.request.headers["Content-Length"]) <= limit
     if isinstance(failure, RejectedPositiveData) and operation == "erase":
         # `confirm` must be the id of the calling reader. The hooks never set the right
         # one, because it would erase the data of this run.
@@ -143,12 +190,19 @@ def filter_failure(context, failure, case, response):
         # An invalid hint never refuses a command: the service ignores it and reports
         # that in `warnings`. The schema describes the hints that it keeps.
         return False
-    if isinstance(failure, AcceptedNegativeData) and operation == "batchUpdate":
-        # An invalid update in a batch does not block the others: the service accepts
-        # the batch and reports the rejected updates in the response.
+    if isinstance(failure, AcceptedNegativeData) and operation in ["batchUpdate", "sync"]:
+        # An invalid update or session does not block the others: the service accepts
+        # the call and reports what it rejected in the response.
         only_body_is_invalid = all(
             is_valid(case, location)
             for location in (ParameterLocation.QUERY, ParameterLocation.HEADER)
         )
-        return not (only_body_is_invalid and response.json()["failed_count"] > 0)
+        return not (only_body_is_invalid and has_rejected_items(response.json()))
     return True
+
+
+def has_rejected_items(response: dict) -> bool:
+    """Whether the response to a batch or a sync contains rejected items."""
+    if "failed_count" in response:
+        return response["failed_count"] > 0
+    return any(not result["success"] or result["refused"] for result in response["results"])

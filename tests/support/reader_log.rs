@@ -51,9 +51,10 @@ impl ReaderLog {
         let mut ids = Vec::new();
         while log.appends.len() <= appends {
             if ids.is_empty() || random.below(8) == 0 {
-                let standing = [Standing::Active, Standing::Superseded, Standing::Idle]
-                    [usize::try_from(random.below(3)).unwrap()];
-                ids.push(log.start(standing));
+                ids.push(log.start(match random.below(3) {
+                    0 => Standing::Active,
+                    _ => Standing::Superseded,
+                }));
                 continue;
             }
             let id = ids[usize::try_from(random.below(ids.len() as u64)).unwrap()];

@@ -21,13 +21,13 @@ with sessions as materialized (
 )
 select id, n, 'reading_session',
     case n when 1 then 'SessionStarted' else 'SessionEnded' end,
-    case n when 1 then '1' else '2' end,
+    case n when 1 then '1' else '3' end,
     case n
         when 1 then format(
             '{"type":"SessionStarted","reader_id":"%s","book_id":"%s","started_at":"%s","position":0,"device_type":"tablet","time_zone":"Europe/Berlin"}',
             $1, book_id, started_at)
         else format(
-            '{"type":"SessionEnded","reader_id":"%s","book_id":"%s","reason":"finished","started_at":"%s","ended_at":"%s","elapsed_ms":60000,"start_position":0,"position":5,"previous_at":"%s","previous_position":0,"credited_ms":60000,"active_ms":60000,"furthest_position":5,"time_zone":"Europe/Berlin"}',
+            '{"type":"SessionEnded","reader_id":"%s","book_id":"%s","reason":"finished","started_at":"%s","ended_at":"%s","elapsed_ms":60000,"start_position":0,"position":5,"intervals":[{"from":"%s","ms":60000}],"active_ms":60000,"furthest_position":5,"time_zone":"Europe/Berlin"}',
             $1, book_id, started_at, ended_at, started_at)
     end::json,
     '{}'

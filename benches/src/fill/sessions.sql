@@ -20,14 +20,15 @@ sessions as materialized (
     ) as times (time)
 )
 select sessions.id, n, 'reading_session',
-    case n when 1 then 'SessionStarted' else 'PositionUpdated' end, '1',
+    case n when 1 then 'SessionStarted' else 'PositionUpdated' end,
+    case n when 1 then '1' else '2' end,
     case n
         when 1 then format(
             '{"type":"SessionStarted","reader_id":"%s","book_id":"%s","started_at":"%s","position":0,"device_type":"tablet","time_zone":"Europe/Berlin","locator":"epubcfi(/6/14!/4/2/14:%s)"}',
             reader_id, book_id, at, n)
         else format(
-            '{"type":"PositionUpdated","reader_id":"%s","occurred_at":"%s","position":%s,"locator":"epubcfi(/6/14!/4/2/14:%s)","applied":true,"previous_at":"%s","previous_position":%s,"credited_ms":30000,"active_ms":%s,"furthest_position":%s,"time_zone":"Europe/Berlin"}',
-            reader_id, at, (n - 1) % 100, n, previous_at, (n - 2) % 100, 30000 * (n - 1),
+            '{"type":"PositionUpdated","reader_id":"%s","occurred_at":"%s","position":%s,"locator":"epubcfi(/6/14!/4/2/14:%s)","applied":true,"intervals":[{"from":"%s","ms":30000}],"active_ms":%s,"furthest_position":%s,"time_zone":"Europe/Berlin"}',
+            reader_id, at, (n - 1) % 100, n, previous_at, 30000 * (n - 1),
             least(n - 1, 99))
     end::json,
     '{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}'

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use chrono::{SecondsFormat, TimeDelta};
 use domain::Timestamp;
 use eventlog::clock;
 
@@ -45,12 +46,19 @@ impl Script for Starts<'_> {
     }
 }
 
+/// One in so many updates is late, in [`Updates::with_late`].
+const LATE_INTERVAL: usize = 10;
+
+/// How late such an update arrives.
+const LATENESS: TimeDelta = TimeDelta::seconds(30);
+
 /// Sends an update of each reader in turn.
 pub struct Updates<'a> {
     share: &'a mut ThreadShare,
     request: Vec<u8>,
     /// Remaining updates of each lane.
     remaining: Vec<usize>,
+    has_late: bool,
 }
 
 impl<'a> Updates<'a> {
@@ -68,6 +76,15 @@ impl<'a> Updates<'a> {
             share,
             request: Vec::new(),
             remaining,
+            has_late: false,
+        }
+    }
+
+    /// Updates without end. One in ten is an observation of half a minute ago.
+    pub fn with_late(share: &'a mut ThreadShare) -> Self {
+        Self {
+            has_late: true,
+            ..Self::new(share)
         }
     }
 }
@@ -78,16 +95,23 @@ impl Script for Updates<'_> {
         let own = self.share.readers_in_lane(lane);
         let (reader, turn) = self.share.next(lane);
         let tenths = turn / own % 900;
+        let position = (10 + tenths / 10, tenths % 10);
         self.request.clear();
+        // Each pass through the readers makes others late.
+        let is_late = self.has_late && (turn + turn / own).is_multiple_of(LATE_INTERVAL);
+        let (length, occurred_at) = if is_late {
+            let at = clock::now() - LATENESS;
+            let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
+            (66, format!(",\"occurred_at\":\"{at}\""))
+        } else {
+            (25, String::new())
+        };
         let _ = write!(
             self.request,
             "PUT /api/v1/reading-sessions/{}/update HTTP/1.1\r\nhost: localhost\r\n{}\
-             content-type: application/json\r\ncontent-length: 25\r\n\r\n\
-             {{\"current_position\":{}.{}}}",
-            reader.session,
-            reader.authorization,
-            10 + tenths / 10,
-            tenths % 10
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n\
+             {{\"current_position\":{}.{}{occurred_at}}}",
+            reader.session, reader.authorization, position.0, position.1
         );
         Some(&self.request)
     }
@@ -116,7 +140,7 @@ impl Script for Batches<'_> {
         self.body.clear();
         self.body.extend(b"{\"updates\":[");
         let now = clock::now();
-        let (this, before) = (second(now), second(now - chrono::TimeDelta::seconds(1)));
+        let (this, before) = (second(now), second(now - TimeDelta::seconds(1)));
         // Milliseconds since the start of the previous second. The batch spans less than a
         // second.
         let last = 1_000 + usize::try_from(now.timestamp_subsec_millis().min(999)).unwrap_or(0);

@@ -58,12 +58,20 @@ struct History {
 }
 
 fn histories() -> impl Strategy<Value = History> {
-    // Times are unique, so that one observation is the newest one.
     let observations = vec((0..4_usize, 0..9_i32), 0..25);
-    let ends = vec(option::weighted(0.4, (1..60_i64, option::of(0..9_i32))), 4);
+    // Some ends precede observations of their session.
+    let ends = vec(
+        option::weighted(0.4, (-1_500..60_i64, option::of(0..9_i32))),
+        4,
+    );
+    // In half of the histories, some observations of different sessions have equal times.
     let times = Just((0..3_000_i64).step_by(7).collect::<Vec<_>>()).prop_shuffle();
-    (1..5_usize, observations, ends, times).prop_flat_map(
-        |(sessions, observations, ends, mut times)| {
+    let precision = prop_oneof![Just(7), Just(210)];
+    (1..5_usize, observations, ends, times, precision).prop_flat_map(
+        |(sessions, observations, ends, mut times, precision)| {
+            for time in &mut times {
+                *time -= *time % precision;
+            }
             let starts: Vec<i64> = (0..sessions).filter_map(|_| times.pop()).collect();
             let mut facts: Vec<(usize, Fact)> = (0..sessions).map(|id| (id, Fact::Start)).collect();
             for (session, steps) in observations {
@@ -77,7 +85,8 @@ fn histories() -> impl Strategy<Value = History> {
                     _ => None,
                 });
                 let last = observed.fold(starts[session], i64::max);
-                facts.push((session, Fact::End(last + after, steps)));
+                let ended_at = (last + after).max(starts[session]);
+                facts.push((session, Fact::End(ended_at, steps)));
             }
             let count = facts.len();
             let repeats = vec(any::<Index>(), 0..6);
@@ -172,6 +181,21 @@ impl Log {
         session.started().unwrap().clone()
     }
 
+    /// The session with the newest observation, even if it is after the session's end.
+    fn newest(&self) -> SessionId {
+        let sessions = self.sessions.iter();
+        let observed = sessions.flat_map(|(id, events)| {
+            let observations = events.iter().filter(|event| {
+                matches!(
+                    event,
+                    SessionEvent::SessionStarted(_) | SessionEvent::PositionUpdated(_)
+                )
+            });
+            observations.map(|event| (event.occurred_at(), *id))
+        });
+        observed.max().unwrap().1
+    }
+
     fn active(&self) -> Vec<SessionId> {
         let ids = self.sessions.keys().copied();
         ids.filter(|id| self.started(*id).is_active()).collect()
@@ -260,6 +284,7 @@ impl History {
         SyncSession {
             session_id: session_id(session),
             start: self.start(session),
+            start_position: Some(Position::START),
             observations: facts
                 .iter()
                 .filter(|(_, fact)| matches!(fact, Fact::Observation(..)))
@@ -285,6 +310,12 @@ impl History {
         all.dedup();
         all
     }
+}
+
+/// Two minutes after each observation count, up to the next one.
+fn active_ms(observations: &[(i64, i32)]) -> i64 {
+    let gaps = observations.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    gaps.map(|gap| gap.min(120) * 1_000).sum()
 }
 
 fn update((session, fact): (usize, Fact)) -> (SessionId, UpdatePosition) {
@@ -317,12 +348,7 @@ proptest! {
     #[test]
     fn active_session_has_the_newest_observation_in_any_order(history in histories()) {
         let log = history.deliver();
-        let newest = (0..history.starts.len())
-            .filter_map(|session| {
-                let last = history.observations(session).last().copied()?;
-                Some((last.0, session))
-            })
-            .max();
+        let newest = log.newest();
         for session in 0..history.starts.len() {
             let id = session_id(session);
             let found = log.started(id);
@@ -330,14 +356,22 @@ proptest! {
             let (last, steps) = *observations.last().unwrap();
             let furthest = observations.iter().map(|(_, steps)| *steps).max().unwrap();
             prop_assert_eq!(found.started_at(), at(observations[0].0));
+            // Of equal times, the one that arrives later counts.
+            let is_alone = |time| observations.iter().filter(|other| other.0 == time).count() == 1;
             if found.is_finished() {
-                prop_assert!(found.progress.last_activity_at() >= at(last));
                 prop_assert!(!found.is_active());
             } else {
                 prop_assert_eq!(found.progress.latest.at, at(last));
-                prop_assert_eq!(found.progress.latest.position, position(steps));
+                if is_alone(last) {
+                    prop_assert_eq!(found.progress.latest.position, position(steps));
+                }
+                prop_assert_eq!(found.progress.active_ms, active_ms(&observations));
                 prop_assert_eq!(found.progress.furthest_position, position(furthest));
-                prop_assert_eq!(found.is_active(), newest == Some((last, session)));
+                if newest.len() == 1 {
+                    prop_assert_eq!(found.is_active(), newest[0] == id);
+                } else {
+                    prop_assert!(!found.is_active() || newest.contains(&id));
+                }
                 if let Some(ending) = found.progress.ended {
                     prop_assert_eq!((ending.at, ending.reason), (at(last), EndReason::Superseded));
                 }

@@ -58,7 +58,8 @@ impl StartedSession {
         if reader_end.is_some_and(|end| !is_timed || observation.at > end.at) {
             return Err(SessionError::Inactive.into());
         }
-        if is_timed && observation.is_repeat_of(latest) {
+        // An end with a position is no observation, although it can equal one.
+        if is_timed && reader_end.is_none() && observation.is_repeat_of(latest) {
             return Ok(Vec::new());
         }
         // A repeat of an earlier observation can look newer than the latest one only if
@@ -82,7 +83,7 @@ impl StartedSession {
             (added, applied)
         };
         let added = added.filter(|_| !self.progress.active_fixed);
-        let ended = reader_end.or_else(|| provisional_end(command.standing, latest, &observation));
+        let ended = reader_end.or_else(|| self.provisional_end(command.standing, observation.at));
         Ok(vec![SessionEvent::PositionUpdated(PositionUpdated {
             reader_id: self.start.reader_id,
             occurred_at: observation.at,
@@ -119,10 +120,12 @@ impl StartedSession {
             None => command.occurred.received.max(latest.at),
         };
         if at >= self.credited_up_to() {
-            let position = end_position(command.position, command.locator, latest);
-            let has_position = position.is_some();
-            let (position, locator) =
-                position.unwrap_or_else(|| (latest.position, latest.locator.clone()));
+            let own_position = end_position(command.position, command.locator.clone(), latest);
+            let has_position = own_position.is_some();
+            let (position, locator) = own_position.unwrap_or_else(|| {
+                let locator = command.locator.or_else(|| latest.locator.clone());
+                (latest.position, locator)
+            });
             let added = self.added_up_to(at, rules);
             return Ok(vec![SessionEvent::SessionEnded(SessionEnded {
                 ended_at: at,
@@ -142,11 +145,14 @@ impl StartedSession {
         let in_place = timeline.with_end(ReaderEnd { at, position: None });
         let position = in_place
             .latest()
-            .and_then(|latest| end_position(command.position, command.locator, &latest));
+            .and_then(|latest| end_position(command.position, command.locator.clone(), &latest));
         let timeline = timeline.with_end(ReaderEnd { at, position });
         let active = timeline.active(rules.active_gap);
         let ended = self.finished_by(&timeline, at, active);
-        Ok(vec![SessionEvent::SessionEnded(ended)])
+        Ok(vec![SessionEvent::SessionEnded(SessionEnded {
+            locator: command.locator.or(ended.locator),
+            ..ended
+        })])
     }
 
     pub(super) fn deactivate(&self, reason: EndReason) -> Result<Vec<SessionEvent>, DecideError> {
@@ -166,7 +172,7 @@ impl StartedSession {
             return Err(SessionError::StillActive.into());
         };
         let at = command.ended_at.unwrap_or(ending.at);
-        if at < self.start.started_at || at > command.received.max(ending.at) {
+        if at < self.started_at() || at > command.received.max(ending.at) {
             return Err(SessionError::CorrectedEnd.into());
         }
         let timeline = timeline.ok_or(DecideError::TimelineNeeded)?;
@@ -217,6 +223,21 @@ impl StartedSession {
         ended.map_or(latest, |ending| ending.at.max(latest))
     }
 
+    /// The end of the session after an observation at `at`, unless the reader has ended it;
+    /// `None` if the session is active then. An idle session with a late observation stays
+    /// idle.
+    fn provisional_end(&self, standing: Standing, at: Timestamp) -> Option<Ending> {
+        let reason = standing.end_reason()?;
+        let reason = match self.progress.ended {
+            Some(ending) if at < self.progress.latest.at => ending.reason,
+            _ => reason,
+        };
+        Some(Ending {
+            at: self.credited_up_to().max(at),
+            reason,
+        })
+    }
+
     /// The active time that an observation or an end at `at` adds, which is later than all
     /// observations.
     fn added_up_to(&self, at: Timestamp, rules: Rules) -> Option<Interval> {
@@ -226,9 +247,12 @@ impl StartedSession {
 
     /// The end that a timeline with an end determines, with all intervals.
     fn finished_by(&self, timeline: &Timeline, at: Timestamp, active: Intervals) -> SessionEnded {
+        let known = &self.progress.latest;
         let latest = timeline
             .latest()
-            .unwrap_or_else(|| self.progress.latest.clone());
+            // The same place can have the locator of an end.
+            .filter(|latest| (latest.at, latest.position) != (known.at, known.position))
+            .unwrap_or_else(|| known.clone());
         let has_position = timeline.end().is_some_and(|end| end.position.is_some());
         let started_at = timeline.first_at().unwrap_or(self.start.started_at);
         SessionEnded {
@@ -283,32 +307,18 @@ fn is_same_moment(end: Timestamp, occurred: &Occurrence, observed: Timestamp) ->
     occurred.device_time.is_some() && later.contains(&(observed - end))
 }
 
-/// The position and the locator of an end that has one of them. `latest` is the latest
-/// observation before the end.
+/// The position of an end, and its locator: without one, that of `latest`, the latest
+/// observation before the end, if it has the same position. `None` if the end has no
+/// position: observations determine it, also those that arrive later.
 fn end_position(
     position: Option<Position>,
     locator: Option<String>,
     latest: &Observation,
 ) -> Option<(Position, Option<String>)> {
-    match (position, locator) {
-        (None, None) => None,
-        (position, Some(locator)) => Some((position.unwrap_or(latest.position), Some(locator))),
-        (Some(position), None) => {
-            let locator = latest.locator.clone();
-            Some((position, locator.filter(|_| position == latest.position)))
-        }
-    }
-}
-
-/// The provisional end of a session that has a further observation; `None` if the
-/// session is active.
-fn provisional_end(
-    standing: Standing,
-    latest: &Observation,
-    observation: &Observation,
-) -> Option<Ending> {
-    standing.end_reason().map(|reason| Ending {
-        at: latest.at.max(observation.at),
-        reason,
-    })
+    let position = position?;
+    let of_latest = || {
+        let latest = (latest.position == position).then_some(latest);
+        latest.and_then(|latest| latest.locator.clone())
+    };
+    Some((position, locator.or_else(of_latest)))
 }

@@ -159,7 +159,7 @@ fn nth(day: NaiveDate) -> i64 {
     &[(1, 0, 0, true)]
 )]
 #[case::not_active_from_its_start_on(
-    Story::starts_as(Standing::Idle, 1, "UTC", HOUR),
+    Story::starts_as(Standing::Superseded, 1, "UTC", HOUR),
     &[(1, 0, 0, true)]
 )]
 #[case::provisional_end_moves_with_later_observations(
@@ -391,7 +391,7 @@ fn times() -> impl Strategy<Value = i64> {
 }
 
 fn standings() -> impl Strategy<Value = Standing> {
-    select(vec![Standing::Active, Standing::Superseded, Standing::Idle])
+    select(vec![Standing::Active, Standing::Superseded])
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -476,7 +476,7 @@ impl Log {
             Kind::Correct => SessionCommand::Correct(CorrectSession {
                 ended_at: Some(at(step.at)),
                 position,
-                active: (step.standing == Standing::Idle).then(|| TimeDelta::seconds(100)),
+                active: (step.standing == Standing::Superseded).then(|| TimeDelta::seconds(100)),
                 received: at(step.at),
             }),
             Kind::Erase => {

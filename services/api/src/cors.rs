@@ -97,6 +97,7 @@ fn layer(origins: &[HeaderValue]) -> CorsLayer {
             Method::HEAD,
             Method::POST,
             Method::PUT,
+            Method::PATCH,
             Method::DELETE,
         ])
         .allow_headers([

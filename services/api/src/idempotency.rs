@@ -14,7 +14,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::ReaderId;
-use eventlog::idempotency::{self, Decision, IdempotencyKey, StoredResponse};
+use eventlog::idempotency::{self, IdempotencyKey, Outcome, StoredResponse};
 use eventlog::{Pool, read};
 
 use crate::API;
@@ -66,8 +66,8 @@ impl Idempotency {
     async fn stored_response(&self, stored: &StoredResponse) -> Result<Response, Problem> {
         let decision = stored.decision().map_err(|error| Problem::broken(&error))?;
         let mut response = match decision {
-            Decision::Accepted(response) => self.accepted(response).await?,
-            Decision::Refused(refusal) => Problem::from(refusal).into_response(),
+            Outcome::Accepted(response) => self.accepted(response).await?,
+            Outcome::Refused(refusal) => Problem::from(refusal).into_response(),
         };
         response
             .headers_mut()

@@ -126,7 +126,7 @@ const PROBLEMS: [ProblemResponse; 13] = [
     ProblemResponse {
         name: "TooLarge",
         codes: &[ProblemCode::BodyTooLarge],
-        detail: "The body is larger than 64 KB",
+        detail: "The body is too large",
     },
     ProblemResponse {
         name: "UnsupportedMediaType",

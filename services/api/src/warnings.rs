@@ -64,7 +64,8 @@ impl Warnings {
             self.add(
                 WarningCode::ClockAhead,
                 "occurred_at",
-                "in the future; recorded with an earlier time. Send sent_at",
+                "recorded with an earlier time: it, or a time that follows it, is in the future. \
+                 Send sent_at",
             );
         }
     }

@@ -5,14 +5,26 @@ use chrono::TimeDelta;
 use domain::{ReaderId, SessionId, Timestamp};
 use eventlog::append::{ActiveClaimChange, Append, KeyedResponse};
 use eventlog::erase::{self, Erased};
-use eventlog::{AppendError, Appender, active_claims, clock, commit_feed, idempotency};
+use eventlog::{AppendError, Appender, LogError, active_claims, clock, commit_feed, idempotency};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use tests::app::SETTLE;
 use tests::{Stack, app, future_events, invariants, until};
 use uuid::Uuid;
 
 const BOOK: Uuid = Uuid::from_u128(1);
+
+/// Erases one session in the log. Returns the global position of the erasure event; `None`
+/// if the reader has no such session or it is erased already.
+pub async fn erase_session(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+    id: SessionId,
+    at: Timestamp,
+) -> Result<Option<i64>, LogError> {
+    let erased = erase::sessions(database, reader_id, &[id], at).await?;
+    Ok(erased.global_position)
+}
 
 async fn pool() -> PgPool {
     app::pool(&Stack::shared().await.new_env().await).await
@@ -111,11 +123,11 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
     let now = clock::now();
     let missing = SessionId::new(now);
     for (reader, id) in [(other, erased), (reader, of_other), (reader, missing)] {
-        assert_eq!(erase::session(&pool, reader, id, now).await.unwrap(), None);
+        assert_eq!(erase_session(&pool, reader, id, now).await.unwrap(), None);
     }
     assert_eq!(erase::find(&pool, reader).await.unwrap(), None);
 
-    let global_position = erase::session(&pool, reader, erased, now).await.unwrap();
+    let global_position = erase_session(&pool, reader, erased, now).await.unwrap();
     let log = invariants::read_log(&pool).await;
     let last = log.last().unwrap();
     assert_eq!(global_position, Some(last.global_position));
@@ -145,7 +157,7 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
 
     // A repeat does nothing.
     assert_eq!(
-        erase::session(&pool, reader, erased, now).await.unwrap(),
+        erase_session(&pool, reader, erased, now).await.unwrap(),
         None
     );
     assert_eq!(erase::unfinished(&pool, 10).await.unwrap(), [reader]);
@@ -184,7 +196,7 @@ async fn newest_observation_of_an_erased_active_session_is_kept() {
         future_events::write(&pool, session.uuid(), "PositionUpdated", "2", &event).await;
     }
     appender.append(activate(reader, session)).await.unwrap();
-    let _ = erase::session(&pool, reader, session, clock::now())
+    let _ = erase_session(&pool, reader, session, clock::now())
         .await
         .unwrap();
     let kept = active_claims::ReaderActivity {
@@ -215,9 +227,7 @@ async fn sessions_of_a_book_are_erased_together() {
     };
     assert_eq!(found().await, of_book);
     let now = clock::now();
-    let first = erase::session(&pool, reader, of_book[0], now)
-        .await
-        .unwrap();
+    let first = erase_session(&pool, reader, of_book[0], now).await.unwrap();
     assert!(first.is_some());
     assert_eq!(found().await, of_book[1..]);
 
@@ -269,7 +279,7 @@ async fn erasure_of_a_session_is_distinguished_from_that_of_the_reader() {
     appender.append(activate(reader, first)).await.unwrap();
     let at: Timestamp = "2026-03-01T20:00:00Z".parse().unwrap();
     let later = at + TimeDelta::hours(1);
-    let _ = erase::session(&pool, reader, first, at).await.unwrap();
+    let _ = erase_session(&pool, reader, first, at).await.unwrap();
     let single = vec![first.to_string()];
     assert_eq!(recorded(&pool, reader).await, (at, None, single.clone()));
 
@@ -290,9 +300,9 @@ async fn session_erased_during_an_overwrite_is_overwritten_too() {
     );
     // Two requests with the same time.
     let at = clock::now();
-    let _ = erase::session(&pool, reader, first, at).await.unwrap();
+    let _ = erase_session(&pool, reader, first, at).await.unwrap();
     let mut erasing = pool.begin().await.unwrap();
-    let _ = erase::session(&mut *erasing, reader, second, at)
+    let _ = erase_session(&mut *erasing, reader, second, at)
         .await
         .unwrap();
     // The overwrite does not see the second erasure, and waits for it at its end.
@@ -325,7 +335,7 @@ async fn response_with_the_state_of_an_erased_session_is_not_stored() {
         ..respond(reader, key, &[id.to_string()])
     };
     assert_eq!(appender.append(repeat("before")).await, Ok(vec![]));
-    let _ = erase::session(&pool, reader, id, clock::now())
+    let _ = erase_session(&pool, reader, id, clock::now())
         .await
         .unwrap();
     assert_eq!(

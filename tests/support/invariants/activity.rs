@@ -31,19 +31,8 @@ pub async fn active_sessions_match_the_log(
 
     let newest = newest_observations(log);
     let started = |id: &SessionId| sessions[id].session.started().unwrap();
-    // The reader's end can precede observations that have made its session active. They
-    // no longer count, but the session that they superseded stays superseded.
-    let with_uncounted: BTreeSet<ReaderId> = sessions
-        .keys()
-        .filter(|id| started(id).is_finished())
-        .filter(|id| newest[*id] > started(id).progress.last_activity_at())
-        .map(|id| started(id).start.reader_id)
-        .collect();
     for id in sessions.keys() {
         let reader_id = started(id).start.reader_id;
-        if with_uncounted.contains(&reader_id) {
-            continue;
-        }
         if let Some(active) = active.get(&reader_id) {
             let (observed, latest) = (newest[id], started(active).progress.latest.at);
             assert!(

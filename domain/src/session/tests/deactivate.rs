@@ -115,7 +115,6 @@ fn end_by_the_service_has_no_effect_on_the_result() {
         SessionCommand::UpdatePosition(UpdatePosition {
             position: percent(22.0),
             occurred: delayed(75, 10_000),
-            standing: Standing::Idle,
             ..update()
         }),
         SessionCommand::End(EndSession {

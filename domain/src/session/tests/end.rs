@@ -72,10 +72,26 @@ fn end_with_a_locator_alone_takes_the_latest_position() {
     };
     let event = SessionEnded {
         locator: Some("chapter 3".into()),
-        position_at: None,
         ..ended_in_place()
     };
     expect(command, event);
+}
+
+#[test]
+fn observation_that_arrives_after_an_end_without_a_position_moves_it() {
+    let command = EndSession {
+        position: None,
+        locator: Some("chapter 3".into()),
+        ..end()
+    };
+    let ended = after(started_log(), SessionCommand::End(command));
+    let late = SessionCommand::UpdatePosition(UpdatePosition {
+        occurred: delayed(60, 200),
+        ..update()
+    });
+    let progress = progress(&after(ended, late));
+    assert_eq!(progress.latest.position, percent(20.0));
+    assert_eq!(progress.last_activity_at(), at(90));
 }
 
 #[test]

@@ -172,23 +172,55 @@ fn later_events_keep_the_moved_start() {
         })]);
 }
 
-#[rstest]
-#[case(Standing::Superseded, EndReason::Superseded)]
-#[case(Standing::Idle, EndReason::Idle)]
-fn late_observation_of_a_session_that_is_not_active_keeps_its_end(
-    #[case] standing: Standing,
-    #[case] reason: EndReason,
-) {
+#[test]
+fn late_observation_of_a_session_that_is_not_active_keeps_its_end() {
     let command = UpdatePosition {
-        standing,
+        standing: Standing::Superseded,
         ..update_late()
     };
     let event = PositionUpdated {
         ended_at: Some(at(60)),
-        end_reason: Some(reason),
+        end_reason: Some(EndReason::Superseded),
         ..late()
     };
     expect(superseded_log(), command, event);
+}
+
+#[test]
+fn late_observation_of_an_idle_session_keeps_the_reason() {
+    let idle = after(updated_log(), SessionCommand::Deactivate(EndReason::Idle));
+    let command = SessionCommand::UpdatePosition(UpdatePosition {
+        standing: Standing::Superseded,
+        ..update_late()
+    });
+    let ended = progress(&after(idle, command)).ended;
+    assert_eq!(ended.map(|ending| ending.reason), Some(EndReason::Idle));
+}
+
+/// A closing app sends both at the same time.
+#[test]
+fn observation_that_equals_the_end_counts_in_both_orders() {
+    let update = SessionCommand::UpdatePosition(UpdatePosition {
+        locator: None,
+        ..update()
+    });
+    let end = SessionCommand::End(EndSession {
+        position: Some(percent(20.0)),
+        locator: None,
+        occurred: timed(60),
+    });
+    let correction = SessionCommand::Correct(CorrectSession {
+        ended_at: Some(at(300)),
+        received: at(300),
+        ..CorrectSession::default()
+    });
+    let corrected = |commands: [SessionCommand; 2]| {
+        let events = commands.into_iter().fold(started_log(), after);
+        progress(&after(events, correction.clone()))
+    };
+    let end_first = corrected([end.clone(), update.clone()]);
+    assert_eq!(end_first, corrected([update, end]));
+    assert_eq!(end_first.active_ms, 180_000);
 }
 
 #[test]

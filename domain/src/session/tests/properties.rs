@@ -58,7 +58,7 @@ fn books() -> impl Strategy<Value = Book> {
 }
 
 fn standings() -> impl Strategy<Value = Standing> {
-    select(vec![Standing::Active, Standing::Superseded, Standing::Idle])
+    select(vec![Standing::Active, Standing::Superseded])
 }
 
 fn starts() -> impl Strategy<Value = StartSession> {

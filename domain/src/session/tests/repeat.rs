@@ -66,7 +66,7 @@ fn repeat_produces_no_event(
 
 #[test]
 fn repeat_in_a_session_that_is_not_active_produces_no_event() {
-    for standing in [Standing::Active, Standing::Superseded, Standing::Idle] {
+    for standing in [Standing::Active, Standing::Superseded] {
         let command = UpdatePosition {
             standing,
             ..update()

@@ -209,20 +209,16 @@ fn equal_updates_without_client_time_are_two_observations() {
 }
 
 #[rstest]
-#[case(Standing::Superseded, EndReason::Superseded)]
-#[case(Standing::Idle, EndReason::Idle)]
 fn update_of_a_session_that_is_not_active_moves_its_end(
     #[values(updated_log(), superseded_log())] events: Vec<SessionEvent>,
-    #[case] standing: Standing,
-    #[case] reason: EndReason,
 ) {
     let command = UpdatePosition {
-        standing,
+        standing: Standing::Superseded,
         ..update_next()
     };
     let event = SessionEvent::PositionUpdated(PositionUpdated {
         ended_at: Some(at(120)),
-        end_reason: Some(reason),
+        end_reason: Some(EndReason::Superseded),
         ..next()
     });
     given(events.clone())
@@ -233,7 +229,7 @@ fn update_of_a_session_that_is_not_active_moves_its_end(
         ended,
         Some(Ending {
             at: at(120),
-            reason
+            reason: EndReason::Superseded,
         })
     );
 }
@@ -295,6 +291,23 @@ fn update_counts_the_time_of_a_credited_end_once(#[case] time: i64, #[case] adde
     given(log_with_a_credited_end())
         .when(SessionCommand::UpdatePosition(command))
         .then_expect_events(vec![SessionEvent::PositionUpdated(event)]);
+}
+
+/// The session stays superseded, so each update reaches a session with the credited end.
+#[test]
+fn two_updates_count_the_time_of_a_credited_end_once() {
+    let mut events = log_with_a_credited_end();
+    for time in [70, 80] {
+        let command = UpdatePosition {
+            occurred: delayed(time, 200),
+            standing: Standing::Superseded,
+            ..update_next()
+        };
+        events = after(events, SessionCommand::UpdatePosition(command));
+    }
+    let progress = progress(&events);
+    assert_eq!(progress.active_ms, 90_000);
+    assert_eq!(progress.ended.map(|ending| ending.at), Some(at(90)));
 }
 
 #[rstest]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use domain::ZoneName;
 use domain::event::Book;
 use projections::zones::Zones;
-use serde::de::{self, Visitor};
+use serde::de::{self, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -93,15 +93,27 @@ pub fn book(hint: Option<Hint>, warnings: &mut Warnings) -> Option<Book> {
             "title" => book.title = bounded_text("book.title", hint, MAX_TITLE, warnings),
             "author" => book.author = bounded_text("book.author", hint, MAX_TITLE, warnings),
             "total_pages" => book.total_pages = total_pages(hint, warnings),
-            _ => {
-                let name = name.chars().filter(|char| !char.is_control());
-                let name: String = name.take(MAX_FIELD_NAME).collect();
-                let field = format!("book.{name}");
-                warnings.add(WarningCode::UnknownField, field, "unknown field; ignored");
-            }
+            _ => warn_unknown_field("book.", &name, warnings),
         }
     }
     Some(book)
+}
+
+/// Warns about the fields of a JSON object that are not `known`.
+pub fn warn_unknown_fields(object: &RawValue, known: &[&str], warnings: &mut Warnings) {
+    let fields = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(object.get());
+    for name in fields.unwrap_or_default().keys() {
+        if !known.contains(&name.as_str()) {
+            warn_unknown_field("", name, warnings);
+        }
+    }
+}
+
+fn warn_unknown_field(path: &str, name: &str, warnings: &mut Warnings) {
+    let name = name.chars().filter(|char| !char.is_control());
+    let name: String = name.take(MAX_FIELD_NAME).collect();
+    let field = format!("{path}{name}");
+    warnings.add(WarningCode::UnknownField, field, "unknown field; ignored");
 }
 
 /// The number may have a fraction of zero, such as `300.0`: some clients write

@@ -61,7 +61,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 #[must_use]
 pub fn body_problem(rejection: &BytesRejection) -> Problem {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        Problem::new(ProblemCode::BodyTooLarge, "The body is larger than 64 KB")
+        Problem::new(ProblemCode::BodyTooLarge, "The body is too large")
     } else if is_timeout(rejection) {
         Problem::new(
             ProblemCode::RequestTimeout,

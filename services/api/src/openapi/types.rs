@@ -67,16 +67,16 @@ pub fn device_type() -> Object {
 pub fn end_reason() -> Object {
     let mut schema = one_of(&["finished", "superseded", "idle"]);
     let description = "`finished`: the reader ended the session. `superseded`: another \
-        session of the reader has a newer observation. `idle`: the latest observation is long \
-        ago. A newer observation undoes the last two. Null while the session is active.";
+        session of the reader has a newer observation. `idle`: the session received \
+        nothing for a long time. A newer observation undoes the last two. Null while the session is active.";
     schema.description = Some(description.to_owned());
     schema
 }
 
 #[must_use]
-pub fn sent_at() -> Object {
+pub fn required_sent_at() -> Object {
     ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .schema_type(Type::String)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
         .description(Some(
             "The time at which the device sends the request, by its own clock. The service \
@@ -84,6 +84,13 @@ pub fn sent_at() -> Object {
              difference. Send it if the clock may be wrong.",
         ))
         .build()
+}
+
+#[must_use]
+pub fn sent_at() -> Object {
+    let mut schema = required_sent_at();
+    schema.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+    schema
 }
 
 #[must_use]

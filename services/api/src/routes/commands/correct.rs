@@ -38,9 +38,11 @@ pub struct Body {
 
 /// Correct an ended session
 ///
-/// For sessions that ended too late, such as a book that was left open. The session then
-/// counts as ended by the reader. Observations after `ended_at` no longer count, and the
-/// statistics follow. A correction can be corrected again.
+/// For sessions that ended too late, such as a book that was left open. Missing values
+/// stay as they are. A session that the service ended can be corrected too; it then counts
+/// as ended by the reader. An active session returns 400 `session_active`. Observations
+/// after `ended_at` no longer count, and the statistics follow. A correction can be
+/// corrected again.
 #[utoipa::path(
     patch,
     path = "/api/v1/reading-sessions/{id}",
@@ -68,7 +70,12 @@ pub async fn handle(
     }
     let ended_at = body
         .ended_at
-        .map(|at| device_clock::shifted(at, body.sent_at, received));
+        .map(|at| device_clock::shifted(at, body.sent_at, received))
+        // Slightly in the future: the difference of the clocks.
+        .map(|at| match at - received {
+            ahead if ahead <= device_clock::MAX_REQUEST_DURATION => at.min(received),
+            _ => at,
+        });
     let correction = CorrectSession {
         ended_at,
         position,

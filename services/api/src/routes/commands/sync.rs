@@ -1,5 +1,6 @@
 //! `POST /reading-sessions/sync`
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use axum::extract::State;
@@ -34,7 +35,7 @@ const MAX_OBSERVATIONS: usize = 500;
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = Sync)]
 pub struct Body {
-    #[schema(schema_with = types::sent_at)]
+    #[schema(schema_with = types::required_sent_at)]
     sent_at: Timestamp,
     // Parsed one by one, so that an invalid session does not block the others.
     #[schema(value_type = Vec<SessionBody>, min_items = 1, max_items = 50)]
@@ -71,6 +72,21 @@ pub struct SessionBody {
     #[schema(value_type = Option<BookDocument>)]
     book: Option<Hint>,
 }
+
+/// The fields of [`SessionBody`]. Others give a warning: a misspelled `ended_at`, for
+/// example, would leave the session open.
+const SESSION_FIELDS: [&str; 10] = [
+    "session_id",
+    "book_id",
+    "started_at",
+    "ended_at",
+    "start_position",
+    "observations",
+    "device_type",
+    "device_id",
+    "time_zone",
+    "book",
+];
 
 /// Where the reader was at a point in time.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -137,8 +153,10 @@ pub struct RefusedObservation {
 /// transaction: it is stored completely or not at all, and a refused session or
 /// observation does not block the others.
 ///
-/// A session without `ended_at` becomes the active one if it has the reader's newest
-/// observation. No other session affects the active one.
+/// A session without `ended_at` becomes active if it has the reader's newest observation.
+/// A session with `ended_at` never becomes active. If its observations are newer than those
+/// of the active session, that one is superseded until its next update. Older sessions do
+/// not affect the active one.
 #[utoipa::path(
     post,
     path = "/api/v1/reading-sessions/sync",
@@ -175,20 +193,22 @@ pub async fn handle(
             (index, parsed)
         })
         .collect();
-    // The session with the newest observation comes last: it may become the active one,
-    // and no other one does in between.
-    parsed.sort_by_key(|(_, (_, parsed))| parsed.as_ref().ok().map(ParsedSession::newest));
+    // The session with the newest observation comes first: it may become the active one,
+    // and then no other one does.
+    parsed.sort_by_key(|(_, (_, parsed))| Reverse(parsed.as_ref().ok().map(ParsedSession::newest)));
     // Each session is a command of its own; the key belongs to all of them.
     let each = CommandContext {
         key: None,
         ..context.clone()
     };
     let mut results = BTreeMap::new();
+    let mut merged = Vec::new();
     let mut last = None;
     for (index, (session_id, session)) in parsed {
         let result = match session {
             Ok(session) => {
                 let (result, event) = session.execute(&commands, &each).await?;
+                merged.extend(event.map(|(_, session_id, version)| (session_id, version)));
                 last = last.max(event);
                 result
             }
@@ -200,7 +220,7 @@ pub async fn handle(
     let last_event = last.map(|(_, session_id, version)| (session_id, version));
     let response = CommandResponse::for_batch(last_event, &SyncResponse { results, warnings });
     commands
-        .store_response(caller.reader_id, &context, &response)
+        .store_response(caller.reader_id, &context, &response, merged)
         .await?;
     Ok(response.into_response_at(last.map(|(global_position, ..)| global_position)))
 }
@@ -231,6 +251,7 @@ impl Arrival<'_> {
             Err(problem) => return (sent_session_id(session), Err(problem)),
         };
         let session_id = Some(body.session_id.to_string());
+        hints::warn_unknown_fields(session, &SESSION_FIELDS, warnings);
         (session_id, self.session(body, warnings))
     }
 
@@ -298,15 +319,14 @@ impl Arrival<'_> {
             locator: None,
             occurred,
         });
+        let start_position = body.start_position.map(|Percent(start)| start);
         Ok(ParsedSession {
             sync: SyncSession {
                 session_id,
                 start: StartSession {
                     reader_id: self.reader_id,
                     book_id: BookId::from(body.book_id),
-                    position: body
-                        .start_position
-                        .map_or(Position::START, |Percent(start)| start),
+                    position: start_position.unwrap_or(Position::START),
                     device_type: body.device_type,
                     device_id: hints::device_id(body.device_id, warnings),
                     time_zone: hints::time_zone(body.time_zone, self.zones, warnings),
@@ -315,6 +335,7 @@ impl Arrival<'_> {
                     occurred: started,
                     standing: Standing::Active,
                 },
+                start_position,
                 observations,
                 end,
             },

@@ -43,10 +43,11 @@ pub struct EraseResponse {
 
 /// Erase all of the reader's data, or the sessions with one book
 ///
-/// Once this request returns, none of the reader's sessions can be read, and the
-/// stored responses of the reader's `Idempotency-Key`s are gone. History and
+/// Once this request returns, none of the erased sessions can be read. The stored
+/// responses of the reader's `Idempotency-Key`s are gone; with `book_id`, only those that
+/// contain one of the sessions. History and
 /// statistics are cleared within moments. Afterwards the service overwrites the
-/// reader's events in its log. An erasure cannot be undone; repeating it is
+/// events in its log. An erasure cannot be undone; repeating it is
 /// harmless.
 ///
 /// A query parameter that is not listed here, or a body, returns 400: it could be a
@@ -137,11 +138,7 @@ impl EraseHandles {
             Scope::Session(id) => commands.erase_sessions(reader_id, &[id], at).await?,
         };
         if let Some(global_position) = erased.global_position {
-            // Another session of the reader may be active; its entry stays.
-            let (active, _) = commands.active(reader_id).await?;
-            if active.is_none() {
-                active_sessions::erase(&self.cache, reader_id, global_position).await;
-            }
+            active_sessions::erase(&self.cache, reader_id, global_position).await;
             tokio::spawn(async move {
                 if let Err(error) = store::request(&self.pool, Job::Erasures).await {
                     tracing::debug!(
