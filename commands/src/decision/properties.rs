@@ -181,19 +181,23 @@ impl Log {
         session.started().unwrap().clone()
     }
 
-    /// The session with the newest observation, even if it is after the session's end.
-    fn newest(&self) -> SessionId {
-        let sessions = self.sessions.iter();
-        let observed = sessions.flat_map(|(id, events)| {
+    /// The sessions with the newest observation, even if it is after the session's end.
+    fn newest(&self) -> Vec<SessionId> {
+        let newest_of = |events: &Vec<SessionEvent>| {
             let observations = events.iter().filter(|event| {
                 matches!(
                     event,
                     SessionEvent::SessionStarted(_) | SessionEvent::PositionUpdated(_)
                 )
             });
-            observations.map(|event| (event.occurred_at(), *id))
-        });
-        observed.max().unwrap().1
+            observations.map(SessionEvent::occurred_at).max()
+        };
+        let newest = self.sessions.values().map(newest_of).max().unwrap();
+        let sessions = self.sessions.iter();
+        sessions
+            .filter(|(_, events)| newest_of(events) == newest)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     fn active(&self) -> Vec<SessionId> {
