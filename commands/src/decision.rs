@@ -387,13 +387,16 @@ impl Deciding<'_> {
         for (index, result) in indexes.into_iter().zip(results) {
             self.decision.results[index] = result;
         }
-        match end {
-            Some(end) => {
-                let newest = self.end(id, end)?;
-                self.note_newest(id, newest)
-            }
-            None => Ok(()),
+        if let Some(end) = end {
+            let newest = self.end(id, end)?;
+            self.note_newest(id, newest)?;
         }
+        if !self.decision.sessions.contains_key(&id) {
+            // A repeat of the start alone.
+            self.check_newest(id)?;
+            self.decision.sessions.insert(id, versioned);
+        }
+        Ok(())
     }
 
     /// Starts a session whose further observations follow in the same command.

@@ -213,7 +213,7 @@ async fn tail_prints_new_events_until_ctrl_c() {
         let event = next(&mut lines).await;
         assert_eq!(event["previousposition"], previous, "no event is missing");
         previous = event["globalposition"].clone();
-        if event["subject"] == last.as_str() && event["type"] == "reading.session.ended.v2" {
+        if event["subject"] == last.as_str() && event["type"] == "reading.session.ended.v3" {
             break;
         }
     }

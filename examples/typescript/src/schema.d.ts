@@ -16,10 +16,11 @@ export interface paths {
         post?: never;
         /**
          * Erase all of the reader's data, or the sessions with one book
-         * @description Once this request returns, none of the reader's sessions can be read, and the
-         *     stored responses of the reader's `Idempotency-Key`s are gone. History and
+         * @description Once this request returns, none of the erased sessions can be read. The stored
+         *     responses of the reader's `Idempotency-Key`s are gone; with `book_id`, only those that
+         *     contain one of the sessions. History and
          *     statistics are cleared within moments. Afterwards the service overwrites the
-         *     reader's events in its log. An erasure cannot be undone; repeating it is
+         *     events in its log. An erasure cannot be undone; repeating it is
          *     harmless.
          *
          *     A query parameter that is not listed here, or a body, returns 400: it could be a
@@ -246,8 +247,10 @@ export interface paths {
          *     transaction: it is stored completely or not at all, and a refused session or
          *     observation does not block the others.
          *
-         *     A session without `ended_at` becomes the active one if it has the reader's newest
-         *     observation. No other session affects the active one.
+         *     A session without `ended_at` becomes active if it has the reader's newest observation.
+         *     A session with `ended_at` never becomes active. If its observations are newer than those
+         *     of the active session, that one is superseded until its next update. Older sessions do
+         *     not affect the active one.
          */
         post: operations["sync"];
         delete?: never;
@@ -281,9 +284,11 @@ export interface paths {
         head?: never;
         /**
          * Correct an ended session
-         * @description For sessions that ended too late, such as a book that was left open. The session then
-         *     counts as ended by the reader. Observations after `ended_at` no longer count, and the
-         *     statistics follow. A correction can be corrected again.
+         * @description For sessions that ended too late, such as a book that was left open. Missing values
+         *     stay as they are. A session that the service ended can be corrected too; it then counts
+         *     as ended by the reader. An active session returns 400 `session_active`. Observations
+         *     after `ended_at` no longer count, and the statistics follow. A correction can be
+         *     corrected again.
          */
         patch: operations["correct"];
         trace?: never;
@@ -322,7 +327,9 @@ export interface paths {
         /**
          * Update the position
          * @description Records where the reader is in the book. Observations are ordered by
-         *     `occurred_at`, not by their arrival, so an app may send them late.
+         *     `occurred_at`, not by their arrival, so an app may send them late. If the observation
+         *     is the reader's newest, it makes a `superseded` or `idle` session active again. An
+         *     observation after the reader's end returns 400 `session_inactive`.
          */
         put: operations["update"];
         post?: never;
@@ -660,7 +667,7 @@ export interface components {
              */
             end_position: number;
             /**
-             * @description `finished`: the reader ended the session. `superseded`: another session of the reader has a newer observation. `idle`: the latest observation is long ago. A newer observation undoes the last two. Null while the session is active.
+             * @description `finished`: the reader ended the session. `superseded`: another session of the reader has a newer observation. `idle`: the session received nothing for a long time. A newer observation undoes the last two. Null while the session is active.
              * @enum {string|null}
              */
             end_reason: "finished" | "superseded" | "idle" | null;
@@ -788,7 +795,7 @@ export interface components {
              * Format: date-time
              * @description The time at which the device sends the request, by its own clock. The service compares it with the arrival, and corrects all times of the request by the difference. Send it if the clock may be wrong.
              */
-            sent_at: string | null;
+            sent_at: string;
             sessions: components["schemas"]["SyncSession"][];
         };
         /** @description Where the reader was at a point in time. */
@@ -1166,7 +1173,7 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "body_too_large",
-                 *       "detail": "The body is larger than 64 KB",
+                 *       "detail": "The body is too large",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 413,
                  *       "title": "Payload Too Large",

@@ -51,7 +51,7 @@ use common::{ProblemResponse, Problems};
         (name = "commands", description = "Change sessions"),
         (name = "queries", description = "Read sessions"),
         (name = "statistics", description = "Reading time and progress by day, week and hour"),
-        (name = "privacy", description = "Export and erase all data of the reader")
+        (name = "privacy", description = "Export, erase and delete the reader's data")
     )
 )]
 struct Api;

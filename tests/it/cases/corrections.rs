@@ -241,6 +241,22 @@ async fn corrected_session_has_the_new_values_everywhere() {
     invariants::check(&app).await;
 }
 
+/// The clock of a device may be a few seconds ahead.
+#[tokio::test]
+async fn correction_up_to_now_by_a_clock_slightly_ahead_is_accepted() {
+    let app = App::start().await;
+    let (reader, ids, _) = three_sessions(&app).await;
+    let now = clock::now() + TimeDelta::seconds(5);
+    let corrected = reader.correct(ids[0], json!({ "ended_at": now, "sent_at": now }));
+    let ended_at: Time = corrected.await.ok()["ended_at"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(ended_at <= clock::now());
+    invariants::check(&app).await;
+}
+
 #[tokio::test]
 async fn impossible_correction_is_refused_and_changes_nothing() {
     let app = App::start().await;

@@ -283,6 +283,26 @@ async fn observations_of_an_idle_session_count_when_they_arrive_later() {
     .await;
 }
 
+#[tokio::test]
+async fn older_observation_of_an_idle_session_leaves_it_idle() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let begin = minutes_ago(200);
+    let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": begin });
+    let session = id(&reader.start_with(start).await.ok());
+    let update = async |minute: i64| {
+        let update = json!({ "current_position": minute, "occurred_at": begin + minutes(minute) });
+        reader.update_with(session, update).await.ok()
+    };
+    let _ = update(10).await;
+    become_idle(&app, session).await;
+    let idle = json!({ "is_active": false, "end_reason": "idle", "ended_at": begin + minutes(10) });
+    assert_fields(&update(5).await, &idle);
+    let active = json!({ "is_active": true, "end_reason": null, "active_seconds": 300 });
+    assert_fields(&update(11).await, &active);
+    invariants::check(&app).await;
+}
+
 /// The idle limit passes, and the job ends the session.
 async fn become_idle(app: &App, session: Uuid) {
     backdate::shift_session(&app.pool, session, TimeDelta::hours(3)).await;

@@ -279,20 +279,39 @@ async fn observations_after_the_end_of_a_synced_session_do_not_count() {
             { "current_position": 1, "occurred_at": begin + minutes(1) },
         ],
     });
-    let response = reader.sync(json!({ "sessions": [session] })).await;
-    if response.status == 200 && response.body["results"][0]["error"].is_null() {
-        let shown = reader.session(id_of_session(&session)).await.ok();
+    // It does not supersede the live session either.
+    let live = json!({ "book_id": Uuid::new_v4(), "occurred_at": begin + TimeDelta::seconds(150) });
+    let live = id(&reader.start_with(live).await.ok());
+    for new in [1, 0] {
+        let synced = reader.sync(json!({ "sessions": [session] })).await.ok();
+        let result = &synced["results"][0];
+        assert_eq!(result["new_observations"], new);
+        assert_eq!(result["refused"][0]["index"], 0);
+        assert_eq!(result["refused"][0]["code"], "session_inactive");
         let expected = json!({
             "end_position": 1, "active_seconds": 120, "ended_at": begin + minutes(2),
             "furthest_position": 1,
         });
-        assert_fields(&shown, &expected);
-        app.settled().await;
-    } else {
-        refused(&response, 0);
-        assert!(recorded(&app).await.is_empty());
+        assert_fields(&result["session"], &expected);
     }
+    app.settled().await;
+    assert_eq!(id(&reader.active().await.ok()), live);
     invariants::check(&app).await;
+}
+
+/// A misspelled `ended_at` leaves the session open, so it must not be ignored silently.
+#[tokio::test]
+async fn unknown_field_of_a_synced_session_gives_a_warning() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let mut session = good(minutes_ago(60));
+    session["end_at"] = json!(clock::now());
+    let synced = reader.sync(json!({ "sessions": [session] })).await.ok();
+    let expected = json!([{
+        "code": "unknown_field", "field": "sessions[0].end_at",
+        "message": "unknown field; ignored",
+    }]);
+    assert_eq!(synced["warnings"], expected);
 }
 
 /// A time ahead of the arrival is certainly wrong.

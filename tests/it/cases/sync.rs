@@ -143,6 +143,65 @@ async fn unfinished_session_of_a_sync_is_active_only_if_it_is_the_newest() {
     invariants::check(&app).await;
 }
 
+/// An app without ends uploads everything it has.
+#[tokio::test]
+async fn only_the_newest_of_several_open_sessions_of_a_sync_is_active() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let begins = [50, 20, 40, 30].map(minutes_ago);
+    let sessions = begins.map(|begin| {
+        json!({
+            "session_id": id_of(begin), "book_id": Uuid::new_v4(), "started_at": begin,
+            "observations": [{ "current_position": 5, "occurred_at": begin + minutes(5) }],
+        })
+    });
+    let synced = reader.sync(json!({ "sessions": sessions })).await.ok();
+    let results = synced["results"].as_array().unwrap();
+    let active: Vec<bool> = results
+        .iter()
+        .map(|result| result["session"]["is_active"].as_bool().unwrap())
+        .collect();
+    assert_eq!(active, [false, true, false, false]);
+    // No session was active in between.
+    assert_eq!(invariants::read_log(&app.pool).await.len(), 8);
+    invariants::check(&app).await;
+}
+
+/// A device recorded the start of its live session with the same time.
+#[tokio::test]
+async fn sync_of_a_live_session_repeats_its_start() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let begin = minutes_ago(10);
+    let start = json!({
+        "session_id": id_of(begin), "book_id": Uuid::new_v4(), "occurred_at": begin,
+        "start_position": 20, "locator": "chapter 2",
+    });
+    let _ = reader.start_with(start.clone()).await.ok();
+    for start_position in [json!(20), Value::Null] {
+        let synced = reader.sync(json!({ "sessions": [{
+            "session_id": start["session_id"], "book_id": start["book_id"],
+            "started_at": begin, "start_position": start_position,
+        }] }));
+        let result = synced.await.ok()["results"][0].clone();
+        assert_eq!(result["error"], Value::Null);
+        let session = result["session"].clone();
+        assert_fields(
+            &session,
+            &json!({ "version": 1, "locator": "chapter 2", "end_position": 20 }),
+        );
+    }
+    // Of equal times, the one sent later wins.
+    let synced = reader.sync(json!({ "sessions": [{
+        "session_id": start["session_id"], "book_id": start["book_id"],
+        "started_at": begin + minutes(1), "start_position": 21,
+        "observations": [{ "current_position": 23, "occurred_at": begin + minutes(1) }],
+    }] }));
+    let session = synced.await.ok()["results"][0]["session"].clone();
+    assert_fields(&session, &json!({ "version": 3, "end_position": 23 }));
+    invariants::check(&app).await;
+}
+
 /// The largest sync that the limits allow: 50 sessions, up to 1 MB.
 #[tokio::test]
 async fn large_sync_is_recorded_completely() {

@@ -178,6 +178,62 @@ async fn end_of_the_active_session_does_not_revive_the_other_one() {
     invariants::check(&app).await;
 }
 
+/// Of equal times, the one that arrives later is the newer one. An older observation
+/// changes nothing about that.
+#[tokio::test]
+async fn late_observation_takes_no_tie_away() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let begin = minutes_ago(40);
+    let start = async |at: Time| {
+        let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at });
+        id(&reader.start_with(start).await.ok())
+    };
+    let first = start(begin).await;
+    let update = async |at: Time| {
+        let update = json!({ "current_position": 5, "occurred_at": at });
+        reader.update_with(first, update).await.ok()["is_active"].clone()
+    };
+    assert_eq!(update(begin + minutes(10)).await, true);
+    let second = start(begin + minutes(10)).await;
+    assert_eq!(update(begin + minutes(5)).await, false);
+    assert_eq!(update(begin + minutes(10)).await, false);
+    app.settled().await;
+    assert_eq!(id(&reader.active().await.ok()), second);
+    assert_eq!(update(begin + minutes(11)).await, true);
+    invariants::check(&app).await;
+}
+
+/// An observation that an earlier end hides is still the reader's newest one.
+#[tokio::test]
+async fn end_before_the_newest_observation_makes_no_older_session_active() {
+    let app = App::start().await;
+    let reader = app.reader();
+    let begin = minutes_ago(60);
+    let start = async |at: Time| {
+        let start = json!({ "book_id": Uuid::new_v4(), "occurred_at": at });
+        id(&reader.start_with(start).await.ok())
+    };
+    let first = start(begin).await;
+    let update = json!({ "current_position": 5, "occurred_at": begin + minutes(40) });
+    let _ = reader.update_with(first, update).await.ok();
+    let second = start(begin + minutes(35)).await;
+    let end = json!({ "occurred_at": begin + minutes(30) });
+    let _ = reader.end(first, end).await.ok();
+    let third = start(begin + minutes(32)).await;
+    for (session, minute) in [(second, 36), (third, 33)] {
+        let update = json!({ "current_position": 5, "occurred_at": begin + minutes(minute) });
+        let updated = reader.update_with(session, update).await.ok();
+        assert_eq!(updated["is_active"], false);
+    }
+    app.settled().await;
+    assert_eq!(reader.active().await.ok(), Value::Null);
+    let _ = reader.update(second, 6.0).await.ok();
+    app.settled().await;
+    assert_eq!(id(&reader.active().await.ok()), second);
+    invariants::check(&app).await;
+}
+
 /// A phone reads from 19:48 to 19:50. An e-ink device reads the same book from 18:48
 /// to 20:48, and is online after both.
 #[tokio::test]

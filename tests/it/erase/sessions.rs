@@ -108,6 +108,7 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
         ("kept", vec![kept_id.clone()]),
         ("erased", vec![erased_id.clone()]),
         ("both", vec![kept_id, erased_id.to_uppercase()]),
+        ("simple", vec![erased.uuid().simple().to_string()]),
     ] {
         appender
             .append(respond(reader, key, &sessions))
@@ -128,6 +129,9 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
     assert_eq!(erase::find(&pool, reader).await.unwrap(), None);
 
     let global_position = erase_session(&pool, reader, erased, now).await.unwrap();
+    erase::delete_responses(&pool, reader, &[erased])
+        .await
+        .unwrap();
     let log = invariants::read_log(&pool).await;
     let last = log.last().unwrap();
     assert_eq!(global_position, Some(last.global_position));
@@ -150,9 +154,10 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
             stored(reader, "kept").await,
             stored(reader, "erased").await,
             stored(reader, "both").await,
+            stored(reader, "simple").await,
             stored(other, "erased").await,
         ),
-        (true, false, false, true)
+        (true, false, false, false, true)
     );
 
     // A repeat does nothing.
@@ -338,6 +343,7 @@ async fn response_with_the_state_of_an_erased_session_is_not_stored() {
     let _ = erase_session(&pool, reader, id, clock::now())
         .await
         .unwrap();
+    erase::delete_responses(&pool, reader, &[id]).await.unwrap();
     assert_eq!(
         appender.append(repeat("after")).await,
         Err(AppendError::Conflict)

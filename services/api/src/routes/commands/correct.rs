@@ -59,7 +59,7 @@ pub async fn handle(
     RequestContext(context): RequestContext,
     Json(body): Json<Body>,
 ) -> Result<Response, Problem> {
-    let received = clock::now();
+    let received = device_clock::normalize(clock::now());
     let position = body.end_position.map(|Percent(position)| position);
     let active = body
         .active_seconds

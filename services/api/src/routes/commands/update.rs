@@ -50,7 +50,9 @@ pub struct UpdateResponse<'a> {
 /// Update the position
 ///
 /// Records where the reader is in the book. Observations are ordered by
-/// `occurred_at`, not by their arrival, so an app may send them late.
+/// `occurred_at`, not by their arrival, so an app may send them late. If the observation
+/// is the reader's newest, it makes a `superseded` or `idle` session active again. An
+/// observation after the reader's end returns 400 `session_inactive`.
 #[utoipa::path(
     put,
     path = "/api/v1/reading-sessions/{id}/update",
