@@ -233,7 +233,7 @@ impl Deciding<'_> {
                 standing,
                 ..updates[index].clone()
             };
-            results[index] = self.add_observation(id, update)?;
+            results[index] = self.add_observation(id, &update)?;
         }
         let added = self.decision.events.len() - events_before;
         if added > 0 && is_finished {
@@ -251,7 +251,7 @@ impl Deciding<'_> {
     fn add_observation(
         &mut self,
         id: SessionId,
-        update: UpdatePosition,
+        update: &UpdatePosition,
     ) -> Result<Result<Observed, SessionError>, Undecided> {
         let events_before = self.decision.events.len();
         match self.add(id, SessionCommand::UpdatePosition(update.clone())) {
@@ -265,13 +265,12 @@ impl Deciding<'_> {
             .events
             .get(events_before..)
             .and_then(<[_]>::last);
-        let applied = match added {
-            Some((_, _, SessionEvent::PositionUpdated(event))) => event.applied,
+        let applied = if let Some((_, _, SessionEvent::PositionUpdated(event))) = added {
+            event.applied
+        } else {
             // A repeat.
-            _ => {
-                let session = versioned.session.started();
-                session.is_some_and(|session| update.repeats(&session.progress.latest))
-            }
+            let session = versioned.session.started();
+            session.is_some_and(|session| update.repeats(&session.progress.latest))
         };
         Ok(Ok(Observed {
             version: versioned.sequence,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use domain::ZoneName;
 use domain::event::Book;
 use projections::zones::Zones;
-use serde::de::{self, IgnoredAny, Visitor};
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -101,7 +101,7 @@ pub fn book(hint: Option<Hint>, warnings: &mut Warnings) -> Option<Book> {
 
 /// Warns about the fields of a JSON object that are not `known`.
 pub fn warn_unknown_fields(object: &RawValue, known: &[&str], warnings: &mut Warnings) {
-    let fields = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(object.get());
+    let fields = serde_json::from_str::<BTreeMap<String, &RawValue>>(object.get());
     for name in fields.unwrap_or_default().keys() {
         if !known.contains(&name.as_str()) {
             warn_unknown_field("", name, warnings);
