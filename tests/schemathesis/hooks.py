@@ -149,7 +149,7 @@ def valid_correction(body: dict) -> dict:
     if isinstance(body.get("ended_at"), str):
         # Within the session, and at least as long after the start as the active time.
         body["ended_at"] = (now() - datetime.timedelta(minutes=90)).isoformat()
-    if isinstance(body.get("active_seconds"), int):
+    if isinstance(body.get("active_seconds"), (int, float)):
         body["active_seconds"] %= 1_500
     if all(body.get(name) is None for name in ["ended_at", "end_position", "active_seconds"]):
         body["end_position"] = 50

@@ -16,6 +16,6 @@ pub use json::{Json, JsonObject, body_problem};
 pub use path::{Named, PathName, SessionPath};
 pub use query::{MinPositionParams, Query};
 pub use strict::{NoBody, NoInput, StrictQuery};
-pub use values::Percent;
+pub use values::{Percent, WholeSeconds};
 
 use crate::problem::Problem;

@@ -1,5 +1,6 @@
 //! Values in bodies that need more than a type: tolerant numbers.
 
+use chrono::TimeDelta;
 use domain::Position;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -54,9 +55,45 @@ impl Visitor<'_> for PercentVisitor {
     }
 }
 
+/// A number of whole seconds. It may have a fraction of zero, such as `900.0`: some
+/// clients write every number as a float.
+#[derive(Clone, Copy, Debug)]
+pub struct WholeSeconds(pub TimeDelta);
+
+/// About 68 years, which no session exceeds.
+const MAX_SECONDS: f64 = i32::MAX as f64;
+
+impl<'de> Deserialize<'de> for WholeSeconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        if seconds.fract() != 0.0 || !(0.0..=MAX_SECONDS).contains(&seconds) {
+            return Err(de::Error::custom(
+                "must be a whole number of seconds, at least 0",
+            ));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number in range")]
+        let seconds = seconds as i64;
+        Ok(Self(TimeDelta::seconds(seconds)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_seconds_may_be_written_as_a_float() {
+        let seconds = |json: &str| {
+            let parsed = serde_json::from_str(json).ok();
+            parsed.map(|WholeSeconds(delta)| delta.num_seconds())
+        };
+        for (json, expected) in [("900", 900), ("900.0", 900), ("-0", 0), ("9e2", 900)] {
+            assert_eq!(seconds(json), Some(expected), "{json}");
+        }
+        for rejected in ["-1", "0.5", "1e300", "\"900\"", "null"] {
+            assert_eq!(seconds(rejected), None, "{rejected}");
+        }
+    }
 
     fn percent(json: &str) -> Option<f64> {
         serde_json::from_str(json)

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono::TimeDelta;
 use commands::CommandService;
 use domain::clock as device_clock;
 use domain::{CorrectSession, Timestamp};
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::auth::Caller;
-use crate::extract::{Json, Percent, RequestContext, SessionPath};
+use crate::extract::{Json, Percent, RequestContext, SessionPath, WholeSeconds};
 use crate::openapi::types;
 use crate::problem::Problem;
 use crate::response::CommandResponse;
@@ -30,8 +29,8 @@ pub struct Body {
     end_position: Option<Percent>,
     /// The active reading time in whole seconds, at most the time from the start to the
     /// end. Observations that arrive later do not change it.
-    #[schema(minimum = 0)]
-    active_seconds: Option<u32>,
+    #[schema(value_type = Option<i32>, minimum = 0)]
+    active_seconds: Option<WholeSeconds>,
     #[schema(schema_with = types::sent_at)]
     sent_at: Option<Timestamp>,
 }
@@ -61,9 +60,7 @@ pub async fn handle(
 ) -> Result<Response, Problem> {
     let received = device_clock::normalize(clock::now());
     let position = body.end_position.map(|Percent(position)| position);
-    let active = body
-        .active_seconds
-        .map(|seconds| TimeDelta::seconds(seconds.into()));
+    let active = body.active_seconds.map(|WholeSeconds(active)| active);
     if body.ended_at.is_none() && position.is_none() && active.is_none() {
         let message = "at least one of ended_at, end_position and active_seconds is required";
         return Err(Problem::invalid("ended_at", message));
