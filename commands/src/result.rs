@@ -121,7 +121,7 @@ impl Decision {
         let session = self.sessions.get(&session_id)?.session.started()?;
         Some(EndedIdle {
             duration_ms: session.duration().num_milliseconds(),
-            progressed: session.progress.latest.position != session.start.position,
+            progressed: session.progress.latest.position != session.first().position,
         })
     }
 }

@@ -151,6 +151,9 @@ pub struct PositionUpdated {
     /// The time of the session's first observation, if it is not the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
+    /// The position of that observation. Present with `started_at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_position: Option<Position>,
     /// The end of the session after this event. Absent if the session is active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
@@ -176,7 +179,7 @@ pub struct SessionEnded {
     pub ended_at: Timestamp,
     /// The time from `started_at` to `ended_at`, in milliseconds.
     pub elapsed_ms: i64,
-    /// The position at the start of the session.
+    /// The position of the session's first observation.
     pub start_position: Position,
     /// The position at the end of the session.
     pub position: Position,
@@ -345,6 +348,7 @@ mod tests {
             "active_fixed": true,
             "furthest_position": 20.5,
             "started_at": "2026-03-01T19:59:00Z",
+            "start_position": 9.5,
             "ended_at": "2026-03-01T20:01:00Z",
             "end_reason": "superseded",
             "time_zone": "Europe/Berlin",
@@ -401,7 +405,7 @@ mod tests {
     #[case::updated(updated())]
     #[case::updated_without_optional_fields(without(
         updated(),
-        &["device_time", "locator", "active_fixed", "started_at", "ended_at", "end_reason", "time_zone"]
+        &["device_time", "locator", "active_fixed", "started_at", "start_position", "ended_at", "end_reason", "time_zone"]
     ))]
     #[case::ended(ended())]
     #[case::ended_without_optional_fields(without(

@@ -38,6 +38,13 @@ impl Observation {
     }
 }
 
+/// The first observation of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstObservation {
+    pub at: Timestamp,
+    pub position: Position,
+}
+
 /// The reader's own end of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReaderEnd {
@@ -144,10 +151,13 @@ impl Timeline {
         observed.chain(self.end.as_ref().map(|end| end.at))
     }
 
-    /// The time of the first observation that counts; `None` without one.
+    /// The first observation that counts; `None` without one.
     #[must_use]
-    pub fn first_at(&self) -> Option<Timestamp> {
-        self.times().next()
+    pub fn first(&self) -> Option<FirstObservation> {
+        self.counted().first().map(|first| FirstObservation {
+            at: first.at,
+            position: first.position,
+        })
     }
 
     /// The latest position, as an observation; `None` without one.

@@ -18,7 +18,8 @@ pub use progress::{Ending, ProgressChange, SessionProgress};
 
 use crate::error::DecideError;
 use crate::{
-    SessionCommand, SessionError, SessionEvent, SessionStarted, StartSession, Timeline, Timestamp,
+    FirstObservation, SessionCommand, SessionError, SessionEvent, SessionStarted, StartSession,
+    Timeline,
 };
 
 /// The default of [`Rules::active_gap`]. It is short, because a book left open
@@ -169,7 +170,8 @@ fn start(command: StartSession) -> SessionEvent {
 impl StartedSession {
     /// Applies a change to the progress.
     pub fn apply(&mut self, mut change: ProgressChange) {
-        change.started_at = change.started_at.filter(|at| *at != self.start.started_at);
+        let start = self.start_as_first();
+        change.first = change.first.filter(|first| *first != start);
         self.progress.apply(change);
     }
 
@@ -184,10 +186,17 @@ impl StartedSession {
         self.progress.ended.is_some_and(Ending::is_final)
     }
 
-    /// The time of the first observation: of the start, unless another one precedes it.
+    /// The first observation: the start, unless another one precedes it.
     #[must_use]
-    pub fn started_at(&self) -> Timestamp {
-        self.progress.started_at.unwrap_or(self.start.started_at)
+    pub fn first(&self) -> FirstObservation {
+        self.progress.first.unwrap_or(self.start_as_first())
+    }
+
+    fn start_as_first(&self) -> FirstObservation {
+        FirstObservation {
+            at: self.start.started_at,
+            position: self.start.position,
+        }
     }
 
     /// The time from the start to the end, or to the latest observation while the
@@ -195,7 +204,7 @@ impl StartedSession {
     #[must_use]
     pub fn duration(&self) -> TimeDelta {
         let ended = self.progress.ended.map(|ending| ending.at);
-        ended.unwrap_or(self.progress.latest.at) - self.started_at()
+        ended.unwrap_or(self.progress.latest.at) - self.first().at
     }
 }
 

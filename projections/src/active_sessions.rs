@@ -226,7 +226,7 @@ mod tests {
         };
         assert_eq!((id, sequence), (session(1), 2));
         assert_eq!(progress.latest.unwrap().position.steps(), 10_000);
-        assert_eq!(progress.started_at, None);
+        assert_eq!(progress.first, None);
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!((id, sequence), (session(1), 4));
         assert_eq!(progress.latest.unwrap().position.steps(), 20_000);
         assert_eq!(progress.furthest_position.steps(), 90_000);
-        assert_eq!(progress.started_at, Some(at(-5)));
+        assert_eq!(progress.first.map(|first| first.at), Some(at(-5)));
     }
 
     #[test]

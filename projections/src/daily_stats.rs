@@ -8,6 +8,8 @@
 //! reader is a union: what overlaps counts once, in whatever order it arrives
 //! (decision 0021).
 
+use std::time::Duration;
+
 use eventlog::RecordedEvent;
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use sqlx::PgPool;
@@ -54,6 +56,12 @@ impl TableProjection for DailyStats {
 
 impl Projection for DailyStats {
     const NAME: &'static str = "daily_stats";
+
+    /// Statistics are the most expensive rows and the least urgent. If many readers read at
+    /// once, more events of a session become one row.
+    const MAX_BATCH_INTERVAL: Duration = Duration::from_secs(3);
+
+    const MAX_BATCH_EVENTS: usize = 32_768;
 
     type Batch = StatsBatch;
 

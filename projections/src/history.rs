@@ -158,6 +158,7 @@ impl History {
             &changed.session_ids,
             &changed.versions,
             changed.started_at as _,
+            changed.start_positions as _,
             changed.ended_at as _,
             changed.last_activity_at as _,
             changed.position_at as _,

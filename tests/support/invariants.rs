@@ -171,7 +171,7 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
     );
     for (reader, mut expected) in by_reader {
         expected.sort_by_key(|(id, folded)| {
-            std::cmp::Reverse((folded.session.started().unwrap().started_at(), *id))
+            std::cmp::Reverse((folded.session.started().unwrap().first().at, *id))
         });
         let page = history::PageQuery {
             after: None,
@@ -202,12 +202,13 @@ pub async fn history_matches_the_log(pool: &PgPool, sessions: &BTreeMap<SessionI
 /// the device's own clock, and the first observation as the start.
 fn as_in_the_history(session: &StartedSession) -> StartedSession {
     let mut shown = session.clone();
-    shown.start.started_at = session.started_at();
+    shown.start.started_at = session.first().at;
+    shown.start.position = session.first().position;
     shown.start.device_time = None;
     shown.start.locator = None;
     shown.start.end_reason = None;
     shown.progress.latest.device_time = None;
-    shown.progress.started_at = None;
+    shown.progress.first = None;
     shown.progress.active_fixed = false;
     shown
 }

@@ -359,7 +359,7 @@ proptest! {
             let observations = history.observations(session);
             let (last, steps) = *observations.last().unwrap();
             let furthest = observations.iter().map(|(_, steps)| *steps).max().unwrap();
-            prop_assert_eq!(found.started_at(), at(observations[0].0));
+            prop_assert_eq!(found.first().at, at(observations[0].0));
             // Of equal times, the one that arrives later counts.
             let is_alone = |time| observations.iter().filter(|other| other.0 == time).count() == 1;
             if found.is_finished() {

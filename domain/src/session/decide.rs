@@ -9,8 +9,9 @@ use crate::event::EndReason;
 use crate::intervals::{Interval, Intervals};
 use crate::observation::ReaderEnd;
 use crate::{
-    CorrectSession, EndSession, Observation, Position, PositionUpdated, SessionEnded, SessionError,
-    SessionEvent, Standing, StartSession, Timeline, Timestamp, UpdatePosition,
+    CorrectSession, EndSession, FirstObservation, Observation, Position, PositionUpdated,
+    SessionEnded, SessionError, SessionEvent, Standing, StartSession, Timeline, Timestamp,
+    UpdatePosition,
 };
 
 impl StartedSession {
@@ -84,6 +85,12 @@ impl StartedSession {
         };
         let added = added.filter(|_| !self.progress.active_fixed);
         let ended = reader_end.or_else(|| self.provisional_end(command.standing, observation.at));
+        let first = if observation.at < self.first().at {
+            let Observation { at, position, .. } = observation;
+            Some(FirstObservation { at, position })
+        } else {
+            self.progress.first
+        };
         Ok(vec![SessionEvent::PositionUpdated(PositionUpdated {
             reader_id: self.start.reader_id,
             occurred_at: observation.at,
@@ -94,8 +101,8 @@ impl StartedSession {
             intervals: added.into_iter().collect(),
             active_fixed: self.progress.active_fixed,
             furthest_position: self.progress.furthest_position.max(observation.position),
-            started_at: Some(self.started_at().min(observation.at))
-                .filter(|at| *at != self.start.started_at),
+            started_at: first.map(|first| first.at),
+            start_position: first.map(|first| first.position),
             ended_at: ended.map(|ending| ending.at),
             end_reason: ended.map(|ending| ending.reason),
             time_zone: self.start.time_zone.clone(),
@@ -129,7 +136,7 @@ impl StartedSession {
             let added = self.added_up_to(at, rules);
             return Ok(vec![SessionEvent::SessionEnded(SessionEnded {
                 ended_at: at,
-                elapsed_ms: (at - self.started_at()).num_milliseconds(),
+                elapsed_ms: (at - self.first().at).num_milliseconds(),
                 position,
                 position_at: (!has_position).then_some(latest.at),
                 device_time: latest.device_time.filter(|_| !has_position),
@@ -172,7 +179,7 @@ impl StartedSession {
             return Err(SessionError::StillActive.into());
         };
         let at = command.ended_at.unwrap_or(ending.at);
-        if at < self.started_at() || at > command.received.max(ending.at) {
+        if at < self.first().at || at > command.received.max(ending.at) {
             return Err(SessionError::CorrectedEnd.into());
         }
         let timeline = timeline.ok_or(DecideError::TimelineNeeded)?;
@@ -186,7 +193,7 @@ impl StartedSession {
         let same_end = earlier_end == Some(&end);
         let timeline = timeline.with_end(end);
         let observed = timeline.active(rules.active_gap);
-        let bounds = Interval::between(timeline.first_at().unwrap_or(at), at);
+        let bounds = Interval::between(timeline.first().map_or(at, |first| first.at), at);
         let bound_ms = bounds.map_or(0, |bounds| bounds.ms);
         let fixed_ms = match command.active {
             Some(active) if active.num_milliseconds() > bound_ms => {
@@ -254,11 +261,12 @@ impl StartedSession {
             .filter(|latest| (latest.at, latest.position) != (known.at, known.position))
             .unwrap_or_else(|| known.clone());
         let has_position = timeline.end().is_some_and(|end| end.position.is_some());
-        let started_at = timeline.first_at().unwrap_or(self.start.started_at);
+        let first = timeline.first().unwrap_or(self.first());
         SessionEnded {
-            started_at,
+            started_at: first.at,
+            start_position: first.position,
             ended_at: at,
-            elapsed_ms: (at - started_at).num_milliseconds(),
+            elapsed_ms: (at - first.at).num_milliseconds(),
             position: latest.position,
             position_at: (!has_position).then_some(latest.at),
             device_time: latest.device_time,
@@ -275,15 +283,15 @@ impl StartedSession {
 
     /// The end at the latest observation, which adds nothing.
     fn summary(&self, reason: EndReason) -> SessionEnded {
-        let latest = &self.progress.latest;
+        let (first, latest) = (self.first(), &self.progress.latest);
         SessionEnded {
             reader_id: self.start.reader_id,
             book_id: self.start.book_id,
             reason,
-            started_at: self.started_at(),
+            started_at: first.at,
             ended_at: latest.at,
-            elapsed_ms: (latest.at - self.started_at()).num_milliseconds(),
-            start_position: self.start.position,
+            elapsed_ms: (latest.at - first.at).num_milliseconds(),
+            start_position: first.position,
             position: latest.position,
             position_at: None,
             device_time: latest.device_time,

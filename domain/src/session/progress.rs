@@ -3,16 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::EndReason;
-use crate::{Observation, Position, SessionEvent, SessionStarted, Timestamp};
+use crate::{FirstObservation, Observation, Position, SessionEvent, SessionStarted, Timestamp};
 
 /// The part of a session's state that changes after its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionProgress {
     /// The latest position, and the time at which it was observed.
     pub latest: Observation,
-    /// The time of the first observation; `None` if that is the start.
+    /// `None` if the first observation is the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Timestamp>,
+    pub first: Option<FirstObservation>,
     /// The furthest position of all observations, including late ones.
     pub furthest_position: Position,
     /// The active reading time so far, in milliseconds.
@@ -47,8 +47,8 @@ impl Ending {
 pub struct ProgressChange {
     /// The latest observation; `None` if the event did not change it.
     pub latest: Option<Observation>,
-    /// The time of the first observation; `None` if that is the start.
-    pub started_at: Option<Timestamp>,
+    /// `None` if the first observation is the start.
+    pub first: Option<FirstObservation>,
     pub furthest_position: Position,
     /// The active reading time so far, in milliseconds.
     pub active_ms: i64,
@@ -66,7 +66,7 @@ impl SessionProgress {
                 position: started.position,
                 locator: started.locator.clone(),
             },
-            started_at: None,
+            first: None,
             furthest_position: started.position,
             active_ms: 0,
             active_fixed: false,
@@ -81,7 +81,7 @@ impl SessionProgress {
         if let Some(latest) = change.latest {
             self.latest = latest;
         }
-        self.started_at = change.started_at;
+        self.first = change.first;
         self.furthest_position = change.furthest_position;
         self.active_ms = change.active_ms;
         self.active_fixed = change.active_fixed;
@@ -116,7 +116,7 @@ impl SessionEvent {
                 let progress = SessionProgress::at_start(event);
                 ProgressChange {
                     latest: Some(progress.latest),
-                    started_at: progress.started_at,
+                    first: progress.first,
                     furthest_position: progress.furthest_position,
                     active_ms: progress.active_ms,
                     active_fixed: progress.active_fixed,
@@ -130,7 +130,10 @@ impl SessionEvent {
                     position: event.position,
                     locator: event.locator.clone(),
                 }),
-                started_at: event.started_at,
+                first: event
+                    .started_at
+                    .zip(event.start_position)
+                    .map(|(at, position)| FirstObservation { at, position }),
                 furthest_position: event.furthest_position,
                 active_ms: event.active_ms,
                 active_fixed: event.active_fixed,
@@ -146,7 +149,10 @@ impl SessionEvent {
                     position: event.position,
                     locator: event.locator.clone(),
                 }),
-                started_at: Some(event.started_at),
+                first: Some(FirstObservation {
+                    at: event.started_at,
+                    position: event.start_position,
+                }),
                 furthest_position: event.furthest_position,
                 active_ms: event.active_ms,
                 active_fixed: event.active_fixed,

@@ -21,7 +21,7 @@ use crate::event::{Book, DeviceType, EndReason};
 use crate::intervals::Interval;
 use crate::{
     BookId, CorrectSession, EndSession, Observation, Position, PositionUpdated, ReaderId,
-    SessionEnded, Standing, UpdatePosition, ZoneName,
+    SessionEnded, Standing, Timestamp, UpdatePosition, ZoneName,
 };
 
 fn given(events: impl IntoIterator<Item = SessionEvent>) -> AggregateTestExecutor<CompleteSession> {
@@ -166,6 +166,7 @@ fn updated() -> PositionUpdated {
         active_fixed: false,
         furthest_position: percent(20.0),
         started_at: None,
+        start_position: None,
         ended_at: None,
         end_reason: None,
         time_zone: zone(),

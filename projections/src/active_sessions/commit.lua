@@ -22,7 +22,7 @@ for i = 2, #KEYS do
                 'furthest', ARGV[a + 6], 'active_ms', ARGV[a + 7])
             -- Empty if the latest observation is unchanged.
             if ARGV[a + 5] ~= '' then redis.call('HSET', key, 'latest', ARGV[a + 5]) end
-            if ARGV[a + 8] ~= '' then redis.call('HSET', key, 'started_at', ARGV[a + 8]) end
+            if ARGV[a + 8] ~= '' then redis.call('HSET', key, 'first', ARGV[a + 8]) end
             redis.call('PEXPIRE', key, ARGV[3])
         elseif kind == 'none' or (kind == 'end' and (is_same or is_inactive)) then
             put_inactive(key, a, ARGV[3])

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use domain::session::{SessionProgress, StartedSession};
-use domain::{Observation, Position, ReaderId, SessionId, Timestamp};
+use domain::{FirstObservation, Observation, Position, ReaderId, SessionId};
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation};
 
@@ -32,7 +32,7 @@ pub(super) const FIELDS: [&str; 9] = [
     "latest",
     "furthest",
     "active_ms",
-    "started_at",
+    "first",
     "none",
 ];
 
@@ -129,9 +129,10 @@ pub(super) fn lookup(fields: Fields) -> CacheLookup {
 }
 
 fn decode(fields: Fields) -> Option<CachedSession> {
-    let (_, id, sequence, start, latest, furthest, active_ms, started_at, _) = fields;
+    let (_, id, sequence, start, latest, furthest, active_ms, first, _) = fields;
     let latest: Observation = serde_json::from_str(&latest?).ok()?;
-    let started_at: Option<Timestamp> = started_at.map(|at| at.parse()).transpose().ok()?;
+    let first = first.map(|first| serde_json::from_str(&first));
+    let first: Option<FirstObservation> = first.transpose().ok()?;
     Some(CachedSession {
         session_id: id?.parse().ok()?,
         sequence: sequence?,
@@ -139,7 +140,7 @@ fn decode(fields: Fields) -> Option<CachedSession> {
             start: serde_json::from_str(&start?).ok()?,
             progress: SessionProgress {
                 latest,
-                started_at,
+                first,
                 furthest_position: Position::from_steps(furthest?).ok()?,
                 active_ms: active_ms?,
                 // A correction ends the session.

@@ -51,7 +51,7 @@ impl Change {
             Box::new(start.clone()),
             ProgressChange {
                 latest: Some(progress.latest.clone()),
-                started_at: progress.started_at,
+                first: progress.first,
                 furthest_position: progress.furthest_position,
                 active_ms: progress.active_ms,
                 active_fixed: progress.active_fixed,
@@ -184,9 +184,9 @@ impl EntryWrite {
             .and_then(|progress| progress.latest.as_ref())
             .map(|latest| serde_json::to_string(latest).expect("an observation is plain JSON"))
             .unwrap_or_default();
-        let started_at = progress
-            .and_then(|progress| progress.started_at)
-            .map(|at| at.to_rfc3339())
+        let first = progress
+            .and_then(|progress| progress.first)
+            .map(|first| serde_json::to_string(&first).expect("an observation is plain JSON"))
             .unwrap_or_default();
         call.arg(kind)
             .arg(self.version)
@@ -196,6 +196,6 @@ impl EntryWrite {
             .arg(latest);
         call.arg(progress.map_or(0, |progress| progress.furthest_position.steps()));
         call.arg(progress.map_or(0, |progress| progress.active_ms));
-        call.arg(started_at);
+        call.arg(first);
     }
 }

@@ -99,6 +99,7 @@ impl SessionChange {
             }
             SessionEvent::PositionUpdated(event) => {
                 self.time_zone = event.time_zone.clone();
+                self.start_position = event.start_position.or(self.start_position);
                 self.add_active(&event.intervals);
                 self.points.push(Point::Observation {
                     at: event.occurred_at,

@@ -125,11 +125,9 @@ impl SessionDay {
 /// Merges a change into all rows of its session.
 pub(super) fn apply(rows: &mut SessionDays, change: &DaysChange) {
     let stored_start = rows.values().find_map(|row| row.start_position);
-    let start_position = stored_start.or(change.start_position);
-    let mut position = match stored_start {
-        Some(start_position) => Some(position_before(rows, start_position)),
-        None => start_position.map(steps),
-    };
+    let start_position = change.start_position.or(stored_start);
+    let removed = stored_start.and_then(|start| position_of_removed_days(rows, start));
+    let mut position = removed.or(start_position.map(steps));
     if change.replaces_active {
         for row in rows.values_mut() {
             row.active = Intervals::default();
@@ -169,12 +167,12 @@ pub(super) fn apply(rows: &mut SessionDays, change: &DaysChange) {
     }
 }
 
-/// The position before the first of the stored rows, in ten-thousandths of a percent. It
-/// is not the start position if retention has removed earlier rows.
-fn position_before(rows: &SessionDays, start_position: Position) -> i64 {
+/// The position before the first of the stored rows, in ten-thousandths of a percent, if
+/// retention has removed earlier rows. `None` if it is the start position.
+fn position_of_removed_days(rows: &SessionDays, start_position: Position) -> Option<i64> {
     let mut counted = rows.values().filter(|row| !row.is_after_end);
-    let first = counted.find_map(|row| Some(steps(row.position()?) - row.progress));
-    first.unwrap_or_else(|| steps(start_position))
+    let before = counted.find_map(|row| Some(steps(row.position()?) - row.progress))?;
+    (before != steps(start_position)).then_some(before)
 }
 
 fn row<'a>(rows: &'a mut SessionDays, day: NaiveDate, change: &DaysChange) -> &'a mut SessionDay {

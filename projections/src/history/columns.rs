@@ -71,8 +71,9 @@ impl<'a> StartedColumns<'a> {
         self.reader_ids.push(start.reader_id.uuid());
         self.book_ids.push(start.book_id.uuid());
         self.versions.push(change.version);
+        let first = progress.first;
         self.started_at
-            .push(progress.started_at.unwrap_or(start.started_at));
+            .push(first.map_or(start.started_at, |first| first.at));
         self.ended_at.push(progress.ended.map(|ending| ending.at));
         self.last_activity_at.push(
             activity
@@ -82,7 +83,8 @@ impl<'a> StartedColumns<'a> {
         self.position_at
             .push(activity.as_ref().and_then(Activity::position_at));
         self.active_ms.push(progress.active_ms);
-        self.start_positions.push(start.position.steps());
+        let start_position = first.map_or(start.position, |first| first.position);
+        self.start_positions.push(start_position.steps());
         self.positions.push(
             latest
                 .map_or(start.position, |latest| latest.position)
@@ -113,8 +115,9 @@ pub(super) struct ChangedColumns<'a> {
     pub(super) session_ids: Vec<String>,
     pub(super) versions: Vec<i64>,
     /// `None` if the first observation is the start. No observation is ever removed, so
-    /// the row then contains the start time already.
+    /// the row then contains the start time and position already.
     pub(super) started_at: Vec<Option<Timestamp>>,
+    pub(super) start_positions: Vec<Option<i32>>,
     pub(super) ended_at: Vec<Option<Timestamp>>,
     /// `None` if the latest position is unchanged.
     pub(super) last_activity_at: Vec<Option<Timestamp>>,
@@ -133,7 +136,10 @@ impl<'a> ChangedColumns<'a> {
         let latest = activity.as_ref().map(|activity| activity.latest);
         self.session_ids.push(id.to_string());
         self.versions.push(change.version);
-        self.started_at.push(progress.started_at);
+        let first = progress.first;
+        self.started_at.push(first.map(|first| first.at));
+        self.start_positions
+            .push(first.map(|first| first.position.steps()));
         self.ended_at.push(progress.ended.map(|ending| ending.at));
         self.last_activity_at
             .push(activity.as_ref().map(|activity| activity.last_at));

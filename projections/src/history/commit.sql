@@ -1,10 +1,10 @@
 -- Commits a batch of the projection. A single statement makes it atomic: it writes
 -- nothing unless the checkpoint is at the start of the batch ($2) and the number of
--- replays is unchanged ($35).
+-- replays is unchanged ($36).
 with moved as (
     update checkpoints
     set global_position = $3, moved_at = clock_timestamp()
-    where projection = $1 and global_position = $2 and replays = $35
+    where projection = $1 and global_position = $2 and replays = $36
     returning 1
 ),
 started as (
@@ -38,6 +38,7 @@ changed as (
     update history
     set version = c.version,
         started_at = coalesce(c.started_at, history.started_at),
+        start_position = coalesce(c.start_position, history.start_position),
         ended_at = c.ended_at,
         last_activity_at = coalesce(c.last_activity_at, history.last_activity_at),
         -- A new position replaces its time and its locator, even if it has none.
@@ -48,10 +49,11 @@ changed as (
         end_reason = c.end_reason,
         locator = case when c.position is null then history.locator else c.locator end
     from unnest(
-        $24::text[], $25::bigint[], $26::timestamptz[], $27::timestamptz[], $28::timestamptz[],
-        $29::timestamptz[], $30::bigint[], $31::int[], $32::int[], $33::text[], $34::text[]
+        $24::text[], $25::bigint[], $26::timestamptz[], $27::int[], $28::timestamptz[],
+        $29::timestamptz[], $30::timestamptz[], $31::bigint[], $32::int[], $33::int[],
+        $34::text[], $35::text[]
     ) as c (
-        session_id, version, started_at, ended_at, last_activity_at,
+        session_id, version, started_at, start_position, ended_at, last_activity_at,
         position_at, active_ms, position, furthest_position, end_reason, locator
     )
     where history.session_id = c.session_id and exists (select from moved)

@@ -172,7 +172,7 @@ impl Row {
                 position: position(self.position)?,
                 locator: self.locator,
             },
-            started_at: None,
+            first: None,
             furthest_position: position(self.furthest_position)?,
             active_ms: not_null(self.active_ms)?,
             active_fixed: false,

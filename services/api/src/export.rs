@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use domain::clock::normalize;
 use domain::{ReaderId, Timestamp};
 use eventlog::{LogError, Pool, StoredEvent, clock, export};
 use futures::StreamExt;
@@ -112,7 +113,7 @@ impl Exporter {
         let export = RunningExport {
             exporter: self.clone(),
             reader_id,
-            writer: ExportWriter::new(format, reader_id, clock::now()),
+            writer: ExportWriter::new(format, reader_id, normalize(clock::now())),
             last: None,
         };
         stream::try_unfold(Some(export), async |export| match export {

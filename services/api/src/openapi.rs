@@ -126,7 +126,7 @@ const PROBLEMS: [ProblemResponse; 13] = [
     ProblemResponse {
         name: "TooLarge",
         codes: &[ProblemCode::BodyTooLarge],
-        detail: "The body is too large",
+        detail: "The body is larger than 64 KB, or 1 MB for a sync",
     },
     ProblemResponse {
         name: "UnsupportedMediaType",

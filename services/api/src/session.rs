@@ -31,7 +31,8 @@ pub struct SessionResponse {
     /// The time from the start to the end, or to the latest observation of an
     /// active session. In whole minutes.
     duration_minutes: i64,
-    /// In percent of the book.
+    /// The position of the first observation: of the start, unless an earlier one arrived
+    /// later. In percent of the book.
     #[schema(value_type = f64, minimum = 0, maximum = 100)]
     start_position: Position,
     /// The position of the observation with the latest time, also while the
@@ -109,16 +110,16 @@ impl SessionResponse {
     pub fn new(id: SessionId, version: i64, session: &StartedSession) -> Self {
         let StartedSession { start, progress } = session;
         let duration = session.duration();
-        let latest = &progress.latest;
-        let progress_delta = i64::from(latest.position.steps() - start.position.steps());
+        let (first, latest) = (session.first(), &progress.latest);
+        let progress_delta = i64::from(latest.position.steps() - first.position.steps());
         Self {
             id,
             user_id: start.reader_id,
             book_id: start.book_id,
-            started_at: session.started_at(),
+            started_at: first.at,
             ended_at: progress.ended.map(|end| end.at),
             duration_minutes: duration.num_minutes(),
-            start_position: start.position,
+            start_position: first.position,
             end_position: latest.position,
             pages_read: pages(progress_delta, start.book.as_ref()),
             device_type: start.device_type,

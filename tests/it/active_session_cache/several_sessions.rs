@@ -115,7 +115,7 @@ async fn late_observation_moves_the_start_of_the_entry() {
     let CacheLookup::Active(cached) = &expected else {
         panic!("{expected:?}")
     };
-    assert!(cached.session.started_at() < cached.session.start.started_at);
+    assert!(cached.session.first().at < cached.session.start.started_at);
     assert_eq!(harness.find(log.reader_id).await, expected);
     // The same from a fill.
     let miss = harness.read(log.events.len()).await;

@@ -113,6 +113,7 @@ fn fold(session: &PlannedSession) -> Folded {
     // A stable sort: observations of one instant stay in the order of sending.
     observed.sort_by_key(|observation| observation.at);
     let newest = observed.last().expect("a start is an observation").at;
+    let start_position = observed[0].position;
     let mut times: Vec<DateTime<Utc>> = observed.iter().map(|one| one.at).collect();
     if let Some(end) = &session.end {
         times.push(end.at);
@@ -134,7 +135,7 @@ fn fold(session: &PlannedSession) -> Folded {
         started_at: first,
         ended_at: Some(last),
         last_activity_at: last,
-        start_position: session.start.position,
+        start_position,
         end_position: latest.position,
         furthest_position: observed.iter().map(|one| one.position).max().expect("one"),
         locator: latest.locator.clone(),
@@ -288,7 +289,7 @@ fn add_to_days(days: &mut BTreeMap<NaiveDate, Day>, folded: &Folded, planned: &P
         entry.sessions += i64::from(hours.insert((date, hour)));
         day.sessions += i64::from(dates.insert(date));
     }
-    let mut before = planned.start.position;
+    let mut before = folded.view.start_position;
     for date in dates {
         let on_day = |(at, _): &&(DateTime<Utc>, i64)| local(*at, zone).date() == date;
         let last = folded.positions.iter().rev().find(on_day);

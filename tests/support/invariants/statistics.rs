@@ -91,6 +91,7 @@ impl Facts {
             .collect();
         // A stable sort: of equal times, the one that arrived later counts.
         points.sort_by_key(|(at, _)| *at);
+        let first = points.first().and_then(|(_, position)| *position);
         points.extend(self.end);
         for (at, position) in points {
             let (day, hour) = reading_hour(at, &zone);
@@ -98,7 +99,7 @@ impl Facts {
             row.last = Some((at, hour));
             row.position = position.or(row.position);
         }
-        let mut before = self.start_position;
+        let mut before = first.unwrap_or(self.start_position);
         for row in days.values_mut() {
             row.hours.extend(row.last.map(|(_, hour)| hour));
             let position = row.position.unwrap_or(before);

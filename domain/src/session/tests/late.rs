@@ -130,6 +130,7 @@ fn observation_before_the_start_moves_the_start(#[case] time: i64, #[case] added
         active_ms: 60_000 + intervals[0].ms,
         intervals,
         started_at: Some(at(time)),
+        start_position: Some(percent(15.0)),
         ..late()
     };
     expect(updated_log(), late_at(time), event);
@@ -137,9 +138,9 @@ fn observation_before_the_start_moves_the_start(#[case] time: i64, #[case] added
     let events = after(updated_log(), SessionCommand::UpdatePosition(late_at(time)));
     let session = ReadingSession::fold(&events);
     let session = session.started().unwrap();
-    assert_eq!(session.started_at(), at(time));
+    assert_eq!(session.first().at, at(time));
     assert_eq!(session.duration(), TimeDelta::seconds(60 - time));
-    assert_eq!(session.start.position, percent(10.0));
+    assert_eq!(session.first().position, percent(15.0));
 }
 
 #[test]
@@ -159,6 +160,7 @@ fn later_events_keep_the_moved_start() {
         active_ms: 150_000,
         furthest_position: percent(30.0),
         started_at: Some(at(-30)),
+        start_position: Some(percent(15.0)),
         ..updated()
     };
     expect(events.clone(), command, event);
@@ -166,6 +168,7 @@ fn later_events_keep_the_moved_start() {
         .when(SessionCommand::End(end()))
         .then_expect_events(vec![SessionEvent::SessionEnded(SessionEnded {
             started_at: at(-30),
+            start_position: percent(15.0),
             elapsed_ms: 120_000,
             active_ms: 120_000,
             ..ended()

@@ -218,6 +218,7 @@ struct Facts {
 #[derive(Debug, PartialEq, Eq)]
 struct Expected {
     started_at: i64,
+    start_position: i32,
     last_activity_at: i64,
     latest: i32,
     furthest: i32,
@@ -246,6 +247,7 @@ impl Facts {
         let latest = final_position.unwrap_or(seen.last().unwrap().1);
         Expected {
             started_at: first,
+            start_position: seen[0].1,
             last_activity_at: last,
             latest,
             furthest: seen
@@ -361,7 +363,8 @@ proptest! {
         let progress = &session.progress;
         let seconds = |time: Timestamp| (time - at(0)).num_seconds();
         let found = Expected {
-            started_at: seconds(session.started_at()),
+            started_at: seconds(session.first().at),
+            start_position: session.first().position.steps(),
             last_activity_at: seconds(progress.last_activity_at()),
             latest: progress.latest.position.steps(),
             furthest: progress.furthest_position.steps(),
@@ -453,7 +456,7 @@ proptest! {
         prop_assert_eq!(reported.total_ms(), session.progress.active_ms);
         prop_assert!(session.progress.active_ms <= session.duration().num_milliseconds());
         for interval in reported.iter() {
-            prop_assert!(session.started_at() <= interval.from);
+            prop_assert!(session.first().at <= interval.from);
             prop_assert!(interval.to() <= session.progress.last_activity_at());
         }
     }

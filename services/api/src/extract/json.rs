@@ -61,7 +61,10 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 #[must_use]
 pub fn body_problem(rejection: &BytesRejection) -> Problem {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        Problem::new(ProblemCode::BodyTooLarge, "The body is too large")
+        Problem::new(
+            ProblemCode::BodyTooLarge,
+            "The body is larger than 64 KB, or 1 MB for a sync",
+        )
     } else if is_timeout(rejection) {
         Problem::new(
             ProblemCode::RequestTimeout,

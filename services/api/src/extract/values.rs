@@ -65,12 +65,11 @@ const MAX_SECONDS: f64 = i32::MAX as f64;
 
 impl<'de> Deserialize<'de> for WholeSeconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let seconds = f64::deserialize(deserializer)?;
-        if seconds.fract() != 0.0 || !(0.0..=MAX_SECONDS).contains(&seconds) {
-            return Err(de::Error::custom(
-                "must be a whole number of seconds, at least 0",
-            ));
-        }
+        let seconds = f64::deserialize(deserializer)
+            .ok()
+            .filter(|seconds| seconds.fract() == 0.0 && (0.0..=MAX_SECONDS).contains(seconds));
+        let seconds = seconds
+            .ok_or_else(|| de::Error::custom("must be a whole number of seconds, at least 0"))?;
         #[expect(clippy::cast_possible_truncation, reason = "a whole number in range")]
         let seconds = seconds as i64;
         Ok(Self(TimeDelta::seconds(seconds)))

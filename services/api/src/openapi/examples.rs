@@ -198,12 +198,13 @@ fn batch_result() -> Value {
         "failed_count": 1,
         "errors": [refusal],
         "results": [
-            { "session_id": SESSION, "success": true, "applied": true, "version": 35, "error": null },
+            { "session_id": SESSION, "success": true, "applied": true, "version": 35, "code": null, "error": null },
             {
                 "session_id": ENDED,
                 "success": false,
                 "applied": false,
                 "version": null,
+                "code": "session_inactive",
                 "error": refusal,
             },
         ],

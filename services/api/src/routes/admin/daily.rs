@@ -27,7 +27,7 @@ pub struct Params {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = DailyOfAll)]
 pub struct AllReadersResponse {
-    /// The days with reading, newest first. Other days are missing.
+    /// The days with sessions, newest first. Other days are missing.
     days: Vec<AllReadersDayResponse>,
 }
 
@@ -69,7 +69,7 @@ pub struct AllReadersDayResponse {
     operation_id = "dailyStatsOfAll",
     tag = "statistics",
     params(Params),
-    responses((status = 200, description = "The days with reading", body = AllReadersResponse))
+    responses((status = 200, description = "The days with sessions", body = AllReadersResponse))
 )]
 pub async fn handle(
     State(pool): State<PgPool>,

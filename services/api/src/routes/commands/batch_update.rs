@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::auth::Caller;
 use crate::extract::{Hint, Json, JsonObject, Percent, RequestContext, hints};
 use crate::openapi::types;
-use crate::problem::{FieldError, Problem};
+use crate::problem::{FieldError, Problem, ProblemCode};
 use crate::response::CommandResponse;
 use crate::warnings::{Warning, Warnings};
 
@@ -74,9 +74,19 @@ pub struct ItemResult {
     /// The session's version after the update. Null for a refused update.
     #[schema(required)]
     version: Option<i64>,
+    /// The problem code of a refused update. Null for an accepted update.
+    #[schema(required)]
+    code: Option<ProblemCode>,
     /// Why the update was refused. Null for an accepted update.
     #[schema(required)]
     error: Option<String>,
+}
+
+/// Why an update was refused.
+#[derive(Clone, Debug)]
+struct Refusal {
+    code: ProblemCode,
+    error: String,
 }
 
 /// Update several positions
@@ -115,7 +125,8 @@ pub async fn handle(
             let mut of_item = Warnings::default();
             let update = item.and_then(|item| {
                 let occurred = occurrences.next().expect("one for each valid item");
-                let occurred = occurred.map_err(|refusal| format!("Invalid update: {refusal}"))?;
+                let occurred =
+                    occurred.map_err(|refusal| invalid(format!("Invalid update: {refusal}")))?;
                 of_item.add_shift(occurred, body.sent_at);
                 item.update(occurred, &mut of_item)
             });
@@ -136,11 +147,11 @@ pub async fn handle(
     Ok(CommandResponse::from_committed(committed))
 }
 
-/// The session id as in the request, and the item or its error message.
-type ParsedItem = (Option<String>, Result<Item, String>);
+/// The session id as in the request, and the item or its refusal.
+type ParsedItem = (Option<String>, Result<Item, Refusal>);
 
-/// The session id as in the request, and the update or its error message.
-type ParsedUpdate = (Option<String>, Result<BatchUpdate, String>);
+/// The session id as in the request, and the update or its refusal.
+type ParsedUpdate = (Option<String>, Result<BatchUpdate, Refusal>);
 
 fn parse(item: &RawValue) -> ParsedItem {
     let mut json = serde_json::Deserializer::from_str(item.get());
@@ -151,16 +162,16 @@ fn parse(item: &RawValue) -> ParsedItem {
         }
         Err(error) => {
             let error = FieldError::from_parser(error.path(), &error.inner().to_string());
-            let error = format!("Invalid update: {error}");
-            (sent_session_id(item), Err(error))
+            let refusal = invalid(format!("Invalid update: {error}"));
+            (sent_session_id(item), Err(refusal))
         }
     }
 }
 
 impl Item {
-    fn update(self, occurred: Occurrence, warnings: &mut Warnings) -> Result<BatchUpdate, String> {
+    fn update(self, occurred: Occurrence, warnings: &mut Warnings) -> Result<BatchUpdate, Refusal> {
         let session_id = Uuid::try_parse(&self.session_id)
-            .map_err(|_| format!("Invalid UUID format: {}", self.session_id))?;
+            .map_err(|_| invalid(format!("Invalid UUID format: {}", self.session_id)))?;
         Ok(BatchUpdate {
             session_id: SessionId::from_uuid(session_id),
             update: UpdatePosition {
@@ -179,14 +190,21 @@ fn sent_session_id(item: &RawValue) -> Option<String> {
     Some(item.get("session_id")?.as_str()?.to_owned())
 }
 
-/// The messages of the original service, where it had one.
-fn message(refusal: SessionError, session_id: SessionId) -> String {
-    match refusal {
+fn invalid(error: String) -> Refusal {
+    let code = ProblemCode::Validation;
+    Refusal { code, error }
+}
+
+/// Contains the message of the original service, where it had one.
+fn refused(refusal: SessionError, session_id: SessionId) -> Refusal {
+    let error = match refusal {
         SessionError::NotFound | SessionError::Inactive => {
             format!("Session {session_id} not found or not active")
         }
         other => other.to_string(),
-    }
+    };
+    let code = Problem::from(refusal).code();
+    Refusal { code, error }
 }
 
 impl<'a> BatchResult<'a> {
@@ -205,25 +223,28 @@ impl<'a> BatchResult<'a> {
                 Ok(update) => outcomes
                     .next()
                     .expect("one result for each valid item")
-                    .map_err(|refusal| message(refusal, update.session_id)),
-                Err(error) => Err(error.clone()),
+                    .map_err(|refusal| refused(refusal, update.session_id)),
+                Err(refusal) => Err(refusal.clone()),
             };
             result.add(session_id.clone(), outcome);
         }
         result
     }
 
-    fn add(&mut self, session_id: Option<String>, outcome: Result<Observed, String>) {
+    fn add(&mut self, session_id: Option<String>, outcome: Result<Observed, Refusal>) {
         let accepted = outcome.as_ref().ok().copied();
         self.success_count += usize::from(accepted.is_some());
         self.failed_count += usize::from(accepted.is_none());
-        self.errors.extend(outcome.as_ref().err().cloned());
+        let refusal = outcome.err();
+        let error = refusal.as_ref().map(|refusal| refusal.error.clone());
+        self.errors.extend(error.clone());
         self.results.push(ItemResult {
             session_id,
             success: accepted.is_some(),
             applied: accepted.is_some_and(|observed| observed.applied),
             version: accepted.map(|observed| observed.version),
-            error: outcome.err(),
+            code: refusal.map(|refusal| refusal.code),
+            error,
         });
     }
 }

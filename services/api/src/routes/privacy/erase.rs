@@ -75,7 +75,7 @@ pub async fn handle(
             "must be the reader id of the token",
         ));
     }
-    let erased_at = clock::now();
+    let erased_at = domain::clock::normalize(clock::now());
     let scope = params
         .book_id
         .map_or(Scope::Reader, |id| Scope::Book(id.into()));

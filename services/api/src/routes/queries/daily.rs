@@ -17,7 +17,7 @@ use crate::session::ProgressDelta;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Daily)]
 pub struct DailyResponse {
-    /// The days with reading, newest first. Other days are missing.
+    /// The days with sessions, newest first. Other days are missing.
     days: Vec<ReadingDay>,
 }
 
@@ -46,7 +46,7 @@ pub struct ReadingDay {
     operation_id = "dailyStats",
     tag = "statistics",
     params(DaysParams),
-    responses((status = 200, description = "The days with reading", body = DailyResponse))
+    responses((status = 200, description = "The days with sessions", body = DailyResponse))
 )]
 pub async fn handle(
     State(table): State<ReadTable>,
