@@ -156,7 +156,8 @@ pub(super) struct DaysChange {
     pub(super) reader_id: ReaderId,
     pub(super) time_zone: ZoneName,
     pub(super) start_position: Option<Position>,
-    pub(super) active: BTreeMap<NaiveDate, Vec<Interval>>,
+    /// A day can occur more than once.
+    pub(super) active: Vec<(NaiveDate, Vec<Interval>)>,
     pub(super) replaces_active: bool,
     /// In the order of the log. All but the last one have an end.
     pub(super) segments: Vec<Segment>,
@@ -166,8 +167,8 @@ pub(super) struct DaysChange {
 /// Observations, and then an end.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
-    /// The last observation of each day.
-    pub(super) observed: BTreeMap<NaiveDate, Observed>,
+    /// The last observation of each day. A day can occur more than once.
+    pub(super) observed: Vec<(NaiveDate, Observed)>,
     pub(super) end: Option<(NaiveDate, End)>,
 }
 
@@ -205,11 +206,15 @@ impl TouchedDays {
 
 impl DaysChange {
     fn new(change: &SessionChange, zone: &TimeZone) -> Self {
-        let mut active: BTreeMap<NaiveDate, Vec<Interval>> = BTreeMap::new();
+        // Most follow the previous one on the same day.
+        let mut active: Vec<(NaiveDate, Vec<Interval>)> = Vec::new();
         for interval in &change.active {
             for (day, from, to) in split_by_day(interval.from, interval.ms, zone) {
-                let parts = active.entry(day).or_default();
-                parts.extend(Interval::between(from, to));
+                let part = Interval::between(from, to);
+                match active.last_mut() {
+                    Some((last, parts)) if *last == day => parts.extend(part),
+                    _ => active.push((day, part.into_iter().collect())),
+                }
             }
         }
         let mut segments = Vec::new();
@@ -222,8 +227,10 @@ impl DaysChange {
                         position: *position,
                     };
                     let day = reading_day(*at, zone);
-                    let last = segment.observed.entry(day).or_insert(observed);
-                    *last = last.later(observed);
+                    match segment.observed.last_mut() {
+                        Some((last_day, last)) if *last_day == day => *last = last.later(observed),
+                        _ => segment.observed.push((day, observed)),
+                    }
                 }
                 Point::End(reader_end) => {
                     let ReaderEnd { at, position } = **reader_end;
@@ -254,8 +261,9 @@ impl DaysChange {
     fn days(&self) -> impl Iterator<Item = NaiveDate> + '_ {
         let segments = self.segments.iter().flat_map(|segment| {
             let end = segment.end.iter().map(|(day, _)| *day);
-            segment.observed.keys().copied().chain(end)
+            let observed = segment.observed.iter().map(|(day, _)| *day);
+            observed.chain(end)
         });
-        self.active.keys().copied().chain(segments)
+        self.active.iter().map(|(day, _)| *day).chain(segments)
     }
 }

@@ -47,19 +47,22 @@ impl DaySums {
     /// The sums of one reader's rows of one day.
     pub(super) fn of_reader<'a>(rows: impl IntoIterator<Item = &'a SessionDay>) -> Self {
         let mut sums = Self::default();
-        let mut active = Vec::new();
+        let mut counted: Vec<&SessionDay> = Vec::new();
         for row in rows {
             if row.is_after_end {
                 continue;
             }
+            counted.push(row);
             sums.readers = 1;
             sums.sessions += 1;
             sums.progress += row.progress;
             sums.long_sessions += i64::from(row.active.total_ms() > LONG_SESSION_MS);
             sums.ended_sessions += i64::from(row.is_ended);
-            active.extend(row.active.iter());
         }
-        sums.active_ms = Intervals::union(active).total_ms();
+        sums.active_ms = match counted[..] {
+            [row] => row.active.total_ms(),
+            _ => Intervals::union(counted.iter().flat_map(|row| row.active.iter())).total_ms(),
+        };
         sums
     }
 
@@ -82,17 +85,17 @@ pub(super) fn merge(touched: &TouchedDays, stored: &StoredDays) -> Merged {
         let before = before_of(session_id);
         let mut after = before.clone();
         apply(&mut after, change);
-        let gone = before.keys().filter(|day| !after.contains_key(day));
-        merged.removed.extend(gone.map(|day| (*session_id, *day)));
+        let gone = before.days().filter(|day| after.get(*day).is_none());
+        merged.removed.extend(gone.map(|day| (*session_id, day)));
         let changed = after
             .into_iter()
-            .filter(|(day, row)| before.get(day) != Some(row));
+            .filter(|(day, row)| before.get(*day) != Some(row));
         let changed = changed.map(|(day, row)| ((*session_id, day), row));
         merged.written.extend(changed);
     }
     for session_id in &touched.erased {
-        let gone = before_of(session_id).keys();
-        merged.removed.extend(gone.map(|day| (*session_id, *day)));
+        let gone = before_of(session_id).days();
+        merged.removed.extend(gone.map(|day| (*session_id, day)));
     }
     merged.removed.sort_unstable();
     merged.days = day_differences(&merged, stored);
@@ -115,8 +118,9 @@ fn day_differences(merged: &Merged, stored: &StoredDays) -> BTreeMap<NaiveDate, 
         rows.after.push(row);
     }
     for (session_id, day) in &merged.removed {
-        let row = &stored[session_id][day];
-        pairs.entry((row.reader_id, *day)).or_default();
+        if let Some(row) = stored[session_id].get(*day) {
+            pairs.entry((row.reader_id, *day)).or_default();
+        }
     }
     for (session_id, days) in stored {
         for (day, row) in days {

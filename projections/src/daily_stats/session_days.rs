@@ -3,15 +3,15 @@
 //! The result depends only on the events, in the order of the log, and not on the batches
 //! in which they are merged. Merging a change again does not change the rows.
 
-use std::collections::BTreeMap;
-
 use chrono::NaiveDate;
 use domain::{Intervals, Position, ReaderId, Timestamp, ZoneName};
 
 use super::batch::DaysChange;
 
-/// The rows of one session.
-pub(super) type SessionDays = BTreeMap<NaiveDate, SessionDay>;
+/// The rows of one session by day. Nearly every session has one, so they are a sorted
+/// list: a tree would allocate a node for eleven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SessionDays(Vec<(NaiveDate, SessionDay)>);
 
 /// A row: one session on one reading day of its time zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,37 +122,108 @@ impl SessionDay {
     }
 }
 
+impl SessionDays {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) fn get(&self, day: NaiveDate) -> Option<&SessionDay> {
+        let index = self.find(day).ok()?;
+        Some(&self.0[index].1)
+    }
+
+    pub(super) fn insert(&mut self, day: NaiveDate, row: SessionDay) {
+        match self.find(day) {
+            Ok(index) => self.0[index].1 = row,
+            Err(index) => self.0.insert(index, (day, row)),
+        }
+    }
+
+    /// The row of a day. An empty one is added if there is none.
+    fn row(&mut self, day: NaiveDate, change: &DaysChange) -> &mut SessionDay {
+        let index = self.find(day).unwrap_or_else(|index| {
+            self.0.insert(index, (day, SessionDay::new(change)));
+            index
+        });
+        &mut self.0[index].1
+    }
+
+    #[cfg(test)]
+    pub(super) fn remove(&mut self, day: NaiveDate) -> Option<SessionDay> {
+        let index = self.find(day).ok()?;
+        Some(self.0.remove(index).1)
+    }
+
+    fn find(&self, day: NaiveDate) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&day, |(day, _)| *day)
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, (NaiveDate, SessionDay)> {
+        self.0.iter()
+    }
+
+    pub(super) fn days(&self) -> impl Iterator<Item = NaiveDate> + '_ {
+        self.0.iter().map(|(day, _)| *day)
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &SessionDay> {
+        self.0.iter().map(|(_, row)| row)
+    }
+
+    fn rows_mut(&mut self) -> impl Iterator<Item = &mut SessionDay> {
+        self.0.iter_mut().map(|(_, row)| row)
+    }
+}
+
+impl IntoIterator for SessionDays {
+    type Item = (NaiveDate, SessionDay);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a SessionDays {
+    type Item = &'a (NaiveDate, SessionDay);
+    type IntoIter = std::slice::Iter<'a, (NaiveDate, SessionDay)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 /// Merges a change into all rows of its session.
 pub(super) fn apply(rows: &mut SessionDays, change: &DaysChange) {
-    let stored_start = rows.values().find_map(|row| row.start_position);
+    let stored_start = rows.rows().find_map(|row| row.start_position);
     let start_position = change.start_position.or(stored_start);
     let removed = stored_start.and_then(|start| position_of_removed_days(rows, start));
     let mut position = removed.or(start_position.map(steps));
     if change.replaces_active {
-        for row in rows.values_mut() {
+        for row in rows.rows_mut() {
             row.active = Intervals::default();
         }
     }
     for (day, parts) in &change.active {
-        row(rows, *day, change).active.add(parts.iter().copied());
+        rows.row(*day, change).active.add(parts.iter().copied());
     }
     for segment in &change.segments {
         for (day, observed) in &segment.observed {
-            row(rows, *day, change).observe(*observed);
+            rows.row(*day, change).observe(*observed);
         }
         if let Some((day, end)) = segment.end {
-            for row in rows.values_mut() {
+            for row in rows.rows_mut() {
                 row.end = None;
             }
-            row(rows, day, change).end = Some(end);
+            rows.row(day, change).end = Some(end);
         }
     }
-    rows.retain(|_, row| !row.is_empty());
+    rows.0.retain(|(_, row)| !row.is_empty());
 
     let end_day = rows.iter().find_map(|(day, row)| row.end.and(Some(*day)));
     let counts = |day: NaiveDate| end_day.is_none_or(|end_day| day <= end_day);
-    let last_day = rows.keys().copied().rfind(|day| counts(*day));
-    for (day, row) in rows {
+    let last_day = rows.days().filter(|day| counts(*day)).last();
+    for (day, row) in &mut rows.0 {
         row.start_position = start_position;
         row.is_after_end = !counts(*day);
         row.is_ended = change.is_ended && Some(*day) == last_day;
@@ -170,13 +241,9 @@ pub(super) fn apply(rows: &mut SessionDays, change: &DaysChange) {
 /// The position before the first of the stored rows, in ten-thousandths of a percent, if
 /// retention has removed earlier rows. `None` if it is the start position.
 fn position_of_removed_days(rows: &SessionDays, start_position: Position) -> Option<i64> {
-    let mut counted = rows.values().filter(|row| !row.is_after_end);
+    let mut counted = rows.rows().filter(|row| !row.is_after_end);
     let before = counted.find_map(|row| Some(steps(row.position()?) - row.progress))?;
     (before != steps(start_position)).then_some(before)
-}
-
-fn row<'a>(rows: &'a mut SessionDays, day: NaiveDate, change: &DaysChange) -> &'a mut SessionDay {
-    rows.entry(day).or_insert_with(|| SessionDay::new(change))
 }
 
 fn steps(position: Position) -> i64 {

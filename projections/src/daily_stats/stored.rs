@@ -1,8 +1,6 @@
 //! Reads the rows that a batch can change, and those that determine the sums of their
 //! days.
 
-use std::collections::BTreeMap;
-
 use domain::{Interval, Intervals, Position, SessionId, Timestamp, ZoneName};
 use sqlx::PgConnection;
 
@@ -64,7 +62,7 @@ pub(super) async fn read(
             is_ended: row.ended,
             is_after_end: row.after_end,
         };
-        let days: &mut BTreeMap<_, _> = stored.entry(session_id).or_default();
+        let days = stored.entry(session_id).or_default();
         days.insert(row.day, session_day);
     }
     Ok(stored)

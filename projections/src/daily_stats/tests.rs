@@ -83,8 +83,8 @@ impl Tables {
             let Entry::Occupied(mut days) = self.session_days.entry(id) else {
                 panic!("no rows of {id}");
             };
-            days.get_mut().remove(&day).expect("the row is stored");
-            if days.get().is_empty() {
+            days.get_mut().remove(day).expect("the row is stored");
+            if days.get().iter().next().is_none() {
                 days.remove();
             }
         }
@@ -346,7 +346,7 @@ fn progress_of_the_remaining_days_does_not_change_after_retention() {
         .session_days
         .get_mut(&session(1))
         .unwrap()
-        .remove(&first);
+        .remove(first);
     tables.days.remove(&first);
     for (event, progress) in [(3, 10), (4, 20)] {
         tables.commit(&events[event..=event]);
