@@ -25,6 +25,7 @@ mod session_days;
 
 mod columns;
 mod merge;
+mod multirange;
 mod stored;
 
 mod hours;
@@ -116,7 +117,7 @@ impl DailyStats {
             &written.days,
             &written.reader_ids,
             written.time_zones as _,
-            &written.active,
+            &written.active as _,
             written.last_at as _,
             written.positions as _,
             written.ended_at as _,

@@ -247,10 +247,11 @@ mod tests {
         started(&events, |columns| {
             assert_eq!(columns.started_at, [at(-30)]);
             assert_eq!(columns.last_activity_at, [at(0)]);
-            assert_eq!(columns.start_positions, [0]);
+            assert_eq!(columns.start_positions, [90_000]);
         });
         changed(&events[1..], |columns| {
             assert_eq!(columns.started_at, [Some(at(-30))]);
+            assert_eq!(columns.start_positions, [Some(90_000)]);
         });
     }
 

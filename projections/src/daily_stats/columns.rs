@@ -1,13 +1,13 @@
 //! Rows as columns, since `unnest` takes an array per column.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use chrono::NaiveDate;
-use domain::{Intervals, Position, SessionId, Timestamp};
+use domain::{Position, SessionId, Timestamp};
 use uuid::Uuid;
 
 use super::merge::DaySums;
+use super::multirange::Multirange;
 use super::session_days::{EndPosition, SessionDay};
 
 #[derive(Default)]
@@ -16,7 +16,7 @@ pub(super) struct WrittenColumns<'a> {
     pub(super) days: Vec<NaiveDate>,
     pub(super) reader_ids: Vec<Uuid>,
     pub(super) time_zones: Vec<&'a str>,
-    pub(super) active: Vec<String>,
+    pub(super) active: Vec<Multirange<'a>>,
     pub(super) last_at: Vec<Option<Timestamp>>,
     pub(super) positions: Vec<Option<i32>>,
     pub(super) ended_at: Vec<Option<Timestamp>>,
@@ -36,7 +36,7 @@ impl<'a> WrittenColumns<'a> {
             columns.days.push(*day);
             columns.reader_ids.push(row.reader_id.uuid());
             columns.time_zones.push(row.time_zone.as_str());
-            columns.active.push(multirange(&row.active));
+            columns.active.push(Multirange(&row.active));
             columns.last_at.push(row.observed.map(|last| last.at));
             let position = row.observed.map(|last| last.position.steps());
             columns.positions.push(position);
@@ -102,42 +102,5 @@ impl DifferenceColumns {
             columns.ended_sessions.push(difference.ended_sessions);
         }
         columns
-    }
-}
-
-/// The literal of a `tstzmultirange`: sqlx has no type for it.
-fn multirange(intervals: &Intervals) -> String {
-    let mut literal = "{".to_owned();
-    for interval in intervals.iter() {
-        let separator = if literal.len() > 1 { "," } else { "" };
-        let (from, to) = (interval.from, interval.to());
-        write!(literal, "{separator}[{from:?},{to:?})").expect("a string accepts all text");
-    }
-    literal.push('}');
-    literal
-}
-
-#[cfg(test)]
-mod tests {
-    use domain::Interval;
-
-    use super::*;
-    use crate::testing::at;
-
-    #[test]
-    fn multirange_literal_contains_bounds_with_milliseconds() {
-        assert_eq!(multirange(&Intervals::default()), "{}");
-        let intervals = Intervals::union([
-            Interval { from: at(0), ms: 1 },
-            Interval {
-                from: at(60),
-                ms: 5_000,
-            },
-        ]);
-        assert_eq!(
-            multirange(&intervals),
-            "{[2026-03-01T00:00:00Z,2026-03-01T00:00:00.001Z),\
-             [2026-03-01T00:01:00Z,2026-03-01T00:01:05Z)}"
-        );
     }
 }

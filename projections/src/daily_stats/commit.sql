@@ -21,10 +21,10 @@ written as (
         session_id, day, reader_id, time_zone, active, last_at, position, ended_at,
         end_position, end_position_at, start_position, progress, ended, after_end
     )
-    select session_id, day, reader_id, time_zone, active::tstzmultirange, last_at, position,
+    select session_id, day, reader_id, time_zone, active, last_at, position,
         ended_at, end_position, end_position_at, start_position, progress, ended, after_end
     from moved, unnest(
-        $7::text[], $8::date[], $9::uuid[], $10::text[], $11::text[], $12::timestamptz[],
+        $7::text[], $8::date[], $9::uuid[], $10::text[], $11::tstzmultirange[], $12::timestamptz[],
         $13::int[], $14::timestamptz[], $15::int[], $16::timestamptz[], $17::int[],
         $18::bigint[], $19::bool[], $20::bool[]
     ) as w (

@@ -67,15 +67,17 @@ pub async fn days_with_hours(
     let rows = sqlx::query_file!("src/daily_stats/reader_rows.sql", reader_id.uuid(), from)
         .fetch_all(database)
         .await?;
-    let rows = rows.into_iter().map(|row| SessionOnDay {
-        session_id: row.session_id,
-        day: row.day,
-        time_zone: row.time_zone,
-        progress: row.progress,
-        last_at: row.last_at,
-        active: intervals(row.active_from, row.active_to),
+    let rows = rows.into_iter().map(|row| {
+        Ok(SessionOnDay {
+            session_id: row.session_id,
+            day: row.day,
+            time_zone: row.time_zone,
+            progress: row.progress,
+            last_at: row.last_at,
+            active: intervals(&row.active)?,
+        })
     });
-    let rows: Vec<SessionOnDay> = rows.collect();
+    let rows = rows.collect::<sqlx::Result<Vec<SessionOnDay>>>()?;
     let time_zone = latest_zone(&rows);
     let days = rows.chunk_by(|one, next| one.day == next.day).map(|rows| {
         let (mut day, hours) = day_with_hours(rows[0].day, rows, zones);

@@ -1,13 +1,7 @@
 -- Returns a reader's rows of the days that days.sql returns, newest day first.
 select session_id, day, time_zone, progress, coalesce(ended_at, last_at) as last_at,
-    active_from as "active_from!", active_to as "active_to!"
+    multirange_send(active) as "active!"
 from session_days
-cross join lateral (
-    select
-        coalesce(array_agg(lower(range)), '{}') as active_from,
-        coalesce(array_agg(upper(range)), '{}') as active_to
-    from unnest(active) as range
-) as bounds
 where reader_id = $1 and not after_end
     and day >= least($2, (
             select max(day) from session_days where reader_id = $1 and not after_end

@@ -1,11 +1,12 @@
 //! Reads the rows that a batch can change, and those that determine the sums of their
 //! days.
 
-use domain::{Interval, Intervals, Position, SessionId, Timestamp, ZoneName};
+use domain::{Intervals, Position, SessionId, ZoneName};
 use sqlx::PgConnection;
 
 use super::batch::TouchedDays;
 use super::merge::StoredDays;
+use super::multirange;
 use super::session_days::{End, EndPosition, Observed, SessionDay};
 
 /// Reads all rows of the touched sessions, and the other rows of their readers' days.
@@ -51,7 +52,7 @@ pub(super) async fn read(
         let session_day = SessionDay {
             reader_id: row.reader_id.into(),
             time_zone: ZoneName::new(&row.time_zone),
-            active: intervals(row.active_from, row.active_to),
+            active: intervals(&row.active)?,
             observed,
             end: row.ended_at.map(|at| End {
                 at,
@@ -74,9 +75,7 @@ fn position(steps: Option<i32>) -> sqlx::Result<Option<Position>> {
         .transpose()
 }
 
-/// The intervals of a multirange. sqlx has no type for multiranges, so statements return
-/// the lower and the upper bounds.
-pub(super) fn intervals(from: Vec<Timestamp>, to: Vec<Timestamp>) -> Intervals {
-    let bounds = from.into_iter().zip(to);
-    Intervals::union(bounds.filter_map(|(from, to)| Interval::between(from, to)))
+/// The intervals in the result of `multirange_send`.
+pub(super) fn intervals(active: &[u8]) -> sqlx::Result<Intervals> {
+    multirange::decode(active).map_err(|error| sqlx::Error::Decode(error.into()))
 }

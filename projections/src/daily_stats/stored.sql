@@ -11,14 +11,9 @@ with reader_days as (
     where session_id = any ($4::text[])
 )
 select session_id, day, reader_id, time_zone, last_at, position, ended_at, end_position,
-    end_position_at, start_position, progress, ended, after_end, active_from as "active_from!", active_to as "active_to!"
+    end_position_at, start_position, progress, ended, after_end,
+    multirange_send(active) as "active!"
 from session_days
-cross join lateral (
-    select
-        coalesce(array_agg(lower(range)), '{}') as active_from,
-        coalesce(array_agg(upper(range)), '{}') as active_to
-    from unnest(active) as range
-) as bounds
 where session_days.ctid = any (array(
     select ctid
     from session_days
