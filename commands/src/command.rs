@@ -23,7 +23,8 @@ pub(crate) enum Command {
     },
     /// A job sends this command, not the reader.
     EndIdle(IdleSession),
-    Sync(SyncSession),
+    /// Boxed, because every command is moved several times.
+    Sync(Box<SyncSession>),
     Correct {
         session_id: SessionId,
         correction: CorrectSession,

@@ -1,8 +1,6 @@
 //! Commits a decided command: one append to the log, then an update of the session
 //! cache. It never retries; see [`crate::executor`].
 
-use std::collections::BTreeSet;
-
 use domain::{ReaderId, SessionId};
 use eventlog::append::{Append, KeyedResponse, NewEvent};
 use eventlog::deadline::with_deadline;
@@ -32,12 +30,12 @@ impl Executor {
     ) -> Result<Option<i64>, CommandError> {
         let metadata = context.metadata();
         let (claim, changes_activity) = (decision.claim(), decision.changes_activity());
-        let with_events: BTreeSet<SessionId> = decision.events.iter().map(|(id, ..)| *id).collect();
-        let seen = decision.sessions.iter();
-        let seen = seen.filter(|(id, _)| !with_events.contains(*id));
+        let has_event = |id| decision.events.iter().any(|(other, ..)| other == id);
+        let seen = decision.sessions.iter().filter(|(id, _)| !has_event(*id));
         let seen = seen.map(|(id, versioned)| (*id, versioned.sequence));
+        let seen: Vec<(SessionId, i64)> = seen.collect();
         let append = Append {
-            seen: seen.collect(),
+            seen,
             events: decision
                 .events
                 .into_iter()
@@ -62,7 +60,7 @@ impl Executor {
             let mut last = None;
             for (id, existing) in &decision.sessions {
                 let find = read::global_position_of(repository.pool(), *id, existing.sequence);
-                last = last.max(Some(with_deadline(READ_DEADLINE, find).await?));
+                last = last.max(Some(Box::pin(with_deadline(READ_DEADLINE, find)).await?));
             }
             return Ok(last);
         }

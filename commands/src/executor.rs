@@ -78,7 +78,7 @@ impl Executor {
                     continue;
                 }
                 Err(CommandError::Refused(refusal)) => {
-                    self.store_refusal(reader_id, context, refusal).await?;
+                    Box::pin(self.store_refusal(reader_id, context, refusal)).await?;
                     return Err(refusal.into());
                 }
                 Err(error) => return Err(error),
@@ -96,7 +96,7 @@ impl Executor {
                     });
                 }
                 Err(CommandError::Conflict) => {
-                    self.check_key_unused(reader_id, context).await?;
+                    Box::pin(self.check_key_unused(reader_id, context)).await?;
                     newest = true;
                 }
                 Err(error) => return Err(error),

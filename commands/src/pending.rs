@@ -42,12 +42,27 @@ impl<'a> PendingCommand<'a> {
         for _ in 0..MAX_LOADS {
             match decision::decide(&self.known, self.reader_id, command, self.executor.rules) {
                 Ok(decision) => return Ok(decision),
-                Err(Undecided::Missing(missing)) => self.load(missing).await?,
+                Err(Undecided::Missing(missing)) if self.take_from_cache(missing) => {}
+                // Boxed, so that the future of a command without loads stays small.
+                Err(Undecided::Missing(missing)) => Box::pin(self.load(missing)).await?,
                 Err(Undecided::Refused(refusal)) => return Err(refusal.into()),
                 Err(Undecided::Outdated) => return Err(CommandError::Conflict),
             }
         }
         Err(CommandError::Conflict)
+    }
+
+    /// Returns whether the cache contains what is missing.
+    fn take_from_cache(&mut self, missing: Missing) -> bool {
+        let Missing::Session(id) = missing else {
+            return false;
+        };
+        let cached = self.executor.repository.cached(id).filter(|_| !self.newest);
+        let is_cached = cached.is_some();
+        self.known
+            .sessions
+            .extend(cached.map(|session| (id, session)));
+        is_cached
     }
 
     async fn load(&mut self, missing: Missing) -> Result<(), CommandError> {

@@ -97,10 +97,16 @@ impl Repository {
         }
     }
 
+    /// The cached session. A decision may use it, because the append detects an outdated
+    /// state.
+    pub fn cached(&self, id: SessionId) -> Option<Arc<VersionedSession>> {
+        self.cache.get(&id)
+    }
+
     /// The cached session, or else the session from the log; empty if the log has
     /// none. A decision may use it, because the append detects an outdated state.
     pub async fn load(&self, id: SessionId) -> Result<Arc<VersionedSession>, LogError> {
-        if let Some(cached) = self.cache.get(&id) {
+        if let Some(cached) = self.cached(id) {
             return Ok(cached);
         }
         let loaded = load_state::session(&self.pool, id).await?;

@@ -141,7 +141,7 @@ impl CommandService {
         respond: impl Fn(SyncOutcome) -> R + Send + 'static,
     ) -> Result<Committed<R>, CommandError> {
         let (reader_id, session_id) = (sync.start.reader_id, sync.session_id);
-        let command = Command::Sync(sync);
+        let command = Command::Sync(Box::new(sync));
         self.execute(reader_id, command, context, move |decision| {
             respond(decision.sync_outcome(session_id))
         })

@@ -238,7 +238,7 @@ impl History {
             let observations = group.iter().take_while(|fact| is_observation(fact)).count();
             let is_started = log.sessions.contains_key(&session_id(session));
             let count = if *is_sync {
-                let _ = log.execute(&Command::Sync(self.sync(session, &group[..same])));
+                let _ = log.execute(&Command::Sync(Box::new(self.sync(session, &group[..same]))));
                 same
             } else if !is_started || fact == Fact::Start {
                 log.execute(&Command::Start {
