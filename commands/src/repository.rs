@@ -99,6 +99,7 @@ impl Repository {
 
     /// The cached session. A decision may use it, because the append detects an outdated
     /// state.
+    #[must_use]
     pub fn cached(&self, id: SessionId) -> Option<Arc<VersionedSession>> {
         self.cache.get(&id)
     }

@@ -193,11 +193,12 @@ fn pack(plan: &Plan, parts: &[Part], random: &mut Random) -> Vec<Call> {
     calls
 }
 
-/// One call of `sync` for all sessions of a chunk. Observations that `sync` cannot
-/// express follow in a batch.
+/// One call of `sync` for all sessions of a chunk. What `sync` cannot express follows: ends
+/// with a position in calls of their own, because as an observation it would be one that
+/// decides which session is active, and some observations in a batch.
 fn sync(plan: &Plan, chunk: &[Part], started: &mut BTreeSet<usize>, calls: &mut Vec<Call>) {
     let mut synced: Vec<SyncedSession> = Vec::new();
-    let mut others = Vec::new();
+    let (mut ends, mut others) = (Vec::new(), Vec::new());
     for part in chunk {
         let session = part.session();
         let found = synced.iter().position(|one| one.session == session);
@@ -221,10 +222,18 @@ fn sync(plan: &Plan, chunk: &[Part], started: &mut BTreeSet<usize>, calls: &mut 
                 }
             }
             Part::AfterEnd(_, index) => others.push(Seen::AfterEnd(session, *index)),
-            Part::End(_) => synced[found].ended = true,
+            Part::End(_) => {
+                let end = plan.sessions[session].end.as_ref();
+                if end.is_some_and(|end| end.position.is_some()) {
+                    ends.push(Call::End(session));
+                } else {
+                    synced[found].ended = true;
+                }
+            }
         }
     }
     calls.push(Call::Sync(synced));
+    calls.extend(ends);
     push_batches(&others, calls);
 }
 
