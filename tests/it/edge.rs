@@ -39,12 +39,9 @@ async fn behind_the_middleware(router: Router, limit: in_flight::InFlightLimit) 
     tokio::spawn(serve::run(
         listener,
         router,
-        serve::Options {
-            timeouts: serve::ClientTimeouts::default(),
-            connections: serve::ConnectionLimits::new(100, &[]),
-            drain: Duration::ZERO,
-        },
+        serve::ClientTimeouts::default(),
         stop,
+        Duration::ZERO,
     ));
     format!("http://{address}")
 }

@@ -12,7 +12,6 @@ pub mod future_events;
 pub mod invariants;
 pub mod issuer;
 pub mod local_time;
-pub mod open_files;
 pub mod process;
 pub mod production_nats;
 pub mod proxy;

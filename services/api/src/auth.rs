@@ -23,7 +23,7 @@ mod verifying_key;
 
 pub use claims::{Caller, issue_token};
 pub use jwks_source::JwksUrlError;
-pub use settings::{AuthSettings, ExpectedClaims, KeySource, SubjectMapping};
+pub use settings::{AuthSettings, ExpectedClaims, KeySource};
 pub use verifier::{TokenVerifier, VerifyError};
 
 const KEYS_UNAVAILABLE: &str = "The keys to verify tokens are not available yet; retry shortly";
@@ -34,10 +34,7 @@ impl From<VerifyError> for Problem {
             VerifyError::InvalidToken => {
                 Self::new(ProblemCode::InvalidToken, "Could not validate credentials")
             }
-            VerifyError::ExpiredToken => {
-                Self::new(ProblemCode::TokenExpired, "The token has expired")
-            }
-            VerifyError::UnknownKey | VerifyError::KeysUnavailable => {
+            VerifyError::KeysUnavailable => {
                 Self::new(ProblemCode::KeysUnavailable, KEYS_UNAVAILABLE)
             }
         }

@@ -267,12 +267,7 @@ impl IntoResponse for Problem {
         let mut response = status.into_response();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
-            // RFC 6750, section 3.
-            let challenge = match self.0.code {
-                ProblemCode::MissingToken => "Bearer",
-                _ => "Bearer error=\"invalid_token\"",
-            };
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         let passes = matches!(
             status,

@@ -21,7 +21,6 @@ pub enum ProblemCode {
     SessionActive,
     MissingToken,
     InvalidToken,
-    TokenExpired,
     Forbidden,
     NotFound,
     SessionNotFound,
@@ -65,9 +64,7 @@ impl ProblemCode {
             | Self::SessionInactive
             | Self::SessionAlreadyEnded
             | Self::SessionActive => StatusCode::BAD_REQUEST,
-            Self::MissingToken | Self::InvalidToken | Self::TokenExpired => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound
             | Self::SessionNotFound
