@@ -39,10 +39,12 @@ async fn described(pool: &PgPool, query: &str) -> Value {
     let description = pool.acquire().await.unwrap().describe(query).await.unwrap();
     let name = |type_info: &sqlx::postgres::PgTypeInfo| {
         let debug = format!("{type_info:?}");
-        debug
+        let name = debug
             .trim_start_matches("PgTypeInfo(")
-            .trim_end_matches(')')
-            .to_owned()
+            .trim_end_matches(')');
+        // sqlx has no type of its own for it.
+        let is_custom = name.starts_with("Custom") || name.starts_with("Declare");
+        if is_custom { "custom" } else { name }.to_owned()
     };
     let columns = description.columns.iter().map(|column| {
         json!({
@@ -63,13 +65,24 @@ async fn described(pool: &PgPool, query: &str) -> Value {
     })
 }
 
+/// The cached description, in which types that sqlx does not know have no details.
+fn without_details(mut describe: Value) -> Value {
+    let parameters = describe["parameters"]["Left"].as_array_mut().unwrap();
+    let custom = parameters
+        .iter_mut()
+        .filter(|type_info| type_info.is_object());
+    custom.for_each(|type_info| *type_info = json!("custom"));
+    describe
+}
+
 #[tokio::test]
 async fn each_cached_query_has_the_types_that_postgres_reports() {
     let pool = app::pool(&Stack::shared().await.new_env().await).await;
     for entry in cached() {
         let query = entry["query"].as_str().unwrap();
         let described = described(&pool, query).await;
-        assert_eq!(described, entry["describe"], "run `make sqlx`: {query}");
+        let cached = without_details(entry["describe"].clone());
+        assert_eq!(described, cached, "run `make sqlx`: {query}");
     }
 }
 

@@ -424,7 +424,7 @@ export interface components {
             sent_at?: string | null;
         };
         Daily: {
-            /** @description The days with reading, newest first. Other days are missing. */
+            /** @description The days with sessions, newest first. Other days are missing. */
             days: components["schemas"]["ReadingDay"][];
         };
         /** @description The end of a session. */
@@ -552,6 +552,7 @@ export interface components {
         ItemResult: {
             /** @description Whether its observation is now the latest one. False for a refused update. */
             applied: boolean;
+            code: components["schemas"]["ProblemCode"] | null;
             /** @description Why the update was refused. Null for an accepted update. */
             error: string | null;
             /** @description The `session_id` of the update. Null if it was missing or not a string. */
@@ -705,7 +706,10 @@ export interface components {
              *     the reader moved back.
              */
             progress_delta: number;
-            /** @description In percent of the book. */
+            /**
+             * @description The position of the first observation: of the start, unless an earlier one arrived
+             *     later. In percent of the book.
+             */
             start_position: number;
             /** Format: date-time */
             started_at: string;
@@ -1173,7 +1177,7 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "body_too_large",
-                 *       "detail": "The body is too large",
+                 *       "detail": "The body is larger than 64 KB, or 1 MB for a sync",
                  *       "request_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "status": 413,
                  *       "title": "Payload Too Large",
@@ -1484,6 +1488,7 @@ export interface operations {
                      *       "results": [
                      *         {
                      *           "applied": true,
+                     *           "code": null,
                      *           "error": null,
                      *           "session_id": "0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10",
                      *           "success": true,
@@ -1491,6 +1496,7 @@ export interface operations {
                      *         },
                      *         {
                      *           "applied": false,
+                     *           "code": "session_inactive",
                      *           "error": "Session 0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e not found or not active",
                      *           "session_id": "0193e59f-11b2-7d1e-8c1f-7f0a3b5c9d2e",
                      *           "success": false,
@@ -1762,7 +1768,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The days with reading */
+            /** @description The days with sessions */
             200: {
                 headers: {
                     "x-ratelimit-limit": components["headers"]["RateLimitLimit"];
