@@ -456,7 +456,8 @@ create table read.session_days (
     -- observation; null: the end has a position of its own.
     end_position int,
     end_position_at timestamptz,
-    -- Of the session. Null: the projection skipped the event that contains it.
+    -- The start position of the session. Null: the projection skipped the event that
+    -- contains it.
     start_position int,
     -- From the last position before the day to the last one of the day, in
     -- ten-thousandths of a percent of a book.

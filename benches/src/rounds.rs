@@ -77,8 +77,8 @@ impl PartRounds {
         }
     }
 
-    /// What is compared with the reference: units per second or, with late updates, the
-    /// CPU time of an update in microseconds.
+    /// The figure that is compared with the reference: units per second or, with late
+    /// updates, the CPU time of an update in microseconds.
     #[expect(clippy::cast_precision_loss, reason = "at most 50")]
     fn figure(&self, measured: &Measured) -> f64 {
         match self.part {

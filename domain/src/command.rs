@@ -23,7 +23,7 @@ pub struct StartSession {
     pub locator: Option<String>,
     pub book: Option<Book>,
     pub occurred: Occurrence,
-    /// What the new session is after its start.
+    /// The standing of the new session after its start.
     pub standing: Standing,
 }
 
@@ -34,7 +34,7 @@ pub struct UpdatePosition {
     /// The exact place in the app's own format, for example an EPUB CFI.
     pub locator: Option<String>,
     pub occurred: Occurrence,
-    /// What the session is after the update, unless its reader has ended it.
+    /// The standing of the session after the update, unless its reader has ended it.
     pub standing: Standing,
 }
 

@@ -4,7 +4,7 @@
 use crate::Timestamp;
 use crate::event::EndReason;
 
-/// What a session is while its reader has not ended it.
+/// The state of a session that its reader has not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
     /// It has the reader's newest observation.
@@ -17,7 +17,7 @@ pub enum Standing {
 impl Standing {
     /// The standing of a session. `latest` is the time of its latest observation.
     /// `newest_elsewhere` is that of the newest one in the reader's other sessions; `None`
-    /// if there is none. Of two equal times, the observation that arrives later is the
+    /// if there is none. If two times are equal, the observation that arrives later is the
     /// newer one.
     #[must_use]
     pub fn new(latest: Timestamp, newest_elsewhere: Option<Timestamp>) -> Self {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::LogError;
 
-/// What the log knows of a reader's activity, for the decision which session is active.
+/// The activity of a reader. It determines which session is active.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReaderActivity {
     /// The active session, which has the newest observation of all.

@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::testing::{Story, at, folded, session};
 
-    /// The columns of the only session of some events, whose start is not among them.
+    /// Checks the columns of events of one session without its start.
     fn changed(events: &[RecordedEvent], check: impl FnOnce(&ChangedColumns<'_>)) {
         let batch = folded::<History>(events);
         let mut columns = ChangedColumns::default();
@@ -195,7 +195,7 @@ mod tests {
         check(&columns);
     }
 
-    /// The columns of the only session of some events, whose start is among them.
+    /// Checks the columns of events of one session with its start.
     fn started(events: &[RecordedEvent], check: impl FnOnce(&StartedColumns<'_>)) {
         let batch = folded::<History>(events);
         let mut columns = StartedColumns::default();

@@ -67,7 +67,7 @@ impl Victim {
     }
 }
 
-/// What the traffic and the kills share.
+/// The state that traffic and kills share.
 struct Campaign {
     env: TestEnv,
     seed: u64,
@@ -155,7 +155,7 @@ impl Campaign {
         delivered
     }
 
-    /// Kills a random process after a random number of calls, until `limit` is over.
+    /// Kills a random process after a random number of calls, until `limit` has passed.
     async fn kill(&self, victims: &mut [Victim], limit: Duration) -> [usize; 4] {
         let mut random = self.random(u64::MAX);
         let mut kills = [0; 4];

@@ -49,7 +49,7 @@ impl Script for Starts<'_> {
 /// One in so many updates is late, in [`Updates::with_late`].
 const LATE_INTERVAL: usize = 10;
 
-/// How late such an update arrives.
+/// The time from the observation of a late update to its arrival.
 const LATENESS: TimeDelta = TimeDelta::seconds(30);
 
 /// Sends an update of each reader in turn.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
-use domain::{Position, ReadingSession};
+use domain::{Position, ReadingSession, UpdatePosition, ZoneName};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ use proptest::sample::Index;
 use uuid::Uuid;
 
 use super::*;
-use crate::command::BatchUpdate;
+use crate::command::{BatchUpdate, SyncSession};
 
 /// All times are within an hour, so that no session is idle.
 const NOW: i64 = 3_600;
@@ -45,7 +45,7 @@ enum Fact {
     End(i64, Option<i32>),
 }
 
-/// What one reader did: the time of each session's start, and the facts about all
+/// The actions of one reader: the time of each session's start, and the facts about all
 /// sessions in the order of their arrival. A fact can arrive twice.
 #[derive(Clone, Debug)]
 struct History {
@@ -131,7 +131,7 @@ impl Log {
                 }
                 Err(Undecided::Refused(refusal)) => return Err(refusal),
                 Err(Undecided::Missing(missing)) => self.load(&mut known, missing),
-                Err(Undecided::Outdated) => panic!("nobody else writes this log"),
+                Err(Undecided::Outdated) => panic!("the log has one writer"),
             }
         }
         panic!("the decision needs more and more");
@@ -360,7 +360,7 @@ proptest! {
             let (last, steps) = *observations.last().unwrap();
             let furthest = observations.iter().map(|(_, steps)| *steps).max().unwrap();
             prop_assert_eq!(found.first().at, at(observations[0].0));
-            // Of equal times, the one that arrives later counts.
+            // The later arrival counts if times are equal.
             let is_alone = |time| observations.iter().filter(|other| other.0 == time).count() == 1;
             if found.is_finished() {
                 prop_assert!(!found.is_active());

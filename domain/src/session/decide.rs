@@ -78,7 +78,7 @@ impl StartedSession {
                 return Ok(Vec::new());
             }
             let added = timeline.added_by(observation.at, rules.active_gap);
-            // Of two observations with the same time, the one sent later counts.
+            // The observation that was sent later counts if two times are equal.
             let applied = observation.at >= latest.at
                 && timeline.end().is_none_or(|end| end.position.is_none());
             (added, applied)

@@ -118,7 +118,7 @@ impl Journal {
     }
 }
 
-/// What an event does to the record of its session.
+/// The effect of an event on the record of its session.
 enum Next {
     Skip,
     Delete,

@@ -34,7 +34,7 @@ pub(super) enum Change {
     Invalidate,
 }
 
-/// What a reader's active session is after the previous one ended.
+/// The reader's active session after the previous one ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum NextActive {
     None,

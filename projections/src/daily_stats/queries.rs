@@ -16,7 +16,7 @@ pub struct ReaderDay {
     pub day: NaiveDate,
     /// Sessions with reading on the day.
     pub sessions: i64,
-    /// What several sessions have in common counts once.
+    /// Active reading time in milliseconds. Time that several sessions share counts once.
     pub active_ms: i64,
     /// Net progress, in ten-thousandths of a percent of a book.
     pub progress: i64,
@@ -107,7 +107,8 @@ pub struct AllReadersDay {
     pub readers: i64,
     /// Sessions with reading on the day.
     pub sessions: i64,
-    /// What several sessions of a reader have in common counts once.
+    /// Active reading time in milliseconds. Time that several sessions of a reader share
+    /// counts once.
     pub active_ms: i64,
     /// Net progress, in ten-thousandths of a percent of a book.
     pub progress: i64,

@@ -62,7 +62,7 @@ pub(super) enum EndPosition {
 }
 
 impl Observed {
-    /// The later one. Of two observations with the same time, the one that arrived later.
+    /// The later observation. It is the one that arrived later if both times are equal.
     pub(super) fn later(self, arrived_later: Self) -> Self {
         if arrived_later.at >= self.at {
             arrived_later

@@ -506,8 +506,8 @@ fn logs() -> impl Strategy<Value = Vec<RecordedEvent>> {
     })
 }
 
-/// What counts of a row. Observations after the end are stored only if they arrived before
-/// it.
+/// The counted part of a row. Observations after the end are stored only if they arrived
+/// before it.
 type View = (Intervals, Option<Position>, Timestamp, i64, bool);
 
 fn views(tables: &Tables, id: SessionId) -> BTreeMap<NaiveDate, View> {

@@ -144,7 +144,7 @@ impl Files {
 
     fn sorted(self) -> Vec<(String, Arc<[u8]>)> {
         let mut zones = self.zones;
-        // Of names that differ only in their case, the first in this order is kept.
+        // The first of several names that differ only in their case is kept.
         zones.sort_by(|(a, _), (b, _)| {
             (a.to_ascii_lowercase(), a).cmp(&(b.to_ascii_lowercase(), b))
         });

@@ -2,8 +2,8 @@
 
 use jiff::tz::Offset;
 
-/// The largest offset, 18 hours, in minutes. That of `java.time`; the largest in use is
-/// 14 hours.
+/// The largest offset in minutes: 18 hours, as in `java.time`. The largest one in use is 14
+/// hours.
 const MAX_MINUTES: i32 = 18 * 60;
 
 /// Parses an offset in hours or in hours and minutes, alone or after `UTC` or `GMT`:

@@ -4,6 +4,7 @@
 mod context;
 mod field_error;
 pub mod hints;
+pub mod item;
 mod json;
 mod path;
 mod query;

@@ -79,7 +79,8 @@ pub struct SessionResponse {
 pub struct ChangedSessionResponse<'a> {
     #[serde(flatten)]
     pub session: SessionResponse,
-    /// What the service changed or ignored. Missing if there is nothing.
+    /// The parts of the request that the service changed or ignored. Missing if there are
+    /// none.
     #[serde(skip_serializing_if = "Warnings::is_empty")]
     #[schema(value_type = Vec<Warning>)]
     pub warnings: &'a Warnings,

@@ -117,7 +117,7 @@ async fn late_observation_moves_the_start_of_the_entry() {
     };
     assert!(cached.session.first().at < cached.session.start.started_at);
     assert_eq!(harness.find(log.reader_id).await, expected);
-    // The same from a fill.
+    // A fill writes the same entry as the projection.
     let miss = harness.read(log.events.len()).await;
     assert_eq!(harness.fill_from(&log, &miss).await, FillResult::Stored(1));
     assert_eq!(harness.find(log.reader_id).await, expected);

@@ -14,7 +14,7 @@ const TOLERANCE: TimeDelta = TimeDelta::seconds(20);
 /// A device with a wrong clock.
 struct Device {
     reader: Reader,
-    /// How far its clock is ahead.
+    /// The difference of its clock to the server's; positive if it is ahead.
     ahead: TimeDelta,
     /// Whether it sends `sent_at`.
     signs: bool,
@@ -58,7 +58,7 @@ impl Device {
             .await
     }
 
-    /// The same 40 minutes as one call.
+    /// Uploads 40 minutes of reading in one call.
     async fn sync(&self, begin: Time) -> Uuid {
         let at = |minute| self.time(begin + minutes(minute));
         let session = id_of(clock::now());
@@ -333,7 +333,7 @@ async fn leap_second_is_the_next_second_in_every_answer() {
     let update = json!({ "current_position": 5, "occurred_at": leap("34") });
     let updated = reader.update_with(session, update.clone()).await.ok();
     assert_eq!(updated["last_activity_at"], at("12:35:00"));
-    // The same moment, written as usual.
+    // A repeat with the usual form of the time changes nothing.
     let mut usual = update;
     usual["occurred_at"] = at("12:35:00");
     assert_eq!(

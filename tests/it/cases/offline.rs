@@ -150,7 +150,7 @@ async fn offline_session_with_the_newest_observation_is_active_again() {
         )
         .await;
         assert_eq!(told.active().await, Some(0));
-        // What both devices recorded at the same time counts once.
+        // Time that both devices recorded counts once.
         let days = get(&told.reader, "/stats/daily").await;
         assert_eq!(total(&days, "days", "active_seconds"), 75 * 60);
     })

@@ -191,7 +191,7 @@ async fn sync_of_a_live_session_repeats_its_start() {
             &json!({ "version": 1, "locator": "chapter 2", "end_position": 20 }),
         );
     }
-    // Of equal times, the one sent later wins.
+    // The observation that was sent later wins if times are equal.
     let synced = reader.sync(json!({ "sessions": [{
         "session_id": start["session_id"], "book_id": start["book_id"],
         "started_at": begin + minutes(1), "start_position": 21,
@@ -252,7 +252,7 @@ async fn five_hundred_observations_of_one_instant_are_one_moment() {
         "is_active": true, "started_at": begin,
     });
     assert_fields(&session, &expected);
-    // Of equal times, the last one wins: the first 100 positions all differ, and the
+    // The last observation wins if times are equal. The first 100 positions differ, and the
     // others repeat them.
     assert_eq!(session["end_position"], (99 * 7) % 100);
     let events = invariants::read_log(&app.pool).await.len();

@@ -178,8 +178,8 @@ async fn end_of_the_active_session_does_not_revive_the_other_one() {
     invariants::check(&app).await;
 }
 
-/// Of equal times, the one that arrives later is the newer one. An older observation
-/// changes nothing about that.
+/// The later arrival is the newer one if times are equal. An older observation changes
+/// nothing about that.
 #[tokio::test]
 async fn late_observation_takes_no_tie_away() {
     let app = App::start().await;

@@ -87,7 +87,7 @@ async fn session_without_a_zone_takes_the_readers_last_zone() {
     assert_eq!(streak["total_reading_days"], 1);
     assert_eq!(streak["longest"], 1);
 
-    // The same through a sync.
+    // A sync takes the zone of the reader's last session too.
     let reader = app.reader();
     let synced = |begin: Time, zone: Option<&str>| {
         json!({

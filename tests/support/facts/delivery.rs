@@ -65,7 +65,7 @@ impl Device {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Start(usize),
-    /// All observations of one instant.
+    /// The observations of one instant stay together: their order decides.
     Observed(usize, Vec<usize>),
     AfterEnd(usize, usize),
     End(usize),

@@ -31,7 +31,7 @@ pub struct SessionView {
     pub end_reason: Option<String>,
 }
 
-/// All statistics of a reader.
+/// The statistics of a reader, as the API must return them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatisticsView {
     /// Newest first, with the day's progress in ten-thousandths of a percent.
@@ -53,7 +53,7 @@ pub struct Sums {
     pub minutes: i64,
 }
 
-/// What the API must return for one reader.
+/// The sessions and the active session of a reader, as the API must return them.
 #[derive(Clone, Debug)]
 pub struct Expected {
     /// In the order of the plan.
@@ -101,7 +101,7 @@ struct Folded {
     view: SessionView,
     /// The times of all observations that count, and of the end.
     times: Vec<DateTime<Utc>>,
-    /// The positions by time. Of equal times, the last one wins.
+    /// The positions by time. The last one wins if times are equal.
     positions: Vec<(DateTime<Utc>, i64)>,
     active: Vec<Interval>,
     /// The newest observation that is not an end.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// A long session has more active time than this, in milliseconds.
 const LONG_MS: i64 = 600_000;
 
-/// What the log contains about a session.
+/// The facts about a session that the log contains.
 #[derive(Default)]
 struct Facts {
     reader: Uuid,

@@ -192,7 +192,7 @@ fn gap_before_the_end_is_credited_up_to_two_minutes(#[case] occurred: Occurrence
     expect(command, event);
 }
 
-/// An end at 30 seconds in [`updated_log`], whose update at 60 seconds no longer counts.
+/// An end at 30 seconds in [`updated_log`]. The update at 60 seconds no longer counts.
 fn ended_early() -> SessionEnded {
     SessionEnded {
         ended_at: at(30),

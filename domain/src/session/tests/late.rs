@@ -100,7 +100,7 @@ fn late_observation_adds_the_time_that_is_not_covered(
         occurred_at: at(time),
         active_ms: 120_000 + intervals.iter().map(|interval| interval.ms).sum::<i64>(),
         intervals,
-        // Of two observations with the same time, the one sent later counts.
+        // The observation that was sent later counts if two times are equal.
         applied: time == 1_000,
         ..late()
     };

@@ -290,7 +290,7 @@ fn facts() -> impl Strategy<Value = Facts> {
         prop_oneof![Just(120_i64), 0..200_i64],
     )
         .prop_map(|(observations, end, active_gap)| {
-            // Of two equal observations, the second one is a repeat.
+            // The second one of two equal observations is a repeat.
             let mut known = BTreeSet::from([(0, 0)]);
             Facts {
                 observations: observations
@@ -346,7 +346,7 @@ proptest! {
         };
         let all = facts.commands();
         let mut commands: Vec<SessionCommand> = order.iter().map(|index| all[*index].clone()).collect();
-        // The service may conclude at any time that the session is over.
+        // The service may end the session provisionally at any time.
         for index in deactivations {
             let index = index.index(commands.len() + 1);
             commands.insert(index, SessionCommand::Deactivate(EndReason::Superseded));

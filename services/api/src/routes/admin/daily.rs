@@ -44,12 +44,12 @@ pub struct AllReadersDayResponse {
     active_users: i64,
     /// The average active reading time per session.
     avg_duration_minutes: f64,
-    /// The same average, in seconds.
+    /// `avg_duration_minutes` in seconds.
     avg_duration_seconds: f64,
     /// The active reading time of all readers, in whole minutes. Time that several
     /// sessions of a reader share counts once.
     total_reading_minutes: i64,
-    /// The same time, in whole seconds.
+    /// `total_reading_minutes` in whole seconds.
     total_reading_seconds: i64,
     /// The average position change per session, in percent of a book.
     avg_progress_percent: f64,

@@ -7,15 +7,14 @@ use domain::clock::{self as device_clock, Occurrence};
 use domain::{SessionError, SessionId, Standing, Timestamp, UpdatePosition};
 use eventlog::clock;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::auth::Caller;
-use crate::extract::{Hint, Json, JsonObject, Percent, RequestContext, hints};
+use crate::extract::{Hint, Json, Percent, RequestContext, hints, item};
 use crate::openapi::types;
-use crate::problem::{FieldError, Problem, ProblemCode};
+use crate::problem::{Problem, ProblemCode};
 use crate::response::CommandResponse;
 use crate::warnings::{Warning, Warnings};
 
@@ -55,7 +54,8 @@ pub struct BatchResult<'a> {
     errors: Vec<String>,
     /// The result of each update, in the order of the request.
     results: Vec<ItemResult>,
-    /// What the service changed or ignored. Missing if there is nothing.
+    /// The parts of the request that the service changed or ignored. Missing if there are
+    /// none.
     #[serde(skip_serializing_if = "Warnings::is_empty")]
     #[schema(value_type = Vec<Warning>)]
     warnings: &'a Warnings,
@@ -154,16 +154,11 @@ type ParsedItem = (Option<String>, Result<Item, Refusal>);
 type ParsedUpdate = (Option<String>, Result<BatchUpdate, Refusal>);
 
 fn parse(item: &RawValue) -> ParsedItem {
-    let mut json = serde_json::Deserializer::from_str(item.get());
-    match serde_path_to_error::deserialize(&mut json) {
-        Ok(JsonObject(item)) => {
-            let item: Item = item;
-            (Some(item.session_id.clone()), Ok(item))
-        }
+    match item::parse::<Item>(item) {
+        Ok(parsed) => (Some(parsed.session_id.clone()), Ok(parsed)),
         Err(error) => {
-            let error = FieldError::from_parser(error.path(), &error.inner().to_string());
             let refusal = invalid(format!("Invalid update: {error}"));
-            (sent_session_id(item), Err(refusal))
+            (item::session_id(item), Err(refusal))
         }
     }
 }
@@ -182,12 +177,6 @@ impl Item {
             },
         })
     }
-}
-
-/// The `session_id` of an invalid item, if it is a string.
-fn sent_session_id(item: &RawValue) -> Option<String> {
-    let item: Value = serde_json::from_str(item.get()).ok()?;
-    Some(item.get("session_id")?.as_str()?.to_owned())
 }
 
 fn invalid(error: String) -> Refusal {

@@ -41,7 +41,8 @@ pub struct UpdateResponse<'a> {
     /// Whether the observation is now the latest one. False if it is older than
     /// the latest one: it is recorded, and `end_position` stays as it is.
     applied: bool,
-    /// What the service changed or ignored. Missing if there is nothing.
+    /// The parts of the request that the service changed or ignored. Missing if there are
+    /// none.
     #[serde(skip_serializing_if = "Warnings::is_empty")]
     #[schema(value_type = Vec<Warning>)]
     warnings: &'a Warnings,

@@ -29,7 +29,7 @@ pub struct ReadingDay {
     sessions: i64,
     /// Active reading time, in whole minutes.
     active_minutes: i64,
-    /// The same time, in whole seconds.
+    /// `active_minutes` in whole seconds, not rounded to minutes.
     active_seconds: i64,
     /// The sum of the position changes, in percent of a book. Negative if the
     /// reader moved back.

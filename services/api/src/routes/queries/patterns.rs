@@ -35,7 +35,7 @@ pub struct WeekdayPattern {
     weekday: u32,
     /// Active reading time, in whole minutes: the sum of the days.
     active_minutes: i64,
-    /// The same time, in whole seconds.
+    /// `active_minutes` in whole seconds, not rounded to minutes.
     active_seconds: i64,
     /// The sessions with reading on this weekday. A session counts once per day.
     sessions: i64,

@@ -35,7 +35,7 @@ pub struct WeekDay {
     day: &'static str,
     /// Active reading time, in whole minutes.
     minutes: i64,
-    /// The same time, in whole seconds.
+    /// `minutes` in whole seconds, not rounded to minutes.
     seconds: i64,
     /// The sessions with reading on this day.
     sessions: i64,
