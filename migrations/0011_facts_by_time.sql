@@ -216,6 +216,7 @@ create table erased_sessions (
     reader_id uuid not null,
     erased_at timestamptz not null
 );
+create index erased_sessions_by_reader on erased_sessions (reader_id);
 
 -- As before. It also deletes the reader's newest observation, and records that all
 -- sessions are erased.

@@ -1,4 +1,5 @@
-//! The second part of an erasure: overwriting the erased events in the log.
+//! The second part of an erasure: deleting stored responses, and overwriting the erased
+//! events in the log.
 //!
 //! The first part ([`crate::CommandService::erase`]) has already hidden the
 //! reader's sessions from all queries. This part can be stopped or killed at any
@@ -21,6 +22,10 @@ pub async fn finish(
     stop: &CancellationToken,
     mut on_batch: impl FnMut(i64),
 ) -> Result<(), LogError> {
+    // The process that erased single sessions may have ended before it deleted the
+    // responses that contain them.
+    let sessions = erase::unfinished_sessions(pool, reader_id).await?;
+    erase::delete_responses(pool, reader_id, &sessions).await?;
     let mut more = true;
     while more && !stop.is_cancelled() {
         let events;

@@ -175,6 +175,25 @@ impl Tombstone {
     }
 }
 
+/// The reader's sessions that were erased one by one and are not overwritten yet.
+pub async fn unfinished_sessions(
+    database: impl PgExecutor<'_>,
+    reader_id: ReaderId,
+) -> Result<Vec<SessionId>, LogError> {
+    let ids = sqlx::query_scalar!(
+        "select session_id from erased_sessions
+        where reader_id = $1
+            and exists (
+                select from events
+                where aggregate_id = session_id and event_type <> 'SessionErased'
+            )",
+        reader_id.uuid()
+    )
+    .fetch_all(database);
+    let ids = with_deadline(STATEMENT_DEADLINE, ids).await?;
+    Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+}
+
 /// Overwrites a batch of events of the reader's erased sessions. Returns their
 /// number, and whether more may remain.
 pub async fn overwrite(

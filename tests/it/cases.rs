@@ -10,6 +10,7 @@ mod offline;
 mod refused_syncs;
 mod statistics;
 mod sync;
+mod times;
 mod two_devices;
 mod zones;
 
@@ -28,6 +29,18 @@ type Time = DateTime<Utc>;
 /// A time in the past, in whole seconds.
 fn minutes_ago(minutes: i64) -> Time {
     clock::now().trunc_subsecs(0) - TimeDelta::minutes(minutes)
+}
+
+/// The largest difference that the duration of a request makes.
+const TOLERANCE: TimeDelta = TimeDelta::seconds(20);
+
+#[track_caller]
+fn assert_about(shown: &Value, expected: Time) {
+    let shown: Time = shown.as_str().unwrap().parse().unwrap();
+    assert!(
+        (shown - expected).abs() < TOLERANCE,
+        "{shown} is not about {expected}"
+    );
 }
 
 /// A time on a past UTC day, for example `days_ago(1, "12:30:00")`.

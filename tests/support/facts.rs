@@ -6,12 +6,14 @@
 //! is a slow reference implementation: it sorts the observations and folds them, and
 //! uses no code of the service. [`view`] reads the same values from the API.
 
+pub mod call;
 pub mod delivery;
 pub mod expected;
 pub mod plan;
 pub mod view;
 
-pub use delivery::{Call, Device, Order, Seen, SyncedSession};
+pub use call::{Call, Device, Seen, SyncedSession};
+pub use delivery::Order;
 pub use expected::Expected;
 pub use plan::{Plan, PlannedSession, Shape};
 pub use view::{Ids, Tolerance};

@@ -3,23 +3,24 @@
 //! Each command flattens only the groups of settings that it uses.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use api::rate_limit::RateLimits;
-use api::secret::Secret;
 use api::serve::ClientTimeouts;
 use axum::http::HeaderValue;
-use chrono::Days;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use jobs::settings::JobSettings;
+
+mod servers;
 
 mod auth;
+mod jobs;
+mod rate_limit;
 
 pub use auth::AuthArgs;
+pub use jobs::JobArgs;
+pub use rate_limit::RateLimitArgs;
+use servers::read_secret;
+pub use servers::{DatabaseArgs, NatsArgs, RedisArgs, ReplicaArgs};
 
 /// The settings of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -131,223 +132,6 @@ pub struct HttpArgs {
     pub timeouts: ClientTimeouts,
 }
 
-/// The primary Postgres.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Postgres")]
-pub struct DatabaseArgs {
-    /// Address of Postgres, for example
-    /// `postgres://user:password@host:5432/database`.
-    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    pub database_url: Option<Secret>,
-    /// File with the address of Postgres.
-    #[arg(
-        long,
-        env = "DATABASE_URL_FILE",
-        value_name = "FILE",
-        conflicts_with = "database_url"
-    )]
-    pub database_url_file: Option<PathBuf>,
-    /// Maximum number of connections for requests.
-    #[arg(long, env = "DATABASE_POOL_SIZE", value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub database_pool_size: u32,
-    /// Maximum duration of a request's SQL statement, in seconds.
-    #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
-    pub database_statement_timeout: Duration,
-    /// Maximum time that a request waits for a connection, in seconds; then it
-    /// fails with 503.
-    ///
-    /// The time includes connecting.
-    #[arg(long, env = "DATABASE_POOL_TIMEOUT", value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
-    pub database_pool_timeout: Duration,
-}
-
-impl DatabaseArgs {
-    /// # Errors
-    /// When no address is set, or its file cannot be read.
-    pub fn url(&self) -> anyhow::Result<Secret> {
-        let (url, file) = (&self.database_url, &self.database_url_file);
-        read_secret("DATABASE_URL", url.as_ref(), file.as_ref())
-    }
-}
-
-/// An optional read replica of Postgres.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Read replica")]
-pub struct ReplicaArgs {
-    /// Address of a streaming replica that serves history and statistics.
-    ///
-    /// If the replica fails or lags, the primary serves these reads.
-    #[arg(
-        long,
-        env = "DATABASE_READ_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    pub database_read_url: Option<Secret>,
-    /// File with the address of the replica.
-    #[arg(
-        long,
-        env = "DATABASE_READ_URL_FILE",
-        value_name = "FILE",
-        conflicts_with = "database_read_url"
-    )]
-    pub database_read_url_file: Option<PathBuf>,
-    /// Maximum number of connections to the replica [default:
-    /// `DATABASE_POOL_SIZE`].
-    #[arg(long, env = "DATABASE_READ_POOL_SIZE", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    pub database_read_pool_size: Option<u32>,
-}
-
-impl ReplicaArgs {
-    /// The address, or `None` without a replica.
-    ///
-    /// # Errors
-    /// When the file with the address cannot be read.
-    pub fn url(&self) -> anyhow::Result<Option<Secret>> {
-        let (url, file) = (&self.database_read_url, &self.database_read_url_file);
-        if url.is_none() && file.is_none() {
-            return Ok(None);
-        }
-        read_secret("DATABASE_READ_URL", url.as_ref(), file.as_ref()).map(Some)
-    }
-}
-
-/// NATS with `JetStream`.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "NATS")]
-pub struct NatsArgs {
-    /// Address of NATS with JetStream, for example
-    /// `nats://user:password@host:4222`.
-    #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
-    pub nats_url: Option<Secret>,
-    /// File with the address of NATS.
-    #[arg(
-        long,
-        env = "NATS_URL_FILE",
-        value_name = "FILE",
-        conflicts_with = "nats_url"
-    )]
-    pub nats_url_file: Option<PathBuf>,
-    /// Prefix of stream names and subjects, so that several installations can
-    /// share a server.
-    #[arg(long, env = "NATS_PREFIX", value_name = "PREFIX", default_value = "", value_parser = parse_prefix)]
-    pub nats_prefix: String,
-}
-
-impl NatsArgs {
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.nats_url.is_some() || self.nats_url_file.is_some()
-    }
-
-    /// # Errors
-    /// When no address is set, or its file cannot be read.
-    pub fn url(&self) -> anyhow::Result<Secret> {
-        let (url, file) = (&self.nats_url, &self.nats_url_file);
-        read_secret("NATS_URL", url.as_ref(), file.as_ref())
-    }
-}
-
-/// Redis or Valkey.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Redis")]
-pub struct RedisArgs {
-    /// Address of Redis or Valkey, for example `redis://:password@host:6379/0`.
-    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
-    pub redis_url: Option<Secret>,
-    /// File with the address of Redis.
-    #[arg(
-        long,
-        env = "REDIS_URL_FILE",
-        value_name = "FILE",
-        conflicts_with = "redis_url"
-    )]
-    pub redis_url_file: Option<PathBuf>,
-}
-
-impl RedisArgs {
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.redis_url.is_some() || self.redis_url_file.is_some()
-    }
-
-    /// # Errors
-    /// When no address is set, or its file cannot be read.
-    pub fn url(&self) -> anyhow::Result<Secret> {
-        let (url, file) = (&self.redis_url, &self.redis_url_file);
-        read_secret("REDIS_URL", url.as_ref(), file.as_ref())
-    }
-}
-
-/// Maximum numbers of calls in a sliding window, by reader, or by address for
-/// calls without a valid token.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Rate limits")]
-pub struct RateLimitArgs {
-    /// Position updates in a window, by reader; a batch counts once.
-    #[arg(
-        long = "rate-limit-high-frequency",
-        env = "RATE_LIMIT_HIGH_FREQUENCY",
-        value_name = "COUNT",
-        default_value = "60"
-    )]
-    pub high_frequency: NonZeroU32,
-    /// Other calls of client apps in a window, by reader.
-    #[arg(
-        long = "rate-limit-normal",
-        env = "RATE_LIMIT_NORMAL",
-        value_name = "COUNT",
-        default_value = "30"
-    )]
-    pub normal: NonZeroU32,
-    /// Admin calls, exports and erasures in a window, by user.
-    #[arg(
-        long = "rate-limit-low-frequency",
-        env = "RATE_LIMIT_LOW_FREQUENCY",
-        value_name = "COUNT",
-        default_value = "10"
-    )]
-    pub low_frequency: NonZeroU32,
-    /// Uploads of whole sessions in a window, by reader.
-    #[arg(
-        long = "rate-limit-sync",
-        env = "RATE_LIMIT_SYNC",
-        value_name = "COUNT",
-        default_value = "10"
-    )]
-    pub sync: NonZeroU32,
-    /// Calls without a valid token in a window, by address.
-    #[arg(
-        long = "rate-limit-auth",
-        env = "RATE_LIMIT_AUTH",
-        value_name = "COUNT",
-        default_value = "5"
-    )]
-    pub auth: NonZeroU32,
-    /// Length of the sliding window, in seconds.
-    #[arg(long = "rate-limit-window", env = "RATE_LIMIT_WINDOW", value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
-    pub window: Duration,
-    /// Maximum time that a request waits for Redis to count it, in
-    /// milliseconds; then the process counts locally.
-    #[arg(long = "rate-limit-deadline", env = "RATE_LIMIT_DEADLINE", value_name = "MILLISECONDS", default_value = "10", value_parser = parse_milliseconds)]
-    pub deadline: Duration,
-}
-
-impl RateLimitArgs {
-    #[must_use]
-    pub fn limits(&self) -> RateLimits {
-        RateLimits {
-            high_frequency: self.high_frequency,
-            normal: self.normal,
-            low_frequency: self.low_frequency,
-            sync: self.sync,
-            auth: self.auth,
-            window: self.window,
-            deadline: self.deadline,
-        }
-    }
-}
-
 /// Rules of the domain.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Rules")]
@@ -358,82 +142,10 @@ pub struct RuleArgs {
     pub active_gap: Duration,
 }
 
-/// Ages at which background jobs end sessions and remove data.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Jobs")]
-pub struct JobArgs {
-    /// End a session provisionally after this many seconds without an event. A later
-    /// observation makes it active again.
-    #[arg(long, env = "IDLE_AFTER", value_name = "SECONDS", default_value = "7200", value_parser = parse_seconds)]
-    pub idle_after: Duration,
-    /// Remove months from the history when all their sessions ended more than
-    /// this many days ago; 0 keeps everything.
-    ///
-    /// The log and the statistics keep these sessions.
-    #[arg(long, env = "RETENTION_DAYS", value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(0..=36_500))]
-    pub retention_days: u32,
-    /// Delete daily statistics older than this many days; 0 keeps everything.
-    ///
-    /// Queries reach back 366 days, so fewer days are not accepted.
-    #[arg(long, env = "STATISTICS_DAYS", value_name = "DAYS", default_value_t = 0, value_parser = parse_statistics_days)]
-    pub statistics_days: u32,
-    /// Delete idempotency keys older than this many days.
-    #[arg(long, env = "IDEMPOTENCY_KEYS_DAYS", value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=3_650))]
-    pub idempotency_keys_days: u32,
-}
-
-impl JobArgs {
-    #[must_use]
-    pub fn settings(&self) -> JobSettings {
-        let days = |days: u32| (days > 0).then(|| Days::new(days.into()));
-        JobSettings {
-            idle_after: self.idle_after,
-            retention: days(self.retention_days),
-            statistics: days(self.statistics_days),
-            idempotency_keys: Days::new(self.idempotency_keys_days.into()),
-        }
-    }
-}
-
-/// Reads a secret from its setting `name`, or from the file in `{name}_FILE`.
-fn read_secret(
-    name: &str,
-    value: Option<&Secret>,
-    file: Option<&PathBuf>,
-) -> anyhow::Result<Secret> {
-    match (value, file) {
-        (Some(value), _) => Ok(value.clone()),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {} ({name}_FILE)", file.display()))?;
-            Ok(Secret::from(text.trim().to_owned()))
-        }
-        (None, None) if cfg!(feature = "dev") => bail!(
-            "{name} is not set; set it, or {name}_FILE. With \"reading-sessions dev\" running: \
-             . <data folder>/env"
-        ),
-        (None, None) => bail!("{name} is not set; set it, or {name}_FILE"),
-    }
-}
-
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
         _ => Err("expected a whole number of seconds from 1 to 86400".to_owned()),
-    }
-}
-
-fn parse_milliseconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(milliseconds @ 1..=10_000) => Ok(Duration::from_millis(milliseconds)),
-        _ => Err("expected a whole number of milliseconds from 1 to 10000".to_owned()),
-    }
-}
-
-fn parse_statistics_days(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(days @ (0 | 366..=36_500)) => Ok(days),
-        _ => Err("expected 0, or a whole number of days from 366 to 36500".to_owned()),
     }
 }
 
@@ -444,14 +156,5 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     match HeaderValue::try_from(text) {
         Ok(origin) if is_origin => Ok(origin),
         _ => Err("expected a scheme and a host, for example `https://app.example`".to_owned()),
-    }
-}
-
-fn parse_prefix(text: &str) -> Result<String, String> {
-    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if text.chars().all(is_allowed) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected lower-case letters, digits and underscores".to_owned())
     }
 }

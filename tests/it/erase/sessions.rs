@@ -2,6 +2,7 @@
 //! as any release may have written them.
 
 use chrono::TimeDelta;
+use commands::erasure;
 use domain::{ReaderId, SessionId, Timestamp};
 use eventlog::append::{ActiveClaimChange, Append, KeyedResponse};
 use eventlog::erase::{self, Erased};
@@ -10,6 +11,7 @@ use serde_json::json;
 use sqlx::{PgExecutor, PgPool};
 use tests::app::SETTLE;
 use tests::{Stack, app, future_events, invariants, until};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const BOOK: Uuid = Uuid::from_u128(1);
@@ -178,6 +180,32 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
         );
     }
     invariants::sequences_have_no_gaps(&invariants::read_log(&pool).await);
+}
+
+/// The process is killed between the erasure and the deletion of the responses.
+#[tokio::test]
+async fn job_deletes_responses_that_an_interrupted_erasure_has_left() {
+    let pool = pool().await;
+    let appender = appender(&pool);
+    let reader = ReaderId::from(Uuid::new_v4());
+    let (kept, erased) = (
+        write(&pool, reader, BOOK).await,
+        write(&pool, reader, BOOK).await,
+    );
+    for (key, id) in [("kept", kept), ("erased", erased)] {
+        let response = respond(reader, key, &[id.to_string()]);
+        appender.append(response).await.unwrap();
+    }
+    let _ = erase_session(&pool, reader, erased, clock::now())
+        .await
+        .unwrap();
+    let stop = CancellationToken::new();
+    erasure::finish_all(&pool, &stop, |_| {}).await.unwrap();
+    for (key, is_stored) in [("kept", true), ("erased", false)] {
+        let found = idempotency::find(&pool, reader, key).await.unwrap();
+        assert_eq!(found.is_some(), is_stored, "{key}");
+    }
+    assert_eq!(erase::unfinished_sessions(&pool, reader).await.unwrap(), []);
 }
 
 #[tokio::test]
