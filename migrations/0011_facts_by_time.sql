@@ -218,6 +218,41 @@ create table erased_sessions (
 );
 create index erased_sessions_by_reader on erased_sessions (reader_id);
 
+-- Appends `tombstone` to each of the given sessions that is not erased yet. The caller holds
+-- the order lock. Returns the ids of these sessions, and the global position of the last
+-- event; null when there were none.
+create function append_tombstones(
+    ids text[],
+    type_of_aggregate text,
+    version_of_event text,
+    tombstone text
+) returns table (erased text[], last_position bigint)
+language plpgsql
+-- See append_events.
+set enable_seqscan = off
+as $$
+begin
+    return query
+    with written as (
+        insert into events (
+            aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
+        )
+        select asked.session_id, last.sequence + 1, type_of_aggregate, 'SessionErased',
+            version_of_event, tombstone::json, '{}'::json
+        from (select distinct id.session_id from unnest(ids) as id (session_id)) as asked
+        cross join lateral (
+            select events.sequence, events.event_type from events
+            where events.aggregate_id = asked.session_id
+            order by sequence desc
+            limit 1
+        ) as last
+        where last.event_type <> 'SessionErased'
+        order by asked.session_id
+        returning aggregate_id, global_position
+    )
+    select coalesce(array_agg(aggregate_id), '{}'), max(global_position) from written;
+end $$;
+
 -- As before. It also deletes the reader's newest observation, and records that all
 -- sessions are erased.
 create or replace function erase_reader(
@@ -239,27 +274,17 @@ begin
     -- No command is appended until this is committed. A command that was decided on the
     -- earlier state then conflicts: its sequence is used, or its claim is gone.
     perform pg_advisory_xact_lock(7340001);
-    with written as (
-        insert into events (
-            aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
-        )
-        select started.aggregate_id, last.sequence + 1, type_of_aggregate, 'SessionErased',
-            version_of_event, tombstone::json, '{}'::json
-        from (
+    select cardinality(appended.erased), appended.last_position
+    into count_of_sessions, position_of_last
+    from append_tombstones(
+        array(
             select distinct aggregate_id from events
             where event_type = 'SessionStarted' and payload ->> 'reader_id' = reader::text
-        ) as started
-        cross join lateral (
-            select sequence, event_type from events
-            where aggregate_id = started.aggregate_id
-            order by sequence desc
-            limit 1
-        ) as last
-        where last.event_type <> 'SessionErased'
-        order by started.aggregate_id
-        returning global_position
-    )
-    select count(*), max(global_position) into count_of_sessions, position_of_last from written;
+        ),
+        type_of_aggregate,
+        version_of_event,
+        tombstone
+    ) as appended;
     delete from claims where reader_id = reader;
     delete from newest_observations where reader_id = reader;
     -- Stored responses contain the reader's data.
@@ -305,31 +330,21 @@ declare
 begin
     -- As in erase_reader.
     perform pg_advisory_xact_lock(7340001);
-    with written as (
-        insert into events (
-            aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
-        )
-        select asked.session_id, last.sequence + 1, type_of_aggregate, 'SessionErased',
-            version_of_event, tombstone::json, '{}'::json
-        from (select distinct session_id from unnest(ids) as id (session_id)) as asked
-        cross join lateral (
-            select sequence, event_type from events
-            where aggregate_id = asked.session_id
-            order by sequence desc
-            limit 1
-        ) as last
-        where last.event_type <> 'SessionErased'
-            and (
+    select appended.erased, appended.last_position into erased, position_of_last
+    from append_tombstones(
+        array(
+            select id.session_id from unnest(ids) as id (session_id)
+            where (
                 select true from events
                 where event_type = 'SessionStarted' and payload ->> 'reader_id' = reader::text
-                    and aggregate_id = asked.session_id
+                    and aggregate_id = id.session_id
                 limit 1
             )
-        order by asked.session_id
-        returning aggregate_id, global_position
-    )
-    select coalesce(array_agg(aggregate_id), '{}'), max(global_position)
-    into erased, position_of_last from written;
+        ),
+        type_of_aggregate,
+        version_of_event,
+        tombstone
+    ) as appended;
     if position_of_last is not null then
         with released as (
             delete from claims where reader_id = reader and session_id = any (erased)

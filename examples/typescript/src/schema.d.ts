@@ -372,7 +372,10 @@ export interface components {
             /** @description The result of each update, in the order of the request. */
             results: components["schemas"]["ItemResult"][];
             success_count: number;
-            /** @description What the service changed or ignored. Missing if there is nothing. */
+            /**
+             * @description The parts of the request that the service changed or ignored. Missing if there are
+             *     none.
+             */
             warnings?: components["schemas"]["Warning"][];
         };
         /** @description Up to 50 position updates. */
@@ -399,7 +402,10 @@ export interface components {
         };
         /** @description The session after a command. */
         ChangedSession: components["schemas"]["Session"] & {
-            /** @description What the service changed or ignored. Missing if there is nothing. */
+            /**
+             * @description The parts of the request that the service changed or ignored. Missing if there are
+             *     none.
+             */
             warnings?: components["schemas"]["Warning"][];
         };
         /** @description The correct values of an ended session. Missing ones stay as they are. */
@@ -609,7 +615,7 @@ export interface components {
             active_minutes: number;
             /**
              * Format: int64
-             * @description The same time, in whole seconds.
+             * @description `active_minutes` in whole seconds, not rounded to minutes.
              */
             active_seconds: number;
             /**
@@ -849,7 +855,10 @@ export interface components {
         Synced: {
             /** @description The result of each session, in the order of the request. */
             results: components["schemas"]["SyncedSession"][];
-            /** @description What the service changed or ignored. Missing if there is nothing. */
+            /**
+             * @description The parts of the request that the service changed or ignored. Missing if there are
+             *     none.
+             */
             warnings?: components["schemas"]["Warning"][];
         };
         /** @description The result of one session. */
@@ -891,7 +900,10 @@ export interface components {
              *     the latest one: it is recorded, and `end_position` stays as it is.
              */
             applied: boolean;
-            /** @description What the service changed or ignored. Missing if there is nothing. */
+            /**
+             * @description The parts of the request that the service changed or ignored. Missing if there are
+             *     none.
+             */
             warnings?: components["schemas"]["Warning"][];
         };
         /**
@@ -935,7 +947,7 @@ export interface components {
             progress: number;
             /**
              * Format: int64
-             * @description The same time, in whole seconds.
+             * @description `minutes` in whole seconds, not rounded to minutes.
              */
             seconds: number;
             /**
@@ -952,7 +964,7 @@ export interface components {
             active_minutes: number;
             /**
              * Format: int64
-             * @description The same time, in whole seconds.
+             * @description `active_minutes` in whole seconds, not rounded to minutes.
              */
             active_seconds: number;
             /**

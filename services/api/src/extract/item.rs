@@ -21,6 +21,7 @@ pub fn parse<'a, T: Deserialize<'a>>(item: &'a RawValue) -> Result<T, FieldError
 }
 
 /// The `session_id` of an invalid item, if it is a string.
+#[must_use]
 pub fn session_id(item: &RawValue) -> Option<String> {
     let item: Value = serde_json::from_str(item.get()).ok()?;
     Some(item.get("session_id")?.as_str()?.to_owned())
