@@ -52,17 +52,16 @@ impl<'a> PendingCommand<'a> {
         Err(CommandError::Conflict)
     }
 
-    /// Returns whether the cache contains what is missing.
+    /// Takes a missing session from the cache. Returns whether the cache contains it.
     fn take_from_cache(&mut self, missing: Missing) -> bool {
-        let Missing::Session(id) = missing else {
-            return false;
-        };
-        let cached = self.executor.repository.cached(id).filter(|_| !self.newest);
-        let is_cached = cached.is_some();
-        self.known
-            .sessions
-            .extend(cached.map(|session| (id, session)));
-        is_cached
+        if let Missing::Session(id) = missing
+            && !self.newest
+            && let Some(session) = self.executor.repository.cached(id)
+        {
+            self.known.sessions.insert(id, session);
+            return true;
+        }
+        false
     }
 
     async fn load(&mut self, missing: Missing) -> Result<(), CommandError> {

@@ -48,10 +48,9 @@ impl UpdatePosition {
             device_time,
             ..
         } = self.occurred;
-        client.is_some()
-            && device_time.or(client) == Some(observation.sent_time())
-            && self.position == observation.position
-            && self.locator == observation.locator
+        device_time.or(client).is_some_and(|sent_time| {
+            observation.was_sent_as(sent_time, self.position, self.locator.as_deref())
+        })
     }
 }
 

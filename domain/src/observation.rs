@@ -32,9 +32,19 @@ impl Observation {
     /// Whether both are the same observation, sent twice.
     #[must_use]
     pub fn is_repeat_of(&self, other: &Self) -> bool {
-        self.sent_time() == other.sent_time()
-            && self.position == other.position
-            && self.locator == other.locator
+        other.was_sent_as(self.sent_time(), self.position, self.locator.as_deref())
+    }
+
+    /// Whether a client sent it with this time, position and locator.
+    pub(crate) fn was_sent_as(
+        &self,
+        sent_time: Timestamp,
+        position: Position,
+        locator: Option<&str>,
+    ) -> bool {
+        self.sent_time() == sent_time
+            && self.position == position
+            && self.locator.as_deref() == locator
     }
 }
 
