@@ -90,7 +90,7 @@ impl Stage {
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     let extent = bench.plan.growth;
     let service = RunningService::new(bench.servers, Part::Growth).await?;
-    let mut database = PgConnection::connect(&service.env.database_url).await?;
+    let mut database = PgConnection::connect(&service.env.admin_url).await?;
     let mut stages = Vec::new();
     let mut long = Vec::new();
     let last = extent.sizes.last().copied();

@@ -42,7 +42,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     bench.print(&format!(
         "filling the history of {readers} readers with {SESSIONS} sessions each"
     ));
-    let mut connection = PgConnection::connect(&service.env.database_url).await?;
+    let mut connection = PgConnection::connect(&service.env.admin_url).await?;
     let readers: Vec<Uuid> = (0..readers).map(|_| Uuid::new_v4()).collect();
     for reader in &readers {
         fill::history(&mut connection, *reader, SESSIONS).await?;

@@ -42,7 +42,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     let sessions = bench.plan.replayed / EVENTS_PER_SESSION;
     let events = sessions * EVENTS_PER_SESSION;
     bench.print(&format!("filling a log of {events} events"));
-    let mut connection = PgConnection::connect(&env.database_url).await?;
+    let mut connection = PgConnection::connect(&env.admin_url).await?;
     fill::sessions(&mut connection, "replay", sessions, EVENTS_PER_SESSION).await?;
     sqlx::query("vacuum analyze events")
         .execute(&mut connection)

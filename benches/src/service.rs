@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use dev_servers::Servers;
 use eventlog::read;
+use eventlog::roles::DatabaseRole;
 use messaging::Subjects;
 use server::connect;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tests::app;
 use tests::process::{self, Process};
-use tests::stack::TestEnv;
+use tests::stack::{ROLE_PASSWORD, TestEnv, as_role};
 
 use crate::Part;
 use crate::generator::Load;
@@ -72,8 +73,10 @@ fn env_of(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
         .rsplit_once('/')
         .context("the database URL contains no database")?;
     let redis = servers.redis_url().trim_end_matches("/0");
+    let admin_url = format!("{server}/{}", part.name());
     Ok(TestEnv {
-        database_url: format!("{server}/{}", part.name()),
+        database_url: as_role(&admin_url, DatabaseRole::Service),
+        admin_url,
         nats_url: servers.nats_url().to_owned(),
         nats_prefix: part.name().to_owned(),
         redis_url: format!("{redis}/{}", part as u8),
@@ -90,6 +93,8 @@ pub async fn create_env(servers: &Servers, part: Part) -> anyhow::Result<TestEnv
     admin.close().await?;
     let migrated = process::plain_command(&crate::executable()?, &env)
         .arg("migrate")
+        .env("DATABASE_URL", &env.admin_url)
+        .env("POSTGRES_SERVICE_PASSWORD", ROLE_PASSWORD)
         .status()
         .await?;
     ensure!(migrated.success(), "`reading-sessions migrate` failed");

@@ -11,11 +11,10 @@ use eventlog::{LogError, erase};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-/// Readers loaded at a time.
-const PAGE_SIZE: i64 = 100;
-
 /// Overwrites the erased events of a reader until none is left or `stop` is
-/// cancelled. Calls `on_batch` with the number of events in each batch.
+/// cancelled. The erasure is done when none is left, so the caller must have removed
+/// the reader from Redis before. Calls `on_batch` with the number of events in each
+/// batch.
 pub async fn finish(
     pool: &PgPool,
     reader_id: ReaderId,
@@ -33,21 +32,4 @@ pub async fn finish(
         on_batch(events);
     }
     Ok(())
-}
-
-/// Like [`finish`], for all readers with an unfinished erasure.
-pub async fn finish_all(
-    pool: &PgPool,
-    stop: &CancellationToken,
-    mut on_batch: impl FnMut(i64),
-) -> Result<(), LogError> {
-    loop {
-        let readers = erase::unfinished(pool, PAGE_SIZE).await?;
-        if readers.is_empty() || stop.is_cancelled() {
-            return Ok(());
-        }
-        for reader_id in readers {
-            finish(pool, reader_id, stop, &mut on_batch).await?;
-        }
-    }
 }

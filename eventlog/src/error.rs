@@ -20,8 +20,8 @@ pub enum LogError {
         #[source]
         source: DecodeError,
     },
-    /// The query does not fit the database, for example because a table or a
-    /// privilege is missing. A retry fails again.
+    /// The query does not fit the database, for example because a table is missing, or
+    /// the role lacks a right. A retry fails again.
     #[error("the query does not fit the schema of the event log")]
     Broken(#[source] sqlx::Error),
 }
@@ -39,7 +39,10 @@ impl From<sqlx::Error> for LogError {
 /// Whether the same query may succeed later.
 fn is_transient(error: &sqlx::Error) -> bool {
     if let Some(state) = SqlState::from_error(error) {
-        return !matches!(state, SqlState::InvalidData | SqlState::InvalidStatement);
+        return !matches!(
+            state,
+            SqlState::InvalidData | SqlState::InvalidStatement | SqlState::NotPermitted
+        );
     }
     matches!(
         error,

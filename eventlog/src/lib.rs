@@ -12,6 +12,7 @@ pub mod lease;
 pub mod migrations;
 pub mod pool;
 pub mod postgres_info;
+pub mod roles;
 pub mod sqlstate;
 
 pub mod recorded;

@@ -1,12 +1,15 @@
-//! The database schema: applies migrations, checks the schema's version and creates
-//! monthly partitions ahead of time.
+//! The database schema: applies migrations, gives each role its rights, checks the
+//! schema's version and creates monthly partitions ahead of time.
 //!
 //! Only `migrate` and the jobs change the schema. All other processes check it at
 //! start.
 
-use sqlx::PgPool;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, Executor, PgConnection, PgExecutor, PgPool};
 use thiserror::Error;
+
+use crate::roles;
+use crate::sqlstate::SqlState;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -39,13 +42,70 @@ pub enum MigrationStateError {
     Unavailable(#[from] sqlx::Error),
 }
 
-/// Applies all missing migrations. Safe to repeat, and to run in several processes
-/// at the same time. A failed migration is rolled back.
+/// The advisory lock of a process that migrates.
+const LOCK: i64 = 7_340_012;
+
+/// How long a process waits for another one that migrates.
+const LOCK_TIMEOUT: &str = "60s";
+
+#[derive(Debug, Error)]
+pub enum MigrateError {
+    #[error("the roles of Postgres cannot be created")]
+    Roles(#[source] sqlx::Error),
+    #[error("applying the migrations failed")]
+    Migrations(#[from] sqlx::migrate::MigrateError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Whether processes can connect with roles that do not own the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleSeparation {
+    Separate,
+    /// The caller may not create roles. It owns what the migrations create.
+    NotPermitted,
+}
+
+/// Creates the roles, applies all missing migrations, creates partitions and gives each
+/// role its rights. Safe to repeat, and to run in several processes at the same time. A
+/// failed migration is rolled back.
 ///
 /// The `search_path` of the connection must begin with `public`: migrations create
 /// their unqualified tables there.
-pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    MIGRATIONS.run(pool).await
+pub async fn migrate(pool: &PgPool) -> Result<RoleSeparation, MigrateError> {
+    // Closing the connection releases the lock and leaves the role of the owner.
+    let mut connection = pool.acquire().await?.detach();
+    let migrated = migrate_locked(&mut connection).await;
+    connection.close().await?;
+    migrated
+}
+
+async fn migrate_locked(connection: &mut PgConnection) -> Result<RoleSeparation, MigrateError> {
+    let timeout: String = sqlx::query_scalar("select current_setting('lock_timeout')")
+        .fetch_one(&mut *connection)
+        .await?;
+    let lock = format!(
+        "set lock_timeout = '{LOCK_TIMEOUT}'; select pg_advisory_lock({LOCK});
+        set lock_timeout = '{timeout}'"
+    );
+    connection.execute(lock.as_str()).await?;
+    let separation = match roles::create(connection).await {
+        Ok(()) => RoleSeparation::Separate,
+        Err(error) if SqlState::from_error(&error) == Some(SqlState::NotPermitted) => {
+            RoleSeparation::NotPermitted
+        }
+        Err(error) => return Err(MigrateError::Roles(error)),
+    };
+    if separation == RoleSeparation::Separate {
+        let owner = format!("set role {}", roles::OWNER);
+        connection.execute(owner.as_str()).await?;
+    }
+    MIGRATIONS.run(&mut *connection).await?;
+    create_partitions(&mut *connection).await?;
+    if separation == RoleSeparation::Separate {
+        roles::grant(connection).await?;
+    }
+    Ok(separation)
 }
 
 /// The newest migration of this build.
@@ -82,18 +142,14 @@ pub async fn check(pool: &PgPool) -> Result<(), MigrationStateError> {
 }
 
 /// Creates missing partitions of future months and returns how many.
-pub async fn create_partitions(pool: &PgPool) -> sqlx::Result<i32> {
-    let mut created = 0;
-    for table in ["events", "read.history"] {
-        created += sqlx::query_scalar!(
-            r#"select create_month_partitions($1::text::regclass, $2) as "created!""#,
-            table,
-            MONTHS_AHEAD
-        )
-        .fetch_one(pool)
-        .await?;
-    }
-    Ok(created)
+pub async fn create_partitions(database: impl PgExecutor<'_>) -> sqlx::Result<i32> {
+    sqlx::query_scalar!(
+        r#"select sum(create_month_partitions(parent::regclass, $1))::int as "created!"
+        from unnest(array['public.events', 'read.history']) as parent"#,
+        MONTHS_AHEAD
+    )
+    .fetch_one(database)
+    .await
 }
 
 /// The number of future months that have all their partitions.

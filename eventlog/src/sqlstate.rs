@@ -19,7 +19,9 @@ pub enum SqlState {
     Deadlock,
     /// Another code of class 40: the transaction was rolled back.
     TransactionRollback,
-    /// Class 42: the statement is invalid, or a table or a privilege is missing.
+    /// `insufficient_privilege` (42501): the role lacks a right.
+    NotPermitted,
+    /// Another code of class 42: the statement is invalid, or a table is missing.
     InvalidStatement,
     /// `lock_not_available` (55P03): `lock_timeout` expired.
     LockNotAvailable,
@@ -39,6 +41,7 @@ impl SqlState {
         match code {
             "40001" => Self::SerializationFailure,
             "40P01" => Self::Deadlock,
+            "42501" => Self::NotPermitted,
             "55P03" => Self::LockNotAvailable,
             "57014" => Self::QueryCanceled,
             _ => match code.get(..2) {
@@ -86,6 +89,7 @@ mod tests {
             ("40001", SqlState::SerializationFailure),
             ("40P01", SqlState::Deadlock),
             ("40003", SqlState::TransactionRollback),
+            ("42501", SqlState::NotPermitted),
             ("42P01", SqlState::InvalidStatement),
             ("55P03", SqlState::LockNotAvailable),
             ("55006", SqlState::Other),

@@ -163,6 +163,14 @@ impl ProjectionOps {
         Self { connections, zones }
     }
 
+    /// A handle to Redis.
+    ///
+    /// # Errors
+    /// When a setting is missing or invalid.
+    pub fn cache(&self) -> Result<Cache, OperationError> {
+        self.connections.cache()
+    }
+
     /// Rebuilds a projection from the log. `restart` discards the progress of an
     /// interrupted replay of tables. A replay of the cache always starts again.
     #[must_use]

@@ -22,9 +22,9 @@ use crate::{OperationError, TableProjection, checkpoint, status};
 mod shadow;
 mod swap;
 
-pub(crate) use shadow::create;
 use shadow::is_current;
 pub use shadow::shadow_schema;
+pub(crate) use shadow::{create, drop_shadow};
 pub(crate) use swap::is_lock_timeout;
 use swap::{drop_retired, refuse_views, swap};
 
@@ -137,11 +137,15 @@ async fn catch_up_and_swap<P: TableProjection>(
     stop: &CancellationToken,
 ) -> Result<(i64, Duration), OperationError> {
     worker.run(Until::CaughtUp, stop).await?;
-    for table in P::TABLES {
-        // Queries are planned with these statistics after the swap.
-        let analyze = format!("analyze {}.{table}", shadow_schema(P::NAME));
-        connection.execute(analyze.as_str()).await?;
-    }
+    // Queries are planned with these statistics after the swap.
+    let tables: Vec<String> = P::TABLES.iter().map(|table| (*table).to_owned()).collect();
+    sqlx::query!(
+        "select analyze_shadow($1, $2)",
+        shadow_schema(P::NAME),
+        &tables
+    )
+    .execute(&mut *connection)
+    .await?;
     for _ in 0..MAX_SWAP_ATTEMPTS {
         worker.run(Until::CaughtUp, stop).await?;
         if stop.is_cancelled() {

@@ -136,8 +136,7 @@ async fn fold_and_compare<P: TableProjection>(
     rebuild::create::<P>(&mut connection, &schema, None).await?;
     let compared = compare::<P>(&mut connection, &scratch, zones, checks, progress, stop).await;
     scratch.close().await;
-    let drop = format!("drop schema {schema} cascade");
-    connection.execute(drop.as_str()).await?;
+    rebuild::drop_shadow(&mut connection, &schema).await?;
     rebuild::unlock(connection).await?;
     compared
 }

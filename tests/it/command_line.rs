@@ -142,6 +142,9 @@ async fn unmigrated_database_fails_with_advice_to_migrate() {
 
     // Running `migrate` twice, even concurrently, is safe.
     let (mut one, mut two) = (command(&env), command(&env));
+    for migrate in [&mut one, &mut two] {
+        migrate.env("DATABASE_URL", &env.admin_url);
+    }
     let (one, two) = tokio::join!(run(&mut one, &["migrate"]), run(&mut two, &["migrate"]));
     assert!(one.status.success(), "{}", text(&one.stderr));
     assert!(two.status.success(), "{}", text(&two.stderr));

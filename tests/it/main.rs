@@ -43,6 +43,7 @@ mod original;
 mod outages;
 mod partitions;
 mod pools;
+mod postgres_roles;
 mod projections_equal_the_log;
 mod queries;
 mod rate_limits;

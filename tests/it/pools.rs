@@ -67,7 +67,7 @@ async fn pool_exhaustion_returns_503_and_recovers() {
     let app = App::run(stack, env, &settings).await;
     let reader = app.reader();
 
-    let mut holder = PgConnection::connect(&app.env.database_url).await.unwrap();
+    let mut holder = PgConnection::connect(&app.env.admin_url).await.unwrap();
     let mut lock = holder.begin().await.unwrap();
     lock.execute("lock table read.history_totals")
         .await

@@ -57,7 +57,7 @@ struct Filled {
 impl Filled {
     async fn new() -> Self {
         let env = Stack::shared().await.new_env().await;
-        let mut connection = PgConnection::connect(&env.database_url).await.unwrap();
+        let mut connection = PgConnection::connect(&env.admin_url).await.unwrap();
         connection
             .execute("set search_path = read, public")
             .await
@@ -234,7 +234,7 @@ const FILL_STATISTICS: &str = "
 #[tokio::test]
 async fn statistics_read_the_rows_of_their_readers_only() {
     let env = Stack::shared().await.new_env().await;
-    let mut connection = PgConnection::connect(&env.database_url).await.unwrap();
+    let mut connection = PgConnection::connect(&env.admin_url).await.unwrap();
     for statement in ["set search_path = read, public", FILL_STATISTICS] {
         connection.execute(statement).await.unwrap();
     }

@@ -151,9 +151,11 @@ async fn old_tables_are_dropped_one_by_one_without_deadlock() {
     app.settled().await;
     // A replay that is killed right after its swap leaves these tables.
     for statement in [
-        "create schema retired_history",
+        "create schema retired_history authorization reading_owner",
         "create table retired_history.history (like read.history)",
         "create table retired_history.history_totals (like read.history_totals)",
+        "alter table retired_history.history owner to reading_owner",
+        "alter table retired_history.history_totals owner to reading_owner",
     ] {
         sqlx::query(statement).execute(&app.pool).await.unwrap();
     }

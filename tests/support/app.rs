@@ -30,7 +30,7 @@ pub const SETTLE: Duration = Duration::from_secs(10);
 pub struct App {
     pub stack: Arc<Stack>,
     pub env: TestEnv,
-    /// The service's database. Finds the read tables by name.
+    /// The service's database, for the superuser. Finds the read tables by name.
     pub pool: PgPool,
     pub client: reqwest::Client,
     /// The API, up to `/api/v1/reading-sessions`. Empty without the role `api`.
@@ -275,9 +275,9 @@ fn signed(user: Uuid, admin: bool, expires_at: DateTime<Utc>) -> String {
     .unwrap()
 }
 
-/// A pool that finds the read tables by name, as the service's pools do.
+/// A pool of the superuser that finds the read tables by name, as the service's pools do.
 pub async fn pool(env: &TestEnv) -> PgPool {
-    let options: sqlx::postgres::PgConnectOptions = env.database_url.parse().unwrap();
+    let options: sqlx::postgres::PgConnectOptions = env.admin_url.parse().unwrap();
     sqlx::postgres::PgPoolOptions::new()
         .max_connections(4)
         .connect_with(options.options([("search_path", "read,public")]))

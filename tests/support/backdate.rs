@@ -53,14 +53,16 @@ pub async fn write_session(pool: &PgPool, reader: Uuid, id: SessionId, at: DateT
 pub async fn create_month_partitions(pool: &PgPool, at: DateTime<Utc>) {
     for table in ["public.events", "read.history"] {
         let create = format!(
-            "do $$ declare month date := date_trunc('month', timestamp '{}'); begin
+            "set role reading_owner;
+            do $$ declare month date := date_trunc('month', timestamp '{}'); begin
                 execute format(
                     'create table if not exists {table}_%s partition of {table}
                         for values from (%L) to (%L)',
                     to_char(month, 'YYYY_MM'), month_bound(month),
                     month_bound((month + interval '1 month')::date)
                 );
-            end $$",
+            end $$;
+            reset role",
             at.format("%Y-%m-%d")
         );
         sqlx::raw_sql(&create).execute(pool).await.unwrap();

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use dev_servers::{Options, Servers};
+use eventlog::migrations;
+use eventlog::roles::{self, DatabaseRole};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -15,10 +17,14 @@ const REDIS_DATABASES: u32 = 4_096;
 /// The migrated database from which the test databases are copied.
 const TEMPLATE: &str = "migrated";
 
+/// The password of each role of Postgres.
+pub const ROLE_PASSWORD: &str = "password-of-the-tests";
+
 /// A set of servers.
 pub struct Stack {
     pub servers: Mutex<Servers>,
-    database_url: String,
+    /// For the superuser.
+    admin_url: String,
     nats_url: String,
     redis_url: String,
     migrated: OnceCell<()>,
@@ -28,7 +34,10 @@ pub struct Stack {
 /// The isolated environment of one test on a stack.
 #[derive(Clone, Debug)]
 pub struct TestEnv {
+    /// For the role `reading_service`.
     pub database_url: String,
+    /// For the superuser, who may change what no process may.
+    pub admin_url: String,
     pub nats_url: String,
     /// The setting `NATS_PREFIX`, which isolates streams and subjects on a shared
     /// server.
@@ -75,7 +84,7 @@ impl Stack {
         .await
         .unwrap();
         Self {
-            database_url: servers.database_url().to_owned(),
+            admin_url: servers.database_url().to_owned(),
             nats_url: servers.nats_url().to_owned(),
             redis_url: servers.redis_url().to_owned(),
             servers: Mutex::new(servers),
@@ -86,31 +95,48 @@ impl Stack {
 
     /// Creates an environment with a migrated database.
     pub async fn new_env(&self) -> TestEnv {
-        self.migrated
-            .get_or_init(async || {
-                self.execute(&format!("create database {TEMPLATE}")).await;
-                let template = connection_to(&self.database_url, TEMPLATE);
-                let pool = sqlx::PgPool::connect(&template).await.unwrap();
-                eventlog::migrations::migrate(&pool).await.unwrap();
-                pool.close().await;
-            })
+        let env = self.create(&format!("template {TEMPLATE}")).await;
+        // A copy does not have the privileges of the database itself.
+        let (_, name) = env
+            .admin_url
+            .rsplit_once('/')
+            .expect("a URL with a database");
+        self.execute(&format!("grant create on database {name} to reading_owner"))
             .await;
-        self.create(&format!("template {TEMPLATE}")).await
+        env
     }
 
-    /// Creates an environment with an empty database.
+    /// Creates an environment with an empty database. The server has the roles already.
     pub async fn new_empty_env(&self) -> TestEnv {
         self.create("").await
     }
 
+    async fn create_template(&self) {
+        self.execute(&format!("create database {TEMPLATE}")).await;
+        let template = connection_to(&self.admin_url, TEMPLATE);
+        let pool = sqlx::PgPool::connect(&template).await.unwrap();
+        migrations::migrate(&pool).await.unwrap();
+        for role in DatabaseRole::ALL {
+            roles::set_password(&pool, role, ROLE_PASSWORD)
+                .await
+                .unwrap();
+        }
+        pool.close().await;
+    }
+
     async fn create(&self, template: &str) -> TestEnv {
+        self.migrated
+            .get_or_init(async || self.create_template().await)
+            .await;
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         assert!(n < REDIS_DATABASES, "more tests than Redis databases");
         let name = format!("test_{n}");
         self.execute(&format!("create database {name} {template}"))
             .await;
+        let admin_url = connection_to(&self.admin_url, &name);
         TestEnv {
-            database_url: connection_to(&self.database_url, &name),
+            database_url: as_role(&admin_url, DatabaseRole::Service),
+            admin_url,
             nats_url: self.nats_url.clone(),
             nats_prefix: name,
             redis_url: format!(
@@ -121,10 +147,28 @@ impl Stack {
     }
 
     async fn execute(&self, statement: &str) {
-        let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
+        let mut connection = PgConnection::connect(&self.admin_url).await.unwrap();
         connection.execute(statement).await.unwrap();
         connection.close().await.unwrap();
     }
+}
+
+impl TestEnv {
+    /// A copy of the environment in which processes connect to Postgres as another role.
+    #[must_use]
+    pub fn as_role(&self, role: DatabaseRole) -> Self {
+        Self {
+            database_url: as_role(&self.admin_url, role),
+            ..self.clone()
+        }
+    }
+}
+
+/// The URL of the same database for a role.
+#[must_use]
+pub fn as_role(url: &str, role: DatabaseRole) -> String {
+    let (_, address) = url.split_once('@').expect("a URL with a role");
+    format!("postgres://{}:{ROLE_PASSWORD}@{address}", role.name())
 }
 
 /// The URL of another database of the same server.

@@ -41,9 +41,10 @@ impl Failure {
             | SqlState::TransactionRollback => Self::Busy,
             // The server is shutting down, read-only or out of a resource, or it
             // has another schema. A new connection may reach a better one.
-            SqlState::InvalidStatement | SqlState::OperatorIntervention | SqlState::Other => {
-                Self::Unavailable
-            }
+            SqlState::InvalidStatement
+            | SqlState::NotPermitted
+            | SqlState::OperatorIntervention
+            | SqlState::Other => Self::Unavailable,
         }
     }
 

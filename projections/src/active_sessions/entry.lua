@@ -1,4 +1,4 @@
--- Shared by commit.lua and fill.lua, which follow this text. Nine arguments per reader,
+-- Shared by commit.lua, erase.lua and fill.lua, which follow this text. Nine arguments per reader,
 -- of which the first has the index `a`, describe a write: kind, version, session id,
 -- sequence, start, latest, furthest, active_ms, and the first observation, which is
 -- empty if it is the start.

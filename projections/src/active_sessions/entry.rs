@@ -10,7 +10,7 @@ use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation};
 
 use super::checkpoint::PROJECTION_KEY;
 use super::write::EntryWrite;
-use super::{COMMIT_DEADLINE, ENTRY_TTL, TOMBSTONE_TTL, key, millis};
+use super::{COMMIT_DEADLINE, ENTRY_TTL, key, millis};
 use crate::cache::{Cache, CacheError};
 
 /// The time that a query waits for Redis before it reads Postgres.
@@ -22,6 +22,13 @@ const MAX_FILL_AGE: Duration = Duration::from_secs(5);
 
 static FILL: LazyLock<Script> =
     LazyLock::new(|| Script::new(concat!(include_str!("entry.lua"), include_str!("fill.lua"))));
+
+static ERASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        include_str!("entry.lua"),
+        include_str!("erase.lua")
+    ))
+});
 
 /// The fields of an entry.
 pub(super) const FIELDS: [&str; 9] = [
@@ -182,7 +189,7 @@ pub async fn fill(
     let writes = [(reader_id, EntryWrite::new(active, version))];
     // No request waits for a fill, and Redis rejects a late one.
     let call = async |mut redis| {
-        fill_call(ENTRY_TTL, missed_at, head, DetectEviction::Yes, &writes)
+        fill_call(missed_at, head, DetectEviction::Yes, &writes)
             .invoke_async(&mut redis)
             .await
     };
@@ -203,42 +210,29 @@ pub(super) async fn fill_all(
     writes: &[(ReaderId, EntryWrite)],
 ) -> Result<FillResult, CacheError> {
     let call = async |mut redis| {
-        fill_call(ENTRY_TTL, missed_at, head, DetectEviction::No, writes)
+        fill_call(missed_at, head, DetectEviction::No, writes)
             .invoke_async(&mut redis)
             .await
     };
     Ok(fill_result(cache.call(COMMIT_DEADLINE, call).await?))
 }
 
-/// Removes a reader's entry from Redis at once, after an erasure of sessions. If that
-/// fails, the projection removes it a moment later. `version` is the global position of
-/// the last `SessionErased`.
+/// Removes a reader's entry from Redis after an erasure of sessions. `version` is the
+/// global position of the last `SessionErased`, or a later one.
 ///
-/// Leaves a tombstone, because another session of the reader may be active.
-pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) {
-    if let Err(error) = invalidate(cache, reader_id, version).await {
-        tracing::debug!(
-            %error,
-            "removing the cache entry of an erased session failed: {error}; the projection removes it"
-        );
-    }
-}
-
-async fn invalidate(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
-    let missed_at = missed_at(cache).await?;
-    let writes = [(reader_id, EntryWrite::invalidate(None, version))];
+/// Leaves a tombstone, because another session of the reader may be active. It stays as
+/// long as an entry: a projection that was paused must not write the session again.
+///
+/// # Errors
+/// The entry may still exist. Repeating the call is safe.
+pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(), CacheError> {
     let call = async |mut redis| {
-        let fill = fill_call(
-            TOMBSTONE_TTL,
-            missed_at,
-            version,
-            DetectEviction::Yes,
-            &writes,
-        );
-        fill.invoke_async::<i64>(&mut redis).await
+        let mut erase = ERASE.prepare_invoke();
+        erase.key(key(reader_id)).arg(millis(ENTRY_TTL));
+        EntryWrite::invalidate(None, version).push_args(&mut erase);
+        erase.invoke_async::<()>(&mut redis).await
     };
-    cache.call_if_available(READ_DEADLINE, call).await?;
-    Ok(())
+    cache.call(COMMIT_DEADLINE, call).await
 }
 
 /// Whether a fill of a missing key is rejected if the projection has advanced beyond
@@ -250,7 +244,6 @@ enum DetectEviction {
 }
 
 fn fill_call(
-    ttl: Duration,
     missed_at: MissedAt,
     head: i64,
     detect_eviction: DetectEviction,
@@ -258,7 +251,7 @@ fn fill_call(
 ) -> ScriptInvocation<'static> {
     let mut call = FILL.prepare_invoke();
     call.key(PROJECTION_KEY);
-    call.arg(millis(ttl))
+    call.arg(millis(ENTRY_TTL))
         .arg(missed_at.0)
         .arg(micros(MAX_FILL_AGE))
         .arg(head)

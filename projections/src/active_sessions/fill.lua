@@ -1,7 +1,7 @@
 -- Fills cache misses. KEYS: the projection's key, then one key per reader. ARGV: the
 -- TTL in milliseconds; the time of the miss and its maximum age, in microseconds; the
 -- end of the log when it was read; 1 to detect evicted tombstones, or 0; then nine
--- values per reader, of the kind 'put', 'none' or 'invalidate'. Returns the number of stored entries,
+-- values per reader, of the kind 'put' or 'none'. Returns the number of stored entries,
 -- or -1 if the fill is too late. A fill is too late after the maximum age: the session
 -- may have ended since, and its tombstone may have expired. It is also too late if the
 -- cache was initialised after the miss, because the projection then skipped events that
@@ -31,8 +31,6 @@ for i = 2, #KEYS do
     if read_up_to >= current and not may_be_evicted then
         if ARGV[a] == 'none' then
             put_inactive(key, a, ARGV[1])
-        elseif ARGV[a] == 'invalidate' then
-            put_tombstone(key, a, ARGV[1])
         else
             put(key, a, ARGV[1])
         end

@@ -4,7 +4,7 @@
 //! replay, from writing earlier days again.
 
 use chrono::NaiveDate;
-use sqlx::{Connection, Executor, PgPool};
+use sqlx::{Connection, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -45,8 +45,7 @@ pub async fn delete_days_before(
         .rows_affected();
     // The tables of an interrupted replay still contain the days.
     let shadow = rebuild::shadow_schema(DailyStats::NAME);
-    let drop = format!("drop schema if exists {shadow} cascade");
-    transaction.execute(drop.as_str()).await?;
+    rebuild::drop_shadow(&mut transaction, &shadow).await?;
     transaction.commit().await?;
 
     let mut after = Uuid::nil();

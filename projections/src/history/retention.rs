@@ -84,15 +84,17 @@ async fn drop_oldest_month(
         return Ok(None);
     }
     let partition = oldest.partition;
-    let has_newer_session = format!(
-        "select exists (
-            select from read.{partition} where ended_at is null or ended_at >= $1
-        )"
-    );
-    let has_newer_session: bool = sqlx::query_scalar(&has_newer_session)
-        .bind(before)
-        .fetch_one(&mut *connection)
-        .await?;
+    // Roles have rights on the whole table only. No earlier partition exists.
+    let has_newer_session = sqlx::query_scalar!(
+        r#"select exists (
+            select from read.history
+            where session_id < $1 and (ended_at is null or ended_at >= $2)
+        ) as "has_newer_session!""#,
+        oldest.until,
+        before
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     if has_newer_session {
         return Ok(None);
     }
@@ -104,7 +106,7 @@ async fn drop_oldest_month(
         select from read.checkpoints where projection = '{name}' for update;
         create temp table removed on commit drop as
             select reader_id, book_id, count(*) as sessions
-            from read.{partition} group by reader_id, book_id;
+            from read.history where session_id < '{until}' group by reader_id, book_id;
         update read.history_totals as totals
             set sessions = totals.sessions - removed.sessions
             from removed
@@ -114,7 +116,7 @@ async fn drop_oldest_month(
                 and totals.sessions = 0;
         update retention set history_from = '{until}';
         -- The tables of an interrupted replay still contain the month.
-        drop schema if exists {shadow} cascade",
+        select drop_shadow('{shadow}')",
         name = History::NAME,
         until = oldest.until,
         shadow = rebuild::shadow_schema(History::NAME)
@@ -125,11 +127,9 @@ async fn drop_oldest_month(
             .fetch_one(&mut *transaction)
             .await?;
     lock_history(&mut transaction, stop).await?;
-    let drop = format!(
-        "alter table read.history detach partition read.{partition};
-        drop table read.{partition}"
-    );
-    transaction.execute(drop.as_str()).await?;
+    sqlx::query!("select drop_history_month($1)", partition)
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(Some(DroppedMonth {
         partition,

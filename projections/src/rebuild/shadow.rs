@@ -53,20 +53,27 @@ pub(crate) async fn create<P: TableProjection>(
         .map(|table| (*table).to_owned())
         .collect();
     let mut transaction = connection.begin().await?;
-    let drop = format!("drop schema if exists {schema} cascade");
-    transaction.execute(drop.as_str()).await?;
-    sqlx::query!("select create_shadow($1, $2)", schema, &tables)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "select create_shadow($1, $2, $3)",
+        schema,
+        &tables,
+        resumable.map(rules)
+    )
+    .execute(&mut *transaction)
+    .await?;
     let discarded = format!(
         "insert into {schema}.dead_letters
         select * from read.dead_letters where projection = '{}' and state = 'discarded'",
         P::NAME
     );
     transaction.execute(discarded.as_str()).await?;
-    if let Some(zones) = resumable {
-        let comment = format!("comment on schema {schema} is '{}'", rules(zones));
-        transaction.execute(comment.as_str()).await?;
-    }
     transaction.commit().await
+}
+
+/// Drops a shadow, if it exists.
+pub(crate) async fn drop_shadow(connection: &mut PgConnection, schema: &str) -> sqlx::Result<()> {
+    sqlx::query!("select drop_shadow($1)", schema)
+        .execute(connection)
+        .await?;
+    Ok(())
 }

@@ -53,11 +53,10 @@ pub(super) async fn drop_retired<P: TableProjection>(
 ) -> sqlx::Result<()> {
     let retired = format!("retired_{}", P::NAME);
     for table in P::TABLES {
-        let drop = format!("drop table if exists {retired}.{table}");
-        connection.execute(drop.as_str()).await?;
+        sqlx::query!("select drop_retired($1, $2)", retired, table)
+            .execute(&mut *connection)
+            .await?;
     }
-    let drop = format!("drop schema if exists {retired}");
-    connection.execute(drop.as_str()).await?;
     Ok(())
 }
 
@@ -176,7 +175,7 @@ pub(super) async fn swap<P: TableProjection>(
         where l.projection = d.projection and l.global_position = d.global_position;
         delete from read.dead_letters where projection = '{name}';
         insert into read.dead_letters select * from {schema}.dead_letters;
-        drop schema {schema} cascade;
+        select drop_shadow('{schema}');
         update projections set replay_position = null where projection = '{name}'",
         name = P::NAME
     );

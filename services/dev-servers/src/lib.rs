@@ -137,9 +137,19 @@ impl Servers {
         }
     }
 
+    /// The address of Postgres for its superuser, or the external address.
     #[must_use]
     pub fn database_url(&self) -> &str {
         self.postgres.url()
+    }
+
+    /// The address of Postgres for another role. `None` for an external Postgres: its
+    /// address may contain settings that belong to its role.
+    #[must_use]
+    pub fn database_url_as(&self, role: &str, password: &str) -> Option<String> {
+        self.postgres.port()?;
+        let (_, address) = self.database_url().split_once('@')?;
+        Some(format!("postgres://{role}:{password}@{address}"))
     }
 
     #[must_use]

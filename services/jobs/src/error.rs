@@ -2,6 +2,7 @@
 
 use eventlog::LogError;
 use projections::OperationError;
+use projections::cache::CacheError;
 use thiserror::Error;
 
 /// A run of a job did not finish. Its committed work is kept.
@@ -19,6 +20,8 @@ pub enum JobError {
     Log(#[from] LogError),
     #[error(transparent)]
     Operation(OperationError),
+    #[error("Redis did not confirm that erased sessions are removed")]
+    Cache(#[source] CacheError),
     /// Not one idle session could be ended. Contains their number.
     #[error("{0} idle sessions could not be ended")]
     SessionsNotEnded(u64),

@@ -1,14 +1,17 @@
 //! The task of each job.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use chrono::Days;
 use commands::{CommandError, CommandService, erasure};
 use domain::ReaderId;
 use eventlog::active_claims::{self, IdleSession};
-use eventlog::{clock, idempotency, migrations};
+use eventlog::{clock, erase, idempotency, migrations, read};
 use futures::StreamExt;
 use futures::stream;
+use projections::active_sessions;
+use projections::cache::Cache;
 use projections::operations::ProjectionOps;
 use projections::worker::forward;
 use projections::{daily_stats, history};
@@ -30,6 +33,14 @@ const MAX_CONCURRENT_ENDS: usize = 64;
 
 /// Idempotency keys that one statement deletes.
 const KEY_BATCH_SIZE: i64 = 10_000;
+
+/// Erased readers that are loaded at a time.
+const ERASURE_PAGE_SIZE: i64 = 100;
+
+/// How long a run of `erasures` waits for Redis. The run then fails, and is repeated
+/// within a minute.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(20);
+const FORGET_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long the records of runs are kept.
 const RUN_MAX_AGE: Days = Days::new(90);
@@ -244,15 +255,52 @@ async fn finish_erasures(
     progress: &watch::Sender<u64>,
     stop: &CancellationToken,
 ) -> Result<JobOutcome, JobError> {
+    let pool = &context.pool;
     let on_batch = |events: i64| progress.send_modify(|done| *done += events.unsigned_abs());
-    erasure::finish_all(&context.pool, stop, on_batch).await?;
-    if stop.is_cancelled() {
-        return Err(JobError::Stopped);
+    let cache = context.operations.cache()?;
+    loop {
+        let readers = erase::unfinished(pool, ERASURE_PAGE_SIZE).await?;
+        if readers.is_empty() {
+            break;
+        }
+        for reader_id in readers {
+            // Redis first: the erasure is done when its last event is overwritten.
+            forget(&cache, pool, reader_id, stop).await?;
+            erasure::finish(pool, reader_id, stop, on_batch).await?;
+        }
+        if stop.is_cancelled() {
+            return Err(JobError::Stopped);
+        }
     }
     let events = *progress.borrow();
     // Without the ids of the readers: the log must not identify erased readers.
     let summary = format!("{events} events of erased sessions overwritten");
     Ok(JobOutcome::new(events, summary))
+}
+
+/// Removes an erased reader from Redis. Retries until Redis confirms it, at most for
+/// [`FORGET_TIMEOUT`].
+async fn forget(
+    cache: &Cache,
+    pool: &PgPool,
+    reader_id: ReaderId,
+    stop: &CancellationToken,
+) -> Result<(), JobError> {
+    let head = read::head(pool).await?;
+    let began = Instant::now();
+    loop {
+        match active_sessions::erase(cache, reader_id, head).await {
+            Ok(()) => return Ok(()),
+            Err(error) if began.elapsed() > FORGET_TIMEOUT => return Err(JobError::Cache(error)),
+            Err(_) => {}
+        }
+        if tokio::time::timeout(FORGET_RETRY_INTERVAL, stop.cancelled())
+            .await
+            .is_ok()
+        {
+            return Err(JobError::Stopped);
+        }
+    }
 }
 
 async fn delete_old_keys(

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use eventlog::roles::{Excess, excessive};
 use eventlog::{commit_feed, migrations};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use sqlx::PgPool;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -62,7 +64,7 @@ pub fn start(args: &ServeArgs) -> BoxFuture<'_, anyhow::Result<Service>> {
 
 async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
     let admin = bind(args.http.admin_addr, "ADMIN_ADDR")?;
-    migrations::check(&connect::migrations_pool(&args.database)?).await?;
+    check_database(&connect::migrations_pool(&args.database)?).await?;
 
     let mut service = ServiceBuilder::new(args, admin.local_addr()?).await?;
     let (feed, commits) = commit_feed::channel();
@@ -87,6 +89,19 @@ async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
         service.start_projections()?;
     }
     service.start_admin(admin, admission)
+}
+
+/// Checks the version of the schema, and warns if this process could change the log.
+async fn check_database(pool: &PgPool) -> anyhow::Result<()> {
+    migrations::check(pool).await?;
+    for Excess { role, rights } in excessive(pool, false).await? {
+        tracing::warn!(
+            role,
+            "Postgres role {role} {rights}; connect with a role that `migrate` has created, such \
+             as reading_service"
+        );
+    }
+    Ok(())
 }
 
 fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

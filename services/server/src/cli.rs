@@ -91,10 +91,26 @@ Examples:
   DATABASE_URL=postgres://localhost/reading reading-sessions dev"
     )]
     Dev(Box<dev::DevArgs>),
-    /// Apply missing migrations and create partitions.
-    #[command(after_help = "Example:
-  DATABASE_URL=postgres://localhost/reading reading-sessions migrate")]
-    Migrate(DatabaseArgs),
+    /// Create the roles of Postgres, apply missing migrations and create partitions.
+    #[command(
+        after_help = "DATABASE_URL names a role that may create roles, such as a superuser. The \
+service connects with the roles that this command creates:
+
+  reading_api          role api               POSTGRES_API_PASSWORD
+  reading_relay        role relay             POSTGRES_RELAY_PASSWORD
+  reading_projections  role projections       POSTGRES_PROJECTIONS_PASSWORD
+  reading_jobs         role jobs, admin API   POSTGRES_JOBS_PASSWORD
+  reading_operator     other commands         POSTGRES_OPERATOR_PASSWORD
+  reading_service      all of these           POSTGRES_SERVICE_PASSWORD
+
+If the variable in the last column is set, or its variant with _FILE, the role may log in with \
+that password.
+
+Example:
+  DATABASE_URL=postgres://postgres@localhost/reading POSTGRES_SERVICE_PASSWORD=… \\
+    reading-sessions migrate"
+    )]
+    Migrate(migrate::MigrateArgs),
     /// Print the settings in effect, without secrets.
     #[command(after_help = "Examples:
   reading-sessions config

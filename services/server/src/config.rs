@@ -15,10 +15,12 @@ mod servers;
 mod auth;
 mod jobs;
 mod rate_limit;
+mod role_passwords;
 
 pub use auth::AuthArgs;
 pub use jobs::JobArgs;
 pub use rate_limit::RateLimitArgs;
+pub use role_passwords::RolePasswords;
 use servers::read_secret;
 pub use servers::{DatabaseArgs, NatsArgs, RedisArgs, ReplicaArgs};
 

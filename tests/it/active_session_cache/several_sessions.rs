@@ -170,7 +170,9 @@ async fn erasure_of_one_session_keeps_another_readable() {
     log.erase(erased);
     let all = log.events.len();
     assert_eq!(harness.find(log.reader_id).await, log.after(projected));
-    active_sessions::erase(&harness.cache, log.reader_id, log.head_after(all)).await;
+    active_sessions::erase(&harness.cache, log.reader_id, log.head_after(all))
+        .await
+        .unwrap();
     assert_eq!(harness.find(log.reader_id).await, CacheLookup::Miss);
     harness.apply_from(&log, projected, all).await;
     assert_eq!(harness.find(log.reader_id).await, CacheLookup::Miss);

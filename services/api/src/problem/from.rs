@@ -3,6 +3,7 @@
 use commands::CommandError;
 use domain::SessionError;
 use eventlog::LogError;
+use eventlog::sqlstate::SqlState;
 use projections::dead_letters::ActionError;
 
 use super::{Problem, ProblemCode};
@@ -59,6 +60,16 @@ impl From<&LogError> for Problem {
                 "The service cannot process the request at the moment; retry shortly",
             )
             .because(error),
+            LogError::Broken(source)
+                if SqlState::from_error(source) == Some(SqlState::NotPermitted) =>
+            {
+                Self::new(
+                    ProblemCode::Forbidden,
+                    "The Postgres role of this process may not do this; send the call to a \
+                     process with the role jobs",
+                )
+                .because(error)
+            }
             LogError::Undecodable { .. } | LogError::Broken(_) => Self::broken(error),
         }
     }

@@ -11,12 +11,13 @@ use clap::Args;
 use dev_servers::{Options, Server, Servers};
 use eventlog::clock;
 use eventlog::error::error_chain;
+use eventlog::roles::DatabaseRole;
 use uuid::Uuid;
 
 use super::migrate;
 use super::output::print;
 use crate::app::{self, Service};
-use crate::config::{DatabaseArgs, ServeArgs};
+use crate::config::{DatabaseArgs, RolePasswords, ServeArgs};
 use crate::connect;
 
 /// The lifetime of the printed token, in seconds.
@@ -74,7 +75,7 @@ pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     }
 
     // The servers stop in order, also if the service fails.
-    let served = serve(&settings, &mut servers, &data).await;
+    let served = serve(settings, &mut servers, &data).await;
     let stopped = servers.stop().await;
     served.and(stopped)
 }
@@ -89,8 +90,9 @@ async fn check_postgres(args: &DatabaseArgs) -> anyhow::Result<()> {
     })
 }
 
-async fn serve(settings: &ServeArgs, servers: &mut Servers, data: &Path) -> anyhow::Result<()> {
-    migrate::run(&settings.database).await?;
+async fn serve(mut settings: ServeArgs, servers: &mut Servers, data: &Path) -> anyhow::Result<()> {
+    settings.database.database_url = Some(migrate(&settings.database, servers, data).await?);
+    let settings = &settings;
     let mut service = app::start(settings).await?;
     write_environment(settings, servers, data)?;
     // The handlers must be installed before the banner: its reader may send a
@@ -106,6 +108,24 @@ async fn serve(settings: &ServeArgs, servers: &mut Servers, data: &Path) -> anyh
     ended
 }
 
+/// Migrates the database. Returns the address for the service: that of the role
+/// `reading_service` in a private Postgres.
+async fn migrate(
+    database: &DatabaseArgs,
+    servers: &Servers,
+    data: &Path,
+) -> anyhow::Result<Secret> {
+    let password = dev_servers::get_or_create_secret(&data.join("service-password"), None)?;
+    let role = DatabaseRole::Service;
+    let Some(url) = servers.database_url_as(role.name(), &password) else {
+        migrate::apply(database, &RolePasswords::default()).await?;
+        return Ok(Secret::from(servers.database_url().to_owned()));
+    };
+    let passwords = RolePasswords(vec![(role, Secret::from(password))]);
+    migrate::apply(database, &passwords).await?;
+    Ok(Secret::from(url))
+}
+
 /// Writes the file `env`, with which a shell can run commands against these
 /// servers.
 fn write_environment(settings: &ServeArgs, servers: &Servers, data: &Path) -> anyhow::Result<()> {
@@ -113,7 +133,7 @@ fn write_environment(settings: &ServeArgs, servers: &Servers, data: &Path) -> an
     let mut export = |name: &str, value: &str| {
         let _ = writeln!(text, "export {name}='{}'", value.replace('\'', r"'\''"));
     };
-    export("DATABASE_URL", servers.database_url());
+    export("DATABASE_URL", settings.database.url()?.expose());
     export("NATS_URL", servers.nats_url());
     export("REDIS_URL", servers.redis_url());
     if let KeySource::Secret(secret) = settings.auth.source()? {

@@ -12,7 +12,8 @@ use clap::{Args, Subcommand};
 use commands::erasure;
 use domain::ReaderId;
 use eventlog::erase::{self, Extent};
-use eventlog::{LogError, clock};
+use eventlog::error::error_chain;
+use eventlog::{LogError, clock, read};
 use futures::{Stream, TryStreamExt};
 use projections::active_sessions;
 use projections::operations::OperationProgress;
@@ -47,8 +48,8 @@ Examples:
     /// Erase all data of a reader permanently.
     #[command(
         after_help = "No session can be read from the moment the erasure is committed. History \
-and statistics follow within moments. Then the events in the log are overwritten. If the command \
-is interrupted there, the job `erasures` finishes the work, or you can run the command again. \
+and statistics follow within moments. Once Redis has confirmed that the sessions are removed, the \
+events in the log are overwritten. If the command is interrupted there, the job `erasures` finishes the work, or you can run the command again. \
 Copies on NATS, in backups and at analytics consumers are not affected: see \
 docs/operations/reader-data.md.
 
@@ -166,11 +167,6 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
             confirm(reader_id, extent)?;
         }
         let erased = erase::reader(&pool, reader_id, clock::now()).await?;
-        if args.redis.is_set()
-            && let Some(global_position) = erased.global_position
-        {
-            active_sessions::erase(&connect::cache(&args.redis)?, reader_id, global_position).await;
-        }
         print(&format!(
             "Erased {} of reader {reader_id}. History and statistics follow within \
              moments.",
@@ -185,6 +181,15 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
             // Only the overwriting of an earlier erasure remains to be done.
             Some(_) => {}
         }
+    }
+    // The erasure is done when its last event is overwritten, so Redis comes first.
+    let head = read::head(&pool).await?;
+    if let Err(error) = forget(&args.redis, reader_id, head).await {
+        return print(&format!(
+            "Redis did not confirm that the sessions are removed: {}. The job `erasures` tries \
+             again, and then overwrites the events in the log.",
+            error_chain(error.as_ref())
+        ));
     }
     let was_stopped = until_stopped(async |stop| {
         overwrite(&pool, reader_id, stop).await?;
@@ -204,6 +209,12 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
         counted(erasure.events, "event", "events"),
         counted(erasure.sessions, "session", "sessions")
     ))
+}
+
+/// Removes the reader from Redis.
+async fn forget(args: &RedisArgs, reader_id: ReaderId, head: i64) -> anyhow::Result<()> {
+    let cache = connect::cache(args)?;
+    Ok(active_sessions::erase(&cache, reader_id, head).await?)
 }
 
 /// Overwrites the reader's events in the log, with a progress bar.

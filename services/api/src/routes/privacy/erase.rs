@@ -138,7 +138,14 @@ impl EraseHandles {
             Scope::Session(id) => commands.erase_sessions(reader_id, &[id], at).await?,
         };
         if let Some(global_position) = erased.global_position {
-            active_sessions::erase(&self.cache, reader_id, global_position).await;
+            let forgotten = active_sessions::erase(&self.cache, reader_id, global_position).await;
+            if let Err(error) = forgotten {
+                tracing::warn!(
+                    %error,
+                    "removing an erased session from Redis failed: {error}; the job erasures tries \
+                     again"
+                );
+            }
             tokio::spawn(async move {
                 if let Err(error) = store::request(&self.pool, Job::Erasures).await {
                     tracing::debug!(

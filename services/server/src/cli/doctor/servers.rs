@@ -7,6 +7,7 @@ use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
 use eventlog::migrations;
 use eventlog::postgres_info::{self, PostgresInfo};
+use eventlog::roles::{self, Excess};
 use messaging::{Subjects, stream};
 use sqlx::PgPool;
 
@@ -30,10 +31,16 @@ pub(super) async fn check_postgres(pool: &PgPool) -> Vec<Finding> {
     let read = async {
         let info = with_deadline(TIMEOUT, postgres_info::query(pool)).await?;
         let months = with_deadline(TIMEOUT, migrations::months_ahead(pool)).await?;
-        anyhow::Ok((info, months))
+        let excess = with_deadline(TIMEOUT, roles::excessive(pool, true)).await?;
+        anyhow::Ok((info, months, excess))
     };
     match read.await {
-        Ok((info, months)) => vec![durability(&info), connections(&info), partitions(months)],
+        Ok((info, months, excess)) => vec![
+            durability(&info),
+            connections(&info),
+            partitions(months),
+            database_roles(&excess),
+        ],
         Err(error) => vec![Finding::failure("Postgres", error_chain(error.as_ref()))],
     }
 }
@@ -84,6 +91,19 @@ fn partitions(months: i64) -> Finding {
         }
         months => Finding::ok("partitions", format!("{months} months ahead")),
     }
+}
+
+fn database_roles(excess: &[Excess]) -> Finding {
+    let problem = |excess: &Excess| {
+        format!(
+            "{} {}: a process with this role can change the log; connect with \
+             a role that `migrate` has created",
+            excess.role, excess.rights
+        )
+    };
+    let problems: Vec<String> = excess.iter().map(problem).collect();
+    let ok = "no process can change the log except by appending and erasing";
+    Finding::from_problems("Postgres roles", Status::Failure, &problems, ok)
 }
 
 pub(super) async fn check_redis(args: &RedisArgs) -> Vec<Finding> {

@@ -1,0 +1,26 @@
+with used as (
+    select current_user::name as role
+    union
+    select usename from pg_stat_activity
+    where $1
+        and datname = current_database()
+        and application_name like 'reading-sessions-%'
+        and application_name <> 'reading-sessions-migrations'
+        and usename is not null
+)
+select
+    role::text as "role!",
+    case
+        when rolsuper then 'is a superuser'
+        when pg_has_role(role, relowner, 'usage') then 'owns the log'
+        when rolcreaterole then 'may create roles'
+        else 'may change events without the functions of the owner'
+    end as "rights!"
+from used
+join pg_roles on rolname = role
+join pg_class on pg_class.oid = 'public.events'::regclass
+where rolsuper
+    or rolcreaterole
+    or pg_has_role(role, relowner, 'usage')
+    or has_table_privilege(role, pg_class.oid, 'insert, update, delete, truncate')
+order by role

@@ -1,0 +1,99 @@
+//! Databases that an earlier release has migrated, and roles that may not create roles.
+
+use std::path::Path;
+
+use eventlog::migrations;
+
+use super::*;
+
+/// The newest migration of the release without roles.
+const LAST_WITHOUT_ROLES: i64 = 11;
+
+/// A role that owns an empty database, and a pool of it.
+async fn owner(stack: &Stack) -> (TestEnv, String) {
+    let env = stack.new_empty_env().await;
+    let (_, database) = env.admin_url.rsplit_once('/').unwrap();
+    let name = format!("owner_of_{database}");
+    let admin = PgPool::connect(&env.admin_url).await.unwrap();
+    let create = format!(
+        "create role {name} login password 'secret'; alter database {database} owner to {name}"
+    );
+    admin.execute(create.as_str()).await.unwrap();
+    let (_, address) = env.admin_url.split_once('@').unwrap();
+    let url = format!("postgres://{name}:secret@{address}");
+    (env, url)
+}
+
+async fn pool(url: &str) -> PgPool {
+    PgPool::connect(url).await.unwrap()
+}
+
+#[tokio::test]
+async fn database_of_the_release_without_roles_is_upgraded() {
+    let stack = Stack::shared().await;
+    let (env, url) = owner(&stack).await;
+    let mut earlier =
+        sqlx::migrate::Migrator::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations"))
+            .await
+            .unwrap();
+    let kept = earlier
+        .iter()
+        .filter(|migration| migration.version <= LAST_WITHOUT_ROLES)
+        .cloned()
+        .collect();
+    earlier.migrations = kept;
+    let former = pool(&url).await;
+    earlier.run(&former).await.unwrap();
+
+    let admin = pool(&env.admin_url).await;
+    let migrated = migrations::migrate(&admin).await.unwrap();
+    assert_eq!(migrated, migrations::RoleSeparation::Separate);
+    let owner: String =
+        sqlx::query_scalar("select relowner::regrole::text from pg_class where relname = 'events'")
+            .fetch_one(&admin)
+            .await
+            .unwrap();
+    assert_eq!(owner, "reading_owner");
+
+    // A process of the earlier release continues with the former owner.
+    for statement in [
+        "select count(*) from append_events('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+            '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+        "insert into claims select * from claims",
+        "update projections set paused = false",
+        "select create_shadow('replay_history', '{history,checkpoints,dead_letters}');
+        insert into replay_history.history select * from read.history;
+        drop schema replay_history cascade",
+        "select create_month_partitions('read.history', 3)",
+    ] {
+        assert_eq!(refusal(&former, statement).await, None, "{statement}");
+    }
+
+    let settings = app::settings(&env, &Role::ALL);
+    let app = App::run(Arc::clone(&stack), env, &settings).await;
+    let _ = app.reader().start(Uuid::new_v4()).await.ok();
+    app.settled().await;
+    invariants::check(&app).await;
+}
+
+#[tokio::test]
+async fn role_that_may_not_create_roles_migrates_and_is_warned() {
+    let stack = Stack::shared().await;
+    let (env, url) = owner(&stack).await;
+    let env = TestEnv {
+        database_url: url,
+        ..env
+    };
+    let log = succeeds(command(&env), &["migrate"]).await;
+    assert!(
+        log.contains("creating the roles of Postgres failed"),
+        "{log}"
+    );
+    let settings = app::settings(&env, &Role::ALL);
+    let app = App::run(Arc::clone(&stack), env, &settings).await;
+    let _ = app.reader().start(Uuid::new_v4()).await.ok();
+    app.settled().await;
+    let doctor = command(&app.env).arg("doctor").output().await.unwrap();
+    let text = String::from_utf8_lossy(&doctor.stdout);
+    assert!(text.contains("owns the log"), "{text}");
+}
