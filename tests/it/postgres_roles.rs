@@ -79,8 +79,8 @@ async fn each_process_works_with_its_own_role() {
 
     // The admin API of the role `jobs` may do what an operator may do.
     let operator = jobs.operator();
-    let replay = operator.call(reqwest::Method::POST, "/projections/history/replay", None);
-    assert_eq!(replay.await.status, 202);
+    let rebuild = operator.call(reqwest::Method::POST, "/projections/history/replay", None);
+    assert_eq!(rebuild.await.status, 202);
     // That of the role `api` may not.
     let operator = api.operator();
     let pause = operator.call(reqwest::Method::POST, "/projections/history/pause", None);
