@@ -39,9 +39,12 @@ async fn behind_the_middleware(router: Router, limit: in_flight::InFlightLimit) 
     tokio::spawn(serve::run(
         listener,
         router,
-        serve::ClientTimeouts::default(),
+        serve::Options {
+            timeouts: serve::ClientTimeouts::default(),
+            connections: serve::ConnectionLimits::new(100, &[]),
+            drain: Duration::ZERO,
+        },
         stop,
-        Duration::ZERO,
     ));
     format!("http://{address}")
 }

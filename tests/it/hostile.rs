@@ -2,6 +2,7 @@
 //! against hostile clients. Each hostile request soon ends with a 4xx response
 //! or a closed connection. Other clients are still served, and memory stays flat.
 
+mod connections;
 mod http1;
 mod http2;
 mod wire;

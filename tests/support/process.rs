@@ -93,6 +93,19 @@ impl Process {
         Self::run(command).await
     }
 
+    /// Starts all roles with a limit of open files.
+    pub async fn start_with_open_files(env: &TestEnv, limit: u64) -> Self {
+        let plain = command(env);
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        command.arg("-c").arg(script).arg(executable());
+        for (name, value) in plain.as_std().get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        Self::run(command).await
+    }
+
     /// Starts another executable with default settings and appends its log to a
     /// file.
     pub async fn start_with_defaults(executable: &Path, env: &TestEnv, log: &Path) -> Self {

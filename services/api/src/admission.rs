@@ -9,11 +9,11 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
-use crate::auth::{Caller, TokenVerifier};
+use crate::auth::{Caller, TokenVerifier, VerifyError};
 use crate::in_flight::InFlightLimit;
 use crate::middleware::{InnerService, Middleware, Next};
 use crate::problem::{Problem, ProblemCode};
-use crate::rate_limit::{ClientKey, Limiter, Preset};
+use crate::rate_limit::{ClientKey, Limiter, Preset, RateLimitDecision};
 
 /// The shared state of the middlewares in this module; clones are cheap.
 #[derive(Clone)]
@@ -33,16 +33,17 @@ impl Admission {
         }
     }
 
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let token = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(Problem::missing_token)?;
-        Ok(self.verifier.verify(token).await?)
-    }
+}
+
+/// The bearer token of a request.
+fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or_else(Problem::missing_token)
 }
 
 /// Requires a valid token, and applies the rate limit of the reader. Requests
@@ -137,33 +138,87 @@ impl Admission {
         mut request: Request,
         next: Next<S>,
     ) -> Response {
-        let caller = self.authenticate(request.headers()).await;
+        let token = bearer_token(request.headers());
+        let mut caller = match token {
+            Ok(token) => self.verifier.verify(token).map_err(Authentication::from),
+            Err(problem) => Err(Authentication::Failed(problem)),
+        };
+        let address = ClientKey::from_address(client_address(&request, &self.trusted_proxies));
+        if let (Ok(token), Err(Authentication::UnknownKey)) = (token, &caller) {
+            // Anyone can write a token with an unknown key, so waiting for a newer key set
+            // counts and takes a permit.
+            let decision = self.limiter.check(Preset::Normal, address).await;
+            if decision.retry_after.is_some() {
+                return rejected(&decision);
+            }
+            let Some(_permit) = in_flight.try_acquire() else {
+                return Problem::overloaded().into_response();
+            };
+            let verified = self.verifier.verify_after_refresh(token).await;
+            caller = verified.map_err(Authentication::from);
+        }
         let (preset, client) = match &caller {
             Ok(caller) => (preset, ClientKey::Reader(caller.reader_id)),
-            Err(problem) => {
-                // The strict `Auth` limit is for invalid tokens only, not for
-                // requests that fail because the service has no keys yet.
-                let failed = problem.status() == StatusCode::UNAUTHORIZED;
-                let preset = if failed { Preset::Auth } else { preset };
-                let address = client_address(&request, &self.trusted_proxies);
-                (preset, ClientKey::from_address(address))
+            // The app must refresh its token; this is no attack.
+            Err(Authentication::Expired(problem)) => return problem.clone().into_response(),
+            // The strict limit is for invalid tokens only, not for requests that fail
+            // because the service has no keys yet.
+            Err(Authentication::Failed(problem))
+                if problem.status() == StatusCode::UNAUTHORIZED =>
+            {
+                (Preset::Auth, address)
             }
+            Err(_) => (preset, address),
         };
         let decision = self.limiter.check(preset, client).await;
-        let mut response = if decision.retry_after.is_some() {
-            Problem::too_many_requests(decision.retry_after_seconds()).into_response()
-        } else {
-            match caller.and_then(authorize) {
-                Ok(caller) => {
-                    request.extensions_mut().insert(caller);
-                    in_flight.run(next.run(request)).await
-                }
-                Err(problem) => problem.into_response(),
+        if decision.retry_after.is_some() {
+            return rejected(&decision);
+        }
+        let authorized = caller.map_err(Problem::from).and_then(authorize);
+        let mut response = match authorized {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                in_flight.run(next.run(request)).await
             }
+            Err(problem) => problem.into_response(),
         };
         decision.write_headers(response.headers_mut());
         response
     }
+}
+
+/// Why a request has no caller.
+enum Authentication {
+    /// Only a newer key set can decide.
+    UnknownKey,
+    Expired(Problem),
+    Failed(Problem),
+}
+
+impl From<VerifyError> for Authentication {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::UnknownKey => Self::UnknownKey,
+            VerifyError::ExpiredToken => Self::Expired(error.into()),
+            VerifyError::InvalidToken | VerifyError::KeysUnavailable => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<Authentication> for Problem {
+    fn from(authentication: Authentication) -> Self {
+        match authentication {
+            Authentication::UnknownKey => VerifyError::KeysUnavailable.into(),
+            Authentication::Expired(problem) | Authentication::Failed(problem) => problem,
+        }
+    }
+}
+
+fn rejected(decision: &RateLimitDecision) -> Response {
+    let problem = Problem::too_many_requests(decision.retry_after_seconds());
+    let mut response = problem.into_response();
+    decision.write_headers(response.headers_mut());
+    response
 }
 
 /// The address of the client: the peer of the connection, or an address from

@@ -267,7 +267,12 @@ impl IntoResponse for Problem {
         let mut response = status.into_response();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // RFC 6750, section 3.
+            let challenge = match self.0.code {
+                ProblemCode::MissingToken => "Bearer",
+                _ => "Bearer error=\"invalid_token\"",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         let passes = matches!(
             status,

@@ -3,6 +3,7 @@
 //! Each command flattens only the groups of settings that it uses.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use api::serve::ClientTimeouts;
@@ -120,6 +121,13 @@ pub struct HttpArgs {
         value_delimiter = ','
     )]
     pub trusted_proxies: Vec<IpNet>,
+    /// Maximum number of open connections of one address, or of one /64 network of
+    /// IPv6 [default: a quarter of all connections].
+    ///
+    /// Connections of `TRUSTED_PROXIES` have no such limit. Above it, the connection of
+    /// the address that has been idle longest is closed.
+    #[arg(long, env = "HTTP_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
+    pub connections_per_address: Option<NonZeroUsize>,
     /// Comma-separated origins of web pages that may call the API, for example
     /// `https://app.example` [default: any origin].
     ///

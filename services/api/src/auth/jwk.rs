@@ -76,7 +76,7 @@ struct Jwk {
 /// and curve.
 pub(super) fn parse(
     value: Value,
-    rules: &Validation,
+    rules: &TokenRules,
 ) -> Result<(Option<String>, VerifyingKey), JwkError> {
     let jwk: Jwk = serde_json::from_value(value)?;
     if let Some(usage) = &jwk.usage

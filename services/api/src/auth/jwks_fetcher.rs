@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use eventlog::error::error_chain;
-use jsonwebtoken::Validation;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::claims::TokenRules;
 use super::jwks_source::{FETCH_TIMEOUT, JwksSource, ReadError};
 use super::key_set::{KeySet, KeySetError};
 
@@ -31,7 +31,15 @@ const MAX_WAITING: usize = 1_024;
 struct RefreshRequest {
     sent_at: Instant,
     /// Notified when the current set is as new as it can be at the moment.
-    done: oneshot::Sender<()>,
+    done: oneshot::Sender<Refreshed>,
+}
+
+/// Whether the key set was fetched after the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refreshed {
+    Yes,
+    /// The fetch failed, or the last one was a moment ago.
+    No,
 }
 
 #[derive(Debug, Error)]
@@ -50,7 +58,7 @@ pub(super) struct JwksFetcher {
 }
 
 impl JwksFetcher {
-    pub(super) fn start(source: JwksSource, rules: Validation) -> Self {
+    pub(super) fn start(source: JwksSource, rules: TokenRules) -> Self {
         let key_set = Arc::new(ArcSwapOption::empty());
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
         let task = FetchTask {
@@ -70,19 +78,18 @@ impl JwksFetcher {
 
     /// Requests a fetch and waits until it ends. The task may decide not to fetch,
     /// and concurrent callers share one fetch.
-    pub(super) async fn refresh(&self) {
+    pub(super) async fn refresh(&self) -> Refreshed {
         let (done, receiver) = oneshot::channel();
         let request = RefreshRequest {
             sent_at: Instant::now(),
             done,
         };
         let refresh = async {
-            if self.requests.send(request).await.is_ok() {
-                // An error only means that the set has not changed.
-                let _ = receiver.await;
-            }
+            self.requests.send(request).await.ok()?;
+            receiver.await.ok()
         };
-        let _ = timeout(FETCH_TIMEOUT, refresh).await;
+        let refreshed = timeout(FETCH_TIMEOUT, refresh).await;
+        refreshed.ok().flatten().unwrap_or(Refreshed::No)
     }
 }
 
@@ -90,7 +97,7 @@ impl JwksFetcher {
 /// request that is cancelled does not cancel a fetch that others wait for.
 struct FetchTask {
     source: JwksSource,
-    rules: Validation,
+    rules: TokenRules,
     key_set: Arc<ArcSwapOption<KeySet>>,
     /// The JSON of the current set.
     last_json: Option<Vec<u8>>,
@@ -101,13 +108,13 @@ impl FetchTask {
         let mut last_unknown_key: Option<Instant> = None;
         let mut current_request: Option<RefreshRequest> = None;
         loop {
-            let wait = match self.fetch().await {
-                Ok(()) => self.source.poll_interval(),
-                Err(error) => self.log_failure(&error),
+            let (wait, refreshed) = match self.fetch().await {
+                Ok(()) => (self.source.poll_interval(), Refreshed::Yes),
+                Err(error) => (self.log_failure(&error), Refreshed::No),
             };
             let fetched_at = Instant::now();
             if let Some(request) = current_request.take() {
-                let _ = request.done.send(());
+                let _ = request.done.send(refreshed);
             }
             current_request = loop {
                 let request = tokio::select! {
@@ -128,7 +135,9 @@ impl FetchTask {
                     last_unknown_key = Some(Instant::now());
                     break Some(request);
                 }
-                let _ = request.done.send(());
+                // A request from before the end of the last fetch shares its result.
+                let shares = request.sent_at <= fetched_at;
+                let _ = request.done.send(if shares { refreshed } else { Refreshed::No });
             };
         }
     }

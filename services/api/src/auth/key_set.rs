@@ -5,15 +5,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use jsonwebtoken::Validation;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::claims::Caller;
+use super::claims::{Caller, TokenRules};
 use super::jwk;
 use super::token_cache::{TokenCache, TokenHash};
-use super::verifying_key::{TokenHeader, VerifyingKey};
+use super::verifying_key::{Rejection, TokenHeader, VerifyingKey};
 
 /// The keys that an issuer published at one time.
 pub(super) struct KeySet {
@@ -30,7 +29,7 @@ pub(super) enum Verification {
     Valid(Caller),
     /// The set has no key with the token's `kid`; a newer set may have one.
     UnknownKey,
-    Invalid,
+    Rejected(Rejection),
 }
 
 #[derive(Debug, Error)]
@@ -50,7 +49,7 @@ struct Document {
 
 impl KeySet {
     /// Parses a set. Unusable keys are logged and skipped.
-    pub(super) fn parse(json: &[u8], rules: &Validation) -> Result<Self, KeySetError> {
+    pub(super) fn parse(json: &[u8], rules: &TokenRules) -> Result<Self, KeySetError> {
         let document: Document = serde_json::from_slice(json)?;
         let mut by_kid = HashMap::new();
         let mut unnamed = Vec::new();
@@ -103,15 +102,15 @@ impl KeySet {
             },
             None => match self.only_key() {
                 Some(key) => key,
-                None => return Verification::Invalid,
+                None => return Verification::Rejected(Rejection::Invalid),
             },
         };
         match key.verify(header, token) {
-            Some((caller, claims)) => {
+            Ok((caller, claims)) => {
                 self.cache.insert(hash, caller, &claims);
                 Verification::Valid(caller)
             }
-            None => Verification::Invalid,
+            Err(rejection) => Verification::Rejected(rejection),
         }
     }
 
@@ -127,12 +126,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::auth::claims::validation;
     use crate::auth::jwk::examples;
     use crate::auth::settings::ExpectedClaims;
 
     fn parse(set: &Value) -> Result<KeySet, KeySetError> {
-        let rules = validation(&ExpectedClaims::default());
+        let rules = TokenRules::new(&ExpectedClaims::default());
         KeySet::parse(set.to_string().as_bytes(), &rules)
     }
 

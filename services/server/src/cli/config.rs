@@ -62,6 +62,10 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
         ("ADMIN_ADDR", http.admin_addr.to_string()),
         ("TRUSTED_PROXIES", joined(&http.trusted_proxies)),
         (
+            "HTTP_CONNECTIONS_PER_ADDRESS",
+            or_empty(http.connections_per_address),
+        ),
+        (
             "CORS_ORIGINS",
             joined(origins.filter_map(|origin| origin.to_str().ok())),
         ),
