@@ -1,4 +1,4 @@
-//! The limit of open files.
+//! The limits of open files.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -14,4 +14,20 @@ pub fn raise_limit() {
         maximum,
     };
     setrlimit(Resource::Nofile, raised).expect("a process may use its hard limit");
+}
+
+/// The soft limit of a process.
+///
+/// # Panics
+/// If there is no such process, or it has no limit.
+#[must_use]
+pub fn soft_limit(pid: u32) -> u64 {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let limit = line.and_then(|line| line.split_whitespace().next());
+    limit
+        .and_then(|limit| limit.parse().ok())
+        .expect("a number")
 }

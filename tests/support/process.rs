@@ -93,15 +93,21 @@ impl Process {
         Self::run(command).await
     }
 
-    /// Starts all roles with a limit of open files.
-    pub async fn start_with_open_files(env: &TestEnv, limit: u64) -> Self {
+    /// Starts all roles with this hard limit of open files. The soft limit is 1,024, as in
+    /// shells and under systemd.
+    pub async fn start_with_open_files(
+        env: &TestEnv,
+        limit: u64,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let plain = command(env);
         let mut command = Command::new("sh");
-        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        let script = format!("ulimit -S -n 1024 && ulimit -H -n {limit} && exec \"$0\" \"$@\"");
         command.arg("-c").arg(script).arg(executable());
         for (name, value) in plain.as_std().get_envs() {
             command.env(name, value.unwrap_or_default());
         }
+        command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).kill_on_drop(true);
         Self::run(command).await
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
@@ -32,7 +32,6 @@ impl Admission {
             trusted_proxies: trusted_proxies.into(),
         }
     }
-
 }
 
 /// The bearer token of a request.
@@ -118,11 +117,10 @@ impl Middleware for Anonymous {
         let address = client_address(&request, &admission.trusted_proxies);
         let client = ClientKey::from_address(address);
         let decision = admission.limiter.check(Preset::Normal, client).await;
-        let mut response = if decision.retry_after.is_some() {
-            Problem::too_many_requests(decision.retry_after_seconds()).into_response()
-        } else {
-            in_flight.run(next.run(request)).await
-        };
+        if decision.retry_after.is_some() {
+            return rate_limited(&decision);
+        }
+        let mut response = in_flight.run(next.run(request)).await;
         decision.write_headers(response.headers_mut());
         response
     }
@@ -138,44 +136,20 @@ impl Admission {
         mut request: Request,
         next: Next<S>,
     ) -> Response {
-        let token = bearer_token(request.headers());
-        let mut caller = match token {
-            Ok(token) => self.verifier.verify(token).map_err(Authentication::from),
-            Err(problem) => Err(Authentication::Failed(problem)),
-        };
         let address = ClientKey::from_address(client_address(&request, &self.trusted_proxies));
-        if let (Ok(token), Err(Authentication::UnknownKey)) = (token, &caller) {
-            // Anyone can write a token with an unknown key, so waiting for a newer key set
-            // counts and takes a permit.
-            let decision = self.limiter.check(Preset::Normal, address).await;
-            if decision.retry_after.is_some() {
-                return rejected(&decision);
+        let caller = match self.authenticate(request.headers(), address).await {
+            Ok(caller) => caller,
+            Err(Refusal::Counted(problem, decision)) => return refused(problem, &decision),
+            Err(Refusal::Uncounted(problem)) => {
+                return self.unauthenticated(problem, address).await;
             }
-            let Some(_permit) = in_flight.try_acquire() else {
-                return Problem::overloaded().into_response();
-            };
-            let verified = self.verifier.verify_after_refresh(token).await;
-            caller = verified.map_err(Authentication::from);
-        }
-        let (preset, client) = match &caller {
-            Ok(caller) => (preset, ClientKey::Reader(caller.reader_id)),
-            // The app must refresh its token; this is no attack.
-            Err(Authentication::Expired(problem)) => return problem.clone().into_response(),
-            // The strict limit is for invalid tokens only, not for requests that fail
-            // because the service has no keys yet.
-            Err(Authentication::Failed(problem))
-                if problem.status() == StatusCode::UNAUTHORIZED =>
-            {
-                (Preset::Auth, address)
-            }
-            Err(_) => (preset, address),
         };
+        let client = ClientKey::Reader(caller.reader_id);
         let decision = self.limiter.check(preset, client).await;
         if decision.retry_after.is_some() {
-            return rejected(&decision);
+            return rate_limited(&decision);
         }
-        let authorized = caller.map_err(Problem::from).and_then(authorize);
-        let mut response = match authorized {
+        let mut response = match authorize(caller) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 in_flight.run(next.run(request)).await
@@ -185,37 +159,71 @@ impl Admission {
         decision.write_headers(response.headers_mut());
         response
     }
+
+    /// The response to a request without a valid token.
+    async fn unauthenticated(&self, problem: Problem, address: ClientKey) -> Response {
+        // The app must refresh its token; this is no attack.
+        if problem.code() == ProblemCode::TokenExpired {
+            return problem.into_response();
+        }
+        let decision = self.limiter.check(Preset::Auth, address).await;
+        if decision.retry_after.is_none() {
+            return refused(problem, &decision);
+        }
+        let mut response = rate_limited(&decision);
+        if let Some(challenge) = problem.challenge() {
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        address: ClientKey,
+    ) -> Result<Caller, Refusal> {
+        let token = bearer_token(headers)?;
+        let mut verified = self.verifier.verify(token);
+        if verified == Err(VerifyError::UnknownKey) {
+            // Anyone can write such a token, so waiting for a newer key set counts. It counts
+            // less than an invalid token, because the key may be new.
+            let decision = self.limiter.check(Preset::Normal, address).await;
+            if decision.retry_after.is_some() {
+                let problem = Problem::too_many_requests(decision.retry_after_seconds());
+                return Err(Refusal::Counted(problem, decision));
+            }
+            verified = self.verifier.verify_after_refresh(token).await;
+            if verified == Err(VerifyError::KeysUnavailable) {
+                let problem = VerifyError::KeysUnavailable.into();
+                return Err(Refusal::Counted(problem, decision));
+            }
+        }
+        Ok(verified.map_err(Problem::from)?)
+    }
 }
 
 /// Why a request has no caller.
-enum Authentication {
-    /// Only a newer key set can decide.
-    UnknownKey,
-    Expired(Problem),
-    Failed(Problem),
+enum Refusal {
+    /// A rate limit has counted the request already.
+    Counted(Problem, RateLimitDecision),
+    Uncounted(Problem),
 }
 
-impl From<VerifyError> for Authentication {
-    fn from(error: VerifyError) -> Self {
-        match error {
-            VerifyError::UnknownKey => Self::UnknownKey,
-            VerifyError::ExpiredToken => Self::Expired(error.into()),
-            VerifyError::InvalidToken | VerifyError::KeysUnavailable => Self::Failed(error.into()),
-        }
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Uncounted(problem)
     }
 }
 
-impl From<Authentication> for Problem {
-    fn from(authentication: Authentication) -> Self {
-        match authentication {
-            Authentication::UnknownKey => VerifyError::KeysUnavailable.into(),
-            Authentication::Expired(problem) | Authentication::Failed(problem) => problem,
-        }
-    }
+fn rate_limited(decision: &RateLimitDecision) -> Response {
+    refused(
+        Problem::too_many_requests(decision.retry_after_seconds()),
+        decision,
+    )
 }
 
-fn rejected(decision: &RateLimitDecision) -> Response {
-    let problem = Problem::too_many_requests(decision.retry_after_seconds());
+fn refused(problem: Problem, decision: &RateLimitDecision) -> Response {
     let mut response = problem.into_response();
     decision.write_headers(response.headers_mut());
     response

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 use crate::problem::{Problem, ProblemCode};
 use crate::request_log::catch_panic;
@@ -33,12 +33,6 @@ impl InFlightLimit {
     #[must_use]
     pub fn new(max_in_flight: usize) -> Self {
         Self(Arc::new(Semaphore::new(max_in_flight)))
-    }
-
-    /// A permit for work that is no handler; `None` if the limit is reached.
-    #[must_use]
-    pub fn try_acquire(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.try_acquire().ok()
     }
 
     /// Runs the handler of a request. Returns 503 if the limit is reached or the

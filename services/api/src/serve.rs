@@ -156,15 +156,16 @@ async fn accept_until_shutdown(
             }
         };
         let timeout = ConnectionTimeout::new(timeouts);
-        let close = shutdown.child_token();
-        let Some(connection) = connections.open(peer.ip(), timeout, permit, close) else {
+        let Some(connection) = connections.open(peer.ip(), timeout, permit) else {
             tracing::debug!(%peer, "connection refused: its address has too many");
             continue;
         };
         let builder = builder.clone();
         let router = router.clone();
+        let shutdown = shutdown.clone();
         tasks.spawn(async move {
-            let served = serve(&builder, stream, peer, router, timeouts.body, &connection);
+            let (body, open) = (timeouts.body, &connection);
+            let served = serve(&builder, stream, peer, router, body, open, &shutdown);
             if let Err(error) = served.await {
                 tracing::debug!(error, "connection failed: {error}");
             }
@@ -202,8 +203,8 @@ fn is_client_error(error: &io::Error) -> bool {
     )
 }
 
-/// Serves one connection until the client closes it, a timeout expires, or it must close:
-/// for another one, or because the service shuts down.
+/// Serves one connection until the client closes it, a timeout expires, it must make room
+/// for another one, or the service shuts down.
 async fn serve(
     builder: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
@@ -211,6 +212,7 @@ async fn serve(
     router: Router,
     body_timeout: Duration,
     open: &OpenConnection,
+    shutdown: &CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let OpenConnection { timeout, close, .. } = open;
     let router = TowerToHyperService::new(router);
@@ -227,15 +229,21 @@ async fn serve(
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut expired = std::pin::pin!(timeout.expired());
+    let must_close = async {
+        tokio::select! {
+            () = timeout.expired() => {}
+            () = close.cancelled() => {}
+        }
+    };
+    let mut must_close = std::pin::pin!(must_close);
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = expired.as_mut() => {}
-        () = close.cancelled() => {
+        () = must_close.as_mut() => {}
+        () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 result = connection.as_mut() => return result,
-                () = expired => {}
+                () = must_close => {}
             }
         }
     }

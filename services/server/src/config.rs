@@ -124,8 +124,8 @@ pub struct HttpArgs {
     /// Maximum number of open connections of one address, or of one /64 network of
     /// IPv6 [default: a quarter of all connections].
     ///
-    /// Connections of `TRUSTED_PROXIES` have no such limit. Above it, the connection of
-    /// the address that has been idle longest is closed.
+    /// Connections of `TRUSTED_PROXIES` have no such limit. Above it, those of the
+    /// address that have been waiting longest for their client are closed.
     #[arg(long, env = "HTTP_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
     pub connections_per_address: Option<NonZeroUsize>,
     /// Comma-separated origins of web pages that may call the API, for example

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use domain::ReaderId;
+use domain::{ReaderId, Timestamp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::secret::Secret;
 
 /// The accepted difference between the clocks of the issuer and the service, in
 /// seconds.
-const LEEWAY_SECONDS: u64 = 10;
+const LEEWAY_SECONDS: u32 = 10;
 
 /// The longest subject, in bytes (the limit of `OpenID` Connect).
 const MAX_SUBJECT_BYTES: usize = 255;
@@ -30,8 +30,7 @@ pub struct Caller {
     pub admin: bool,
 }
 
-/// The claims that the service reads. [`validation`] checks times, issuer and
-/// audience.
+/// The claims that the service reads. [`TokenRules`] check `nbf`, issuer and audience.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     sub: String,
@@ -43,7 +42,7 @@ pub(super) struct Claims {
     is_admin: Option<bool>,
     scope: Option<Scopes>,
     scp: Option<Scopes>,
-    /// Only ID tokens of OpenID Connect have these two (Core, sections 2 and 3.1.3.6).
+    /// Only ID tokens of `OpenID` Connect have these two (Core, sections 2 and 3.1.3.6).
     nonce: Option<IgnoredAny>,
     at_hash: Option<IgnoredAny>,
 }
@@ -91,6 +90,11 @@ impl Claims {
         })
     }
 
+    /// Whether the token has expired at `now`, by more than the leeway.
+    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at() < now.timestamp() - i64::from(LEEWAY_SECONDS)
+    }
+
     /// When the token expires, as a Unix time in seconds without leeway.
     #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
     pub(super) fn expires_at(&self) -> i64 {
@@ -135,8 +139,10 @@ impl TokenRules {
 fn validation(expected: &ExpectedClaims) -> Validation {
     let mut validation = Validation::default();
     validation.algorithms.clear();
-    validation.leeway = LEEWAY_SECONDS;
+    validation.leeway = LEEWAY_SECONDS.into();
     validation.validate_nbf = true;
+    // `Claims::has_expired` distinguishes expired tokens from invalid ones.
+    validation.validate_exp = false;
     let mut required: HashSet<String> = ["exp", "sub"].map(str::to_owned).into();
     if let Some(issuer) = &expected.issuer {
         validation.set_issuer(&[issuer]);

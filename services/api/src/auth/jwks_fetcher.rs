@@ -24,7 +24,8 @@ const RETRY_INTERVAL_WITH_KEYS: Duration = Duration::from_secs(30);
 /// can write such a token.
 const UNKNOWN_KEY_COOLDOWN: Duration = Duration::from_secs(30);
 
-/// Requests that may wait for the fetch task to receive them.
+/// Requests that may wait for a fetch; further ones fail at once. Anyone can cause them,
+/// and a fetch takes up to [`FETCH_TIMEOUT`].
 const MAX_WAITING: usize = 1_024;
 
 /// Asks the fetch task for a newer set.
@@ -38,7 +39,7 @@ struct RefreshRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refreshed {
     Yes,
-    /// The fetch failed, or the last one was a moment ago.
+    /// The fetch failed, the last one was a moment ago, or too many requests wait for it.
     No,
 }
 
@@ -84,12 +85,13 @@ impl JwksFetcher {
             sent_at: Instant::now(),
             done,
         };
-        let refresh = async {
-            self.requests.send(request).await.ok()?;
-            receiver.await.ok()
-        };
-        let refreshed = timeout(FETCH_TIMEOUT, refresh).await;
-        refreshed.ok().flatten().unwrap_or(Refreshed::No)
+        if self.requests.try_send(request).is_err() {
+            return Refreshed::No;
+        }
+        match timeout(FETCH_TIMEOUT, receiver).await {
+            Ok(Ok(refreshed)) => refreshed,
+            Ok(Err(_)) | Err(_) => Refreshed::No,
+        }
     }
 }
 
@@ -137,7 +139,9 @@ impl FetchTask {
                 }
                 // A request from before the end of the last fetch shares its result.
                 let shares = request.sent_at <= fetched_at;
-                let _ = request.done.send(if shares { refreshed } else { Refreshed::No });
+                let _ = request
+                    .done
+                    .send(if shares { refreshed } else { Refreshed::No });
             };
         }
     }
@@ -175,7 +179,8 @@ impl FetchTask {
         if self.last_json.as_ref() == Some(&json) {
             return Ok(());
         }
-        let set = KeySet::parse(&json, &self.rules)?;
+        let previous = self.key_set.load_full();
+        let set = KeySet::parse(&json, &self.rules, previous.as_deref())?;
         let keys = set.len();
         tracing::info!(keys, source = %self.source, "signing keys loaded: {keys} usable keys");
         self.key_set.store(Some(Arc::new(set)));

@@ -2,8 +2,8 @@
 //!
 //! A `kid` only selects a key of this set. This module never fetches anything.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +19,9 @@ pub(super) struct KeySet {
     by_kid: HashMap<String, VerifyingKey>,
     /// Keys without a `kid`. Such a key is only used if it is the only key.
     unnamed: Vec<VerifyingKey>,
+    /// The ids of the keys that the previous set had and this one does not. Their tokens
+    /// are invalid; a newer set does not change that.
+    removed: HashSet<String>,
     /// Part of the set, so that a new set drops the tokens of removed keys.
     cache: TokenCache,
 }
@@ -48,8 +51,13 @@ struct Document {
 }
 
 impl KeySet {
-    /// Parses a set. Unusable keys are logged and skipped.
-    pub(super) fn parse(json: &[u8], rules: &TokenRules) -> Result<Self, KeySetError> {
+    /// Parses a set, which replaces the previous one. Unusable keys are logged and
+    /// skipped.
+    pub(super) fn parse(
+        json: &[u8],
+        rules: &TokenRules,
+        previous: Option<&Self>,
+    ) -> Result<Self, KeySetError> {
         let document: Document = serde_json::from_slice(json)?;
         let mut by_kid = HashMap::new();
         let mut unnamed = Vec::new();
@@ -72,7 +80,10 @@ impl KeySet {
         if by_kid.is_empty() && unnamed.is_empty() {
             return Err(KeySetError::NoUsableKey);
         }
+        let previous = previous.into_iter().flat_map(|set| set.by_kid.keys());
+        let removed = previous.filter(|kid| !by_kid.contains_key(*kid));
         Ok(Self {
+            removed: removed.cloned().collect(),
             by_kid,
             unnamed,
             cache: TokenCache::default(),
@@ -98,6 +109,9 @@ impl KeySet {
         let key = match &header.kid {
             Some(kid) => match self.by_kid.get(kid) {
                 Some(key) => key,
+                None if self.removed.contains(kid) => {
+                    return Verification::Rejected(Rejection::Invalid);
+                }
                 None => return Verification::UnknownKey,
             },
             None => match self.only_key() {
@@ -131,7 +145,7 @@ mod tests {
 
     fn parse(set: &Value) -> Result<KeySet, KeySetError> {
         let rules = TokenRules::new(&ExpectedClaims::default());
-        KeySet::parse(set.to_string().as_bytes(), &rules)
+        KeySet::parse(set.to_string().as_bytes(), &rules, None)
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::claims::{Caller, TokenRules};
 use super::jwks_fetcher::{JwksFetcher, Refreshed};
 use super::jwks_source::{JwksSource, JwksUrlError};
 use super::key_set::Verification;
-use super::settings::{AuthSettings, KeySource};
+use super::settings::{AuthSettings, ExpectedClaims, KeySource};
 use super::token_cache::{TokenCache, TokenHash};
 use super::verifying_key::{Rejection, TokenHeader, VerifyingKey};
 
@@ -68,6 +68,17 @@ impl TokenVerifier {
             KeySource::File(path) => JwksSource::from_file(path.clone()),
             KeySource::Url(url) => JwksSource::from_url(url)?,
         };
+        let ExpectedClaims {
+            issuer, audience, ..
+        } = &settings.claims;
+        for (claim, expected) in [("iss", issuer), ("aud", audience)] {
+            if expected.is_none() {
+                tracing::warn!(
+                    claim,
+                    "tokens with any `{claim}` are accepted, also those for other services"
+                );
+            }
+        }
         let fetcher = JwksFetcher::start(source, rules);
         Ok(Self(Arc::new(Keys::Public(fetcher))))
     }
@@ -96,23 +107,22 @@ impl TokenVerifier {
     }
 
     /// Like [`Self::verify`], for a token with an unknown key: waits up to a few seconds
-    /// for a fetch of the key set. Anyone can write such a token, so the caller bounds how
-    /// many wait.
+    /// for a fetch of the key set. Anyone can write such a token, so the caller limits them.
     ///
     /// # Errors
     /// [`VerifyError::KeysUnavailable`] if the key is still unknown and the set may be
-    /// outdated, because the last fetch failed or was a moment ago. The client then sends
-    /// the token again.
+    /// outdated. The client then sends the token again.
     pub async fn verify_after_refresh(&self, token: &str) -> Result<Caller, VerifyError> {
         let Keys::Public(fetcher) = &*self.0 else {
             return self.verify(token);
         };
         let refreshed = fetcher.refresh().await;
-        self.verify(token).map_err(|error| match (error, refreshed) {
-            (VerifyError::UnknownKey, Refreshed::Yes) => VerifyError::InvalidToken,
-            (VerifyError::UnknownKey, Refreshed::No) => VerifyError::KeysUnavailable,
-            (error, _) => error,
-        })
+        self.verify(token)
+            .map_err(|error| match (error, refreshed) {
+                (VerifyError::UnknownKey, Refreshed::Yes) => VerifyError::InvalidToken,
+                (VerifyError::UnknownKey, Refreshed::No) => VerifyError::KeysUnavailable,
+                (error, _) => error,
+            })
     }
 
     fn cached(&self, token: &TokenHash) -> Option<Caller> {

@@ -5,7 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::errors::ErrorKind;
+use eventlog::clock;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Deserializer};
 
@@ -49,24 +49,13 @@ impl VerifyingKey {
         if header.algorithm != self.algorithm || !header.is_access_token() {
             return Err(Rejection::Invalid);
         }
-        match self.claims(token, &self.validation) {
-            Ok(valid) => Ok(valid),
-            Err(ErrorKind::ExpiredSignature) => {
-                // The other claims are not checked yet.
-                let mut at_any_time = self.validation.clone();
-                at_any_time.validate_exp = false;
-                let genuine = self.claims(token, &at_any_time);
-                Err(genuine.map_or(Rejection::Invalid, |_| Rejection::Expired))
-            }
-            Err(_) => Err(Rejection::Invalid),
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
+        let claims = decoded.map_err(|_| Rejection::Invalid)?.claims;
+        let caller = claims.caller(self.subjects).ok_or(Rejection::Invalid)?;
+        if claims.has_expired(clock::now()) {
+            return Err(Rejection::Expired);
         }
-    }
-
-    fn claims(&self, token: &str, validation: &Validation) -> Result<(Caller, Claims), ErrorKind> {
-        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, validation);
-        let claims = decoded.map_err(jsonwebtoken::errors::Error::into_kind)?.claims;
-        let caller = claims.caller(self.subjects);
-        Ok((caller.ok_or(ErrorKind::InvalidToken)?, claims))
+        Ok((caller, claims))
     }
 }
 

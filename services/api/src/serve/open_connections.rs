@@ -1,5 +1,6 @@
 //! The open connections of a listener. If there is no permit for a new one, those that
-//! have been idle longest are closed, so that a client with many connections does not keep
+//! have been waiting longest for their client are closed: idle ones, and those whose
+//! client does not receive a response. So a client with many connections does not keep
 //! others out.
 
 use std::collections::HashMap;
@@ -46,11 +47,11 @@ impl ConnectionLimits {
     }
 }
 
-/// Of a bound of this many connections, one is closed at a time. Finding the idle
-/// connections reads all of them, so each search closes several.
+/// Each search for connections to close reads all of them, so it closes this fraction of
+/// the limit at a time.
 const EVICTION_SHARE: usize = 128;
 
-/// If no connection is idle, the time until the next search for one.
+/// If no permit becomes free, the time until the next search for connections to close.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// See the [module](self).
@@ -81,7 +82,7 @@ pub struct OpenConnection {
     connections: Arc<OpenConnections>,
     id: u64,
     pub timeout: ConnectionTimeout,
-    /// Cancelled when the connection must close.
+    /// Cancelled when the connection must close, to make room for another one.
     pub close: CancellationToken,
     _permit: OwnedSemaphorePermit,
 }
@@ -96,14 +97,14 @@ impl OpenConnections {
     }
 
     /// Waits for a permit for one connection. If there is none, it closes the connections
-    /// that have been idle longest.
+    /// that have been waiting longest.
     pub async fn permit(&self) -> OwnedSemaphorePermit {
         loop {
             if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
                 return permit;
             }
             let count = eviction_count(self.limits.total);
-            self.lock().close_idle(count, |_| true);
+            self.lock().close_waiting(count, |_| true);
             let permit = Arc::clone(&self.permits).acquire_owned();
             if let Ok(permit) = tokio::time::timeout(SEARCH_INTERVAL, permit).await {
                 return permit.expect("the semaphore is never closed");
@@ -112,14 +113,13 @@ impl OpenConnections {
     }
 
     /// Adds an accepted connection. If its address has too many, those of them that have
-    /// been idle longest are closed. `None` if none is idle: the new connection must be
-    /// closed.
+    /// been waiting longest are closed. `None` if none is waiting: the new connection must
+    /// be closed.
     pub fn open(
         self: &Arc<Self>,
         peer: IpAddr,
         timeout: ConnectionTimeout,
         permit: OwnedSemaphorePermit,
-        close: CancellationToken,
     ) -> Option<OpenConnection> {
         let address = address_or_network(peer);
         let limit = self.limits.per_address;
@@ -127,10 +127,11 @@ impl OpenConnections {
         let open = table.by_address.get(&address).copied().unwrap_or(0);
         if open >= limit && self.limits.limits(peer) {
             let count = eviction_count(limit);
-            if table.close_idle(count, |entry| entry.address == address) == 0 {
+            if table.close_waiting(count, |entry| entry.address == address) == 0 {
                 return None;
             }
         }
+        let close = CancellationToken::new();
         let id = table.next_id;
         table.next_id += 1;
         *table.by_address.entry(address).or_default() += 1;
@@ -157,24 +158,24 @@ impl OpenConnections {
 }
 
 impl Table {
-    /// Closes at most `count` of the matching connections: those that have been idle
+    /// Closes at most `count` of the matching connections: those that have been waiting
     /// longest. Returns how many. They no longer count for their address; their permits
     /// are free when they are closed.
-    fn close_idle(&mut self, count: usize, matches: impl Fn(&Entry) -> bool) -> usize {
+    fn close_waiting(&mut self, count: usize, matches: impl Fn(&Entry) -> bool) -> usize {
         let entries = self.by_id.iter().filter(|(_, entry)| matches(entry));
-        let mut idle: Vec<(Instant, u64)> = entries
-            .filter_map(|(id, entry)| Some((entry.timeout.idle_since()?, *id)))
+        let mut waiting: Vec<(Instant, u64)> = entries
+            .filter_map(|(id, entry)| Some((entry.timeout.waiting_since()?, *id)))
             .collect();
-        if idle.len() > count {
-            idle.select_nth_unstable(count);
-            idle.truncate(count);
+        if waiting.len() > count {
+            waiting.select_nth_unstable(count);
+            waiting.truncate(count);
         }
-        for (_, id) in &idle {
+        for (_, id) in &waiting {
             if let Some(entry) = self.remove(*id) {
                 entry.close.cancel();
             }
         }
-        idle.len()
+        waiting.len()
     }
 
     fn remove(&mut self, id: u64) -> Option<Entry> {
@@ -214,11 +215,10 @@ mod tests {
 
     async fn open(connections: &Arc<OpenConnections>, peer: &str) -> Option<OpenConnection> {
         let permit = connections.permit().await;
-        // A later connection has been idle for a shorter time.
+        // A later connection has been waiting for a shorter time.
         tokio::time::advance(Duration::from_secs(1)).await;
         let timeout = ConnectionTimeout::new(ClientTimeouts::default());
-        let close = CancellationToken::new();
-        connections.open(peer.parse().unwrap(), timeout, permit, close)
+        connections.open(peer.parse().unwrap(), timeout, permit)
     }
 
     fn is_closing(connection: &OpenConnection) -> bool {
@@ -226,11 +226,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn longest_idle_connection_makes_room_for_a_new_one() {
+    async fn connection_that_waits_longest_makes_room_for_a_new_one() {
         let connections = connections(3, 3);
         let busy = open(&connections, "192.0.2.1").await.unwrap();
         let _request = busy.timeout.begin_request();
         let longest = open(&connections, "192.0.2.2").await.unwrap();
+        // Its client does not receive the response.
+        let mut unread = longest.timeout.begin_request();
+        unread.respond();
         let other = open(&connections, "192.0.2.3").await.unwrap();
         let new = tokio::spawn({
             let connections = Arc::clone(&connections);
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn address_with_too_many_connections_loses_its_longest_idle_one() {
+    async fn address_with_too_many_connections_loses_the_one_that_waits_longest() {
         let connections = connections(10, 2);
         let elsewhere = open(&connections, "192.0.2.1").await.unwrap();
         // Of one network.

@@ -55,12 +55,13 @@ impl ConnectionTimeout {
         }
     }
 
-    /// Since when the connection has had neither a request nor a response in progress;
-    /// `None` if it has one.
-    pub fn idle_since(&self) -> Option<Instant> {
+    /// Since when the service has been waiting for the client: for its next request, or
+    /// for it to receive a response. `None` while the service prepares a response.
+    pub fn waiting_since(&self) -> Option<Instant> {
         let requests = lock(&self.requests);
-        let is_idle = requests.in_progress == 0 && requests.responses.is_empty();
-        is_idle.then(|| requests.finished_at.unwrap_or(self.accepted_at))
+        let oldest = requests.responses.first().copied();
+        let since = oldest.or(requests.finished_at);
+        (requests.in_progress == 0).then(|| since.unwrap_or(self.accepted_at))
     }
 
     /// Completes when the connection has timed out.
@@ -83,8 +84,7 @@ impl Requests {
     /// result is then the time of the next check.
     fn deadline(&self, timeouts: ClientTimeouts, accepted_at: Instant, now: Instant) -> Instant {
         match (self.responses.first(), self.in_progress, self.finished_at) {
-            // Another response may begin at any time, so the next check is soon.
-            (Some(oldest), _, _) => (*oldest + timeouts.idle).min(now + timeouts.headers),
+            (Some(oldest), _, _) => *oldest + timeouts.idle,
             (None, 1.., _) => now + timeouts.headers,
             (None, 0, None) => accepted_at + timeouts.headers,
             (None, 0, Some(finished_at)) => finished_at + timeouts.idle,
@@ -99,9 +99,9 @@ fn lock(requests: &Mutex<Requests>) -> MutexGuard<'_, Requests> {
 impl RequestGuard {
     /// The response begins.
     pub fn respond(&mut self) {
+        let mut requests = lock(&self.requests);
         let now = Instant::now();
         self.response_began = Some(now);
-        let mut requests = lock(&self.requests);
         requests.in_progress -= 1;
         requests.responses.push(now);
     }
@@ -112,8 +112,8 @@ impl Drop for RequestGuard {
         let mut requests = lock(&self.requests);
         match self.response_began {
             Some(began) => {
-                let index = requests.responses.iter().position(|other| *other == began);
-                index.map(|index| requests.responses.remove(index));
+                let index = requests.responses.partition_point(|other| *other < began);
+                requests.responses.remove(index);
             }
             None => requests.in_progress -= 1,
         }
@@ -166,7 +166,8 @@ mod tests {
             () = timeout.expired() => {}
         }
         assert_eq!(began.elapsed().as_secs(), timeouts.idle.as_secs());
+        assert_eq!(timeout.waiting_since(), Some(began));
         drop(unread);
-        assert!(timeout.idle_since().is_some());
+        assert!(timeout.waiting_since() > Some(began));
     }
 }

@@ -213,4 +213,29 @@ mod tests {
         args.jwt_secret_file = Some("secret".into());
         assert!(error(&args).starts_with("JWT_SECRET_FILE and JWKS_FILE are set"));
     }
+
+    #[test]
+    fn public_keys_need_an_issuer_and_an_audience() {
+        let text = |text: &str| Some(text.to_owned());
+        let mut args = AuthArgs {
+            jwks_file: Some("keys.json".into()),
+            ..AuthArgs::default()
+        };
+        let error = |args: &AuthArgs| args.settings().unwrap_err().to_string();
+        assert!(error(&args).starts_with("JWT_ISSUER must be set with JWKS_FILE"));
+        args.jwt_issuer = text("https://issuer.example");
+        assert!(error(&args).starts_with("JWT_AUDIENCE must be set with JWKS_FILE"));
+        args.jwt_audience = text("");
+        assert!(error(&args).starts_with("JWT_AUDIENCE must be set"));
+        args.jwt_audience = text("*");
+        let claims = args.settings().unwrap().claims;
+        assert_eq!(claims.issuer, text("https://issuer.example"));
+        assert_eq!(claims.audience, None);
+        // A secret is shared with this service only.
+        args = AuthArgs {
+            jwt_secret: Some(Secret::from("0123456789abcdef0123456789abcdef".to_owned())),
+            ..AuthArgs::default()
+        };
+        assert!(args.settings().is_ok());
+    }
 }
