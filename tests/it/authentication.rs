@@ -3,6 +3,7 @@
 
 mod issuers;
 mod readers;
+mod subjects;
 mod tokens;
 
 use api::auth::{Caller, TokenVerifier, VerifyError};

@@ -17,7 +17,7 @@ mod auth;
 mod jobs;
 mod rate_limit;
 
-pub use auth::AuthArgs;
+pub use auth::{AuthArgs, SubjectForm};
 pub use jobs::JobArgs;
 pub use rate_limit::RateLimitArgs;
 use servers::read_secret;

@@ -137,6 +137,8 @@ impl KeySet {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
 
     use super::*;
@@ -144,8 +146,12 @@ mod tests {
     use crate::auth::settings::ExpectedClaims;
 
     fn parse(set: &Value) -> Result<KeySet, KeySetError> {
+        parse_after(None, set)
+    }
+
+    fn parse_after(previous: Option<&KeySet>, set: &Value) -> Result<KeySet, KeySetError> {
         let rules = TokenRules::new(&ExpectedClaims::default());
-        KeySet::parse(set.to_string().as_bytes(), &rules, None)
+        KeySet::parse(set.to_string().as_bytes(), &rules, previous)
     }
 
     #[test]
@@ -162,13 +168,32 @@ mod tests {
         }
     }
 
+    fn named(mut jwk: Value, kid: &str) -> Value {
+        jwk["kid"] = json!(kid);
+        jwk
+    }
+
+    #[test]
+    fn token_of_a_removed_key_is_invalid_and_of_a_new_one_unknown() {
+        let set = |kid: &str| json!({ "keys": [named(examples::ec(), kid)] });
+        let verify = |keys: &KeySet, kid: &str| {
+            let header = URL_SAFE_NO_PAD.encode(json!({ "alg": "ES256", "kid": kid }).to_string());
+            let token = format!("{header}.e30.x");
+            let header = TokenHeader::parse(&token).unwrap();
+            keys.verify(&header, &token, TokenHash::new(&token))
+        };
+        let first = parse(&set("a")).unwrap();
+        let second = parse_after(Some(&first), &set("b")).unwrap();
+        let invalid = Verification::Rejected(Rejection::Invalid);
+        assert_eq!(verify(&second, "a"), invalid);
+        assert_eq!(verify(&second, "c"), Verification::UnknownKey);
+        // A key can return.
+        let third = parse_after(Some(&second), &set("a")).unwrap();
+        assert!(third.removed.contains("b") && !third.removed.contains("a"));
+    }
+
     #[test]
     fn only_a_single_key_needs_no_kid() {
-        let named = |jwk: Value, kid: &str| {
-            let mut jwk = jwk;
-            jwk["kid"] = json!(kid);
-            jwk
-        };
         let (ec, ed) = (examples::ec(), examples::ed());
         let one = parse(&json!({ "keys": [ec, { "kty": "oct", "k": "AAAA" }] })).unwrap();
         assert!(one.len() == 1 && one.only_key().is_some());

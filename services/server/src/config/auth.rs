@@ -68,6 +68,17 @@ pub enum SubjectForm {
     AnyUuid,
 }
 
+impl SubjectForm {
+    /// The value of the setting.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CanonicalUuid => "canonical-uuid",
+            Self::AnyUuid => "any-uuid",
+        }
+    }
+}
+
 /// A value of `JWT_ISSUER` and `JWT_AUDIENCE` that accepts any claim.
 const ANY: &str = "*";
 
