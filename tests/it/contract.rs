@@ -320,4 +320,9 @@ async fn docs_page_is_served_without_external_resources() {
         .await
         .unwrap();
     assert!(initializer.contains("\"/openapi.json\""), "{initializer}");
+    // It would store the token in the browser.
+    assert!(
+        !initializer.contains("persistAuthorization"),
+        "{initializer}"
+    );
 }

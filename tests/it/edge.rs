@@ -39,9 +39,12 @@ async fn behind_the_middleware(router: Router, limit: in_flight::InFlightLimit) 
     tokio::spawn(serve::run(
         listener,
         router,
-        serve::ClientTimeouts::default(),
+        serve::Options {
+            timeouts: serve::ClientTimeouts::default(),
+            connections: serve::ConnectionLimits::new(100, &[]),
+            drain: Duration::ZERO,
+        },
         stop,
-        Duration::ZERO,
     ));
     format!("http://{address}")
 }
@@ -155,20 +158,39 @@ async fn request_id_is_in_the_header_and_in_the_problem() {
 }
 
 #[tokio::test]
-async fn responses_carry_cache_and_security_headers() {
+async fn responses_carry_security_headers_and_are_not_stored() {
     let app = App::start().await;
     let reader = app.reader();
-    let read = reader.active().await;
     let written = reader.start(Uuid::new_v4()).await;
-    assert_eq!(
-        read.header("cache-control"),
-        "private, no-cache, must-revalidate"
-    );
-    assert_eq!(
-        written.header("cache-control"),
-        "no-store, no-cache, must-revalidate"
-    );
-    for response in [read, written, app.reader().session(Uuid::nil()).await] {
+    let session = format!("/{}", id(&written.body));
+    assert_eq!(written.header("cache-control"), "no-store");
+    for path in [
+        "/active",
+        "/history",
+        "/export",
+        "/stats/daily",
+        "/stats/weekly",
+        "/stats/streak",
+        "/stats/patterns",
+        session.as_str(),
+    ] {
+        let response = reader.call(Method::GET, path, None).await;
+        assert_eq!(response.status, 200, "{path}");
+        assert_eq!(response.header("cache-control"), "no-store", "{path}");
+    }
+    // A client may keep a session itself.
+    for path in ["/active", session.as_str()] {
+        let read = reader.call(Method::GET, path, None).await;
+        let known = [("if-none-match", read.header("etag"))];
+        let unchanged = reader.call_with(Method::GET, path, &known, None).await;
+        assert_eq!(unchanged.status, 304, "{path}");
+        assert_eq!(unchanged.header("cache-control"), "no-store", "{path}");
+    }
+    for response in [
+        reader.active().await,
+        written,
+        app.reader().session(Uuid::nil()).await,
+    ] {
         assert_eq!(response.header("x-content-type-options"), "nosniff");
         assert_eq!(response.header("x-frame-options"), "DENY");
         assert_eq!(response.header("referrer-policy"), "no-referrer");

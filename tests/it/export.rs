@@ -3,7 +3,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use api::export::{ExportFormat, Exporter};
 use eventlog::StoredEvent;
+use eventlog::export::PageLimit;
+use futures::TryStreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::process::command;
@@ -227,6 +230,43 @@ async fn many_sessions(app: &App, reader: &Reader, count: i32) {
     .execute(&app.pool)
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn export_with_large_events_needs_the_memory_of_a_small_page() {
+    // Pages have half a megabyte, and the event that exceeds it.
+    const MAX_CHUNK: usize = 700_000;
+    let app = App::start().await;
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    // JSON has six bytes for each of these characters.
+    let locator = "\u{1}".repeat(8_000);
+    for position in 1..=40 {
+        let update = json!({ "current_position": position, "locator": locator });
+        let _ = reader.update_with(session, update).await.ok();
+    }
+    for format in ExportFormat::ALL {
+        let mut chunks = Exporter::new(app.pool.clone()).stream(reader.id.into(), format);
+        let mut total = 0;
+        while let Some(chunk) = chunks.try_next().await.unwrap() {
+            assert!(chunk.len() < MAX_CHUNK, "{} bytes", chunk.len());
+            total += chunk.len();
+        }
+        assert!(total > 300_000, "{total} bytes");
+    }
+    let log = invariants::read_log(&app.pool).await;
+    let (_, export) = text(&app, &reader, "").await;
+    let export: Value = serde_json::from_str(&export).unwrap();
+    assert_eq!(exported(&export), expected(&log, &reader));
+
+    // An event that is larger than the page is a page.
+    let page = |events, bytes| {
+        let limit = PageLimit { events, bytes };
+        eventlog::export::after(&app.pool, reader.id.into(), None, limit)
+    };
+    assert_eq!(page(1_000, 1).await.unwrap().len(), 1);
+    assert_eq!(page(3, 1_000_000).await.unwrap().len(), 3);
+    assert_eq!(page(1_000, 100_000).await.unwrap().len(), 4);
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 //! against hostile clients. Each hostile request soon ends with a 4xx response
 //! or a closed connection. Other clients are still served, and memory stays flat.
 
+mod connections;
 mod http1;
 mod http2;
+mod unread;
 mod wire;
 
 use std::net::SocketAddr;
@@ -14,9 +16,7 @@ use futures::StreamExt;
 use futures::stream;
 use tests::process::Process;
 use tests::reader::id;
-use tests::{App, Reader, Stack, invariants, scaled};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tests::{App, Reader, Stack, invariants};
 use uuid::Uuid;
 
 use wire::{CASE_TIMEOUT, Input, exchange, responses};
@@ -202,21 +202,6 @@ async fn slow_clients_are_disconnected() {
     let target = Target::new(&reader, address(&app)).await;
     assert_no_failures(&run(&target, slow(&target)).await);
     assert_eq!(reader.active().await.status, 200);
-}
-
-#[tokio::test]
-async fn client_that_reads_no_responses_is_disconnected() {
-    let app =
-        App::with_settings(|settings| settings.http.timeouts.idle = Duration::from_millis(200))
-            .await;
-    let mut stream = TcpStream::connect(address(&app)).await.unwrap();
-    // Large responses, until neither side can send any more.
-    let request = b"GET /openapi.json HTTP/1.1\r\nHost: reading\r\n\r\n";
-    let sending = async { while stream.write_all(request).await.is_ok() {} };
-    tokio::time::timeout(scaled(CASE_TIMEOUT), sending)
-        .await
-        .expect("the service closes the connection");
-    assert_eq!(app.reader().active().await.status, 200);
 }
 
 #[tokio::test]

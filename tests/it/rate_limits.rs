@@ -181,10 +181,42 @@ async fn failed_authentication_is_limited_by_address() {
         assert_eq!(number(&response, "x-ratelimit-limit"), 2);
         let _ = response.problem(401);
     }
-    let _ = call_from("203.0.113.7").await.problem(429);
+    let limited = call_from("203.0.113.7").await;
+    // The client sees that its token is the reason.
+    assert_eq!(
+        limited.header("www-authenticate"),
+        "Bearer error=\"invalid_token\""
+    );
+    let _ = limited.problem(429);
     let _ = call_from("6.6.6.6, 203.0.113.7").await.problem(429);
     let _ = call_from("203.0.113.8").await.problem(401);
     assert_eq!(app.reader().history("").await.status, 200);
+}
+
+#[tokio::test]
+async fn expired_token_counts_as_no_attack_and_always_returns_401() {
+    let app = App::with_settings(low_limits).await;
+    let user = Uuid::new_v4();
+    let an_hour_ago = eventlog::clock::now() - chrono::TimeDelta::hours(1);
+    let token = tests::app::token_until(user, an_hour_ago);
+    let expired = app.reader_with_token(user, token);
+    let is_expired = async || {
+        let response = expired.active().await;
+        assert_eq!(
+            response.header("www-authenticate"),
+            "Bearer error=\"invalid_token\""
+        );
+        assert_eq!(response.problem_code(401), "token_expired");
+    };
+    for _ in 0..5 {
+        is_expired().await;
+    }
+    let bad = app.reader_with_token(user, "nonsense".to_owned());
+    for status in [401, 401, 429] {
+        let _ = bad.active().await.problem(status);
+    }
+    // Other clients of the address still learn that they must refresh their tokens.
+    is_expired().await;
 }
 
 #[tokio::test]

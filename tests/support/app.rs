@@ -193,6 +193,7 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
             http_addr: local,
             admin_addr: local,
             trusted_proxies: Vec::new(),
+            connections_per_address: None,
             cors_origins: Vec::new(),
             timeouts: ClientTimeouts::default(),
         },

@@ -191,11 +191,12 @@ pub struct Issuer {
 
 struct State {
     response: Mutex<(StatusCode, String)>,
+    delay: Mutex<Duration>,
     location: String,
     fetches: AtomicUsize,
 }
 
-/// Delay of each response, so that concurrent requests overlap.
+/// Delay of each response at first, so that concurrent requests overlap.
 const RESPONSE_DELAY: Duration = Duration::from_millis(100);
 
 impl Issuer {
@@ -205,6 +206,7 @@ impl Issuer {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             response: Mutex::new((StatusCode::OK, key_set(keys).to_string())),
+            delay: Mutex::new(RESPONSE_DELAY),
             location: format!("http://{address}/elsewhere"),
             fetches: AtomicUsize::new(0),
         });
@@ -230,6 +232,11 @@ impl Issuer {
         *self.state.response.lock().unwrap() = (status, body);
     }
 
+    /// Delays responses by this time from now on.
+    pub fn respond_after(&self, delay: Duration) {
+        *self.state.delay.lock().unwrap() = delay;
+    }
+
     /// The number of requests for the key set.
     #[must_use]
     pub fn fetches(&self) -> usize {
@@ -239,7 +246,8 @@ impl Issuer {
 
 async fn publish(state: extract::State<Arc<State>>) -> impl IntoResponse {
     state.fetches.fetch_add(1, Ordering::SeqCst);
-    tokio::time::sleep(RESPONSE_DELAY).await;
+    let delay = *state.delay.lock().unwrap();
+    tokio::time::sleep(delay).await;
     let (status, body) = state.response.lock().unwrap().clone();
     (status, [(header::LOCATION, state.location.clone())], body)
 }

@@ -12,6 +12,7 @@ pub mod future_events;
 pub mod invariants;
 pub mod issuer;
 pub mod local_time;
+pub mod open_files;
 pub mod process;
 pub mod production_nats;
 pub mod proxy;

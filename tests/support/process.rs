@@ -93,6 +93,25 @@ impl Process {
         Self::run(command).await
     }
 
+    /// Starts all roles with this hard limit of open files. The soft limit is 1,024, as in
+    /// shells and under systemd.
+    pub async fn start_with_open_files(
+        env: &TestEnv,
+        limit: u64,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let plain = command(env);
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -S -n 1024 && ulimit -H -n {limit} && exec \"$0\" \"$@\"");
+        command.arg("-c").arg(script).arg(executable());
+        for (name, value) in plain.as_std().get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command.envs(settings.iter().copied());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        Self::run(command).await
+    }
+
     /// Starts another executable with default settings and appends its log to a
     /// file.
     pub async fn start_with_defaults(executable: &Path, env: &TestEnv, log: &Path) -> Self {

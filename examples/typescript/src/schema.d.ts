@@ -606,7 +606,7 @@ export interface components {
          *     an unknown one by its `status`.
          * @enum {string}
          */
-        ProblemCode: "session_inactive" | "session_already_ended" | "session_active" | "malformed_json" | "incomplete_body" | "invalid_book_id" | "invalid_cursor" | "unknown_parameter" | "unexpected_body" | "invalid_token" | "missing_token" | "session_not_found" | "not_found" | "method_not_allowed" | "request_timeout" | "idempotency_key_in_use" | "session_id_in_use" | "conflict" | "body_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "validation" | "idempotency_key_reused" | "rate_limited" | "internal" | "unavailable" | "overloaded" | "keys_unavailable" | "deadline_exceeded" | "read_model_behind";
+        ProblemCode: "session_inactive" | "session_already_ended" | "session_active" | "malformed_json" | "incomplete_body" | "invalid_book_id" | "invalid_cursor" | "unknown_parameter" | "unexpected_body" | "invalid_token" | "missing_token" | "token_expired" | "session_not_found" | "not_found" | "method_not_allowed" | "request_timeout" | "idempotency_key_in_use" | "session_id_in_use" | "conflict" | "body_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "validation" | "idempotency_key_reused" | "rate_limited" | "internal" | "unavailable" | "overloaded" | "keys_unavailable" | "deadline_exceeded" | "read_model_behind";
         ReadingDay: {
             /**
              * Format: int64
@@ -1223,7 +1223,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Unauthorized: `invalid_token`, `missing_token` */
+        /** @description Unauthorized: `invalid_token`, `missing_token`, `token_expired` */
         Unauthorized: {
             headers: {
                 "x-ratelimit-limit": components["headers"]["RateLimitLimit"];

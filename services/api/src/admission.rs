@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 
-use crate::auth::{Caller, TokenVerifier};
+use crate::auth::{Caller, TokenVerifier, VerifyError};
 use crate::in_flight::InFlightLimit;
 use crate::middleware::{InnerService, Middleware, Next};
 use crate::problem::{Problem, ProblemCode};
-use crate::rate_limit::{ClientKey, Limiter, Preset};
+use crate::rate_limit::{ClientKey, Limiter, Preset, RateLimitDecision};
 
 /// The shared state of the middlewares in this module; clones are cheap.
 #[derive(Clone)]
@@ -32,17 +32,17 @@ impl Admission {
             trusted_proxies: trusted_proxies.into(),
         }
     }
+}
 
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let token = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(Problem::missing_token)?;
-        Ok(self.verifier.verify(token).await?)
-    }
+/// The bearer token of a request.
+fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or_else(Problem::missing_token)
 }
 
 /// Requires a valid token, and applies the rate limit of the reader. Requests
@@ -117,11 +117,10 @@ impl Middleware for Anonymous {
         let address = client_address(&request, &admission.trusted_proxies);
         let client = ClientKey::from_address(address);
         let decision = admission.limiter.check(Preset::Normal, client).await;
-        let mut response = if decision.retry_after.is_some() {
-            Problem::too_many_requests(decision.retry_after_seconds()).into_response()
-        } else {
-            in_flight.run(next.run(request)).await
-        };
+        if decision.retry_after.is_some() {
+            return rate_limited(&decision);
+        }
+        let mut response = in_flight.run(next.run(request)).await;
         decision.write_headers(response.headers_mut());
         response
     }
@@ -137,33 +136,97 @@ impl Admission {
         mut request: Request,
         next: Next<S>,
     ) -> Response {
-        let caller = self.authenticate(request.headers()).await;
-        let (preset, client) = match &caller {
-            Ok(caller) => (preset, ClientKey::Reader(caller.reader_id)),
-            Err(problem) => {
-                // The strict `Auth` limit is for invalid tokens only, not for
-                // requests that fail because the service has no keys yet.
-                let failed = problem.status() == StatusCode::UNAUTHORIZED;
-                let preset = if failed { Preset::Auth } else { preset };
-                let address = client_address(&request, &self.trusted_proxies);
-                (preset, ClientKey::from_address(address))
+        let address = ClientKey::from_address(client_address(&request, &self.trusted_proxies));
+        let caller = match self.authenticate(request.headers(), address).await {
+            Ok(caller) => caller,
+            Err(Refusal::Counted(problem, decision)) => return refused(problem, &decision),
+            Err(Refusal::Uncounted(problem)) => {
+                return self.unauthenticated(problem, address).await;
             }
         };
+        let client = ClientKey::Reader(caller.reader_id);
         let decision = self.limiter.check(preset, client).await;
-        let mut response = if decision.retry_after.is_some() {
-            Problem::too_many_requests(decision.retry_after_seconds()).into_response()
-        } else {
-            match caller.and_then(authorize) {
-                Ok(caller) => {
-                    request.extensions_mut().insert(caller);
-                    in_flight.run(next.run(request)).await
-                }
-                Err(problem) => problem.into_response(),
+        if decision.retry_after.is_some() {
+            return rate_limited(&decision);
+        }
+        let mut response = match authorize(caller) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                in_flight.run(next.run(request)).await
             }
+            Err(problem) => problem.into_response(),
         };
         decision.write_headers(response.headers_mut());
         response
     }
+
+    /// The response to a request without a valid token.
+    async fn unauthenticated(&self, problem: Problem, address: ClientKey) -> Response {
+        // The app must refresh its token; this is no attack.
+        if problem.code() == ProblemCode::TokenExpired {
+            return problem.into_response();
+        }
+        let decision = self.limiter.check(Preset::Auth, address).await;
+        if decision.retry_after.is_none() {
+            return refused(problem, &decision);
+        }
+        let mut response = rate_limited(&decision);
+        if let Some(challenge) = problem.challenge() {
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        address: ClientKey,
+    ) -> Result<Caller, Refusal> {
+        let token = bearer_token(headers)?;
+        let mut verified = self.verifier.verify(token);
+        if verified == Err(VerifyError::UnknownKey) {
+            // Anyone can write such a token, so waiting for a newer key set counts. It counts
+            // less than an invalid token, because the key may be new.
+            let decision = self.limiter.check(Preset::Normal, address).await;
+            if decision.retry_after.is_some() {
+                let problem = Problem::too_many_requests(decision.retry_after_seconds());
+                return Err(Refusal::Counted(problem, decision));
+            }
+            verified = self.verifier.verify_after_refresh(token).await;
+            if verified == Err(VerifyError::KeysUnavailable) {
+                let problem = VerifyError::KeysUnavailable.into();
+                return Err(Refusal::Counted(problem, decision));
+            }
+        }
+        Ok(verified.map_err(Problem::from)?)
+    }
+}
+
+/// Why a request has no caller.
+enum Refusal {
+    /// A rate limit has counted the request already.
+    Counted(Problem, RateLimitDecision),
+    Uncounted(Problem),
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Uncounted(problem)
+    }
+}
+
+fn rate_limited(decision: &RateLimitDecision) -> Response {
+    refused(
+        Problem::too_many_requests(decision.retry_after_seconds()),
+        decision,
+    )
+}
+
+fn refused(problem: Problem, decision: &RateLimitDecision) -> Response {
+    let mut response = problem.into_response();
+    decision.write_headers(response.headers_mut());
+    response
 }
 
 /// The address of the client: the peer of the connection, or an address from

@@ -23,7 +23,7 @@ mod verifying_key;
 
 pub use claims::{Caller, issue_token};
 pub use jwks_source::JwksUrlError;
-pub use settings::{AuthSettings, ExpectedClaims, KeySource};
+pub use settings::{AuthSettings, ExpectedClaims, KeySource, SubjectMapping};
 pub use verifier::{TokenVerifier, VerifyError};
 
 const KEYS_UNAVAILABLE: &str = "The keys to verify tokens are not available yet; retry shortly";
@@ -34,7 +34,10 @@ impl From<VerifyError> for Problem {
             VerifyError::InvalidToken => {
                 Self::new(ProblemCode::InvalidToken, "Could not validate credentials")
             }
-            VerifyError::KeysUnavailable => {
+            VerifyError::ExpiredToken => {
+                Self::new(ProblemCode::TokenExpired, "The token has expired")
+            }
+            VerifyError::UnknownKey | VerifyError::KeysUnavailable => {
                 Self::new(ProblemCode::KeysUnavailable, KEYS_UNAVAILABLE)
             }
         }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use domain::clock::normalize;
 use domain::{ReaderId, Timestamp};
-use eventlog::{LogError, Pool, StoredEvent, clock, export};
+use eventlog::export::{self, PageLimit};
+use eventlog::{LogError, Pool, StoredEvent, clock};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use serde::Deserialize;
@@ -22,8 +23,12 @@ mod json;
 
 pub use json::ExportDocument;
 
-/// Events per page. A page takes a few hundred kilobytes.
-const PAGE_SIZE: i64 = 1_000;
+/// The size of a page. Most events have a few hundred bytes, but one with a long locator
+/// has several kilobytes.
+const PAGE: PageLimit = PageLimit {
+    events: 1_000,
+    bytes: 512 * 1024,
+};
 
 /// Pages that all exports of a process read at the same time. Exports read as
 /// fast as Postgres allows, and must leave connections for other requests.
@@ -134,7 +139,7 @@ impl Exporter {
             .await
             .expect("the semaphore is never closed");
         let last = last.map(|(session_id, sequence)| (session_id.as_str(), *sequence));
-        export::after(&self.pool, reader_id, last, PAGE_SIZE).await
+        export::after(&self.pool, reader_id, last, PAGE).await
     }
 }
 

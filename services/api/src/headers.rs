@@ -1,6 +1,6 @@
 //! Headers that every response gets, unless its handler sets them.
 
-use axum::http::{HeaderValue, Method, header};
+use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 /// Weakens the `ETag` of a compressed body. The compressed and the plain body of
@@ -19,14 +19,11 @@ pub fn weaken_etag(response: &mut Response) {
 }
 
 /// Restricts what browsers and caches do with a response.
-pub fn add_security_headers(method: &Method, response: &mut Response) {
-    let caching = if matches!(*method, Method::GET | Method::HEAD) {
-        "private, no-cache, must-revalidate"
-    } else {
-        "no-store, no-cache, must-revalidate"
-    };
+pub fn add_security_headers(response: &mut Response) {
     for (name, value) in [
-        (header::CACHE_CONTROL, caching),
+        // Nearly every response contains data of a reader, which must not stay on the disk
+        // of a shared computer.
+        (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "no-referrer"),

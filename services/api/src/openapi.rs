@@ -187,11 +187,9 @@ const PAGE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
 
 /// `/openapi.json` and `/docs`.
 pub fn router() -> Router {
-    let page = SwaggerUi::new("/docs").config(
-        Config::from("/openapi.json")
-            .try_it_out_enabled(true)
-            .persist_authorization(true),
-    );
+    // `persist_authorization` would store the token in the browser.
+    let config = Config::from("/openapi.json").try_it_out_enabled(true);
+    let page = SwaggerUi::new("/docs").config(config);
     let page =
         Router::from(page).layer(middleware::map_response(async |mut response: Response| {
             if response.status() == StatusCode::NOT_FOUND {

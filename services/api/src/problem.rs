@@ -236,6 +236,20 @@ impl Problem {
         self.0.cause.as_deref()
     }
 
+    /// The value of `WWW-Authenticate` (RFC 6750, section 3); `None` if the problem does
+    /// not concern the token.
+    #[must_use]
+    pub fn challenge(&self) -> Option<HeaderValue> {
+        let challenge = match self.0.code {
+            ProblemCode::MissingToken => "Bearer",
+            ProblemCode::InvalidToken | ProblemCode::TokenExpired => {
+                "Bearer error=\"invalid_token\""
+            }
+            _ => return None,
+        };
+        Some(HeaderValue::from_static(challenge))
+    }
+
     /// Writes the document into the response. The layer that has the request's
     /// id calls this.
     pub fn write(&self, response: &mut Response, request_id: &str) {
@@ -266,8 +280,8 @@ impl IntoResponse for Problem {
         let status = self.status();
         let mut response = status.into_response();
         let headers = response.headers_mut();
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if let Some(challenge) = self.challenge() {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         let passes = matches!(
             status,

@@ -101,13 +101,15 @@ impl ClientKey {
     /// has a whole network (RFC 6177).
     #[must_use]
     pub fn from_address(address: IpAddr) -> Self {
-        Self::Address(match address {
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => IpAddr::V4(v4),
-                None => IpAddr::V6((u128::from(v6) & (u128::MAX << 64)).into()),
-            },
-            v4 @ IpAddr::V4(_) => v4,
-        })
+        Self::Address(address_or_network(address))
+    }
+}
+
+/// An IPv4 address, or the /64 network of an IPv6 address.
+pub(crate) fn address_or_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & (u128::MAX << 64)).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

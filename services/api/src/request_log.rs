@@ -85,7 +85,7 @@ impl RequestLogEntry {
         }
         response.headers_mut().insert(REQUEST_ID, request_id);
         headers::weaken_etag(&mut response);
-        headers::add_security_headers(&method, &mut response);
+        headers::add_security_headers(&mut response);
         response
     }
 }

@@ -2,6 +2,7 @@
 //! limits connections, headers and times, and closes connections gracefully at
 //! shutdown. It adds the address of the peer to requests, and reads no content.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,19 +18,20 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod body_timeout;
+mod open_connections;
+mod response_body;
 mod timeouts;
 
 pub use body_timeout::BodyTimeout;
+pub use open_connections::ConnectionLimits;
+use open_connections::{OpenConnection, OpenConnections};
+use response_body::GuardedBody;
 use timeouts::ConnectionTimeout;
-
-/// Concurrent connections; further ones wait in the backlog. This bounds memory,
-/// because each connection can hold a header buffer and a body.
-const MAX_CONNECTIONS: usize = 8_192;
 
 /// Connections that may wait to be accepted; the kernel may have a lower limit. The
 /// kernel drops further connects, and their clients retry after at least one
@@ -68,7 +70,7 @@ pub struct ClientTimeouts {
     /// The time limit for the body of each request.
     pub body: Duration,
     /// The time limit from one response until the headers of the next request have
-    /// arrived. It includes the time that the client takes to receive the response.
+    /// arrived. Also the time limit for the client to receive a response.
     ///
     /// It is longer than the 60 s for which proxies usually keep idle connections.
     /// The proxy then closes the connection; if the service did, it could close it
@@ -86,6 +88,15 @@ impl Default for ClientTimeouts {
     }
 }
 
+/// How a listener serves its clients.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub timeouts: ClientTimeouts,
+    pub connections: ConnectionLimits,
+    /// How long open requests may take after the shutdown.
+    pub drain: Duration,
+}
+
 /// Like [`TcpListener::bind`], but with a backlog that is long enough for all
 /// clients that reconnect after a restart.
 ///
@@ -101,8 +112,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `shutdown` is cancelled. It then accepts no more connections, waits
-/// up to `drain` for open requests, and returns.
+/// Serves until `shutdown` is cancelled. It then accepts no more connections, waits for
+/// open requests, and returns.
 ///
 /// The future is boxed so that it is compiled in this crate, and not in each
 /// executable.
@@ -110,27 +121,30 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn run(
     listener: TcpListener,
     router: Router,
-    timeouts: ClientTimeouts,
+    options: Options,
     shutdown: CancellationToken,
-    drain: Duration,
 ) -> BoxFuture<'static, ()> {
-    accept_until_shutdown(listener, router, timeouts, shutdown, drain).boxed()
+    accept_until_shutdown(listener, router, options, shutdown).boxed()
 }
 
 async fn accept_until_shutdown(
     listener: TcpListener,
     router: Router,
-    timeouts: ClientTimeouts,
+    options: Options,
     shutdown: CancellationToken,
-    drain: Duration,
 ) {
-    let connections = TaskTracker::new();
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let Options {
+        timeouts,
+        connections: limits,
+        drain,
+    } = options;
+    let tasks = TaskTracker::new();
+    let connections = Arc::new(OpenConnections::new(limits));
     let builder = builder();
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &connections) => accepted,
         };
         let (stream, peer, permit) = match accepted {
             Ok(accepted) => accepted,
@@ -141,23 +155,26 @@ async fn accept_until_shutdown(
                 continue;
             }
         };
+        let timeout = ConnectionTimeout::new(timeouts);
+        let Some(connection) = connections.open(peer.ip(), timeout, permit) else {
+            tracing::debug!(%peer, "connection refused: its address has too many");
+            continue;
+        };
         let builder = builder.clone();
         let router = router.clone();
         let shutdown = shutdown.clone();
-        connections.spawn(async move {
-            if let Err(error) = serve(&builder, stream, peer, router, timeouts, shutdown).await {
+        tasks.spawn(async move {
+            let (body, open) = (timeouts.body, &connection);
+            let served = serve(&builder, stream, peer, router, body, open, &shutdown);
+            if let Err(error) = served.await {
                 tracing::debug!(error, "connection failed: {error}");
             }
-            drop(permit);
         });
     }
     drop(listener);
-    connections.close();
-    if tokio::time::timeout(drain, connections.wait())
-        .await
-        .is_err()
-    {
-        let open = connections.len();
+    tasks.close();
+    if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+        let open = tasks.len();
         tracing::warn!(
             open,
             "shutdown aborted {open} connections that were still in use"
@@ -167,12 +184,9 @@ async fn accept_until_shutdown(
 
 async fn accept(
     listener: &TcpListener,
-    permits: &Arc<Semaphore>,
+    connections: &OpenConnections,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
+    let permit = connections.permit().await;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok((stream, peer, permit))
@@ -189,40 +203,47 @@ fn is_client_error(error: &io::Error) -> bool {
     )
 }
 
-/// Serves one connection until the client closes it, a timeout expires, or the
-/// service shuts down.
+/// Serves one connection until the client closes it, a timeout expires, it must make room
+/// for another one, or the service shuts down.
 async fn serve(
     builder: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    timeouts: ClientTimeouts,
-    shutdown: CancellationToken,
+    body_timeout: Duration,
+    open: &OpenConnection,
+    shutdown: &CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let timeout = ConnectionTimeout::new(timeouts);
+    let OpenConnection { timeout, close, .. } = open;
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let guard = timeout.begin_request();
-        let mut request = request.map(|body| body_timeout::with_timeout(timeouts.body, body));
+        let mut guard = timeout.begin_request();
+        let mut request = request.map(|body| body_timeout::with_timeout(body_timeout, body));
         request.extensions_mut().insert(ConnectInfo(peer));
         let response = router.call(request);
         async move {
-            let response = response.await;
-            drop(guard);
-            response
+            let response = response.await?;
+            guard.respond();
+            Ok::<_, Infallible>(response.map(|body| GuardedBody::new(body, guard)))
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut expired = std::pin::pin!(timeout.expired());
+    let must_close = async {
+        tokio::select! {
+            () = timeout.expired() => {}
+            () = close.cancelled() => {}
+        }
+    };
+    let mut must_close = std::pin::pin!(must_close);
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = expired.as_mut() => {}
+        () = must_close.as_mut() => {}
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 result = connection.as_mut() => return result,
-                () = expired => {}
+                () = must_close => {}
             }
         }
     }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::config::{Role, ServeArgs};
 use crate::connect;
 
+mod descriptors;
 mod roles;
 mod signal;
 mod task_group;

@@ -3,6 +3,7 @@
 //! Each command flattens only the groups of settings that it uses.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use api::serve::ClientTimeouts;
@@ -17,7 +18,7 @@ mod jobs;
 mod rate_limit;
 mod role_passwords;
 
-pub use auth::AuthArgs;
+pub use auth::{AuthArgs, SubjectForm};
 pub use jobs::JobArgs;
 pub use rate_limit::RateLimitArgs;
 pub use role_passwords::RolePasswords;
@@ -122,6 +123,13 @@ pub struct HttpArgs {
         value_delimiter = ','
     )]
     pub trusted_proxies: Vec<IpNet>,
+    /// Maximum number of open connections of one address, or of one /64 network of
+    /// IPv6 [default: a quarter of all connections].
+    ///
+    /// Connections of `TRUSTED_PROXIES` have no such limit. Above it, those of the
+    /// address that have been waiting longest for their client are closed.
+    #[arg(long, env = "HTTP_CONNECTIONS_PER_ADDRESS", value_name = "COUNT")]
+    pub connections_per_address: Option<NonZeroUsize>,
     /// Comma-separated origins of web pages that may call the API, for example
     /// `https://app.example` [default: any origin].
     ///

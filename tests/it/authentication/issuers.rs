@@ -9,7 +9,7 @@ use tests::issuer::{Issuer, SigningKey, key_set};
 use tests::{App, until};
 use uuid::Uuid;
 
-use super::{by_file, by_url, call, claims, refused};
+use super::{by_file, by_url, call, claims, refused, verify};
 
 /// How long the service may take to detect a change at an issuer.
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,11 +38,68 @@ async fn new_key_is_fetched_once_for_concurrent_requests() {
     let _ = old_reader.active().await.problem(401);
     let _ = reader(&old).active().await.problem(401);
 
-    // Unpublished key ids do not cause another fetch so soon.
-    assert_eq!(statuses(&SigningKey::ec("unknown")).await, [401; 50]);
+    // Unpublished key ids do not cause another fetch so soon. Each could be the id of a new
+    // key, so the app must not take its token for invalid.
+    assert_eq!(statuses(&SigningKey::ec("unknown")).await, [503; 50]);
     let unreadable = SigningKey::ed("new");
     assert_eq!(statuses(&unreadable).await, [401; 50]);
     assert_eq!(issuer.fetches(), 2);
+}
+
+#[tokio::test]
+async fn token_with_a_bogus_key_does_not_make_new_tokens_invalid() {
+    let (old, new) = (SigningKey::ec("old"), SigningKey::ec("new"));
+    let issuer = Issuer::start(&[&old]).await;
+    let app = App::with_auth(by_url(&issuer)).await;
+    let reader = |key: &SigningKey| app.reader_with_token(Uuid::new_v4(), key.token(&claims()));
+    assert_eq!(reader(&old).active().await.status, 200);
+    // Its fetch is the last one for a while.
+    let bogus = reader(&SigningKey::ec("bogus"));
+    assert_eq!(bogus.active().await.problem_code(401), "invalid_token");
+    issuer.publish(&[&old, &new]);
+    let response = reader(&new).active().await;
+    assert!(response.headers.contains_key("retry-after"));
+    assert_eq!(response.problem_code(503), "keys_unavailable");
+    assert_eq!(reader(&old).active().await.status, 200);
+    assert_eq!(issuer.fetches(), 2);
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_a_hanging_issuer_are_limited_by_address() {
+    let key = SigningKey::ec("key");
+    let issuer = Issuer::start(&[&key]).await;
+    let app = App::with_settings(|settings| {
+        settings.auth = by_url(&issuer);
+        settings.rate_limit.normal = 10.try_into().unwrap();
+        settings.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    })
+    .await;
+    let reader = app.reader_with_token(Uuid::new_v4(), key.token(&claims()));
+    assert_eq!(reader.active().await.status, 200);
+    issuer.respond_after(Duration::from_secs(60));
+
+    let bogus = SigningKey::ec("bogus").token(&claims());
+    let call_from = async |address: &str| {
+        let request = app.client.get(format!("{}/active", app.url));
+        let request = request.bearer_auth(&bogus);
+        let request = request.header("x-forwarded-for", address);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let calls = (0..40).map(async |_| call_from("203.0.113.7").await);
+    let flood = futures::future::join_all(calls);
+    let readers = async {
+        until("the address is limited", DETECTION_TIMEOUT, async || {
+            call_from("203.0.113.7").await == 429
+        })
+        .await;
+        // Valid tokens need no newer keys.
+        assert_eq!(reader.active().await.status, 200);
+    };
+    let (statuses, ()) = futures::join!(flood, readers);
+    let count = |status: u16| statuses.iter().filter(|one| **one == status).count();
+    assert!(count(503) <= 10, "{statuses:?}");
+    assert_eq!(count(503) + count(429), 40, "{statuses:?}");
+    assert_eq!(call_from("203.0.113.8").await, 503);
 }
 
 #[tokio::test]
@@ -64,11 +121,12 @@ async fn failing_issuer_leaves_the_last_good_keys() {
     for (status, body) in responses {
         let issuer = Issuer::start(&[&key]).await;
         let verifier = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
-        assert!(verifier.verify(&key.token(&claims())).await.is_ok());
+        assert!(verify(&verifier, &key.token(&claims())).await.is_ok());
         issuer.respond_with(status, body.to_string());
-        assert!(refused(&verifier, &new.token(&claims())).await, "{status}");
+        let result = verify(&verifier, &new.token(&claims())).await;
+        assert_eq!(result, Err(VerifyError::KeysUnavailable), "{status}");
         assert_eq!(issuer.fetches(), 2, "the new key causes a fetch");
-        assert!(verifier.verify(&key.token(&claims())).await.is_ok());
+        assert!(verify(&verifier, &key.token(&claims())).await.is_ok());
     }
 }
 
@@ -100,7 +158,7 @@ async fn redirect_of_the_key_url_is_not_followed() {
     let issuer = Issuer::start(&[&key]).await;
     issuer.respond_with(StatusCode::FOUND, String::new());
     let verifier = TokenVerifier::new(&by_url(&issuer).settings().unwrap()).unwrap();
-    let result = verifier.verify(&key.token(&claims())).await;
+    let result = verify(&verifier, &key.token(&claims())).await;
     assert_eq!(result, Err(VerifyError::KeysUnavailable));
     assert_eq!(issuer.fetches(), 1);
 }
@@ -115,12 +173,12 @@ async fn changed_key_file_is_read_again() {
     let (args, file) = by_file(&[&old]);
     let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let cached = old.token(&claims());
-    assert!(verifier.verify(&cached).await.is_ok());
-    assert!(verifier.verify(&cached).await.is_ok());
+    assert!(verify(&verifier, &cached).await.is_ok());
+    assert!(verify(&verifier, &cached).await.is_ok());
 
     // A token with a new key triggers a read at once.
     std::fs::write(&file, key_set(&[&new]).to_string()).unwrap();
-    assert!(verifier.verify(&new.token(&claims())).await.is_ok());
+    assert!(verify(&verifier, &new.token(&claims())).await.is_ok());
     assert!(refused(&verifier, &cached).await);
 
     // Without such a token, the file is read again periodically.
@@ -130,26 +188,27 @@ async fn changed_key_file_is_read_again() {
         refused(&verifier, &good).await
     })
     .await;
-    assert!(verifier.verify(&later.token(&claims())).await.is_ok());
+    assert!(verify(&verifier, &later.token(&claims())).await.is_ok());
 
     // A broken or missing file changes nothing.
     let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     let good = later.token(&claims());
-    assert!(verifier.verify(&good).await.is_ok());
+    assert!(verify(&verifier, &good).await.is_ok());
     std::fs::write(&file, "{\"keys\": [").unwrap();
-    assert!(refused(&verifier, &new.token(&claims())).await);
-    assert!(verifier.verify(&good).await.is_ok());
+    let unknown = Err(VerifyError::KeysUnavailable);
+    assert_eq!(verify(&verifier, &new.token(&claims())).await, unknown);
+    assert!(verify(&verifier, &good).await.is_ok());
     let verifier = TokenVerifier::new(&args.settings().unwrap()).unwrap();
     assert_eq!(
-        verifier.verify(&good).await,
+        verify(&verifier, &good).await,
         Err(VerifyError::KeysUnavailable)
     );
     std::fs::write(&file, key_set(&[&later]).to_string()).unwrap();
     until("the repaired file is read", DETECTION_TIMEOUT, async || {
-        verifier.verify(&good).await.is_ok()
+        verify(&verifier, &good).await.is_ok()
     })
     .await;
     std::fs::remove_file(&file).unwrap();
-    assert!(refused(&verifier, &new.token(&claims())).await);
-    assert!(verifier.verify(&good).await.is_ok());
+    assert_eq!(verify(&verifier, &new.token(&claims())).await, unknown);
+    assert!(verify(&verifier, &good).await.is_ok());
 }

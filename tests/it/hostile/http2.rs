@@ -3,26 +3,26 @@
 use super::wire::{Input, Then};
 use super::{Case, Expect, Target};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 1;
+pub const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_HEADERS: u8 = 4;
 
 /// The payload of the PING that ends a case. Its acknowledgement shows that the
 /// connection is still served.
 const LAST: &[u8; 8] = b"the last";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -53,7 +53,7 @@ fn header(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// The header block of a valid request.
-fn request(target: &Target, method: &str, path: &str) -> Vec<u8> {
+pub fn request(target: &Target, method: &str, path: &str) -> Vec<u8> {
     let authorization = format!("Bearer {}", target.token);
     [
         (":method", method),

@@ -3,17 +3,18 @@
 
 use std::collections::HashSet;
 
-use domain::ReaderId;
+use domain::{ReaderId, Timestamp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::settings::ExpectedClaims;
+use super::settings::{ExpectedClaims, SubjectMapping};
 use crate::secret::Secret;
 
 /// The accepted difference between the clocks of the issuer and the service, in
 /// seconds.
-const LEEWAY_SECONDS: u64 = 10;
+const LEEWAY_SECONDS: u32 = 10;
 
 /// The longest subject, in bytes (the limit of `OpenID` Connect).
 const MAX_SUBJECT_BYTES: usize = 255;
@@ -29,8 +30,7 @@ pub struct Caller {
     pub admin: bool,
 }
 
-/// The claims that the service reads. [`validation`] checks times, issuer and
-/// audience.
+/// The claims that the service reads. [`TokenRules`] check `nbf`, issuer and audience.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     sub: String,
@@ -42,6 +42,9 @@ pub(super) struct Claims {
     is_admin: Option<bool>,
     scope: Option<Scopes>,
     scp: Option<Scopes>,
+    /// Only ID tokens of `OpenID` Connect have these two (Core, sections 2 and 3.1.3.6).
+    nonce: Option<IgnoredAny>,
+    at_hash: Option<IgnoredAny>,
 }
 
 /// Issuers write scopes as one string separated by spaces (RFC 8693), or as a list.
@@ -64,10 +67,12 @@ impl Scopes {
 impl Claims {
     /// The caller; `None` if the subject is empty or too long, or the token is not
     /// an access token.
-    pub(super) fn caller(&self) -> Option<Caller> {
+    pub(super) fn caller(&self, subjects: SubjectMapping) -> Option<Caller> {
         let subject = &self.sub;
         if subject.is_empty()
             || subject.len() > MAX_SUBJECT_BYTES
+            || self.nonce.is_some()
+            || self.at_hash.is_some()
             || self
                 .token_type
                 .as_deref()
@@ -80,9 +85,14 @@ impl Claims {
             .flatten()
             .any(|scopes| scopes.contains(ADMIN_SCOPE));
         Some(Caller {
-            reader_id: reader_id(self.iss.as_deref(), subject),
+            reader_id: reader_id(self.iss.as_deref(), subject, subjects),
             admin: has_admin_scope || self.is_admin == Some(true),
         })
+    }
+
+    /// Whether the token has expired at `now`, by more than the leeway.
+    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires_at() < now.timestamp() - i64::from(LEEWAY_SECONDS)
     }
 
     /// When the token expires, as a Unix time in seconds without leeway.
@@ -92,24 +102,47 @@ impl Claims {
     }
 }
 
-/// A subject that is a UUID is the reader's id. Any other subject is mapped to a
-/// version 5 UUID, which depends on the issuer and the subject only.
-fn reader_id(issuer: Option<&str>, subject: &str) -> ReaderId {
-    Uuid::try_parse(subject)
-        .unwrap_or_else(|_| {
-            let name = format!("{}\n{subject}", issuer.unwrap_or_default());
-            Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
-        })
-        .into()
+fn reader_id(issuer: Option<&str>, subject: &str, subjects: SubjectMapping) -> ReaderId {
+    let is_id = |id: &Uuid| match subjects {
+        SubjectMapping::Canonical => {
+            let mut canonical = Uuid::encode_buffer();
+            id.get_version_num() != 5 && id.hyphenated().encode_lower(&mut canonical) == subject
+        }
+        SubjectMapping::AnyUuid => true,
+    };
+    let id = Uuid::try_parse(subject).ok().filter(is_id);
+    id.unwrap_or_else(|| {
+        let name = format!("{}\n{subject}", issuer.unwrap_or_default());
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
+    })
+    .into()
 }
 
-/// The rules for all tokens, without an algorithm:
-/// [`VerifyingKey`](super::verifying_key::VerifyingKey) adds its own.
-pub(super) fn validation(expected: &ExpectedClaims) -> Validation {
+/// The rules for all tokens.
+#[derive(Clone, Debug)]
+pub(super) struct TokenRules {
+    /// Without an algorithm: [`VerifyingKey`](super::verifying_key::VerifyingKey) adds its
+    /// own.
+    pub(super) validation: Validation,
+    pub(super) subjects: SubjectMapping,
+}
+
+impl TokenRules {
+    pub(super) fn new(expected: &ExpectedClaims) -> Self {
+        Self {
+            validation: validation(expected),
+            subjects: expected.subjects,
+        }
+    }
+}
+
+fn validation(expected: &ExpectedClaims) -> Validation {
     let mut validation = Validation::default();
     validation.algorithms.clear();
-    validation.leeway = LEEWAY_SECONDS;
+    validation.leeway = LEEWAY_SECONDS.into();
     validation.validate_nbf = true;
+    // `Claims::has_expired` distinguishes expired tokens from invalid ones.
+    validation.validate_exp = false;
     let mut required: HashSet<String> = ["exp", "sub"].map(str::to_owned).into();
     if let Some(issuer) = &expected.issuer {
         validation.set_issuer(&[issuer]);
@@ -171,15 +204,35 @@ mod tests {
     use super::*;
 
     fn caller(claims: Value) -> Option<Caller> {
-        serde_json::from_value::<Claims>(claims).ok()?.caller()
+        let claims = serde_json::from_value::<Claims>(claims).ok()?;
+        claims.caller(SubjectMapping::default())
     }
 
     #[test]
     fn other_subjects_map_to_a_uuid_per_issuer() {
+        let reader = |issuer, subject| reader_id(issuer, subject, SubjectMapping::Canonical);
         let uuid = "018f4c2e-7c1a-7000-8000-000000000001";
-        assert_eq!(reader_id(None, uuid).to_string(), uuid);
-        assert_eq!(reader_id(Some("a"), "jo"), reader_id(Some("a"), "jo"));
-        assert_ne!(reader_id(Some("a"), "jo"), reader_id(Some("b"), "jo"));
+        assert_eq!(reader(None, uuid).to_string(), uuid);
+        assert_eq!(reader(Some("a"), "jo"), reader(Some("a"), "jo"));
+        assert_ne!(reader(Some("a"), "jo"), reader(Some("b"), "jo"));
+    }
+
+    #[test]
+    fn no_subject_is_the_id_of_a_reader_with_another_subject() {
+        let mapped = reader_id(Some("a"), "jo", SubjectMapping::Canonical).to_string();
+        let uuid = "018f4c2e-7c1a-7000-8000-000000000001";
+        let id = reader_id(None, uuid, SubjectMapping::Canonical);
+        for (subject, other) in [
+            (mapped.clone(), mapped),
+            (uuid.to_uppercase(), id.to_string()),
+            (uuid.replace('-', ""), id.to_string()),
+            (format!("{{{uuid}}}"), id.to_string()),
+            (format!("urn:uuid:{uuid}"), id.to_string()),
+        ] {
+            let reader = |subjects| reader_id(None, &subject, subjects).to_string();
+            assert_ne!(reader(SubjectMapping::Canonical), other, "{subject}");
+            assert_eq!(reader(SubjectMapping::AnyUuid), other, "{subject}");
+        }
     }
 
     #[test]
@@ -230,6 +283,8 @@ mod tests {
             json!({ "sub": "jo" }),
             json!({ "sub": "jo", "exp": 1, "type": "refresh" }),
             json!({ "sub": "jo", "exp": 1, "type": "" }),
+            json!({ "sub": "jo", "exp": 1, "nonce": "n-0S6_WzA2Mj" }),
+            json!({ "sub": "jo", "exp": 1, "at_hash": "MTIzNDU2Nzg5MDEyMzQ1Ng" }),
             json!({ "sub": "jo", "exp": 1, "iss": ["a", "b"] }),
         ] {
             assert!(caller(rejected.clone()).is_none(), "{rejected}");

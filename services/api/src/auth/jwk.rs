@@ -5,11 +5,12 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
+use super::claims::TokenRules;
 use super::verifying_key::VerifyingKey;
 
 /// The smallest modulus of an RSA key, in bits (RFC 7518, section 3.3).
@@ -76,7 +77,7 @@ struct Jwk {
 /// and curve.
 pub(super) fn parse(
     value: Value,
-    rules: &Validation,
+    rules: &TokenRules,
 ) -> Result<(Option<String>, VerifyingKey), JwkError> {
     let jwk: Jwk = serde_json::from_value(value)?;
     if let Some(usage) = &jwk.usage

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use eventlog::error::error_chain;
-use jsonwebtoken::Validation;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::claims::TokenRules;
 use super::jwks_source::{FETCH_TIMEOUT, JwksSource, ReadError};
 use super::key_set::{KeySet, KeySetError};
 
@@ -24,14 +24,23 @@ const RETRY_INTERVAL_WITH_KEYS: Duration = Duration::from_secs(30);
 /// can write such a token.
 const UNKNOWN_KEY_COOLDOWN: Duration = Duration::from_secs(30);
 
-/// Requests that may wait for the fetch task to receive them.
+/// Requests that may wait for a fetch; further ones fail at once. Anyone can cause them,
+/// and a fetch takes up to [`FETCH_TIMEOUT`].
 const MAX_WAITING: usize = 1_024;
 
 /// Asks the fetch task for a newer set.
 struct RefreshRequest {
     sent_at: Instant,
     /// Notified when the current set is as new as it can be at the moment.
-    done: oneshot::Sender<()>,
+    done: oneshot::Sender<Refreshed>,
+}
+
+/// Whether the key set was fetched after the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refreshed {
+    Yes,
+    /// The fetch failed, the last one was a moment ago, or too many requests wait for it.
+    No,
 }
 
 #[derive(Debug, Error)]
@@ -50,7 +59,7 @@ pub(super) struct JwksFetcher {
 }
 
 impl JwksFetcher {
-    pub(super) fn start(source: JwksSource, rules: Validation) -> Self {
+    pub(super) fn start(source: JwksSource, rules: TokenRules) -> Self {
         let key_set = Arc::new(ArcSwapOption::empty());
         let (requests, receiver) = mpsc::channel(MAX_WAITING);
         let task = FetchTask {
@@ -70,19 +79,19 @@ impl JwksFetcher {
 
     /// Requests a fetch and waits until it ends. The task may decide not to fetch,
     /// and concurrent callers share one fetch.
-    pub(super) async fn refresh(&self) {
+    pub(super) async fn refresh(&self) -> Refreshed {
         let (done, receiver) = oneshot::channel();
         let request = RefreshRequest {
             sent_at: Instant::now(),
             done,
         };
-        let refresh = async {
-            if self.requests.send(request).await.is_ok() {
-                // An error only means that the set has not changed.
-                let _ = receiver.await;
-            }
-        };
-        let _ = timeout(FETCH_TIMEOUT, refresh).await;
+        if self.requests.try_send(request).is_err() {
+            return Refreshed::No;
+        }
+        match timeout(FETCH_TIMEOUT, receiver).await {
+            Ok(Ok(refreshed)) => refreshed,
+            Ok(Err(_)) | Err(_) => Refreshed::No,
+        }
     }
 }
 
@@ -90,7 +99,7 @@ impl JwksFetcher {
 /// request that is cancelled does not cancel a fetch that others wait for.
 struct FetchTask {
     source: JwksSource,
-    rules: Validation,
+    rules: TokenRules,
     key_set: Arc<ArcSwapOption<KeySet>>,
     /// The JSON of the current set.
     last_json: Option<Vec<u8>>,
@@ -101,13 +110,13 @@ impl FetchTask {
         let mut last_unknown_key: Option<Instant> = None;
         let mut current_request: Option<RefreshRequest> = None;
         loop {
-            let wait = match self.fetch().await {
-                Ok(()) => self.source.poll_interval(),
-                Err(error) => self.log_failure(&error),
+            let (wait, refreshed) = match self.fetch().await {
+                Ok(()) => (self.source.poll_interval(), Refreshed::Yes),
+                Err(error) => (self.log_failure(&error), Refreshed::No),
             };
             let fetched_at = Instant::now();
             if let Some(request) = current_request.take() {
-                let _ = request.done.send(());
+                let _ = request.done.send(refreshed);
             }
             current_request = loop {
                 let request = tokio::select! {
@@ -128,7 +137,11 @@ impl FetchTask {
                     last_unknown_key = Some(Instant::now());
                     break Some(request);
                 }
-                let _ = request.done.send(());
+                // A request from before the end of the last fetch shares its result.
+                let shares = request.sent_at <= fetched_at;
+                let _ = request
+                    .done
+                    .send(if shares { refreshed } else { Refreshed::No });
             };
         }
     }
@@ -166,7 +179,8 @@ impl FetchTask {
         if self.last_json.as_ref() == Some(&json) {
             return Ok(());
         }
-        let set = KeySet::parse(&json, &self.rules)?;
+        let previous = self.key_set.load_full();
+        let set = KeySet::parse(&json, &self.rules, previous.as_deref())?;
         let keys = set.len();
         tracing::info!(keys, source = %self.source, "signing keys loaded: {keys} usable keys");
         self.key_set.store(Some(Arc::new(set)));

@@ -2,24 +2,26 @@
 //!
 //! A `kid` only selects a key of this set. This module never fetches anything.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
-use jsonwebtoken::Validation;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::claims::Caller;
+use super::claims::{Caller, TokenRules};
 use super::jwk;
 use super::token_cache::{TokenCache, TokenHash};
-use super::verifying_key::{TokenHeader, VerifyingKey};
+use super::verifying_key::{Rejection, TokenHeader, VerifyingKey};
 
 /// The keys that an issuer published at one time.
 pub(super) struct KeySet {
     by_kid: HashMap<String, VerifyingKey>,
     /// Keys without a `kid`. Such a key is only used if it is the only key.
     unnamed: Vec<VerifyingKey>,
+    /// The ids of the keys that the previous set had and this one does not. Their tokens
+    /// are invalid; a newer set does not change that.
+    removed: HashSet<String>,
     /// Part of the set, so that a new set drops the tokens of removed keys.
     cache: TokenCache,
 }
@@ -30,7 +32,7 @@ pub(super) enum Verification {
     Valid(Caller),
     /// The set has no key with the token's `kid`; a newer set may have one.
     UnknownKey,
-    Invalid,
+    Rejected(Rejection),
 }
 
 #[derive(Debug, Error)]
@@ -49,8 +51,13 @@ struct Document {
 }
 
 impl KeySet {
-    /// Parses a set. Unusable keys are logged and skipped.
-    pub(super) fn parse(json: &[u8], rules: &Validation) -> Result<Self, KeySetError> {
+    /// Parses a set, which replaces the previous one. Unusable keys are logged and
+    /// skipped.
+    pub(super) fn parse(
+        json: &[u8],
+        rules: &TokenRules,
+        previous: Option<&Self>,
+    ) -> Result<Self, KeySetError> {
         let document: Document = serde_json::from_slice(json)?;
         let mut by_kid = HashMap::new();
         let mut unnamed = Vec::new();
@@ -73,7 +80,10 @@ impl KeySet {
         if by_kid.is_empty() && unnamed.is_empty() {
             return Err(KeySetError::NoUsableKey);
         }
+        let previous = previous.into_iter().flat_map(|set| set.by_kid.keys());
+        let removed = previous.filter(|kid| !by_kid.contains_key(*kid));
         Ok(Self {
+            removed: removed.cloned().collect(),
             by_kid,
             unnamed,
             cache: TokenCache::default(),
@@ -99,19 +109,22 @@ impl KeySet {
         let key = match &header.kid {
             Some(kid) => match self.by_kid.get(kid) {
                 Some(key) => key,
+                None if self.removed.contains(kid) => {
+                    return Verification::Rejected(Rejection::Invalid);
+                }
                 None => return Verification::UnknownKey,
             },
             None => match self.only_key() {
                 Some(key) => key,
-                None => return Verification::Invalid,
+                None => return Verification::Rejected(Rejection::Invalid),
             },
         };
         match key.verify(header, token) {
-            Some((caller, claims)) => {
+            Ok((caller, claims)) => {
                 self.cache.insert(hash, caller, &claims);
                 Verification::Valid(caller)
             }
-            None => Verification::Invalid,
+            Err(rejection) => Verification::Rejected(rejection),
         }
     }
 
@@ -124,16 +137,21 @@ impl KeySet {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
 
     use super::*;
-    use crate::auth::claims::validation;
     use crate::auth::jwk::examples;
     use crate::auth::settings::ExpectedClaims;
 
     fn parse(set: &Value) -> Result<KeySet, KeySetError> {
-        let rules = validation(&ExpectedClaims::default());
-        KeySet::parse(set.to_string().as_bytes(), &rules)
+        parse_after(None, set)
+    }
+
+    fn parse_after(previous: Option<&KeySet>, set: &Value) -> Result<KeySet, KeySetError> {
+        let rules = TokenRules::new(&ExpectedClaims::default());
+        KeySet::parse(set.to_string().as_bytes(), &rules, previous)
     }
 
     #[test]
@@ -150,13 +168,32 @@ mod tests {
         }
     }
 
+    fn named(mut jwk: Value, kid: &str) -> Value {
+        jwk["kid"] = json!(kid);
+        jwk
+    }
+
+    #[test]
+    fn token_of_a_removed_key_is_invalid_and_of_a_new_one_unknown() {
+        let set = |kid: &str| json!({ "keys": [named(examples::ec(), kid)] });
+        let verify = |keys: &KeySet, kid: &str| {
+            let header = URL_SAFE_NO_PAD.encode(json!({ "alg": "ES256", "kid": kid }).to_string());
+            let token = format!("{header}.e30.x");
+            let header = TokenHeader::parse(&token).unwrap();
+            keys.verify(&header, &token, TokenHash::new(&token))
+        };
+        let first = parse(&set("a")).unwrap();
+        let second = parse_after(Some(&first), &set("b")).unwrap();
+        let invalid = Verification::Rejected(Rejection::Invalid);
+        assert_eq!(verify(&second, "a"), invalid);
+        assert_eq!(verify(&second, "c"), Verification::UnknownKey);
+        // A key can return.
+        let third = parse_after(Some(&second), &set("a")).unwrap();
+        assert!(third.removed.contains("b") && !third.removed.contains("a"));
+    }
+
     #[test]
     fn only_a_single_key_needs_no_kid() {
-        let named = |jwk: Value, kid: &str| {
-            let mut jwk = jwk;
-            jwk["kid"] = json!(kid);
-            jwk
-        };
         let (ec, ed) = (examples::ec(), examples::ed());
         let one = parse(&json!({ "keys": [ec, { "kty": "oct", "k": "AAAA" }] })).unwrap();
         assert!(one.len() == 1 && one.only_key().is_some());

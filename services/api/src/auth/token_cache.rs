@@ -61,6 +61,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::auth::settings::SubjectMapping;
 
     #[test]
     fn token_is_cached_until_it_expires() {
@@ -69,7 +70,7 @@ mod tests {
         for (token, expires_at, is_cached) in [("a", now + 60, true), ("b", now, false)] {
             let claims = json!({ "sub": "jo", "exp": expires_at });
             let claims: Claims = serde_json::from_value(claims).unwrap();
-            let caller = claims.caller().unwrap();
+            let caller = claims.caller(SubjectMapping::default()).unwrap();
             let hash = TokenHash::new(token);
             assert_eq!(cache.get(&hash), None);
             cache.insert(hash, caller, &claims);

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use thiserror::Error;
 
-use super::claims::{self, Caller};
-use super::jwks_fetcher::JwksFetcher;
+use super::claims::{Caller, TokenRules};
+use super::jwks_fetcher::{JwksFetcher, Refreshed};
 use super::jwks_source::{JwksSource, JwksUrlError};
 use super::key_set::Verification;
-use super::settings::{AuthSettings, KeySource};
+use super::settings::{AuthSettings, ExpectedClaims, KeySource};
 use super::token_cache::{TokenCache, TokenHash};
-use super::verifying_key::{TokenHeader, VerifyingKey};
+use super::verifying_key::{Rejection, TokenHeader, VerifyingKey};
 
 /// The longest token, in bytes. All headers of a request together may not be
 /// longer.
@@ -34,6 +34,13 @@ enum Keys {
 pub enum VerifyError {
     #[error("the token is invalid")]
     InvalidToken,
+    /// The token is genuine, and nothing but its time is wrong.
+    #[error("the token has expired")]
+    ExpiredToken,
+    /// The key set has no key with the token's id. [`TokenVerifier::verify_after_refresh`]
+    /// fetches a newer one.
+    #[error("the token names an unknown key")]
+    UnknownKey,
     /// The token cannot be verified, because no key set has been fetched yet.
     #[error("the issuer's keys are not available yet")]
     KeysUnavailable,
@@ -50,7 +57,7 @@ impl TokenVerifier {
     /// # Panics
     /// Panics outside a Tokio runtime if the keys are public.
     pub fn new(settings: &AuthSettings) -> Result<Self, JwksUrlError> {
-        let rules = claims::validation(&settings.claims);
+        let rules = TokenRules::new(&settings.claims);
         let source = match &settings.keys {
             KeySource::Secret(secret) => {
                 let key = DecodingKey::from_secret(secret.expose().as_bytes());
@@ -61,16 +68,26 @@ impl TokenVerifier {
             KeySource::File(path) => JwksSource::from_file(path.clone()),
             KeySource::Url(url) => JwksSource::from_url(url)?,
         };
+        let ExpectedClaims {
+            issuer, audience, ..
+        } = &settings.claims;
+        for (claim, expected) in [("iss", issuer), ("aud", audience)] {
+            if expected.is_none() {
+                tracing::warn!(
+                    claim,
+                    "tokens with any `{claim}` are accepted, also those for other services"
+                );
+            }
+        }
         let fetcher = JwksFetcher::start(source, rules);
         Ok(Self(Arc::new(Keys::Public(fetcher))))
     }
 
-    /// Returns the caller of a token. If the token names an unknown public key, this
-    /// waits up to a few seconds for a fetch of the key set.
+    /// Returns the caller of a token. Waits for nothing.
     ///
     /// # Errors
     /// See [`VerifyError`].
-    pub async fn verify(&self, token: &str) -> Result<Caller, VerifyError> {
+    pub fn verify(&self, token: &str) -> Result<Caller, VerifyError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(VerifyError::InvalidToken);
         }
@@ -81,14 +98,31 @@ impl TokenVerifier {
         let header = TokenHeader::parse(token).ok_or(VerifyError::InvalidToken)?;
         match &*self.0 {
             Keys::Secret(key, cache) => {
-                let (caller, claims) = key
-                    .verify(&header, token)
-                    .ok_or(VerifyError::InvalidToken)?;
+                let (caller, claims) = key.verify(&header, token)?;
                 cache.insert(hash, caller, &claims);
                 Ok(caller)
             }
-            Keys::Public(fetcher) => verify_public(fetcher, &header, token, hash).await,
+            Keys::Public(fetcher) => verify_public(fetcher, &header, token, hash),
         }
+    }
+
+    /// Like [`Self::verify`], for a token with an unknown key: waits up to a few seconds
+    /// for a fetch of the key set. Anyone can write such a token, so the caller limits them.
+    ///
+    /// # Errors
+    /// [`VerifyError::KeysUnavailable`] if the key is still unknown and the set may be
+    /// outdated. The client then sends the token again.
+    pub async fn verify_after_refresh(&self, token: &str) -> Result<Caller, VerifyError> {
+        let Keys::Public(fetcher) = &*self.0 else {
+            return self.verify(token);
+        };
+        let refreshed = fetcher.refresh().await;
+        self.verify(token)
+            .map_err(|error| match (error, refreshed) {
+                (VerifyError::UnknownKey, Refreshed::Yes) => VerifyError::InvalidToken,
+                (VerifyError::UnknownKey, Refreshed::No) => VerifyError::KeysUnavailable,
+                (error, _) => error,
+            })
     }
 
     fn cached(&self, token: &TokenHash) -> Option<Caller> {
@@ -99,7 +133,16 @@ impl TokenVerifier {
     }
 }
 
-async fn verify_public(
+impl From<Rejection> for VerifyError {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Invalid => Self::InvalidToken,
+            Rejection::Expired => Self::ExpiredToken,
+        }
+    }
+}
+
+fn verify_public(
     fetcher: &JwksFetcher,
     header: &TokenHeader,
     token: &str,
@@ -114,20 +157,11 @@ async fn verify_public(
     ) {
         return Err(VerifyError::InvalidToken);
     }
-    let verify = || {
-        let keys = fetcher.key_set()?;
-        Some(keys.verify(header, token, hash))
-    };
-    let verification = match verify() {
-        None | Some(Verification::UnknownKey) => {
-            fetcher.refresh().await;
-            verify()
-        }
-        known_key => known_key,
-    };
-    match verification {
-        Some(Verification::Valid(caller)) => Ok(caller),
-        Some(Verification::UnknownKey | Verification::Invalid) => Err(VerifyError::InvalidToken),
-        None => Err(VerifyError::KeysUnavailable),
+    // Before the first set, every key is unknown.
+    let keys = fetcher.key_set().ok_or(VerifyError::UnknownKey)?;
+    match keys.verify(header, token, hash) {
+        Verification::Valid(caller) => Ok(caller),
+        Verification::UnknownKey => Err(VerifyError::UnknownKey),
+        Verification::Rejected(rejection) => Err(rejection.into()),
     }
 }

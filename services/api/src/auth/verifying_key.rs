@@ -5,36 +5,57 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use eventlog::clock;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Deserializer};
 
-use super::claims::{Caller, Claims};
+use super::claims::{Caller, Claims, TokenRules};
+use super::settings::SubjectMapping;
 
 /// A key that verifies tokens of one algorithm.
 pub(super) struct VerifyingKey {
     algorithm: Algorithm,
     key: DecodingKey,
     validation: Validation,
+    subjects: SubjectMapping,
+}
+
+/// Why a key does not accept a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rejection {
+    Invalid,
+    /// The key has signed it, and nothing but its time is wrong.
+    Expired,
 }
 
 impl VerifyingKey {
-    pub(super) fn new(algorithm: Algorithm, key: DecodingKey, rules: &Validation) -> Self {
-        let mut validation = rules.clone();
+    pub(super) fn new(algorithm: Algorithm, key: DecodingKey, rules: &TokenRules) -> Self {
+        let mut validation = rules.validation.clone();
         validation.algorithms = vec![algorithm];
         Self {
             algorithm,
             key,
             validation,
+            subjects: rules.subjects,
         }
     }
 
     /// Returns the caller and the claims if the signature and the claims are valid.
-    pub(super) fn verify(&self, header: &TokenHeader, token: &str) -> Option<(Caller, Claims)> {
-        if header.algorithm != self.algorithm {
-            return None;
+    pub(super) fn verify(
+        &self,
+        header: &TokenHeader,
+        token: &str,
+    ) -> Result<(Caller, Claims), Rejection> {
+        if header.algorithm != self.algorithm || !header.is_access_token() {
+            return Err(Rejection::Invalid);
         }
-        let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).ok()?;
-        Some((data.claims.caller()?, data.claims))
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
+        let claims = decoded.map_err(|_| Rejection::Invalid)?.claims;
+        let caller = claims.caller(self.subjects).ok_or(Rejection::Invalid)?;
+        if claims.has_expired(clock::now()) {
+            return Err(Rejection::Expired);
+        }
+        Ok((caller, claims))
     }
 }
 
@@ -46,6 +67,8 @@ pub(super) struct TokenHeader {
     pub(super) algorithm: Algorithm,
     /// The id of the key that signed the token.
     pub(super) kid: Option<String>,
+    /// The media type of the token.
+    typ: Option<String>,
     /// Whether the header has `crit`, which lists extensions that a verifier must
     /// support (RFC 7515, section 4.1.11). This one supports none.
     #[serde(default, rename = "crit", deserialize_with = "is_present")]
@@ -59,6 +82,16 @@ impl TokenHeader {
         let json = URL_SAFE_NO_PAD.decode(header).ok()?;
         let header: Self = serde_json::from_slice(&json).ok()?;
         (!header.has_critical_extensions).then_some(header)
+    }
+
+    /// Whether the type is absent, that of a JWT, or that of an access token (RFC 9068,
+    /// section 2.1). Others are for another purpose, such as proofs of possession.
+    fn is_access_token(&self) -> bool {
+        self.typ.as_deref().is_none_or(|typ| {
+            let typ = typ.to_ascii_lowercase();
+            let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+            matches!(typ, "jwt" | "at+jwt")
+        })
     }
 }
 
@@ -82,6 +115,20 @@ mod tests {
         assert_eq!(parsed.algorithm, Algorithm::ES256);
         assert_eq!(parsed.kid.as_deref(), Some("a"));
         assert!(header(r#"{"alg":"HS256"}"#).is_some_and(|header| header.kid.is_none()));
+    }
+
+    #[test]
+    fn type_of_the_header_is_that_of_an_access_token() {
+        let accepted = |typ: &str| {
+            let header = header(&format!("{{\"alg\":\"ES256\",\"typ\":\"{typ}\"}}"));
+            header.unwrap().is_access_token()
+        };
+        for typ in ["JWT", "jwt", "at+jwt", "application/at+JWT"] {
+            assert!(accepted(typ), "{typ}");
+        }
+        for typ in ["dpop+jwt", "logout+jwt", "id_token", ""] {
+            assert!(!accepted(typ), "{typ}");
+        }
     }
 
     #[test]

@@ -28,7 +28,11 @@ impl ProblemResponse {
 
 pub const UNAUTHORIZED: ProblemResponse = ProblemResponse {
     name: "Unauthorized",
-    codes: &[ProblemCode::InvalidToken, ProblemCode::MissingToken],
+    codes: &[
+        ProblemCode::InvalidToken,
+        ProblemCode::MissingToken,
+        ProblemCode::TokenExpired,
+    ],
     detail: "Could not validate credentials",
 };
 

@@ -21,6 +21,7 @@ pub enum ProblemCode {
     SessionActive,
     MissingToken,
     InvalidToken,
+    TokenExpired,
     Forbidden,
     NotFound,
     SessionNotFound,
@@ -64,7 +65,9 @@ impl ProblemCode {
             | Self::SessionInactive
             | Self::SessionAlreadyEnded
             | Self::SessionActive => StatusCode::BAD_REQUEST,
-            Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::MissingToken | Self::InvalidToken | Self::TokenExpired => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound
             | Self::SessionNotFound

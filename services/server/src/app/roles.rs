@@ -10,7 +10,7 @@ use api::routes::admin::replay_queue::ReplayQueue;
 use api::routes::queries::ReadTable;
 use api::routes::queries::active::ActiveReads;
 use api::routes::queries::replica::Replica;
-use api::serve::ClientTimeouts;
+use api::serve::{self, ConnectionLimits};
 use async_nats::jetstream;
 use chrono::TimeDelta;
 use commands::CommandService;
@@ -36,6 +36,7 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::descriptors::{self, MAX_ADMIN_CONNECTIONS};
 use super::{DRAIN_TIMEOUT, Service, bind};
 use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs};
 use crate::connect::{self, PoolMetrics};
@@ -129,7 +130,8 @@ impl<'a> ServiceBuilder<'a> {
         };
         let origins = &args.http.cors_origins;
         let router = api::router(handles, &admission, origins, &mut self.registry);
-        self.serve(listener, router, args.http.timeouts);
+        let connections = self.connection_limits()?;
+        self.serve(listener, router, connections);
         Ok(admission)
     }
 
@@ -244,20 +246,50 @@ impl<'a> ServiceBuilder<'a> {
         let stop = self.service.listeners.token.clone();
         let health = self.health.clone();
         self.service.listeners.spawn(health.run(stop));
-        self.serve(listener, router, args.http.timeouts);
+        let connections = ConnectionLimits {
+            total: MAX_ADMIN_CONNECTIONS,
+            per_address: MAX_ADMIN_CONNECTIONS,
+            proxies: Arc::default(),
+        };
+        self.serve(listener, router, connections);
         Ok(self.service)
     }
 
-    fn serve(&mut self, listener: TcpListener, router: axum::Router, timeouts: ClientTimeouts) {
+    fn serve(
+        &mut self,
+        listener: TcpListener,
+        router: axum::Router,
+        connections: ConnectionLimits,
+    ) {
         let listeners = &mut self.service.listeners;
         let stop = listeners.token.clone();
-        listeners.spawn(api::serve::run(
-            listener,
-            router,
-            timeouts,
-            stop,
-            DRAIN_TIMEOUT,
-        ));
+        let options = serve::Options {
+            timeouts: self.args.http.timeouts,
+            connections,
+            drain: DRAIN_TIMEOUT,
+        };
+        listeners.spawn(serve::run(listener, router, options, stop));
+    }
+
+    /// The bounds on client connections, from the limit of open files and the settings.
+    fn connection_limits(&self) -> anyhow::Result<ConnectionLimits> {
+        let args = self.args;
+        let limit = descriptors::raise_limit();
+        let pools = args.database.database_pool_size;
+        let replica = args.replica.database_read_pool_size.unwrap_or(pools);
+        let total = descriptors::client_connections(limit, u64::from(pools) + u64::from(replica))?;
+        let http = &args.http;
+        let mut limits = ConnectionLimits::new(total, &http.trusted_proxies);
+        if let Some(per_address) = http.connections_per_address {
+            limits.per_address = per_address.get();
+        }
+        tracing::info!(
+            total,
+            per_address = limits.per_address,
+            "at most {total} client connections, {} of them from one address",
+            limits.per_address
+        );
+        Ok(limits)
     }
 }
 

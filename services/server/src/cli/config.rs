@@ -62,6 +62,10 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
         ("ADMIN_ADDR", http.admin_addr.to_string()),
         ("TRUSTED_PROXIES", joined(&http.trusted_proxies)),
         (
+            "HTTP_CONNECTIONS_PER_ADDRESS",
+            or_empty(http.connections_per_address),
+        ),
+        (
             "CORS_ORIGINS",
             joined(origins.filter_map(|origin| origin.to_str().ok())),
         ),
@@ -93,6 +97,7 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
         ("JWKS_URL", address(Ok(auth.jwks_url.clone()))),
         ("JWT_ISSUER", or_empty(auth.jwt_issuer.as_ref())),
         ("JWT_AUDIENCE", or_empty(auth.jwt_audience.as_ref())),
+        ("JWT_SUBJECTS", auth.jwt_subjects.as_str().to_owned()),
         (
             "RATE_LIMIT_HIGH_FREQUENCY",
             rate_limit.high_frequency.to_string(),

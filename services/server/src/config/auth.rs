@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
-use api::auth::{AuthSettings, ExpectedClaims, KeySource};
+use anyhow::{bail, ensure};
+use api::auth::{AuthSettings, ExpectedClaims, KeySource, SubjectMapping};
 use api::secret::Secret;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::read_secret;
 
@@ -35,14 +35,52 @@ pub struct AuthArgs {
     /// `https://issuer.example/.well-known/jwks.json`.
     #[arg(long, env = "JWKS_URL", value_name = "URL", hide_env_values = true)]
     pub jwks_url: Option<Secret>,
-    /// Value that the claim `iss` of a token must have [default: not checked].
+    /// Value that the claim `iss` of a token must have. Required with `JWKS_FILE` and
+    /// `JWKS_URL`; `*` accepts any [default: not checked].
     #[arg(long, env = "JWT_ISSUER", value_name = "ISSUER")]
     pub jwt_issuer: Option<String>,
-    /// Value that the claim `aud` of a token must contain [default: not
-    /// checked].
+    /// Value that the claim `aud` of a token must contain. Required with `JWKS_FILE`
+    /// and `JWKS_URL`; `*` accepts any [default: not checked].
     #[arg(long, env = "JWT_AUDIENCE", value_name = "AUDIENCE")]
     pub jwt_audience: Option<String>,
+    /// Subjects that are used as the reader's id. All others are mapped to an id.
+    ///
+    /// Earlier releases used every UUID. If the issuer writes subjects in another form
+    /// than lower case with hyphens, `any-uuid` keeps the ids of existing readers. It is
+    /// only safe if users cannot choose their subjects.
+    #[arg(
+        long,
+        env = "JWT_SUBJECTS",
+        value_name = "FORM",
+        value_enum,
+        default_value_t
+    )]
+    pub jwt_subjects: SubjectForm,
 }
+
+/// Subjects that are used as the reader's id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SubjectForm {
+    /// UUIDs in lower case with hyphens that are not of version 5.
+    #[default]
+    CanonicalUuid,
+    /// Every UUID.
+    AnyUuid,
+}
+
+impl SubjectForm {
+    /// The value of the setting.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CanonicalUuid => "canonical-uuid",
+            Self::AnyUuid => "any-uuid",
+        }
+    }
+}
+
+/// A value of `JWT_ISSUER` and `JWT_AUDIENCE` that accepts any claim.
+const ANY: &str = "*";
 
 impl AuthArgs {
     /// Returns true if at least one source of keys is set.
@@ -54,8 +92,22 @@ impl AuthArgs {
     /// # Errors
     /// Like [`AuthArgs::source`].
     pub fn settings(&self) -> anyhow::Result<AuthSettings> {
+        let keys = self.source()?;
+        if !matches!(keys, KeySource::Secret(_)) {
+            for (name, value) in [
+                ("JWT_ISSUER", &self.jwt_issuer),
+                ("JWT_AUDIENCE", &self.jwt_audience),
+            ] {
+                ensure!(
+                    value.as_ref().is_some_and(|value| !value.is_empty()),
+                    "{name} must be set with {}: otherwise tokens that the issuer signed for \
+                     other services are accepted; set it to {ANY} to accept any",
+                    self.sources_set().join("")
+                );
+            }
+        }
         Ok(AuthSettings {
-            keys: self.source()?,
+            keys,
             claims: self.claims(),
         })
     }
@@ -87,9 +139,17 @@ impl AuthArgs {
 
     #[must_use]
     pub fn claims(&self) -> ExpectedClaims {
+        let expected = |value: &Option<String>| {
+            let value = value.clone();
+            value.filter(|value| !value.is_empty() && value != ANY)
+        };
         ExpectedClaims {
-            issuer: self.jwt_issuer.clone(),
-            audience: self.jwt_audience.clone(),
+            issuer: expected(&self.jwt_issuer),
+            audience: expected(&self.jwt_audience),
+            subjects: match self.jwt_subjects {
+                SubjectForm::CanonicalUuid => SubjectMapping::Canonical,
+                SubjectForm::AnyUuid => SubjectMapping::AnyUuid,
+            },
         }
     }
 
@@ -163,5 +223,30 @@ mod tests {
         assert!(matches!(args.source(), Ok(KeySource::File(_))));
         args.jwt_secret_file = Some("secret".into());
         assert!(error(&args).starts_with("JWT_SECRET_FILE and JWKS_FILE are set"));
+    }
+
+    #[test]
+    fn public_keys_need_an_issuer_and_an_audience() {
+        let text = |text: &str| Some(text.to_owned());
+        let mut args = AuthArgs {
+            jwks_file: Some("keys.json".into()),
+            ..AuthArgs::default()
+        };
+        let error = |args: &AuthArgs| args.settings().unwrap_err().to_string();
+        assert!(error(&args).starts_with("JWT_ISSUER must be set with JWKS_FILE"));
+        args.jwt_issuer = text("https://issuer.example");
+        assert!(error(&args).starts_with("JWT_AUDIENCE must be set with JWKS_FILE"));
+        args.jwt_audience = text("");
+        assert!(error(&args).starts_with("JWT_AUDIENCE must be set"));
+        args.jwt_audience = text("*");
+        let claims = args.settings().unwrap().claims;
+        assert_eq!(claims.issuer, text("https://issuer.example"));
+        assert_eq!(claims.audience, None);
+        // A secret is shared with this service only.
+        args = AuthArgs {
+            jwt_secret: Some(Secret::from("0123456789abcdef0123456789abcdef".to_owned())),
+            ..AuthArgs::default()
+        };
+        assert!(args.settings().is_ok());
     }
 }
