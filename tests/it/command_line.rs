@@ -70,6 +70,29 @@ async fn config_prints_settings_without_secrets() {
 }
 
 #[tokio::test]
+async fn config_hides_the_password_of_each_nats_address() {
+    for (addresses, shown) in [
+        (
+            "tls://app:s3cret@a.example:4222,nats://app:s3cret@b.example",
+            "NATS_URL=tls://app:(hidden)@a.example:4222,nats://app:(hidden)@b.example\n",
+        ),
+        // The comma belongs to the password.
+        ("nats://app:s3c,ret@a.example", "NATS_URL=(NATS_URL is not"),
+        (
+            "nats://a.example,app:s3cret@b.example",
+            "NATS_URL=(NATS_URL is not",
+        ),
+    ] {
+        let mut command = Command::new(executable());
+        command.env("NATS_URL", addresses);
+        let output = run(&mut command, &["config"]).await;
+        let printed = text(&output.stdout);
+        assert!(printed.contains(shown), "{printed}");
+        assert!(!printed.contains("s3c"), "{printed}");
+    }
+}
+
+#[tokio::test]
 async fn old_role_name_in_the_environment_is_accepted() {
     let mut command = Command::new(executable());
     command.env("ROLES", "api,maintenance");

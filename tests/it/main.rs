@@ -20,6 +20,7 @@ mod contract;
 mod dead_letters;
 mod dev;
 mod edge;
+mod encryption;
 mod erase;
 mod events_command;
 mod evolution;

@@ -208,12 +208,12 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
         replica: ReplicaArgs::default(),
         nats: NatsArgs {
             nats_url: secret(&env.nats_url),
-            nats_url_file: None,
             nats_prefix: env.nats_prefix.clone(),
+            ..NatsArgs::default()
         },
         redis: RedisArgs {
             redis_url: secret(&env.redis_url),
-            redis_url_file: None,
+            ..RedisArgs::default()
         },
         auth: auth(),
         rate_limit: unlimited(),

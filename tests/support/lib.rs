@@ -5,13 +5,16 @@
 pub mod app;
 pub mod asyncapi;
 pub mod backdate;
+pub mod certificates;
 pub mod contract;
+pub mod encrypted;
 pub mod eventually;
 pub mod facts;
 pub mod future_events;
 pub mod invariants;
 pub mod issuer;
 pub mod local_time;
+pub mod nats_credentials;
 pub mod open_files;
 pub mod process;
 pub mod production_nats;

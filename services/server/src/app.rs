@@ -65,6 +65,7 @@ pub fn start(args: &ServeArgs) -> BoxFuture<'_, anyhow::Result<Service>> {
 
 async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
     let admin = bind(args.http.admin_addr, "ADMIN_ADDR")?;
+    connect::encryption::log_weak(args);
     check_database(&connect::migrations_pool(&args.database)?).await?;
 
     let mut service = ServiceBuilder::new(args, admin.local_addr()?).await?;

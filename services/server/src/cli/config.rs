@@ -1,6 +1,7 @@
 //! `reading-sessions config`: the settings in effect, without secrets.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use api::auth::KeySource;
@@ -55,7 +56,6 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
     };
     let origins = http.cors_origins.iter();
     let read_pool_size = replica.database_read_pool_size;
-    let jwks_file = auth.jwks_file.as_ref().map(|file| file.display());
     vec![
         ("ROLES", joined(roles.iter().map(|role| role.as_str()))),
         ("HTTP_ADDR", http.http_addr.to_string()),
@@ -89,11 +89,18 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
                 .unwrap_or(database.database_pool_size)
                 .to_string(),
         ),
-        ("NATS_URL", address(nats.url().map(Some))),
+        ("NATS_URL", addresses(nats.addresses())),
+        ("NATS_CREDS", path(nats.nats_creds.as_ref())),
+        ("NATS_CA_FILE", path(nats.nats_ca_file.as_ref())),
+        ("NATS_CERT_FILE", path(nats.nats_cert_file.as_ref())),
+        ("NATS_KEY_FILE", path(nats.nats_key_file.as_ref())),
         ("NATS_PREFIX", nats.nats_prefix.clone()),
         ("REDIS_URL", address(redis.url().map(Some))),
+        ("REDIS_CA_FILE", path(redis.redis_ca_file.as_ref())),
+        ("REDIS_CERT_FILE", path(redis.redis_cert_file.as_ref())),
+        ("REDIS_KEY_FILE", path(redis.redis_key_file.as_ref())),
         ("JWT_SECRET", hidden_secret(auth.source())),
-        ("JWKS_FILE", or_empty(jwks_file)),
+        ("JWKS_FILE", path(auth.jwks_file.as_ref())),
         ("JWKS_URL", address(Ok(auth.jwks_url.clone()))),
         ("JWT_ISSUER", or_empty(auth.jwt_issuer.as_ref())),
         ("JWT_AUDIENCE", or_empty(auth.jwt_audience.as_ref())),
@@ -133,6 +140,14 @@ fn address(url: anyhow::Result<Option<Secret>>) -> String {
     }
 }
 
+/// Like [`address`], for several.
+fn addresses(urls: anyhow::Result<Vec<Secret>>) -> String {
+    match urls {
+        Ok(urls) => joined(urls.iter().map(Secret::redacted_url)),
+        Err(error) => format!("({error})"),
+    }
+}
+
 /// `(hidden)` if tokens are verified with a secret, or the error in parentheses.
 fn hidden_secret(source: anyhow::Result<KeySource>) -> String {
     match source {
@@ -144,6 +159,10 @@ fn hidden_secret(source: anyhow::Result<KeySource>) -> String {
 
 fn seconds(duration: Duration) -> String {
     duration.as_secs().to_string()
+}
+
+fn path(file: Option<&PathBuf>) -> String {
+    or_empty(file.map(|file| file.display()))
 }
 
 fn or_empty(value: Option<impl Display>) -> String {

@@ -14,6 +14,7 @@ use super::output::OutputArgs;
 use super::table::{Column, table};
 use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 
+mod encryption;
 mod servers;
 mod workers;
 
@@ -101,6 +102,7 @@ pub async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     }
     findings.extend(servers::check_redis(&args.redis).await);
     findings.extend(servers::check_nats(&args.nats).await);
+    findings.push(encryption::check(args));
     args.output.print(&findings, || text(&findings))?;
     let fails = findings
         .iter()

@@ -14,7 +14,11 @@ use super::parse_seconds;
 #[command(next_help_heading = "Postgres")]
 pub struct DatabaseArgs {
     /// Address of Postgres, for example
-    /// `postgres://user:password@host:5432/database`.
+    /// `postgres://user:password@host:5432/database?sslmode=verify-full`.
+    ///
+    /// `sslmode=verify-full` encrypts the connection and verifies the server.
+    /// `sslrootcert`, `sslcert` and `sslkey` are files with the certificate of the
+    /// server's authority, and with a client certificate and its key (PEM).
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
     /// File with the address of Postgres.
@@ -54,7 +58,8 @@ impl DatabaseArgs {
 pub struct ReplicaArgs {
     /// Address of a streaming replica that serves history and statistics.
     ///
-    /// If the replica fails or lags, the primary serves these reads.
+    /// If the replica fails or lags, the primary serves these reads. Encryption
+    /// is set as in `DATABASE_URL`.
     #[arg(
         long,
         env = "DATABASE_READ_URL",
@@ -91,11 +96,14 @@ impl ReplicaArgs {
 }
 
 /// NATS with `JetStream`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "NATS")]
 pub struct NatsArgs {
-    /// Address of NATS with JetStream, for example
-    /// `nats://user:password@host:4222`.
+    /// Comma-separated addresses of NATS servers with JetStream, for example
+    /// `tls://user:password@host:4222`.
+    ///
+    /// `tls://` encrypts the connection and verifies the server; `nats://` does so
+    /// only if the server requires it. Several addresses are those of one cluster.
     #[arg(long, env = "NATS_URL", value_name = "URL", hide_env_values = true)]
     pub nats_url: Option<Secret>,
     /// File with the address of NATS.
@@ -106,6 +114,34 @@ pub struct NatsArgs {
         conflicts_with = "nats_url"
     )]
     pub nats_url_file: Option<PathBuf>,
+    /// File with the credentials of a NATS user, its JWT and its key, as written by
+    /// `nsc generate creds`.
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    pub nats_creds: Option<PathBuf>,
+    /// File with the certificates of the authorities that may issue the certificate
+    /// of NATS (PEM) [default: the authorities of the system].
+    ///
+    /// The setting requires encryption, also for `nats://`.
+    #[arg(long, env = "NATS_CA_FILE", value_name = "FILE")]
+    pub nats_ca_file: Option<PathBuf>,
+    /// File with the client certificate for NATS and its intermediates (PEM).
+    ///
+    /// The setting requires encryption, also for `nats://`.
+    #[arg(
+        long,
+        env = "NATS_CERT_FILE",
+        value_name = "FILE",
+        requires = "nats_key_file"
+    )]
+    pub nats_cert_file: Option<PathBuf>,
+    /// File with the key of the client certificate for NATS (PEM).
+    #[arg(
+        long,
+        env = "NATS_KEY_FILE",
+        value_name = "FILE",
+        requires = "nats_cert_file"
+    )]
+    pub nats_key_file: Option<PathBuf>,
     /// Prefix of stream names and subjects, so that several installations can
     /// share a server.
     #[arg(long, env = "NATS_PREFIX", value_name = "PREFIX", default_value = "", value_parser = parse_prefix)]
@@ -124,13 +160,37 @@ impl NatsArgs {
         let (url, file) = (&self.nats_url, &self.nats_url_file);
         read_secret("NATS_URL", url.as_ref(), file.as_ref())
     }
+
+    /// The addresses, one each.
+    ///
+    /// # Errors
+    /// Like [`NatsArgs::url`], and when an address has credentials but no scheme. The
+    /// text before it is then perhaps a part of a password with a comma.
+    pub fn addresses(&self) -> anyhow::Result<Vec<Secret>> {
+        let url = self.url()?;
+        let addresses = url.expose().split(',').map(str::trim);
+        if addresses
+            .clone()
+            .any(|one| one.contains('@') && !one.contains("://"))
+        {
+            bail!(
+                "NATS_URL is not a list of addresses of NATS: an address with a user must begin \
+                 with nats:// or tls://; write a comma in a password as %2C"
+            );
+        }
+        Ok(addresses.map(|one| Secret::from(one.to_owned())).collect())
+    }
 }
 
 /// Redis or Valkey.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Redis")]
 pub struct RedisArgs {
-    /// Address of Redis or Valkey, for example `redis://:password@host:6379/0`.
+    /// Address of Redis or Valkey, for example
+    /// `rediss://user:password@host:6379/0`.
+    ///
+    /// `rediss://` encrypts the connection and verifies the server; `redis://` does
+    /// neither.
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
     /// File with the address of Redis.
@@ -141,6 +201,26 @@ pub struct RedisArgs {
         conflicts_with = "redis_url"
     )]
     pub redis_url_file: Option<PathBuf>,
+    /// File with the certificates of the authorities that may issue the certificate
+    /// of Redis (PEM) [default: the authorities of the system].
+    #[arg(long, env = "REDIS_CA_FILE", value_name = "FILE")]
+    pub redis_ca_file: Option<PathBuf>,
+    /// File with the client certificate for Redis and its intermediates (PEM).
+    #[arg(
+        long,
+        env = "REDIS_CERT_FILE",
+        value_name = "FILE",
+        requires = "redis_key_file"
+    )]
+    pub redis_cert_file: Option<PathBuf>,
+    /// File with the key of the client certificate for Redis (PEM).
+    #[arg(
+        long,
+        env = "REDIS_KEY_FILE",
+        value_name = "FILE",
+        requires = "redis_cert_file"
+    )]
+    pub redis_key_file: Option<PathBuf>,
 }
 
 impl RedisArgs {

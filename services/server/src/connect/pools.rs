@@ -10,10 +10,21 @@ use anyhow::{Context, anyhow};
 use api::routes::queries::replica::REPLICA_TIMEOUT;
 use api::secret::Secret;
 use eventlog::deadline::with_deadline;
+use eventlog::error::error_chain;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 
+use super::tls::{self, TlsSettings};
 use crate::config::{DatabaseArgs, ReplicaArgs};
+
+const TLS: TlsSettings = TlsSettings {
+    server: "Postgres",
+    url: "DATABASE_URL",
+    authorities: "sslrootcert in DATABASE_URL",
+    client: "sslcert and sslkey in DATABASE_URL",
+    enable: "set sslmode=verify-full in DATABASE_URL",
+    disable: "remove sslmode from DATABASE_URL",
+};
 
 /// The settings of a pool.
 struct PoolSpec<'a> {
@@ -248,10 +259,11 @@ pub(crate) async fn check_postgres(args: &DatabaseArgs) -> anyhow::Result<()> {
     let connect = PgConnection::connect_with(&options);
     let connection = with_deadline(ADMIN.acquire_timeout, connect)
         .await
-        .with_context(|| {
-            format!(
-                "cannot connect to Postgres at {}, the address in DATABASE_URL",
-                url.redacted_url()
+        .map_err(|error| {
+            anyhow!(
+                "cannot connect to Postgres at {}, the address in DATABASE_URL: {}",
+                url.redacted_url(),
+                tls::with_advice(&error_chain(&error), TLS)
             )
         })?;
     Ok(connection.close().await?)
@@ -292,6 +304,7 @@ fn pool(url: &Secret, spec: &PoolSpec) -> anyhow::Result<PgPool> {
 fn options(url: &Secret, spec: &PoolSpec) -> anyhow::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(url.expose())
         .map_err(|_| anyhow!("not an address of Postgres: {}", url.redacted_url()))?;
+    tls::check_postgres_files(url)?;
     // 0 disables the timeout.
     let statement_timeout = spec.statement_timeout.unwrap_or_default().as_millis();
     Ok(options

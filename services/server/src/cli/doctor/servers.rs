@@ -110,19 +110,10 @@ pub(super) async fn check_redis(args: &RedisArgs) -> Vec<Finding> {
     if !args.is_set() {
         return vec![Finding::warning("Redis", "REDIS_URL is not set; set it")];
     }
-    match redis_info(args).await {
+    match connect::redis_info(args, TIMEOUT).await {
         Ok(info) => redis_findings(&info),
         Err(error) => vec![Finding::failure("Redis", error_chain(error.as_ref()))],
     }
-}
-
-async fn redis_info(args: &RedisArgs) -> anyhow::Result<redis::InfoDict> {
-    let info = async |mut redis| redis::cmd("INFO").query_async(&mut redis).await;
-    let called = connect::cache(args)?.call(TIMEOUT, info).await;
-    called.with_context(|| match args.url() {
-        Ok(url) => format!("cannot connect to Redis at {}", url.redacted_url()),
-        Err(_) => "cannot connect to Redis".to_owned(),
-    })
 }
 
 fn redis_findings(info: &redis::InfoDict) -> Vec<Finding> {
