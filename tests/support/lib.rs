@@ -12,6 +12,7 @@ pub mod future_events;
 pub mod invariants;
 pub mod issuer;
 pub mod local_time;
+pub mod log_loss;
 pub mod process;
 pub mod production_nats;
 pub mod proxy;

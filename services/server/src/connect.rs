@@ -12,11 +12,12 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use crate::config::{DatabaseArgs, RedisArgs};
 
 mod nats;
+mod nats_permissions;
 mod pool_metrics;
 mod pools;
 
 pub(crate) use nats::check_nats;
-pub use nats::jetstream;
+pub use nats::{jetstream, jetstream_with_health};
 pub use pool_metrics::PoolMetrics;
 pub(crate) use pools::check_postgres;
 pub use pools::{

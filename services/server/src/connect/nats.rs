@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
+use eventlog::health::{Failure, HealthFlag, HealthRegistry};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::nats_permissions;
 use crate::config::NatsArgs;
 
 /// The client reconnects after two missed pings.
@@ -26,9 +28,19 @@ const MAX_UNACKNOWLEDGED: usize = 1_024;
 /// When the address is missing or invalid.
 #[must_use]
 pub fn jetstream(args: &NatsArgs) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
+    let unread = HealthRegistry::default().register(Failure::NatsPermissionRefused);
+    jetstream_with_health(args, unread)
+}
+
+/// Like [`jetstream`]. `refused` receives the permissions that NATS refuses.
+#[must_use]
+pub fn jetstream_with_health(
+    args: &NatsArgs,
+    refused: HealthFlag,
+) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
     async {
         let address = address(args)?;
-        let client = options(&address)
+        let client = options(&address, refused)
             .connect(address)
             .await
             .context("cannot create a client of NATS")?;
@@ -74,11 +86,12 @@ fn credentials(address: &ServerAddr) -> ConnectOptions {
     options.name("reading-sessions")
 }
 
-fn options(address: &ServerAddr) -> ConnectOptions {
+fn options(address: &ServerAddr, refused: HealthFlag) -> ConnectOptions {
     let log = ConnectionLog::new(address);
     credentials(address)
         .event_callback(move |event| {
             log.record(&event);
+            nats_permissions::record(&event, &refused);
             std::future::ready(())
         })
         .ping_interval(PING_INTERVAL)
