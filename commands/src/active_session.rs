@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::session::StartedSession;
 use domain::{ReaderId, SessionId};
-use eventlog::{LogError, active_claims, read};
+use eventlog::{LogError, active_claims};
 
 use crate::repository::{Repository, VersionedSession};
 
@@ -17,8 +17,6 @@ const MAX_ATTEMPTS: u32 = 3;
 pub struct ActiveSession {
     pub session_id: SessionId,
     pub versioned: Arc<VersionedSession>,
-    /// The global position of the session's last event.
-    pub global_position: i64,
 }
 
 /// Returns the reader's active session, if any, and the global position of the
@@ -32,18 +30,14 @@ pub(crate) async fn load(
         let Some((session_id, sequence, claimed_at)) = claim.session else {
             return Ok((None, claim.head));
         };
-        let versioned = repository.load_at_least(session_id, sequence).await?;
+        let versioned = repository
+            .load_at_least(session_id, sequence, claimed_at)
+            .await?;
         let session = versioned.session.started();
         if session.is_some_and(StartedSession::is_active) {
-            let global_position = if versioned.sequence == sequence {
-                claimed_at
-            } else {
-                read::global_position_of(repository.pool(), session_id, versioned.sequence).await?
-            };
             let active = ActiveSession {
                 session_id,
                 versioned,
-                global_position,
             };
             return Ok((Some(active), claim.head));
         }

@@ -1,15 +1,15 @@
 //! Commits a decided command: one append to the log, then an update of the session
 //! cache. It never retries; see [`crate::executor`].
 
+use std::sync::Arc;
+
 use domain::{ReaderId, SessionId};
 use eventlog::append::{Append, KeyedResponse, NewEvent};
-use eventlog::deadline::with_deadline;
-use eventlog::read;
 
 use crate::CommandError;
 use crate::command::CommandContext;
 use crate::decision::Decision;
-use crate::executor::{Executor, READ_DEADLINE};
+use crate::executor::Executor;
 
 impl Executor {
     /// Writes the events, the change of the active-session claim and the response in
@@ -50,26 +50,28 @@ impl Executor {
             response,
         };
         let repository = &self.repository;
-        let has_events = !append.events.is_empty();
+        let appended: Vec<SessionId> = append.events.iter().map(|new| new.session_id).collect();
+        let has_events = !appended.is_empty();
         let global_positions = if has_events || append.response.is_some() {
             repository.append(append).await?
         } else {
             Vec::new()
         };
         if !has_events {
-            let mut last = None;
-            for (id, existing) in &decision.sessions {
-                let find = read::global_position_of(repository.pool(), *id, existing.sequence);
-                last = last.max(Some(Box::pin(with_deadline(READ_DEADLINE, find)).await?));
-            }
-            return Ok(last);
+            // A repeat is decided on the newest state, so each session is as in the log.
+            let existing = decision.sessions.values();
+            return Ok(existing.map(|existing| existing.global_position).max());
         }
-        for (id, session) in decision.sessions {
+        for (id, mut session) in decision.sessions {
+            let mut own = appended.iter().zip(&global_positions);
+            if let Some((_, last)) = own.rfind(|(appended, _)| **appended == id) {
+                Arc::make_mut(&mut session).global_position = *last;
+            }
             drop(repository.cache(id, session));
         }
         let last = global_positions.last().copied();
         if let Some(last) = last.filter(|_| changes_activity) {
-            self.recent_changes.record(reader_id, last);
+            repository.recent_changes.record(reader_id, last);
         }
         Ok(last)
     }

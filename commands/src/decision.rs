@@ -176,8 +176,8 @@ impl Deciding<'_> {
     fn end_idle(&mut self, idle: IdleSession) -> Result<(), Undecided> {
         let id = idle.session_id;
         let versioned = self.session(id)?;
-        if versioned.sequence < idle.sequence {
-            return Err(Missing::NewestSession(id).into());
+        if versioned.sequence != idle.sequence {
+            self.check_newest(id)?;
         }
         let session = versioned.session.started();
         let session = session.filter(|session| session.is_active());
@@ -262,3 +262,5 @@ fn started(versioned: &VersionedSession) -> Result<&StartedSession, SessionError
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod tests;

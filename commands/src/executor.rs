@@ -19,7 +19,6 @@ use crate::command::{Command, CommandContext};
 use crate::decision::Decision;
 use crate::pending::PendingCommand;
 use crate::reader_locks::ReaderLocks;
-use crate::recent_changes::RecentChanges;
 use crate::repository::Repository;
 use crate::result::Committed;
 
@@ -40,7 +39,6 @@ pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) struct Executor {
     pub(crate) repository: Repository,
     pub(crate) rules: Rules,
-    pub(crate) recent_changes: RecentChanges,
     reader_locks: ReaderLocks,
 }
 
@@ -49,7 +47,6 @@ impl Executor {
         Self {
             repository,
             rules,
-            recent_changes: RecentChanges::default(),
             reader_locks: ReaderLocks::default(),
         }
     }

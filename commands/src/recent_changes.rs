@@ -41,6 +41,11 @@ impl RecentChanges {
         self.0.insert(reader_id, change);
     }
 
+    /// Forgets all changes.
+    pub(crate) fn clear(&self) {
+        self.0.clear();
+    }
+
     /// The global position of the reader's last change; `None` if there was none
     /// recently.
     pub(crate) fn global_position_of(&self, reader_id: ReaderId) -> Option<i64> {

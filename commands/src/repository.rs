@@ -2,15 +2,22 @@
 //!
 //! A cached session may be outdated, because other processes append too. The
 //! append then conflicts, and only the new events are loaded. Therefore the cache
-//! needs no invalidation. This module decides nothing.
+//! needs no invalidation.
+//!
+//! The log can lose its last events, when Postgres fails over to a server that lacks
+//! them. Then the memory of this process is ahead of the log. Each load of new events
+//! compares the two, and a loss empties the memory. This module decides nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
 use eventlog::append::Append;
 use eventlog::{AppendError, Appender, LogError, Pool, load_state, read};
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, EntryAction, EntryResult};
+
+use crate::recent_changes::RecentChanges;
 
 /// The memory for cached sessions.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -28,16 +35,20 @@ pub struct VersionedSession {
     pub session: ReadingSession,
     /// The sequence of the last event; 0 before the first.
     pub sequence: i64,
+    /// The global position of the last event; 0 before the first, and until the event is
+    /// committed.
+    pub global_position: i64,
 }
 
 impl VersionedSession {
-    /// The session after more events.
+    /// The session after more events, which are not committed yet.
     #[must_use]
     pub fn then(&self, events: &[SessionEvent]) -> Self {
         let mut next = self.clone();
         for event in events {
             next.session.apply(event);
             next.sequence += 1;
+            next.global_position = 0;
         }
         next
     }
@@ -83,6 +94,9 @@ pub struct Repository {
     pool: Pool,
     appender: Appender,
     cache: Cache<SessionId, Arc<VersionedSession>, ByBytes>,
+    /// Part of the memory of this process that a loss empties.
+    pub(crate) recent_changes: RecentChanges,
+    losses: Arc<AtomicU64>,
 }
 
 impl Repository {
@@ -94,7 +108,15 @@ impl Repository {
             pool,
             appender,
             cache: Cache::with_weighter(CACHE_SESSIONS, CACHE_BYTES, ByBytes),
+            recent_changes: RecentChanges::default(),
+            losses: Arc::default(),
         }
+    }
+
+    /// How often this process remembered an event that the log does not contain.
+    #[must_use]
+    pub fn losses(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.losses)
     }
 
     /// The cached session. A decision may use it, because the append detects an outdated
@@ -110,21 +132,36 @@ impl Repository {
         if let Some(cached) = self.cached(id) {
             return Ok(cached);
         }
+        let loaded = self.read(id).await?;
+        Ok(self.cache(id, loaded))
+    }
+
+    /// The session from the log; empty if the log has none.
+    async fn read(&self, id: SessionId) -> Result<Arc<VersionedSession>, LogError> {
         let loaded = load_state::session(&self.pool, id).await?;
         let loaded = loaded.map_or_else(VersionedSession::default, |loaded| VersionedSession {
             session: loaded.session,
             sequence: loaded.sequence,
+            global_position: loaded.global_position,
         });
-        Ok(self.cache(id, Arc::new(loaded)))
+        Ok(Arc::new(loaded))
     }
 
     /// The session with all committed events: the cached state plus the events
-    /// that other processes appended.
+    /// that other processes appended. If the log does not contain the last event of the
+    /// cached state, the memory of this process is discarded.
     pub async fn load_newest(&self, id: SessionId) -> Result<Arc<VersionedSession>, LogError> {
         let Some(cached) = self.cache.get(&id) else {
             return self.load(id).await;
         };
-        let tail = read::session(&self.pool, id, cached.sequence).await?;
+        // Includes the last known event, to find out whether the log still has it.
+        let events = read::session(&self.pool, id, cached.sequence - 1).await?;
+        let Some((known, tail)) = events.split_first() else {
+            return self.read_after_loss(id, &cached).await;
+        };
+        if (known.sequence, known.global_position) != (cached.sequence, cached.global_position) {
+            return self.read_after_loss(id, &cached).await;
+        }
         if tail.is_empty() {
             return Ok(cached);
         }
@@ -132,19 +169,58 @@ impl Repository {
         for event in tail {
             newest.session.apply(&event.decode()?.event);
             newest.sequence = event.sequence;
+            newest.global_position = event.global_position;
         }
         Ok(self.cache(id, Arc::new(newest)))
     }
 
-    /// The session with at least its first `sequence` events, which the caller
-    /// has seen in the log.
+    async fn read_after_loss(
+        &self,
+        id: SessionId,
+        cached: &VersionedSession,
+    ) -> Result<Arc<VersionedSession>, LogError> {
+        self.discard_memory(Some(id), cached.global_position);
+        let loaded = self.read(id).await?;
+        if loaded.sequence > 0 {
+            // Without a comparison: another task may have cached the lost state again.
+            self.cache.insert(id, Arc::clone(&loaded));
+        }
+        Ok(loaded)
+    }
+
+    /// Forgets all sessions and recent changes, because the log has lost an event that
+    /// this process remembers: probably it has lost the events of other sessions too.
+    /// `session` is `None` if it is unknown.
+    pub(crate) fn discard_memory(&self, session: Option<SessionId>, global_position: i64) {
+        self.cache.clear();
+        self.recent_changes.clear();
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        let session = session.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
+        tracing::error!(
+            session,
+            global_position,
+            "reading the log failed: it has lost the event at global position \
+             {global_position} of session {session}, which was committed; this process discards \
+             its memory and continues with the log as it is"
+        );
+    }
+
+    /// The session with at least its first `sequence` events. The caller has seen the
+    /// last one of them in the log, at `global_position`.
     pub async fn load_at_least(
         &self,
         id: SessionId,
         sequence: i64,
+        global_position: i64,
     ) -> Result<Arc<VersionedSession>, LogError> {
         match self.cache.get(&id) {
-            Some(cached) if cached.sequence >= sequence => Ok(cached),
+            Some(cached)
+                if (cached.sequence, cached.global_position) == (sequence, global_position) =>
+            {
+                Ok(cached)
+            }
+            // Also if the cached state has more events: only the log shows whether they
+            // were appended since or are lost.
             _ => self.load_newest(id).await,
         }
     }

@@ -5,6 +5,7 @@
 //! what they need, and `decision.rs` decides them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use domain::session::Rules;
 use domain::{
@@ -217,7 +218,10 @@ impl CommandService {
         let executor = &self.executor;
         let erased = erase::reader(executor.repository.pool(), reader_id, erased_at).await?;
         if let Some(global_position) = erased.global_position {
-            executor.recent_changes.record(reader_id, global_position);
+            executor
+                .repository
+                .recent_changes
+                .record(reader_id, global_position);
         }
         Ok(erased)
     }
@@ -238,7 +242,10 @@ impl CommandService {
         let erased = erase::sessions(pool, reader_id, session_ids, erased_at).await?;
         erase::delete_responses(pool, reader_id, session_ids).await?;
         if let Some(global_position) = erased.global_position {
-            executor.recent_changes.record(reader_id, global_position);
+            executor
+                .repository
+                .recent_changes
+                .record(reader_id, global_position);
         }
         Ok(erased)
     }
@@ -270,8 +277,21 @@ impl CommandService {
         &self,
         reader_id: ReaderId,
     ) -> Result<(Option<ActiveSession>, i64), LogError> {
-        let load = active_session::load(&self.executor.repository, reader_id);
-        with_deadline(READ_DEADLINE, load).await
+        let repository = &self.executor.repository;
+        // Before the read, so that its snapshot includes the change.
+        let changed = repository.recent_changes.global_position_of(reader_id);
+        let load = active_session::load(repository, reader_id);
+        let (active, head) = with_deadline(READ_DEADLINE, load).await?;
+        if let Some(changed) = changed.filter(|changed| *changed > head) {
+            repository.discard_memory(None, changed);
+        }
+        Ok((active, head))
+    }
+
+    /// How often this process remembered an event that the log does not contain.
+    #[must_use]
+    pub fn losses(&self) -> Arc<AtomicU64> {
+        self.executor.repository.losses()
     }
 
     /// The global position at which the reader's active session last changed in
@@ -279,7 +299,10 @@ impl CommandService {
     /// this global position shows the previous active session.
     #[must_use]
     pub fn recent_change(&self, reader_id: ReaderId) -> Option<i64> {
-        self.executor.recent_changes.global_position_of(reader_id)
+        self.executor
+            .repository
+            .recent_changes
+            .global_position_of(reader_id)
     }
 
     /// The global position of the last event in the log.

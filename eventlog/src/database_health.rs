@@ -7,59 +7,91 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Connection, PgPool};
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::availability::Availability;
 use crate::deadline::with_deadline;
+use crate::error::error_chain;
+use crate::health::{Failure, HealthFlag, HealthRegistry};
 
-const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time for a ping, including the connect.
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time for a probe, including the connect.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the server refuses writes, as far as the service can know.
+const READ_ONLY: &str = "Postgres refuses writes: it is a replica, or \
+    default_transaction_read_only is on";
 
 /// The health of Postgres; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DatabaseHealth {
     pool: PgPool,
     availability: Arc<Availability>,
+    writes: Arc<Availability>,
+    unavailable: HealthFlag,
+    read_only: HealthFlag,
 }
 
 impl DatabaseHealth {
-    /// Pings with `pool`, which nothing else should use.
+    /// Probes with `pool`, which nothing else should use, and reports to `health`.
     #[must_use]
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: PgPool, health: &HealthRegistry) -> Self {
+        let consequence = "commands fail with 503 until it is available";
         Self {
             pool,
-            availability: Arc::new(Availability::new(
-                "Postgres",
-                "commands fail with 503 until it is available",
-            )),
+            availability: Arc::new(Availability::new("Postgres", consequence)),
+            writes: Arc::new(Availability::new("writing to Postgres", consequence)),
+            unavailable: health.register(Failure::PostgresUnavailable),
+            read_only: health.register(Failure::PostgresReadOnly),
         }
     }
 
-    /// The result of the last ping; `true` before the first.
+    /// Whether Postgres responded to the last probe; `true` before the first.
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.availability.is_available()
     }
 
-    /// Pings Postgres now and returns whether it responded.
-    pub async fn check(&self) -> bool {
-        let ping = async { self.pool.acquire().await?.ping().await };
-        let result = with_deadline(PING_TIMEOUT, ping).await;
-        match &result {
-            Ok(()) => self.availability.succeeded(),
-            Err(error) => self.availability.failed(error),
+    /// Probes Postgres now and reports the result.
+    pub async fn check(&self) {
+        match with_deadline(PROBE_TIMEOUT, self.is_read_only()).await {
+            Ok(is_read_only) => {
+                self.availability.succeeded();
+                self.unavailable.clear();
+                if is_read_only {
+                    self.writes.failed(&READ_ONLY);
+                    self.read_only.fail(READ_ONLY);
+                } else {
+                    self.writes.succeeded();
+                    self.read_only.clear();
+                }
+            }
+            Err(error) => {
+                self.availability.failed(&error);
+                let error = error_chain(&error);
+                self.unavailable
+                    .fail(format!("Postgres is unavailable: {error}"));
+                self.read_only.clear();
+            }
         }
-        result.is_ok()
     }
 
-    /// Pings Postgres every second until `shutdown`.
+    /// A replica is read-only too.
+    async fn is_read_only(&self) -> sqlx::Result<bool> {
+        sqlx::query_scalar!(
+            r#"select current_setting('transaction_read_only')::bool as "is_read_only!""#
+        )
+        .fetch_one(&self.pool)
+        .await
+    }
+
+    /// Probes Postgres every second until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             self.check().await;
-            let _ = tokio::time::timeout(PING_INTERVAL, shutdown.cancelled()).await;
+            let _ = tokio::time::timeout(PROBE_INTERVAL, shutdown.cancelled()).await;
         }
     }
 }

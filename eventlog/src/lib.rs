@@ -8,6 +8,7 @@ pub mod availability;
 pub mod clock;
 pub mod database_health;
 pub mod deadline;
+pub mod health;
 pub mod lease;
 pub mod migrations;
 pub mod pool;

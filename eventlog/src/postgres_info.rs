@@ -4,6 +4,7 @@
 use sqlx::PgPool;
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "settings of a server")]
 pub struct PostgresInfo {
     /// For people, such as `18.1`.
     pub version: String,
@@ -17,6 +18,8 @@ pub struct PostgresInfo {
     pub synchronous_commit: String,
     /// Whether the server is a replica and accepts no writes.
     pub is_replica: bool,
+    /// Whether new transactions are read-only. Always on a replica.
+    pub is_read_only: bool,
     /// Open connections of clients.
     pub connections: i64,
     pub max_connections: i64,
@@ -33,6 +36,7 @@ pub async fn query(pool: &PgPool) -> sqlx::Result<PostgresInfo> {
             current_setting('full_page_writes')::bool as "full_page_writes!",
             current_setting('synchronous_commit') as "synchronous_commit!",
             pg_is_in_recovery() as "is_replica!",
+            current_setting('transaction_read_only')::bool as "is_read_only!",
             count(*) as "connections!",
             current_setting('max_connections')::bigint as "max_connections!",
             coalesce(

@@ -9,6 +9,7 @@
 //! So the stream itself rejects a relay that was paused and resumes while another
 //! relay leads. The relay never changes the log.
 
+mod check;
 mod cursor;
 mod outage_log;
 
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use eventlog::commit_feed::CommitSubscription;
 use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
+use eventlog::health::HealthFlag;
 use eventlog::outgoing::OutgoingEvent;
 use eventlog::{LogError, read};
 use futures::future::BoxFuture;
@@ -30,6 +32,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::check::{Published, published, try_permissions};
 use self::cursor::Cursor;
 use self::outage_log::OutageLog;
 use crate::Subjects;
@@ -77,6 +80,8 @@ pub struct Relay {
     pub commits: CommitSubscription,
     /// Receives the status of this relay.
     pub status: watch::Sender<RelayStatus>,
+    /// Reports that the relay cannot publish until an operator acts.
+    pub stopped: HealthFlag,
 }
 
 /// Whether a relay publishes, and how far.
@@ -91,7 +96,7 @@ pub struct RelayStatus {
 
 /// Why the relay restarts from the end of the stream.
 #[derive(Debug, Error)]
-enum RelayError {
+pub enum RelayError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
@@ -178,6 +183,7 @@ impl Relay {
                 Ok(()) => RETRY_DELAY,
                 Err(error) if error.needs_operator() => {
                     let error = error_chain(&error);
+                    self.stopped.fail(error.as_str());
                     tracing::error!(
                         "relay cannot publish: {error}; an operator must act, next try in {} s",
                         OPERATOR_RETRY_DELAY.as_secs()
@@ -200,7 +206,9 @@ impl Relay {
         let mut connection = self.pool.acquire().await?.detach();
         let waiting_since = Instant::now();
         while !try_lock(&mut connection).await? {
-            outage.another_leads(waiting_since);
+            if outage.another_leads(waiting_since) {
+                self.stopped.clear();
+            }
             // The leader may run in another process and is not notified of the
             // commits of this one.
             let head = &mut self.commits.last_committed;
@@ -243,6 +251,7 @@ impl Relay {
             let events = self.next_events(connection, cursor.global_position).await?;
             if events.is_empty() {
                 outage.end();
+                self.stopped.clear();
                 if stream_checked.elapsed() > STREAM_CHECK_INTERVAL {
                     cursor.check(&stream).await?;
                     stream_checked = Instant::now();
@@ -259,6 +268,7 @@ impl Relay {
             let caught_up = events.len() < PUBLISH_WINDOW;
             cursor = self.publish(&events, cursor).await?;
             outage.end();
+            self.stopped.clear();
             if caught_up {
                 tokio::time::sleep_until((read_at + MIN_READ_INTERVAL).into()).await;
             }

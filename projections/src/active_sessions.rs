@@ -84,7 +84,7 @@ impl Projection for ActiveSessions {
     const NAME: &'static str = "active_sessions";
 
     // Short intervals and small batches: a script blocks Redis while it runs, about 6 µs
-    // per entry, and queries wait for at most 10 ms.
+    // per entry, and queries wait for it.
     const MIN_BATCH_INTERVAL: Duration = Duration::from_millis(5);
     const MAX_BATCH_INTERVAL: Duration = Duration::from_millis(50);
     const MAX_BATCH_EVENTS: usize = 1_024;

@@ -1,24 +1,33 @@
 //! Calls to Redis with a deadline and a circuit breaker.
 //!
-//! Redis is a cache: callers treat every failure like a miss, and never wait or retry.
+//! Redis is a cache: callers treat every failure like a miss, and never retry.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use eventlog::availability::CircuitBreaker;
-use redis::RedisError;
 use redis::aio::ConnectionManager;
+use redis::{ErrorKind, RedisError};
 use thiserror::Error;
 
-/// How long requests skip Redis after a failed call. Then one request tries it. So at
-/// most one request per cooldown waits out its deadline while Redis hangs.
-const COOLDOWN: Duration = Duration::from_millis(500);
+mod liveness;
+
+use liveness::Liveness;
+
+/// How long a late answer is waited for, after the call has ended.
+const LATE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A handle to Redis; cheap to clone. Clones share the circuit breaker.
 #[derive(Clone)]
 pub struct Cache {
     connection: ConnectionManager,
-    breaker: Arc<CircuitBreaker>,
+    state: Arc<State>,
+}
+
+struct State {
+    liveness: Liveness,
+    /// Whether a task waits for a late answer.
+    awaits_late_answer: AtomicBool,
 }
 
 /// A call to Redis failed. Callers read Postgres instead.
@@ -28,7 +37,7 @@ pub enum CacheError {
     TimedOut(Duration),
     #[error("Redis failed")]
     Failed(#[from] RedisError),
-    /// No call was made, because an earlier one failed within the cooldown.
+    /// No call was made, because Redis hung or was disconnected within the cooldown.
     #[error("Redis is unavailable")]
     Unavailable,
 }
@@ -38,7 +47,10 @@ impl Cache {
     pub fn new(connection: ConnectionManager) -> Self {
         Self {
             connection,
-            breaker: Arc::new(CircuitBreaker::new(COOLDOWN)),
+            state: Arc::new(State {
+                liveness: Liveness::new(),
+                awaits_late_answer: AtomicBool::new(false),
+            }),
         }
     }
 
@@ -62,14 +74,53 @@ impl Cache {
         deadline: Duration,
         call: impl AsyncFnOnce(ConnectionManager) -> Result<T, RedisError>,
     ) -> Result<T, CacheError> {
-        if !self.breaker.allows_call() {
+        let liveness = &self.state.liveness;
+        if !liveness.allows_call() {
             return Err(CacheError::Unavailable);
         }
+        let began_at = Instant::now();
         let result = self.call(deadline, call).await;
         match &result {
-            Ok(_) => self.breaker.close(),
-            Err(_) => self.breaker.open(),
-        };
+            Err(CacheError::TimedOut(_)) => {
+                liveness.timed_out(began_at);
+                self.await_late_answer();
+            }
+            Err(CacheError::Failed(error)) if !is_answer(error) => liveness.disconnected(),
+            Ok(_) | Err(_) => liveness.answered(),
+        }
         result
     }
+
+    /// Finds out whether Redis answers late. It answers the calls of a connection in
+    /// their order, so the answer to a PING follows that of each call before it.
+    fn await_late_answer(&self) {
+        let state = Arc::clone(&self.state);
+        if state.awaits_late_answer.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut connection = self.connection.clone();
+        tokio::spawn(async move {
+            let ping = redis::cmd("PING");
+            let answer = ping.query_async::<redis::Value>(&mut connection);
+            let answer = tokio::time::timeout(LATE_ANSWER_TIMEOUT, answer).await;
+            let is_alive = match answer {
+                Ok(Ok(_)) => true,
+                Ok(Err(error)) => is_answer(&error),
+                Err(_) => false,
+            };
+            if is_alive {
+                state.liveness.answered();
+            }
+            state.awaits_late_answer.store(false, Ordering::Relaxed);
+        });
+    }
+}
+
+/// Whether Redis itself returned the error, for example because the user may not run the
+/// command. Other errors come from the connection.
+fn is_answer(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType
+    )
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventlog::deadline::with_deadline;
+use eventlog::health::HealthFlag;
 use eventlog::lease::{self, LeaseEnd};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -42,11 +43,13 @@ struct Lease {
 }
 
 /// Takes the lease whenever it is free, and runs the worker while it holds the lease.
-/// Returns after `shutdown`.
+/// Returns after `shutdown`. `health` receives whether the worker fails; a worker without
+/// the lease does not.
 pub(crate) async fn run<P: Projection>(
     mut worker: Worker<P>,
     pool: PgPool,
     holder: Arc<str>,
+    health: HealthFlag,
     shutdown: CancellationToken,
 ) {
     let lease = Lease {
@@ -58,6 +61,7 @@ pub(crate) async fn run<P: Projection>(
         match lease.take().await {
             Ok(true) => {}
             Ok(false) => {
+                health.clear();
                 let _ = tokio::time::timeout(TAKE_INTERVAL, shutdown.cancelled()).await;
                 continue;
             }
@@ -67,6 +71,10 @@ pub(crate) async fn run<P: Projection>(
                     projection = P::NAME,
                     "taking the lease failed: {error}; the worker tries again"
                 );
+                health.fail(format!(
+                    "the worker of {} cannot take its lease: {error}",
+                    P::NAME
+                ));
                 let _ = tokio::time::timeout(TAKE_INTERVAL, shutdown.cancelled()).await;
                 continue;
             }
@@ -77,9 +85,36 @@ pub(crate) async fn run<P: Projection>(
         // With `Until::Stopped`, the run ends only when `term` is cancelled.
         let _ = tokio::join!(
             worker.run(Until::Stopped, &term),
-            lease.keep(progress, &term)
+            lease.keep(progress.clone(), &term),
+            report(P::NAME, progress, &health, &term)
         );
+        health.clear();
         lease.release().await;
+    }
+}
+
+/// Reports each failure of a worker, and its end, until `term` is cancelled.
+async fn report(
+    projection: &str,
+    mut progress: watch::Receiver<WorkerProgress>,
+    health: &HealthFlag,
+    term: &CancellationToken,
+) {
+    let follow = async {
+        loop {
+            let error = progress.borrow_and_update().error.clone();
+            match error {
+                Some(error) => health.fail(format!("{projection} cannot apply events: {error}")),
+                None => health.clear(),
+            }
+            if progress.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = term.cancelled() => {}
+        () = follow => {}
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_nats::jetstream;
+use eventlog::health::{Failure, HealthRegistry};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use messaging::{FanOut, Subjects};
@@ -24,6 +25,8 @@ pub struct TaskContext {
     pub jetstream: jetstream::Context,
     pub subjects: Subjects,
     pub zones: Zones,
+    /// Receives the failures of the workers.
+    pub health: HealthRegistry,
     /// Identifies this process as the holder of leases.
     pub holder: Arc<str>,
 }
@@ -39,6 +42,7 @@ pub fn all(context: TaskContext, shutdown: &CancellationToken) -> Vec<BoxFuture<
         jetstream,
         subjects,
         zones,
+        health,
         holder,
     } = context;
     let fan_out = FanOut::default();
@@ -48,6 +52,7 @@ pub fn all(context: TaskContext, shutdown: &CancellationToken) -> Vec<BoxFuture<
             &fan_out,
             &pool,
             &holder,
+            &health,
             shutdown,
         ),
         worker(
@@ -55,6 +60,7 @@ pub fn all(context: TaskContext, shutdown: &CancellationToken) -> Vec<BoxFuture<
             &fan_out,
             &pool,
             &holder,
+            &health,
             shutdown,
         ),
         worker(
@@ -62,6 +68,7 @@ pub fn all(context: TaskContext, shutdown: &CancellationToken) -> Vec<BoxFuture<
             &fan_out,
             &pool,
             &holder,
+            &health,
             shutdown,
         ),
         dead_letters::publish(pool, jetstream.clone(), subjects.clone(), shutdown.clone()).boxed(),
@@ -74,8 +81,11 @@ fn worker<P: Projection + 'static>(
     fan_out: &FanOut,
     pool: &PgPool,
     holder: &Arc<str>,
+    health: &HealthRegistry,
     shutdown: &CancellationToken,
 ) -> BoxFuture<'static, ()> {
     let worker = Worker::live(projection, fan_out.subscribe(pool.clone()), pool.clone());
-    lease::run(worker, pool.clone(), Arc::clone(holder), shutdown.clone()).boxed()
+    let health = health.register(Failure::ProjectionFailing);
+    let holder = Arc::clone(holder);
+    lease::run(worker, pool.clone(), holder, health, shutdown.clone()).boxed()
 }

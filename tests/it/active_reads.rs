@@ -15,6 +15,8 @@ use tests::reader::{Reader, id};
 use tests::{App, Stack, eventually_ok, invariants, until};
 use uuid::Uuid;
 
+mod late_redis;
+
 fn reads(metrics: &Metrics, result: &str) -> u64 {
     let name = "reading_sessions_active_reads_total";
     metrics.count(&format!(r#"{name}{{result="{result}"}}"#))

@@ -33,6 +33,7 @@ mod kill;
 mod leases;
 mod lifecycle;
 mod load_state;
+mod log_loss;
 mod migrations_readme;
 mod monitoring;
 mod nats_outages;

@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod doctor;
+mod health;
 mod time_zones;
 mod verify;
 

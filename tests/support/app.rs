@@ -46,6 +46,13 @@ impl App {
         Self::on(Stack::shared().await).await
     }
 
+    /// Starts a service with some roles on the shared servers.
+    pub async fn start_roles(roles: &[Role]) -> Self {
+        let stack = Stack::shared().await;
+        let env = stack.new_env().await;
+        Self::at(stack, env, roles).await
+    }
+
     /// Starts a service with all roles on these servers.
     pub async fn on(stack: Arc<Stack>) -> Self {
         let env = stack.new_env().await;

@@ -14,6 +14,7 @@ pub mod future_events;
 pub mod invariants;
 pub mod issuer;
 pub mod local_time;
+pub mod log_loss;
 pub mod nats_credentials;
 pub mod open_files;
 pub mod process;

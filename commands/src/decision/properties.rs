@@ -145,6 +145,7 @@ impl Log {
                 let session = VersionedSession {
                     session: ReadingSession::fold(events),
                     sequence: i64::try_from(events.len()).unwrap(),
+                    global_position: 0,
                 };
                 known.sessions.insert(id, Arc::new(session));
                 if missing == Missing::NewestSession(id) {

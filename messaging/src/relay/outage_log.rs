@@ -69,10 +69,12 @@ impl OutageLog {
 
     /// Forgets the outage of this relay after another relay has led for
     /// [`LOG_INTERVAL`]. A shorter lead proves nothing, because two failing relays
-    /// alternate.
-    pub fn another_leads(&mut self, since: Instant) {
-        if since.elapsed() > LOG_INTERVAL {
+    /// alternate. Returns whether the outage is forgotten.
+    pub fn another_leads(&mut self, since: Instant) -> bool {
+        let is_over = since.elapsed() > LOG_INTERVAL;
+        if is_over {
             *self = Self::default();
         }
+        is_over
     }
 }

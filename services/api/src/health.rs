@@ -1,5 +1,6 @@
 //! Probes and metrics, on the admin listener. `/livez` checks the process alone,
-//! `/readyz` checks Postgres, `/metrics` returns `OpenMetrics`.
+//! `/readyz` checks Postgres and reports the failures of the roles, `/metrics` returns
+//! `OpenMetrics`.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 use axum::{Json, Router};
 use eventlog::database_health::DatabaseHealth;
+use eventlog::health::{Failure, HealthRegistry};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
@@ -21,26 +23,51 @@ pub(crate) fn text(registry: &Registry) -> String {
     text
 }
 
-pub fn router(database_health: DatabaseHealth, registry: Registry) -> Router {
+/// What `/readyz` reports.
+#[derive(Clone)]
+pub struct Readiness {
+    pub database: DatabaseHealth,
+    pub failures: HealthRegistry,
+    /// Whether this process serves client apps. It then receives requests in spite of
+    /// failures that do not affect them.
+    pub serves_requests: bool,
+}
+
+pub fn router(readiness: Readiness, registry: Registry) -> Router {
     let registry = Arc::new(registry);
     Router::new()
         .route("/livez", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))
-        .with_state(database_health)
+        .with_state(readiness)
         .route(
             "/metrics",
             get(async move || ([(header::CONTENT_TYPE, OPEN_METRICS)], text(&registry))),
         )
 }
 
-/// Ignores NATS and Redis: without them the service works, and catches up later.
-async fn ready(State(database_health): State<DatabaseHealth>) -> (StatusCode, Json<Value>) {
-    if database_health.check().await {
-        (StatusCode::OK, Json(json!({ "status": "ready" })))
-    } else {
-        (
+/// Ignores that NATS or Redis are unavailable: the service works without them, and
+/// catches up later. Lists all failures, also those that do not make the process unready.
+async fn ready(State(readiness): State<Readiness>) -> (StatusCode, Json<Value>) {
+    readiness.database.check().await;
+    let failures = readiness.failures.failures();
+    let failures: Vec<(Failure, String)> = failures
+        .into_iter()
+        .filter_map(|(failure, reason)| Some((failure, reason?)))
+        .collect();
+    let is_blocking = |failure: &Failure| failure.affects_requests() || !readiness.serves_requests;
+    let blocking = failures.iter().find(|(failure, _)| is_blocking(failure));
+    let list: Vec<Value> = failures
+        .iter()
+        .map(|(failure, reason)| json!({ "name": failure.as_str(), "reason": reason }))
+        .collect();
+    match blocking {
+        None => (
+            StatusCode::OK,
+            Json(json!({ "status": "ready", "failures": list })),
+        ),
+        Some((_, reason)) => (
             StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({ "status": "not ready", "reason": "Postgres is unavailable" })),
-        )
+            Json(json!({ "status": "not ready", "reason": reason, "failures": list })),
+        ),
     }
 }

@@ -7,6 +7,7 @@ pub mod schedule;
 pub mod store;
 
 pub mod scheduler;
+pub mod silence;
 pub mod tasks;
 
 pub mod error;

@@ -9,10 +9,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::Timestamp;
 use eventlog::error::error_chain;
-use eventlog::{clock, lease};
+use eventlog::health::HealthFlag;
+use eventlog::{LogError, clock, lease};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::JobError;
 use crate::metrics::JobMetrics;
 use crate::schedule::Job;
+use crate::silence::silence;
 use crate::store::{self, JobLease, JobRun};
 use crate::tasks::{self, JobContext, JobOutcome};
 
@@ -39,21 +43,24 @@ const STARTUP_JOBS: [Job; 2] = [Job::Partitions, Job::WarmUp];
 /// starts in a row run it once.
 const STARTUP_COOLDOWN: Duration = Duration::from_mins(5);
 
-/// Runs jobs as they become due, until `shutdown`.
+/// Runs jobs as they become due, until `shutdown`. `health` receives whether jobs run in
+/// any process.
 #[must_use]
 pub fn run(
     context: Arc<JobContext>,
     holder: Arc<str>,
     metrics: JobMetrics,
+    health: HealthFlag,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    poll(context, holder, metrics, shutdown).boxed()
+    poll(context, holder, metrics, health, shutdown).boxed()
 }
 
 async fn poll(
     context: Arc<JobContext>,
     holder: Arc<str>,
     metrics: JobMetrics,
+    health: HealthFlag,
     shutdown: CancellationToken,
 ) {
     for job in STARTUP_JOBS {
@@ -68,11 +75,14 @@ async fn poll(
     }
     let mut running = BTreeSet::new();
     let mut runs = JoinSet::new();
+    // If no read succeeds, an hour begins with the start of this process.
+    let mut last_run = Some(clock::now());
     while !shutdown.is_cancelled() {
         let due = store::due(&context.pool).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "reading due jobs failed: {error}; retrying in a second");
             Vec::new()
         });
+        check_silence(&context.pool, &mut last_run, &health).await;
         // A name that does not parse belongs to a job of another build.
         for job in due.iter().filter_map(|name| name.parse::<Job>().ok()) {
             if running.insert(job) {
@@ -103,6 +113,25 @@ async fn poll(
         }
     }
     while runs.join_next().await.is_some() {}
+}
+
+/// Reports whether jobs run in any process.
+async fn check_silence(pool: &PgPool, last_run: &mut Option<Timestamp>, health: &HealthFlag) {
+    let reason = match store::last_run(pool).await {
+        Ok(last) => {
+            *last_run = last;
+            silence(last, clock::now())
+        }
+        // A privilege or a table is missing, so no job can run.
+        Err(error) => match LogError::from(error) {
+            LogError::Broken(error) => Some(format!("reading the job table failed: {error}")),
+            _ => silence(*last_run, clock::now()),
+        },
+    };
+    match reason {
+        Some(reason) => health.fail(reason),
+        None => health.clear(),
+    }
 }
 
 /// Runs a job that is due, unless another process has taken its lease.

@@ -105,6 +105,12 @@ pub async fn due(pool: &PgPool) -> sqlx::Result<Vec<String>> {
     with_deadline(STATEMENT_TIMEOUT, due).await
 }
 
+/// The end of the last run of any job in any process; `None` if no run has ended yet.
+pub async fn last_run(pool: &PgPool) -> sqlx::Result<Option<Timestamp>> {
+    let last = sqlx::query_scalar!("select max(ended_at) from jobs").fetch_one(pool);
+    with_deadline(STATEMENT_TIMEOUT, last).await
+}
+
 /// Requests a run of a job. A process with the role `jobs` starts it within about
 /// a second, or after the current run of the job.
 pub async fn request(database: impl PgExecutor<'_>, job: Job) -> sqlx::Result<()> {

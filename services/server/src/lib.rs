@@ -6,6 +6,7 @@ pub mod app;
 
 pub mod config;
 pub mod connect;
+mod health_metrics;
 mod lag_metrics;
 mod telemetry;
 

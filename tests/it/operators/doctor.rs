@@ -47,6 +47,8 @@ async fn doctor_reports_each_problem_and_ok_for_the_rest() {
         "Redis",
         "NATS",
         "stream",
+        "relay",
+        "NATS permissions",
     ] {
         assert_eq!(finding(&healthy, what).0, "ok", "{what}: {healthy:#}");
     }
@@ -70,4 +72,5 @@ async fn doctor_reports_each_problem_and_ok_for_the_rest() {
     let finished = run(&env, &["doctor"]).await;
     let out = finished.expect_code(1);
     assert!(out.contains("daily_stats has no worker"), "{out}");
+    assert!(out.contains("no relay publishes"), "{out}");
 }

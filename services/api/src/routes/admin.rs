@@ -3,7 +3,6 @@
 
 use axum::Router;
 use axum::routing::{get, post};
-use eventlog::database_health::DatabaseHealth;
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 
@@ -21,6 +20,7 @@ pub mod jobs;
 pub mod daily;
 
 use crate::admission::{Admission, RequireAdmin};
+use crate::health::Readiness;
 use crate::http_metrics::HttpMetrics;
 use crate::in_flight::InFlightLimit;
 use crate::middleware::MiddlewareLayer;
@@ -42,13 +42,9 @@ pub struct Handles {
 
 /// The routes of the admin listener. Without `handles`, because this process cannot
 /// verify tokens, it serves probes and metrics only.
-pub fn router(
-    database_health: DatabaseHealth,
-    handles: Option<Handles>,
-    mut registry: Registry,
-) -> Router {
+pub fn router(readiness: Readiness, handles: Option<Handles>, mut registry: Registry) -> Router {
     let metrics = HttpMetrics::for_admin(&mut registry);
-    let mut router = health::router(database_health, registry)
+    let mut router = health::router(readiness, registry)
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed());
     if let Some(handles) = handles {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::admission::Admission;
 use api::auth::TokenVerifier;
+use api::health::Readiness;
 use api::rate_limit::Limiter;
 use api::routes::admin::replay_queue::ReplayQueue;
 use api::routes::queries::ReadTable;
@@ -18,6 +19,7 @@ use commands::repository::Repository;
 use domain::session::Rules;
 use eventlog::commit_feed::{self, CommitFeed, CommitSubscription};
 use eventlog::database_health::DatabaseHealth;
+use eventlog::health::{Failure, HealthRegistry};
 use eventlog::{Appender, Pool};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -40,6 +42,7 @@ use super::descriptors::{self, MAX_ADMIN_CONNECTIONS};
 use super::{DRAIN_TIMEOUT, Service, bind};
 use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs};
 use crate::connect::{self, PoolMetrics};
+use crate::health_metrics::{HealthMetrics, LossMetrics};
 use crate::lag_metrics::{ProjectionGauges, RelayGauges};
 
 /// Starts the roles of a service. All pools and metrics of a role are created in
@@ -51,7 +54,9 @@ pub(super) struct ServiceBuilder<'a> {
     pools: PoolMetrics,
     /// The pool `api`.
     pool: Pool,
-    health: DatabaseHealth,
+    database_health: DatabaseHealth,
+    /// The failures of all roles.
+    failures: HealthRegistry,
     jetstream: jetstream::Context,
     subjects: Subjects,
     zones: Zones,
@@ -70,15 +75,19 @@ impl<'a> ServiceBuilder<'a> {
         let mut registry = Registry::default();
         let pools = PoolMetrics::new(&mut registry);
         let pool = pools.track_waits(connect::api_pool(&args.database)?);
-        let health = DatabaseHealth::new(pools.track(connect::health_pool(&args.database)?));
+        let failures = HealthRegistry::default();
+        let health_pool = pools.track(connect::health_pool(&args.database)?);
+        let database_health = DatabaseHealth::new(health_pool, &failures);
+        let nats_refused = failures.register(Failure::NatsPermissionRefused);
         Ok(Self {
             args,
             service: Service::new(admin),
             registry,
             pools,
             pool,
-            health,
-            jetstream: connect::jetstream(&args.nats).await?,
+            database_health,
+            failures,
+            jetstream: connect::jetstream_with_health(&args.nats, nats_refused).await?,
             subjects: Subjects::new(&args.nats.nats_prefix),
             zones,
         })
@@ -89,6 +98,7 @@ impl<'a> ServiceBuilder<'a> {
         let append = self.pools.track(connect::append_pool(&self.args.database)?);
         let (commands, appender) = commands(append, &self.args.rules, self.pool.clone(), feed)?;
         self.service.writers.spawn(appender);
+        LossMetrics::register(&mut self.registry, commands.losses());
         Ok(commands)
     }
 
@@ -108,7 +118,8 @@ impl<'a> ServiceBuilder<'a> {
         let active = ActiveReads::new(
             commands.clone(),
             cache.clone(),
-            self.health.clone(),
+            self.database_health.clone(),
+            max_log_reads(&args.database),
             &mut self.registry,
         );
         let replica = connect::reads_pool(&args.database, &args.replica)?;
@@ -156,6 +167,7 @@ impl<'a> ServiceBuilder<'a> {
             subjects: self.subjects.clone(),
             commits,
             status,
+            stopped: self.failures.register(Failure::RelayStopped),
         };
         let gauges = RelayGauges::new(&mut self.registry);
         let workers = &mut self.service.workers;
@@ -177,6 +189,7 @@ impl<'a> ServiceBuilder<'a> {
             jetstream: self.jetstream.clone(),
             subjects: self.subjects.clone(),
             zones: self.zones.clone(),
+            health: self.failures.clone(),
             holder: self.service.holder.clone(),
         };
         let workers = &mut self.service.workers;
@@ -201,7 +214,8 @@ impl<'a> ServiceBuilder<'a> {
         let metrics = JobMetrics::new(&mut self.registry);
         let holder = self.service.holder.clone();
         let stop = self.service.listeners.token.clone();
-        let scheduler = scheduler::run(Arc::new(context), holder, metrics, stop);
+        let health = self.failures.register(Failure::JobsNotRunning);
+        let scheduler = scheduler::run(Arc::new(context), holder, metrics, health, stop);
         self.service.listeners.spawn(scheduler);
         Ok(())
     }
@@ -241,10 +255,16 @@ impl<'a> ServiceBuilder<'a> {
             }
             None => None,
         };
+        HealthMetrics::register(&mut self.registry, self.failures.clone());
         let registry = std::mem::take(&mut self.registry);
-        let router = api::routes::admin::router(self.health.clone(), handles, registry);
+        let readiness = Readiness {
+            database: self.database_health.clone(),
+            failures: self.failures.clone(),
+            serves_requests: args.has(Role::Api),
+        };
+        let router = api::routes::admin::router(readiness, handles, registry);
         let stop = self.service.listeners.token.clone();
-        let health = self.health.clone();
+        let health = self.database_health.clone();
         self.service.listeners.spawn(health.run(stop));
         let connections = ConnectionLimits {
             total: MAX_ADMIN_CONNECTIONS,
@@ -291,6 +311,12 @@ impl<'a> ServiceBuilder<'a> {
         );
         Ok(limits)
     }
+}
+
+/// The number of reads of active sessions that may use the log at once: half of the
+/// connections for requests. The others remain for commands and other queries.
+fn max_log_reads(args: &DatabaseArgs) -> usize {
+    (args.database_pool_size as usize / 2).max(1)
 }
 
 /// Authentication and rate limits.

@@ -15,6 +15,7 @@ use super::table::{Column, table};
 use crate::config::{DatabaseArgs, NatsArgs, RedisArgs};
 
 mod encryption;
+mod nats;
 mod servers;
 mod workers;
 
@@ -93,15 +94,19 @@ impl Finding {
 /// Exits with 1 if a check fails.
 pub async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut findings = Vec::new();
-    match connect_database(&args.database).await {
+    let pool = match connect_database(&args.database).await {
         Ok(pool) => {
             findings.extend(servers::check_postgres(&pool).await);
             findings.extend(workers::check(&pool, &Zones::load()).await);
+            Some(pool)
         }
-        Err(error) => findings.push(Finding::failure("Postgres", error_chain(error.as_ref()))),
-    }
+        Err(error) => {
+            findings.push(Finding::failure("Postgres", error_chain(error.as_ref())));
+            None
+        }
+    };
     findings.extend(servers::check_redis(&args.redis).await);
-    findings.extend(servers::check_nats(&args.nats).await);
+    findings.extend(nats::check(&args.nats, pool.as_ref()).await);
     findings.push(encryption::check(args));
     args.output.print(&findings, || text(&findings))?;
     let fails = findings

@@ -8,10 +8,12 @@ use anyhow::{Context, anyhow, bail};
 use api::secret::Secret;
 use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
 use eventlog::error::error_chain;
+use eventlog::health::{Failure, HealthFlag, HealthRegistry};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use percent_encoding::percent_decode_str;
 
+use super::nats_permissions;
 use super::tls::{self, TlsSettings};
 use crate::config::NatsArgs;
 
@@ -41,9 +43,19 @@ const TLS: TlsSettings = TlsSettings {
 /// cannot be read.
 #[must_use]
 pub fn jetstream(args: &NatsArgs) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
+    let unread = HealthRegistry::default().register(Failure::NatsPermissionRefused);
+    jetstream_with_health(args, unread)
+}
+
+/// Like [`jetstream`]. `refused` receives the permissions that NATS refuses.
+#[must_use]
+pub fn jetstream_with_health(
+    args: &NatsArgs,
+    refused: HealthFlag,
+) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
     async {
         let addresses = addresses(args)?;
-        let client = reconnecting(options(args, &addresses)?, &addresses)
+        let client = reconnecting(options(args, &addresses)?, &addresses, refused)
             .connect(addresses)
             .await
             .context("cannot create a client of NATS")?;
@@ -150,11 +162,16 @@ fn authenticated(args: &NatsArgs, addresses: &[ServerAddr]) -> anyhow::Result<Co
     }
 }
 
-fn reconnecting(options: ConnectOptions, addresses: &[ServerAddr]) -> ConnectOptions {
+fn reconnecting(
+    options: ConnectOptions,
+    addresses: &[ServerAddr],
+    refused: HealthFlag,
+) -> ConnectOptions {
     let log = ConnectionLog::new(hosts(addresses));
     options
         .event_callback(move |event| {
             log.record(&event);
+            nats_permissions::record(&event, &refused);
             std::future::ready(())
         })
         .ping_interval(PING_INTERVAL)

@@ -2,23 +2,20 @@
 //! guarantees need it.
 
 use anyhow::Context;
-use async_nats::jetstream;
 use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
 use eventlog::migrations;
 use eventlog::postgres_info::{self, PostgresInfo};
 use eventlog::roles::{self, Excess};
-use messaging::{Subjects, stream};
 use sqlx::PgPool;
 
 use super::super::format::counted;
 use super::{Finding, Status, TIMEOUT};
-use crate::config::{NatsArgs, RedisArgs};
+use crate::config::RedisArgs;
 use crate::connect;
 
 /// The oldest supported versions.
 const MIN_POSTGRES: i32 = 15;
-const MIN_NATS: (u64, u64) = (2, 11);
 const MIN_REDIS: u64 = 7;
 
 /// In seconds. A longer transaction keeps vacuum from removing old rows.
@@ -52,6 +49,9 @@ fn durability(info: &PostgresInfo) -> Finding {
     }
     if info.is_replica {
         problems.push("the server is a replica and refuses writes".to_owned());
+    } else if info.is_read_only {
+        let problem = "the server refuses writes: default_transaction_read_only is on";
+        problems.push(problem.to_owned());
     }
     for (is_on, name) in [
         (info.fsync, "fsync"),
@@ -156,53 +156,4 @@ fn redis_findings(info: &redis::InfoDict) -> Vec<Finding> {
             format!("{} MB, {policy}", used >> 20),
         ),
     ]
-}
-
-pub(super) async fn check_nats(args: &NatsArgs) -> Vec<Finding> {
-    if !args.is_set() {
-        return vec![Finding::warning("NATS", "NATS_URL is not set; set it")];
-    }
-    let connect = async {
-        connect::check_nats(args).await?;
-        let jetstream = connect::jetstream(args).await?;
-        let reached = tokio::time::timeout(TIMEOUT, jetstream.client().flush()).await;
-        reached.with_context(|| format!("NATS did not respond in {} s", TIMEOUT.as_secs()))??;
-        anyhow::Ok(jetstream)
-    };
-    match connect.await {
-        Ok(jetstream) => vec![
-            nats_version(&jetstream),
-            event_stream(&jetstream, &Subjects::new(&args.nats_prefix)).await,
-        ],
-        Err(error) => vec![Finding::failure("NATS", error_chain(error.as_ref()))],
-    }
-}
-
-fn nats_version(jetstream: &jetstream::Context) -> Finding {
-    let version = jetstream.client().server_info().version;
-    let mut parts = version.split('.').map_while(|part| part.parse().ok());
-    let parsed = (parts.next(), parts.next());
-    if matches!(parsed, (Some(a), Some(b)) if (a, b) >= MIN_NATS) {
-        Finding::ok("NATS", version)
-    } else {
-        let (major, minor) = MIN_NATS;
-        let details =
-            format!("{version} is older than {major}.{minor}: it silently ignores settings");
-        Finding::failure("NATS", details)
-    }
-}
-
-async fn event_stream(jetstream: &jetstream::Context, subjects: &Subjects) -> Finding {
-    let name = subjects.stream();
-    match stream::find(jetstream, subjects).await {
-        Ok(Some(stream)) => {
-            let events = counted(stream.cached_info().state.messages, "event", "events");
-            Finding::ok("stream", format!("{name} contains {events}"))
-        }
-        Ok(None) => Finding::warning(
-            "stream",
-            format!("{name} does not exist; a relay creates it and publishes the log"),
-        ),
-        Err(error) => Finding::failure("stream", error_chain(&error)),
-    }
 }

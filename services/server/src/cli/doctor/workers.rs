@@ -6,6 +6,7 @@ use eventlog::clock;
 use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
 use jobs::Job;
+use jobs::silence::silence;
 use jobs::store::{self, JobStatus};
 use projections::status;
 use projections::zones::Zones;
@@ -109,6 +110,11 @@ fn time_zones(projections: &[status::ProjectionStatus], zones: &Zones) -> Findin
 
 fn background_jobs(jobs: &[(Job, JobStatus)]) -> Finding {
     let now = clock::now();
+    let last_run = jobs.iter().filter_map(|(_, status)| status.ended_at).max();
+    if let Some(reason) = silence(last_run, now) {
+        let details = format!("{reason}; start a process with the role jobs");
+        return Finding::failure("jobs", details);
+    }
     let problem = |(job, status): &(Job, JobStatus)| {
         let delay = status.due_at.and_then(|due| (now - due).to_std().ok());
         let overdue = delay.filter(|delay| *delay > MAX_DELAY && status.holder.is_none());

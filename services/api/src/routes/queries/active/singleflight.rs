@@ -1,9 +1,13 @@
 //! Reads a reader's active session from Redis, and from the log on a cache miss.
 //! Concurrent reads of the log for one reader share one load (singleflight). The
 //! load fills Redis after the waiting requests have their result.
+//!
+//! A limited number of loads run at once. So a Redis that fails for all readers does not
+//! take the connections of commands and other queries.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use commands::CommandService;
 use domain::ReaderId;
@@ -14,10 +18,13 @@ use futures::future::Shared;
 use projections::active_sessions::{self, CacheLookup, CachedSession, FillResult, MissedAt};
 use projections::cache::{Cache, CacheError};
 use prometheus_client::registry::Registry;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::metrics::{ActiveReadMetrics, FillOutcome, ReadOutcome};
 use crate::problem::Problem;
+
+/// How long a load waits for its turn. Then its requests fail with 503.
+const LOAD_WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads active sessions. Clones are cheap and share their loads.
 #[derive(Clone)]
@@ -28,11 +35,21 @@ struct Inner {
     cache: Cache,
     database_health: DatabaseHealth,
     in_flight: Mutex<HashMap<ReaderId, Load>>,
+    /// Limits the loads that read the log at once.
+    loads: Semaphore,
     metrics: ActiveReadMetrics,
 }
 
 /// A running read of the log.
-type Load = Shared<oneshot::Receiver<Result<Arc<Snapshot>, Arc<LogError>>>>;
+type Load = Shared<oneshot::Receiver<Result<Arc<Snapshot>, LoadError>>>;
+
+/// A load failed.
+#[derive(Clone)]
+enum LoadError {
+    Log(Arc<LogError>),
+    /// Too many other loads were running.
+    Overloaded,
+}
 
 /// A reader's active session in the log up to the global position `head`.
 struct Snapshot {
@@ -49,11 +66,13 @@ pub struct ActiveRead {
 }
 
 impl ActiveReads {
+    /// `max_loads` is the number of reads of the log at once.
     #[must_use]
     pub fn new(
         commands: CommandService,
         cache: Cache,
         database_health: DatabaseHealth,
+        max_loads: usize,
         registry: &mut Registry,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -61,6 +80,7 @@ impl ActiveReads {
             cache,
             database_health,
             in_flight: Mutex::default(),
+            loads: Semaphore::new(max_loads),
             metrics: ActiveReadMetrics::new(registry),
         }))
     }
@@ -70,15 +90,16 @@ impl ActiveReads {
     ///
     /// # Errors
     /// `ReadModelBehind` if the log ends before `min_position`, `Unavailable` if
-    /// Redis has no usable entry and Postgres is unavailable.
+    /// Redis has no usable entry and Postgres is unavailable, `Overloaded` if too many
+    /// others read the log.
     pub async fn find(
         &self,
         reader_id: ReaderId,
         min_position: Option<i64>,
     ) -> Result<ActiveRead, Problem> {
         let inner = &self.0;
-        let min_position = min_position.max(inner.commands.recent_change(reader_id));
-        let cached = active_sessions::get(&inner.cache, reader_id, min_position).await;
+        let expected = min_position.max(inner.commands.recent_change(reader_id));
+        let cached = active_sessions::get(&inner.cache, reader_id, expected).await;
         let active = match cached {
             Ok(CacheLookup::Active(entry)) => Some(entry),
             Ok(CacheLookup::Inactive) => None,
@@ -113,7 +134,9 @@ impl Inner {
         min_position: Option<i64>,
         fill: bool,
     ) -> Result<ActiveRead, Problem> {
-        let is_behind = |snapshot: &Snapshot| min_position.is_some_and(|min| snapshot.head < min);
+        // Again, because a load that finds that the log has lost events forgets the change.
+        let expected = || min_position.max(self.commands.recent_change(reader_id));
+        let is_behind = |snapshot: &Snapshot| expected().is_some_and(|min| snapshot.head < min);
         let mut snapshot = self.load(reader_id, fill).await?;
         // A load that was already running may have read the log before the event at
         // `min_position` was appended. The second load starts after this request arrived.
@@ -149,7 +172,10 @@ impl Inner {
         // The sender is dropped without a result only if the task panics or the
         // runtime stops.
         let result = load.await.map_err(|_| Problem::internal())?;
-        result.map_err(|error| Problem::from(&*error))
+        result.map_err(|error| match error {
+            LoadError::Log(error) => Problem::from(&*error),
+            LoadError::Overloaded => Problem::overloaded(),
+        })
     }
 
     /// Reads the log in a task of its own: a client that disconnects must not
@@ -166,14 +192,21 @@ impl Inner {
             } else {
                 None
             };
+            let turn = tokio::time::timeout(LOAD_WAIT_TIMEOUT, inner.loads.acquire()).await;
+            let Ok(Ok(turn)) = turn else {
+                drop(guard);
+                let _ = sender.send(Err(LoadError::Overloaded));
+                return;
+            };
             let result = inner.commands.active(reader_id).await;
             // Requests from now on must see later events, so they must not join.
             drop(guard);
+            drop(turn);
             match result {
                 Ok((active, head)) => {
                     let version = active
                         .as_ref()
-                        .map_or(head, |active| active.global_position);
+                        .map_or(head, |active| active.versioned.global_position);
                     let active = active.and_then(|active| {
                         Some(Box::new(CachedSession {
                             session_id: active.session_id,
@@ -187,7 +220,7 @@ impl Inner {
                         inner.fill(missed, reader_id, &snapshot, version).await;
                     }
                 }
-                Err(error) => drop(sender.send(Err(Arc::new(error)))),
+                Err(error) => drop(sender.send(Err(LoadError::Log(Arc::new(error))))),
             }
         });
         load.shared()
