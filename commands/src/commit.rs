@@ -48,6 +48,7 @@ impl Executor {
                 .collect(),
             claim,
             response,
+            meter: context.meter.clone(),
         };
         let repository = &self.repository;
         let has_events = !append.events.is_empty();

@@ -71,7 +71,10 @@ impl Middleware for RequireReader {
             .handle(request, next)
             .await;
         }
-        admission.admit(&in_flight, preset, Ok, request, next).await
+        let is_command = is_command(request.method());
+        admission
+            .admit(&in_flight, preset, is_command, Ok, request, next)
+            .await
     }
 }
 
@@ -96,7 +99,7 @@ impl Middleware for RequireAdmin {
         };
         let (in_flight, preset) = (&self.in_flight, Preset::LowFrequency);
         self.admission
-            .admit(in_flight, preset, authorize, request, next)
+            .admit(in_flight, preset, false, authorize, request, next)
             .await
     }
 }
@@ -128,33 +131,47 @@ impl Middleware for Anonymous {
 }
 
 impl Admission {
+    /// `is_command` makes the request count against the reader's budget of stored bytes.
     /// `authorize` rejects callers whose token is valid but not sufficient.
     async fn admit<S: InnerService>(
         &self,
         in_flight: &InFlightLimit,
         preset: Preset,
+        is_command: bool,
         authorize: impl FnOnce(Caller) -> Result<Caller, Problem>,
         mut request: Request,
         next: Next<S>,
     ) -> Response {
         let caller = self.authenticate(request.headers()).await;
-        let (preset, client) = match &caller {
-            Ok(caller) => (preset, ClientKey::Reader(caller.reader_id)),
+        let decision = match &caller {
+            Ok(caller) => {
+                let check = self
+                    .limiter
+                    .check_reader(preset, caller.reader_id, is_command);
+                check.await
+            }
             Err(problem) => {
                 // The strict `Auth` limit is for invalid tokens only, not for
                 // requests that fail because the service has no keys yet.
                 let failed = problem.status() == StatusCode::UNAUTHORIZED;
                 let preset = if failed { Preset::Auth } else { preset };
                 let address = client_address(&request, &self.trusted_proxies);
-                (preset, ClientKey::from_address(address))
+                let client = ClientKey::from_address(address);
+                self.limiter.check(preset, client).await
             }
         };
-        let decision = self.limiter.check(preset, client).await;
         let mut response = if decision.retry_after.is_some() {
             Problem::too_many_requests(decision.retry_after_seconds()).into_response()
+        } else if decision.budget_renews_in.is_some() {
+            Problem::quota(decision.retry_after_seconds()).into_response()
         } else {
             match caller.and_then(authorize) {
                 Ok(caller) => {
+                    if let Some(meter) = self.limiter.meter(caller.reader_id)
+                        && is_command
+                    {
+                        request.extensions_mut().insert(meter);
+                    }
                     request.extensions_mut().insert(caller);
                     in_flight.run(next.run(request)).await
                 }
@@ -164,6 +181,12 @@ impl Admission {
         decision.write_headers(response.headers_mut());
         response
     }
+}
+
+/// Whether a reader's request with this method is a command. Erasures and deletions are
+/// none: they are possible without a budget.
+fn is_command(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 /// The address of the client: the peer of the connection, or an address from

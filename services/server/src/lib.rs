@@ -7,6 +7,7 @@ pub mod app;
 pub mod config;
 pub mod connect;
 mod lag_metrics;
+mod stream_metrics;
 mod telemetry;
 
 pub mod cli;

@@ -40,6 +40,7 @@ use super::{DRAIN_TIMEOUT, Service, bind};
 use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs};
 use crate::connect::{self, PoolMetrics};
 use crate::lag_metrics::{ProjectionGauges, RelayGauges};
+use crate::stream_metrics::StreamGauges;
 
 /// Starts the roles of a service. All pools and metrics of a role are created in
 /// this type.
@@ -148,14 +149,18 @@ impl<'a> ServiceBuilder<'a> {
     /// Starts the role `relay`.
     pub(super) fn start_relay(&mut self, commits: CommitSubscription) -> anyhow::Result<()> {
         let (status, status_receiver) = watch::channel(relay::RelayStatus::default());
+        let (size, size_receiver) = watch::channel(None);
         let relay = Relay {
             pool: self.pools.track(connect::relay_pool(&self.args.database)?),
             jetstream: self.jetstream.clone(),
             subjects: self.subjects.clone(),
             commits,
             status,
+            limits: self.args.stream.limits(),
+            size,
         };
         let gauges = RelayGauges::new(&mut self.registry);
+        StreamGauges::register(&mut self.registry, size_receiver);
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
         workers.spawn(gauges.follow(status_receiver, stop.clone()));
