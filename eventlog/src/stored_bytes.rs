@@ -32,6 +32,9 @@ pub struct StoredBytes(Arc<Mutex<HashMap<ReaderId, Waiting>>>);
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     bytes: u64,
+    /// Bytes that may be counted already: they are not sent again, but a budget that this
+    /// process checks alone includes them.
+    maybe_counted: u64,
     /// When the first of the bytes was stored.
     since: Instant,
 }
@@ -44,7 +47,7 @@ pub struct StorageMeter {
 }
 
 /// The bytes of one reader on their way to the count. They wait again if this is dropped
-/// before [`TakenBytes::counted`].
+/// before [`TakenBytes::counted`] or [`TakenBytes::maybe_counted`].
 #[derive(Debug)]
 pub struct TakenBytes {
     stored: StoredBytes,
@@ -56,8 +59,12 @@ impl StorageMeter {
     /// Adds bytes that a command has stored.
     pub fn record(&self, bytes: u64) {
         if bytes > 0 {
-            let since = Instant::now();
-            self.stored.add(self.reader_id, Waiting { bytes, since });
+            let waiting = Waiting {
+                bytes,
+                maybe_counted: 0,
+                since: Instant::now(),
+            };
+            self.stored.add(self.reader_id, waiting);
         }
     }
 }
@@ -74,8 +81,14 @@ impl StoredBytes {
     /// Takes the reader's bytes. `None` if there are none; taken bytes are never 0.
     #[must_use]
     pub fn take(&self, reader_id: ReaderId) -> Option<TakenBytes> {
-        let waiting = self.lock().remove(&reader_id)?;
-        Some(self.taken(reader_id, waiting))
+        let mut readers = self.lock();
+        let waiting = readers.get_mut(&reader_id)?;
+        let taken = *waiting;
+        waiting.bytes = 0;
+        if waiting.maybe_counted == 0 {
+            readers.remove(&reader_id);
+        }
+        self.taken(reader_id, taken)
     }
 
     /// Takes the bytes of at most `limit` readers if many readers wait, because they have
@@ -87,7 +100,7 @@ impl StoredBytes {
         let ids: Vec<ReaderId> = readers.keys().copied().take(excess).collect();
         let taken = ids
             .into_iter()
-            .filter_map(|id| Some(self.taken(id, readers.remove(&id)?)));
+            .filter_map(|id| self.taken(id, readers.remove(&id)?));
         taken.collect()
     }
 
@@ -97,7 +110,8 @@ impl StoredBytes {
     pub fn renews_in(&self, reader_id: ReaderId, budget: u64) -> Option<Duration> {
         let waiting = *self.lock().get(&reader_id)?;
         let left = BUDGET_PERIOD.checked_sub(waiting.since.elapsed())?;
-        (waiting.bytes >= budget).then_some(left)
+        let bytes = waiting.bytes.saturating_add(waiting.maybe_counted);
+        (bytes >= budget).then_some(left)
     }
 
     fn add(&self, reader_id: ReaderId, new: Waiting) {
@@ -105,22 +119,31 @@ impl StoredBytes {
         if readers.len() >= MAX_READERS && !readers.contains_key(&reader_id) {
             return;
         }
-        let waiting = readers
-            .entry(reader_id)
-            .or_insert(Waiting { bytes: 0, ..new });
+        let none = Waiting {
+            bytes: 0,
+            maybe_counted: 0,
+            ..new
+        };
+        let waiting = readers.entry(reader_id).or_insert(none);
         if waiting.since.elapsed() >= BUDGET_PERIOD {
-            *waiting = Waiting { bytes: 0, ..new };
+            *waiting = none;
         }
         waiting.bytes = waiting.bytes.saturating_add(new.bytes);
+        waiting.maybe_counted = waiting.maybe_counted.saturating_add(new.maybe_counted);
         waiting.since = waiting.since.min(new.since);
     }
 
-    fn taken(&self, reader_id: ReaderId, waiting: Waiting) -> TakenBytes {
-        TakenBytes {
+    /// `None` if no bytes have to be sent.
+    fn taken(&self, reader_id: ReaderId, waiting: Waiting) -> Option<TakenBytes> {
+        let waiting = Waiting {
+            maybe_counted: 0,
+            ..waiting
+        };
+        (waiting.bytes > 0).then(|| TakenBytes {
             stored: self.clone(),
             reader_id,
             waiting,
-        }
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ReaderId, Waiting>> {
@@ -139,15 +162,28 @@ impl TakenBytes {
         self.waiting.bytes
     }
 
-    /// The bytes are counted.
+    /// The bytes are counted, and the count is available.
     pub fn counted(mut self) {
         self.waiting.bytes = 0;
+        let mut readers = self.stored.lock();
+        if let Some(waiting) = readers.get_mut(&self.reader_id) {
+            waiting.maybe_counted = 0;
+            if waiting.bytes == 0 {
+                readers.remove(&self.reader_id);
+            }
+        }
+    }
+
+    /// The count was called and did not respond. Sending the bytes again could count them
+    /// many times.
+    pub fn maybe_counted(mut self) {
+        self.waiting.maybe_counted = std::mem::take(&mut self.waiting.bytes);
     }
 }
 
 impl Drop for TakenBytes {
     fn drop(&mut self) {
-        if self.waiting.bytes > 0 {
+        if self.waiting.bytes > 0 || self.waiting.maybe_counted > 0 {
             self.stored.add(self.reader_id, self.waiting);
         }
     }
@@ -183,6 +219,21 @@ mod tests {
         stored.meter(reader(1)).record(20);
         drop(taken);
         assert_eq!(stored.take(reader(1)).unwrap().bytes(), 320);
+    }
+
+    #[test]
+    fn bytes_without_a_known_count_are_not_sent_again() {
+        let stored = StoredBytes::default();
+        stored.meter(reader(1)).record(300);
+        stored.take(reader(1)).unwrap().maybe_counted();
+        assert!(stored.take(reader(1)).is_none());
+        assert!(stored.renews_in(reader(1), 300).is_some());
+        // Once the count is available again, it alone decides.
+        stored.meter(reader(1)).record(20);
+        let taken = stored.take(reader(1)).unwrap();
+        assert_eq!(taken.bytes(), 20);
+        taken.counted();
+        assert!(stored.lock().is_empty());
     }
 
     #[test]

@@ -90,8 +90,7 @@ pub async fn find_cursor(
 }
 
 fn cursor_configuration(subjects: &Subjects) -> Config {
-    let subject = subjects.cursor().to_owned();
-    configuration(RELAY_CURSOR, subjects.cursor_stream(), subject)
+    configuration(RELAY_CURSOR, subjects.cursor_stream(), subjects.cursor(">"))
 }
 
 /// Returns the stream of events after checking its settings; `None` if it does not
@@ -215,11 +214,7 @@ mod tests {
         let subjects = Subjects::new("");
         for (file, name, subject) in [
             (EVENTS, subjects.stream(), subjects.all()),
-            (
-                RELAY_CURSOR,
-                subjects.cursor_stream(),
-                subjects.cursor().to_owned(),
-            ),
+            (RELAY_CURSOR, subjects.cursor_stream(), subjects.cursor(">")),
             (
                 DEAD_LETTERS,
                 subjects.dead_letter_stream(),

@@ -15,7 +15,7 @@ pub struct Subjects {
     root: String,
     wake: String,
     cursor_stream: String,
-    cursor: String,
+    cursors: String,
     dead_letter_stream: String,
     dead_letters: String,
 }
@@ -30,7 +30,7 @@ impl Subjects {
                 root: "reading.sessions".to_owned(),
                 wake: "reading.wake".to_owned(),
                 cursor_stream: "READING_CURSOR".to_owned(),
-                cursor: "reading.cursor".to_owned(),
+                cursors: "reading.cursor".to_owned(),
                 dead_letter_stream: "READING_DEAD".to_owned(),
                 dead_letters: "reading.dead".to_owned(),
             };
@@ -40,7 +40,7 @@ impl Subjects {
             root: format!("{prefix}.reading.sessions"),
             wake: format!("{prefix}.reading.wake"),
             cursor_stream: format!("{}_READING_CURSOR", prefix.to_uppercase()),
-            cursor: format!("{prefix}.reading.cursor"),
+            cursors: format!("{prefix}.reading.cursor"),
             dead_letter_stream: format!("{}_READING_DEAD", prefix.to_uppercase()),
             dead_letters: format!("{prefix}.reading.dead"),
         }
@@ -71,10 +71,13 @@ impl Subjects {
         &self.cursor_stream
     }
 
-    /// The subject of the relay's cursor.
+    /// The subject of the relay's cursor, or for `>` the subject filter of its stream.
+    ///
+    /// The filter has a wildcard, because NATS delivers the messages of a push consumer to a
+    /// stream with a literal subject. A consumer could then overwrite the cursor.
     #[must_use]
-    pub fn cursor(&self) -> &str {
-        &self.cursor
+    pub fn cursor(&self, name: &str) -> String {
+        format!("{}.{name}", self.cursors)
     }
 
     /// The name of the stream of dead letters.

@@ -203,10 +203,22 @@ async fn response_of_a_sync_beyond_the_bound_is_not_stored() {
         let key = [("idempotency-key", key.as_str())];
         let sync = || reader.call_with(Method::POST, "/sync", &key, Some(body.clone()));
         let first = sync().await.ok();
+        let events = invariants::read_log(&app.pool).await.len();
         let again = sync().await;
         assert_eq!(again.headers.contains_key("idempotent-replayed"), is_stored);
+        let again = again.ok();
+        if is_stored {
+            assert_eq!(again, first);
+        }
         // A repeat without a stored response changes nothing either.
-        assert_eq!(again.ok(), first);
+        let ids = |body: &Value| -> Vec<Value> {
+            let results = body["results"].as_array().unwrap().iter();
+            results
+                .map(|result| result["session"]["id"].clone())
+                .collect()
+        };
+        assert_eq!(ids(&again), ids(&first));
+        assert_eq!(invariants::read_log(&app.pool).await.len(), events);
     }
     let stored = stored(&app.pool).await;
     assert_eq!(stored.len(), 1);

@@ -161,7 +161,7 @@ async fn analytics_push_consumer_cannot_write_to_a_stream() {
     for (name, target) in [
         ("into", "reading.sessions.started.p0"),
         ("dead", "reading.dead.history"),
-        ("cursor", "reading.cursor"),
+        ("cursor", "reading.cursor.relay"),
         ("purge", "$JS.API.STREAM.PURGE.READING"),
         ("delete", "$JS.API.STREAM.DELETE.READING"),
         ("wake", "reading.wake"),
@@ -244,7 +244,7 @@ const RESTRICTED: [(&str, &[&str]); 14] = [
         &["relay", "reading", "operator", "analytics"],
     ),
     ("$JS.API.STREAM.UPDATE.READING", &["operator"]),
-    ("reading.cursor", &["relay", "reading"]),
+    ("reading.cursor.relay", &["relay", "reading"]),
     (
         "$JS.API.STREAM.CREATE.READING_CURSOR",
         &["relay", "reading"],

@@ -72,7 +72,7 @@ async fn saved_cursor(env: &TestEnv) -> Value {
         return Value::Null;
     };
     match saved
-        .get_last_raw_message_by_subject(subjects.cursor())
+        .get_last_raw_message_by_subject(&subjects.cursor("relay"))
         .await
     {
         Ok(message) => serde_json::from_slice(&message.payload).unwrap(),
@@ -236,9 +236,10 @@ async fn relay_counts_the_events_after_an_old_cursor() {
     let head = read::head(&app.pool).await.unwrap();
     let (stack, env) = (app.stack.clone(), app.env.clone());
     app.stop().await;
-    let subject = Subjects::new(&env.nats_prefix).cursor().to_owned();
+    let subject = Subjects::new(&env.nats_prefix).cursor("relay");
     let payload = serde_json::to_vec(&old).unwrap();
-    let published = jetstream(&env).await.publish(subject, payload.into()).await;
+    let jetstream = jetstream(&env).await;
+    let published = jetstream.publish(subject, payload.into()).await;
     let _ = published.unwrap().await.unwrap();
     event_stream(&env).await.purge().await.unwrap();
 

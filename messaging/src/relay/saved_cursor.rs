@@ -15,6 +15,9 @@ use super::{RelayError, STATEMENT_TIMEOUT};
 use crate::Subjects;
 use crate::stream::{self, StreamError};
 
+/// The last part of the cursor's subject.
+const NAME: &str = "relay";
+
 #[derive(Debug, Serialize, Deserialize)]
 struct SavedCursor {
     /// When the stream of events was created. A stream that was created again has other
@@ -37,7 +40,7 @@ pub async fn save(
         global_position: cursor.global_position,
     };
     let payload = serde_json::to_vec(&saved).expect("a cursor is plain JSON");
-    let subject = subjects.cursor().to_owned();
+    let subject = subjects.cursor(NAME);
     let stored = match jetstream.publish(subject, payload.into()).await {
         Ok(acknowledgement) => acknowledgement.await,
         Err(error) => Err(error),
@@ -89,10 +92,8 @@ async fn load(
     let Some(stream) = stream::find_cursor(jetstream, subjects).await? else {
         return Ok(None);
     };
-    match stream
-        .get_last_raw_message_by_subject(subjects.cursor())
-        .await
-    {
+    let subject = subjects.cursor(NAME);
+    match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(last) => {
             serde_json::from_slice(&last.payload).map_err(|error| unavailable(error.into()))
         }

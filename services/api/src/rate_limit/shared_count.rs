@@ -142,9 +142,13 @@ async fn run(
             }
             Err(error) => {
                 availability.failed(&error_chain(&error));
-                // Dropping the senders makes the waiting requests count locally. The bytes
-                // wait again.
-                drop(excess);
+                // Bytes that were not sent wait again.
+                if !matches!(error, CacheError::Unavailable) {
+                    let storages = checks.iter_mut().map(|check| check.storage.take());
+                    let taken = storages.flatten().filter_map(|storage| storage.taken);
+                    taken.chain(excess).for_each(TakenBytes::maybe_counted);
+                }
+                // Dropping the senders makes the waiting requests count locally.
                 checks.clear();
             }
         }
