@@ -112,7 +112,11 @@ pub async fn delete_data(servers: &Servers, part: Part) -> anyhow::Result<()> {
     admin.close().await?;
     let jetstream = connect::jetstream(&app::settings(&env, &[]).nats).await?;
     let subjects = Subjects::new(&env.nats_prefix);
-    for stream in [subjects.stream(), subjects.dead_letter_stream()] {
+    for stream in [
+        subjects.stream(),
+        subjects.cursor_stream(),
+        subjects.dead_letter_stream(),
+    ] {
         let _ = jetstream.delete_stream(stream).await;
     }
     let redis = redis::Client::open(env.redis_url.as_str())?;

@@ -3,6 +3,7 @@
 use domain::{CorrectSession, EndSession, Position, SessionId, StartSession, UpdatePosition};
 use eventlog::active_claims::IdleSession;
 use eventlog::idempotency::IdempotencyKey;
+use eventlog::stored_bytes::StorageMeter;
 
 /// A command of one reader. It can be decided several times, so deciding only
 /// borrows it.
@@ -76,6 +77,8 @@ pub struct CommandContext {
     pub traceparent: Option<String>,
     /// Makes the command repeatable: its response is stored under this key.
     pub key: Option<IdempotencyKey>,
+    /// Records what the command stores. `None` if the reader has no budget.
+    pub meter: Option<StorageMeter>,
 }
 
 impl CommandContext {

@@ -48,6 +48,7 @@ impl Executor {
                 .collect(),
             claim,
             response,
+            meter: context.meter.clone(),
         };
         let repository = &self.repository;
         let appended: Vec<SessionId> = append.events.iter().map(|new| new.session_id).collect();

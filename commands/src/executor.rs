@@ -116,11 +116,8 @@ impl Executor {
         let Some(key) = &context.key else {
             return Ok(());
         };
-        self.store(
-            key.respond::<()>(reader_id, &Outcome::Refused(refusal)),
-            Vec::new(),
-        )
-        .await
+        let response = key.respond::<()>(reader_id, &Outcome::Refused(refusal));
+        self.store(response, Vec::new(), context).await
     }
 
     /// Stores a response without events.
@@ -132,10 +129,12 @@ impl Executor {
         &self,
         response: KeyedResponse,
         seen: Vec<(SessionId, i64)>,
+        context: &CommandContext,
     ) -> Result<(), CommandError> {
         let append = Append {
             seen,
             response: Some(response),
+            meter: context.meter.clone(),
             ..Append::default()
         };
         match self.repository.append(append).await {

@@ -15,7 +15,7 @@ use domain::{
 use eventlog::active_claims::IdleSession;
 use eventlog::deadline::with_deadline;
 use eventlog::erase::{self, Erased};
-use eventlog::idempotency::Outcome;
+use eventlog::idempotency::{MAX_STORED_RESPONSE, Outcome};
 use eventlog::{LogError, read};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -153,6 +153,10 @@ impl CommandService {
     /// Stores the response to several commands under the idempotency key of their
     /// request. Does nothing without a key.
     ///
+    /// A response of more than [`MAX_STORED_RESPONSE`] bytes is not stored: a repeat of
+    /// these commands then executes them again. So each of them must change nothing if it
+    /// is repeated.
+    ///
     /// `seen` are the sessions that the response contains, with the sequences of their last
     /// events. If one of them has changed since, or was erased, the response is not stored.
     ///
@@ -169,7 +173,10 @@ impl CommandService {
             return Ok(());
         };
         let keyed = key.respond(reader_id, &Outcome::Accepted(response));
-        match self.executor.store(keyed, seen).await {
+        if keyed.response.len() > MAX_STORED_RESPONSE {
+            return Ok(());
+        }
+        match self.executor.store(keyed, seen, context).await {
             Err(CommandError::Repeated) => self.executor.check_key_unused(reader_id, context).await,
             stored => stored,
         }

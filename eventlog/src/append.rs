@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::AppendError;
 use crate::commit_feed::CommitFeed;
+use crate::stored_bytes::StorageMeter;
 
 mod rows;
 mod write;
@@ -49,6 +50,8 @@ pub struct Append {
     pub claim: Option<ActiveClaimChange>,
     /// The response to store for repeats of the command.
     pub response: Option<KeyedResponse>,
+    /// Records what the append stores. `None` for the service's own commands.
+    pub meter: Option<StorageMeter>,
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +110,7 @@ type AppendResult = Result<Vec<i64>, AppendError>;
 #[derive(Debug)]
 struct QueuedAppend {
     rows: Rows,
+    meter: Option<StorageMeter>,
     reply: oneshot::Sender<AppendResult>,
 }
 
@@ -126,11 +130,12 @@ impl Appender {
     /// # Errors
     /// After [`AppendError::Unknown`] the events may be in the log. After any other
     /// error they are not.
-    pub async fn append(&self, append: Append) -> AppendResult {
+    pub async fn append(&self, mut append: Append) -> AppendResult {
         let (reply, result) = oneshot::channel();
+        let meter = append.meter.take();
         let rows = Rows::new(append);
         self.queue
-            .try_send(QueuedAppend { rows, reply })
+            .try_send(QueuedAppend { rows, meter, reply })
             .map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => AppendError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => AppendError::Unavailable,
@@ -149,14 +154,23 @@ async fn run(pool: PgPool, queue: mpsc::Receiver<QueuedAppend>, commits: CommitF
         };
         let (batch, replies): (Vec<Rows>, Vec<_>) = queue
             .take(count)
-            .map(|append| (append.rows, append.reply))
+            .map(|append| {
+                let metered = append
+                    .meter
+                    .map(|meter| (meter, append.rows.stored_bytes()));
+                (append.rows, (append.reply, metered))
+            })
             .unzip();
         let (results, failure) = write::write_batch(&mut connected, &batch).await;
         publish(&commits, batch, &results);
         connection = failure
             .is_none_or(Failure::keeps_connection)
             .then_some(connected);
-        for (reply, result) in replies.into_iter().zip(results) {
+        for ((reply, metered), result) in replies.into_iter().zip(results) {
+            // Here and not by the caller, which may have gone.
+            if let (Some((meter, bytes)), Ok(_) | Err(AppendError::Unknown)) = (metered, &result) {
+                meter.record(bytes);
+            }
             // The events stay written even if the caller has gone.
             let _ = reply.send(result);
         }
@@ -282,6 +296,7 @@ mod tests {
         };
         QueuedAppend {
             rows: Rows::new(append),
+            meter: None,
             reply: oneshot::channel().0,
         }
     }

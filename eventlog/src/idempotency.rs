@@ -14,6 +14,10 @@ use sqlx::PgExecutor;
 use crate::LogError;
 use crate::append::KeyedResponse;
 
+/// The maximum size of a stored response, in bytes. The response to a single command or a
+/// batch is smaller: its longest parts are one locator and 100 warnings.
+pub const MAX_STORED_RESPONSE: usize = 128 * 1024;
+
 /// The key that a client gave to a command. Each reader has its own keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {

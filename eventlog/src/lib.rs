@@ -24,6 +24,7 @@ pub mod append;
 pub mod commit_feed;
 pub mod idempotency;
 pub mod outgoing;
+pub mod stored_bytes;
 
 pub mod load_state;
 pub mod read;

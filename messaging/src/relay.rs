@@ -3,7 +3,8 @@
 //! One relay leads at a time: it holds an advisory lock of its Postgres session.
 //! The lock only avoids contention. Exactness comes from two other rules:
 //!
-//! - The relay reads its cursor from the last message of the stream.
+//! - The relay reads its cursor from the last message of the stream. If all messages have
+//!   left the stream, it counts from a saved copy of its cursor.
 //! - Every publish contains the stream sequence that it expects to follow.
 //!
 //! So the stream itself rejects a relay that was paused and resumes while another
@@ -12,12 +13,16 @@
 mod check;
 mod cursor;
 mod outage_log;
+mod saved_cursor;
+mod stream_watch;
 
 use std::time::{Duration, Instant};
 
+use async_nats::Subscriber;
 use async_nats::header::{HeaderMap, HeaderValue, NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream;
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::Stream;
 use bytes::Bytes;
 use eventlog::commit_feed::CommitSubscription;
 use eventlog::deadline::with_deadline;
@@ -35,9 +40,11 @@ use tokio_util::sync::CancellationToken;
 pub use self::check::{Published, published, try_permissions};
 use self::cursor::Cursor;
 use self::outage_log::OutageLog;
+pub use self::stream_watch::StreamSize;
+use self::stream_watch::StreamWatch;
 use crate::Subjects;
 use crate::cloud_event::CloudEvent;
-use crate::stream::{self, StreamError};
+use crate::stream::{self, StreamError, StreamLimits};
 
 /// Events that are published before the relay waits for an acknowledgement.
 /// Bounds what is read and sent at once.
@@ -82,6 +89,10 @@ pub struct Relay {
     pub status: watch::Sender<RelayStatus>,
     /// Reports that the relay cannot publish until an operator acts.
     pub stopped: HealthFlag,
+    /// The limits of the stream.
+    pub limits: StreamLimits,
+    /// Receives the size of the stream; `None` while this relay does not lead.
+    pub size: watch::Sender<Option<StreamSize>>,
 }
 
 /// Whether a relay publishes, and how far.
@@ -127,15 +138,17 @@ pub enum RelayError {
              the whole log again"
     )]
     LogLostItsEnd { id: String, global_position: i64 },
-    /// An empty stream does not contain the relay's cursor. A relay that started
-    /// at the beginning of the log would send all events to consumers that have
-    /// received them before.
+    /// An empty stream does not contain the relay's cursor, and no usable copy of it is
+    /// saved. A relay that started at the beginning of the log would send all events to
+    /// consumers that have received them before.
     #[error(
-        "the stream {stream} is empty after {stream_sequence} messages: it was purged, or its \
-             limits removed every message; delete the stream to publish the whole log again"
+        "the stream {stream} is empty after {stream_sequence} messages, and the stream \
+             {cursor_stream} does not contain its end; delete the stream {stream} to publish the \
+             whole log again"
     )]
     StreamLostItsEnd {
         stream: String,
+        cursor_stream: String,
         stream_sequence: u64,
     },
 }
@@ -179,6 +192,7 @@ impl Relay {
         loop {
             let result = self.lead(&mut outage).await;
             self.status.send_modify(|status| status.is_leader = false);
+            self.size.send_replace(None);
             let delay = match result {
                 Ok(()) => RETRY_DELAY,
                 Err(error) if error.needs_operator() => {
@@ -229,8 +243,8 @@ impl Relay {
             .subscribe(self.subjects.wake().to_owned())
             .await
             .map_err(|error| RelayError::Publish(error.into()))?;
-        let stream = stream::ensure(&self.jetstream, &self.subjects).await?;
-        let mut cursor = cursor::resume(&stream, &self.subjects, connection).await?;
+        let stream = stream::ensure(&self.jetstream, &self.subjects, &self.limits).await?;
+        let cursor = cursor::resume(&self.jetstream, &stream, &self.subjects, connection).await?;
         if !outage.is_ongoing() {
             tracing::info!(
                 stream = self.subjects.stream(),
@@ -238,6 +252,33 @@ impl Relay {
                 "relay leads: it publishes the log"
             );
         }
+        let (published, end_of_stream) = watch::channel(cursor);
+        let watch = StreamWatch {
+            jetstream: self.jetstream.clone(),
+            subjects: self.subjects.clone(),
+            stream: stream.clone(),
+            replicas: self.limits.replicas,
+            cursor: end_of_stream,
+            size: self.size.clone(),
+        };
+        tokio::select! {
+            result = self.publish_after(&published, &stream, &mut wake_ups, connection, outage) => {
+                result
+            }
+            never = watch.run() => match never {},
+        }
+    }
+
+    /// Publishes the events after the cursor, until an error.
+    async fn publish_after(
+        &mut self,
+        published: &watch::Sender<Cursor>,
+        stream: &Stream,
+        wake_ups: &mut Subscriber,
+        connection: &mut PgConnection,
+        outage: &mut OutageLog,
+    ) -> Result<(), RelayError> {
+        let mut cursor = *published.borrow();
         let mut stream_checked = Instant::now();
         loop {
             outage.published(cursor.global_position);
@@ -253,7 +294,7 @@ impl Relay {
                 outage.end();
                 self.stopped.clear();
                 if stream_checked.elapsed() > STREAM_CHECK_INTERVAL {
-                    cursor.check(&stream).await?;
+                    cursor.check(stream).await?;
                     stream_checked = Instant::now();
                 }
                 tokio::select! {
@@ -267,6 +308,7 @@ impl Relay {
             let read_at = Instant::now();
             let caught_up = events.len() < PUBLISH_WINDOW;
             cursor = self.publish(&events, cursor).await?;
+            published.send_replace(cursor);
             outage.end();
             self.stopped.clear();
             if caught_up {

@@ -1,5 +1,5 @@
-//! Creates and checks the streams. Their configurations are `nats/stream.json` and
-//! `nats/dead_letters.json`.
+//! Creates and checks the streams. Their configurations are `nats/stream.json`,
+//! `nats/relay_cursor.json` and `nats/dead_letters.json`.
 //!
 //! The configuration of each stream is read back and compared, because a NATS
 //! server silently drops settings that it does not support.
@@ -11,8 +11,15 @@ use thiserror::Error;
 
 use crate::Subjects;
 
+mod limits;
+
+pub use async_nats::jetstream::stream::Compression;
+pub use limits::StreamLimits;
+use limits::{compare_limits, update_limits};
+
 /// The expected configurations, with the names that are used without a prefix.
 const EVENTS: &str = include_str!("../../nats/stream.json");
+const RELAY_CURSOR: &str = include_str!("../../nats/relay_cursor.json");
 const DEAD_LETTERS: &str = include_str!("../../nats/dead_letters.json");
 
 /// A stream cannot be used.
@@ -37,14 +44,53 @@ pub enum StreamError {
 
 /// Returns the stream of events. Creates it if it does not exist.
 ///
-/// Operators may change the limits and replicas of an existing stream. The settings
-/// on which order and durability depend must be the expected ones.
+/// The settings on which order and durability depend must be the expected ones. An
+/// existing stream with other limits gets these, if this NATS user may change it.
+/// Otherwise a warning contains the command for an operator.
+///
+/// # Errors
+/// If JetStream is unavailable, or a setting differs, or a new stream did not get the
+/// limits.
 pub async fn ensure(
     jetstream: &jetstream::Context,
     subjects: &Subjects,
+    limits: &StreamLimits,
 ) -> Result<Stream, StreamError> {
     let expected = configuration(EVENTS, subjects.stream(), subjects.all());
-    ensure_as(jetstream, expected).await
+    let expected = limits.apply(expected);
+    let stream = ensure_as(jetstream, &expected).await?;
+    let actual = &stream.cached_info().config;
+    if StreamLimits::from_config(actual) != *limits {
+        update_limits(jetstream, actual.clone(), limits).await?;
+    }
+    Ok(stream)
+}
+
+/// Returns the stream that contains the relay's cursor, like [`ensure`]. It has as many
+/// replicas as the stream of events.
+pub async fn ensure_cursor(
+    jetstream: &jetstream::Context,
+    subjects: &Subjects,
+    replicas: usize,
+) -> Result<Stream, StreamError> {
+    let expected = cursor_configuration(subjects);
+    let expected = Config {
+        num_replicas: replicas,
+        ..expected
+    };
+    ensure_as(jetstream, &expected).await
+}
+
+/// Returns the stream that contains the relay's cursor; `None` if it does not exist.
+pub async fn find_cursor(
+    jetstream: &jetstream::Context,
+    subjects: &Subjects,
+) -> Result<Option<Stream>, StreamError> {
+    find_as(jetstream, &cursor_configuration(subjects)).await
+}
+
+fn cursor_configuration(subjects: &Subjects) -> Config {
+    configuration(RELAY_CURSOR, subjects.cursor_stream(), subjects.cursor(">"))
 }
 
 /// Returns the stream of events after checking its settings; `None` if it does not
@@ -67,18 +113,20 @@ pub async fn ensure_dead_letters(
         subjects.dead_letter_stream(),
         subjects.dead_letter(">"),
     );
-    ensure_as(jetstream, expected).await
+    ensure_as(jetstream, &expected).await
 }
 
 async fn ensure_as(
     jetstream: &jetstream::Context,
-    expected: Config,
+    expected: &Config,
 ) -> Result<Stream, StreamError> {
-    if let Some(stream) = find_as(jetstream, &expected).await? {
+    if let Some(stream) = find_as(jetstream, expected).await? {
         return Ok(stream);
     }
-    let stream = create(jetstream, &expected).await?;
-    compare(&expected, &stream.cached_info().config)?;
+    let stream = create(jetstream, expected).await?;
+    let actual = &stream.cached_info().config;
+    compare(expected, actual)?;
+    compare_limits(&StreamLimits::from_config(expected), actual)?;
     Ok(stream)
 }
 
@@ -119,11 +167,14 @@ async fn create(jetstream: &jetstream::Context, expected: &Config) -> Result<Str
 }
 
 fn configuration(file: &str, name: &str, subject: String) -> Config {
-    let mut config: Config =
-        serde_json::from_str(file).expect("the files in nats are stream configurations");
+    let mut config = parse(file);
     name.clone_into(&mut config.name);
     config.subjects = vec![subject];
     config
+}
+
+fn parse(file: &str) -> Config {
+    serde_json::from_str(file).expect("the files in nats are stream configurations")
 }
 
 fn compare(expected: &Config, actual: &Config) -> Result<(), StreamError> {
@@ -163,6 +214,7 @@ mod tests {
         let subjects = Subjects::new("");
         for (file, name, subject) in [
             (EVENTS, subjects.stream(), subjects.all()),
+            (RELAY_CURSOR, subjects.cursor_stream(), subjects.cursor(">")),
             (
                 DEAD_LETTERS,
                 subjects.dead_letter_stream(),

@@ -14,6 +14,8 @@ pub struct Subjects {
     stream: String,
     root: String,
     wake: String,
+    cursor_stream: String,
+    cursors: String,
     dead_letter_stream: String,
     dead_letters: String,
 }
@@ -27,6 +29,8 @@ impl Subjects {
                 stream: "READING".to_owned(),
                 root: "reading.sessions".to_owned(),
                 wake: "reading.wake".to_owned(),
+                cursor_stream: "READING_CURSOR".to_owned(),
+                cursors: "reading.cursor".to_owned(),
                 dead_letter_stream: "READING_DEAD".to_owned(),
                 dead_letters: "reading.dead".to_owned(),
             };
@@ -35,6 +39,8 @@ impl Subjects {
             stream: format!("{}_READING", prefix.to_uppercase()),
             root: format!("{prefix}.reading.sessions"),
             wake: format!("{prefix}.reading.wake"),
+            cursor_stream: format!("{}_READING_CURSOR", prefix.to_uppercase()),
+            cursors: format!("{prefix}.reading.cursor"),
             dead_letter_stream: format!("{}_READING_DEAD", prefix.to_uppercase()),
             dead_letters: format!("{prefix}.reading.dead"),
         }
@@ -57,6 +63,21 @@ impl Subjects {
     #[must_use]
     pub fn wake(&self) -> &str {
         &self.wake
+    }
+
+    /// The name of the stream that contains the relay's cursor.
+    #[must_use]
+    pub fn cursor_stream(&self) -> &str {
+        &self.cursor_stream
+    }
+
+    /// The subject of the relay's cursor, or for `>` the subject filter of its stream.
+    ///
+    /// The filter has a wildcard, because NATS delivers the messages of a push consumer to a
+    /// stream with a literal subject. A consumer could then overwrite the cursor.
+    #[must_use]
+    pub fn cursor(&self, name: &str) -> String {
+        format!("{}.{name}", self.cursors)
     }
 
     /// The name of the stream of dead letters.

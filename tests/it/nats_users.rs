@@ -161,6 +161,7 @@ async fn analytics_push_consumer_cannot_write_to_a_stream() {
     for (name, target) in [
         ("into", "reading.sessions.started.p0"),
         ("dead", "reading.dead.history"),
+        ("cursor", "reading.cursor.relay"),
         ("purge", "$JS.API.STREAM.PURGE.READING"),
         ("delete", "$JS.API.STREAM.DELETE.READING"),
         ("wake", "reading.wake"),
@@ -183,7 +184,7 @@ async fn analytics_push_consumer_cannot_write_to_a_stream() {
             .len(),
         6
     );
-    for name in ["dead", "purge", "delete"] {
+    for name in ["dead", "cursor", "purge", "delete"] {
         let info = stream.consumer_info(name).await.unwrap();
         assert_eq!(info.delivered.consumer_sequence, 0, "{name}");
     }
@@ -221,11 +222,12 @@ async fn projections_publish_dead_letters_and_operators_read_them() {
 }
 
 /// Subjects to which no user may publish.
-const FORBIDDEN: [&str; 9] = [
+const FORBIDDEN: [&str; 10] = [
     "$JS.API.STREAM.DELETE.READING",
     "$JS.API.STREAM.PURGE.READING",
-    "$JS.API.STREAM.UPDATE.READING",
     "$JS.API.STREAM.MSG.DELETE.READING",
+    "$JS.API.STREAM.DELETE.READING_CURSOR",
+    "$JS.API.STREAM.PURGE.READING_CURSOR",
     "$JS.API.STREAM.DELETE.READING_DEAD",
     "$JS.API.STREAM.PURGE.READING_DEAD",
     "$JS.API.STREAM.CREATE.OTHER",
@@ -234,12 +236,18 @@ const FORBIDDEN: [&str; 9] = [
 ];
 
 /// Subjects to which only the listed users may publish.
-const RESTRICTED: [(&str, &[&str]); 11] = [
+const RESTRICTED: [(&str, &[&str]); 14] = [
     ("reading.sessions.started.p0", &["relay", "reading"]),
     ("$JS.API.STREAM.CREATE.READING", &["relay", "reading"]),
     (
         "$JS.API.STREAM.INFO.READING",
         &["relay", "reading", "operator", "analytics"],
+    ),
+    ("$JS.API.STREAM.UPDATE.READING", &["operator"]),
+    ("reading.cursor.relay", &["relay", "reading"]),
+    (
+        "$JS.API.STREAM.CREATE.READING_CURSOR",
+        &["relay", "reading"],
     ),
     ("reading.wake", &["api", "reading"]),
     ("reading.dead.history", &["projections", "reading"]),

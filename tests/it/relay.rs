@@ -52,19 +52,22 @@ async fn event_stream(env: &TestEnv) -> Stream {
 }
 
 #[tokio::test]
-async fn relay_does_not_refill_a_purged_stream() {
+async fn relay_does_not_refill_an_empty_stream_without_a_saved_cursor() {
     let app = App::start().await;
     let (stack, env) = (app.stack.clone(), app.env.clone());
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
     invariants::check(&app).await;
     app.stop().await;
     event_stream(&env).await.purge().await.unwrap();
-
-    // For each attempt, the relay requests the last message of the stream.
     let jetstream = connect::jetstream(&app::settings(&env, &[]).nats)
         .await
         .unwrap();
-    let name = Subjects::new(&env.nats_prefix).stream().to_owned();
+    let subjects = Subjects::new(&env.nats_prefix);
+    let deleted = jetstream.delete_stream(subjects.cursor_stream()).await;
+    assert!(deleted.unwrap().success);
+
+    // For each attempt, the relay requests the last message of the stream.
+    let name = subjects.stream().to_owned();
     let subject = format!("$JS.API.STREAM.MSG.GET.{name}");
     let nats = jetstream.client();
     let attempts = nats.subscribe(subject).await.unwrap();

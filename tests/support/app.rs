@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use server::app::{self, Service};
 use server::config::{
     AuthArgs, DatabaseArgs, HttpArgs, JobArgs, NatsArgs, RateLimitArgs, RedisArgs, ReplicaArgs,
-    Role, RuleArgs, ServeArgs,
+    Role, RuleArgs, ServeArgs, StreamArgs, StreamCompression,
 };
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -218,6 +218,13 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
             nats_prefix: env.nats_prefix.clone(),
             ..NatsArgs::default()
         },
+        stream: StreamArgs {
+            max_age_days: 30,
+            // JetStream reserves the bytes of each stream, and the tests share a server.
+            max_bytes: 0,
+            compression: StreamCompression::S2,
+            replicas: 1,
+        },
         redis: RedisArgs {
             redis_url: secret(&env.redis_url),
             ..RedisArgs::default()
@@ -248,6 +255,7 @@ pub fn unlimited() -> RateLimitArgs {
         auth: calls,
         window: Duration::from_mins(1),
         deadline: scaled(Duration::from_secs(5)),
+        daily_bytes: 0,
     }
 }
 

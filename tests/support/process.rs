@@ -53,6 +53,9 @@ pub fn command(env: &TestEnv) -> Command {
         .env("RATE_LIMIT_SYNC", "1000000")
         .env("RATE_LIMIT_AUTH", "1000000")
         .env("RATE_LIMIT_DEADLINE", "5000")
+        .env("RATE_LIMIT_DAILY_BYTES", "0")
+        // JetStream reserves the bytes of each stream, and the tests share a server.
+        .env("NATS_STREAM_MAX_BYTES", "0")
         .env("RUST_LOG", "warn,async_nats=off");
     command
 }

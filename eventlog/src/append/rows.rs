@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{ActiveClaimChange, Append, KeyedResponse};
 use crate::outgoing::OutgoingEvent;
+use crate::stored_bytes::{EVENT_OVERHEAD, RESPONSE_OVERHEAD};
 
 /// The rows of one command.
 #[derive(Debug)]
@@ -74,6 +75,21 @@ impl Rows {
             claim: append.claim.map(ClaimRow::from),
             response: append.response,
         }
+    }
+
+    /// About how many bytes the rows take in the database.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let events = self
+            .events
+            .iter()
+            .map(|event| event.payload.len() + event.metadata.len());
+        let responses = self
+            .response
+            .iter()
+            .map(|keyed| keyed.key.len() + keyed.response.len());
+        EVENT_OVERHEAD * self.events.len() as u64
+            + RESPONSE_OVERHEAD * u64::from(self.response.is_some())
+            + events.chain(responses).sum::<usize>() as u64
     }
 
     /// The events for the stream, one for each of the global positions.

@@ -1,12 +1,13 @@
 //! The relay's cursor is the last message of the stream. The relay resumes from
 //! it, and checks it from time to time while it is idle.
 
+use async_nats::jetstream;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use eventlog::deadline::with_deadline;
 use eventlog::outgoing::OutgoingEvent;
 use sqlx::PgConnection;
 
-use super::{RelayError, STATEMENT_TIMEOUT};
+use super::{RelayError, STATEMENT_TIMEOUT, saved_cursor};
 use crate::Subjects;
 use crate::cloud_event::CloudEvent;
 use crate::stream::StreamError;
@@ -43,6 +44,7 @@ impl Cursor {
 
 /// Reads the end of the stream, and checks that the log contains its last event.
 pub async fn resume(
+    jetstream: &jetstream::Context,
     stream: &Stream,
     subjects: &Subjects,
     connection: &mut PgConnection,
@@ -64,10 +66,15 @@ pub async fn resume(
             });
         }
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-            return Err(RelayError::StreamLostItsEnd {
-                stream: subjects.stream().to_owned(),
-                stream_sequence,
-            });
+            let recovered =
+                saved_cursor::recover(jetstream, subjects, stream, stream_sequence, connection);
+            return recovered
+                .await?
+                .ok_or_else(|| RelayError::StreamLostItsEnd {
+                    stream: subjects.stream().to_owned(),
+                    cursor_stream: subjects.cursor_stream().to_owned(),
+                    stream_sequence,
+                });
         }
         Err(error) => return Err(unavailable(error.into()).into()),
     };

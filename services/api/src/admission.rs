@@ -71,7 +71,10 @@ impl Middleware for RequireReader {
             .handle(request, next)
             .await;
         }
-        admission.admit(&in_flight, preset, Ok, request, next).await
+        let is_command = is_command(request.method());
+        admission
+            .admit(&in_flight, preset, is_command, Ok, request, next)
+            .await
     }
 }
 
@@ -96,7 +99,7 @@ impl Middleware for RequireAdmin {
         };
         let (in_flight, preset) = (&self.in_flight, Preset::LowFrequency);
         self.admission
-            .admit(in_flight, preset, authorize, request, next)
+            .admit(in_flight, preset, false, authorize, request, next)
             .await
     }
 }
@@ -127,11 +130,13 @@ impl Middleware for Anonymous {
 }
 
 impl Admission {
+    /// `is_command` makes the request count against the reader's budget of stored bytes.
     /// `authorize` rejects callers whose token is valid but not sufficient.
     async fn admit<S: InnerService>(
         &self,
         in_flight: &InFlightLimit,
         preset: Preset,
+        is_command: bool,
         authorize: impl FnOnce(Caller) -> Result<Caller, Problem>,
         mut request: Request,
         next: Next<S>,
@@ -144,13 +149,22 @@ impl Admission {
                 return self.unauthenticated(problem, address).await;
             }
         };
-        let client = ClientKey::Reader(caller.reader_id);
-        let decision = self.limiter.check(preset, client).await;
+        let reader_id = caller.reader_id;
+        let decision = self
+            .limiter
+            .check_reader(preset, reader_id, is_command)
+            .await;
         if decision.retry_after.is_some() {
             return rate_limited(&decision);
         }
+        if decision.budget_renews_in.is_some() {
+            return refused(Problem::quota(decision.retry_after_seconds()), &decision);
+        }
         let mut response = match authorize(caller) {
             Ok(caller) => {
+                if is_command && let Some(meter) = self.limiter.meter(reader_id) {
+                    request.extensions_mut().insert(meter);
+                }
                 request.extensions_mut().insert(caller);
                 in_flight.run(next.run(request)).await
             }
@@ -227,6 +241,12 @@ fn refused(problem: Problem, decision: &RateLimitDecision) -> Response {
     let mut response = problem.into_response();
     decision.write_headers(response.headers_mut());
     response
+}
+
+/// Whether a reader's request with this method is a command. Erasures and deletions are
+/// none: they are possible without a budget.
+fn is_command(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 /// The address of the client: the peer of the connection, or an address from

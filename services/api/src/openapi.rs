@@ -141,7 +141,10 @@ const PROBLEMS: [ProblemResponse; 13] = [
         codes: &[ProblemCode::Validation, ProblemCode::IdempotencyKeyReused],
         detail: "current_position: A position must be a number from 0 to 100",
     },
-    common::TOO_MANY_REQUESTS,
+    ProblemResponse {
+        codes: &[ProblemCode::RateLimited, ProblemCode::Quota],
+        ..common::TOO_MANY_REQUESTS
+    },
     common::INTERNAL_SERVER_ERROR,
     ProblemResponse {
         name: "Unavailable",

@@ -11,9 +11,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 mod code;
+mod echo;
 mod from;
 
 pub use code::ProblemCode;
+pub use echo::echo;
 
 /// The value of `Retry-After`, in seconds, for problems that pass by themselves.
 const RETRY_AFTER: u32 = 1;
@@ -81,7 +83,7 @@ impl Problem {
     /// Returns 400 and not 422 because the original service did.
     #[must_use]
     pub fn invalid_book_id(book_id: &str) -> Self {
-        let detail = format!("Invalid book_id format: {book_id}");
+        let detail = format!("Invalid book_id format: {}", echo(book_id));
         Self::new(ProblemCode::InvalidBookId, detail)
     }
 
@@ -146,7 +148,7 @@ impl Problem {
             known => format!("the parameters of this call are {}", known.join(", ")),
         };
         let message = format!("unknown parameter; {known}");
-        Self::in_field(ProblemCode::UnknownParameter, name.to_owned(), message)
+        Self::in_field(ProblemCode::UnknownParameter, echo(name), message)
     }
 
     /// The call takes no body, and must not ignore it.
@@ -175,6 +177,16 @@ impl Problem {
         Self::new(
             ProblemCode::RateLimited,
             format!("Rate limit exceeded. Try again in {seconds} seconds."),
+        )
+    }
+
+    /// The reader has used up the daily budget of stored bytes. The caller adds
+    /// `Retry-After`.
+    #[must_use]
+    pub fn quota(seconds: u64) -> Self {
+        Self::new(
+            ProblemCode::Quota,
+            format!("Daily storage budget exceeded. Try again in {seconds} seconds."),
         )
     }
 

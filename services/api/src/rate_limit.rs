@@ -1,13 +1,15 @@
-//! Rate limits. Redis counts requests, so that all API processes share one count.
-//! While Redis is unavailable, each process counts alone, and no request fails.
+//! Rate limits, and the daily budget of stored bytes. Redis counts requests and bytes, so
+//! that all API processes share one count. While Redis is unavailable, each process counts
+//! alone, and no request fails.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, header};
 use domain::ReaderId;
+use eventlog::stored_bytes::{StorageMeter, StoredBytes};
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
@@ -16,7 +18,7 @@ use projections::cache::Cache;
 
 mod shared_count;
 
-use shared_count::SharedCount;
+use shared_count::{SharedCount, StorageCheck};
 
 /// The number of requests that a window allows.
 pub const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -40,6 +42,9 @@ pub struct RateLimits {
     pub window: Duration,
     /// How long a request waits for Redis before this process counts alone.
     pub deadline: Duration,
+    /// The bytes that the commands of a reader may store in
+    /// [`eventlog::stored_bytes::BUDGET_PERIOD`]; `None` for any number.
+    pub daily_bytes: Option<NonZeroU64>,
 }
 
 /// A class of requests that share a limit.
@@ -124,6 +129,9 @@ pub struct RateLimitDecision {
     pub reset: Duration,
     /// The time until the request may be repeated; `None` if it is allowed now.
     pub retry_after: Option<Duration>,
+    /// The time until the reader's budget of stored bytes renews; `None` if the request is
+    /// no command, or the budget is not used up.
+    pub budget_renews_in: Option<Duration>,
 }
 
 impl RateLimitDecision {
@@ -131,14 +139,18 @@ impl RateLimitDecision {
         headers.insert(LIMIT, self.limit.into());
         headers.insert(REMAINING, self.remaining.into());
         headers.insert(RESET, whole_seconds(self.reset).into());
-        if let Some(retry_after) = self.retry_after {
+        if let Some(retry_after) = self.retry_after.or(self.budget_renews_in) {
             headers.insert(header::RETRY_AFTER, whole_seconds(retry_after).into());
         }
     }
 
     #[must_use]
     pub fn retry_after_seconds(&self) -> u64 {
-        whole_seconds(self.retry_after.unwrap_or_default())
+        whole_seconds(
+            self.retry_after
+                .or(self.budget_renews_in)
+                .unwrap_or_default(),
+        )
     }
 }
 
@@ -153,6 +165,8 @@ type LocalLimiter =
 /// Counts requests. Arrays have one element per [`Preset`].
 pub struct Limiter {
     shared: SharedCount,
+    stored: StoredBytes,
+    daily_bytes: Option<NonZeroU64>,
     window: Duration,
     limits: [NonZeroU32; 5],
     local: [LocalLimiter; 5],
@@ -167,7 +181,10 @@ impl Limiter {
     #[must_use]
     pub fn new(settings: &RateLimits, cache: Cache) -> Self {
         let RateLimits {
-            window, deadline, ..
+            window,
+            deadline,
+            daily_bytes,
+            ..
         } = *settings;
         let limits = Preset::ALL.map(|preset| preset.limit(settings));
         let local = limits.map(|limit| {
@@ -177,8 +194,11 @@ impl Limiter {
                 .allow_burst(limit);
             RateLimiter::dashmap(quota).with_middleware()
         });
+        let stored = StoredBytes::default();
         Self {
-            shared: SharedCount::start(cache, window, deadline),
+            shared: SharedCount::start(cache, window, deadline, stored.clone()),
+            stored,
+            daily_bytes,
             window,
             limits,
             local,
@@ -187,27 +207,72 @@ impl Limiter {
         }
     }
 
+    /// Records what the reader's commands store. `None` if there is no budget.
+    #[must_use]
+    pub fn meter(&self, reader_id: ReaderId) -> Option<StorageMeter> {
+        self.daily_bytes.map(|_| self.stored.meter(reader_id))
+    }
+
     /// Decides whether a request is allowed. Only allowed requests are counted.
     pub async fn check(&self, preset: Preset, client: ClientKey) -> RateLimitDecision {
+        self.decide(preset, client, None, None).await
+    }
+
+    /// Like [`Limiter::check`], and counts the bytes that the reader has stored since the
+    /// last call. A command is checked against the budget of stored bytes.
+    pub async fn check_reader(
+        &self,
+        preset: Preset,
+        reader_id: ReaderId,
+        is_command: bool,
+    ) -> RateLimitDecision {
+        let budget = self.daily_bytes.filter(|_| is_command);
+        let taken = self.daily_bytes.and_then(|_| self.stored.take(reader_id));
+        let storage = (budget.is_some() || taken.is_some()).then(|| StorageCheck {
+            reader_id,
+            budget,
+            taken,
+        });
+        let client = ClientKey::Reader(reader_id);
+        self.decide(preset, client, storage, budget).await
+    }
+
+    async fn decide(
+        &self,
+        preset: Preset,
+        client: ClientKey,
+        storage: Option<StorageCheck>,
+        budget: Option<NonZeroU64>,
+    ) -> RateLimitDecision {
         let limit = self.limits[preset as usize].get();
         let key = match client {
             ClientKey::Reader(id) => format!("rate_limit:{}:user:{id}", preset.as_str()),
             ClientKey::Address(ip) => format!("rate_limit:{}:ip:{ip}", preset.as_str()),
         };
-        match self.shared.count(key, limit).await {
+        match self.shared.count(key, limit, storage).await {
             Some(count) => RateLimitDecision {
                 limit,
                 remaining: count.remaining,
                 reset: count.reset,
                 retry_after: (!count.allowed).then_some(count.reset),
+                budget_renews_in: count.budget_renews_in,
             },
-            None => self.check_locally(preset, client),
+            None => self.check_locally(preset, client, budget),
         }
     }
 
     /// A leaky bucket (GCRA): it approximates the sliding window with one timestamp
     /// per client.
-    fn check_locally(&self, preset: Preset, client: ClientKey) -> RateLimitDecision {
+    fn check_locally(
+        &self,
+        preset: Preset,
+        client: ClientKey,
+        budget: Option<NonZeroU64>,
+    ) -> RateLimitDecision {
+        let budget_renews_in = match (client, budget) {
+            (ClientKey::Reader(id), Some(budget)) => self.stored.renews_in(id, budget.get()),
+            _ => None,
+        };
         let local = &self.local[preset as usize];
         let checks = self.local_checks.fetch_add(1, Ordering::Relaxed);
         if checks % CHECKS_PER_CLEANUP == CHECKS_PER_CLEANUP - 1 {
@@ -222,6 +287,7 @@ impl Limiter {
                     remaining,
                     reset: self.window / limit * (limit - remaining.min(limit)),
                     retry_after: None,
+                    budget_renews_in,
                 }
             }
             Err(not_yet) => {
@@ -231,6 +297,7 @@ impl Limiter {
                     remaining: 0,
                     reset: wait,
                     retry_after: Some(wait),
+                    budget_renews_in,
                 }
             }
         }

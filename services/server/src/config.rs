@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 mod servers;
+mod stream;
 
 mod auth;
 mod jobs;
@@ -24,6 +25,7 @@ pub use rate_limit::RateLimitArgs;
 pub use role_passwords::RolePasswords;
 use servers::read_secret;
 pub use servers::{DatabaseArgs, NatsArgs, RedisArgs, ReplicaArgs};
+pub use stream::{StreamArgs, StreamCompression};
 
 /// The settings of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct ServeArgs {
     pub replica: ReplicaArgs,
     #[command(flatten)]
     pub nats: NatsArgs,
+    #[command(flatten)]
+    pub stream: StreamArgs,
     #[command(flatten)]
     pub redis: RedisArgs,
     #[command(flatten)]
@@ -159,6 +163,26 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses a number of bytes, which may have a decimal unit: `500`, `50MB`.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => Some(1),
+        "KB" => Some(1_000),
+        "MB" => Some(1_000_000),
+        "GB" => Some(1_000_000_000),
+        _ => None,
+    };
+    // JetStream has signed numbers.
+    let bytes = digits.parse::<u64>().ok().zip(unit);
+    bytes
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .filter(|bytes| i64::try_from(*bytes).is_ok())
+        .ok_or_else(|| {
+            "expected a whole number of bytes, or with a unit: `50KB`, `50MB` or `50GB`".to_owned()
+        })
+}
+
 fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
         !scheme.is_empty() && !host.is_empty() && !host.contains('/')
@@ -166,5 +190,35 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     match HeaderValue::try_from(text) {
         Ok(origin) if is_origin => Ok(origin),
         _ => Err("expected a scheme and a host, for example `https://app.example`".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_may_have_a_decimal_unit() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("500", 500),
+            ("2KB", 2_000),
+            ("50MB", 50_000_000),
+            ("15GB", 15_000_000_000),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes));
+        }
+        for text in [
+            "",
+            "MB",
+            "-1",
+            "1.5GB",
+            "1 GB",
+            "1gb",
+            "1GiB",
+            "9999999999GB",
+        ] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod connect;
 mod health_metrics;
 mod lag_metrics;
+mod stream_metrics;
 mod telemetry;
 
 pub mod cli;

@@ -22,8 +22,11 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
             .and_then(|value| value.to_str().ok())
             .filter(|value| is_traceparent(value))
             .map(str::to_owned);
-        let key = parts.extensions.get().cloned();
-        Ok(Self(CommandContext { traceparent, key }))
+        Ok(Self(CommandContext {
+            traceparent,
+            key: parts.extensions.get().cloned(),
+            meter: parts.extensions.get().cloned(),
+        }))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_path_to_error::Path;
 
 use super::Problem;
-use crate::problem::FieldError;
+use crate::problem::{FieldError, echo};
 
 /// Beginnings of parser messages, and the message for the client.
 const CLIENT_MESSAGES: [(&[&str], &str); 3] = [
@@ -32,7 +32,7 @@ const CLIENT_MESSAGES: [(&[&str], &str); 3] = [
 
 impl FieldError {
     /// `path` is the path of the invalid field, and `parser_message` the text of the
-    /// parser's error. A path to the whole input gives an empty field.
+    /// parser's error, which may contain the invalid value. A path to the whole input gives an empty field.
     #[must_use]
     pub fn from_parser(path: &Path, parser_message: &str) -> Self {
         let path = path.to_string();
@@ -50,7 +50,7 @@ impl FieldError {
                 let parent = parent.trim_end_matches('.');
                 let dot = if parent.is_empty() { "" } else { "." };
                 return Self {
-                    field: format!("{parent}{dot}{name}"),
+                    field: echo(&format!("{parent}{dot}{name}")),
                     message: message.to_owned(),
                 };
             }
@@ -72,8 +72,8 @@ impl FieldError {
                 .replace("map", "object"),
         };
         Self {
-            field: path.to_owned(),
-            message,
+            field: echo(path),
+            message: echo(&message),
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::problem::echo;
 use crate::warnings::{WarningCode, Warnings};
 
 /// The limit of a locator, in bytes of UTF-8.
@@ -21,9 +22,6 @@ pub const MAX_DEVICE_ID: usize = 255;
 /// The limit of a title and of an author, in characters.
 pub const MAX_TITLE: usize = 500;
 pub const MAX_PAGES: u32 = 100_000;
-
-/// The limit of the client's field names in warnings, in characters.
-const MAX_FIELD_NAME: usize = 64;
 
 /// A hint as the client sent it: any JSON value.
 #[derive(Debug, Deserialize)]
@@ -110,9 +108,7 @@ pub fn warn_unknown_fields(object: &RawValue, known: &[&str], warnings: &mut War
 }
 
 fn warn_unknown_field(path: &str, name: &str, warnings: &mut Warnings) {
-    let name = name.chars().filter(|char| !char.is_control());
-    let name: String = name.take(MAX_FIELD_NAME).collect();
-    let field = format!("{path}{name}");
+    let field = format!("{path}{}", echo(name));
     warnings.add(WarningCode::UnknownField, field, "unknown field; ignored");
 }
 

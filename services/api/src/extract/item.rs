@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::JsonObject;
-use crate::problem::FieldError;
+use crate::problem::{FieldError, echo};
 
 /// Parses an item, which must be an object.
 pub fn parse<'a, T: Deserialize<'a>>(item: &'a RawValue) -> Result<T, FieldError> {
@@ -24,5 +24,5 @@ pub fn parse<'a, T: Deserialize<'a>>(item: &'a RawValue) -> Result<T, FieldError
 #[must_use]
 pub fn session_id(item: &RawValue) -> Option<String> {
     let item: Value = serde_json::from_str(item.get()).ok()?;
-    Some(item.get("session_id")?.as_str()?.to_owned())
+    Some(echo(item.get("session_id")?.as_str()?))
 }

@@ -42,6 +42,7 @@ pub enum ProblemCode {
     Validation,
     IdempotencyKeyReused,
     RateLimited,
+    Quota,
     Internal,
     Overloaded,
     Unavailable,
@@ -87,7 +88,7 @@ impl ProblemCode {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::Validation | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited | Self::Quota => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded
             | Self::Unavailable

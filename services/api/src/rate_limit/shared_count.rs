@@ -1,13 +1,16 @@
-//! Counts requests in Redis, for all API processes.
+//! Counts requests and stored bytes in Redis, for all API processes.
 //!
 //! One task sends the checks of all requests to Redis. Checks that arrive while a
 //! script runs wait for the next one. A batch therefore forms without a timer, and
 //! under load one script checks many requests.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
+use domain::ReaderId;
 use eventlog::availability::Availability;
 use eventlog::error::error_chain;
+use eventlog::stored_bytes::{BUDGET_PERIOD, StoredBytes, TakenBytes};
 use projections::cache::{Cache, CacheError};
 use redis::Script;
 use tokio::sync::{mpsc, oneshot};
@@ -27,16 +30,20 @@ pub(super) struct WindowCount {
     pub(super) remaining: u32,
     /// The time until more requests are left.
     pub(super) reset: Duration,
+    /// The time until the budget renews, if the request is a command and the budget is
+    /// used up.
+    pub(super) budget_renews_in: Option<Duration>,
 }
 
 impl WindowCount {
-    /// Decodes the script's result for one check: three big-endian 64-bit numbers.
-    fn from_bytes(bytes: &[u8; 24]) -> Self {
+    /// Decodes the script's result for one check: four big-endian 64-bit numbers.
+    fn from_bytes(bytes: &[u8; 32]) -> Self {
         let number = |n| u64::from_be_bytes(bytes.as_chunks().0[n]);
         Self {
             allowed: number(0) == 1,
             remaining: u32::try_from(number(1)).unwrap_or(u32::MAX),
             reset: Duration::from_millis(number(2)),
+            budget_renews_in: Some(Duration::from_millis(number(3))).filter(|wait| !wait.is_zero()),
         }
     }
 }
@@ -47,22 +54,59 @@ pub(super) struct SharedCount(mpsc::Sender<Check>);
 struct Check {
     key: String,
     limit: u32,
+    // Dropped before `result`: a caller that counts locally finds the bytes waiting.
+    storage: Option<StorageCheck>,
     result: oneshot::Sender<WindowCount>,
+}
+
+/// The part of a check that concerns the bytes that a reader stores.
+#[derive(Debug)]
+pub(super) struct StorageCheck {
+    pub(super) reader_id: ReaderId,
+    /// `None` if the request is no command.
+    pub(super) budget: Option<NonZeroU64>,
+    /// The bytes to count first.
+    pub(super) taken: Option<TakenBytes>,
+}
+
+impl StorageCheck {
+    fn bytes(&self) -> u64 {
+        self.taken.as_ref().map_or(0, TakenBytes::bytes)
+    }
+}
+
+fn storage_key(reader_id: ReaderId) -> String {
+    format!("rate_limit:stored_bytes:user:{reader_id}")
 }
 
 impl SharedCount {
     /// `deadline` limits the time that one script may take.
-    pub(super) fn start(cache: Cache, window: Duration, deadline: Duration) -> Self {
+    pub(super) fn start(
+        cache: Cache,
+        window: Duration,
+        deadline: Duration,
+        stored: StoredBytes,
+    ) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(run(cache, window, deadline, receiver));
+        tokio::spawn(run(cache, window, deadline, stored, receiver));
         Self(sender)
     }
 
     /// Checks a request, and counts it if it is allowed. Returns `None` if Redis is
     /// unavailable or too many checks are waiting.
-    pub(super) async fn count(&self, key: String, limit: u32) -> Option<WindowCount> {
+    pub(super) async fn count(
+        &self,
+        key: String,
+        limit: u32,
+        storage: Option<StorageCheck>,
+    ) -> Option<WindowCount> {
         let (result, receiver) = oneshot::channel();
-        let check = Check { key, limit, result };
+        let check = Check {
+            key,
+            limit,
+            storage,
+            result,
+        };
         self.0.try_send(check).ok()?;
         receiver.await.ok()
     }
@@ -72,6 +116,7 @@ async fn run(
     cache: Cache,
     window: Duration,
     deadline: Duration,
+    stored: StoredBytes,
     mut receiver: mpsc::Receiver<Check>,
 ) {
     let script = Script::new(include_str!("sliding_window.lua"));
@@ -81,10 +126,15 @@ async fn run(
     );
     let mut checks = Vec::with_capacity(BATCH_SIZE);
     while receiver.recv_many(&mut checks, BATCH_SIZE).await > 0 {
-        match run_script(&cache, &script, window, deadline, &checks).await {
+        let excess = stored.take_excess(BATCH_SIZE);
+        match run_script(&cache, &script, window, deadline, &checks, &excess).await {
             Ok(counts) => {
                 availability.succeeded();
+                excess.into_iter().for_each(TakenBytes::counted);
                 for (check, count) in checks.drain(..).zip(counts) {
+                    if let Some(taken) = check.storage.and_then(|storage| storage.taken) {
+                        taken.counted();
+                    }
                     // Fails if the client has disconnected: its request counts
                     // all the same.
                     let _ = check.result.send(count);
@@ -92,6 +142,12 @@ async fn run(
             }
             Err(error) => {
                 availability.failed(&error_chain(&error));
+                // Bytes that were not sent wait again.
+                if !matches!(error, CacheError::Unavailable) {
+                    let storages = checks.iter_mut().map(|check| check.storage.take());
+                    let taken = storages.flatten().filter_map(|storage| storage.taken);
+                    taken.chain(excess).for_each(TakenBytes::maybe_counted);
+                }
                 // Dropping the senders makes the waiting requests count locally.
                 checks.clear();
             }
@@ -105,11 +161,28 @@ async fn run_script(
     window: Duration,
     deadline: Duration,
     checks: &[Check],
+    excess: &[TakenBytes],
 ) -> Result<Vec<WindowCount>, CacheError> {
     let mut invocation = script.prepare_invoke();
     invocation.arg(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
+    invocation.arg(u64::try_from(BUDGET_PERIOD.as_millis()).unwrap_or(u64::MAX));
+    invocation.arg(checks.len());
     for check in checks {
-        invocation.key(&check.key).arg(check.limit);
+        let storage = check.storage.as_ref();
+        let budget = storage.and_then(|storage| storage.budget);
+        invocation
+            .key(&check.key)
+            .arg(check.limit)
+            .arg(storage.map_or(0, StorageCheck::bytes))
+            .arg(budget.map_or(0, NonZeroU64::get));
+    }
+    for storage in checks.iter().filter_map(|check| check.storage.as_ref()) {
+        invocation.key(storage_key(storage.reader_id));
+    }
+    for taken in excess {
+        invocation
+            .key(storage_key(taken.reader_id()))
+            .arg(taken.bytes());
     }
     let counts: Vec<u8> = cache
         .call_if_available(deadline, async |mut redis| {

@@ -1,4 +1,5 @@
--- Counts requests in a sliding window. A request counts only if its limit allows it.
+-- Counts requests in a sliding window, and the bytes that readers store. A request
+-- counts only if its limit allows it.
 --
 -- The window moves in steps of a sixtieth of its width. The requests of a step count
 -- until all of them are older than the window, so no window contains more requests
@@ -9,17 +10,23 @@
 -- from the creation of the string to the end of that step. The first entry no longer
 -- counts; its total is subtracted from the others.
 --
--- KEYS: the client of each request. ARGV: the width of the window in milliseconds,
--- then the limit of each request. Returns one string with three big-endian 64-bit
--- numbers per request: 1 if it is allowed, else 0; the remaining requests; the
--- milliseconds until more requests are allowed.
+-- The bytes are one counter per reader, which expires one period after its first byte.
+--
+-- ARGV: the width of the window and the period of the budget, both in milliseconds; the
+-- number of requests; for each request its limit, the bytes to add and the budget to
+-- check, 0 for none. Further arguments are bytes of other readers.
+-- KEYS: the client of each request; the counter of each request with bytes or a budget;
+-- the counters of the other readers.
+-- Returns one string with four big-endian 64-bit numbers per request: 1 if it is allowed,
+-- else 0; the remaining requests; the milliseconds until more requests are allowed; the
+-- milliseconds until the budget renews, 0 if it is not used up or not checked.
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local ceil, max, sub = math.ceil, math.max, string.sub
 
 local STEPS = 60
 local ENTRY, SIZE = '>I6I6', 12
 local NONE = pack(ENTRY, 0, 0)
-local width = tonumber(ARGV[1])
+local width, period, requests = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local length = width / STEPS
 local expiry = width + ceil(length)
 
@@ -71,8 +78,37 @@ local function count(key, limit)
     return 0, 0, wait
 end
 
-local counted = {}
-for i = 1, #KEYS do
-    counted[i] = pack('>I8I8I8', count(KEYS[i], tonumber(ARGV[i + 1])))
+-- Adds bytes to a counter. Returns the milliseconds until it expires if it has reached
+-- the budget, else 0.
+local function store(key, bytes, budget)
+    local total
+    if bytes > 0 then
+        total = call('INCRBY', key, bytes)
+        if total == bytes then
+            call('PEXPIRE', key, period)
+        end
+    else
+        total = tonumber(call('GET', key) or 0)
+    end
+    if budget == 0 or total < budget then
+        return 0
+    end
+    return max(1, call('PTTL', key))
+end
+
+local counted, counter = {}, requests
+for i = 1, requests do
+    local limit, bytes, budget = tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3])
+    local allowed, remaining, reset = count(KEYS[i], limit)
+    local renews = 0
+    if bytes > 0 or budget > 0 then
+        counter = counter + 1
+        renews = store(KEYS[counter], bytes, budget)
+    end
+    counted[i] = pack('>I8I8I8I8', allowed, remaining, reset, renews)
+end
+for i = 3 * requests + 4, #ARGV do
+    counter = counter + 1
+    store(KEYS[counter], tonumber(ARGV[i]), 0)
 end
 return table.concat(counted)

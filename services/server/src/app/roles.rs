@@ -44,6 +44,7 @@ use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs}
 use crate::connect::{self, PoolMetrics};
 use crate::health_metrics::{HealthMetrics, LossMetrics};
 use crate::lag_metrics::{ProjectionGauges, RelayGauges};
+use crate::stream_metrics::StreamGauges;
 
 /// Starts the roles of a service. All pools and metrics of a role are created in
 /// this type.
@@ -161,6 +162,7 @@ impl<'a> ServiceBuilder<'a> {
     /// Starts the role `relay`.
     pub(super) fn start_relay(&mut self, commits: CommitSubscription) -> anyhow::Result<()> {
         let (status, status_receiver) = watch::channel(relay::RelayStatus::default());
+        let (size, size_receiver) = watch::channel(None);
         let relay = Relay {
             pool: self.pools.track(connect::relay_pool(&self.args.database)?),
             jetstream: self.jetstream.clone(),
@@ -168,8 +170,11 @@ impl<'a> ServiceBuilder<'a> {
             commits,
             status,
             stopped: self.failures.register(Failure::RelayStopped),
+            limits: self.args.stream.limits(),
+            size,
         };
         let gauges = RelayGauges::new(&mut self.registry);
+        StreamGauges::register(&mut self.registry, size_receiver);
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
         workers.spawn(gauges.follow(status_receiver, stop.clone()));

@@ -1,12 +1,12 @@
-//! The settings of rate limits.
+//! The settings of rate limits and of the daily budget of stored bytes.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use api::rate_limit::RateLimits;
 use clap::Args;
 
-use super::parse_seconds;
+use super::{parse_bytes, parse_seconds};
 
 /// Maximum numbers of calls in a sliding window, by reader, or by address for
 /// calls without a valid token.
@@ -60,6 +60,12 @@ pub struct RateLimitArgs {
     /// milliseconds; then the process counts locally.
     #[arg(long = "rate-limit-deadline", env = "RATE_LIMIT_DEADLINE", value_name = "MILLISECONDS", default_value = "10", value_parser = parse_milliseconds)]
     pub deadline: Duration,
+    /// Bytes that the commands of a reader may store in 24 hours, for example `50MB`;
+    /// 0 sets no limit.
+    ///
+    /// Further commands of the reader return 429 with the code `quota`.
+    #[arg(long = "rate-limit-daily-bytes", env = "RATE_LIMIT_DAILY_BYTES", value_name = "BYTES", default_value = "50MB", value_parser = parse_bytes)]
+    pub daily_bytes: u64,
 }
 
 impl RateLimitArgs {
@@ -73,6 +79,7 @@ impl RateLimitArgs {
             auth: self.auth,
             window: self.window,
             deadline: self.deadline,
+            daily_bytes: NonZeroU64::new(self.daily_bytes),
         }
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::auth::Caller;
 use crate::extract::{Hint, Json, Percent, RequestContext, hints, item};
 use crate::openapi::types;
-use crate::problem::{Problem, ProblemCode};
+use crate::problem::{Problem, ProblemCode, echo};
 use crate::response::CommandResponse;
 use crate::warnings::{Warning, Warnings};
 
@@ -64,7 +64,8 @@ pub struct BatchResult<'a> {
 /// The result of one update.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ItemResult {
-    /// The `session_id` of the update. Null if it was missing or not a string.
+    /// The `session_id` of the update, cut after 100 bytes. Null if it was missing or not a
+    /// string.
     #[schema(required)]
     session_id: Option<String>,
     /// Whether the update was accepted.
@@ -155,7 +156,7 @@ type ParsedUpdate = (Option<String>, Result<BatchUpdate, Refusal>);
 
 fn parse(item: &RawValue) -> ParsedItem {
     match item::parse::<Item>(item) {
-        Ok(parsed) => (Some(parsed.session_id.clone()), Ok(parsed)),
+        Ok(parsed) => (Some(echo(&parsed.session_id)), Ok(parsed)),
         Err(error) => {
             let refusal = invalid(format!("Invalid update: {error}"));
             (item::session_id(item), Err(refusal))
@@ -166,7 +167,7 @@ fn parse(item: &RawValue) -> ParsedItem {
 impl Item {
     fn update(self, occurred: Occurrence, warnings: &mut Warnings) -> Result<BatchUpdate, Refusal> {
         let session_id = Uuid::try_parse(&self.session_id)
-            .map_err(|_| invalid(format!("Invalid UUID format: {}", self.session_id)))?;
+            .map_err(|_| invalid(format!("Invalid UUID format: {}", echo(&self.session_id))))?;
         Ok(BatchUpdate {
             session_id: SessionId::from_uuid(session_id),
             update: UpdatePosition {

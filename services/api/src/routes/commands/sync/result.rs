@@ -11,7 +11,8 @@ use crate::session::SessionResponse;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SyncedSession)]
 pub struct SessionResult {
-    /// The `session_id` of the session. Null if it was missing or not a string.
+    /// The `session_id` of the session, cut after 100 bytes. Null if it was missing or not
+    /// a string.
     #[schema(required)]
     session_id: Option<String>,
     /// Whether the session is stored with the observations that are not in `refused`.
