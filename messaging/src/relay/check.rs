@@ -34,7 +34,7 @@ pub async fn published(
 ) -> Result<Published, RelayError> {
     let global_position = match stream::find(jetstream, subjects).await? {
         Some(stream) => {
-            let cursor = cursor::resume(&stream, subjects, connection).await?;
+            let cursor = cursor::resume(jetstream, &stream, subjects, connection).await?;
             cursor.global_position
         }
         // A relay creates it.

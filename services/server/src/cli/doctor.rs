@@ -106,7 +106,7 @@ pub async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         }
     };
     findings.extend(servers::check_redis(&args.redis).await);
-    findings.extend(nats::check(&args.nats, pool.as_ref()).await);
+    findings.extend(Box::pin(nats::check(&args.nats, pool.as_ref())).await);
     findings.push(encryption::check(args));
     args.output.print(&findings, || text(&findings))?;
     let fails = findings

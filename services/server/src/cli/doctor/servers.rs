@@ -1,7 +1,6 @@
 //! Checks of the servers: reachable, recent enough, and configured as the
 //! guarantees need it.
 
-use anyhow::Context;
 use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
 use eventlog::migrations;
