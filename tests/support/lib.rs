@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod local_time;
 pub mod process;
 pub mod production_nats;
+pub mod production_redis;
 pub mod proxy;
 pub mod random_history;
 pub mod reader;
