@@ -35,7 +35,9 @@ fn services() -> Vec<(&'static str, Vec<&'static str>)> {
         .skip_while(|line| *line != "services:")
         .skip(1);
     for line in lines.take_while(|line| line.is_empty() || line.starts_with(' ')) {
-        let name = line.strip_prefix("  ").and_then(|name| name.strip_suffix(':'));
+        let name = line
+            .strip_prefix("  ")
+            .and_then(|name| name.strip_suffix(':'));
         match name.filter(|name| !name.starts_with([' ', '#'])) {
             Some(name) => services.push((name, Vec::new())),
             None => {
@@ -86,7 +88,13 @@ fn no_container_has_capabilities_or_writable_files() {
     for (name, lines) in services {
         let is_hardened = lines.contains(&"<<: *server") || lines.contains(&"<<: *role");
         assert!(is_hardened, "{name}");
-        for weaker in ["cap_add", "privileged", "read_only", "security_opt", "network_mode"] {
+        for weaker in [
+            "cap_add",
+            "privileged",
+            "read_only",
+            "security_opt",
+            "network_mode",
+        ] {
             let weakens = lines.iter().any(|line| line.starts_with(weaker));
             assert!(!weakens, "{name}: {weaker}");
         }
