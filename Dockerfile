@@ -1,9 +1,10 @@
 # One image for all roles; each container runs one: `docker run IMAGE serve --role api`.
 # It needs BuildKit for the cache mounts. The build downloads only crates, the base
-# images and the package tzdata.
+# images and the package tzdata. The digest after each image is that of its tag;
+# `make pin` writes the current ones.
 
 # The same Debian release as the final image, so that the glibc versions match.
-FROM rust:1.95-trixie AS build
+FROM rust:1.95-trixie@sha256:f49565f188ee00bc2a18dd418183f2c5f23ef7d6e691890517ed341a598f67c3 AS build
 WORKDIR /src
 # sqlx checks queries against the committed .sqlx, so no database is needed.
 ENV SQLX_OFFLINE=true CARGO_INCREMENTAL=0
@@ -18,7 +19,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
         --bin reading-sessions \
     && cp target/release/reading-sessions /usr/local/bin/
 
-FROM debian:trixie-slim
+FROM debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
 LABEL org.opencontainers.image.title="Reading Sessions" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 # Certificate authorities, for TLS connections to servers.

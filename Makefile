@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run check test test-unit test-it test-api test-examples campaign bench bench-quick lint fmt audit sqlx openapi schemas help
+.PHONY: run check test test-unit test-it test-api test-examples campaign bench bench-quick lint fmt audit pin sqlx openapi schemas help
 
 # Where cargo builds. Builds select the whole workspace where tests follow: with
 # fewer packages, dependencies get other features and are compiled again.
@@ -52,8 +52,12 @@ lint: ## What CI denies: formatting and clippy warnings
 fmt: ## Format the sources
 	cargo fmt
 
-audit: ## Check dependencies for advisories, licences and sources (needs cargo-deny)
-	cargo deny --locked check
+audit: ## Check dependencies, write target/sbom.cdx.json (needs cargo-deny, cargo-cyclonedx); CHECKS="bans licenses sources" needs no network
+	cargo deny --locked check $(CHECKS)
+	dev/sbom
+
+pin: ## Write the current digests of the images into compose.yaml and Dockerfile (needs docker)
+	dev/pin
 
 sqlx: ## Check the queries against a scratch database and write .sqlx
 	dev/sqlx

@@ -145,6 +145,45 @@ async fn missing_or_invalid_setting_is_named_in_the_error() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// Every user of a machine can read the arguments of its processes.
+#[tokio::test]
+async fn password_in_an_argument_is_refused_and_not_repeated() {
+    for (command, flag, address) in [
+        (
+            "serve",
+            "--database-url",
+            "postgres://reading:s3cr3t@127.0.0.1:1/x",
+        ),
+        (
+            "serve",
+            "--database-read-url",
+            "postgres://127.0.0.1:1/x?password=s3cr3t",
+        ),
+        ("doctor", "--nats-url", "nats://s3cr3t@127.0.0.1:1"),
+        ("warm-up", "--redis-url", "redis://:s3cr3t@127.0.0.1:1"),
+        (
+            "dev",
+            "--database-url",
+            "postgres://reading:s3cr3t@127.0.0.1:1/x",
+        ),
+    ] {
+        let output = run(&mut Command::new(executable()), &[command, flag, address]).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command} {flag}: {error}");
+        let variable = flag
+            .trim_start_matches('-')
+            .replace('-', "_")
+            .to_uppercase();
+        assert!(error.contains(flag) && error.contains(&variable), "{error}");
+        assert!(!error.contains("s3cr3t"), "{error}");
+    }
+    // The environment and an address without a password are accepted.
+    let mut command = Command::new(executable());
+    command.env("DATABASE_URL", "postgres://reading:s3cr3t@127.0.0.1:1/x");
+    let arguments = ["config", "--redis-url", "redis://127.0.0.1:1"];
+    assert!(run(&mut command, &arguments).await.status.success());
+}
+
 #[tokio::test]
 async fn unmigrated_database_fails_with_advice_to_migrate() {
     let stack = Stack::shared().await;

@@ -102,7 +102,7 @@ impl Roles {
 #[tokio::test]
 async fn projections_resume_after_their_consumer_was_deleted() {
     let stack = Stack::shared().await;
-    let nats = ProductionNats::start(&stack).await;
+    let nats = ProductionNats::with_all_roles_user(&stack).await;
     let roles = Roles::start(&stack, &nats).await;
     read(&roles.api.reader(), 2).await;
     let stream = filled(&nats, 6).await;
@@ -121,7 +121,7 @@ async fn projections_resume_after_their_consumer_was_deleted() {
 #[tokio::test]
 async fn emptied_nats_is_refilled_without_a_new_command() {
     let stack = Stack::shared().await;
-    let mut nats = ProductionNats::start(&stack).await;
+    let mut nats = ProductionNats::with_all_roles_user(&stack).await;
     let roles = Roles::start(&stack, &nats).await;
     read(&roles.api.reader(), 2).await;
     let stream = filled(&nats, 6).await;
@@ -142,7 +142,7 @@ async fn emptied_nats_is_refilled_without_a_new_command() {
 #[tokio::test]
 async fn service_resumes_after_a_nats_restart() {
     let stack = Stack::shared().await;
-    let mut nats = ProductionNats::start(&stack).await;
+    let mut nats = ProductionNats::with_all_roles_user(&stack).await;
     let env = nats.env_for(&stack.new_env().await, "reading");
     let settings = app::settings(&env, &Role::ALL);
     let app = App::run(stack, env, &settings).await;
@@ -170,7 +170,7 @@ fn lines(log: &str, words: &str) -> Vec<String> {
 #[tokio::test]
 async fn nats_outage_is_logged_once_and_without_secrets() {
     let stack = Stack::shared().await;
-    let mut nats = ProductionNats::start(&stack).await;
+    let mut nats = ProductionNats::with_all_roles_user(&stack).await;
     let env = nats.env_for(&stack.new_env().await, "reading");
     let file = nats.temp_file("service");
     let process = Process::start_with_log(&env, &file).await;

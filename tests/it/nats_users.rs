@@ -1,5 +1,6 @@
 //! Each user of `nats/server.conf` has the permissions that its role needs, and
-//! no more. The tests run a server with this file.
+//! no more. The tests run a server with this file. Some add the user in
+//! `nats/all-roles-user.conf`, for one process with all roles.
 
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ async fn read(app: &App, times: usize) {
 #[tokio::test]
 async fn each_role_works_with_its_own_nats_user() {
     let stack = Stack::shared().await;
-    let nats = ProductionNats::start(&stack).await;
+    let nats = ProductionNats::with_all_roles_user(&stack).await;
     let env = stack.new_env().await;
     let role = async |user: &str, roles: &[Role]| {
         let env = nats.env_for(&env, user);
@@ -90,7 +91,7 @@ async fn each_role_works_with_its_own_nats_user() {
 #[tokio::test]
 async fn analytics_consumer_resumes_after_its_acknowledgements() {
     let stack = Stack::shared().await;
-    let nats = ProductionNats::start(&stack).await;
+    let nats = ProductionNats::with_all_roles_user(&stack).await;
     let env = nats.env_for(&stack.new_env().await, "reading");
     let settings = app::settings(&env, &Role::ALL);
     let app = App::run(stack, env, &settings).await;
@@ -142,7 +143,7 @@ async fn dead_letters(jetstream: &jetstream::Context) -> jetstream::stream::Stre
 #[tokio::test]
 async fn analytics_push_consumer_cannot_write_to_a_stream() {
     let stack = Stack::shared().await;
-    let nats = ProductionNats::start(&stack).await;
+    let nats = ProductionNats::with_all_roles_user(&stack).await;
     let env = nats.env_for(&stack.new_env().await, "reading");
     let settings = app::settings(&env, &Role::ALL);
     let app = App::run(stack, env, &settings).await;
@@ -284,7 +285,7 @@ const SUBSCRIBABLE: [(&str, &[&str]); 6] = [
 #[tokio::test]
 async fn each_user_is_denied_the_subjects_of_other_users() {
     let stack = Stack::shared().await;
-    let nats = ProductionNats::start(&stack).await;
+    let nats = ProductionNats::with_all_roles_user(&stack).await;
     let env = nats.env_for(&stack.new_env().await, "reading");
     let settings = app::settings(&env, &Role::ALL);
     let app = App::run(stack, env.clone(), &settings).await;
@@ -327,6 +328,8 @@ async fn wrong_credentials_are_rejected() {
     let stack = Stack::shared().await;
     let nats = ProductionNats::start(&stack).await;
     for (name, password) in [
+        // Only one process with all roles needs this user.
+        ("reading", password("reading")),
         ("relay", String::new()),
         ("relay", password("analytics")),
         ("unknown", password("relay")),

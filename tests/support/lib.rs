@@ -19,6 +19,7 @@ pub mod nats_credentials;
 pub mod open_files;
 pub mod process;
 pub mod production_nats;
+pub mod production_redis;
 pub mod proxy;
 pub mod random_history;
 pub mod reader;

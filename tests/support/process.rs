@@ -77,7 +77,8 @@ pub fn plain_command(executable: &Path, env: &TestEnv) -> Command {
 }
 
 /// A loopback address that was free when it was chosen.
-fn free_address() -> SocketAddr {
+#[must_use]
+pub fn free_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     listener.local_addr().expect("it is bound")
 }

@@ -1,5 +1,6 @@
 //! A NATS server with the production configuration, `nats/server.conf`, and its
-//! users.
+//! users. Tests of one process with all roles add the user in
+//! `nats/all-roles-user.conf`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,8 +14,7 @@ use uuid::Uuid;
 use crate::eventually::{eventually, scaled};
 use crate::stack::{Stack, TestEnv};
 
-/// The users of the configuration, and the environment variables of their
-/// passwords.
+/// The users of both files, and the environment variables of their passwords.
 pub const USERS: [(&str, &str); 6] = [
     ("api", "NATS_API_PASSWORD"),
     ("relay", "NATS_RELAY_PASSWORD"),
@@ -23,6 +23,10 @@ pub const USERS: [(&str, &str); 6] = [
     ("operator", "NATS_OPERATOR_PASSWORD"),
     ("analytics", "NATS_ANALYTICS_PASSWORD"),
 ];
+
+const CONFIGURATION: &str = include_str!("../../nats/server.conf");
+
+const ALL_ROLES_USER: &str = include_str!("../../nats/all-roles-user.conf");
 
 /// Longest wait for the server in these tests.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -45,6 +49,19 @@ impl ProductionNats {
     /// Starts a server with the production file. Only the client port, the monitoring
     /// port and the folders differ.
     pub async fn start(stack: &Stack) -> Self {
+        Self::run(stack, CONFIGURATION.to_owned()).await
+    }
+
+    /// Like [`ProductionNats::start`], with the user `reading` for one process that
+    /// runs all roles.
+    pub async fn with_all_roles_user(stack: &Stack) -> Self {
+        let users = "users: [\n";
+        assert_eq!(CONFIGURATION.matches(users).count(), 1);
+        let added = format!("{users}{ALL_ROLES_USER}");
+        Self::run(stack, CONFIGURATION.replace(users, &added)).await
+    }
+
+    async fn run(stack: &Stack, configuration: String) -> Self {
         let executable = {
             let servers = stack.servers.lock().await;
             let executable = servers.nats.executable();
@@ -54,6 +71,7 @@ impl ProductionNats {
         };
         let folder = std::env::temp_dir().join(format!("nats-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("server.conf"), configuration).unwrap();
         let child = spawn(&executable, &folder, "-1");
         let mut server = Self {
             executable,
@@ -168,10 +186,11 @@ impl ProductionNats {
 }
 
 fn spawn(executable: &Path, folder: &Path, port: &str) -> Child {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../nats/server.conf");
     let mut command = Command::new(executable);
     command
-        .args(["-c", file, "-a", "127.0.0.1", "-p", port, "-m", "-1"])
+        .arg("-c")
+        .arg(folder.join("server.conf"))
+        .args(["-a", "127.0.0.1", "-p", port, "-m", "-1"])
         .arg("-sd")
         .arg(folder)
         .arg("--ports_file_dir")

@@ -11,7 +11,6 @@
 //! The child is a child of the standard library. A child of tokio is bound to the
 //! runtime that started it, and tests share servers across runtimes.
 
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,16 +21,14 @@ use anyhow::Context;
 use rustix::process::Signal;
 
 use super::os_user::OsUser;
-use super::processes;
+use super::{own_files, processes};
 
-/// `$1` is the pid file and `$2` the first signal; the server and its arguments
-/// follow. The watcher is a grandchild, because a server could mishandle a child
+/// `$1` is the first signal; the server and its arguments follow. The watcher is a grandchild, because a server could mishandle a child
 /// that it did not start. A suspended server receives the signal only after
 /// SIGCONT.
 const GUARD_SCRIPT: &str = r#"
-echo $$ >"$1" || exit 1
-gentle=$2
-shift 2
+gentle=$1
+shift
 exec 3<&0 </dev/null
 ( (
     trap '' HUP INT QUIT TERM
@@ -73,16 +70,9 @@ impl GuardedChild {
         log: &Path,
         orphan_signal: &str,
     ) -> anyhow::Result<Self> {
-        let log = File::options()
-            .append(true)
-            .create(true)
-            .open(log)
-            .with_context(|| format!("cannot open the log {}", log.display()))?;
+        let log = own_files::open_or_create(log)?;
         let mut shell = Command::new("/bin/sh");
-        shell
-            .args(["-c", GUARD_SCRIPT, "guard"])
-            .arg(pid_file)
-            .arg(orphan_signal);
+        shell.args(["-c", GUARD_SCRIPT, "guard"]).arg(orphan_signal);
         shell.arg(server.get_program()).args(server.get_args());
         clear_environment(&mut shell);
         shell.current_dir(server.get_current_dir().unwrap_or(Path::new("/")));
@@ -95,7 +85,9 @@ impl GuardedChild {
             .spawn()
             .context("cannot run /bin/sh")?;
         let watch_pipe = child.stdin.take();
-        Ok(Self { child, watch_pipe })
+        let guarded = Self { child, watch_pipe };
+        own_files::write_secret(pid_file, &guarded.pid().to_string(), None)?;
+        Ok(guarded)
     }
 
     /// The pid of the server: the shell replaces itself, so the pid stays the same.

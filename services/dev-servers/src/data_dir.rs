@@ -2,16 +2,14 @@
 //! which all processes share. Chooses and stores ports and passwords.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use uuid::Uuid;
 
-use super::os_user::is_root;
-use super::processes;
+use super::os_user::{OsUser, is_root};
+use super::{own_files, processes};
 
 /// Below the range from which the kernel takes the ports of outgoing connections. A
 /// client that repeatedly calls a stopped server could otherwise get the server's
@@ -30,14 +28,20 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Creates the directory if it is missing, and locks it.
+    /// Creates the directory if it is missing, and locks it. Fails if another user owns
+    /// it or can write to it.
     pub fn lock(path: &Path) -> anyhow::Result<Self> {
-        let cannot_use = || format!("cannot use the data folder {}", path.display());
-        fs::create_dir_all(path).with_context(cannot_use)?;
-        let path = path.canonicalize().with_context(cannot_use)?;
+        let cannot_use = || {
+            format!(
+                "cannot use the data folder {}; choose another one with --data or DEV_DATA",
+                path.display()
+            )
+        };
         // The user of Postgres must be able to enter. Files with secrets are private.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).with_context(cannot_use)?;
-        let lock = File::create(path.join("lock")).with_context(cannot_use)?;
+        own_files::ensure_dir(path, 0o755, None).with_context(cannot_use)?;
+        let path = path.canonicalize().with_context(cannot_use)?;
+        own_files::check_parents(&path).with_context(cannot_use)?;
+        let lock = own_files::open_or_create(&path.join("lock")).with_context(cannot_use)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => bail!(
@@ -72,7 +76,7 @@ pub fn default_data_dir() -> anyhow::Result<PathBuf> {
 /// removing its own.
 pub fn scratch_data_dir() -> anyhow::Result<PathBuf> {
     let parent = cache_dir()?.join("scratch");
-    fs::create_dir_all(&parent)?;
+    own_files::ensure_dir(&parent, 0o755, None)?;
     for entry in fs::read_dir(&parent)?.flatten() {
         let name = entry.file_name();
         let creator = name.to_str().and_then(|name| name.split_once('-'));
@@ -101,7 +105,7 @@ pub fn cache_dir() -> anyhow::Result<PathBuf> {
         && let Some(dir) = user_dir("XDG_CACHE_HOME", ".cache")
         && fs::create_dir_all(dir.join("reading-sessions")).is_ok()
     {
-        return Ok(dir.join("reading-sessions"));
+        return checked_cache_dir(dir.join("reading-sessions"));
     }
     let uid = rustix::process::geteuid().as_raw();
     let name = if uid == 0 {
@@ -109,23 +113,12 @@ pub fn cache_dir() -> anyhow::Result<PathBuf> {
     } else {
         format!("reading-sessions-{uid}")
     };
-    let path = Path::new("/var/tmp").join(name);
-    match fs::create_dir(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => fs::symlink_metadata(&path),
-    }
-    .map_err(anyhow::Error::from)
-    .and_then(|metadata| {
-        // All users can write to /var/tmp, and this directory contains executables.
-        if !metadata.is_dir() || metadata.uid() != uid {
-            bail!("it belongs to another user");
-        }
-        Ok(fs::set_permissions(
-            &path,
-            fs::Permissions::from_mode(0o755),
-        )?)
-    })
-    .with_context(|| format!("cannot use the directory {}", path.display()))?;
+    checked_cache_dir(Path::new("/var/tmp").join(name))
+}
+
+/// All users can write to `/var/tmp`, and the directory contains executables.
+fn checked_cache_dir(path: PathBuf) -> anyhow::Result<PathBuf> {
+    own_files::ensure_dir(&path, 0o755, None)?;
     Ok(path)
 }
 
@@ -149,19 +142,18 @@ pub fn build_once(
     dir: &Path,
     build: impl FnOnce(&Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let parent = dir.parent().context("the directory has no parent")?;
+    own_files::ensure_dir(parent, 0o755, None)?;
     if dir.exists() {
         return Ok(());
     }
-    let parent = dir.parent().context("the directory has no parent")?;
-    fs::create_dir_all(parent)?;
-    let lock = File::create(dir.with_added_extension("lock"))?;
+    let lock = own_files::open_or_create(&dir.with_added_extension("lock"))?;
     lock.lock()?;
     if dir.exists() {
         return Ok(());
     }
     let partial = partial_path(dir)?;
-    fs::create_dir(&partial)?;
-    fs::set_permissions(&partial, fs::Permissions::from_mode(0o755))?;
+    own_files::create_dir(&partial, 0o755, None)?;
     build(&partial)?;
     fs::rename(&partial, dir)?;
     Ok(())
@@ -195,42 +187,28 @@ pub fn remove_dir(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a file that only its owner can read.
-pub fn write_secret(file: &Path, content: &str) -> anyhow::Result<()> {
-    // The mode applies only to a new file. The rename keeps a killed process from
-    // leaving half a file at the final path.
-    let partial = file.with_added_extension("partial");
-    let _ = fs::remove_file(&partial);
-    let mut options = File::options();
-    let mut partial_file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
-    partial_file.write_all(content.as_bytes())?;
-    fs::rename(&partial, file).with_context(|| format!("cannot write {}", file.display()))
-}
-
 /// The secret that `file` stores. If the file is missing, stores `proposed` or else a
-/// random secret.
-pub fn get_or_create_secret(file: &Path, proposed: Option<String>) -> anyhow::Result<String> {
-    if let Ok(stored) = fs::read_to_string(file)
+/// random secret. `owner` can read the file; `None` for this user.
+pub fn get_or_create_secret(
+    file: &Path,
+    proposed: Option<String>,
+    owner: Option<&OsUser>,
+) -> anyhow::Result<String> {
+    if let Some(stored) = own_files::read_secret(file, owner)?
         && !stored.is_empty()
     {
         return Ok(stored);
     }
     let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let secret = proposed.unwrap_or_else(random);
-    write_secret(file, &secret)?;
+    own_files::write_secret(file, &secret, owner)?;
     Ok(secret)
 }
 
 /// The port that `file` stores. If the file is missing or another process uses the
 /// port, chooses and stores a free port.
 pub fn get_or_choose_port(file: &Path) -> anyhow::Result<u16> {
-    let stored = fs::read_to_string(file)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let stored = own_files::read(file)?.and_then(|text| text.trim().parse().ok());
     if let Some(port) = stored
         && is_port_free(port)
     {
@@ -244,7 +222,7 @@ pub fn get_or_choose_port(file: &Path) -> anyhow::Result<u16> {
         .take(MAX_PORT_CANDIDATES)
         .find(|port| is_port_free(*port))
         .with_context(|| format!("found no free port in {PORT_RANGE:?}"))?;
-    fs::write(file, port.to_string())?;
+    own_files::write_secret(file, &port.to_string(), None)?;
     Ok(port)
 }
 
@@ -255,6 +233,8 @@ pub fn is_port_free(port: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn new_dir() -> PathBuf {
@@ -281,9 +261,9 @@ mod tests {
     fn secret_is_kept_and_private() {
         let dir = new_dir();
         let file = dir.join("password");
-        let random = get_or_create_secret(&file, None).unwrap();
+        let random = get_or_create_secret(&file, None, None).unwrap();
         assert_eq!(random.len(), 64);
-        let kept = get_or_create_secret(&file, Some("other".to_owned())).unwrap();
+        let kept = get_or_create_secret(&file, Some("other".to_owned()), None).unwrap();
         assert_eq!(kept, random);
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         fs::remove_dir_all(dir).unwrap();

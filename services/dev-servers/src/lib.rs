@@ -20,15 +20,16 @@ mod data_dir;
 mod discover;
 mod download;
 mod os_user;
+mod own_files;
 mod server_kind;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 
 use self::data_dir::DataDir;
-pub use self::data_dir::{default_data_dir, get_or_create_secret, scratch_data_dir, write_secret};
+pub use self::data_dir::{default_data_dir, scratch_data_dir};
 use self::discover::Binary;
 use self::os_user::OsUser;
 pub use self::server::Server;
@@ -162,6 +163,23 @@ impl Servers {
     pub fn redis_url(&self) -> &str {
         self.redis.url()
     }
+}
+
+/// The secret that `file` in a data folder stores. If the file is missing, stores a
+/// random secret.
+///
+/// # Errors
+/// When another user owns the file or can read it, or when it cannot be written.
+pub fn get_or_create_secret(file: &Path) -> anyhow::Result<String> {
+    data_dir::get_or_create_secret(file, None, None)
+}
+
+/// Writes a file in a data folder that only this user can read.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_secret(file: &Path, content: &str) -> anyhow::Result<()> {
+    own_files::write_secret(file, content, None)
 }
 
 /// A suitable executable for each kind: one that is installed on this machine, or

@@ -8,8 +8,8 @@ use anyhow::Context;
 use async_nats::{ConnectOptions, ServerAddr};
 use serde_json::json;
 
-use super::data_dir;
 use super::discover::Binary;
+use super::own_files;
 use super::server_dir::ServerDir;
 
 const USER: &str = "reading_sessions";
@@ -28,7 +28,7 @@ pub fn url(dir: &ServerDir) -> String {
 
 /// Writes the configuration as JSON, which the configuration format includes.
 pub fn prepare(dir: &ServerDir) -> anyhow::Result<()> {
-    std::fs::create_dir_all(dir.data())?;
+    own_files::ensure_dir(&dir.data(), 0o700, None)?;
     let configuration = json!({
         "server_name": "reading_sessions",
         "listen": format!("127.0.0.1:{}", dir.port),
@@ -39,7 +39,11 @@ pub fn prepare(dir: &ServerDir) -> anyhow::Result<()> {
             "max_memory_store": MAX_MEMORY_STORE,
         },
     });
-    data_dir::write_secret(&dir.path.join("nats.conf"), &format!("{configuration:#}\n"))
+    own_files::write_secret(
+        &dir.path.join("nats.conf"),
+        &format!("{configuration:#}\n"),
+        None,
+    )
 }
 
 pub fn command(dir: &ServerDir, binary: &Binary) -> Command {

@@ -1,6 +1,8 @@
 //! The user that Postgres runs as when this process is root, because Postgres refuses
 //! to run as root. All other servers run as the user of this process.
 
+use std::fs::File;
+use std::os::unix::fs::fchown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -47,18 +49,18 @@ impl OsUser {
         }
     }
 
-    /// Makes this user the owner of a file or directory.
-    pub fn chown(user: Option<&Self>, path: &Path) -> anyhow::Result<()> {
+    /// The user id.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Makes this user the owner of an open file or directory.
+    pub fn chown(user: Option<&Self>, file: &File) -> anyhow::Result<()> {
         let Some(user) = user else {
             return Ok(());
         };
-        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid)).with_context(|| {
-            format!(
-                "cannot change the owner of {} to {}",
-                path.display(),
-                user.name
-            )
-        })
+        fchown(file, Some(user.uid), Some(user.gid))
+            .with_context(|| format!("cannot change the owner to {}", user.name))
     }
 
     /// Fails if this user cannot enter a directory.

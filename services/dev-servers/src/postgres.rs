@@ -12,6 +12,7 @@ use super::child_guard::clear_environment;
 use super::data_dir;
 use super::discover::Binary;
 use super::os_user::OsUser;
+use super::own_files;
 use super::server_dir::ServerDir;
 
 /// The name of the role and of the database.
@@ -34,12 +35,13 @@ pub fn prepare(dir: &ServerDir, binary: &Binary) -> anyhow::Result<()> {
     if data.exists() {
         return check_version(&data, binary);
     }
-    let partial = data_dir::partial_path(&data)?;
     let os_user = dir.os_user.as_ref();
+    let partial = data_dir::partial_path(&data)?;
+    own_files::create_dir(&partial, 0o700, os_user)?;
     // The data contains the password, so the template is only usable for a directory
     // with the password of the template.
     if !dir.fsync && template_password(binary, os_user)? == dir.password {
-        copy(&template(binary, os_user)?, &partial)?;
+        copy(&template(binary, os_user)?, &partial, os_user)?;
     } else {
         let password = dir.path.join("password");
         initdb(binary, os_user, &password, &partial, dir.fsync)?;
@@ -107,27 +109,31 @@ fn template(binary: &Binary, os_user: Option<&OsUser>) -> anyhow::Result<PathBuf
     let hash = Uuid::new_v5(&Uuid::NAMESPACE_OID, path)
         .simple()
         .to_string();
-    let name = format!("postgres-{}-{}", binary.version, &hash[..12]);
+    let name = format!("postgres-data-{}-{}", binary.version, &hash[..12]);
     let template = data_dir::cache_dir()?.join("templates").join(name);
     data_dir::build_once(&template, |template| {
-        let password = template.join("password");
-        data_dir::get_or_create_secret(&password, None)?;
-        OsUser::chown(os_user, &password)?;
-        OsUser::chown(os_user, template)?;
-        initdb(binary, os_user, &password, &template.join("data"), false)
+        let (password, data) = (template.join("password"), template.join("data"));
+        data_dir::get_or_create_secret(&password, None, os_user)?;
+        own_files::create_dir(&data, 0o700, os_user)?;
+        initdb(binary, os_user, &password, &data, false)
     })?;
     Ok(template)
 }
 
 pub fn template_password(binary: &Binary, os_user: Option<&OsUser>) -> anyhow::Result<String> {
     let password = template(binary, os_user)?.join("password");
-    std::fs::read_to_string(&password)
-        .with_context(|| format!("cannot read {}", password.display()))
+    own_files::read_secret(&password, os_user)?
+        .with_context(|| format!("{} is missing", password.display()))
 }
 
-fn copy(template: &Path, data: &Path) -> anyhow::Result<()> {
+/// Copies the content of the template into an empty directory, as the owner of both.
+fn copy(template: &Path, data: &Path, os_user: Option<&OsUser>) -> anyhow::Result<()> {
     let mut copy = Command::new("cp");
-    copy.arg("-Rp").arg(template.join("data")).arg(data);
+    copy.current_dir("/")
+        .arg("-Rp")
+        .arg(template.join("data/."))
+        .arg(data);
+    let copy = OsUser::run_as(os_user, &mut copy);
     let output = copy.output().context("cannot run cp")?;
     if !output.status.success() {
         bail!(

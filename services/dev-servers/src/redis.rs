@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::data_dir;
 use super::discover::Binary;
+use super::own_files;
 use super::server_dir::ServerDir;
 
 pub fn url(dir: &ServerDir) -> String {
@@ -14,7 +14,7 @@ pub fn url(dir: &ServerDir) -> String {
 }
 
 pub fn prepare(dir: &ServerDir) -> anyhow::Result<()> {
-    std::fs::create_dir_all(dir.data())?;
+    own_files::ensure_dir(&dir.data(), 0o700, None)?;
     // The configuration format quotes strings like JSON.
     let data = serde_json::to_string(
         dir.data()
@@ -39,7 +39,7 @@ set-proc-title no
         port = dir.port,
         password = dir.password,
     );
-    data_dir::write_secret(&dir.path.join("redis.conf"), &configuration)
+    own_files::write_secret(&dir.path.join("redis.conf"), &configuration, None)
 }
 
 pub fn command(dir: &ServerDir, binary: &Binary) -> Command {

@@ -2,7 +2,6 @@
 //! a start. This module starts no server, but stops one that an earlier run left.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use rustix::process::Signal;
 use super::discover::Binary;
 use super::os_user::OsUser;
 use super::server_kind::ServerKind;
-use super::{data_dir, nats, postgres, processes, redis};
+use super::{data_dir, nats, own_files, postgres, processes, redis};
 
 /// How long a leftover server may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,23 +53,20 @@ pub fn open(
     os_user: Option<OsUser>,
     fsync: bool,
 ) -> anyhow::Result<ServerDir> {
-    fs::create_dir_all(path)?;
-    // Postgres requires a private directory, and the configurations of NATS and
-    // Redis contain passwords.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    OsUser::chown(os_user.as_ref(), path)?;
+    // Only root has another user for its server. That user owns the data and must be
+    // able to enter, but cannot replace the files that root opens. Older versions made
+    // it the owner of the directory, too.
+    let owner = os_user.as_ref();
+    let mode = if owner.is_some() { 0o711 } else { 0o700 };
+    own_files::ensure_dir(path, mode, owner)?;
     stop_leftover(kind, path)?;
     let _ = fs::rename(path.join("log"), path.join("log.previous"));
 
-    let password_file = path.join("password");
-    let password = match (kind, fsync) {
-        (ServerKind::Postgres, false) => {
-            Some(postgres::template_password(binary, os_user.as_ref())?)
-        }
+    let proposed = match (kind, fsync) {
+        (ServerKind::Postgres, false) => Some(postgres::template_password(binary, owner)?),
         _ => None,
     };
-    let password = data_dir::get_or_create_secret(&password_file, password)?;
-    OsUser::chown(os_user.as_ref(), &password_file)?;
+    let password = data_dir::get_or_create_secret(&path.join("password"), proposed, owner)?;
     let port = data_dir::get_or_choose_port(&path.join("port"))?;
     let dir = ServerDir {
         path: path.to_owned(),
@@ -96,7 +92,7 @@ pub fn prepare(kind: ServerKind, dir: &ServerDir, binary: &Binary) -> anyhow::Re
 /// killed as well. Another process may have its pid by now, but the arguments of that
 /// process do not contain `path`.
 fn stop_leftover(kind: ServerKind, path: &Path) -> anyhow::Result<()> {
-    let Ok(pid) = fs::read_to_string(path.join("pid")) else {
+    let Some(pid) = own_files::read(&path.join("pid"))? else {
         return Ok(());
     };
     let Ok(pid) = pid.trim().parse::<u32>() else {

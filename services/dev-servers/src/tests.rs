@@ -155,6 +155,48 @@ async fn data_directory_is_locked_and_keeps_the_addresses() {
 }
 
 #[tokio::test]
+async fn links_in_a_data_folder_are_refused_before_a_server_starts() {
+    let elsewhere = scratch_data_dir().unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    for server in ["postgres", "nats", "redis"] {
+        let data = scratch_data_dir().unwrap();
+        drop(super::data_dir::DataDir::lock(&data).unwrap());
+        std::os::unix::fs::symlink(&elsewhere, data.join(server)).unwrap();
+        let error = Servers::start(options(&data)).await.unwrap_err();
+        assert!(
+            format!("{error:#}").contains(&format!("{server}: it is a symbolic link")),
+            "{error:#}"
+        );
+        std::fs::remove_dir_all(data).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+    std::fs::remove_dir_all(elsewhere).unwrap();
+}
+
+/// Postgres runs as another user than root. That user must not be able to replace a
+/// file that root opens or changes.
+#[tokio::test]
+async fn only_this_user_can_change_the_folder_of_a_server() {
+    use std::os::unix::fs::MetadataExt;
+
+    let data = scratch_data_dir().unwrap();
+    let servers = Servers::start(options(&data)).await.unwrap();
+    let own = rustix::process::geteuid().as_raw();
+    for server in [&servers.postgres, &servers.nats, &servers.redis] {
+        let dir = server.dir().unwrap();
+        let metadata = std::fs::metadata(dir).unwrap();
+        assert_eq!(metadata.uid(), own, "{}", dir.display());
+        assert_eq!(metadata.mode() & 0o022, 0, "{}", dir.display());
+        for secret in ["password", "log", "pid", "port"] {
+            let file = std::fs::symlink_metadata(dir.join(secret)).unwrap();
+            assert_eq!(file.mode() & 0o077, 0, "{} {secret}", dir.display());
+        }
+    }
+    servers.stop().await.unwrap();
+    std::fs::remove_dir_all(data).unwrap();
+}
+
+#[tokio::test]
 async fn server_killed_by_another_process_is_reported() {
     let data = scratch_data_dir().unwrap();
     let mut servers = Servers::start(options(&data)).await.unwrap();

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use api::openapi;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use eventlog::error::error_chain;
 use eventlog::migrations;
 use sqlx::PgPool;
@@ -25,6 +26,7 @@ mod migrate;
 mod projections;
 mod reader;
 mod replay;
+mod secret_flags;
 mod token;
 mod verify;
 mod warm_up;
@@ -251,7 +253,7 @@ Examples:
 #[tokio::main]
 #[must_use]
 pub async fn main() -> ExitCode {
-    let result = run(Arguments::parse()).await;
+    let result = run(parse()).await;
     result.unwrap_or_else(|error| {
         if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
             report(&interrupted.to_string());
@@ -261,6 +263,16 @@ pub async fn main() -> ExitCode {
         report(&format!("Error: {}", error_chain(error.as_ref())));
         ExitCode::FAILURE
     })
+}
+
+/// Parses the arguments of this process. Exits if they are wrong.
+fn parse() -> Arguments {
+    let matches = Arguments::command().get_matches();
+    let parsed = match secret_flags::check(&matches) {
+        Ok(()) => Arguments::from_arg_matches(&matches),
+        Err(text) => Err(Arguments::command().error(ErrorKind::ValueValidation, text)),
+    };
+    parsed.unwrap_or_else(|error| error.exit())
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {

@@ -70,7 +70,7 @@ pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     if !settings.auth.is_set() {
         // The secret is stored with the data, so that tokens stay valid after a
         // restart.
-        let secret = dev_servers::get_or_create_secret(&data.join("jwt-secret"), None)?;
+        let secret = dev_servers::get_or_create_secret(&data.join("jwt-secret"))?;
         settings.auth.jwt_secret = Some(Secret::from(secret));
     }
 

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Starts Valkey or Redis as the cache, with a user for each role; compose.yaml runs
+# this script. Passwords are environment variables. The configuration is passed on
+# standard input, so that the process list shows no password. Arguments of this script
+# override the settings below.
+set -eu
+
+# What the roles do with the cache: they read and fill entries with scripts. Scripts
+# have the permissions of the user that calls them.
+cache="~reading_session:* +ping +client|setinfo +evalsha +script|load +time \
++hget +hmget +hset +del +unlink +pexpire +scan"
+
+# volatile-lru evicts only keys with a TTL, which keeps the checkpoint. The user
+# `default` is a client that names no user.
+exec "${REDIS_SERVER:-valkey-server}" - "$@" <<CONFIG
+save ""
+appendonly no
+maxmemory 192mb
+maxmemory-policy volatile-lru
+tcp-keepalive 60
+user default reset
+user api on >${REDIS_API_PASSWORD:?} $cache (~rate_limit:* +evalsha +get +set +incrby +pexpire +pttl)
+user projections on >${REDIS_PROJECTIONS_PASSWORD:?} $cache
+user jobs on >${REDIS_JOBS_PASSWORD:?} $cache
+user operator on >${REDIS_OPERATOR_PASSWORD:?} $cache +info
+CONFIG
