@@ -195,14 +195,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::auth::claims::validation;
     use crate::auth::settings::ExpectedClaims;
 
     fn reason(base: &Value, extra: &Value) -> Option<String> {
         let mut jwk = base.clone();
         let extra = extra.as_object().unwrap().clone();
         jwk.as_object_mut().unwrap().extend(extra);
-        let rules = validation(&ExpectedClaims::default());
+        let rules = TokenRules::new(&ExpectedClaims::default());
         parse(jwk, &rules).err().map(|error| error.to_string())
     }
 
