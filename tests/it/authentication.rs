@@ -68,7 +68,7 @@ fn by_file(keys: &[&SigningKey]) -> (AuthArgs, std::path::PathBuf) {
 async fn verify(verifier: &TokenVerifier, token: &str) -> Result<Caller, VerifyError> {
     match verifier.verify(token) {
         Err(VerifyError::UnknownKey) => verifier.verify_after_refresh(token).await,
-        verified => verified,
+        result => result,
     }
 }
 

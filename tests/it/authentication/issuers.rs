@@ -76,7 +76,7 @@ async fn requests_that_wait_for_a_hanging_issuer_are_limited_by_address() {
     .await;
     let reader = app.reader_with_token(Uuid::new_v4(), key.token(&claims()));
     assert_eq!(reader.active().await.status, 200);
-    issuer.respond_after(Duration::from_secs(60));
+    issuer.respond_after(Duration::from_mins(1));
 
     let bogus = SigningKey::ec("bogus").token(&claims());
     let call_from = async |address: &str| {

@@ -174,13 +174,13 @@ async fn invalid_claims_are_rejected() {
             json!({ "nbf": now() + 5 }),
             json!({ "nbf": now() - 5 }),
         ] {
-            let verified = verify(&verifier, &sign(&with(good.clone()))).await;
-            assert!(verified.is_ok(), "{good}");
+            let result = verify(&verifier, &sign(&with(good.clone()))).await;
+            assert!(result.is_ok(), "{good}");
         }
         for expired in [now() - 15, 0] {
             let token = sign(&with(json!({ "exp": expired })));
-            let verified = verify(&verifier, &token).await;
-            assert_eq!(verified, Err(VerifyError::ExpiredToken), "{expired}");
+            let result = verify(&verifier, &token).await;
+            assert_eq!(result, Err(VerifyError::ExpiredToken), "{expired}");
             // Only a genuine token is expired: otherwise anyone could avoid the limit for
             // invalid ones.
             let (message, _) = token.rsplit_once('.').unwrap();

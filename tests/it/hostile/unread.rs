@@ -139,8 +139,7 @@ async fn unread_http2_response_is_freed(#[values(0, 1)] window: u32) {
             get(async move || Body::from_stream(stream::iter([part()]))),
         )
     };
-    let client = Http2Client::connect(target(serve(router).await), window);
-    let mut client = client.await;
+    let mut client = Http2Client::connect(target(serve(router)), window).await;
     client.get("/").await.unwrap();
     let are_held = |held: bool| {
         let parts = parts.lock().unwrap();
@@ -165,7 +164,7 @@ impl AsRef<[u8]> for SharedPart {
     }
 }
 
-async fn serve(router: Router) -> SocketAddr {
+fn serve(router: Router) -> SocketAddr {
     let listener = serve::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let options = serve::Options {
