@@ -122,7 +122,7 @@ async fn credentials_file_identifies_the_user() {
     assert_eq!(state, "ok", "{details}");
     let refused = check(&env, &url, &with(&other, "other.creds")).await;
     assert_refused(&refused, &["authorization violation"]);
-    let refused = check(&env, &url, &[trusted.clone()]).await;
+    let refused = check(&env, &url, std::slice::from_ref(&trusted)).await;
     assert_refused(&refused, &["authorization violation"]);
     let missing = authority.file().with_file_name("missing.creds");
     let refused = check(&env, &url, &[trusted, ("NATS_CREDS", missing)]).await;

@@ -127,12 +127,12 @@ fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn secret(url: &str) -> Option<Secret> {
-        Some(Secret::from(url.to_owned()))
+    fn secret(url: &str) -> Secret {
+        Secret::from(url.to_owned())
     }
 
     fn of_redis(url: &str) -> Protection {
-        let redis_url = secret(url);
+        let redis_url = Some(secret(url));
         redis_server(&RedisArgs {
             redis_url,
             ..RedisArgs::default()
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn of_nats(url: &str) -> Protection {
-        let nats_url = secret(url);
+        let nats_url = Some(secret(url));
         nats_servers(&NatsArgs {
             nats_url,
             ..NatsArgs::default()
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn of_postgres(url: &str) -> Protection {
-        postgres_at("DATABASE_READ_URL", &secret(url).unwrap()).unwrap()
+        postgres_at("DATABASE_READ_URL", &secret(url)).unwrap()
     }
 
     fn is_weak(protection: &Protection) -> bool {
