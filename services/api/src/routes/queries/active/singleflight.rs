@@ -98,14 +98,17 @@ impl ActiveReads {
         min_position: Option<i64>,
     ) -> Result<ActiveRead, Problem> {
         let inner = &self.0;
-        let expected = min_position.max(inner.commands.recent_change(reader_id));
+        let changed = inner.commands.recent_change(reader_id);
+        let expected = min_position.max(changed);
         let cached = active_sessions::get(&inner.cache, reader_id, expected).await;
         let active = match cached {
             Ok(CacheLookup::Active(entry)) => Some(entry),
             Ok(CacheLookup::Inactive) => None,
             Ok(CacheLookup::Miss) => {
                 inner.metrics.record_read(ReadOutcome::Miss);
-                return inner.read_log(reader_id, min_position, true).await;
+                return inner
+                    .read_log(reader_id, (min_position, changed), true)
+                    .await;
             }
             Err(error) => {
                 inner.metrics.record_read(match error {
@@ -113,7 +116,9 @@ impl ActiveReads {
                     CacheError::Failed(_) => ReadOutcome::RedisFailed,
                     CacheError::Unavailable => ReadOutcome::RedisUnavailable,
                 });
-                return inner.read_log(reader_id, min_position, false).await;
+                return inner
+                    .read_log(reader_id, (min_position, changed), false)
+                    .await;
             }
         };
         let stale = !inner.database_health.is_available();
@@ -127,15 +132,16 @@ impl ActiveReads {
 }
 
 impl Inner {
-    /// Reads the log. `fill`: whether to store the result in Redis.
+    /// Reads the log, at least up to a position and a recent change of this process.
+    /// `fill`: whether to store the result in Redis.
     async fn read_log(
         self: &Arc<Self>,
         reader_id: ReaderId,
-        min_position: Option<i64>,
+        (min_position, changed): (Option<i64>, Option<i64>),
         fill: bool,
     ) -> Result<ActiveRead, Problem> {
-        // Again, because a load that finds that the log has lost events forgets the change.
-        let expected = || min_position.max(self.commands.recent_change(reader_id));
+        // A load that finds that the log has lost events forgets the change.
+        let expected = || min_position.max(changed.min(self.commands.recent_change(reader_id)));
         let is_behind = |snapshot: &Snapshot| expected().is_some_and(|min| snapshot.head < min);
         let mut snapshot = self.load(reader_id, fill).await?;
         // A load that was already running may have read the log before the event at
