@@ -10,6 +10,9 @@ set -eu
 cache="~reading_session:* +ping +client|setinfo +evalsha +script|load +time \
 +hget +hmget +hset +del +unlink +pexpire +scan"
 
+# The counters of calls, for processes that serve the API or the admin API.
+limits="(~rate_limit:* +evalsha +get +set +incrby +pexpire +pttl)"
+
 # volatile-lru evicts only keys with a TTL, which keeps the checkpoint. The user
 # `default` is a client that names no user.
 exec "${REDIS_SERVER:-valkey-server}" - "$@" <<CONFIG
@@ -19,8 +22,8 @@ maxmemory 192mb
 maxmemory-policy volatile-lru
 tcp-keepalive 60
 user default reset
-user api on >${REDIS_API_PASSWORD:?} $cache (~rate_limit:* +evalsha +get +set +incrby +pexpire +pttl)
+user api on >${REDIS_API_PASSWORD:?} $cache $limits
 user projections on >${REDIS_PROJECTIONS_PASSWORD:?} $cache
-user jobs on >${REDIS_JOBS_PASSWORD:?} $cache
+user jobs on >${REDIS_JOBS_PASSWORD:?} $cache $limits
 user operator on >${REDIS_OPERATOR_PASSWORD:?} $cache +info
 CONFIG

@@ -146,8 +146,8 @@ const FORBIDDEN: [&str; 16] = [
 
 /// Commands that only the listed users may run.
 const RESTRICTED: [(&str, &[&str]); 5] = [
-    ("GET rate_limit:auth:ip:192.0.2.1", &["api"]),
-    ("SET rate_limit:auth:ip:192.0.2.1 0", &["api"]),
+    ("GET rate_limit:auth:ip:192.0.2.1", &["api", "jobs"]),
+    ("SET rate_limit:auth:ip:192.0.2.1 0", &["api", "jobs"]),
     ("DEL rate_limit:auth:ip:192.0.2.1", &[]),
     ("GET reading_session:projection", &[]),
     ("INFO", &["operator"]),
