@@ -561,7 +561,10 @@ export interface components {
             code: components["schemas"]["ProblemCode"] | null;
             /** @description Why the update was refused. Null for an accepted update. */
             error: string | null;
-            /** @description The `session_id` of the update. Null if it was missing or not a string. */
+            /**
+             * @description The `session_id` of the update, cut after 100 bytes. Null if it was missing or not a
+             *     string.
+             */
             session_id: string | null;
             /** @description Whether the update was accepted. */
             success: boolean;
@@ -606,7 +609,7 @@ export interface components {
          *     an unknown one by its `status`.
          * @enum {string}
          */
-        ProblemCode: "session_inactive" | "session_already_ended" | "session_active" | "malformed_json" | "incomplete_body" | "invalid_book_id" | "invalid_cursor" | "unknown_parameter" | "unexpected_body" | "invalid_token" | "missing_token" | "token_expired" | "session_not_found" | "not_found" | "method_not_allowed" | "request_timeout" | "idempotency_key_in_use" | "session_id_in_use" | "conflict" | "body_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "validation" | "idempotency_key_reused" | "rate_limited" | "internal" | "unavailable" | "overloaded" | "keys_unavailable" | "deadline_exceeded" | "read_model_behind";
+        ProblemCode: "session_inactive" | "session_already_ended" | "session_active" | "malformed_json" | "incomplete_body" | "invalid_book_id" | "invalid_cursor" | "unknown_parameter" | "unexpected_body" | "invalid_token" | "missing_token" | "token_expired" | "session_not_found" | "not_found" | "method_not_allowed" | "request_timeout" | "idempotency_key_in_use" | "session_id_in_use" | "conflict" | "body_too_large" | "unsupported_media_type" | "unsupported_content_encoding" | "validation" | "idempotency_key_reused" | "rate_limited" | "quota" | "internal" | "unavailable" | "overloaded" | "keys_unavailable" | "deadline_exceeded" | "read_model_behind";
         ReadingDay: {
             /**
              * Format: int64
@@ -871,7 +874,10 @@ export interface components {
             /** @description The observations that the service refused. */
             refused: components["schemas"]["RefusedObservation"][];
             session: components["schemas"]["Session"] | null;
-            /** @description The `session_id` of the session. Null if it was missing or not a string. */
+            /**
+             * @description The `session_id` of the session, cut after 100 bytes. Null if it was missing or not
+             *     a string.
+             */
             session_id: string | null;
             /** @description Whether the session is stored with the observations that are not in `refused`. */
             success: boolean;
@@ -1199,7 +1205,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description Too Many Requests: `rate_limited` */
+        /** @description Too Many Requests: `rate_limited`, `quota` */
         TooManyRequests: {
             headers: {
                 "retry-after": components["headers"]["RetryAfter"];

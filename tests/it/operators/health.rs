@@ -166,7 +166,7 @@ async fn read_only_postgres_makes_every_process_unready() {
     let stack = Stack::shared().await;
     let env = stack.new_env().await;
     let pool = tests::app::pool(&env).await;
-    let mut operator = PgConnection::connect(&env.database_url).await.unwrap();
+    let mut operator = PgConnection::connect(&env.admin_url).await.unwrap();
     let database: String = sqlx::query_scalar("select current_database()::text")
         .fetch_one(&mut operator)
         .await

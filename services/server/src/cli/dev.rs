@@ -115,7 +115,7 @@ async fn migrate(
     servers: &Servers,
     data: &Path,
 ) -> anyhow::Result<Secret> {
-    let password = dev_servers::get_or_create_secret(&data.join("service-password"), None)?;
+    let password = dev_servers::get_or_create_secret(&data.join("service-password"))?;
     let role = DatabaseRole::Service;
     let Some(url) = servers.database_url_as(role.name(), &password) else {
         migrate::apply(database, &RolePasswords::default()).await?;
