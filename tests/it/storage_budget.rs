@@ -193,17 +193,17 @@ async fn without_redis_each_process_counts_stored_bytes() {
     assert!(retry_after(&refused) > DAY - 600);
     assert_eq!(refused.problem_code(429), "quota");
 
-    // What was stored meanwhile counts in Redis, too.
+    // The shared count takes over. It lacks the bytes that were on their way when Redis
+    // stopped responding.
     app.stack.servers.lock().await.redis.resume().unwrap();
     until("Redis has counted the bytes", app::SETTLE, async || {
-        let refused = reader.update(session, 1.0).await;
-        assert_eq!(refused.problem_code(429), "quota");
+        let response = reader.update(session, 1.0).await;
         let counted: Option<u64> = redis::cmd("GET")
             .arg(counter(&reader))
             .query_async(&mut redis(&app.env).await)
             .await
             .unwrap();
-        counted >= Some(5_000)
+        response.status == 429 && counted >= Some(5_000)
     })
     .await;
 }
