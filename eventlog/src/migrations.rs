@@ -52,6 +52,12 @@ const LOCK_TIMEOUT: &str = "60s";
 pub enum MigrateError {
     #[error("the roles of Postgres cannot be created")]
     Roles(#[source] sqlx::Error),
+    /// The connection's role may neither create roles nor change the schema.
+    #[error(
+        "role {0} may not change the schema; set DATABASE_URL to a superuser, or to the owner of \
+         the database"
+    )]
+    NotPermitted(String),
     #[error("applying the migrations failed")]
     Migrations(#[from] sqlx::migrate::MigrateError),
     #[error(transparent)]
@@ -92,6 +98,7 @@ async fn migrate_locked(connection: &mut PgConnection) -> Result<RoleSeparation,
     let separation = match roles::create(connection).await {
         Ok(()) => RoleSeparation::Separate,
         Err(error) if SqlState::from_error(&error) == Some(SqlState::NotPermitted) => {
+            check_may_create_tables(connection).await?;
             RoleSeparation::NotPermitted
         }
         Err(error) => return Err(MigrateError::Roles(error)),
@@ -106,6 +113,18 @@ async fn migrate_locked(connection: &mut PgConnection) -> Result<RoleSeparation,
         roles::grant(connection).await?;
     }
     Ok(separation)
+}
+
+async fn check_may_create_tables(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let (role, may_create): (String, bool) =
+        sqlx::query_as("select current_user::text, has_schema_privilege('public', 'create')")
+            .fetch_one(connection)
+            .await?;
+    if may_create {
+        Ok(())
+    } else {
+        Err(MigrateError::NotPermitted(role))
+    }
 }
 
 /// The newest migration of this build.

@@ -10,8 +10,10 @@
 //! So the stream itself rejects a relay that was paused and resumes while another
 //! relay leads. The relay never changes the log.
 
+mod announce;
 mod check;
 mod cursor;
+mod error;
 mod outage_log;
 mod saved_cursor;
 mod stream_watch;
@@ -29,22 +31,24 @@ use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
 use eventlog::health::HealthFlag;
 use eventlog::outgoing::OutgoingEvent;
-use eventlog::{LogError, read};
+use eventlog::read;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sqlx::{PgConnection, PgPool};
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::announce::announce_commits;
+use self::announce::announce_forever;
 pub use self::check::{Published, published, try_permissions};
 use self::cursor::Cursor;
+pub use self::error::RelayError;
 use self::outage_log::OutageLog;
 pub use self::stream_watch::StreamSize;
 use self::stream_watch::StreamWatch;
 use crate::Subjects;
 use crate::cloud_event::CloudEvent;
-use crate::stream::{self, StreamError, StreamLimits};
+use crate::stream::{self, StreamLimits};
 
 /// Events that are published before the relay waits for an acknowledgement.
 /// Bounds what is read and sent at once.
@@ -103,73 +107,6 @@ pub struct RelayStatus {
     /// The global position up to which the stream contains the log, when this
     /// relay last read or wrote it.
     pub global_position: i64,
-}
-
-/// Why the relay restarts from the end of the stream.
-#[derive(Debug, Error)]
-pub enum RelayError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    #[error("NATS did not accept or acknowledge an event")]
-    Publish(#[source] async_nats::Error),
-    /// The stream has changed: another relay leads, or did.
-    #[error(
-        "an event was stored with stream sequence {actual} instead of {expected} \
-             (duplicate: {duplicate}); another relay may be publishing"
-    )]
-    UnexpectedSequence {
-        expected: u64,
-        actual: u64,
-        duplicate: bool,
-    },
-    /// The stream has changed while the relay was idle.
-    #[error(
-        "the stream ends with stream sequence {actual} instead of {expected}; another relay may \
-             be publishing"
-    )]
-    StreamChanged { expected: u64, actual: u64 },
-    /// The log was restored from an older copy. A relay that continued would
-    /// publish other events with the same global positions.
-    #[error(
-        "the stream ends with event {id} at global position {global_position}, which is not in \
-             the log: the log has lost its end; restore the log, or delete the stream to publish \
-             the whole log again"
-    )]
-    LogLostItsEnd { id: String, global_position: i64 },
-    /// An empty stream does not contain the relay's cursor, and no usable copy of it is
-    /// saved. A relay that started at the beginning of the log would send all events to
-    /// consumers that have received them before.
-    #[error(
-        "the stream {stream} is empty after {stream_sequence} messages, and the stream \
-             {cursor_stream} does not contain its end; delete the stream {stream} to publish the \
-             whole log again"
-    )]
-    StreamLostItsEnd {
-        stream: String,
-        cursor_stream: String,
-        stream_sequence: u64,
-    },
-}
-
-impl RelayError {
-    /// Whether only an operator can fix it.
-    fn needs_operator(&self) -> bool {
-        matches!(
-            self,
-            Self::LogLostItsEnd { .. }
-                | Self::StreamLostItsEnd { .. }
-                | Self::Stream(StreamError::Different { .. })
-                | Self::Log(LogError::Undecodable { .. } | LogError::Broken(_))
-        )
-    }
-}
-
-impl From<sqlx::Error> for RelayError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Log(error.into())
-    }
 }
 
 impl Relay {
@@ -404,41 +341,4 @@ async fn try_lock(connection: &mut PgConnection) -> Result<bool, RelayError> {
     )
     .fetch_one(&mut *connection);
     Ok(with_deadline(STATEMENT_TIMEOUT, locked).await?)
-}
-
-/// Notifies the relays of other processes of commits in this process, until
-/// `shutdown`. For a process without a relay. After a lost notification a relay
-/// still finds the events within its poll interval.
-///
-/// The future is boxed so that this crate alone compiles it (decision 0020).
-#[must_use]
-pub fn announce_commits(
-    client: async_nats::Client,
-    subjects: Subjects,
-    mut head: watch::Receiver<i64>,
-    shutdown: CancellationToken,
-) -> BoxFuture<'static, ()> {
-    Box::pin(async move {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = announce_forever(client, &subjects, &mut head) => {}
-        }
-    })
-}
-
-async fn announce_forever(
-    client: async_nats::Client,
-    subjects: &Subjects,
-    head: &mut watch::Receiver<i64>,
-) {
-    while head.changed().await.is_ok() {
-        if let Err(error) = client
-            .publish(subjects.wake().to_owned(), Bytes::new())
-            .await
-        {
-            tracing::debug!(%error, "sending a wake-up failed: {error}; relays poll the log instead");
-        }
-    }
-    // The sender is dropped: this process appends nothing more.
-    std::future::pending::<()>().await;
 }

@@ -77,6 +77,18 @@ async fn database_of_the_release_without_roles_is_upgraded() {
 }
 
 #[tokio::test]
+async fn role_of_the_service_may_not_migrate_and_is_told_which_role_may() {
+    let env = Stack::shared().await.new_env().await;
+    let output = command(&env).arg("migrate").output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("role reading_service may not change the schema"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn role_that_may_not_create_roles_migrates_and_is_warned() {
     let stack = Stack::shared().await;
     let (env, url) = owner(&stack).await;

@@ -139,6 +139,13 @@ fn write_environment(settings: &ServeArgs, servers: &Servers, data: &Path) -> an
     if let KeySource::Secret(secret) = settings.auth.source()? {
         export("JWT_SECRET", secret.expose());
     }
+    if servers.postgres.port().is_some() {
+        let _ = writeln!(
+            text,
+            "# The superuser of Postgres, which only `migrate` needs: DATABASE_URL='{}'",
+            servers.database_url()
+        );
+    }
     dev_servers::write_secret(&data.join("env"), &text)
 }
 
