@@ -286,13 +286,13 @@ async fn missing_or_invalid_token_returns_401() {
             request = request.header("authorization", authorization);
         }
         let response = request.send().await.unwrap();
-        if response.status() == 401 {
-            assert_eq!(response.headers()["www-authenticate"], "Bearer");
-        }
         let status = response.status().as_u16();
+        let challenge = response.headers().get("www-authenticate");
+        let challenge = challenge.map(|challenge| challenge.to_str().unwrap().to_owned());
         let body: Value = response.json().await.unwrap();
-        (status, body["detail"].clone())
+        (status, body["code"].clone(), challenge)
     };
+    let challenge = |text: &str| Some(text.to_owned());
     assert_eq!(call(Some(format!("Bearer {good}"))).await.0, 200);
     assert_eq!(call(Some(format!("bearer {good}"))).await.0, 200);
     for missing in [
@@ -301,23 +301,23 @@ async fn missing_or_invalid_token_returns_401() {
         Some(good.clone()),
         Some(format!("Basic {good}")),
     ] {
-        assert_eq!(call(missing).await, (401, json!("Not authenticated")));
+        assert_eq!(
+            call(missing).await,
+            (401, json!("missing_token"), challenge("Bearer"))
+        );
     }
-    for bad in [
-        expired,
-        forged,
-        unsigned,
-        other_algorithm,
-        truncated,
-        other_secret,
-        "x".to_owned(),
+    for (bad, code) in [
+        (expired, "token_expired"),
+        (forged, "invalid_token"),
+        (unsigned, "invalid_token"),
+        (other_algorithm, "invalid_token"),
+        (truncated, "invalid_token"),
+        (other_secret, "invalid_token"),
+        ("x".to_owned(), "invalid_token"),
     ] {
         let response = call(Some(format!("Bearer {bad}"))).await;
-        assert_eq!(
-            response,
-            (401, json!("Could not validate credentials")),
-            "{bad}"
-        );
+        let expected = challenge("Bearer error=\"invalid_token\"");
+        assert_eq!(response, (401, json!(code), expected), "{bad}");
     }
     assert!(invariants::read_log(&app.pool).await.is_empty());
 }
