@@ -5,7 +5,7 @@
 # override the settings below.
 set -eu
 
-# What the roles do with the cache: they read and fill entries with scripts. Scripts
+# The commands of the cache. The roles read and fill entries with scripts. Scripts
 # have the permissions of the user that calls them.
 cache="~reading_session:* +ping +client|setinfo +evalsha +script|load +time \
 +hget +hmget +hset +del +unlink +pexpire +scan"

@@ -19,7 +19,7 @@ begin
     end loop;
     for name in
         select oid from pg_proc
-        where pronamespace = 'public'::regnamespace and proname in ('create_shadow', 'swap_shadow')
+        where pronamespace = 'public'::regnamespace and proname = 'create_shadow'
     loop
         execute format(
             'alter function %s security definer set search_path = pg_catalog, pg_temp', name
@@ -99,4 +99,43 @@ begin
     end if;
     execute format('alter table read.history detach partition read.%I', month);
     execute format('drop table read.%I', month);
+end $$;
+
+-- As before, for schemas with copies of read tables only.
+create or replace function swap_shadow(shadow text, retired text, tables text[]) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    name text;
+    moved regclass;
+begin
+    perform public.check_copy(shadow);
+    perform public.check_copy(retired);
+    execute format('create schema %I', retired);
+    foreach name in array tables loop
+        foreach moved in array array(
+            select public.partitions_of(format('read.%I', name)::regclass)
+        ) || format('read.%I', name)::regclass loop
+            execute format('alter table %s set schema %I', moved, retired);
+        end loop;
+        foreach moved in array array(
+            select public.partitions_of(format('%I.%I', shadow, name)::regclass)
+        ) || format('%I.%I', shadow, name)::regclass loop
+            execute format('alter table %s set schema read', moved);
+        end loop;
+    end loop;
+end $$;
+
+-- Every role may execute a new function. Here and not in grants.sql alone: that file runs
+-- later, and only if `migrate` may create roles.
+do $$
+declare
+    name regprocedure;
+begin
+    for name in
+        select oid from pg_proc
+        where pronamespace = 'public'::regnamespace and prosecdef
+            and pg_has_role(proowner, 'usage')
+    loop
+        execute format('revoke execute on function %s from public', name);
+    end loop;
 end $$;

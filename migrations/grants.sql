@@ -1,4 +1,4 @@
--- What each role may do: the complete list. `migrate` runs this file after the migrations,
+-- The complete list of the rights of each role. `migrate` runs this file after the migrations,
 -- each time, in one transaction and as the owner. It removes every other right of these
 -- roles, so a right that was granted by hand does not last.
 --
@@ -12,7 +12,7 @@ declare
 begin
     for relation in
         select c.oid from pg_class as c
-        where relowner = 'reading_owner'::regrole and relkind in ('r', 'p', 'S') and not relispartition
+        where relowner = 'reading_owner'::regrole and relkind in ('r', 'p', 'S')
             and relnamespace in ('public'::regnamespace, 'read'::regnamespace)
     loop
         execute format(
@@ -40,7 +40,7 @@ grant select on _sqlx_migrations to reading_api, reading_relay, reading_projecti
 -- Publishes the log.
 grant select on events to reading_relay;
 
--- Appends and erases on behalf of readers, and answers queries. Requests runs of jobs.
+-- Appends and erases on behalf of readers, and serves queries. Requests runs of jobs.
 grant select on events, claims, newest_observations, idempotency_keys, erasures, erased_sessions,
     projections, jobs, job_runs, retention to reading_api;
 grant select on read.history, read.history_totals, read.session_days, read.days, read.checkpoints,
@@ -83,7 +83,14 @@ begin
             ('drop_shadow', 'reading_operator'), ('drop_retired', 'reading_operator'),
             ('create_month_partitions', 'reading_jobs'), ('drop_history_month', 'reading_jobs')
         ) as allowed (name, role)
-        join pg_proc on proname = name and pronamespace = 'public'::regnamespace
+        -- An overload with fewer arguments is for the earlier release, whose role is a
+        -- member of the owner.
+        cross join lateral (
+            select oid from pg_proc
+            where proname = name and pronamespace = 'public'::regnamespace
+            order by pronargs desc
+            limit 1
+        ) as newest
     loop
         execute format('grant execute on function %s to %I', routine, grantee);
     end loop;

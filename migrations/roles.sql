@@ -58,8 +58,8 @@ begin
         end;
     end if;
 
-    -- What an earlier release has created belongs to the role that ran its migrations.
-    -- That role keeps its rights, because processes of that release still use it.
+    -- Objects of an earlier release belong to the role that ran its migrations. Processes
+    -- of that release still use that role, so it keeps its rights.
     for former, command in
         select nspowner::regrole, format('alter schema %I owner to reading_owner', nspname)
         from pg_namespace

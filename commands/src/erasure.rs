@@ -11,6 +11,13 @@ use eventlog::{LogError, erase};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+/// Deletes the stored responses that contain erased sessions of a reader. The process that
+/// erased single sessions may have ended before it did so.
+pub async fn delete_responses(pool: &PgPool, reader_id: ReaderId) -> Result<(), LogError> {
+    let sessions = erase::unfinished_sessions(pool, reader_id).await?;
+    erase::delete_responses(pool, reader_id, &sessions).await
+}
+
 /// Overwrites the erased events of a reader until none is left or `stop` is
 /// cancelled. The erasure is done when none is left, so the caller must have removed
 /// the reader from Redis before. Calls `on_batch` with the number of events in each
@@ -21,10 +28,6 @@ pub async fn finish(
     stop: &CancellationToken,
     mut on_batch: impl FnMut(i64),
 ) -> Result<(), LogError> {
-    // The process that erased single sessions may have ended before it deleted the
-    // responses that contain them.
-    let sessions = erase::unfinished_sessions(pool, reader_id).await?;
-    erase::delete_responses(pool, reader_id, &sessions).await?;
     let mut more = true;
     while more && !stop.is_cancelled() {
         let events;

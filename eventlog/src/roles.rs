@@ -68,7 +68,7 @@ pub async fn set_password(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excess {
     pub role: String,
-    /// What it may do: a phrase after "may" or "is".
+    /// A phrase that follows the name of the role, for example `is a superuser`.
     pub rights: String,
 }
 

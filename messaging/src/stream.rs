@@ -28,6 +28,12 @@ pub enum StreamError {
     /// JetStream did not respond, or refused. Retry later.
     #[error("JetStream is unavailable")]
     Unavailable(#[source] async_nats::Error),
+    /// An operator must give the server more space, or the stream a lower limit.
+    #[error(
+        "NATS has no space for the stream {stream} of at most {max_bytes} bytes; raise \
+             `max_file_store` of NATS, or lower NATS_STREAM_MAX_BYTES"
+    )]
+    NoSpace { stream: String, max_bytes: i64 },
     /// An operator must change the stream or delete it.
     #[error(
         "the stream {stream} has {setting} = {actual}, but the service requires {expected}; \
@@ -161,6 +167,16 @@ async fn create(jetstream: &jetstream::Context, expected: &Config) -> Result<Str
                 .get_stream(&expected.name)
                 .await
                 .map_err(|error| StreamError::Unavailable(error.into()))
+        }
+        // NATS reserves the limit when it creates a stream.
+        Err(error)
+            if matches!(error.kind(), CreateStreamErrorKind::JetStream(e)
+                if e.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED) =>
+        {
+            Err(StreamError::NoSpace {
+                stream: expected.name.clone(),
+                max_bytes: expected.max_bytes,
+            })
         }
         Err(error) => Err(StreamError::Unavailable(error.into())),
     }

@@ -81,7 +81,7 @@ async fn each_process_works_with_its_own_role() {
     let operator = jobs.operator();
     let rebuild = operator.call(reqwest::Method::POST, "/projections/history/replay", None);
     assert_eq!(rebuild.await.status, 202);
-    // That of the role `api` may not.
+    // The admin API of the role `api` may not.
     let operator = api.operator();
     let pause = operator.call(reqwest::Method::POST, "/projections/history/pause", None);
     assert_eq!(pause.await.problem_code(403), "forbidden");

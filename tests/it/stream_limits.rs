@@ -87,6 +87,19 @@ async fn start_again(stack: Arc<Stack>, env: TestEnv) -> App {
 }
 
 #[tokio::test]
+async fn limit_beyond_the_space_of_nats_is_a_named_failure() {
+    let app = App::with_settings(|settings| settings.stream.max_bytes = 1_000_000_000_000).await;
+    let reader = app.reader();
+    let _ = reader.start(Uuid::new_v4()).await.ok();
+    until("the failure is reported", app::SETTLE, async || {
+        let ready = app.client.get(format!("{}/readyz", app.admin_url));
+        let failures = ready.send().await.unwrap().text().await.unwrap();
+        failures.contains("relay_stopped") && failures.contains("NATS_STREAM_MAX_BYTES")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn stream_gets_the_limits_of_the_settings() {
     let limited = |settings: &mut ServeArgs| {
         settings.stream.max_age_days = 7;
@@ -288,7 +301,7 @@ async fn relay_ignores_the_cursor_of_another_stream() {
 #[tokio::test]
 async fn relay_publishes_to_a_stream_whose_limits_only_an_operator_may_change() {
     let stack = Stack::shared().await;
-    let nats = ProductionNats::start(&stack).await;
+    let nats = ProductionNats::with_all_roles_user(&stack).await;
     let env = nats.env_for(&stack.new_env().await, "reading");
     let settings = app::settings(&env, &Role::ALL);
     let app = App::run(stack.clone(), env.clone(), &settings).await;
@@ -303,6 +316,11 @@ async fn relay_publishes_to_a_stream_whose_limits_only_an_operator_may_change() 
     append(&app, 2).await;
     invariants::check(&app).await;
     assert!(nats.violations()[0].contains("$JS.API.STREAM.UPDATE.READING"));
+    // The refusal is no failure of the relay.
+    let metrics = app.metrics().await;
+    let refused = "reading_sessions_failure{name=\"nats_permission_refused\"}";
+    assert!(metrics.has("reading_sessions_failure"));
+    assert_eq!(metrics.count(refused), 0);
 
     let operator = nats.user("operator", "_INBOX_operator").await;
     let operator = jetstream::new(operator.client);

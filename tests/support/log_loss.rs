@@ -12,7 +12,7 @@ pub struct SavedLog {
 }
 
 impl SavedLog {
-    /// Saves the current state of a log that nobody changes at the moment.
+    /// Saves the current state of a log that does not change at the moment.
     pub async fn save(pool: &PgPool) -> Self {
         let mut transaction = pool.begin().await.unwrap();
         let head = eventlog::read::head(&mut *transaction).await.unwrap();

@@ -36,7 +36,7 @@ pub struct Stack {
 pub struct TestEnv {
     /// For the role `reading_service`.
     pub database_url: String,
-    /// For the superuser, who may change what no process may.
+    /// For the superuser. It may change what no process may.
     pub admin_url: String,
     pub nats_url: String,
     /// The setting `NATS_PREFIX`, which isolates streams and subjects on a shared

@@ -22,5 +22,11 @@ join pg_class on pg_class.oid = 'public.events'::regclass
 where rolsuper
     or rolcreaterole
     or pg_has_role(role, relowner, 'usage')
-    or has_table_privilege(role, pg_class.oid, 'insert, update, delete, truncate')
+    or exists (
+        select from (
+            select pg_class.oid union all select oid from public.partitions_of(pg_class.oid) as part (oid)
+        ) as log (oid)
+        where has_table_privilege(role, log.oid, 'insert, update, delete, truncate')
+            or has_any_column_privilege(role, log.oid, 'insert, update')
+    )
 order by role

@@ -60,7 +60,7 @@ impl RelayError {
             self,
             Self::LogLostItsEnd { .. }
                 | Self::StreamLostItsEnd { .. }
-                | Self::Stream(StreamError::Different { .. })
+                | Self::Stream(StreamError::Different { .. } | StreamError::NoSpace { .. })
                 | Self::Log(LogError::Undecodable { .. } | LogError::Broken(_))
         )
     }

@@ -28,7 +28,7 @@ use crate::{OperationError, Projection, dead_letters, rebuild};
 const READ_BATCH_SIZE: i64 = 1_024;
 
 /// The number of sessions that one script call stores. A script blocks Redis
-/// while it runs, about 20 µs per session, and queries wait for at most 10 ms.
+/// while it runs, about 20 µs per session, and queries wait for at most 100 ms.
 const FILL_BATCH_SIZE: usize = 64;
 
 /// The pause after a read is the time of the read divided by this, since Postgres

@@ -23,7 +23,7 @@ const MAX_TIMEOUTS: u32 = 3;
 /// out at the same moment, and some have a shorter deadline.
 const MIN_SILENCE: Duration = Duration::from_millis(100);
 
-/// What the calls to Redis have shown. Calls report how they ended.
+/// The results of recent calls to Redis.
 #[derive(Debug)]
 pub(super) struct Liveness {
     breaker: CircuitBreaker,

@@ -98,9 +98,12 @@ impl Middleware for RequireAdmin {
             }
         };
         let (in_flight, preset) = (&self.in_flight, Preset::LowFrequency);
-        self.admission
+        let mut response = self
+            .admission
             .admit(in_flight, preset, false, authorize, request, next)
-            .await
+            .await;
+        Problem::explain_missing_right(&mut response);
+        response
     }
 }
 

@@ -31,6 +31,8 @@ struct Parts {
     errors: Vec<FieldError>,
     /// For the log only.
     cause: Option<String>,
+    /// Whether the cause is that the role of this process in Postgres lacks a right.
+    lacks_right: bool,
 }
 
 /// An error in one field of the request.
@@ -71,6 +73,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             cause: None,
+            lacks_right: false,
         }))
     }
 
@@ -240,6 +243,29 @@ impl Problem {
     pub fn because(mut self, cause: &dyn std::error::Error) -> Self {
         self.0.cause = Some(error_chain(cause));
         self
+    }
+
+    /// The role of this process in Postgres lacks a right. Clients of the public API get an
+    /// internal error; the admin API explains it.
+    #[must_use]
+    pub(crate) fn lacks_right(mut self) -> Self {
+        self.0.lacks_right = true;
+        self
+    }
+
+    /// Explains to an operator that this process may not do what a call needs. Other
+    /// problems stay as they are.
+    pub(crate) fn explain_missing_right(response: &mut Response) {
+        let Some(problem) = response.extensions_mut().get_mut::<Self>() else {
+            return;
+        };
+        if problem.0.lacks_right {
+            problem.0.code = ProblemCode::Forbidden;
+            "The Postgres role of this process may not do this; send the call to a process with \
+             the role jobs"
+                .clone_into(&mut problem.0.detail);
+            *response.status_mut() = ProblemCode::Forbidden.status();
+        }
     }
 
     /// The cause, for the log.

@@ -264,6 +264,7 @@ async fn finish_erasures(
             break;
         }
         for reader_id in readers {
+            erasure::delete_responses(pool, reader_id).await?;
             // Redis first: the erasure is done when its last event is overwritten.
             forget(&cache, pool, reader_id, stop).await?;
             erasure::finish(pool, reader_id, stop, on_batch).await?;

@@ -9,7 +9,7 @@ use tests::issuer::{Issuer, SigningKey, key_set};
 use tests::{App, until};
 use uuid::Uuid;
 
-use super::{by_file, by_url, call, claims, refused, verify};
+use super::{by_file, by_url, call, claims, claims_with, now, refused, verify};
 
 /// How long the service may take to detect a change at an issuer.
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -57,6 +57,13 @@ async fn token_with_a_bogus_key_does_not_make_new_tokens_invalid() {
     let bogus = reader(&SigningKey::ec("bogus"));
     assert_eq!(bogus.active().await.problem_code(401), "invalid_token");
     issuer.publish(&[&old, &new]);
+    // A token that has expired anyway learns so at once.
+    let expired = SigningKey::ec("removed").token(&claims_with(&json!({ "exp": now() - 3_600 })));
+    let expired = app
+        .reader_with_token(Uuid::new_v4(), expired)
+        .active()
+        .await;
+    assert_eq!(expired.problem_code(401), "invalid_token");
     let response = reader(&new).active().await;
     assert!(response.headers.contains_key("retry-after"));
     assert_eq!(response.problem_code(503), "keys_unavailable");

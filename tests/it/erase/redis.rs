@@ -51,7 +51,7 @@ async fn erasure_waits_for_a_redis_that_hangs() {
     stack.servers.lock().await.redis.resume().unwrap();
 
     let _ = overwritten(&app, &reader).await;
-    // A process that did not erase knows of the session only what Redis contains.
+    // Another process reads the session from Redis only.
     let other = app.alongside(&[Role::Api]).await;
     let active = other.reader_with_id(reader.id).active().await;
     assert_eq!(active.ok(), Value::Null);

@@ -200,6 +200,7 @@ async fn job_deletes_responses_that_an_interrupted_erasure_has_left() {
         .await
         .unwrap();
     let stop = CancellationToken::new();
+    erasure::delete_responses(&pool, reader).await.unwrap();
     erasure::finish(&pool, reader, &stop, |_| {}).await.unwrap();
     for (key, is_stored) in [("kept", true), ("erased", false)] {
         let found = idempotency::find(&pool, reader, key).await.unwrap();

@@ -244,7 +244,7 @@ async fn hour_without_a_run_of_a_job_is_a_named_failure() {
 #[tokio::test]
 async fn permission_that_nats_refused_is_a_named_failure() {
     let stack = Stack::shared().await;
-    let nats = ProductionNats::start(&stack).await;
+    let nats = ProductionNats::with_all_roles_user(&stack).await;
     let env = stack.new_env().await;
     let role = async |user: &str, role: Role| {
         let env = nats.env_for(&env, user);

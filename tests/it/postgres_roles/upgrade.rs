@@ -10,13 +10,13 @@ use super::*;
 const LAST_WITHOUT_ROLES: i64 = 11;
 
 /// A role that owns an empty database, and a pool of it.
-async fn owner(stack: &Stack) -> (TestEnv, String) {
+async fn owner(stack: &Stack, attributes: &str) -> (TestEnv, String) {
     let env = stack.new_empty_env().await;
     let (_, database) = env.admin_url.rsplit_once('/').unwrap();
     let name = format!("owner_of_{database}");
     let admin = PgPool::connect(&env.admin_url).await.unwrap();
     let create = format!(
-        "create role {name} login password 'secret'; alter database {database} owner to {name}"
+        "create role {name} login password 'secret' {attributes}; alter database {database} owner to {name}"
     );
     admin.execute(create.as_str()).await.unwrap();
     let (_, address) = env.admin_url.split_once('@').unwrap();
@@ -31,7 +31,7 @@ async fn pool(url: &str) -> PgPool {
 #[tokio::test]
 async fn database_of_the_release_without_roles_is_upgraded() {
     let stack = Stack::shared().await;
-    let (env, url) = owner(&stack).await;
+    let (env, url) = owner(&stack, "").await;
     let mut earlier =
         sqlx::migrate::Migrator::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations"))
             .await
@@ -91,7 +91,7 @@ async fn role_of_the_service_may_not_migrate_and_is_told_which_role_may() {
 #[tokio::test]
 async fn role_that_may_not_create_roles_migrates_and_is_warned() {
     let stack = Stack::shared().await;
-    let (env, url) = owner(&stack).await;
+    let (env, url) = owner(&stack, "").await;
     let env = TestEnv {
         database_url: url,
         ..env
@@ -108,4 +108,6 @@ async fn role_that_may_not_create_roles_migrates_and_is_warned() {
     let doctor = command(&app.env).arg("doctor").output().await.unwrap();
     let text = String::from_utf8_lossy(&doctor.stdout);
     assert!(text.contains("owns the log"), "{text}");
+    // Other logins of the server get no rights of the owner.
+    refusals::only_named_roles_run_functions_of_the_owner(&app.pool).await;
 }

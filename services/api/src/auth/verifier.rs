@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use thiserror::Error;
 
-use super::claims::{Caller, TokenRules};
+use super::claims::{Caller, Claims, TokenRules};
 use super::jwks_fetcher::{JwksFetcher, Refreshed};
 use super::jwks_source::{JwksSource, JwksUrlError};
 use super::key_set::Verification;
@@ -158,10 +159,22 @@ fn verify_public(
         return Err(VerifyError::InvalidToken);
     }
     // Before the first set, every key is unknown.
-    let keys = fetcher.key_set().ok_or(VerifyError::UnknownKey)?;
-    match keys.verify(header, token, hash) {
+    let verification = fetcher.key_set().map_or(Verification::UnknownKey, |keys| {
+        keys.verify(header, token, hash)
+    });
+    match verification {
         Verification::Valid(caller) => Ok(caller),
+        // A device that returns after a rotation must learn that it has to refresh its
+        // token. A newer key set would not make the token valid.
+        Verification::UnknownKey if claims_to_have_expired(token) => Err(VerifyError::InvalidToken),
         Verification::UnknownKey => Err(VerifyError::UnknownKey),
         Verification::Rejected(rejection) => Err(rejection.into()),
     }
+}
+
+/// Whether a token has expired according to its claims. Their signature is not checked, so
+/// they may refuse a token only.
+fn claims_to_have_expired(token: &str) -> bool {
+    insecure_decode_claims::<Claims>(token)
+        .is_ok_and(|claims| claims.has_expired(eventlog::clock::now()))
 }

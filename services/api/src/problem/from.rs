@@ -63,12 +63,7 @@ impl From<&LogError> for Problem {
             LogError::Broken(source)
                 if SqlState::from_error(source) == Some(SqlState::NotPermitted) =>
             {
-                Self::new(
-                    ProblemCode::Forbidden,
-                    "The Postgres role of this process may not do this; send the call to a \
-                     process with the role jobs",
-                )
-                .because(error)
+                Self::broken(error).lacks_right()
             }
             LogError::Undecodable { .. } | LogError::Broken(_) => Self::broken(error),
         }

@@ -249,7 +249,7 @@ mod tests {
     async fn address_with_too_many_connections_loses_the_one_that_waits_longest() {
         let connections = connections(10, 2);
         let elsewhere = open(&connections, "192.0.2.1").await.unwrap();
-        // Of one network.
+        // Addresses of one network.
         let first = open(&connections, "2001:db8::1").await.unwrap();
         let second = open(&connections, "2001:db8::2").await.unwrap();
         let third = open(&connections, "2001:db8::3").await.unwrap();

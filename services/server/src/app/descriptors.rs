@@ -19,20 +19,23 @@ const RESERVE: u64 = 160;
 /// Fewest client connections with which the service starts.
 const MIN_CLIENTS: u64 = 64;
 
-/// Raises the soft limit of open files to the hard limit, as far as the kernel permits.
-/// Shells and systemd start processes with a soft limit of 1,024. Returns the limit;
-/// `None` if there is none.
-pub(super) fn raise_limit() -> Option<u64> {
+/// Raises the soft limit of open files, at most to the hard limit. Shells and systemd start
+/// processes with a soft limit of 1,024. `pools` is the maximum number of connections in
+/// the pools for requests. Returns the limit; `None` if there is none.
+pub(super) fn raise_limit(pools: u64) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_none() || current == maximum {
+    // Not simply the hard limit: macOS refuses an unlimited soft limit.
+    let needed = MAX_CLIENTS + reserve(pools);
+    let raised = maximum.map_or(needed, |maximum| maximum.min(needed));
+    if current.is_none_or(|current| current >= raised) {
         return current;
     }
-    let raised = Rlimit {
-        current: maximum,
+    let limit = Rlimit {
+        current: Some(raised),
         maximum,
     };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => maximum,
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => Some(raised),
         Err(error) => {
             tracing::warn!(
                 %error,
@@ -52,7 +55,7 @@ pub(super) fn client_connections(limit: Option<u64>, pools: u64) -> anyhow::Resu
     let Some(limit) = limit else {
         return Ok(usize::try_from(MAX_CLIENTS)?);
     };
-    let reserve = RESERVE + pools + u64::try_from(MAX_ADMIN_CONNECTIONS)?;
+    let reserve = reserve(pools);
     let clients = limit.saturating_sub(reserve).min(MAX_CLIENTS);
     ensure!(
         clients >= MIN_CLIENTS,
@@ -61,6 +64,11 @@ pub(super) fn client_connections(limit: Option<u64>, pools: u64) -> anyhow::Resu
         reserve + MIN_CLIENTS
     );
     Ok(usize::try_from(clients)?)
+}
+
+/// Descriptors that clients do not get.
+fn reserve(pools: u64) -> u64 {
+    RESERVE + pools + MAX_ADMIN_CONNECTIONS as u64
 }
 
 #[cfg(test)]

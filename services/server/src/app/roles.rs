@@ -38,7 +38,7 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::descriptors::{self, MAX_ADMIN_CONNECTIONS};
+use super::descriptors;
 use super::{DRAIN_TIMEOUT, Service, bind};
 use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs};
 use crate::connect::{self, PoolMetrics};
@@ -272,8 +272,8 @@ impl<'a> ServiceBuilder<'a> {
         let health = self.database_health.clone();
         self.service.listeners.spawn(health.run(stop));
         let connections = ConnectionLimits {
-            total: MAX_ADMIN_CONNECTIONS,
-            per_address: MAX_ADMIN_CONNECTIONS,
+            total: descriptors::MAX_ADMIN_CONNECTIONS,
+            per_address: descriptors::MAX_ADMIN_CONNECTIONS,
             proxies: Arc::default(),
         };
         self.serve(listener, router, connections);
@@ -299,10 +299,11 @@ impl<'a> ServiceBuilder<'a> {
     /// The bounds on client connections, from the limit of open files and the settings.
     fn connection_limits(&self) -> anyhow::Result<ConnectionLimits> {
         let args = self.args;
-        let limit = descriptors::raise_limit();
-        let pools = args.database.database_pool_size;
-        let replica = args.replica.database_read_pool_size.unwrap_or(pools);
-        let total = descriptors::client_connections(limit, u64::from(pools) + u64::from(replica))?;
+        let pool = args.database.database_pool_size;
+        let replica = args.replica.database_read_pool_size.unwrap_or(pool);
+        let pools = u64::from(pool) + u64::from(replica);
+        let limit = descriptors::raise_limit(pools);
+        let total = descriptors::client_connections(limit, pools)?;
         let http = &args.http;
         let mut limits = ConnectionLimits::new(total, &http.trusted_proxies);
         if let Some(per_address) = http.connections_per_address {

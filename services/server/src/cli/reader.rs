@@ -47,7 +47,8 @@ Examples:
     Export(ExportArgs),
     /// Erase all data of a reader permanently.
     #[command(
-        after_help = "No session can be read from the moment the erasure is committed. History \
+        after_help = "No session can be read from the moment the erasure is committed, except by `GET /active` while \
+Redis does not respond. History \
 and statistics follow within moments. Once Redis has confirmed that the sessions are removed, the \
 events in the log are overwritten. If the command is interrupted there, the job `erasures` finishes the work, or you can run the command again. \
 Copies on NATS, in backups and at analytics consumers are not affected: see \
@@ -182,6 +183,7 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
             Some(_) => {}
         }
     }
+    erasure::delete_responses(&pool, reader_id).await?;
     // The erasure is done when its last event is overwritten, so Redis comes first.
     let head = read::head(&pool).await?;
     if let Err(error) = forget(&args.redis, reader_id, head).await {

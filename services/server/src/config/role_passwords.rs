@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use api::secret::Secret;
 use eventlog::roles::DatabaseRole;
 
@@ -17,7 +18,7 @@ impl RolePasswords {
     /// the machine.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// When a file cannot be read, or a password is empty.
     pub fn from_environment() -> anyhow::Result<Self> {
         let mut passwords = Vec::new();
         for role in DatabaseRole::ALL {
@@ -26,6 +27,11 @@ impl RolePasswords {
             let file = std::env::var_os(format!("{name}_FILE")).map(PathBuf::from);
             if value.is_some() || file.is_some() {
                 let password = read_secret(&name, value.as_ref(), file.as_ref())?;
+                // Postgres would remove the password and still let the role log in.
+                ensure!(
+                    !password.expose().is_empty(),
+                    "{name} is empty; set it, or unset it"
+                );
                 passwords.push((role, password));
             }
         }

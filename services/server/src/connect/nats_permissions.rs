@@ -21,10 +21,11 @@ pub(super) fn record(event: &Event, refused: &HealthFlag) {
     }
 }
 
+/// Whether NATS refused something that a role needs. The update of a stream's limits is
+/// only for operators: the relay logs its refusal and continues.
 fn is_refusal(error: &str) -> bool {
-    error
-        .to_ascii_lowercase()
-        .starts_with("permissions violation")
+    let error = error.to_ascii_lowercase();
+    error.starts_with("permissions violation") && !error.contains("$js.api.stream.update.")
 }
 
 #[cfg(test)]
@@ -39,6 +40,8 @@ mod tests {
         let refused = failures.register(Failure::NatsPermissionRefused);
         let error = |text: &str| Event::ServerError(ServerError::Other(text.to_owned()));
         record(&error("Maximum Payload Violation"), &refused);
+        let update = "Permissions Violation for Publish to \"$JS.API.STREAM.UPDATE.READING\"";
+        record(&error(update), &refused);
         assert_eq!(failures.failures()[0].1, None);
         let text = "Permissions Violation for Publish to \"reading.wake\"";
         record(&error(text), &refused);

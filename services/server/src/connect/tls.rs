@@ -16,9 +16,9 @@ pub(super) struct TlsSettings {
     pub authorities: &'static str,
     /// The settings with the client certificate and its key.
     pub client: &'static str,
-    /// What enables encryption.
+    /// The setting that enables encryption.
     pub enable: &'static str,
-    /// What disables encryption.
+    /// The setting that disables encryption.
     pub disable: &'static str,
 }
 

@@ -83,7 +83,8 @@ fn partitions(months: i64) -> Finding {
     match months {
         0 => Finding::failure(
             "partitions",
-            "none for next month: commands will fail; run `reading-sessions jobs run partitions`",
+            "none for next month: commands will fail; run `reading-sessions jobs run partitions` with \
+             the role reading_jobs",
         ),
         months if months < MIN_MONTHS_AHEAD => {
             Finding::warning("partitions", format!("{months} month ahead"))
