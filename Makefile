@@ -63,8 +63,9 @@ sqlx: ## Check the queries against a scratch database and write .sqlx
 	dev/sqlx
 
 openapi: ## Write docs/openapi.json and docs/openapi-admin.json
-	cargo run --locked -- openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
-	cargo run --locked -- openapi --admin > target/openapi.json && mv target/openapi.json docs/openapi-admin.json
+	cargo build --locked --workspace --bin reading-sessions
+	$(TARGET)/debug/reading-sessions openapi > $(TARGET)/openapi.json && mv $(TARGET)/openapi.json docs/openapi.json
+	$(TARGET)/debug/reading-sessions openapi --admin > $(TARGET)/openapi.json && mv $(TARGET)/openapi.json docs/openapi-admin.json
 
 schemas: ## Write nats/schemas, the JSON Schemas of the published events
 	cargo run --locked -p tests --bin schemas

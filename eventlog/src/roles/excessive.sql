@@ -24,7 +24,9 @@ where rolsuper
     or pg_has_role(role, relowner, 'usage')
     or exists (
         select from (
-            select pg_class.oid union all select oid from public.partitions_of(pg_class.oid) as part (oid)
+            select pg_class.oid
+            union all
+            select inhrelid from pg_inherits where inhparent = pg_class.oid
         ) as log (oid)
         where has_table_privilege(role, log.oid, 'insert, update, delete, truncate')
             or has_any_column_privilege(role, log.oid, 'insert, update')

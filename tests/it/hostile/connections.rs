@@ -80,10 +80,9 @@ async fn idle_connections_keep_no_reader_out(
     open_files::raise_limit();
     let env = Stack::shared().await.new_env().await;
     let process = Process::start_with_open_files(&env, open_file_limit, settings).await;
-    assert_eq!(
-        open_files::soft_limit(process.pid().unwrap()),
-        open_file_limit
-    );
+    // Enough for all connections, or as much as the hard limit permits.
+    let raised = open_files::soft_limit(process.pid().unwrap());
+    assert!(raised >= open_file_limit.min(8_500), "{raised}");
     let reader = Reader::with_id(Uuid::new_v4()).at(&process.url);
     let _ = reader.start(Uuid::new_v4()).await.ok();
     let connections: Vec<TcpStream> = stream::iter(0..count)
