@@ -64,6 +64,25 @@ pub async fn set_password(
     Ok(())
 }
 
+/// The roles among `needed` whose rights the caller lacks. The owner of the log has all
+/// rights. Empty if `migrate` was not permitted to create the roles.
+pub async fn missing(
+    database: impl PgExecutor<'_>,
+    needed: &[DatabaseRole],
+) -> sqlx::Result<Vec<String>> {
+    let names: Vec<String> = needed.iter().map(|role| role.name().to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"select needed.role as "role!"
+        from unnest($1::text[]) as needed (role)
+        join pg_roles on rolname = needed.role
+        join pg_class on pg_class.oid = 'public.events'::regclass
+        where not pg_has_role(relowner, 'usage') and not pg_has_role(pg_roles.oid, 'usage')"#,
+        &names
+    )
+    .fetch_all(database)
+    .await
+}
+
 /// A role of a running process that may do more than it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excess {

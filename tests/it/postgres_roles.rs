@@ -128,6 +128,49 @@ async fn operators_work_with_their_own_role() {
 }
 
 #[tokio::test]
+async fn process_with_too_few_rights_does_not_start() {
+    let env = Stack::shared().await.new_env().await;
+    let starts = async |role: DatabaseRole, roles: &str| {
+        let mut serve = command(&env.as_role(role));
+        serve
+            .env("ROLES", roles)
+            .env("HTTP_ADDR", "127.0.0.1:0")
+            .env("ADMIN_ADDR", "127.0.0.1:0");
+        let output = serve.arg("serve").output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (role, roles, missing) in [
+        (DatabaseRole::Relay, "api", "reading_api"),
+        (DatabaseRole::Api, "jobs", "reading_jobs"),
+        (DatabaseRole::Relay, "projections", "reading_projections"),
+        (DatabaseRole::Operator, "relay", "reading_relay"),
+        (DatabaseRole::Jobs, "api,jobs", "reading_api"),
+    ] {
+        let error = starts(role, roles).await;
+        assert!(
+            error.contains(&format!("lacks the rights of {missing}")),
+            "{roles}: {error}"
+        );
+    }
+    // Without a server, the error names its address.
+    let unused = tests::proxy::unused_address().await;
+    let mut serve = command(&env);
+    serve
+        .env(
+            "DATABASE_URL",
+            format!("postgres://reading_api@{unused}/reading"),
+        )
+        .env("ADMIN_ADDR", "127.0.0.1:0");
+    let output = serve.arg("serve").output().await.unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains(&unused.to_string()) && error.contains("refused"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn doctor_and_a_start_name_a_role_with_too_many_rights() {
     let app = App::start().await;
     let row = async |url: &str| {

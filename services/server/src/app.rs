@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
-use eventlog::roles::{Excess, excessive};
+use anyhow::{anyhow, ensure};
+use eventlog::roles::{DatabaseRole, Excess, excessive, missing};
 use eventlog::{commit_feed, migrations};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -66,7 +65,7 @@ pub fn start(args: &ServeArgs) -> BoxFuture<'_, anyhow::Result<Service>> {
 async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
     let admin = bind(args.http.admin_addr, "ADMIN_ADDR")?;
     connect::encryption::log_weak(args);
-    check_database(&connect::migrations_pool(&args.database)?).await?;
+    check_database(args).await?;
 
     let mut service = ServiceBuilder::new(args, admin.local_addr()?).await?;
     let (feed, commits) = commit_feed::channel();
@@ -93,9 +92,24 @@ async fn start_roles(args: &ServeArgs) -> anyhow::Result<Service> {
     service.start_admin(admin, admission)
 }
 
-/// Checks the version of the schema, and warns if this process could change the log.
-async fn check_database(pool: &PgPool) -> anyhow::Result<()> {
-    migrations::check(pool).await?;
+/// Checks the version of the schema and the rights of the process, and warns if the
+/// process could change the log.
+async fn check_database(args: &ServeArgs) -> anyhow::Result<()> {
+    let pool = &connect::migrations_pool(&args.database)?;
+    if let Err(error) = migrations::check(pool).await {
+        // The pool waits for a Postgres that is starting, and then does not report why it
+        // cannot connect.
+        connect::check_postgres(&args.database).await?;
+        return Err(error.into());
+    }
+    let needed: Vec<DatabaseRole> = args.roles.iter().map(|role| role.database_role()).collect();
+    let missing = missing(pool, &needed).await?;
+    ensure!(
+        missing.is_empty(),
+        "the Postgres role of DATABASE_URL lacks the rights of {}; connect with that role, or \
+         with reading_service",
+        missing.join(" and ")
+    );
     for Excess { role, rights } in excessive(pool, false).await? {
         tracing::warn!(
             role,

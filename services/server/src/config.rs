@@ -9,6 +9,7 @@ use std::time::Duration;
 use api::serve::ClientTimeouts;
 use axum::http::HeaderValue;
 use clap::{Args, ValueEnum};
+use eventlog::roles::DatabaseRole;
 use ipnet::IpNet;
 
 mod servers;
@@ -94,6 +95,17 @@ impl Role {
             Self::Relay => "relay",
             Self::Projections => "projections",
             Self::Jobs => "jobs",
+        }
+    }
+
+    /// The role of Postgres that a process with this role needs.
+    #[must_use]
+    pub const fn database_role(self) -> DatabaseRole {
+        match self {
+            Self::Api => DatabaseRole::Api,
+            Self::Relay => DatabaseRole::Relay,
+            Self::Projections => DatabaseRole::Projections,
+            Self::Jobs => DatabaseRole::Jobs,
         }
     }
 }

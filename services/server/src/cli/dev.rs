@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use api::auth::{self, KeySource};
 use api::secret::Secret;
 use clap::Args;
@@ -46,7 +46,7 @@ pub struct DevArgs {
 /// Runs the servers and the service until Ctrl-C, and stops them in order.
 pub async fn run(args: &DevArgs) -> anyhow::Result<()> {
     let data = match &args.data {
-        Some(data) => data.clone(),
+        Some(data) => std::path::absolute(data)?,
         None => dev_servers::default_data_dir()?,
     };
     let mut settings = args.serve.clone();
@@ -118,7 +118,9 @@ async fn migrate(
     let password = dev_servers::get_or_create_secret(&data.join("service-password"))?;
     let role = DatabaseRole::Service;
     let Some(url) = servers.database_url_as(role.name(), &password) else {
-        migrate::apply(database, &RolePasswords::default()).await?;
+        migrate::apply(database, &RolePasswords::default())
+            .await
+            .context("unset DATABASE_URL to start a private Postgres")?;
         return Ok(Secret::from(servers.database_url().to_owned()));
     };
     let passwords = RolePasswords(vec![(role, Secret::from(password))]);

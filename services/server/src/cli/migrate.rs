@@ -45,6 +45,16 @@ pub async fn apply(
     }
     set_passwords(&pool, passwords).await?;
     pool.close().await;
+    let roles: Vec<&str> = passwords.0.iter().map(|(role, _)| role.name()).collect();
+    tracing::info!(
+        "the database is at migration {}; passwords set for: {}",
+        migrations::required(),
+        if roles.is_empty() {
+            "none".to_owned()
+        } else {
+            roles.join(", ")
+        }
+    );
     Ok(separation)
 }
 

@@ -18,13 +18,17 @@ impl RolePasswords {
     /// the machine.
     ///
     /// # Errors
-    /// When a file cannot be read, or a password is empty.
+    /// When a file cannot be read, a password is empty, or both variables are set.
     pub fn from_environment() -> anyhow::Result<Self> {
         let mut passwords = Vec::new();
         for role in DatabaseRole::ALL {
             let name = setting(role);
             let value = std::env::var(&name).ok().map(Secret::from);
             let file = std::env::var_os(format!("{name}_FILE")).map(PathBuf::from);
+            ensure!(
+                value.is_none() || file.is_none(),
+                "{name} and {name}_FILE are both set; unset one"
+            );
             if value.is_some() || file.is_some() {
                 let password = read_secret(&name, value.as_ref(), file.as_ref())?;
                 // Postgres would remove the password and still let the role log in.
