@@ -11,8 +11,7 @@ begin
     for name in
         select oid from pg_proc
         where pronamespace = 'public'::regnamespace and proname in (
-            'append_events', 'erase_reader', 'erase_sessions', 'overwrite_events',
-            'create_month_partitions'
+            'append_events', 'erase_reader', 'erase_sessions', 'overwrite_events'
         )
     loop
         execute format('alter function %s security definer set search_path = public, pg_temp', name);
@@ -123,6 +122,115 @@ begin
             execute format('alter table %s set schema read', moved);
         end loop;
     end loop;
+end $$;
+
+-- As before, for the two tables with monthly partitions only: the owner would otherwise
+-- evaluate the index expressions of a caller's table.
+create or replace function create_month_partitions(parent regclass, ahead int) returns int
+language plpgsql security definer set search_path = public, pg_temp as $$
+declare
+    month date;
+    partition text;
+    created int := 0;
+begin
+    if parent not in ('public.events'::regclass, 'read.history'::regclass) then
+        raise exception '% has no monthly partitions', parent using errcode = 'insufficient_privilege';
+    end if;
+    perform pg_advisory_xact_lock(7340003);
+    for month in
+        select generate_series(
+            date_trunc('month', now() at time zone 'UTC') - interval '2 months',
+            date_trunc('month', now() at time zone 'UTC') + make_interval(months => ahead),
+            interval '1 month'
+        )::date
+    loop
+        -- Beside its parent, whatever the connection looks into first.
+        select format('%s.%I', relnamespace::regnamespace, relname || to_char(month, '"_"YYYY"_"MM'))
+        into partition from pg_class where oid = parent;
+        if to_regclass(partition) is null then
+            -- Events never change; rows of read tables do, and find room beside them.
+            execute format(
+                'create table %s (like %s including all)%s', partition, parent,
+                case when parent <> 'events'::regclass then ' with (fillfactor = 70)' else '' end
+            );
+            if parent = 'events'::regclass then
+                -- Row triggers come with the attachment, statement triggers do not.
+                execute format(
+                    'create trigger events_order before insert on %s
+                        for each statement execute function events_take_order_lock()', partition);
+                execute format(
+                    'create trigger events_no_truncate before truncate on %s
+                        for each statement execute function events_refuse_change()', partition);
+            end if;
+            execute format(
+                'alter table %s attach partition %s for values from (%L) to (%L)',
+                parent, partition, month_bound(month), month_bound((month + interval '1 month')::date)
+            );
+            created := created + 1;
+        end if;
+    end loop;
+    return created;
+end $$;
+
+-- Erases at most `most` sessions of a reader: those after the session `after`, in the order
+-- of their ids. The caller repeats this from the last session until there is none. One
+-- transaction for all sessions would hold the order lock for seconds, and no other command
+-- could be appended.
+--
+-- Returns the last session that it has looked at, or null if there was none; how many
+-- sessions it erased; and the global position of the last event, or null. Sessions that
+-- the reader starts meanwhile may stay. `overwrite_events` must follow.
+create function erase_reader_part(
+    reader uuid,
+    after text,
+    most int,
+    at timestamptz,
+    type_of_aggregate text,
+    version_of_event text,
+    tombstone text
+) returns table (last_session text, sessions bigint, last_position bigint)
+language plpgsql security definer
+set search_path = public, pg_temp
+-- See append_events.
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+    ids text[];
+    done text[];
+    position_of_last bigint;
+begin
+    -- Before the order lock, which stops all writers.
+    ids := array(
+        select distinct aggregate_id from events
+        where event_type = 'SessionStarted' and payload ->> 'reader_id' = reader::text
+            and aggregate_id > after collate "C"
+        order by aggregate_id
+        limit most
+    );
+    -- Stored responses contain the reader's data. Refusals are stored without a session.
+    delete from idempotency_keys where reader_id = reader;
+    if cardinality(ids) = 0 then
+        delete from newest_observations
+        where reader_id = reader and not exists (select from claims where reader_id = reader);
+        return query select null::text, 0::bigint, null::bigint;
+        return;
+    end if;
+    -- As in erase_reader.
+    perform pg_advisory_xact_lock(7340001);
+    select appended.erased, appended.last_position into done, position_of_last
+    from append_tombstones(ids, type_of_aggregate, version_of_event, tombstone) as appended;
+    delete from claims where reader_id = reader and session_id = any (ids);
+    -- Again: an append may have stored a response since.
+    delete from idempotency_keys where reader_id = reader;
+    if cardinality(done) > 0 then
+        insert into erasures (reader_id, erased_at, all_erased_at, sessions)
+        values (reader, at, at, cardinality(done))
+        on conflict (reader_id) do update
+        set erased_at = excluded.erased_at, all_erased_at = excluded.all_erased_at,
+            sessions = erasures.sessions + excluded.sessions, done_at = null;
+    end if;
+    return query select ids[cardinality(ids)], cardinality(done)::bigint, position_of_last;
 end $$;
 
 -- Every role may execute a new function. Here and not in grants.sql alone: that file runs

@@ -74,7 +74,7 @@ begin
         select role, oid
         from (values
             ('append_events', 'reading_api'), ('append_events', 'reading_jobs'),
-            ('erase_reader', 'reading_api'), ('erase_reader', 'reading_operator'),
+            ('erase_reader_part', 'reading_api'), ('erase_reader_part', 'reading_operator'),
             ('erase_sessions', 'reading_api'), ('erase_sessions', 'reading_operator'),
             ('overwrite_events', 'reading_operator'),
             ('partitions_of', 'reading_operator'), ('month_bound', 'reading_operator'),

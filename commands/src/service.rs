@@ -246,9 +246,12 @@ impl CommandService {
     ) -> Result<Erased, LogError> {
         let executor = &self.executor;
         let pool = executor.repository.pool();
-        let erased = erase::sessions(pool, reader_id, session_ids, erased_at).await?;
-        erase::delete_responses(pool, reader_id, session_ids).await?;
+        let mut erased = Erased::default();
+        for part in session_ids.chunks(erase::SESSIONS_AT_ONCE) {
+            erased.add(erase::sessions(pool, reader_id, part, erased_at).await?);
+        }
         if let Some(global_position) = erased.global_position {
+            erase::delete_responses(pool, reader_id, session_ids).await?;
             executor
                 .repository
                 .recent_changes

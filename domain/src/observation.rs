@@ -86,19 +86,29 @@ impl Timeline {
 
     /// Adds the observation or the end of an event.
     pub fn apply(&mut self, event: &SessionEvent) {
+        self.apply_with(event, Self::insert);
+    }
+
+    fn apply_with(&mut self, event: &SessionEvent, insert: impl FnOnce(&mut Self, Observation)) {
         match event {
-            SessionEvent::SessionStarted(event) => self.insert(Observation {
-                at: event.started_at,
-                device_time: event.device_time,
-                position: event.position,
-                locator: event.locator.clone(),
-            }),
-            SessionEvent::PositionUpdated(event) => self.insert(Observation {
-                at: event.occurred_at,
-                device_time: event.device_time,
-                position: event.position,
-                locator: event.locator.clone(),
-            }),
+            SessionEvent::SessionStarted(event) => {
+                let observation = Observation {
+                    at: event.started_at,
+                    device_time: event.device_time,
+                    position: event.position,
+                    locator: event.locator.clone(),
+                };
+                insert(self, observation);
+            }
+            SessionEvent::PositionUpdated(event) => {
+                let observation = Observation {
+                    at: event.occurred_at,
+                    device_time: event.device_time,
+                    position: event.position,
+                    locator: event.locator.clone(),
+                };
+                insert(self, observation);
+            }
             SessionEvent::SessionEnded(event) if event.reason == EndReason::Finished => {
                 self.end = Some(ReaderEnd {
                     at: event.ended_at,
@@ -228,5 +238,43 @@ impl Timeline {
                 (at + active_gap).min(*next),
             ),
         }
+    }
+}
+
+/// Builds the timeline of a long session from its events, in the order of the log. Takes
+/// time for one sort, where inserting each observation in its place takes quadratic time.
+#[derive(Debug, Default)]
+pub struct TimelineBuilder {
+    timeline: Timeline,
+    locator_bytes: usize,
+}
+
+impl TimelineBuilder {
+    /// The bytes of locators that a timeline contains. Observations beyond this have none:
+    /// a session may have thousands of locators of 8 KB. A repeat of such an observation
+    /// is recorded again, and an earlier end at it has no locator.
+    pub const MAX_LOCATOR_BYTES: usize = 4 << 20;
+
+    /// Adds the observation or the end of an event.
+    pub fn apply(&mut self, event: &SessionEvent) {
+        let bytes = &mut self.locator_bytes;
+        self.timeline
+            .apply_with(event, |timeline, mut observation| {
+                *bytes += observation.locator.as_ref().map_or(0, String::len);
+                if *bytes > Self::MAX_LOCATOR_BYTES {
+                    observation.locator = None;
+                }
+                timeline.observations.push(observation);
+            });
+    }
+
+    /// The timeline after all events.
+    #[must_use]
+    pub fn build(mut self) -> Timeline {
+        // Stable, so observations of equal times stay in the order in which they were sent.
+        self.timeline
+            .observations
+            .sort_by_key(|observation| observation.at);
+        self.timeline
     }
 }

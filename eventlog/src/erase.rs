@@ -1,12 +1,12 @@
 //! Erasure of a reader's data from the log, in two parts.
 //!
 //! [`reader`] appends an erasure event to each of the reader's sessions, and [`sessions`]
-//! to some of them, in one transaction. After that, no query finds these sessions.
+//! to some of them. After that, no query finds these sessions.
 //! [`overwrite`] then replaces all their earlier events with copies of the erasure event,
 //! batch by batch, so that neither sequences nor global positions get a gap. It can be
 //! stopped at any time and continued later.
 //!
-//! Only the SQL functions of `migrations/0011_facts_by_time.sql` can overwrite events,
+//! Only SQL functions (migrations/README.md) can overwrite events,
 //! and only events of a session that ends with an erasure event. This module never
 //! touches the read tables, Redis or the stream.
 
@@ -22,13 +22,24 @@ use crate::deadline::{STATEMENT_DEADLINE, with_deadline};
 /// Events overwritten in one transaction. This takes about 0.1 s.
 const BATCH_SIZE: i32 = 1_000;
 
+/// Sessions erased in one transaction, which holds the order lock for about 20 ms.
+pub const SESSIONS_AT_ONCE: usize = 500;
+
 /// The result of the first part of an erasure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
     /// The number of erased sessions.
     pub sessions: i64,
     /// The global position of the last erasure event; `None` if no session was erased.
     pub global_position: Option<i64>,
+}
+
+impl Erased {
+    /// Adds the result of a later transaction.
+    pub fn add(&mut self, later: Self) {
+        self.sessions += later.sessions;
+        self.global_position = self.global_position.max(later.global_position);
+    }
 }
 
 /// How much the log holds of a reader. Erased sessions are not counted.
@@ -51,36 +62,48 @@ pub struct Erasure {
     pub done_at: Option<Timestamp>,
 }
 
-/// Erases all sessions of a reader, and the responses stored under the reader's
-/// idempotency keys, in one transaction. [`overwrite`] must follow.
+/// Erases all sessions of a reader that exist when this begins, and the responses stored
+/// under the reader's idempotency keys, [`SESSIONS_AT_ONCE`] in one transaction.
+/// [`overwrite`] must follow.
 ///
 /// # Errors
-/// The sessions may be erased even if this fails. Repeating the call is safe.
+/// Some or all sessions may be erased even if this fails. Repeating the call is safe.
 pub async fn reader(
-    database: impl PgExecutor<'_>,
+    database: impl PgExecutor<'_> + Copy,
     reader_id: ReaderId,
     erased_at: Timestamp,
 ) -> Result<Erased, LogError> {
     let tombstone = Tombstone::new(reader_id, erased_at);
-    let row = sqlx::query!(
-        r#"select sessions as "sessions!", last_position
-        from erase_reader($1, $2, $3, $4, $5)"#,
-        reader_id.uuid(),
-        erased_at,
-        CompleteSession::TYPE,
-        tombstone.version,
-        tombstone.payload
-    )
-    .fetch_one(database);
-    let row = with_deadline(STATEMENT_DEADLINE, row).await?;
-    Ok(Erased {
-        sessions: row.sessions,
-        global_position: row.last_position,
-    })
+    let mut erased = Erased::default();
+    let mut after = String::new();
+    loop {
+        let row = sqlx::query!(
+            r#"select last_session, sessions as "sessions!", last_position
+            from erase_reader_part($1, $2, $3, $4, $5, $6, $7)"#,
+            reader_id.uuid(),
+            after,
+            i32::try_from(SESSIONS_AT_ONCE).expect("SESSIONS_AT_ONCE is small"),
+            erased_at,
+            CompleteSession::TYPE,
+            tombstone.version,
+            tombstone.payload
+        )
+        .fetch_one(database);
+        let row = with_deadline(STATEMENT_DEADLINE, row).await?;
+        erased.add(Erased {
+            sessions: row.sessions,
+            global_position: row.last_position,
+        });
+        match row.last_session {
+            Some(last) => after = last,
+            None => return Ok(erased),
+        }
+    }
 }
 
 /// Erases those of the given sessions that belong to the reader and are not erased, in
-/// one transaction. [`delete_responses`] and [`overwrite`] must follow.
+/// one transaction: pass at most [`SESSIONS_AT_ONCE`]. [`delete_responses`] and
+/// [`overwrite`] must follow.
 ///
 /// # Errors
 /// The sessions may be erased even if this fails. Repeating the call is safe.
@@ -110,32 +133,25 @@ pub async fn sessions(
     })
 }
 
-/// Sessions in one pattern of [`delete_responses`].
-const PATTERN_SIZE: usize = 50;
-
 /// Deletes the stored responses of a reader that contain the id of one of the sessions.
 /// It reads all responses of the reader, so it is no part of the transaction of
 /// [`sessions`], which holds the order lock. No such response is stored after that
 /// transaction: an append with a response checks the sessions in it.
 pub async fn delete_responses(
-    database: impl PgExecutor<'_> + Copy,
+    database: impl PgExecutor<'_>,
     reader_id: ReaderId,
     session_ids: &[SessionId],
 ) -> Result<(), LogError> {
-    for session_ids in session_ids.chunks(PATTERN_SIZE) {
-        // A client may have sent an id in upper case or without hyphens.
-        let patterns = session_ids
-            .iter()
-            .map(|id| id.to_string().replace('-', "-?"));
-        let pattern = patterns.collect::<Vec<_>>().join("|");
-        let delete = sqlx::query!(
-            "delete from idempotency_keys where reader_id = $1 and answer::text ~* $2",
-            reader_id.uuid(),
-            pattern
-        )
-        .execute(database);
-        with_deadline(STATEMENT_DEADLINE, delete).await?;
+    if session_ids.is_empty() {
+        return Ok(());
     }
+    let ids: Vec<String> = session_ids
+        .iter()
+        .map(|id| id.uuid().simple().to_string())
+        .collect();
+    let delete = sqlx::query_file!("src/erase/delete_responses.sql", reader_id.uuid(), &ids)
+        .execute(database);
+    with_deadline(STATEMENT_DEADLINE, delete).await?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Some decisions need all observations of a session: [`timeline`] reads all events.
 
-use domain::{ReadingSession, SessionId, Timeline};
+use domain::{ReadingSession, SessionId, Timeline, TimelineBuilder};
 use futures::TryStreamExt;
 use sqlx::PgExecutor;
 
@@ -112,14 +112,14 @@ pub async fn timeline(
 ) -> Result<Timeline, LogError> {
     let mut events = sqlx::query_file_as!(StoredEvent, "src/read/session.sql", id.to_string(), 0)
         .fetch(database);
-    let mut timeline = Timeline::default();
+    let mut timeline = TimelineBuilder::default();
     while let Some(stored) = events.try_next().await? {
         if stored.sequence > sequence {
             break;
         }
         timeline.apply(&stored.decode()?.event);
     }
-    Ok(timeline)
+    Ok(timeline.build())
 }
 
 /// The sequence that each of the given sessions had at a global position of its own.

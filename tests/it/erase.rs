@@ -1,6 +1,7 @@
 //! An erasure removes all data of a reader: from the log, the read tables, Redis and
 //! the memory of every process. Data of other readers does not change.
 
+mod parts;
 mod redis;
 pub mod sessions;
 mod traces;

@@ -55,7 +55,8 @@ async fn no_role_can_do_the_work_of_another() {
     let append =
         "select count(*) from append_events('{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
         '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')";
-    let erase = "select erase_reader('00000000-0000-0000-0000-000000000000', now(), '', '', '{}')";
+    let erase = "select erase_reader_part('00000000-0000-0000-0000-000000000000', '', 1, now(), '',
+        '', '{}')";
     let overwrite = "select overwrite_events('00000000-0000-0000-0000-000000000000', 1)";
     let write = "delete from read.history";
     let pause = "update projections set paused = true";
@@ -131,6 +132,8 @@ async fn functions_that_drop_tables_refuse_other_schemas() {
         "select analyze_shadow('public', '{events}')",
         "select drop_retired('read', 'history')",
         "select drop_history_month('checkpoints')",
+        "create temp table mine (k text) partition by range (k);
+        select create_month_partitions('pg_temp.mine', 0)",
         "select drop_history_month('history_2026_01; drop table events')",
     ] {
         assert_eq!(

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::{Intervals, SessionErased, Timeline};
+use crate::{Intervals, SessionErased, Timeline, TimelineBuilder};
 
 fn config() -> ProptestConfig {
     ProptestConfig {
@@ -214,6 +214,11 @@ proptest! {
     fn folding_the_log_restores_the_state((log, complete) in histories()) {
         prop_assert_eq!(&ReadingSession::fold(&log), &complete.session);
         prop_assert_eq!(&Timeline::fold(&log), &complete.timeline);
+        let mut built = TimelineBuilder::default();
+        for event in &log {
+            built.apply(event);
+        }
+        prop_assert_eq!(&built.build(), &complete.timeline);
     }
 
     /// The event log loads these three events only, however long the session is.

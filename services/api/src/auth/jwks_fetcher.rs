@@ -30,7 +30,7 @@ const MAX_WAITING: usize = 1_024;
 
 /// Asks the fetch task for a newer set.
 struct RefreshRequest {
-    sent_at: Instant,
+    read_at: Instant,
     /// Notified when the current set is as new as it can be at the moment.
     done: oneshot::Sender<Refreshed>,
 }
@@ -79,12 +79,10 @@ impl JwksFetcher {
 
     /// Requests a fetch and waits until it ends. The task may decide not to fetch,
     /// and concurrent callers share one fetch.
-    pub(super) async fn refresh(&self) -> Refreshed {
+    /// `read_at` is when the caller has read the set that lacks its key.
+    pub(super) async fn refresh(&self, read_at: Instant) -> Refreshed {
         let (done, receiver) = oneshot::channel();
-        let request = RefreshRequest {
-            sent_at: Instant::now(),
-            done,
-        };
+        let request = RefreshRequest { read_at, done };
         if self.requests.try_send(request).is_err() {
             return Refreshed::No;
         }
@@ -131,14 +129,14 @@ impl FetchTask {
                 // Before the first set every key is unknown, so only the retry
                 // interval decides when to fetch.
                 let may_fetch = self.key_count() > 0
-                    && request.sent_at > fetched_at
+                    && request.read_at > fetched_at
                     && last_unknown_key.is_none_or(|at| at.elapsed() >= UNKNOWN_KEY_COOLDOWN);
                 if may_fetch {
                     last_unknown_key = Some(Instant::now());
                     break Some(request);
                 }
                 // A request from before the end of the last fetch shares its result.
-                let shares = request.sent_at <= fetched_at;
+                let shares = request.read_at <= fetched_at;
                 let _ = request
                     .done
                     .send(if shares { refreshed } else { Refreshed::No });

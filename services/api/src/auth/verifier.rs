@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::claims::{Caller, Claims, TokenRules};
 use super::jwks_fetcher::{JwksFetcher, Refreshed};
@@ -117,7 +118,13 @@ impl TokenVerifier {
         let Keys::Public(fetcher) = &*self.0 else {
             return self.verify(token);
         };
-        let refreshed = fetcher.refresh().await;
+        // Before the set is read: a fetch that ends later has the keys that it lacks.
+        let read_at = Instant::now();
+        match self.verify(token) {
+            Err(VerifyError::UnknownKey) => {}
+            result => return result,
+        }
+        let refreshed = fetcher.refresh(read_at).await;
         self.verify(token)
             .map_err(|error| match (error, refreshed) {
                 (VerifyError::UnknownKey, Refreshed::Yes) => VerifyError::InvalidToken,
