@@ -3,6 +3,7 @@
 use rstest::rstest;
 
 use super::*;
+use crate::{Observation, TimelineBuilder};
 
 /// The command of [`late`].
 fn update_late() -> UpdatePosition {
@@ -318,4 +319,33 @@ fn observations_after_the_end_command_fill_the_gap_before_the_end() {
     let progress = progress(&events);
     assert_eq!(progress.active_ms, 1_000_000);
     assert_eq!(progress.latest.position, percent(25.0));
+}
+
+#[test]
+fn timeline_of_a_long_session_contains_a_bounded_size_of_locators() {
+    let locator = "x".repeat(8_192);
+    let most = TimelineBuilder::MAX_LOCATOR_BYTES / locator.len();
+    let mut builder = TimelineBuilder::default();
+    builder.apply(&SessionEvent::SessionStarted(SessionStarted {
+        locator: None,
+        ..started()
+    }));
+    // The newest observations come first.
+    for nth in 0..i64::try_from(most).unwrap() + 100 {
+        builder.apply(&SessionEvent::PositionUpdated(PositionUpdated {
+            occurred_at: at(10_000 - nth),
+            locator: Some(locator.clone()),
+            ..updated()
+        }));
+    }
+    let timeline = builder.build();
+    let observation = |seconds, locator: Option<&String>| Observation {
+        at: at(seconds),
+        device_time: None,
+        position: percent(20.0),
+        locator: locator.cloned(),
+    };
+    assert!(timeline.contains(&observation(10_000, Some(&locator))));
+    assert!(!timeline.contains(&observation(9_400, Some(&locator))));
+    assert!(timeline.contains(&observation(9_400, None)));
 }
