@@ -144,7 +144,7 @@ begin
             interval '1 month'
         )::date
     loop
-        -- Beside its parent, whatever the connection looks into first.
+        -- In the schema of its parent, with any search path.
         select format('%s.%I', relnamespace::regnamespace, relname || to_char(month, '"_"YYYY"_"MM'))
         into partition from pg_class where oid = parent;
         if to_regclass(partition) is null then

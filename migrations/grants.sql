@@ -83,7 +83,7 @@ begin
             ('drop_shadow', 'reading_operator'), ('drop_retired', 'reading_operator'),
             ('create_month_partitions', 'reading_jobs'), ('drop_history_month', 'reading_jobs')
         ) as allowed (name, role)
-        -- An overload with fewer arguments is for the earlier release, whose role is a
+        -- An overload with fewer arguments is for the earlier release. Its role is a
         -- member of the owner.
         cross join lateral (
             select oid from pg_proc

@@ -81,10 +81,11 @@ begin
         from pg_proc as p
         where pronamespace = 'public'::regnamespace and proowner <> 'reading_owner'::regrole
             and proname in (
-                'append_events', 'append_tombstones', 'compare_shadow', 'create_month_partitions',
-                'create_shadow', 'erase_reader', 'erase_sessions', 'events_refuse_change',
-                'events_take_order_lock', 'month_bound', 'overwrite_events', 'partitions_of',
-                'storage_of', 'swap_shadow'
+                'analyze_shadow', 'append_events', 'append_tombstones', 'check_copy',
+                'compare_shadow', 'create_month_partitions', 'create_shadow', 'drop_history_month',
+                'drop_retired', 'drop_shadow', 'erase_reader', 'erase_reader_part', 'erase_sessions',
+                'events_refuse_change', 'events_take_order_lock', 'month_bound', 'overwrite_events',
+                'partitions_of', 'storage_of', 'swap_shadow'
             )
     loop
         if not pg_has_role(former, 'reading_owner', 'usage') then

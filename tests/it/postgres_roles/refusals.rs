@@ -151,13 +151,20 @@ async fn functions_with_the_rights_of_the_owner_have_a_fixed_search_path() {
     let env = Stack::shared().await.new_env().await;
     let pool = app::pool(&env).await;
     only_named_roles_run_functions_of_the_owner(&pool).await;
+    the_owner_owns_everything(&pool).await;
+}
+
+pub(super) async fn the_owner_owns_everything(pool: &PgPool) {
     let others: Vec<String> = sqlx::query_scalar(
         "select c.oid::regclass::text from pg_class as c
         where relkind in ('r', 'p', 'S')
             and relnamespace in ('public'::regnamespace, 'read'::regnamespace)
-            and relowner <> 'reading_owner'::regrole",
+            and relowner <> 'reading_owner'::regrole
+        union all
+        select p.oid::regprocedure::text from pg_proc as p
+        where pronamespace = 'public'::regnamespace and proowner <> 'reading_owner'::regrole",
     )
-    .fetch_all(&pool)
+    .fetch_all(pool)
     .await
     .unwrap();
     assert_eq!(others, Vec::<String>::new());

@@ -89,6 +89,48 @@ async fn role_of_the_service_may_not_migrate_and_is_told_which_role_may() {
 }
 
 #[tokio::test]
+async fn role_that_may_create_roles_need_not_be_a_superuser() {
+    // Another set of servers: the roles of the shared one exist already.
+    let servers = dev_servers::Servers::start(dev_servers::Options {
+        data: dev_servers::scratch_data_dir().unwrap(),
+        fsync: false,
+        offline: false,
+        postgres: None,
+        nats: Some(String::new()),
+        redis: Some(String::new()),
+    })
+    .await
+    .unwrap();
+    let admin = pool(servers.database_url()).await;
+    admin
+        .execute("create role creator login createrole password 'secret'")
+        .await
+        .unwrap();
+    admin
+        .execute("create database created owner creator")
+        .await
+        .unwrap();
+    let url = servers.database_url_as("creator", "secret").unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let creator = pool(&format!("{server}/created")).await;
+    for _ in 0..2 {
+        let migrated = migrations::migrate(&creator).await.unwrap();
+        assert_eq!(migrated, migrations::RoleSeparation::Separate);
+    }
+    eventlog::roles::set_password(&creator, DatabaseRole::Service, "secret")
+        .await
+        .unwrap();
+    refusals::the_owner_owns_everything(&creator).await;
+    let url = servers
+        .database_url_as("reading_service", "secret")
+        .unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let service = pool(&format!("{server}/created")).await;
+    assert_eq!(refusal(&service, "select from events").await, None);
+    assert!(refusal(&service, "delete from events").await.is_some());
+}
+
+#[tokio::test]
 async fn role_that_may_not_create_roles_migrates_and_is_warned() {
     let stack = Stack::shared().await;
     let (env, url) = owner(&stack, "").await;
@@ -110,4 +152,11 @@ async fn role_that_may_not_create_roles_migrates_and_is_warned() {
     assert!(text.contains("owns the log"), "{text}");
     // Other logins of the server get no rights of the owner.
     refusals::only_named_roles_run_functions_of_the_owner(&app.pool).await;
+
+    // A later run with more rights separates the roles.
+    let admin = pool(&app.env.admin_url).await;
+    let migrated = migrations::migrate(&admin).await.unwrap();
+    assert_eq!(migrated, migrations::RoleSeparation::Separate);
+    refusals::the_owner_owns_everything(&admin).await;
+    let _ = app.reader().start(Uuid::new_v4()).await.ok();
 }
