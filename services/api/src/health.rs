@@ -23,7 +23,7 @@ pub(crate) fn text(registry: &Registry) -> String {
     text
 }
 
-/// What `/readyz` reports.
+/// The state of this process, from which `/readyz` decides between 200 and 503.
 #[derive(Clone)]
 pub struct Readiness {
     pub database: DatabaseHealth,

@@ -177,7 +177,7 @@ pub fn get_or_create_secret(file: &Path) -> anyhow::Result<String> {
 /// Writes a file in a data folder that only this user can read.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// When the folder of the file is missing, full or read-only.
 pub fn write_secret(file: &Path, content: &str) -> anyhow::Result<()> {
     own_files::write_secret(file, content, None)
 }

@@ -53,9 +53,9 @@ pub fn open(
     os_user: Option<OsUser>,
     fsync: bool,
 ) -> anyhow::Result<ServerDir> {
-    // Only root has another user for its server. That user owns the data and must be
-    // able to enter, but cannot replace the files that root opens. Older versions made
-    // it the owner of the directory, too.
+    // Only root has another user for its server. The server's user owns the data and
+    // must be able to enter, but cannot replace the files that root opens. Older versions
+    // made it the owner of the directory, too.
     let owner = os_user.as_ref();
     let mode = if owner.is_some() { 0o711 } else { 0o700 };
     own_files::ensure_dir(path, mode, owner)?;

@@ -173,8 +173,8 @@ async fn links_in_a_data_folder_are_refused_before_a_server_starts() {
     std::fs::remove_dir_all(elsewhere).unwrap();
 }
 
-/// Postgres runs as another user than root. That user must not be able to replace a
-/// file that root opens or changes.
+/// Under root, Postgres runs as another user. Postgres must not be able to replace a file
+/// that root opens or changes.
 #[tokio::test]
 async fn only_this_user_can_change_the_folder_of_a_server() {
     use std::os::unix::fs::MetadataExt;

@@ -9,7 +9,7 @@ use super::*;
 use crate::data_dir::{self, DataDir};
 use crate::os_user::is_root;
 
-/// The user id of `nobody`, for tests that run as root.
+/// The id of an unprivileged user, for tests that run as root.
 const NOBODY: u32 = 65_534;
 
 /// A new directory below the temporary directory, removed at the end.

@@ -40,8 +40,7 @@ pub(crate) fn log_weak(args: &ServeArgs) {
     }
 }
 
-/// The protection of the connection to each server that is set and whose address is
-/// valid.
+/// The protection of the connection to each server with a valid address.
 pub(crate) fn by_server(
     database: &DatabaseArgs,
     nats: &NatsArgs,

@@ -1,5 +1,5 @@
 //! Reports publishes and subscriptions that NATS refused. NATS reports a refusal on the
-//! connection and not to the caller, whose call times out or has no effect.
+//! connection and not to the caller: the call times out or has no effect.
 
 use std::time::Duration;
 
