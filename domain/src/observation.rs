@@ -91,24 +91,24 @@ impl Timeline {
 
     fn apply_with(&mut self, event: &SessionEvent, insert: impl FnOnce(&mut Self, Observation)) {
         match event {
-            SessionEvent::SessionStarted(event) => {
-                let observation = Observation {
+            SessionEvent::SessionStarted(event) => insert(
+                self,
+                Observation {
                     at: event.started_at,
                     device_time: event.device_time,
                     position: event.position,
                     locator: event.locator.clone(),
-                };
-                insert(self, observation);
-            }
-            SessionEvent::PositionUpdated(event) => {
-                let observation = Observation {
+                },
+            ),
+            SessionEvent::PositionUpdated(event) => insert(
+                self,
+                Observation {
                     at: event.occurred_at,
                     device_time: event.device_time,
                     position: event.position,
                     locator: event.locator.clone(),
-                };
-                insert(self, observation);
-            }
+                },
+            ),
             SessionEvent::SessionEnded(event) if event.reason == EndReason::Finished => {
                 self.end = Some(ReaderEnd {
                     at: event.ended_at,

@@ -36,12 +36,18 @@ fn key(reader: &Reader) -> String {
     format!("reading_session:active:{}", reader.id)
 }
 
-#[tokio::test]
-async fn cache_miss_is_filled_and_next_read_hits() {
-    let app = App::start().await;
+/// A reader with an active session, which all projections contain.
+async fn active_reader(app: &App) -> (Reader, Uuid) {
     let reader = app.reader();
     let session = id(&reader.start(Uuid::new_v4()).await.ok());
     app.settled().await;
+    (reader, session)
+}
+
+#[tokio::test]
+async fn cache_miss_is_filled_and_next_read_hits() {
+    let app = App::start().await;
+    let (reader, session) = active_reader(&app).await;
     let _: () = redis(&app).await.del(key(&reader)).await.unwrap();
     until("the miss fills the cache", 2 * SETTLE, async || {
         // A read that exceeds the Redis deadline fills nothing.
@@ -62,9 +68,7 @@ async fn cache_miss_is_filled_and_next_read_hits() {
 async fn concurrent_misses_share_one_log_read() {
     const READERS: u64 = 40;
     let app = App::start().await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    app.settled().await;
+    let (reader, session) = active_reader(&app).await;
     // The warm-up at the start would write the entry again.
     app.warmed_up().await;
     // The first process remembers the start, so its reads would not miss.
@@ -163,9 +167,7 @@ async fn flushed_redis_accepts_fills_without_new_events() {
         settings.roles.retain(|role| *role != Role::Jobs);
     };
     let app = App::with_settings(without).await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    app.settled().await;
+    let (reader, session) = active_reader(&app).await;
     let mut redis = redis(&app).await;
     let _: () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
     let hits = reads(&app.metrics().await, "hit");
@@ -188,9 +190,7 @@ async fn hanging_redis_delays_one_request_per_half_second() {
     let mut settings = settings(&env, &Role::ALL);
     settings.rate_limit.deadline = Duration::from_millis(10);
     let app = App::run(stack, env, &settings).await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    app.settled().await;
+    let (reader, session) = active_reader(&app).await;
     let since = Instant::now();
     app.stack.servers.lock().await.redis.pause().unwrap();
     for _ in 0..200 {

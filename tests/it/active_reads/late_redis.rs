@@ -14,7 +14,7 @@ use tests::stack::TestEnv;
 use tests::{App, Stack, eventually_ok, invariants, scaled, until};
 use uuid::Uuid;
 
-use super::reads;
+use super::{active_reader, reads};
 
 /// Longer than the deadline of a check of the rate limit.
 const DELAY: Duration = Duration::from_millis(15);
@@ -23,9 +23,7 @@ const DELAY: Duration = Duration::from_millis(15);
 async fn late_redis_serves_most_reads() {
     const READS: u64 = 200;
     let app = App::start().await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    app.settled().await;
+    let (reader, session) = active_reader(&app).await;
     let proxy = Proxy::start_delayed(&app.env.redis_url, DELAY).await;
     let env = TestEnv {
         redis_url: proxy.url,
