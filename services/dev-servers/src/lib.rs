@@ -103,15 +103,17 @@ impl Servers {
                 .await
                 .with_context(|| format!("starting {} failed", binary.title()))
         };
-        let (postgres, nats, redis) = tokio::try_join!(
+        // All of them, also if one fails: the directory is unlocked only when no other
+        // launch writes to it any more.
+        let (postgres, nats, redis) = tokio::join!(
             Box::pin(run(ServerKind::Postgres, postgres)),
             Box::pin(run(ServerKind::Nats, nats)),
             Box::pin(run(ServerKind::Redis, redis))
-        )?;
+        );
         Ok(Self {
-            postgres,
-            nats,
-            redis,
+            postgres: postgres?,
+            nats: nats?,
+            redis: redis?,
             _data: data,
         })
     }
