@@ -133,8 +133,8 @@ pub async fn sessions(
     })
 }
 
-/// Deletes the stored responses of a reader that contain the id of one of the sessions.
-/// It reads all responses of the reader, so it is no part of the transaction of
+/// Deletes the stored responses of a reader that contain the state of one of the sessions.
+/// It looks at all rows of the reader, so it is no part of the transaction of
 /// [`sessions`], which holds the order lock. No such response is stored after that
 /// transaction: an append with a response checks the sessions in it.
 pub async fn delete_responses(
@@ -145,10 +145,7 @@ pub async fn delete_responses(
     if session_ids.is_empty() {
         return Ok(());
     }
-    let ids: Vec<String> = session_ids
-        .iter()
-        .map(|id| id.uuid().simple().to_string())
-        .collect();
+    let ids: Vec<String> = session_ids.iter().map(ToString::to_string).collect();
     let delete = sqlx::query_file!("src/erase/delete_responses.sql", reader_id.uuid(), &ids)
         .execute(database);
     with_deadline(STATEMENT_DEADLINE, delete).await?;

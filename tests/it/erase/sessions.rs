@@ -67,8 +67,8 @@ fn activate(reader_id: ReaderId, id: SessionId) -> Append {
     }
 }
 
-/// Stores a response that names some sessions.
-fn respond(reader_id: ReaderId, key: &str, sessions: &[String]) -> Append {
+/// Stores a response with the state of some sessions after their second event.
+fn respond(reader_id: ReaderId, key: &str, sessions: &[SessionId]) -> Append {
     let response = KeyedResponse {
         reader_id,
         key: key.to_owned(),
@@ -76,6 +76,7 @@ fn respond(reader_id: ReaderId, key: &str, sessions: &[String]) -> Append {
         response: json!({ "taken": sessions }).to_string(),
     };
     Append {
+        seen: sessions.iter().map(|id| (*id, 2)).collect(),
         response: Some(response),
         ..Append::default()
     }
@@ -105,22 +106,34 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
         .await
         .unwrap()
         .newest;
-    let (kept_id, erased_id) = (kept.to_string(), erased.to_string());
-    for (key, sessions) in [
-        ("kept", vec![kept_id.clone()]),
-        ("erased", vec![erased_id.clone()]),
-        ("both", vec![kept_id, erased_id.to_uppercase()]),
-        ("simple", vec![erased.uuid().simple().to_string()]),
+    for (reader, key, sessions) in [
+        (reader, "kept", &[kept][..]),
+        (reader, "erased", &[erased]),
+        (reader, "both", &[kept, erased]),
+        (other, "erased", &[of_other]),
     ] {
-        appender
-            .append(respond(reader, key, &sessions))
-            .await
-            .unwrap();
+        let response = respond(reader, key, sessions);
+        appender.append(response).await.unwrap();
     }
-    appender
-        .append(respond(other, "erased", &[erased_id]))
+    // The release before 0012 stored the ids in the response only, as the client sent them.
+    let ids = [kept, erased].map(|id| id.to_string());
+    for (key, text) in [
+        ("former", &ids[1]),
+        ("upper", &ids[1].to_uppercase()),
+        ("simple", &ids[1].replace('-', "")),
+        ("former-kept", &ids[0]),
+    ] {
+        sqlx::query(
+            "insert into idempotency_keys (reader_id, key, fingerprint, answer)
+            values ($1, $2, '', $3)",
+        )
+        .bind(reader.uuid())
+        .bind(key)
+        .bind(json!({ "taken": [text] }))
+        .execute(&pool)
         .await
         .unwrap();
+    }
 
     // Neither another reader nor a missing session.
     let now = clock::now();
@@ -145,22 +158,15 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
     assert_eq!((activity.active, activity.newest), (None, newest));
     let activity = active_claims::reader_activity(&pool, other).await.unwrap();
     assert_eq!(activity.active, Some(of_other));
-    let stored = async |reader, key| {
-        idempotency::find(&pool, reader, key)
+    for (reader, kept) in [(reader, &["former-kept", "kept"][..]), (other, &["erased"])] {
+        let keys = "select key from idempotency_keys where reader_id = $1 order by key";
+        let keys: Vec<String> = sqlx::query_scalar(keys)
+            .bind(reader.uuid())
+            .fetch_all(&pool)
             .await
-            .unwrap()
-            .is_some()
-    };
-    assert_eq!(
-        (
-            stored(reader, "kept").await,
-            stored(reader, "erased").await,
-            stored(reader, "both").await,
-            stored(reader, "simple").await,
-            stored(other, "erased").await,
-        ),
-        (true, false, false, false, true)
-    );
+            .unwrap();
+        assert_eq!(keys, kept);
+    }
 
     // A repeat does nothing.
     assert_eq!(
@@ -193,7 +199,7 @@ async fn job_deletes_responses_that_an_interrupted_erasure_has_left() {
         write(&pool, reader, BOOK).await,
     );
     for (key, id) in [("kept", kept), ("erased", erased)] {
-        let response = respond(reader, key, &[id.to_string()]);
+        let response = respond(reader, key, &[id]);
         appender.append(response).await.unwrap();
     }
     let _ = erase_session(&pool, reader, erased, clock::now())
@@ -364,10 +370,7 @@ async fn response_with_the_state_of_an_erased_session_is_not_stored() {
     let appender = appender(&pool);
     let reader = ReaderId::from(Uuid::new_v4());
     let id = write(&pool, reader, BOOK).await;
-    let repeat = |key| Append {
-        seen: vec![(id, 2)],
-        ..respond(reader, key, &[id.to_string()])
-    };
+    let repeat = |key| respond(reader, key, &[id]);
     assert_eq!(appender.append(repeat("before")).await, Ok(vec![]));
     let _ = erase_session(&pool, reader, id, clock::now())
         .await
