@@ -47,6 +47,8 @@ grant select on read.history, read.history_totals, read.session_days, read.days,
     read.dead_letters to reading_api;
 grant delete on idempotency_keys to reading_api;
 grant update (asked) on jobs to reading_api;
+-- A query that waits for its rows makes the worker write them.
+grant update (window_closed_until) on projections to reading_api;
 
 -- Writes the read tables and the cache. Requests a warm-up.
 grant select on events, claims, projections, retention to reading_projections;

@@ -5,7 +5,7 @@
 //! and reads the log. It never skips an event and never returns one twice.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use eventlog::{LogEntry, LogError, StoredEvent, read};
@@ -29,18 +29,21 @@ pub struct LogSubscription {
     pending: VecDeque<LiveEvent>,
     /// `true` while no gap is known; otherwise the subscription reads the log.
     is_live: bool,
-    read_ahead: Option<ReadAhead>,
+    /// When the last live event arrived, or the log was read.
+    updated_at: Instant,
+    read: Option<LogRead>,
 }
 
-/// A batch that is read from the log while its predecessor is applied.
+/// A read of the log in a task of its own. It continues if the caller stops waiting, and
+/// while the events before it are applied.
 #[derive(Debug)]
-struct ReadAhead {
+struct LogRead {
     after: i64,
     limit: usize,
     task: JoinHandle<Result<Vec<LogEntry>, LogError>>,
 }
 
-impl Drop for ReadAhead {
+impl Drop for LogRead {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -53,7 +56,8 @@ impl LogSubscription {
             chunks,
             pending: VecDeque::new(),
             is_live: false,
-            read_ahead: None,
+            updated_at: Instant::now(),
+            read: None,
         }
     }
 
@@ -82,24 +86,33 @@ impl LogSubscription {
 
     /// Reads a batch from the log. After a full batch, starts to read the next one.
     async fn read_log(&mut self, after: i64, limit: usize) -> Result<Vec<LogEntry>, LogError> {
-        let ahead = self.read_ahead.take();
-        let events = match ahead.filter(|ahead| (ahead.after, ahead.limit) == (after, limit)) {
-            Some(mut ahead) => (&mut ahead.task)
-                .await
-                .map_err(|error| LogError::Unavailable(Box::new(error)))??,
-            None => read_batch(self.pool.clone(), after, limit).await?,
+        let started = self.read.take();
+        let read = match started.filter(|read| (read.after, read.limit) == (after, limit)) {
+            Some(read) => read,
+            None => self.start_read(after, limit),
         };
+        // Stays in `self`, so that the next call continues to wait for it.
+        let task = &mut self.read.insert(read).task;
+        let events = task
+            .await
+            .map_err(|error| LogError::Unavailable(Box::new(error)));
+        self.read = None;
+        let events = events??;
+        self.updated_at = Instant::now();
         if events.len() == limit
             && let Some(last) = events.last()
         {
-            let after = last.global_position();
-            self.read_ahead = Some(ReadAhead {
-                after,
-                limit,
-                task: tokio::spawn(read_batch(self.pool.clone(), after, limit)),
-            });
+            self.read = Some(self.start_read(last.global_position(), limit));
         }
         Ok(events)
+    }
+
+    fn start_read(&self, after: i64, limit: usize) -> LogRead {
+        LogRead {
+            after,
+            limit,
+            task: tokio::spawn(read_batch(self.pool.clone(), after, limit)),
+        }
     }
 
     /// The live events after a global position. Empty after a timeout or a gap; then
@@ -133,7 +146,10 @@ impl LogSubscription {
 
     async fn receive(&mut self, may_wait: bool) -> Option<Chunk> {
         match self.chunks.try_recv() {
-            Ok(chunk) => return Some(chunk),
+            Ok(chunk) => {
+                self.updated_at = Instant::now();
+                return Some(chunk);
+            }
             Err(TryRecvError::Empty) if may_wait => {}
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => {
@@ -141,15 +157,19 @@ impl LogSubscription {
                 return None;
             }
         }
-        match tokio::time::timeout(LIVE_TIMEOUT, self.chunks.recv()).await {
-            Ok(Ok(chunk)) => Some(chunk),
+        let timeout = LIVE_TIMEOUT.saturating_sub(self.updated_at.elapsed());
+        match tokio::time::timeout(timeout, self.chunks.recv()).await {
+            Ok(Ok(chunk)) => {
+                self.updated_at = Instant::now();
+                Some(chunk)
+            }
             Ok(Err(RecvError::Lagged(_))) | Err(_) => {
                 self.is_live = false;
                 None
             }
             Ok(Err(RecvError::Closed)) => {
                 // The fan-out ends only at shutdown, which drops this future.
-                tokio::time::sleep(LIVE_TIMEOUT).await;
+                tokio::time::sleep(timeout).await;
                 self.is_live = false;
                 None
             }

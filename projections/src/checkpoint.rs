@@ -1,4 +1,5 @@
-//! Reads and awaits the checkpoints of the projections in Postgres.
+//! Reads and awaits the checkpoints of the projections in Postgres, and awaits the rows of
+//! single readers, which can be ahead of a checkpoint.
 //!
 //! This module never moves a checkpoint: projections do that in the statement that
 //! writes their rows.
@@ -7,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use domain::ReaderId;
 use eventlog::Pool;
 use eventlog::deadline::with_deadline;
 use sqlx::{PgExecutor, PgPool};
 use tokio::sync::watch;
 
 use crate::Checkpoint;
+use crate::flush::FlushClient;
 
 /// How often a checkpoint is read while queries wait for it. A projection is usually
 /// some milliseconds behind the log.
@@ -43,15 +46,16 @@ pub async fn read_or_create(pool: &PgPool, projection: &str) -> sqlx::Result<Che
     .await?;
     sqlx::query_as!(
         Checkpoint,
-        "select global_position, replays from checkpoints where projection = $1",
+        "select global_position, written_to, revision from checkpoints where projection = $1",
         projection
     )
     .fetch_one(pool)
     .await
 }
 
-/// Lets queries wait for the checkpoint of a projection. One task reads it for all
-/// waiting queries, and no task runs while there are none. Cheap to clone.
+/// Lets queries wait for the checkpoint of a projection, or for the rows of a reader. One task
+/// reads the checkpoint for all waiting queries, and no task runs while there are none. Cheap
+/// to clone.
 #[derive(Clone, Debug)]
 pub struct CheckpointWaiter(Arc<Inner>);
 
@@ -59,6 +63,7 @@ pub struct CheckpointWaiter(Arc<Inner>);
 struct Inner {
     pool: Pool,
     projection: &'static str,
+    flush: FlushClient,
     global_position: watch::Sender<i64>,
     /// Whether the task that reads the checkpoint runs.
     is_polling: AtomicBool,
@@ -67,10 +72,11 @@ struct Inner {
 impl CheckpointWaiter {
     /// `pool` is the database to wait on, usually the primary.
     #[must_use]
-    pub fn new(pool: impl Into<Pool>, projection: &'static str) -> Self {
+    pub fn new(pool: impl Into<Pool>, projection: &'static str, flush: FlushClient) -> Self {
         Self(Arc::new(Inner {
             pool: pool.into(),
             projection,
+            flush,
             global_position: watch::Sender::new(0),
             is_polling: AtomicBool::new(false),
         }))
@@ -81,9 +87,14 @@ impl CheckpointWaiter {
         read(database, self.0.projection).await
     }
 
-    /// Waits until the projection has applied the log up to `global_position`. Returns
+    /// Waits until the rows of a reader contain the log up to `global_position`. Returns
     /// `false` after `timeout`.
-    pub async fn wait_for(&self, global_position: i64, timeout: Duration) -> sqlx::Result<bool> {
+    pub async fn wait_for(
+        &self,
+        reader_id: ReaderId,
+        global_position: i64,
+        timeout: Duration,
+    ) -> sqlx::Result<bool> {
         let inner = &self.0;
         let wait = async {
             if read(&inner.pool, inner.projection).await? >= global_position {
@@ -93,8 +104,15 @@ impl CheckpointWaiter {
             if !inner.is_polling.swap(true, Ordering::SeqCst) {
                 tokio::spawn(Arc::clone(inner).poll_checkpoint());
             }
-            let reached = checkpoint.wait_for(|checkpoint| *checkpoint >= global_position);
-            Ok(reached.await.is_ok())
+            let flush = &inner.flush;
+            tokio::select! {
+                reached = checkpoint.wait_for(|checkpoint| *checkpoint >= global_position) => {
+                    Ok(reached.is_ok())
+                }
+                () = flush.flush(&inner.pool, inner.projection, reader_id, global_position) => {
+                    Ok(true)
+                }
+            }
         };
         tokio::time::timeout(timeout, wait)
             .await

@@ -8,8 +8,7 @@
 //! reader is a union: what overlaps counts once, in whatever order it arrives
 //! (decision 0021).
 
-use std::time::Duration;
-
+use domain::SessionId;
 use eventlog::RecordedEvent;
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use sqlx::PgPool;
@@ -32,7 +31,7 @@ mod hours;
 mod queries;
 mod retention;
 
-pub use batch::StatsBatch;
+pub use batch::StatsChange;
 use batch::TouchedDays;
 use columns::{DifferenceColumns, RemovedColumns, WrittenColumns};
 pub use hours::ReaderHour;
@@ -58,20 +57,19 @@ impl TableProjection for DailyStats {
 impl Projection for DailyStats {
     const NAME: &'static str = "daily_stats";
 
-    /// Statistics are the most expensive rows and the least urgent. If many readers read at
-    /// once, more events of a session become one row.
-    const MAX_BATCH_INTERVAL: Duration = Duration::from_secs(3);
+    type Key = SessionId;
+    type Change = StatsChange;
 
-    const MAX_BATCH_EVENTS: usize = 32_768;
-
-    type Batch = StatsBatch;
-
-    fn fold(batch: &mut StatsBatch, event: &RecordedEvent) {
-        batch.add(event.session_id, &event.event);
+    fn key(event: &RecordedEvent) -> SessionId {
+        event.session_id
     }
 
-    fn rows(batch: &StatsBatch) -> usize {
-        batch.sessions()
+    fn fold(before: Option<StatsChange>, event: &RecordedEvent) -> Option<StatsChange> {
+        Some(StatsChange::with_event(before, event))
+    }
+
+    fn weight(change: &StatsChange) -> usize {
+        change.weight()
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
@@ -81,28 +79,29 @@ impl Projection for DailyStats {
 
     async fn commit(
         &mut self,
-        batch: StatsBatch,
+        rows: Vec<(SessionId, StatsChange)>,
         range: BatchRange,
         dead_letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
-        with_deadline(STATEMENT_DEADLINE, self.write(&batch, range, dead_letters)).await
+        with_deadline(STATEMENT_DEADLINE, self.write(&rows, range, dead_letters)).await
     }
 }
 
 impl DailyStats {
-    /// Reads the rows that the batch can change, merges the batch into them, and writes the
-    /// rows that differ. No other commit can come between: it would move the checkpoint.
+    /// Reads the rows that the changes can affect, merges the changes into them, and writes
+    /// the rows that differ. No other commit can come between: it would change the revision of
+    /// the checkpoint.
     async fn write(
         &self,
-        batch: &StatsBatch,
+        rows: &[(SessionId, StatsChange)],
         range: BatchRange,
         dead_letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
-        let touched = TouchedDays::new(batch, &self.zones);
+        let touched = TouchedDays::new(rows, &self.zones);
         let mut commit = TableCommit::begin(&self.pool, Self::NAME, dead_letters, None).await?;
         let stored = stored::read(commit.connection(), &touched).await?;
         let merged = merge::merge(&touched, &stored);
-        let written = WrittenColumns::new(&merged.written);
+        let written = WrittenColumns::new(&merged.written, &touched);
         let removed = RemovedColumns::new(&merged.removed);
         let days = DifferenceColumns::new(&merged.days);
         let moved = sqlx::query_file_scalar!(
@@ -110,7 +109,7 @@ impl DailyStats {
             Self::NAME,
             range.from.global_position,
             range.to,
-            range.from.replays,
+            range.from.revision,
             &removed.session_ids,
             &removed.days,
             &written.session_ids,
@@ -135,6 +134,8 @@ impl DailyStats {
             &days.long_sessions,
             &days.ended_sessions,
             self.zones.version(),
+            range.written_to,
+            &written.complete_to,
         )
         .fetch_one(commit.connection())
         .await?;

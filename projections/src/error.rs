@@ -38,6 +38,12 @@ pub enum OperationError {
         "other transactions hold the live tables all the time; end long transactions and retry"
     )]
     Busy,
+    /// No worker completes the rows that are ahead of the checkpoint.
+    #[error(
+        "rows of {0} are ahead of its checkpoint, and no worker completes the others; start a \
+         process with the role `projections`, resume the projection if it is paused, and retry"
+    )]
+    Ahead(&'static str),
 
     // The caller tries again later.
     #[error("Postgres failed; retry when it is available")]

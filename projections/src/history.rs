@@ -1,10 +1,7 @@
 //! The history: one row per session, written and read here.
 //!
-//! A batch writes each session once, however many events it contains: the last
+//! A commit writes each session once, however many events it contains: the last
 //! event determines the row.
-
-use std::collections::btree_map;
-use std::collections::{BTreeMap, BTreeSet};
 
 use domain::session::ProgressChange;
 use domain::{SessionEvent, SessionId, SessionStarted};
@@ -26,6 +23,9 @@ use columns::{ChangedColumns, StartedColumns};
 pub use queries::{HistoryEntry, HistoryPage, PageCursor, PageQuery, page};
 pub use retention::{DroppedMonth, drop_months_before};
 
+/// A locator of this length weighs as much as the rest of a change.
+const BYTES_PER_WEIGHT: usize = 512;
+
 pub struct History {
     pool: PgPool,
 }
@@ -38,59 +38,63 @@ impl TableProjection for History {
     }
 }
 
-/// The row changes of a batch.
-#[derive(Debug, Default)]
-pub struct HistoryBatch {
-    /// Ordered by id, which is the order of the written index.
-    sessions: BTreeMap<SessionId, SessionChange>,
-    erased: BTreeSet<SessionId>,
-}
-
 /// The change of one session's row.
 #[derive(Debug)]
+pub enum HistoryChange {
+    Session(SessionChange),
+    Erased,
+}
+
+#[derive(Debug)]
 pub struct SessionChange {
-    /// The start event, if the batch contains it. The row is then inserted.
-    start: Option<SessionStarted>,
+    /// The start event, if the change contains it. The row is then inserted. Boxed, because
+    /// most changes have none.
+    start: Option<Box<SessionStarted>>,
     progress: ProgressChange,
-    /// The sequence of the session's last event in the batch.
+    /// The sequence of the last event.
     version: i64,
 }
 
 impl Projection for History {
     const NAME: &'static str = "history";
 
-    type Batch = HistoryBatch;
+    type Key = SessionId;
+    type Change = HistoryChange;
 
-    fn fold(HistoryBatch { sessions, erased }: &mut HistoryBatch, event: &RecordedEvent) {
-        // Only an erasure has no progress.
-        let Some(progress) = event.event.progress_change() else {
-            sessions.remove(&event.session_id);
-            erased.insert(event.session_id);
-            return;
-        };
-        let version = event.sequence;
-        match sessions.entry(event.session_id) {
-            btree_map::Entry::Occupied(entry) => {
-                let change = entry.into_mut();
-                change.progress.merge(progress);
-                change.version = version;
-            }
-            btree_map::Entry::Vacant(entry) => {
-                let start = match &event.event {
-                    SessionEvent::SessionStarted(start) => Some(start.clone()),
-                    _ => None,
-                };
-                entry.insert(SessionChange {
-                    start,
-                    progress,
-                    version,
-                });
-            }
-        }
+    fn key(event: &RecordedEvent) -> SessionId {
+        event.session_id
     }
 
-    fn rows(batch: &HistoryBatch) -> usize {
-        batch.sessions.len() + batch.erased.len()
+    fn fold(before: Option<HistoryChange>, event: &RecordedEvent) -> Option<HistoryChange> {
+        // Only an erasure has no progress.
+        let Some(progress) = event.event.progress_change() else {
+            return Some(HistoryChange::Erased);
+        };
+        Some(match before {
+            Some(HistoryChange::Erased) => HistoryChange::Erased,
+            Some(HistoryChange::Session(mut change)) => {
+                change.progress.merge(progress);
+                change.version = event.sequence;
+                HistoryChange::Session(change)
+            }
+            None => HistoryChange::Session(SessionChange {
+                start: match &event.event {
+                    SessionEvent::SessionStarted(start) => Some(Box::new(start.clone())),
+                    _ => None,
+                },
+                progress,
+                version: event.sequence,
+            }),
+        })
+    }
+
+    fn weight(change: &HistoryChange) -> usize {
+        let HistoryChange::Session(change) = change else {
+            return 1;
+        };
+        let latest = change.progress.latest.as_ref();
+        let locator = latest.and_then(|latest| latest.locator.as_ref());
+        1 + locator.map_or(0, String::len) / BYTES_PER_WEIGHT
     }
 
     async fn checkpoint(&mut self) -> Result<Checkpoint, CommitError> {
@@ -103,30 +107,39 @@ impl Projection for History {
 
     async fn commit(
         &mut self,
-        batch: HistoryBatch,
+        rows: Vec<(SessionId, HistoryChange)>,
         range: BatchRange,
         dead_letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
-        with_deadline(STATEMENT_DEADLINE, self.write(&batch, range, dead_letters)).await
+        with_deadline(STATEMENT_DEADLINE, self.write(&rows, range, dead_letters)).await
     }
 }
 
 impl History {
     async fn write(
         &self,
-        batch: &HistoryBatch,
+        rows: &[(SessionId, HistoryChange)],
         range: BatchRange,
         dead_letters: &DeadLetterChanges,
     ) -> Result<(), CommitError> {
         let mut started = StartedColumns::default();
         let mut changed = ChangedColumns::default();
-        for (id, change) in &batch.sessions {
-            match &change.start {
-                Some(start) => started.push(*id, start, change),
-                None => changed.push(*id, change),
+        let mut erased = Vec::new();
+        for (id, change) in rows {
+            let change = match change {
+                HistoryChange::Session(change) => change,
+                HistoryChange::Erased => {
+                    erased.push(id.to_string());
+                    continue;
+                }
+            };
+            if let Some(start) = &change.start {
+                started.push(*id, start, change);
             }
+            // After a restart the row of a session can be there although the change contains
+            // its start. The statement then updates it.
+            changed.push(*id, change);
         }
-        let erased: Vec<String> = batch.erased.iter().map(ToString::to_string).collect();
         let erase =
             (!erased.is_empty()).then(|| sqlx::query_file!("src/history/erase.sql", &erased));
         let mut commit = TableCommit::begin(&self.pool, Self::NAME, dead_letters, erase).await?;
@@ -167,7 +180,8 @@ impl History {
             &changed.furthest_positions,
             changed.end_reasons as _,
             changed.locators as _,
-            range.from.replays,
+            range.from.revision,
+            range.written_to,
         )
         .fetch_one(commit.connection())
         .await?;
@@ -177,6 +191,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use domain::event::EndReason;
     use domain::session::Ending;
     use domain::{Standing, Timestamp};
@@ -184,11 +200,22 @@ mod tests {
     use super::*;
     use crate::testing::{Story, at, folded, session};
 
+    /// The change of each session that is not erased.
+    fn changes(events: &[RecordedEvent]) -> BTreeMap<SessionId, SessionChange> {
+        let changes = folded::<History>(events).into_iter();
+        changes
+            .filter_map(|(id, change)| match change {
+                HistoryChange::Session(change) => Some((id, change)),
+                HistoryChange::Erased => None,
+            })
+            .collect()
+    }
+
     /// Checks the columns of events of one session without its start.
     fn changed(events: &[RecordedEvent], check: impl FnOnce(&ChangedColumns<'_>)) {
-        let batch = folded::<History>(events);
+        let changes = changes(events);
         let mut columns = ChangedColumns::default();
-        for (id, change) in &batch.sessions {
+        for (id, change) in &changes {
             assert!(change.start.is_none());
             columns.push(*id, change);
         }
@@ -197,9 +224,9 @@ mod tests {
 
     /// Checks the columns of events of one session with its start.
     fn started(events: &[RecordedEvent], check: impl FnOnce(&StartedColumns<'_>)) {
-        let batch = folded::<History>(events);
+        let changes = changes(events);
         let mut columns = StartedColumns::default();
-        for (id, change) in &batch.sessions {
+        for (id, change) in &changes {
             columns.push(*id, change.start.as_ref().unwrap(), change);
         }
         check(&columns);
@@ -212,7 +239,7 @@ mod tests {
             .seen(20, 2)
             .seen_late(15, 9)
             .events();
-        let rows = folded::<History>(&events).sessions;
+        let rows = changes(&events);
         assert_eq!(rows.len(), 1);
         let row = &rows[&session(1)];
         assert!(row.start.is_some());
@@ -229,7 +256,7 @@ mod tests {
             .seen(10, 1)
             .seen_late(5, 9)
             .events();
-        let rows = folded::<History>(&events[2..]).sessions;
+        let rows = changes(&events[2..]);
         let row = &rows[&session(1)];
         assert!(row.start.is_none());
         assert_eq!(row.progress.latest, None);
@@ -322,7 +349,7 @@ mod tests {
     fn events_change_only_their_own_session() {
         let mut events = Story::starts(1, "UTC", 0).seen(10, 1).events();
         events.extend(Story::starts(2, "UTC", 20).ends(30).events());
-        let rows = folded::<History>(&events).sessions;
+        let rows = changes(&events);
         assert_eq!(rows.len(), 2);
         assert_eq!(rows[&session(1)].progress.ended, None);
         let ended = Ending {
@@ -336,8 +363,8 @@ mod tests {
     fn erasure_removes_earlier_events_from_the_batch() {
         let mut events = Story::starts(1, "UTC", 0).seen(10, 1).erased(20).events();
         events.extend(Story::starts(2, "UTC", 30).events());
-        let rows = folded::<History>(&events);
-        assert!(rows.sessions.keys().eq([&session(2)]));
-        assert!(rows.erased.iter().eq([&session(1)]));
+        assert!(changes(&events).keys().eq([&session(2)]));
+        let erased = &folded::<History>(&events)[&session(1)];
+        assert!(matches!(erased, HistoryChange::Erased));
     }
 }

@@ -40,6 +40,8 @@ struct Lease {
     pool: PgPool,
     projection: &'static str,
     holder: Arc<str>,
+    /// Receives whether the worker must write every row at once.
+    window_closed: watch::Sender<bool>,
 }
 
 /// Takes the lease whenever it is free, and runs the worker while it holds the lease.
@@ -49,6 +51,7 @@ pub(crate) async fn run<P: Projection>(
     mut worker: Worker<P>,
     pool: PgPool,
     holder: Arc<str>,
+    window_closed: watch::Sender<bool>,
     health: HealthFlag,
     shutdown: CancellationToken,
 ) {
@@ -56,6 +59,7 @@ pub(crate) async fn run<P: Projection>(
         pool,
         projection: P::NAME,
         holder,
+        window_closed,
     };
     while !shutdown.is_cancelled() {
         match lease.take().await {
@@ -173,8 +177,8 @@ impl Lease {
 
     async fn renew(&self, progress: &WorkerProgress, rate: f64) -> sqlx::Result<bool> {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let renewed = sqlx::query!(
-            "update projections
+        let renewed = sqlx::query_scalar!(
+            r#"update projections
             set held_until = clock_timestamp() + $3::float8 * interval '1 s',
                 reported_at = clock_timestamp(), events = $5,
                 -- The worker reports 0 before it has read its checkpoint.
@@ -185,7 +189,8 @@ impl Lease {
                     when $8 is null or (failing and last_error = $8) then last_error_at
                     else clock_timestamp()
                 end
-            where projection = $1 and holder = $2 and not paused",
+            where projection = $1 and holder = $2 and not paused
+            returning coalesce(window_closed_until > clock_timestamp(), false) as "closed!""#,
             self.projection,
             &*self.holder,
             TERM.as_secs_f64(),
@@ -195,11 +200,13 @@ impl Lease {
             rate,
             progress.error,
         )
-        .execute(&self.pool);
-        Ok(with_deadline(LEASE_DEADLINE, renewed)
-            .await?
-            .rows_affected()
-            > 0)
+        .fetch_optional(&self.pool);
+        let is_closed = with_deadline(LEASE_DEADLINE, renewed).await?;
+        if let Some(is_closed) = is_closed {
+            self.window_closed
+                .send_if_modified(|before| std::mem::replace(before, is_closed) != is_closed);
+        }
+        Ok(is_closed.is_some())
     }
 
     /// Releases the lease, so that another worker can take it before it expires.

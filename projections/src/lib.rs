@@ -11,6 +11,7 @@ pub mod dead_letters;
 pub mod projection;
 
 mod commit;
+pub mod flush;
 mod lease;
 pub mod worker;
 
@@ -35,7 +36,7 @@ pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;
 pub use error::OperationError;
 pub use history::History;
-pub use projection::{BatchRange, Checkpoint, CommitError, Projection, TableProjection};
+pub use projection::{BatchRange, Checkpoint, CommitError, Projection, TableProjection, fold_all};
 
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,8 @@
-//! A projection is a pure fold of events into a batch, and an atomic commit that
-//! writes the batch and moves the checkpoint.
+//! A projection is a pure fold of events into changes of rows, and an atomic commit that
+//! writes rows and moves the checkpoint.
 
+use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::time::Duration;
 
 use domain::ReaderId;
@@ -17,41 +19,59 @@ pub trait Projection: Send {
     /// The name of the projection and of its checkpoint.
     const NAME: &'static str;
 
-    /// The least time between two commits of a worker that keeps up. The first event
-    /// after a quiet period is committed at once. Events that arrive within this time
-    /// after it are committed together, which costs far less. Queries with
-    /// `min_position` wait for it.
+    /// Whether the worker keeps position updates in memory for the coalesce window, and
+    /// writes a row once for many of them (decision 0026). Otherwise it writes every row
+    /// within the batch interval.
+    const COALESCES: bool = true;
+
+    /// The least time between two commits of a worker that keeps up. The first row after a
+    /// quiet period is written at once. Rows that change within this time after it are
+    /// written together, which costs far less. Queries with `min_position` wait for it.
     const MIN_BATCH_INTERVAL: Duration = Duration::from_millis(50);
 
     /// The most time between two commits, if commits are slow and events keep coming.
     /// Shorter than queries with `min_position` wait (five seconds).
     const MAX_BATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-    /// The most events in one commit of a worker that keeps up. Many events of a
-    /// session become one row, so larger batches cost less per event. The bound limits
-    /// how long other transactions wait for the locks of a commit, and how much is
-    /// applied again after a failure. A saturated log appends fewer events within
-    /// [`Projection::MAX_BATCH_INTERVAL`].
-    const MAX_BATCH_EVENTS: usize = 16_384;
+    /// The most rows in one commit of a live worker. The bound limits how long other
+    /// transactions wait for the locks of a commit.
+    const MAX_COMMIT_ROWS: usize = 16_384;
 
-    /// The effect of many events, before it is written.
-    type Batch: Default + Send;
+    /// The key of a row or cache entry, in the order in which a commit writes rows.
+    type Key: Copy + Ord + Hash + Send + Sync;
 
-    /// Adds an event to a batch. Pure: reads no clock and does no I/O.
-    fn fold(batch: &mut Self::Batch, event: &RecordedEvent);
+    /// The effect of events on one row, before it is written.
+    type Change: Send;
+
+    /// The row that an event changes.
+    fn key(event: &RecordedEvent) -> Self::Key;
+
+    /// Adds an event to the change of its row. `None` if there is nothing to write. Pure:
+    /// reads no clock and does no I/O.
+    ///
+    /// A worker that restarts folds events again that some rows contain already. A commit
+    /// must leave such rows as they are.
+    fn fold(before: Option<Self::Change>, event: &RecordedEvent) -> Option<Self::Change>;
 
     /// Like [`Projection::fold`], for an event that was parked and is retried.
-    fn fold_retried(batch: &mut Self::Batch, event: &RecordedEvent) {
-        Self::fold(batch, event);
+    fn fold_retried(event: &RecordedEvent) -> Option<(Self::Key, Self::Change)> {
+        Some((Self::key(event), Self::fold(None, event)?))
     }
 
-    /// Adds to a batch that the projection skips the event of a reader at
-    /// `global_position`: the data of this reader is incomplete from there on. Most
-    /// projections do nothing.
-    fn on_skipped(_batch: &mut Self::Batch, _reader_id: ReaderId, _global_position: i64) {}
+    /// The change if the projection skips the event of a reader at `global_position`: the
+    /// data of this reader is incomplete from there on. It replaces an earlier change of the
+    /// same row. Most projections do nothing.
+    fn on_skipped(
+        _reader_id: ReaderId,
+        _global_position: i64,
+    ) -> Option<(Self::Key, Self::Change)> {
+        None
+    }
 
-    /// The number of rows or cache entries that a batch writes.
-    fn rows(batch: &Self::Batch) -> usize;
+    /// The memory of a change, in units of a usual one.
+    fn weight(_change: &Self::Change) -> usize {
+        1
+    }
 
     /// Reads the checkpoint.
     fn checkpoint(&mut self) -> impl Future<Output = Result<Checkpoint, CommitError>> + Send;
@@ -67,15 +87,26 @@ pub trait Projection: Send {
         async move { Ok(current.await? == checkpoint) }
     }
 
-    /// Writes a batch and the changes of dead letters, and moves the checkpoint to the
-    /// end of `range`, atomically. Writes nothing unless the checkpoint is at the start
-    /// of `range`.
+    /// Writes rows, in the order of their keys, and the changes of dead letters, and moves
+    /// the checkpoint to [`BatchRange::checkpoint_after`], atomically. Writes nothing unless
+    /// the checkpoint is [`BatchRange::from`].
     fn commit(
         &mut self,
-        batch: Self::Batch,
+        rows: Vec<(Self::Key, Self::Change)>,
         range: BatchRange,
         dead_letters: &DeadLetterChanges,
     ) -> impl Future<Output = Result<(), CommitError>> + Send;
+}
+
+/// The changes of one commit that contains the events, in the order of their keys.
+pub fn fold_all<P: Projection>(events: &[RecordedEvent]) -> Vec<(P::Key, P::Change)> {
+    let mut changes = BTreeMap::new();
+    for event in events {
+        let key = P::key(event);
+        let before = changes.remove(&key);
+        changes.extend(P::fold(before, event).map(|change| (key, change)));
+    }
+    changes.into_iter().collect()
 }
 
 /// A projection whose rows are stored in Postgres. It can be built in another schema
@@ -93,31 +124,49 @@ pub trait TableProjection: Projection {
 pub struct Checkpoint {
     /// The global position up to which events have been applied.
     pub global_position: i64,
-    /// The number of replays that have replaced the tables, and of removals of old days. A
-    /// worker that read its checkpoint before one of them cannot commit after it, because a
-    /// replay also replaces the dead letters that the worker has read, and a removal deletes
-    /// rows that the worker may have read.
-    pub replays: i64,
+    /// No row contains an event after this global position. Rows between the two positions
+    /// may lack events that are in the memory of a worker.
+    pub written_to: i64,
+    /// The number of commits, of replays that have replaced the tables, and of removals of
+    /// old days. A worker that read its checkpoint before one of them cannot commit after
+    /// it, because its rows and its dead letters may be out of date.
+    pub revision: i64,
 }
 
 impl Checkpoint {
-    /// A checkpoint of a projection that no replay has replaced.
+    /// A checkpoint of a projection whose rows are never ahead of it.
     #[must_use]
     pub fn at(global_position: i64) -> Self {
         Self {
             global_position,
-            replays: 0,
+            written_to: global_position,
+            revision: 0,
         }
     }
 }
 
-/// The part of the log that a batch contains: the events after `from` up to `to`.
+/// The part of the log that a commit completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchRange {
     /// The checkpoint before the commit.
     pub from: Checkpoint,
-    /// The global position of the last event, and of the checkpoint after the commit.
+    /// The global position of the checkpoint after the commit: that of the last event before
+    /// the first one whose row is not written.
     pub to: i64,
+    /// The global position of the last folded event.
+    pub written_to: i64,
+}
+
+impl BatchRange {
+    /// The checkpoint after a commit to Postgres.
+    #[must_use]
+    pub fn checkpoint_after(self) -> Checkpoint {
+        Checkpoint {
+            global_position: self.to,
+            written_to: self.written_to,
+            revision: self.from.revision + 1,
+        }
+    }
 }
 
 /// A batch was not committed.

@@ -1,6 +1,8 @@
 //! Builds the events of sessions for the unit tests of the projections, by the decisions
 //! of the domain.
 
+use std::collections::BTreeMap;
+
 use chrono::TimeDelta;
 use domain::command::Occurrence;
 use domain::event::EndReason;
@@ -190,11 +192,9 @@ impl Story {
     }
 }
 
-/// Folds events into one batch.
-pub fn folded<P: crate::Projection>(events: &[RecordedEvent]) -> P::Batch {
-    let mut batch = P::Batch::default();
-    for event in events {
-        P::fold(&mut batch, event);
-    }
-    batch
+/// The changes of one commit that contains the events.
+pub fn folded<P: crate::Projection>(events: &[RecordedEvent]) -> BTreeMap<P::Key, P::Change> {
+    crate::projection::fold_all::<P>(events)
+        .into_iter()
+        .collect()
 }

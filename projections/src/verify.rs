@@ -10,6 +10,7 @@
 
 use std::time::{Duration, Instant};
 
+use eventlog::Pool;
 use eventlog::deadline::with_deadline;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -21,12 +22,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::worker::{Until, Worker, WorkerProgress, forward};
 use crate::zones::Zones;
-use crate::{History, OperationError, TableProjection, rebuild};
+use crate::{History, OperationError, TableProjection, flush, rebuild};
 
 mod sessions;
 
 /// The differences of a table that are returned in full. The others are only counted.
 pub const MAX_DIFFERENCES_SHOWN: usize = 10;
+
+/// How long the live worker writes every row at once, so that no row is ahead of the
+/// checkpoint. Each attempt begins this time again.
+const CLOSE_WINDOW: Duration = Duration::from_secs(10);
+
+/// The pause before the next attempt while rows are ahead of the checkpoint.
+const AHEAD_DELAY: Duration = Duration::from_millis(100);
 
 /// How long the live worker may be held.
 const MAX_HOLD: Duration = Duration::from_secs(2);
@@ -188,7 +196,11 @@ async fn take_snapshot<P: TableProjection>(
     scratch: &PgPool,
     stop: &CancellationToken,
 ) -> Result<(PgConnection, i64), OperationError> {
+    let pool = Pool::from(scratch.clone());
+    let mut is_ahead = false;
     for _ in 0..MAX_PIN_ATTEMPTS {
+        let closed = flush::close_window(&pool, P::NAME, CLOSE_WINDOW);
+        with_deadline(SHORT_DEADLINE, closed).await?;
         // Never beyond the live tables, because a fold cannot go back.
         let began = Instant::now();
         let live = with_deadline(SHORT_DEADLINE, checkpoint(connection, P::NAME)).await?;
@@ -204,14 +216,24 @@ async fn take_snapshot<P: TableProjection>(
             .await?
             .detach();
         let mut hold = connection.begin().await?;
-        let live = sqlx::query_scalar!(
-            "select global_position from read.checkpoints where projection = $1 for update",
+        let live = sqlx::query!(
+            "select global_position, written_to from read.checkpoints
+            where projection = $1 for update",
             P::NAME
         )
         .fetch_optional(&mut *hold)
         .await;
         let live = match live {
-            Ok(live) => live.unwrap_or(0),
+            Ok(Some(live)) if live.written_to > live.global_position => {
+                is_ahead = true;
+                hold.rollback().await?;
+                tokio::time::sleep(AHEAD_DELAY).await;
+                continue;
+            }
+            Ok(live) => {
+                is_ahead = false;
+                live.map_or(0, |live| live.global_position)
+            }
             Err(error) => {
                 hold.rollback().await?;
                 // A slow commit of the live worker holds the row.
@@ -241,7 +263,11 @@ async fn take_snapshot<P: TableProjection>(
         hold.rollback().await?;
         return Ok((snapshot, live));
     }
-    Err(OperationError::Busy)
+    Err(if is_ahead {
+        OperationError::Ahead(P::NAME)
+    } else {
+        OperationError::Busy
+    })
 }
 
 async fn checkpoint(connection: &mut PgConnection, projection: &str) -> sqlx::Result<i64> {

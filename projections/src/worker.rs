@@ -1,13 +1,14 @@
-//! The worker runs a projection: it reads events, folds them into a batch, and
-//! commits the batch with the checkpoint.
+//! The worker runs a projection: it reads events, folds them into rows in memory, and
+//! writes rows together with the checkpoint.
 //!
-//! The live worker and a replay run the same code. They differ in when they stop and
-//! in how large a batch may be.
+//! The live worker and a replay run the same code. They differ in when they stop and in
+//! which rows a commit writes. A replay writes all of them. A live worker lets the rows of
+//! position updates wait for more of them (decision 0026).
 
 use std::time::{Duration, Instant};
 
 use domain::SessionEvent;
-use eventlog::{LogEntry, LogError};
+use eventlog::{LogEntry, LogError, RecordedEvent};
 use messaging::LogSubscription;
 use sqlx::PgPool;
 use thiserror::Error;
@@ -20,21 +21,35 @@ use crate::dead_letters::{
 use crate::{BatchRange, Checkpoint, CommitError, Projection};
 
 mod batch_interval;
+mod controls;
 mod decision;
 mod progress;
 mod retry;
+mod window;
 
 use batch_interval::BatchInterval;
-use decision::{CommitDecision, Folded};
+use controls::Controls;
+pub use controls::{ControlHandle, FlushRequest};
+use decision::{State, Step};
 pub use progress::{Until, WorkerProgress, forward};
+use window::{Folded, Take, Window};
 
 /// The most events that are read at once. Bounds the memory of events that are not
 /// folded yet.
 const READ_SIZE: usize = 4_096;
 
+/// The most events in a commit of a live worker that writes all rows. Bounds how many events
+/// the search for one that Postgres refuses folds again.
+const MAX_BATCH_EVENTS: usize = 16_384;
+
 /// The most events in a batch of a replay. No query waits for a replay, so its
-/// batches are larger than [`Projection::MAX_BATCH_EVENTS`].
+/// batches are larger than [`MAX_BATCH_EVENTS`].
 const MAX_REPLAY_BATCH_EVENTS: usize = 1_048_576;
+
+/// How long the log must be silent until all rows are written before their window ends: the
+/// worker has nothing else to do. Longer than the second in which a reader turns a page, so
+/// that the updates of a single reader coalesce too.
+const SILENCE: Duration = Duration::from_millis(1_250);
 
 /// The pauses after one, two, three, and more consecutive failures. A server that
 /// fails is not overloaded with retries, and the worker resumes within seconds after
@@ -73,31 +88,75 @@ impl From<sqlx::Error> for RunError {
     }
 }
 
-/// Events that are folded and not committed yet.
-struct PendingBatch<P: Projection> {
-    content: P::Batch,
+/// What is folded and not committed yet.
+struct Pending<P: Projection> {
+    window: Window<P::Key, P::Change>,
     dead_letters: DeadLetterChanges,
     from: Checkpoint,
     /// The global position of the last event.
     to: i64,
+    /// Events since the last commit.
     events: usize,
+    /// When the first of them was folded.
     started_at: Instant,
+    /// When the last event was read.
+    read_at: Instant,
 }
 
-impl<P: Projection> PendingBatch<P> {
-    fn new(from: Checkpoint) -> Self {
+impl<P: Projection> Pending<P> {
+    fn new(from: Checkpoint, window: Duration) -> Self {
+        let now = Instant::now();
         Self {
-            content: P::Batch::default(),
+            window: Window::new(window),
             dead_letters: DeadLetterChanges::default(),
             from,
             to: from.global_position,
             events: 0,
-            started_at: Instant::now(),
+            started_at: now,
+            read_at: now,
         }
     }
 
+    /// Whether a commit would change nothing.
     fn is_empty(&self) -> bool {
-        self.events == 0
+        self.window.is_empty() && self.to == self.from.global_position
+    }
+
+    /// Whether a commit must not wait for the window: rows are urgent, the checkpoint can move
+    /// without a row, or an event was parked.
+    fn has_urgent(&self) -> bool {
+        self.window.has_urgent()
+            || !self.dead_letters.is_empty()
+            || (self.window.is_empty() && !self.is_empty())
+    }
+
+    fn fold(&mut self, event: &RecordedEvent) {
+        let is_update = matches!(event.event, SessionEvent::PositionUpdated(_));
+        self.change(
+            P::key(event),
+            event.event.reader_id(),
+            event.global_position,
+            !(P::COALESCES && is_update),
+            |before| P::fold(before, event),
+        );
+    }
+
+    fn change(
+        &mut self,
+        key: P::Key,
+        reader_id: domain::ReaderId,
+        global_position: i64,
+        is_urgent: bool,
+        fold: impl FnOnce(Option<P::Change>) -> Option<P::Change>,
+    ) {
+        let folded = Folded {
+            reader_id,
+            global_position,
+            previous: self.to,
+            at: self.read_at,
+            is_urgent,
+        };
+        self.window.fold(key, folded, P::weight, fold);
     }
 }
 
@@ -107,13 +166,14 @@ pub struct Worker<P> {
     subscription: LogSubscription,
     /// Connections to the dead letters and to the log.
     pool: PgPool,
-    /// Whether this is a replay. A replay does not log the events that it parks,
-    /// because the live worker has logged them.
-    is_replay: bool,
-    /// The most events in a batch.
+    /// How long the row of a position update waits for further ones.
+    window: Duration,
+    /// `None` for a replay. A replay does not log the events that it parks, because the live
+    /// worker has logged them.
+    controls: Option<Controls>,
+    /// The most events in a commit that writes all rows.
     max_events: usize,
-    /// The most events in the next batch; less than `max_events` after a batch was
-    /// refused.
+    /// Less than `max_events` after a batch was refused. Every commit then writes all rows.
     event_limit: usize,
     /// The global position of an event that was refused as the only one of its batch,
     /// and the error.
@@ -122,38 +182,41 @@ pub struct Worker<P> {
 }
 
 impl<P: Projection> Worker<P> {
-    /// A worker that keeps up with the log.
+    /// A worker that keeps up with the log. Rows of position updates wait for further ones
+    /// for `window`; without a handle nothing can shorten it.
     #[must_use]
-    pub fn live(projection: P, subscription: LogSubscription, pool: PgPool) -> Self {
-        Self::new(projection, subscription, pool, false, P::MAX_BATCH_EVENTS)
+    pub fn live(
+        projection: P,
+        subscription: LogSubscription,
+        pool: PgPool,
+        window: Duration,
+    ) -> (Self, ControlHandle) {
+        let (handle, controls) = controls::controls();
+        let worker = Self {
+            projection,
+            subscription,
+            pool,
+            window,
+            controls: Some(controls),
+            max_events: MAX_BATCH_EVENTS,
+            event_limit: MAX_BATCH_EVENTS,
+            refused: None,
+            progress: watch::Sender::default(),
+        };
+        (worker, handle)
     }
 
     /// A worker that applies the whole log with large batches.
     #[must_use]
     pub fn replay(projection: P, subscription: LogSubscription, pool: PgPool) -> Self {
-        Self::new(
-            projection,
-            subscription,
-            pool,
-            true,
-            MAX_REPLAY_BATCH_EVENTS,
-        )
-    }
-
-    fn new(
-        projection: P,
-        subscription: LogSubscription,
-        pool: PgPool,
-        is_replay: bool,
-        max_events: usize,
-    ) -> Self {
         Self {
             projection,
             subscription,
             pool,
-            is_replay,
-            max_events,
-            event_limit: max_events,
+            window: Duration::ZERO,
+            controls: None,
+            max_events: MAX_REPLAY_BATCH_EVENTS,
+            event_limit: MAX_REPLAY_BATCH_EVENTS,
             refused: None,
             progress: watch::Sender::default(),
         }
@@ -216,25 +279,28 @@ impl<P: Projection> Worker<P> {
             progress.folding = 0;
         });
         let mut dead_letters = DeadLetterIndex::read(&self.pool, P::NAME).await?;
-        let mut batch = PendingBatch::<P>::new(from);
+        let mut pending = Pending::<P>::new(from, self.window);
         let mut interval = BatchInterval::new::<P>();
         // Whether the last read returned the end of the log.
         let mut caught_up = false;
-        while !until.is_reached(batch.to) {
+        while !until.is_reached(pending.to) {
             if until.is_live() {
                 let _ = tokio::time::timeout(interval.next_poll(), stop.cancelled()).await;
             }
-            if batch.is_empty() {
-                batch.started_at = Instant::now();
-                if dead_letters.is_stale() {
-                    dead_letters = self.refresh_dead_letters(batch.from).await?;
-                }
+            if pending.events == 0 {
+                pending.started_at = Instant::now();
             }
-            let limit = (self.event_limit - batch.events).min(READ_SIZE);
-            let may_wait = !caught_up || batch.is_empty();
-            let Some(mut events) = self.next_batch(batch.to, limit, may_wait, stop).await? else {
-                if !batch.is_empty() {
-                    self.commit(batch).await?;
+            if pending.dead_letters.is_empty() && dead_letters.is_stale() {
+                dead_letters = self.refresh_dead_letters(&mut pending.from).await?;
+            }
+            let limit = self.read_limit(&pending);
+            let wake_at = caught_up.then(|| self.wake_at(&mut pending, &interval));
+            let Some(mut events) = self
+                .next_batch(pending.to, limit, wake_at.flatten(), stop)
+                .await?
+            else {
+                while !pending.is_empty() {
+                    self.commit(&mut pending, Take::All).await?;
                 }
                 return Ok(());
             };
@@ -243,37 +309,61 @@ impl<P: Projection> Worker<P> {
             if let Until::Reached(end) = until {
                 events.retain(|event| event.global_position() <= end);
             }
-            self.fold(&events, &mut batch, &mut dead_letters)?;
-            if !batch.is_empty() {
+            self.fold(&events, &mut pending, &mut dead_letters)?;
+            let readers = match &mut self.controls {
+                Some(controls) => controls.readers_to_write(pending.to),
+                None => std::collections::BTreeSet::new(),
+            };
+            let is_requested = !readers.is_empty() && pending.window.expedite(&readers);
+            if !pending.is_empty() {
                 self.progress.send_modify(|progress| {
-                    progress.read = batch.to;
-                    progress.folding = batch.events as u64;
+                    progress.read = pending.to;
+                    progress.folding = pending.events as u64;
                 });
             } else if caught_up {
-                self.check_idle(batch.from).await?;
+                self.check_idle(pending.from).await?;
             }
-            let folded = Folded {
-                to: batch.to,
-                events: batch.events,
+            let is_window_over = interval.is_window_due()
+                && pending
+                    .window
+                    .ends_at()
+                    .is_some_and(|ends_at| ends_at <= Instant::now());
+            let state = State {
+                to: pending.to,
+                events: pending.events,
                 max_events: self.event_limit,
-                rows: P::rows(&batch.content),
-                age: batch.started_at.elapsed(),
+                weight: pending.window.weight(),
+                age: pending.started_at.elapsed(),
                 caught_up,
                 is_quiet,
-                is_due: interval.is_due(),
+                is_silent: pending.read_at.elapsed() >= SILENCE,
+                is_due: interval.is_due() || is_requested,
+                has_urgent: pending.has_urgent(),
+                has_rows: !pending.window.is_empty(),
+                is_window_over,
+                is_window_closed: self.is_window_closed(until),
             };
-            match folded.next_step(until) {
-                CommitDecision::CommitFull => {
-                    batch = self.commit(batch).await?;
+            match state.next_step(until) {
+                Step::CommitFull(take) => {
+                    self.commit(&mut pending, take).await?;
                     interval.catch_up();
                 }
-                CommitDecision::Commit => {
+                Step::Commit(take) => {
                     let began = Instant::now();
-                    batch = self.commit(batch).await?;
+                    self.commit(&mut pending, take).await?;
                     interval.committed(began.elapsed());
+                    if pending.has_urgent() {
+                        // More rows than one commit writes.
+                        interval.catch_up();
+                    }
                 }
-                CommitDecision::Collect => interval.polled(),
-                CommitDecision::Read => {}
+                Step::Collect => interval.polled(),
+                Step::Read => {}
+            }
+            if let Some(controls) = &mut self.controls
+                && !pending.window.has_urgent()
+            {
+                controls.written(&readers, pending.to);
             }
             if caught_up && !until.is_live() {
                 return Ok(());
@@ -282,121 +372,201 @@ impl<P: Projection> Worker<P> {
         Ok(())
     }
 
-    /// Reads the next events after a global position; none at the end of the log. With
-    /// `may_wait`, waits a moment for new ones. Returns `None` if the worker is stopped.
+    /// Whether every commit writes all rows: in a replay, while another process requests it,
+    /// and while the worker searches for an event that Postgres refuses.
+    fn is_window_closed(&self, until: Until) -> bool {
+        let is_requested = self
+            .controls
+            .as_ref()
+            .is_none_or(Controls::is_window_closed);
+        !until.is_live()
+            || is_requested
+            || !P::COALESCES
+            || self.window.is_zero()
+            || self.event_limit < self.max_events
+    }
+
+    fn read_limit(&self, pending: &Pending<P>) -> usize {
+        let is_bounded = self.controls.is_none() || self.event_limit < self.max_events;
+        if is_bounded {
+            self.event_limit
+                .saturating_sub(pending.events)
+                .clamp(1, READ_SIZE)
+        } else {
+            READ_SIZE
+        }
+    }
+
+    /// When a read of a worker that has caught up must end without events: at once if rows
+    /// are urgent. `None` without rows.
+    fn wake_at(&self, pending: &mut Pending<P>, interval: &BatchInterval) -> Option<Instant> {
+        if pending.is_empty() {
+            return None;
+        }
+        if pending.has_urgent() || self.is_window_closed(Until::Stopped) {
+            return Some(Instant::now());
+        }
+        let silent_at = pending.read_at + SILENCE;
+        let window_over = pending.window.ends_at();
+        let window_over = window_over.map(|ends_at| interval.window_over_at(ends_at));
+        Some(window_over.map_or(silent_at, |at| at.min(silent_at)))
+    }
+
+    /// Reads the next events after a global position; none at the end of the log. Waits for
+    /// new ones, until `wake_at` at the most, or until a control of the worker changes.
+    /// Returns `None` if the worker is stopped.
     ///
     /// A stop interrupts only this read. A commit always completes.
     async fn next_batch(
         &mut self,
         after: i64,
         limit: usize,
-        may_wait: bool,
+        wake_at: Option<Instant>,
         stop: &CancellationToken,
     ) -> Result<Option<Vec<LogEntry>>, LogError> {
+        let wake = async {
+            match wake_at {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = async {
+            match &mut self.controls {
+                Some(controls) => controls.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(None),
             events = self.subscription.next_batch(after, limit) => {
                 Ok(Some(events?.unwrap_or_default()))
             }
-            () = std::future::ready(()), if !may_wait => Ok(Some(Vec::new())),
+            () = changed => Ok(Some(Vec::new())),
+            () = wake => Ok(Some(Vec::new())),
         }
     }
 
-    /// Adds events to a batch, or parks them.
+    /// Adds events to the rows in memory, or parks them.
     fn fold(
-        &mut self,
+        &self,
         events: &[LogEntry],
-        batch: &mut PendingBatch<P>,
+        pending: &mut Pending<P>,
         dead_letters: &mut DeadLetterIndex,
     ) -> Result<(), RunError> {
+        if !events.is_empty() {
+            pending.read_at = Instant::now();
+        }
         for event in events {
             let global_position = event.global_position();
-            batch.to = global_position;
-            batch.events += 1;
-            let refused = self
-                .refused
-                .take_if(|(refused, _)| *refused == global_position);
-            let disposition = match refused {
-                Some((_, error)) => Disposition::Park(ParkReason::Failed(error)),
-                None => dead_letters.classify(event),
+            let disposition = match &self.refused {
+                Some((refused, error)) if *refused == global_position => {
+                    Disposition::Park(ParkReason::Failed(error.clone()))
+                }
+                _ => dead_letters.classify(event),
             };
             match (disposition, event) {
                 (Disposition::Apply, LogEntry::Event(event)) => {
                     if let SessionEvent::SessionErased(_) = event.event {
                         let session = event.session_id.to_string();
                         if dead_letters.erase(&session) {
-                            batch.dead_letters.erase(session);
+                            pending.dead_letters.erase(session);
                         }
                     }
-                    P::fold(&mut batch.content, event);
-                    continue;
+                    pending.fold(event);
                 }
                 (Disposition::Park(reason), event) => {
                     if dead_letters.is_full() {
                         return Err(TooManyDeadLetters.into());
                     }
-                    if let ParkReason::Failed(_) = &reason
-                        && !self.is_replay
-                    {
-                        // Without the error, which may quote the reader's data.
-                        tracing::error!(
-                            projection = P::NAME,
-                            global_position,
-                            "applying event {name}.{global_position} failed: it is parked; run \
-                             `reading-sessions dead-letters show {name}.{global_position}`",
-                            name = P::NAME
-                        );
-                    }
+                    self.log_parked(&reason, global_position);
                     let parked = NewDeadLetter::new(event, reason);
-                    batch.dead_letters.parked.push(parked);
+                    pending.dead_letters.parked.push(parked);
                     dead_letters.park(event);
+                    skip(pending, event);
                 }
-                (Disposition::Apply | Disposition::Skip, _) => {}
+                (Disposition::Apply | Disposition::Skip, event) => skip(pending, event),
             }
-            if let Some(reader_id) = event.reader_id() {
-                P::on_skipped(&mut batch.content, reader_id, global_position);
-            }
+            pending.to = global_position;
+            pending.events += 1;
         }
         Ok(())
     }
 
-    /// Commits a batch. Returns the next one, which is empty.
-    async fn commit(&mut self, batch: PendingBatch<P>) -> Result<PendingBatch<P>, RunError> {
-        let PendingBatch {
-            content,
-            dead_letters,
-            from,
-            to,
-            events,
-            started_at: _,
-        } = batch;
-        let rows = P::rows(&content);
-        let range = BatchRange { from, to };
-        match self.projection.commit(content, range, &dead_letters).await {
+    /// Logs an event that cannot be applied, without the error, which may quote the reader's
+    /// data.
+    fn log_parked(&self, reason: &ParkReason, global_position: i64) {
+        if let ParkReason::Failed(_) = reason
+            && self.controls.is_some()
+        {
+            tracing::error!(
+                projection = P::NAME,
+                global_position,
+                "applying event {name}.{global_position} failed: it is parked; run \
+                 `reading-sessions dead-letters show {name}.{global_position}`",
+                name = P::NAME
+            );
+        }
+    }
+
+    /// Writes rows, and moves the checkpoint to the last event before the first one that is
+    /// still in memory. Changes of dead letters are written when none is.
+    async fn commit(&mut self, pending: &mut Pending<P>, take: Take) -> Result<(), RunError> {
+        let is_replay = self.controls.is_none();
+        // With changes of dead letters the checkpoint must reach the end of the batch: a parked
+        // event that is folded again would wait for itself.
+        let take = if pending.dead_letters.is_empty() {
+            take
+        } else {
+            Take::All
+        };
+        let max_rows = if is_replay {
+            usize::MAX
+        } else {
+            P::MAX_COMMIT_ROWS
+        };
+        let rows = pending.window.take(take, Instant::now(), max_rows);
+        let row_count = rows.len();
+        let complete_to = pending.window.complete_to();
+        let range = BatchRange {
+            from: pending.from,
+            to: complete_to.unwrap_or(pending.to),
+            written_to: pending.from.written_to.max(pending.to),
+        };
+        let dead_letters = match complete_to {
+            None => std::mem::take(&mut pending.dead_letters),
+            Some(_) => DeadLetterChanges::default(),
+        };
+        match self.projection.commit(rows, range, &dead_letters).await {
             Ok(()) => {
                 self.event_limit = (self.event_limit * 2).min(self.max_events);
+                self.refused.take_if(|(refused, _)| *refused <= range.to);
                 self.progress.send_modify(|progress| {
-                    progress.checkpoint = to;
-                    progress.events += events as u64;
+                    progress.checkpoint = range.to;
+                    progress.events += pending.events as u64;
                     progress.folding = 0;
-                    progress.rows += rows as u64;
+                    progress.rows += row_count as u64;
                     progress.error = None;
                 });
-                Ok(PendingBatch::new(Checkpoint {
-                    global_position: to,
-                    ..from
-                }))
+                pending.from = range.checkpoint_after();
+                pending.events = 0;
+                Ok(())
             }
             // Halving the batches isolates the bad event, which is then parked.
             Err(CommitError::Refused(error)) => {
+                let is_exact = is_replay || self.event_limit < self.max_events;
+                let events = if is_exact {
+                    pending.events
+                } else {
+                    self.max_events
+                };
                 self.event_limit = (events / 2).max(1);
                 if events == 1 {
                     if !dead_letters.parked.is_empty() {
                         // The event is parked already, so it did not cause the error.
                         return Err(CommitError::Unavailable(error.into()).into());
                     }
-                    self.refused = Some((to, error_text(&error)));
+                    self.refused = Some((range.to, error_text(&error)));
                 }
                 Err(CommitError::Refused(error).into())
             }
@@ -413,5 +583,15 @@ impl<P: Projection> Worker<P> {
         self.progress
             .send_if_modified(|progress| progress.error.take().is_some());
         Ok(())
+    }
+}
+
+/// Skips an event. Some projections then no longer trust their data of its reader.
+fn skip<P: Projection>(pending: &mut Pending<P>, event: &LogEntry) {
+    let global_position = event.global_position();
+    if let Some(reader_id) = event.reader_id()
+        && let Some((key, change)) = P::on_skipped(reader_id, global_position)
+    {
+        pending.change(key, reader_id, global_position, true, |_| Some(change));
     }
 }

@@ -4,7 +4,6 @@
 
 mod several_sessions;
 
-use std::collections::BTreeMap;
 
 use domain::command::Occurrence;
 use domain::session::{CompleteSession, Rules};
@@ -16,7 +15,7 @@ use eventlog::RecordedEvent;
 use projections::active_sessions::{self, CacheLookup, CachedSession, FillResult, MissedAt};
 use projections::cache::{Cache, CacheError};
 use projections::dead_letters::DeadLetterChanges;
-use projections::{ActiveSessions, BatchRange, Checkpoint, CommitError, Projection};
+use projections::{ActiveSessions, BatchRange, Checkpoint, CommitError, Projection, fold_all};
 use redis::AsyncCommands;
 use server::connect;
 use tests::{Stack, app, eventually_ok, invariants, stack};
@@ -51,16 +50,16 @@ impl Harness {
 
     /// Applies events in one batch.
     async fn apply_all(&mut self, events: &[RecordedEvent]) -> Result<(), CommitError> {
-        let mut batch = BTreeMap::default();
-        for event in events {
-            ActiveSessions::fold(&mut batch, event);
-        }
         let last = events.last().expect("a batch has events");
-        let (from, to) = (Checkpoint::at(self.reached), last.global_position);
+        let to = last.global_position;
+        let range = BatchRange {
+            from: Checkpoint::at(self.reached),
+            to,
+            written_to: to,
+        };
+        let rows = fold_all::<ActiveSessions>(events);
         let none = DeadLetterChanges::default();
-        self.projection
-            .commit(batch, BatchRange { from, to }, &none)
-            .await?;
+        self.projection.commit(rows, range, &none).await?;
         self.reached = to;
         Ok(())
     }

@@ -7,10 +7,9 @@ use eventlog::RecordedEvent;
 use futures::StreamExt;
 use futures::stream;
 use projections::dead_letters::DeadLetterChanges;
-use projections::history::HistoryBatch;
 use projections::projection::TableProjection;
 use projections::zones::Zones;
-use projections::{BatchRange, Checkpoint, History, Projection};
+use projections::{BatchRange, History, Projection, fold_all};
 use serde_json::json;
 use server::config::Role;
 use tests::random_history::{Random, write_random_histories, write_random_history};
@@ -134,29 +133,26 @@ async fn history_of_random_logs_in_random_batches_equals_the_log() {
         while !log.is_empty() {
             let most = u64::try_from(log.len()).unwrap().min(12);
             let count = 1 + usize::try_from(random.below(most)).unwrap();
-            let mut batch = HistoryBatch::default();
+            let first = all.len();
             for event in log.drain(..count) {
                 let global_position = i64::try_from(all.len()).unwrap() + 1;
-                let event = RecordedEvent {
+                all.push(RecordedEvent {
                     global_position,
                     ..event
-                };
-                History::fold(&mut batch, &event);
-                all.push(event);
+                });
             }
             let to = i64::try_from(all.len()).unwrap();
+            let range = BatchRange {
+                from,
+                to,
+                written_to: to,
+            };
+            let rows = fold_all::<History>(&all[first..]);
             history
-                .commit(
-                    batch,
-                    BatchRange { from, to },
-                    &DeadLetterChanges::default(),
-                )
+                .commit(rows, range, &DeadLetterChanges::default())
                 .await
                 .unwrap();
-            from = Checkpoint {
-                global_position: to,
-                ..from
-            };
+            from = range.checkpoint_after();
             let sessions = invariants::fold_recorded(all.clone());
             invariants::history_matches_the_log(&pool, &sessions).await;
         }

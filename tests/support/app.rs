@@ -10,8 +10,8 @@ use api::serve::ClientTimeouts;
 use chrono::{DateTime, Utc};
 use server::app::{self, Service};
 use server::config::{
-    AuthArgs, DatabaseArgs, HttpArgs, JobArgs, NatsArgs, RateLimitArgs, RedisArgs, ReplicaArgs,
-    Role, RuleArgs, ServeArgs, StreamArgs, StreamCompression,
+    AuthArgs, DatabaseArgs, HttpArgs, JobArgs, NatsArgs, ProjectionArgs, RateLimitArgs, RedisArgs,
+    ReplicaArgs, Role, RuleArgs, ServeArgs, StreamArgs, StreamCompression,
 };
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -26,6 +26,10 @@ pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
 /// Longest time until the projections have caught up with the log, also after an
 /// outage has ended.
 pub const SETTLE: Duration = Duration::from_secs(10);
+
+/// The coalesce window of the tests: long enough that rows are ahead of their checkpoint, and
+/// short enough to wait for it.
+pub const COALESCE_WINDOW: Duration = Duration::from_millis(200);
 
 pub struct App {
     pub stack: Arc<Stack>,
@@ -233,6 +237,9 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
         rate_limit: unlimited(),
         rules: RuleArgs {
             active_gap: Duration::from_mins(2),
+        },
+        projections: ProjectionArgs {
+            coalesce_window: COALESCE_WINDOW,
         },
         jobs: JobArgs {
             idle_after: Duration::from_hours(2),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
-use crate::app::SECRET;
+use crate::app::{COALESCE_WINDOW, SECRET};
 use crate::eventually::until;
 use crate::reader::client;
 use crate::stack::TestEnv;
@@ -54,6 +54,7 @@ pub fn command(env: &TestEnv) -> Command {
         .env("RATE_LIMIT_AUTH", "1000000")
         .env("RATE_LIMIT_DEADLINE", "5000")
         .env("RATE_LIMIT_DAILY_BYTES", "0")
+        .env("COALESCE_WINDOW", COALESCE_WINDOW.as_secs_f64().to_string())
         // JetStream reserves the bytes of each stream, and the tests share a server.
         .env("NATS_STREAM_MAX_BYTES", "0")
         .env("RUST_LOG", "warn,async_nats=off");

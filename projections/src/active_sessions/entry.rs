@@ -231,7 +231,7 @@ pub async fn erase(cache: &Cache, reader_id: ReaderId, version: i64) -> Result<(
     let call = async |mut redis| {
         let mut erase = ERASE.prepare_invoke();
         erase.key(key(reader_id)).arg(millis(ENTRY_TTL));
-        EntryWrite::invalidate(None, version).push_args(&mut erase);
+        EntryWrite::invalidate(version).push_args(&mut erase);
         erase.invoke_async::<()>(&mut redis).await
     };
     cache.call(COMMIT_DEADLINE, call).await

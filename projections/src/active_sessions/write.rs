@@ -112,11 +112,10 @@ impl EntryWrite {
         }
     }
 
-    /// Leaves a tombstone, instead of the write before.
-    pub(super) fn invalidate(before: Option<Self>, version: i64) -> Self {
+    /// Leaves a tombstone.
+    pub(super) fn invalidate(version: i64) -> Self {
         Self {
-            // The skipped event of a retry may be older than others in the batch.
-            version: before.map_or(version, |before| before.version.max(version)),
+            version,
             change: Change::Invalidate,
         }
     }

@@ -1,5 +1,5 @@
-//! The effect of many events on the statistics. It contains instants only: which days they
-//! are on depends on the rules of time zones, which a fold does not know.
+//! The effect of events on the statistics of a session. It contains instants only: which
+//! days they are on depends on the rules of time zones, which a fold does not know.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,33 +7,38 @@ use chrono::NaiveDate;
 use domain::calendar::{reading_day, split_by_day};
 use domain::event::EndReason;
 use domain::{Interval, Position, ReaderId, SessionEvent, SessionId, Timestamp, ZoneName};
+use eventlog::RecordedEvent;
 use jiff::tz::TimeZone;
 
 use super::session_days::{End, EndPosition, Observed};
 use crate::zones::Zones;
 
-/// The effect of a batch of events, by session.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct StatsBatch {
-    /// Ordered by id, which is the order of the written index.
-    changes: BTreeMap<SessionId, SessionChange>,
-    erased: BTreeSet<SessionId>,
+/// This many points and intervals weigh as much as a usual change.
+const PARTS_PER_WEIGHT: usize = 16;
+
+/// The effect of events on the rows of one session.
+#[derive(Debug, PartialEq, Eq)]
+pub enum StatsChange {
+    Session(SessionChange),
+    Erased,
 }
 
 /// The effect of events on the days of one session.
 #[derive(Debug, PartialEq, Eq)]
-struct SessionChange {
+pub struct SessionChange {
     reader_id: ReaderId,
     time_zone: ZoneName,
-    /// `None` if no event of the batch contains it.
+    /// `None` if no event of the change contains it.
     start_position: Option<Position>,
     active: Vec<Interval>,
     /// Whether `active` replaces the active time of earlier events.
     replaces_active: bool,
     /// In the order of the log.
     points: Vec<Point>,
-    /// Whether the session has ended after the batch, finally or provisionally.
+    /// Whether the session has ended after the change, finally or provisionally.
     is_ended: bool,
+    /// The global position of the last event.
+    complete_to: i64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -53,23 +58,30 @@ struct ReaderEnd {
     position: EndPosition,
 }
 
-impl StatsBatch {
-    /// Adds an event.
-    pub(super) fn add(&mut self, session_id: SessionId, event: &SessionEvent) {
-        if let SessionEvent::SessionErased(_) = event {
-            self.changes.remove(&session_id);
-            self.erased.insert(session_id);
-        } else if !self.erased.contains(&session_id) {
-            let change = self.changes.entry(session_id);
-            change
-                .or_insert_with(|| SessionChange::new(event.reader_id()))
-                .add(event);
+impl StatsChange {
+    /// The change after one more event.
+    pub(super) fn with_event(before: Option<Self>, event: &RecordedEvent) -> Self {
+        if let SessionEvent::SessionErased(_) = event.event {
+            return Self::Erased;
         }
+        let mut change = match before {
+            Some(Self::Erased) => return Self::Erased,
+            Some(Self::Session(change)) => change,
+            None => SessionChange::new(event.event.reader_id()),
+        };
+        change.add(&event.event);
+        change.complete_to = event.global_position;
+        Self::Session(change)
     }
 
-    /// The number of sessions that the batch changes.
-    pub(super) fn sessions(&self) -> usize {
-        self.changes.len() + self.erased.len()
+    /// The memory, in units of a usual change.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Session(change) => {
+                1 + (change.points.len() + change.active.len()) / PARTS_PER_WEIGHT
+            }
+            Self::Erased => 1,
+        }
     }
 }
 
@@ -83,6 +95,7 @@ impl SessionChange {
             replaces_active: false,
             points: Vec::new(),
             is_ended: false,
+            complete_to: 0,
         }
     }
 
@@ -143,7 +156,7 @@ impl SessionChange {
     }
 }
 
-/// A batch by the days of its sessions.
+/// Changes by the days of their sessions.
 #[derive(Debug)]
 pub(super) struct TouchedDays {
     pub(super) changes: BTreeMap<SessionId, DaysChange>,
@@ -162,6 +175,8 @@ pub(super) struct DaysChange {
     /// In the order of the log. All but the last one have an end.
     pub(super) segments: Vec<Segment>,
     pub(super) is_ended: bool,
+    /// The global position of the last event.
+    pub(super) complete_to: i64,
 }
 
 /// Observations, and then an end.
@@ -173,18 +188,27 @@ pub(super) struct Segment {
 }
 
 impl TouchedDays {
-    pub(super) fn new(batch: &StatsBatch, zones: &Zones) -> Self {
-        let changes = batch.changes.iter().map(|(session_id, change)| {
-            let zone = zones.get(change.time_zone.as_str());
-            (*session_id, DaysChange::new(change, &zone))
-        });
-        Self {
-            changes: changes.collect(),
-            erased: batch.erased.clone(),
+    pub(super) fn new(rows: &[(SessionId, StatsChange)], zones: &Zones) -> Self {
+        let mut touched = Self {
+            changes: BTreeMap::new(),
+            erased: BTreeSet::new(),
+        };
+        for (session_id, change) in rows {
+            match change {
+                StatsChange::Session(change) => {
+                    let zone = zones.get(change.time_zone.as_str());
+                    let change = DaysChange::new(change, &zone);
+                    touched.changes.insert(*session_id, change);
+                }
+                StatsChange::Erased => {
+                    touched.erased.insert(*session_id);
+                }
+            }
         }
+        touched
     }
 
-    /// The days of each reader on which the batch can add rows or active time.
+    /// The days of each reader on which the changes can add rows or active time.
     pub(super) fn reader_days(&self) -> BTreeSet<(ReaderId, NaiveDate)> {
         let changes = self.changes.values();
         changes
@@ -254,6 +278,7 @@ impl DaysChange {
             replaces_active: change.replaces_active,
             segments,
             is_ended: change.is_ended,
+            complete_to: change.complete_to,
         }
     }
 

@@ -6,6 +6,7 @@ use chrono::NaiveDate;
 use domain::{Position, SessionId, Timestamp};
 use uuid::Uuid;
 
+use super::batch::TouchedDays;
 use super::merge::DaySums;
 use super::multirange::Multirange;
 use super::session_days::{EndPosition, SessionDay};
@@ -26,12 +27,21 @@ pub(super) struct WrittenColumns<'a> {
     pub(super) progress: Vec<i64>,
     pub(super) ended: Vec<bool>,
     pub(super) after_end: Vec<bool>,
+    pub(super) complete_to: Vec<i64>,
 }
 
 impl<'a> WrittenColumns<'a> {
-    pub(super) fn new(rows: &'a BTreeMap<(SessionId, NaiveDate), SessionDay>) -> Self {
+    /// The columns of rows that `touched` has changed.
+    pub(super) fn new(
+        rows: &'a BTreeMap<(SessionId, NaiveDate), SessionDay>,
+        touched: &TouchedDays,
+    ) -> Self {
         let mut columns = Self::default();
         for ((session_id, day), row) in rows {
+            let change = touched.changes.get(session_id);
+            columns
+                .complete_to
+                .push(change.map_or(0, |change| change.complete_to));
             columns.session_ids.push(session_id.to_string());
             columns.days.push(*day);
             columns.reader_ids.push(row.reader_id.uuid());

@@ -1,13 +1,14 @@
--- Commits a batch of the projection. A single statement makes it atomic: it writes
--- nothing unless the checkpoint is at the start of the batch ($2) and the number of
--- replays is unchanged ($4). The rows are absolute values, computed from the stored rows
--- at that checkpoint; the days of all readers are differences.
+-- Commits rows of the projection. A single statement makes it atomic: it writes nothing
+-- unless the checkpoint ($2) and its revision ($4) are those that the worker has read. The
+-- rows are absolute values, computed from the stored rows at that revision; the days of all
+-- readers are differences.
 with moved as (
     update checkpoints
-    set global_position = $3, moved_at = clock_timestamp(),
+    set global_position = $3, written_to = $29, revision = revision + 1,
+        moved_at = clock_timestamp(),
         -- `least` ignores null.
         tzdata = least(tzdata, $28)
-    where projection = $1 and global_position = $2 and replays = $4
+    where projection = $1 and global_position = $2 and revision = $4
     -- Retention has removed earlier days; they are not written again.
     returning (select days_from from retention where one) as days_from
 ),
@@ -19,17 +20,17 @@ removed as (
 written as (
     insert into session_days (
         session_id, day, reader_id, time_zone, active, last_at, position, ended_at,
-        end_position, end_position_at, start_position, progress, ended, after_end
+        end_position, end_position_at, start_position, progress, ended, after_end, complete_to
     )
-    select session_id, day, reader_id, time_zone, active, last_at, position,
-        ended_at, end_position, end_position_at, start_position, progress, ended, after_end
+    select session_id, day, reader_id, time_zone, active, last_at, position, ended_at,
+        end_position, end_position_at, start_position, progress, ended, after_end, complete_to
     from moved, unnest(
         $7::text[], $8::date[], $9::uuid[], $10::text[], $11::tstzmultirange[], $12::timestamptz[],
         $13::int[], $14::timestamptz[], $15::int[], $16::timestamptz[], $17::int[],
-        $18::bigint[], $19::bool[], $20::bool[]
+        $18::bigint[], $19::bool[], $20::bool[], $30::bigint[]
     ) as w (
         session_id, day, reader_id, time_zone, active, last_at, position, ended_at,
-        end_position, end_position_at, start_position, progress, ended, after_end
+        end_position, end_position_at, start_position, progress, ended, after_end, complete_to
     )
     where day >= moved.days_from
     -- The reader and the time zone of a session never change.
@@ -43,7 +44,8 @@ written as (
         start_position = excluded.start_position,
         progress = excluded.progress,
         ended = excluded.ended,
-        after_end = excluded.after_end
+        after_end = excluded.after_end,
+        complete_to = excluded.complete_to
 ),
 changed as (
     select c.*

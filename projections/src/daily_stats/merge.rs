@@ -1,4 +1,4 @@
-//! Merges a batch into the stored rows, and finds what differs.
+//! Merges changes into the stored rows, and finds what differs.
 
 use std::collections::BTreeMap;
 
@@ -76,13 +76,17 @@ impl DaySums {
     }
 }
 
-/// Merges a batch into the stored rows.
+/// Merges changes into the stored rows.
 pub(super) fn merge(touched: &TouchedDays, stored: &StoredDays) -> Merged {
     let mut merged = Merged::default();
     let none = SessionDays::new();
     let before_of = |session_id| stored.get(session_id).unwrap_or(&none);
     for (session_id, change) in &touched.changes {
         let before = before_of(session_id);
+        // A worker that restarts folds events again that the rows contain already.
+        if change.complete_to <= before.complete_to {
+            continue;
+        }
         let mut after = before.clone();
         apply(&mut after, change);
         let gone = before.days().filter(|day| after.get(*day).is_none());

@@ -28,7 +28,7 @@ pub async fn delete_days_before(
     // A commit that has read the old rows fails, and is repeated with the new low-water
     // mark, as after a replay.
     sqlx::query!(
-        "update read.checkpoints set replays = replays + 1 where projection = $1",
+        "update read.checkpoints set revision = revision + 1 where projection = $1",
         DailyStats::NAME
     )
     .execute(&mut *transaction)

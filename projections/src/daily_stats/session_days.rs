@@ -11,7 +11,12 @@ use super::batch::DaysChange;
 /// The rows of one session by day. Nearly every session has one, so they are a sorted
 /// list: a tree would allocate a node for eleven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SessionDays(Vec<(NaiveDate, SessionDay)>);
+pub(super) struct SessionDays {
+    rows: Vec<(NaiveDate, SessionDay)>,
+    /// The global position of the last event that changed a row. Later events may have
+    /// changed nothing.
+    pub(super) complete_to: i64,
+}
 
 /// A row: one session on one reading day of its time zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,54 +129,57 @@ impl SessionDay {
 
 impl SessionDays {
     pub(super) const fn new() -> Self {
-        Self(Vec::new())
+        Self {
+            rows: Vec::new(),
+            complete_to: 0,
+        }
     }
 
     pub(super) fn get(&self, day: NaiveDate) -> Option<&SessionDay> {
         let index = self.find(day).ok()?;
-        Some(&self.0[index].1)
+        Some(&self.rows[index].1)
     }
 
     pub(super) fn insert(&mut self, day: NaiveDate, row: SessionDay) {
         match self.find(day) {
-            Ok(index) => self.0[index].1 = row,
-            Err(index) => self.0.insert(index, (day, row)),
+            Ok(index) => self.rows[index].1 = row,
+            Err(index) => self.rows.insert(index, (day, row)),
         }
     }
 
     /// The row of a day. An empty one is added if there is none.
     fn row(&mut self, day: NaiveDate, change: &DaysChange) -> &mut SessionDay {
         let index = self.find(day).unwrap_or_else(|index| {
-            self.0.insert(index, (day, SessionDay::new(change)));
+            self.rows.insert(index, (day, SessionDay::new(change)));
             index
         });
-        &mut self.0[index].1
+        &mut self.rows[index].1
     }
 
     #[cfg(test)]
     pub(super) fn remove(&mut self, day: NaiveDate) -> Option<SessionDay> {
         let index = self.find(day).ok()?;
-        Some(self.0.remove(index).1)
+        Some(self.rows.remove(index).1)
     }
 
     fn find(&self, day: NaiveDate) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&day, |(day, _)| *day)
+        self.rows.binary_search_by_key(&day, |(day, _)| *day)
     }
 
     pub(super) fn iter(&self) -> std::slice::Iter<'_, (NaiveDate, SessionDay)> {
-        self.0.iter()
+        self.rows.iter()
     }
 
     pub(super) fn days(&self) -> impl Iterator<Item = NaiveDate> + '_ {
-        self.0.iter().map(|(day, _)| *day)
+        self.rows.iter().map(|(day, _)| *day)
     }
 
     fn rows(&self) -> impl Iterator<Item = &SessionDay> {
-        self.0.iter().map(|(_, row)| row)
+        self.rows.iter().map(|(_, row)| row)
     }
 
     fn rows_mut(&mut self) -> impl Iterator<Item = &mut SessionDay> {
-        self.0.iter_mut().map(|(_, row)| row)
+        self.rows.iter_mut().map(|(_, row)| row)
     }
 }
 
@@ -180,7 +188,7 @@ impl IntoIterator for SessionDays {
     type IntoIter = std::vec::IntoIter<Self::Item>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.rows.into_iter()
     }
 }
 
@@ -218,12 +226,12 @@ pub(super) fn apply(rows: &mut SessionDays, change: &DaysChange) {
             rows.row(day, change).end = Some(end);
         }
     }
-    rows.0.retain(|(_, row)| !row.is_empty());
+    rows.rows.retain(|(_, row)| !row.is_empty());
 
     let end_day = rows.iter().find_map(|(day, row)| row.end.and(Some(*day)));
     let counts = |day: NaiveDate| end_day.is_none_or(|end_day| day <= end_day);
     let last_day = rows.days().filter(|day| counts(*day)).last();
-    for (day, row) in &mut rows.0 {
+    for (day, row) in &mut rows.rows {
         row.start_position = start_position;
         row.is_after_end = !counts(*day);
         row.is_ended = change.is_ended && Some(*day) == last_day;

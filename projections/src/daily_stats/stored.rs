@@ -64,6 +64,7 @@ pub(super) async fn read(
             is_after_end: row.after_end,
         };
         let days = stored.entry(session_id).or_default();
+        days.complete_to = days.complete_to.max(row.complete_to);
         days.insert(row.day, session_day);
     }
     Ok(stored)

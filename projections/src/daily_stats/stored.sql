@@ -11,7 +11,7 @@ with reader_days as (
     where session_id = any ($4::text[])
 )
 select session_id, day, reader_id, time_zone, last_at, position, ended_at, end_position,
-    end_position_at, start_position, progress, ended, after_end,
+    end_position_at, start_position, progress, ended, after_end, complete_to,
     multirange_send(active) as "active!"
 from session_days
 where session_days.ctid = any (array(

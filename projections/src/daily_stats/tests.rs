@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use chrono::NaiveDate;
-use domain::Standing;
 use domain::event::EndReason;
+use domain::{SessionId, Standing};
 use eventlog::RecordedEvent;
 use rstest::rstest;
 
 use super::DailyStats;
-use super::batch::TouchedDays;
+use super::batch::{StatsChange, TouchedDays};
 use super::merge::{DaySums, Merged, StoredDays, merge};
 use super::session_days::SessionDay;
 use crate::testing::{Story, at, folded, reader, session};
@@ -40,13 +40,25 @@ impl Tables {
 
     /// Merges a batch, and returns the number of changed rows.
     fn commit(&mut self, events: &[RecordedEvent]) -> usize {
-        let batch = folded::<DailyStats>(events);
-        let touched = TouchedDays::new(&batch, &Zones::built_in());
+        self.commit_changes(folded::<DailyStats>(events).into_iter().collect())
+    }
+
+    fn commit_changes(&mut self, changes: Vec<(SessionId, StatsChange)>) -> usize {
+        let touched = TouchedDays::new(&changes, &Zones::built_in());
         let merged = merge(&touched, &self.read(&touched));
         let changed = merged.written.len() + merged.removed.len() + merged.days.len();
-        self.write(merged);
+        self.write(merged, &touched);
         assert_eq!(self.days, self.sums(), "the days of all readers");
         changed
+    }
+
+    /// The tables without the positions up to which rows are complete. They depend on which
+    /// events were committed together.
+    fn content(mut self) -> Self {
+        for days in self.session_days.values_mut() {
+            days.complete_to = 0;
+        }
+        self
     }
 
     /// The rows that `stored.sql` returns.
@@ -64,13 +76,15 @@ impl Tables {
         for (id, day, row) in rows() {
             let is_touched = touched.changes.contains_key(&id) || touched.erased.contains(&id);
             if is_touched || pairs.contains(&(row.reader_id, day)) {
-                read.entry(id).or_default().insert(day, row.clone());
+                let days = read.entry(id).or_default();
+                days.insert(day, row.clone());
+                days.complete_to = self.session_days[&id].complete_to;
             }
         }
         read
     }
 
-    fn write(&mut self, merged: Merged) {
+    fn write(&mut self, merged: Merged, touched: &TouchedDays) {
         for (id, day) in merged.removed {
             let Entry::Occupied(mut days) = self.session_days.entry(id) else {
                 panic!("no rows of {id}");
@@ -81,7 +95,9 @@ impl Tables {
             }
         }
         for ((id, day), row) in merged.written {
-            self.session_days.entry(id).or_default().insert(day, row);
+            let days = self.session_days.entry(id).or_default();
+            days.insert(day, row);
+            days.complete_to = touched.changes[&id].complete_to;
         }
         for (day, difference) in merged.days {
             let sums = self.days.entry(day).or_default();

@@ -1,10 +1,10 @@
--- Commits a batch of the projection. A single statement makes it atomic: it writes
--- nothing unless the checkpoint is at the start of the batch ($2) and the number of
--- replays is unchanged ($36).
+-- Commits rows of the projection. A single statement makes it atomic: it writes nothing
+-- unless the checkpoint ($2) and its revision ($36) are those that the worker has read.
 with moved as (
     update checkpoints
-    set global_position = $3, moved_at = clock_timestamp()
-    where projection = $1 and global_position = $2 and replays = $36
+    set global_position = $3, written_to = $37, revision = revision + 1,
+        moved_at = clock_timestamp()
+    where projection = $1 and global_position = $2 and revision = $36
     returning 1
 ),
 started as (
@@ -23,6 +23,8 @@ started as (
     where exists (select from moved)
         -- Retention has removed earlier sessions; they are not inserted again.
         and s.session_id >= (select history_from from retention where one)
+    -- A worker that restarts folds events again. `changed` updates the row then.
+    on conflict (session_id) do nothing
     returning reader_id, book_id
 ),
 counted as (
@@ -56,6 +58,8 @@ changed as (
         session_id, version, started_at, start_position, ended_at, last_activity_at,
         position_at, active_ms, position, furthest_position, end_reason, locator
     )
-    where history.session_id = c.session_id and exists (select from moved)
+    -- Rows can be ahead of the checkpoint. They contain the events already.
+    where history.session_id = c.session_id and history.version < c.version
+        and exists (select from moved)
 )
 select exists (select from moved) as "moved!"

@@ -102,8 +102,10 @@ pub(super) async fn swap<P: TableProjection>(
             Err(error) => return Err(error.into()),
         }
     }
+    // Rows can be ahead of the checkpoint. Queries must not see them go back.
     let live = sqlx::query_scalar!(
-        "select global_position from read.checkpoints where projection = $1 for update",
+        r#"select greatest(global_position, written_to) as "written_to!"
+        from read.checkpoints where projection = $1 for update"#,
         P::NAME
     )
     .fetch_optional(&mut *transaction)
@@ -148,10 +150,10 @@ pub(super) async fn swap<P: TableProjection>(
         .execute(&mut *transaction)
         .await?;
     sqlx::query!(
-        "insert into read.checkpoints (projection, global_position) values ($1, $2)
+        "insert into read.checkpoints (projection, global_position, written_to) values ($1, $2, $2)
         on conflict (projection) do update
-        set global_position = excluded.global_position, moved_at = clock_timestamp(),
-            replays = checkpoints.replays + 1",
+        set global_position = excluded.global_position, written_to = excluded.written_to,
+            moved_at = clock_timestamp(), revision = checkpoints.revision + 1",
         P::NAME,
         global_position
     )

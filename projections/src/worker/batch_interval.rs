@@ -16,6 +16,7 @@ pub(super) struct BatchInterval {
     max: Duration,
     poll_at: Instant,
     commit_at: Instant,
+    window_at: Instant,
 }
 
 impl BatchInterval {
@@ -27,6 +28,7 @@ impl BatchInterval {
             max: P::MAX_BATCH_INTERVAL,
             poll_at: now,
             commit_at: now,
+            window_at: now,
         }
     }
 
@@ -40,6 +42,16 @@ impl BatchInterval {
         Instant::now() >= self.commit_at
     }
 
+    /// Whether rows may be written whose window has ended. These wait for each other.
+    pub(super) fn is_window_due(&self) -> bool {
+        Instant::now() >= self.window_at
+    }
+
+    /// When a window that ends at `ends_at` is over.
+    pub(super) fn window_over_at(&self, ends_at: Instant) -> Instant {
+        ends_at.max(self.window_at)
+    }
+
     /// Records a poll whose events are not committed yet.
     pub(super) fn polled(&mut self) {
         self.poll_at = Instant::now() + self.min;
@@ -50,6 +62,7 @@ impl BatchInterval {
         let now = Instant::now();
         self.poll_at = now + self.min;
         self.commit_at = now + self.commit_interval(took);
+        self.window_at = now + self.max;
     }
 
     /// Makes the next poll and commit due at once, for a worker that is behind.

@@ -11,7 +11,7 @@ impl<P: Projection> Worker<P> {
     /// Reads the dead letters, and retries those that operators have requested.
     pub(super) async fn refresh_dead_letters(
         &mut self,
-        checkpoint: Checkpoint,
+        checkpoint: &mut Checkpoint,
     ) -> Result<DeadLetterIndex, RunError> {
         let index = DeadLetterIndex::read(&self.pool, P::NAME).await?;
         if index.sessions_to_retry().is_empty() {
@@ -26,7 +26,7 @@ impl<P: Projection> Worker<P> {
     async fn retry(
         &mut self,
         index: &DeadLetterIndex,
-        checkpoint: Checkpoint,
+        checkpoint: &mut Checkpoint,
     ) -> Result<(), RunError> {
         for session in index.sessions_to_retry() {
             let stored = read::at(&self.pool, index.open_events(session));
@@ -56,25 +56,28 @@ impl<P: Projection> Worker<P> {
         &mut self,
         event: Option<StoredEvent>,
         global_position: i64,
-        checkpoint: Checkpoint,
+        checkpoint: &mut Checkpoint,
     ) -> Result<Result<(), String>, RunError> {
         let event = match event.map(StoredEvent::into_log_entry) {
             Some(LogEntry::Event(event)) => event,
             Some(LogEntry::Undecodable(event)) => return Ok(Err(error_text(&event.error))),
             None => return Ok(Err("the log does not contain the event any more".to_owned())),
         };
-        let mut batch = P::Batch::default();
-        P::fold_retried(&mut batch, &event);
+        let rows = P::fold_retried(&event).into_iter().collect();
         let changes = DeadLetterChanges {
             resolved: vec![global_position],
             ..DeadLetterChanges::default()
         };
         let range = BatchRange {
-            from: checkpoint,
+            from: *checkpoint,
             to: checkpoint.global_position,
+            written_to: checkpoint.written_to,
         };
-        match self.projection.commit(batch, range, &changes).await {
-            Ok(()) => Ok(Ok(())),
+        match self.projection.commit(rows, range, &changes).await {
+            Ok(()) => {
+                *checkpoint = range.checkpoint_after();
+                Ok(Ok(()))
+            }
             Err(CommitError::Refused(error)) => Ok(Err(error_text(&error))),
             Err(error) => Err(error.into()),
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use commands::CommandService;
+use domain::ReaderId;
 use projections::checkpoint::CheckpointWaiter;
 
 use crate::problem::Problem;
@@ -20,16 +21,21 @@ pub fn min_position(min_position: Option<i64>) -> Result<Option<i64>, Problem> {
     }
 }
 
-/// Waits for a projection to reach `min_position`.
+/// Waits until the rows of a reader contain the log up to `min_position`.
 ///
 /// # Errors
 /// [`ProblemCode::ReadModelBehind`](crate::problem::ProblemCode) on a timeout.
-pub async fn wait_for_projection(
+pub async fn wait_for_rows(
     projection: &CheckpointWaiter,
+    reader_id: ReaderId,
     min_position: Option<i64>,
 ) -> Result<(), Problem> {
     match self::min_position(min_position)? {
-        Some(min_position) if !projection.wait_for(min_position, WAIT_TIMEOUT).await? => {
+        Some(min_position)
+            if !projection
+                .wait_for(reader_id, min_position, WAIT_TIMEOUT)
+                .await? =>
+        {
             Err(Problem::read_model_behind())
         }
         _ => Ok(()),

@@ -59,6 +59,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub rules: RuleArgs,
     #[command(flatten)]
+    pub projections: ProjectionArgs,
+    #[command(flatten)]
     pub jobs: JobArgs,
 }
 
@@ -168,6 +170,31 @@ pub struct RuleArgs {
     pub active_gap: Duration,
 }
 
+/// How projections write.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Projections")]
+pub struct ProjectionArgs {
+    /// Longest time in seconds for which position updates wait in memory, from 0 to 60.
+    /// Updates of a session within this time become one row of the history and of the
+    /// statistics.
+    ///
+    /// Starts, ends and corrections are written at once, and so are the rows of a query
+    /// with `min_position`. The active session and a session by its id are never late.
+    /// 0 writes a row for nearly every update.
+    #[arg(long, env = "COALESCE_WINDOW", value_name = "SECONDS", default_value = "15", value_parser = parse_window)]
+    pub coalesce_window: Duration,
+}
+
+fn parse_window(text: &str) -> Result<Duration, String> {
+    let seconds = text
+        .parse()
+        .ok()
+        .filter(|seconds| (0.0..=60.0).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "expected a number of seconds from 0 to 60, for example `15`".to_owned())
+}
+
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
@@ -208,6 +235,16 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn coalesce_window_is_a_number_of_seconds() {
+        assert_eq!(parse_window("0"), Ok(Duration::ZERO));
+        assert_eq!(parse_window("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_window("60"), Ok(Duration::from_mins(1)));
+        for text in ["", "-1", "61", "15s", "NaN", "inf"] {
+            assert!(parse_window(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn bytes_may_have_a_decimal_unit() {

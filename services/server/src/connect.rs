@@ -19,7 +19,7 @@ mod tls;
 pub use self::redis::cache;
 pub(crate) use self::redis::redis_info;
 pub(crate) use nats::check_nats;
-pub use nats::{jetstream, jetstream_with_health};
+pub use nats::{jetstream, jetstream_with_health, service_jetstream};
 pub use pool_metrics::PoolMetrics;
 pub(crate) use pools::check_postgres;
 pub use pools::{

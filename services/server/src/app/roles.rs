@@ -30,6 +30,7 @@ use messaging::Subjects;
 use messaging::relay::{self, Relay};
 use projections::cache::Cache;
 use projections::checkpoint::CheckpointWaiter;
+use projections::flush::FlushClient;
 use projections::tasks::TaskContext;
 use projections::zones::Zones;
 use projections::{DailyStats, History, Projection};
@@ -88,7 +89,7 @@ impl<'a> ServiceBuilder<'a> {
             pool,
             database_health,
             failures,
-            jetstream: connect::jetstream_with_health(&args.nats, nats_refused).await?,
+            jetstream: connect::service_jetstream(args, nats_refused).await?,
             subjects: Subjects::new(&args.nats.nats_prefix),
             zones,
         })
@@ -126,9 +127,10 @@ impl<'a> ServiceBuilder<'a> {
         let replica = connect::reads_pool(&args.database, &args.replica)?;
         let replica = replica
             .map(|replica| Replica::new(self.pools.track_waits(replica), &mut self.registry));
+        let flush = FlushClient::new(self.jetstream.client(), self.subjects.clone());
         let table = |projection| ReadTable {
             primary: self.pool.clone(),
-            checkpoint: CheckpointWaiter::new(self.pool.clone(), projection),
+            checkpoint: CheckpointWaiter::new(self.pool.clone(), projection, flush.clone()),
             replica: replica.clone(),
             zones: self.zones.clone(),
         };
@@ -194,6 +196,7 @@ impl<'a> ServiceBuilder<'a> {
             jetstream: self.jetstream.clone(),
             subjects: self.subjects.clone(),
             zones: self.zones.clone(),
+            coalesce_window: self.args.projections.coalesce_window,
             health: self.failures.clone(),
             holder: self.service.holder.clone(),
         };

@@ -48,6 +48,7 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
         auth,
         rate_limit,
         rules,
+        projections,
         jobs,
     } = args;
     let roles = if roles.is_empty() {
@@ -128,6 +129,10 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
         ),
         ("RATE_LIMIT_DAILY_BYTES", rate_limit.daily_bytes.to_string()),
         ("ACTIVE_GAP", seconds(rules.active_gap)),
+        (
+            "COALESCE_WINDOW",
+            projections.coalesce_window.as_secs_f64().to_string(),
+        ),
         ("IDLE_AFTER", seconds(jobs.idle_after)),
         ("RETENTION_DAYS", jobs.retention_days.to_string()),
         ("STATISTICS_DAYS", jobs.statistics_days.to_string()),

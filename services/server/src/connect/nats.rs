@@ -15,10 +15,14 @@ use percent_encoding::percent_decode_str;
 
 use super::nats_permissions;
 use super::tls::{self, TlsSettings};
-use crate::config::NatsArgs;
+use crate::config::{NatsArgs, Role, ServeArgs};
 
 /// The client reconnects after two missed pings.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The prefix of the inboxes of a process that neither publishes nor consumes the stream; see
+/// nats/server.conf.
+const API_INBOX: &str = "_INBOX_api";
 
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -53,19 +57,40 @@ pub fn jetstream_with_health(
     args: &NatsArgs,
     refused: HealthFlag,
 ) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
-    async {
-        let addresses = addresses(args)?;
-        let client = reconnecting(options(args, &addresses)?, &addresses, refused)
-            .connect(addresses)
-            .await
-            .context("cannot create a client of NATS")?;
-        Ok(jetstream::ContextBuilder::new()
-            .timeout(JETSTREAM_TIMEOUT)
-            .ack_timeout(JETSTREAM_TIMEOUT)
-            .max_ack_inflight(MAX_UNACKNOWLEDGED)
-            .build(client))
+    connect(args, None, refused).boxed()
+}
+
+/// The client of a process with roles. A process that only serves requests and runs jobs has
+/// inboxes of its own: its user can read the responses to its requests and no others.
+#[must_use]
+pub fn service_jetstream(
+    args: &ServeArgs,
+    refused: HealthFlag,
+) -> BoxFuture<'_, anyhow::Result<jetstream::Context>> {
+    let consumes = args.has(Role::Relay) || args.has(Role::Projections);
+    let inbox = (!consumes).then_some(API_INBOX);
+    connect(&args.nats, inbox, refused).boxed()
+}
+
+async fn connect(
+    args: &NatsArgs,
+    inbox: Option<&str>,
+    refused: HealthFlag,
+) -> anyhow::Result<jetstream::Context> {
+    let addresses = addresses(args)?;
+    let mut options = options(args, &addresses)?;
+    if let Some(inbox) = inbox {
+        options = options.custom_inbox_prefix(inbox);
     }
-    .boxed()
+    let client = reconnecting(options, &addresses, refused)
+        .connect(addresses)
+        .await
+        .context("cannot create a client of NATS")?;
+    Ok(jetstream::ContextBuilder::new()
+        .timeout(JETSTREAM_TIMEOUT)
+        .ack_timeout(JETSTREAM_TIMEOUT)
+        .max_ack_inflight(MAX_UNACKNOWLEDGED)
+        .build(client))
 }
 
 /// Connects once, to report why NATS is unreachable: the client of [`jetstream`]

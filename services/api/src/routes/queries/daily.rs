@@ -56,9 +56,13 @@ pub async fn handle(
     let days = params.days()?;
     let from = first_day_to_read(days);
     let rows = table
-        .read(params.min_position, |mut database| async move {
-            daily_stats::days(&mut *database, caller.reader_id, from).await
-        })
+        .read(
+            caller.reader_id,
+            params.min_position,
+            |mut database| async move {
+                daily_stats::days(&mut *database, caller.reader_id, from).await
+            },
+        )
         .await?;
     let range = reading_days(days, rows.first(), &table.zones);
     let days = rows

@@ -92,15 +92,19 @@ pub async fn handle(
         ..
     } = request;
     let HistoryPage { entries, total } = table
-        .read(params.min_position, |mut database| async move {
-            history::page(
-                &mut *database,
-                caller.reader_id,
-                book_id,
-                request.to_query(),
-            )
-            .await
-        })
+        .read(
+            caller.reader_id,
+            params.min_position,
+            |mut database| async move {
+                history::page(
+                    &mut *database,
+                    caller.reader_id,
+                    book_id,
+                    request.to_query(),
+                )
+                .await
+            },
+        )
         .await?;
     let shown = usize::try_from(size).expect("at most 100");
     let has_next = entries.len() > shown;

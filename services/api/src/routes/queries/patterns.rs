@@ -77,7 +77,7 @@ pub async fn handle(
     let days = params.days()?;
     let from = first_day_to_read(days);
     let mut rows = table
-        .read(params.min_position, |mut database| {
+        .read(caller.reader_id, params.min_position, |mut database| {
             let zones = &table.zones;
             async move {
                 daily_stats::days_with_hours(&mut *database, caller.reader_id, from, zones).await

@@ -1,6 +1,7 @@
 //! Routes queries of read tables to the replica or the primary, after the
 //! projection has reached `min_position` there.
 
+use domain::ReaderId;
 use eventlog::Pool;
 use projections::checkpoint::CheckpointWaiter;
 use projections::zones::Zones;
@@ -16,7 +17,7 @@ use crate::read_your_writes;
 #[derive(Clone, Debug)]
 pub struct ReadTable {
     pub primary: Pool,
-    /// Waits for the projection's checkpoint on the primary.
+    /// Waits for the projection on the primary.
     pub checkpoint: CheckpointWaiter,
     pub replica: Option<Replica>,
     /// Determines reading days and hours.
@@ -24,10 +25,11 @@ pub struct ReadTable {
 }
 
 impl ReadTable {
-    /// Runs a query after the projection has reached `min_position`. `query` may
-    /// run twice: on the replica, and then on the primary.
+    /// Runs a query of a reader's rows after they contain the log up to `min_position`.
+    /// `query` may run twice: on the replica, and then on the primary.
     pub(super) async fn read<T, Rows>(
         &self,
+        reader_id: ReaderId,
         min_position: Option<i64>,
         query: impl Fn(PoolConnection<Postgres>) -> Rows,
     ) -> Result<T, Problem>
@@ -48,7 +50,7 @@ impl ReadTable {
                 return Ok(rows);
             }
         }
-        read_your_writes::wait_for_projection(&self.checkpoint, min_position).await?;
+        read_your_writes::wait_for_rows(&self.checkpoint, reader_id, min_position).await?;
         Ok(query(self.primary.acquire().await?).await?)
     }
 }

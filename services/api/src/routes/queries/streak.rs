@@ -50,9 +50,13 @@ pub async fn handle(
 ) -> Result<Json<StreakResponse>, Problem> {
     let days = params.days()?;
     let rows = table
-        .read(params.min_position, |mut database| async move {
-            daily_stats::days(&mut *database, caller.reader_id, NaiveDate::default()).await
-        })
+        .read(
+            caller.reader_id,
+            params.min_position,
+            |mut database| async move {
+                daily_stats::days(&mut *database, caller.reader_id, NaiveDate::default()).await
+            },
+        )
         .await?;
     let range = reading_days(days, rows.first(), &table.zones);
     let days_read = rows

@@ -68,9 +68,13 @@ pub async fn handle(
 ) -> Result<Response, Problem> {
     let from = first_day_to_read(WEEK);
     let rows = table
-        .read(params.min_position, |mut database| async move {
-            daily_stats::days(&mut *database, caller.reader_id, from).await
-        })
+        .read(
+            caller.reader_id,
+            params.min_position,
+            |mut database| async move {
+                daily_stats::days(&mut *database, caller.reader_id, from).await
+            },
+        )
         .await?;
     let range = reading_days(WEEK, rows.first(), &table.zones);
     let names = names(&headers);
