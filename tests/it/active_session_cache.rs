@@ -4,7 +4,6 @@
 
 mod several_sessions;
 
-
 use domain::command::Occurrence;
 use domain::session::{CompleteSession, Rules};
 use domain::{

@@ -16,6 +16,7 @@ mod batch_update;
 mod bounded_responses;
 mod campaign;
 mod cases;
+mod coalescing;
 mod command_line;
 mod contract;
 mod dead_letters;

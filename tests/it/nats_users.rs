@@ -20,6 +20,7 @@ fn inbox(user: &str) -> &'static str {
     match user {
         "operator" => "_INBOX_operator",
         "analytics" => "_INBOX_analytics",
+        "api" => "_INBOX_api",
         _ => "_INBOX",
     }
 }
@@ -68,6 +69,12 @@ async fn each_role_works_with_its_own_nats_user() {
 
     read(&api, 5).await;
     filled(&nats, 15).await;
+    // The API asks the worker for the rows of a reader.
+    let reader = api.reader();
+    let started = reader.start(Uuid::new_v4()).await;
+    let position = started.header("x-global-position");
+    let history = reader.history(&format!("?min_position={position}")).await;
+    assert_eq!(history.ok()["total"], 1);
     // One consumer exists: the projections receive their events by the stream.
     let mut operators = user(&nats, "operator").await;
     let stream = jetstream::new(operators.client.clone());
@@ -237,7 +244,7 @@ const FORBIDDEN: [&str; 10] = [
 ];
 
 /// Subjects to which only the listed users may publish.
-const RESTRICTED: [(&str, &[&str]); 14] = [
+const RESTRICTED: [(&str, &[&str]); 15] = [
     ("reading.sessions.started.p0", &["relay", "reading"]),
     ("$JS.API.STREAM.CREATE.READING", &["relay", "reading"]),
     (
@@ -251,6 +258,7 @@ const RESTRICTED: [(&str, &[&str]); 14] = [
         &["relay", "reading"],
     ),
     ("reading.wake", &["api", "reading"]),
+    ("reading.flush.history", &["api", "reading"]),
     ("reading.dead.history", &["projections", "reading"]),
     (
         "$JS.API.STREAM.CREATE.READING_DEAD",
@@ -273,11 +281,16 @@ const RESTRICTED: [(&str, &[&str]); 14] = [
 ];
 
 /// Subjects to which only the listed users may subscribe.
-const SUBSCRIBABLE: [(&str, &[&str]); 6] = [
+const SUBSCRIBABLE: [(&str, &[&str]); 8] = [
     ("_INBOX.x.y", &["relay", "projections", "reading"]),
+    ("_INBOX_api.x.y", &["api"]),
     ("_INBOX_operator.x.y", &["operator"]),
     ("_INBOX_analytics.x.y", &["analytics"]),
     ("reading.wake", &["relay", "reading", "operator"]),
+    (
+        "reading.flush.history",
+        &["projections", "reading", "operator"],
+    ),
     ("reading.sessions.>", &["operator"]),
     (">", &[]),
 ];

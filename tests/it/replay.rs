@@ -27,7 +27,7 @@ mod under_traffic;
 /// Longest time until a replay starts and catches up.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(20);
 
-async fn replayed<P: TableProjection>(
+pub(crate) async fn replayed<P: TableProjection>(
     env: &TestEnv,
     stop: &CancellationToken,
 ) -> Result<Replayed, OperationError> {

@@ -62,14 +62,14 @@ async fn verify_cache(env: &TestEnv) -> Result<Compared, OperationError> {
 }
 
 /// Verifies all projections.
-async fn verify_all(env: &TestEnv) -> Vec<Compared> {
+pub(crate) async fn verify_all(env: &TestEnv) -> Vec<Compared> {
     let mut compared = verify_history(env).await;
     compared.extend(verify_daily_stats(env).await);
     compared.push(verify_cache(env).await.unwrap());
     compared
 }
 
-fn differing(compared: &[Compared]) -> Vec<(&str, u64)> {
+pub(crate) fn differing(compared: &[Compared]) -> Vec<(&str, u64)> {
     compared
         .iter()
         .filter(|compared| compared.differing > 0)
