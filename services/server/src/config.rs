@@ -174,7 +174,7 @@ pub struct RuleArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Projections")]
 pub struct ProjectionArgs {
-    /// Longest time in seconds for which position updates wait in memory, from 0 to 60.
+    /// Longest time in seconds for which position updates wait in memory, from 0 to 25.
     /// Updates of a session within this time become one row of the history and of the
     /// statistics.
     ///
@@ -189,10 +189,10 @@ fn parse_window(text: &str) -> Result<Duration, String> {
     let seconds = text
         .parse()
         .ok()
-        .filter(|seconds| (0.0..=60.0).contains(seconds));
+        .filter(|seconds| (0.0..=25.0).contains(seconds));
     seconds
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| "expected a number of seconds from 0 to 60, for example `15`".to_owned())
+        .ok_or_else(|| "expected a number of seconds from 0 to 25, for example `15`".to_owned())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -240,8 +240,8 @@ mod tests {
     fn coalesce_window_is_a_number_of_seconds() {
         assert_eq!(parse_window("0"), Ok(Duration::ZERO));
         assert_eq!(parse_window("0.5"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_window("60"), Ok(Duration::from_mins(1)));
-        for text in ["", "-1", "61", "15s", "NaN", "inf"] {
+        assert_eq!(parse_window("25"), Ok(Duration::from_secs(25)));
+        for text in ["", "-1", "26", "15s", "NaN", "inf"] {
             assert!(parse_window(text).is_err(), "{text}");
         }
     }
