@@ -175,7 +175,7 @@ async fn min_position_writes_the_rows_of_its_reader_at_once() {
 
 fn progress_today(weekly: &Value) -> f64 {
     let days = weekly["days"].as_array().unwrap();
-    days.last().unwrap()["progress"].as_f64().unwrap()
+    days[0]["progress"].as_f64().unwrap()
 }
 
 /// The query cannot reach the worker, and makes it write its rows through Postgres.
