@@ -19,7 +19,7 @@ use projections::cache::Cache;
 mod shared_count;
 
 pub use shared_count::Prefetched;
-use shared_count::{SharedCount, StorageCheck};
+use shared_count::{Limits, SharedCount, StorageCheck};
 
 /// The number of requests that a window allows.
 pub const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -207,7 +207,15 @@ impl Limiter {
         });
         let stored = StoredBytes::default();
         Self {
-            shared: SharedCount::start(cache, window, deadline, stored.clone()),
+            shared: SharedCount::start(
+                cache,
+                Limits {
+                    window,
+                    daily_bytes,
+                    deadline,
+                },
+                stored.clone(),
+            ),
             stored,
             daily_bytes,
             window,
@@ -246,7 +254,6 @@ impl Limiter {
         let taken = self.daily_bytes.and_then(|_| self.stored.take(reader_id));
         let storage = (budget.is_some() || taken.is_some()).then(|| StorageCheck {
             reader_id,
-            budget,
             taken,
         });
         let client = ClientKey::Reader(reader_id);
@@ -276,7 +283,7 @@ impl Limiter {
             remaining: count.remaining,
             reset: count.reset,
             retry_after: (!count.allowed).then_some(count.reset),
-            budget_renews_in: count.budget_renews_in,
+            budget_renews_in: count.budget_renews_in.filter(|_| budget.is_some()),
         };
         (decision, prefetched)
     }

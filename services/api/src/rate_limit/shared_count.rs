@@ -34,8 +34,8 @@ pub(super) struct WindowCount {
     pub(super) remaining: u32,
     /// The time until more requests are left.
     pub(super) reset: Duration,
-    /// The time until the budget renews, if the request is a command and the budget is
-    /// used up.
+    /// The time until the reader's budget renews, if it is used up. `None` also for a
+    /// check without a [`StorageCheck`].
     pub(super) budget_renews_in: Option<Duration>,
 }
 
@@ -70,12 +70,19 @@ struct Check {
     result: oneshot::Sender<(WindowCount, Option<Prefetched>)>,
 }
 
+/// What all checks have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) window: Duration,
+    pub(super) daily_bytes: Option<NonZeroU64>,
+    /// The time that one script may take.
+    pub(super) deadline: Duration,
+}
+
 /// The part of a check that concerns the bytes that a reader stores.
 #[derive(Debug)]
 pub(super) struct StorageCheck {
     pub(super) reader_id: ReaderId,
-    /// `None` if the request is no command.
-    pub(super) budget: Option<NonZeroU64>,
     /// The bytes to count first.
     pub(super) taken: Option<TakenBytes>,
 }
@@ -91,15 +98,9 @@ fn storage_key(reader_id: ReaderId) -> String {
 }
 
 impl SharedCount {
-    /// `deadline` limits the time that one script may take.
-    pub(super) fn start(
-        cache: Cache,
-        window: Duration,
-        deadline: Duration,
-        stored: StoredBytes,
-    ) -> Self {
+    pub(super) fn start(cache: Cache, limits: Limits, stored: StoredBytes) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(run(cache, window, deadline, stored, receiver));
+        tokio::spawn(run(cache, limits, stored, receiver));
         Self(sender)
     }
 
@@ -128,8 +129,7 @@ impl SharedCount {
 
 async fn run(
     cache: Cache,
-    window: Duration,
-    deadline: Duration,
+    limits: Limits,
     stored: StoredBytes,
     mut receiver: mpsc::Receiver<Check>,
 ) {
@@ -141,7 +141,9 @@ async fn run(
     let mut checks = Vec::with_capacity(BATCH_SIZE);
     while receiver.recv_many(&mut checks, BATCH_SIZE).await > 0 {
         let excess = stored.take_excess(BATCH_SIZE);
-        match run_script(&cache, &script, window, deadline, &checks, &excess).await {
+        // The script expects the checks with a counter of bytes first.
+        checks.sort_by_key(|check| check.storage.is_none());
+        match run_script(&cache, &script, limits, &checks, &excess).await {
             Ok((counts, prefetched)) => {
                 let mut prefetched = prefetched.into_iter();
                 availability.succeeded();
@@ -176,26 +178,25 @@ async fn run(
 async fn run_script(
     cache: &Cache,
     script: &Script,
-    window: Duration,
-    deadline: Duration,
+    limits: Limits,
     checks: &[Check],
     excess: &[TakenBytes],
 ) -> Result<(Vec<WindowCount>, Vec<Option<Vec<u8>>>), CacheError> {
     let mut invocation = script.prepare_invoke();
-    invocation.arg(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
-    invocation.arg(u64::try_from(BUDGET_PERIOD.as_millis()).unwrap_or(u64::MAX));
-    invocation.arg(checks.len());
+    let storages = || checks.iter().filter_map(|check| check.storage.as_ref());
+    invocation
+        .arg(u64::try_from(limits.window.as_millis()).unwrap_or(u64::MAX))
+        .arg(u64::try_from(BUDGET_PERIOD.as_millis()).unwrap_or(u64::MAX))
+        .arg(limits.daily_bytes.map_or(0, NonZeroU64::get))
+        .arg(checks.len())
+        .arg(storages().count());
     for check in checks {
-        let storage = check.storage.as_ref();
-        let budget = storage.and_then(|storage| storage.budget);
-        invocation
-            .key(&check.key)
-            .arg(check.limit)
-            .arg(storage.map_or(0, StorageCheck::bytes))
-            .arg(budget.map_or(0, NonZeroU64::get));
+        invocation.key(&check.key).arg(check.limit);
     }
-    for storage in checks.iter().filter_map(|check| check.storage.as_ref()) {
-        invocation.key(storage_key(storage.reader_id));
+    for storage in storages() {
+        invocation
+            .key(storage_key(storage.reader_id))
+            .arg(storage.bytes());
     }
     for taken in excess {
         invocation
@@ -205,7 +206,7 @@ async fn run_script(
     let keys = checks.iter().filter_map(|check| check.prefetch.as_deref());
     let keys: Vec<&str> = keys.collect();
     let (counts, values) = cache
-        .call_if_available(deadline, async |redis| {
+        .call_if_available(limits.deadline, async |redis| {
             count_and_read(&invocation, &keys, redis).await
         })
         .await?;
