@@ -8,7 +8,7 @@ set -eu
 # The commands of the cache. The roles read and fill entries with scripts. Scripts
 # have the permissions of the user that calls them.
 cache="~reading_session:* +ping +client|setinfo +evalsha +script|load +time \
-+hget +hmget +hset +del +unlink +pexpire +scan"
++get +mget +set +unlink +scan"
 
 # The counters of calls, for processes that serve the API or the admin API.
 limits="(~rate_limit:* +evalsha +get +set +incrby +pexpire +pttl)"

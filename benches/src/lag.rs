@@ -43,16 +43,19 @@ pub async fn watch_redis(
 ) -> anyhow::Result<Seen> {
     let redis = redis::Client::open(url)?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
-    let mut query = redis::pipe();
+    let mut query = redis::cmd("MGET");
     for Watched { reader, .. } in &watched {
-        query.hget(format!("reading_session:active:{reader}"), "sequence");
+        query.arg(format!("reading_session:active:{reader}"));
     }
+    // The third field is the sequence.
+    let version = |entry: String| entry.split([' ', '\n']).nth(2)?.parse().ok();
     let mut seen = Watch::default();
     while !stop.is_cancelled() {
-        let versions: Vec<Option<i64>> = query.query_async(&mut redis).await?;
+        let entries: Vec<Option<String>> = query.query_async(&mut redis).await?;
         let now = clock::now();
-        for (watched, version) in watched.iter().zip(versions) {
-            seen.note(&watched.session, version.unwrap_or(0), now);
+        for (watched, entry) in watched.iter().zip(entries) {
+            let version = entry.and_then(version).unwrap_or(0);
+            seen.note(&watched.session, version, now);
         }
         tokio::time::sleep(REDIS_POLL_INTERVAL).await;
     }

@@ -27,6 +27,7 @@ mod write;
 
 mod checkpoint;
 mod entry;
+mod format;
 
 mod scan;
 
@@ -36,7 +37,9 @@ mod warm_up;
 
 pub use check::check;
 use checkpoint::{PROJECTION_KEY, unavailable};
-pub use entry::{CacheLookup, CachedSession, FillResult, MissedAt, erase, fill, get, missed_at};
+pub use entry::{
+    CacheLookup, CachedSession, FillResult, MissedAt, erase, fill, get, lookup, missed_at,
+};
 pub use rebuild::{RebuildProgress, rebuild};
 pub use warm_up::warm_up;
 pub use write::EntryWrite;
@@ -54,8 +57,15 @@ const SCAN_COUNT: usize = 1_000;
 /// The deadline for calls to Redis that no request waits for.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(2);
 
-fn key(reader_id: ReaderId) -> String {
+/// The Redis key of a reader's entry.
+#[must_use]
+pub fn key(reader_id: ReaderId) -> String {
     format!("reading_session:active:{reader_id}")
+}
+
+/// A script with the functions of `entry.lua`.
+fn script(code: &str) -> Script {
+    Script::new(&[include_str!("active_sessions/entry.lua"), code].concat())
 }
 
 pub struct ActiveSessions {
@@ -71,10 +81,7 @@ impl ActiveSessions {
         Self {
             cache,
             pool,
-            commit: Script::new(concat!(
-                include_str!("active_sessions/entry.lua"),
-                include_str!("active_sessions/commit.lua")
-            )),
+            commit: script(include_str!("active_sessions/commit.lua")),
         }
     }
 }

@@ -103,7 +103,7 @@ impl Harness {
     async fn reset(&mut self) {
         let mut redis = self.redis().await;
         let _: () = redis
-            .hset("reading_session:projection", "checkpoint", 0)
+            .set("reading_session:projection", "0 1")
             .await
             .unwrap();
         self.reached = 0;
@@ -250,9 +250,9 @@ async fn fill_after_its_tombstone_expired_is_rejected() {
     let entry = format!("reading_session:active:{reader}");
     let _: () = redis.del(&entry).await.unwrap();
     // Pretend that the cache was initialised long before.
-    let initialised = ("reading_session:projection", "begun_at", 1);
+    let projection = format!("{} 1", harness.reached);
     let _: () = redis
-        .hset(initialised.0, initialised.1, initialised.2)
+        .set("reading_session:projection", projection)
         .await
         .unwrap();
     assert_eq!(
@@ -333,7 +333,8 @@ async fn entry_without_valid_version_is_ignored_and_replaced() {
     let mut redis = harness.redis().await;
     let key = format!("reading_session:active:{reader}");
     harness.apply(&events[0]).await.unwrap();
-    let _: () = redis.hdel(&key, "version").await.unwrap();
+    let entry: String = redis.get(&key).await.unwrap();
+    let _: () = redis.set(&key, &entry[19..]).await.unwrap();
     assert_eq!(harness.find(reader).await, CacheLookup::Miss);
     let missed = harness.miss().await;
     assert_eq!(
@@ -341,7 +342,8 @@ async fn entry_without_valid_version_is_ignored_and_replaced() {
         FillResult::Stored(1)
     );
     harness.assert_active(reader, &events[..1]).await;
-    let _: () = redis.hset(&key, "version", "none").await.unwrap();
+    let invalid = format!("{:>19}{}", "none", &entry[19..]);
+    let _: () = redis.set(&key, invalid).await.unwrap();
     harness.apply(&events[1]).await.unwrap();
     harness.assert_active(reader, &events[..2]).await;
 }
@@ -375,6 +377,77 @@ async fn flushed_redis_is_initialised_again_before_use() {
         FillResult::TooLate
     );
     assert_eq!(harness.find(reader).await, CacheLookup::Miss);
+}
+
+/// An earlier release stored entries and the checkpoint as hashes. Its processes may still
+/// write during an upgrade.
+#[tokio::test]
+async fn cache_of_an_earlier_release_is_initialised_again() {
+    let mut harness = Harness::new().await;
+    let reader = reader();
+    let events = session_events(reader);
+    let mut redis = harness.redis().await;
+    let projection = "reading_session:projection";
+    let entry = format!("reading_session:active:{reader}");
+    let stale = format!("reading_session:active:{}", Uuid::new_v4());
+    let _: () = redis.del(projection).await.unwrap();
+    let hash = [("checkpoint", 0), ("begun_at", 1)];
+    let _: () = redis.hset_multiple(projection, &hash).await.unwrap();
+    for key in [&entry, &stale] {
+        let _: () = redis.hset(key, "version", 1).await.unwrap();
+    }
+
+    // The worker does not continue from that checkpoint, and reads and fills do not use
+    // the entries.
+    let reached = Checkpoint::at(0);
+    assert!(!harness.projection.is_at(reached).await.unwrap());
+    let refused = harness.apply(&events[0]).await.unwrap_err();
+    assert!(matches!(refused, CommitError::CheckpointMoved), "{refused}");
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
+    let missed = harness.miss().await;
+    assert_eq!(
+        harness.fill(missed, &events[..1]).await,
+        FillResult::TooLate
+    );
+
+    let initial = harness.projection.checkpoint().await.unwrap();
+    assert_eq!(initial, Checkpoint::at(0));
+    let keys: Vec<String> = redis.keys("*").await.unwrap();
+    assert_eq!(keys, [projection]);
+    // A process of the earlier release cannot read the checkpoint any more.
+    let refused: redis::RedisResult<()> = redis.hget(projection, "checkpoint").await;
+    assert_eq!(refused.unwrap_err().code(), Some("WRONGTYPE"));
+
+    // An entry that such a process wrote during the initialisation is replaced.
+    let _: () = redis.hset(&entry, "version", i64::MAX).await.unwrap();
+    harness.apply(&events[0]).await.unwrap();
+    harness.assert_active(reader, &events[..1]).await;
+    let _: () = redis.del(&entry).await.unwrap();
+    let _: () = redis.hset(&entry, "version", i64::MAX).await.unwrap();
+    let missed = harness.miss().await;
+    assert_eq!(
+        harness.fill(missed, &events[..1]).await,
+        FillResult::Stored(1)
+    );
+    harness.assert_active(reader, &events[..1]).await;
+}
+
+#[tokio::test]
+async fn damaged_entry_is_a_miss_and_leaves_a_tombstone() {
+    let mut harness = Harness::new().await;
+    let reader = reader();
+    let events = session_events(reader);
+    harness.apply(&events[0]).await.unwrap();
+    let mut redis = harness.redis().await;
+    let key = format!("reading_session:active:{reader}");
+    let entry: String = redis.get(&key).await.unwrap();
+    let lines: Vec<&str> = entry.split('\n').collect();
+    assert_eq!(lines.len(), 4);
+    let _: () = redis.set(&key, lines[0]).await.unwrap();
+    assert_eq!(harness.find(reader).await, CacheLookup::Miss);
+    harness.apply(&events[1]).await.unwrap();
+    let tombstone: String = redis.get(&key).await.unwrap();
+    assert_eq!(tombstone, format!("{:019}", events[1].global_position));
 }
 
 #[tokio::test]

@@ -125,7 +125,7 @@ async fn each_role_works_with_its_own_redis_user() {
 }
 
 /// Commands that no user may run.
-const FORBIDDEN: [&str; 16] = [
+const FORBIDDEN: [&str; 17] = [
     "FLUSHALL",
     "FLUSHDB",
     "KEYS *",
@@ -141,7 +141,8 @@ const FORBIDDEN: [&str; 16] = [
     "SCRIPT FLUSH",
     "SUBSCRIBE any",
     "SELECT 1",
-    "HGET elsewhere checkpoint",
+    "HSET reading_session:projection checkpoint 1",
+    "GET elsewhere",
 ];
 
 /// Commands that only the listed users may run.
@@ -149,7 +150,7 @@ const RESTRICTED: [(&str, &[&str]); 5] = [
     ("GET rate_limit:auth:ip:192.0.2.1", &["api", "jobs"]),
     ("SET rate_limit:auth:ip:192.0.2.1 0", &["api", "jobs"]),
     ("DEL rate_limit:auth:ip:192.0.2.1", &[]),
-    ("GET reading_session:projection", &[]),
+    ("DEL reading_session:projection", &[]),
     ("INFO", &["operator"]),
 ];
 

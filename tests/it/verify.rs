@@ -11,6 +11,7 @@ use projections::verify::{self, Compared, scratch_schema};
 use projections::worker::WorkerProgress;
 use projections::zones::Zones;
 use projections::{DailyStats, History, TableProjection, active_sessions, status};
+use redis::AsyncCommands;
 use rstest::rstest;
 use serde_json::json;
 use server::connect;
@@ -322,27 +323,29 @@ async fn rebuild_repairs_wrong_cache_entries_that_check_finds() {
         let _ = app.reader_with_id(*reader).active().await.ok();
     }
     let key = |reader: Uuid| format!("reading_session:active:{reader}");
-    let mut set = async |key: String, field: &str, value: &str| {
-        let _: () = redis::cmd("HSET")
-            .arg(key)
-            .arg(field)
-            .arg(value)
-            .query_async(&mut redis)
-            .await
-            .unwrap();
+    // The fields of the first line: version, session id, sequence, furthest position and
+    // active time.
+    let mut set = async |key: String, field: usize, value: String| {
+        let entry: String = redis.get(&key).await.unwrap();
+        let (head, rest) = entry.split_once('\n').unwrap();
+        let mut fields: Vec<&str> = head.split(' ').collect();
+        fields[field] = &value;
+        let changed = format!("{}\n{rest}", fields.join(" "));
+        let _: () = redis.set(key, changed).await.unwrap();
     };
     // A wrong value with the version of another session's event, an entry that misses
     // an event, and an entry of a reader without an active session.
-    let head = eventlog::read::head(&app.pool).await.unwrap().to_string();
-    set(key(readers[0]), "active_ms", "123456789").await;
-    set(key(readers[0]), "version", &head).await;
-    set(key(readers[1]), "sequence", "1").await;
-    let without_session = key(Uuid::new_v4());
-    for (field, value) in [("version", "1"), ("id", "x"), ("sequence", "1")] {
-        set(without_session.clone(), field, value).await;
-    }
+    let head = eventlog::read::head(&app.pool).await.unwrap();
+    set(key(readers[0]), 4, "123456789".to_owned()).await;
+    set(key(readers[0]), 0, format!("{head:019}")).await;
+    set(key(readers[1]), 2, "1".to_owned()).await;
     // A version above all events, which would block all updates of the entry.
-    set(key(readers[2]), "version", "999999999").await;
+    set(key(readers[2]), 0, format!("{:019}", 999_999_999)).await;
+    let without_session = format!("{:019} x 1", 1);
+    let _: () = redis
+        .set(key(Uuid::new_v4()), without_session)
+        .await
+        .unwrap();
     let found = verify_cache(&app.env).await.unwrap();
     assert_eq!(found.differing, 4, "{found:#?}");
 

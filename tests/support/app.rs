@@ -331,8 +331,9 @@ pub async fn caught_up(pool: &PgPool, env: &TestEnv) -> anyhow::Result<()> {
     }
     let redis = redis::Client::open(env.redis_url.as_str())?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
-    let checkpoint: Option<i64> =
-        redis::AsyncCommands::hget(&mut redis, "reading_session:projection", "checkpoint").await?;
+    let projection: Option<String> =
+        redis::AsyncCommands::get(&mut redis, "reading_session:projection").await?;
+    let checkpoint = projection.and_then(|text| text.split(' ').next()?.parse::<i64>().ok());
     anyhow::ensure!(
         checkpoint >= Some(head),
         "active_sessions is at global position {checkpoint:?} of {head}"

@@ -15,7 +15,8 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::scan::{self, ScannedEntry};
-use super::{CacheLookup, CachedSession, checkpoint, key};
+use super::format::Content;
+use super::{CachedSession, checkpoint, key};
 use crate::OperationError;
 use crate::cache::Cache;
 use crate::verify::{Compared, Difference};
@@ -41,16 +42,16 @@ pub async fn check(
             return Err(OperationError::Stopped);
         }
         let (next, entries) = scan::page(cache, cursor).await?;
-        let is_active = |entry: &&ScannedEntry| matches!(entry.lookup, CacheLookup::Active(_));
+        let is_active = |entry: &&ScannedEntry| matches!(entry.content, Content::Active(_));
         compared.rows += entries.iter().filter(is_active).count() as u64;
         for Mismatch { entry, expected } in find_mismatches(pool, &entries, checkpoint).await? {
             compared.differs(Difference {
                 found: Some(json!({
                     "key": key(entry.reader_id),
-                    "version": entry.version,
-                    "entry": match &entry.lookup {
-                        CacheLookup::Active(cached) => Some(to_json(cached)),
-                        CacheLookup::Inactive | CacheLookup::Miss => None,
+                    "version": entry.version.map(|version| version.to_string()),
+                    "entry": match &entry.content {
+                        Content::Active(cached) => Some(to_json(cached)),
+                        Content::Inactive | Content::Tombstone | Content::Invalid => None,
                     },
                 })),
                 expected,
@@ -71,11 +72,11 @@ pub(super) async fn find_mismatches<'a>(
     checkpoint: i64,
 ) -> Result<Vec<Mismatch<'a>>, OperationError> {
     let log = LogState::read(pool, entries, checkpoint).await?;
-    let mismatches = entries.iter().filter_map(|entry| match &entry.lookup {
-        _ if entry.is_tombstone => None,
-        CacheLookup::Active(cached) => log.check_active(entry, cached),
-        CacheLookup::Inactive => log.check_inactive(entry),
-        CacheLookup::Miss => Some(Mismatch {
+    let mismatches = entries.iter().filter_map(|entry| match &entry.content {
+        Content::Tombstone => None,
+        Content::Active(cached) => log.check_active(entry, cached),
+        Content::Inactive => log.check_inactive(entry),
+        Content::Invalid => Some(Mismatch {
             entry,
             expected: None,
         }),
@@ -104,17 +105,16 @@ impl LogState {
         let mut at_checkpoint = Vec::new();
         let mut inactive = BTreeMap::new();
         for entry in entries {
-            match &entry.lookup {
-                CacheLookup::Active(session) => {
+            match &entry.content {
+                Content::Active(session) => {
                     cached.push((session.session_id, session.sequence));
                     at_checkpoint.push((session.session_id, checkpoint));
                 }
-                CacheLookup::Inactive => {
-                    // An entry without a valid version must not exist.
-                    let version = entry.version.parse().unwrap_or(i64::MAX);
-                    inactive.insert(entry.reader_id, version.max(checkpoint));
+                Content::Inactive => {
+                    let version = entry.version.unwrap_or(checkpoint).max(checkpoint);
+                    inactive.insert(entry.reader_id, version);
                 }
-                CacheLookup::Miss => {}
+                Content::Tombstone | Content::Invalid => {}
             }
         }
         let sessions = load_state::sessions(pool, &cached);
@@ -153,7 +153,7 @@ impl LogState {
         let has_reader_and_version = logged.is_some_and(|logged| {
             let session = logged.session.started();
             session.map(|session| session.start.reader_id) == Some(entry.reader_id)
-                && logged.global_position.to_string() == entry.version
+                && Some(logged.global_position) == entry.version
         });
         if expected.as_ref() == Some(cached) && has_reader_and_version && !is_behind {
             return None;

@@ -5,24 +5,33 @@
 //! whose miss is older is rejected.
 
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
-use redis::{AsyncCommands, Script};
+use redis::AsyncCommands;
 use sqlx::PgPool;
 
-use super::{COMMIT_DEADLINE, SCAN_COUNT};
+use super::{COMMIT_DEADLINE, SCAN_COUNT, script};
 use crate::CommitError;
 use crate::cache::{Cache, CacheError};
 
-/// The key of a hash with the fields `checkpoint` and `begun_at`, the Redis time
-/// of the initialisation in microseconds.
+/// The key of a string: the checkpoint and, after a space, the Redis time of the
+/// initialisation in microseconds. It was a hash in an earlier release, whose processes
+/// therefore fail to use a cache of this one.
 pub(super) const PROJECTION_KEY: &str = "reading_session:projection";
 
 /// Reads the checkpoint. `None` if the cache is not initialised.
 pub(super) async fn read(cache: &Cache) -> Result<Option<i64>, CacheError> {
     cache
         .call(COMMIT_DEADLINE, async |mut redis| {
-            redis.hget(PROJECTION_KEY, "checkpoint").await
+            // Unlike `GET`, returns no error for a hash of an earlier release.
+            let [projection]: [Option<Vec<u8>>; 1] = redis.mget(&[PROJECTION_KEY]).await?;
+            Ok(projection.as_deref().and_then(decode))
         })
         .await
+}
+
+/// Decodes the value of [`PROJECTION_KEY`].
+pub(super) fn decode(projection: &[u8]) -> Option<i64> {
+    let (checkpoint, _) = str::from_utf8(projection).ok()?.split_once(' ')?;
+    checkpoint.parse().ok()
 }
 
 /// Reads the checkpoint. If there is none, or if it is beyond the end of the log
@@ -62,7 +71,7 @@ async fn request_warm_up(pool: &PgPool) -> sqlx::Result<()> {
 /// then fill the cache. `invalid` is the checkpoint to replace. Returns `false` if
 /// another process has initialised the cache.
 async fn initialise(cache: &Cache, invalid: Option<i64>, head: i64) -> Result<bool, CacheError> {
-    let script = Script::new(include_str!("initialise.lua"));
+    let script = script(include_str!("initialise.lua"));
     let mut invalid = invalid.map_or_else(String::new, |checkpoint| checkpoint.to_string());
     let mut cursor = "0".to_owned();
     loop {

@@ -3,14 +3,15 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use domain::session::{SessionProgress, StartedSession};
-use domain::{FirstObservation, Observation, Position, ReaderId, SessionId};
+use domain::session::StartedSession;
+use domain::{ReaderId, SessionId};
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, RedisResult, Script, ScriptInvocation};
 
-use super::checkpoint::PROJECTION_KEY;
+use super::checkpoint::{self, PROJECTION_KEY};
+use super::format::{self, Content};
 use super::write::EntryWrite;
-use super::{COMMIT_DEADLINE, ENTRY_TTL, key, millis};
+use super::{COMMIT_DEADLINE, ENTRY_TTL, key, millis, script};
 use crate::cache::{Cache, CacheError};
 
 /// The time that a query waits for Redis before it reads Postgres. A healthy Redis
@@ -22,28 +23,9 @@ const READ_DEADLINE: Duration = Duration::from_millis(100);
 /// Far shorter than `TOMBSTONE_TTL`.
 const MAX_FILL_AGE: Duration = Duration::from_secs(5);
 
-static FILL: LazyLock<Script> =
-    LazyLock::new(|| Script::new(concat!(include_str!("entry.lua"), include_str!("fill.lua"))));
+static FILL: LazyLock<Script> = LazyLock::new(|| script(include_str!("fill.lua")));
 
-static ERASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(concat!(
-        include_str!("entry.lua"),
-        include_str!("erase.lua")
-    ))
-});
-
-/// The fields of an entry.
-pub(super) const FIELDS: [&str; 9] = [
-    "version",
-    "id",
-    "sequence",
-    "start",
-    "latest",
-    "furthest",
-    "active_ms",
-    "first",
-    "none",
-];
+static ERASE: LazyLock<Script> = LazyLock::new(|| script(include_str!("erase.lua")));
 
 /// An active session in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,19 +61,6 @@ pub enum FillResult {
     TooLate,
 }
 
-/// The values of [`FIELDS`].
-pub(super) type Fields = (
-    Option<String>,
-    Option<String>,
-    Option<i64>,
-    Option<String>,
-    Option<String>,
-    Option<i32>,
-    Option<i64>,
-    Option<String>,
-    Option<i64>,
-);
-
 /// Looks up a reader's active session. A result other than a miss includes all
 /// events up to `min_position`.
 pub async fn get(
@@ -99,65 +68,39 @@ pub async fn get(
     reader_id: ReaderId,
     min_position: Option<i64>,
 ) -> Result<CacheLookup, CacheError> {
+    let key = key(reader_id);
     let Some(min_position) = min_position else {
-        let fields = cache
-            .call_if_available(READ_DEADLINE, async |mut redis| {
-                redis.hmget(key(reader_id), &FIELDS).await
-            })
-            .await?;
-        return Ok(lookup(fields));
+        let [entry] = read(cache, [key.as_str()]).await?;
+        return Ok(lookup(entry.as_deref()));
     };
-    // The checkpoint is read first, so the entry is at least as new.
-    let (checkpoint, fields): (Option<i64>, Fields) = cache
-        .call_if_available(READ_DEADLINE, async |mut redis| {
-            redis::pipe()
-                .hget(PROJECTION_KEY, "checkpoint")
-                .hmget(key(reader_id), &FIELDS)
-                .query_async(&mut redis)
-                .await
-        })
-        .await?;
+    // One command, so the entry is as new as the checkpoint.
+    let [projection, entry] = read(cache, [PROJECTION_KEY, key.as_str()]).await?;
+    let checkpoint = projection.as_deref().and_then(checkpoint::decode);
     if checkpoint.is_none_or(|checkpoint| checkpoint < min_position) {
         return Ok(CacheLookup::Miss);
     }
-    Ok(lookup(fields))
+    Ok(lookup(entry.as_deref()))
 }
 
-/// An entry that cannot be decoded is a miss; the next write replaces it. An entry
-/// without a version is a miss too, since `verify` could not compare it with the
-/// log.
-pub(super) fn lookup(fields: Fields) -> CacheLookup {
-    match &fields {
-        (None, ..) => return CacheLookup::Miss,
-        (.., Some(_none)) => return CacheLookup::Inactive,
-        _ => {}
+/// Unlike `GET`, `MGET` returns no error for a hash of an earlier release. It counts as
+/// missing.
+async fn read<const N: usize>(
+    cache: &Cache,
+    keys: [&str; N],
+) -> Result<[Option<Vec<u8>>; N], CacheError> {
+    let call = async |mut redis: ConnectionManager| redis.mget(&keys).await;
+    cache.call_if_available(READ_DEADLINE, call).await
+}
+
+/// The result of a lookup that found this value under the reader's [`key`]. An entry that
+/// cannot be decoded is a miss; the next write replaces it.
+#[must_use]
+pub fn lookup(entry: Option<&[u8]>) -> CacheLookup {
+    match entry.map(|entry| format::decode(entry).1) {
+        Some(Content::Active(cached)) => CacheLookup::Active(cached),
+        Some(Content::Inactive) => CacheLookup::Inactive,
+        Some(Content::Tombstone | Content::Invalid) | None => CacheLookup::Miss,
     }
-    decode(fields).map_or(CacheLookup::Miss, |cached| {
-        CacheLookup::Active(Box::new(cached))
-    })
-}
-
-fn decode(fields: Fields) -> Option<CachedSession> {
-    let (_, id, sequence, start, latest, furthest, active_ms, first, _) = fields;
-    let latest: Observation = serde_json::from_str(&latest?).ok()?;
-    let first = first.map(|first| serde_json::from_str(&first));
-    let first: Option<FirstObservation> = first.transpose().ok()?;
-    Some(CachedSession {
-        session_id: id?.parse().ok()?,
-        sequence: sequence?,
-        session: StartedSession {
-            start: serde_json::from_str(&start?).ok()?,
-            progress: SessionProgress {
-                latest,
-                first,
-                furthest_position: Position::from_steps(furthest?).ok()?,
-                active_ms: active_ms?,
-                // A correction ends the session.
-                active_fixed: false,
-                ended: None,
-            },
-        },
-    })
 }
 
 /// Returns the current Redis time. A query that missed calls this before it reads

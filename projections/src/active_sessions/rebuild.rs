@@ -6,14 +6,14 @@
 
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use eventlog::read;
-use redis::Script;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::scan::{self, ScannedEntry};
 use super::warm_up::fill_cache;
-use super::{ActiveSessions, COMMIT_DEADLINE, CacheLookup, check, checkpoint, key};
+use super::format::Content;
+use super::{ActiveSessions, COMMIT_DEADLINE, check, checkpoint, key, script};
 use crate::cache::Cache;
 use crate::{OperationError, Projection, rebuild};
 
@@ -57,7 +57,7 @@ async fn remove_mismatches(
     progress: &watch::Sender<RebuildProgress>,
     stop: &CancellationToken,
 ) -> Result<(), OperationError> {
-    let script = Script::new(include_str!("remove.lua"));
+    let script = script(include_str!("remove.lua"));
     // Before the scan, since an initialisation removes all entries.
     let checkpoint = checkpoint::read_or_initialise(cache, pool).await?;
     let mut cursor = 0;
@@ -69,9 +69,8 @@ async fn remove_mismatches(
         let head = with_deadline(STATEMENT_DEADLINE, read::head(pool)).await?;
         // A version beyond the log would reject all later writes.
         let is_beyond_log = |entry: &&ScannedEntry| {
-            let version: Result<i64, _> = entry.version.parse();
-            let has_no_session = entry.is_tombstone || entry.lookup == CacheLookup::Inactive;
-            has_no_session && version.map_or(true, |version| version > head)
+            let has_no_session = matches!(entry.content, Content::Tombstone | Content::Inactive);
+            has_no_session && entry.version > Some(head)
         };
         let mismatches = check::find_mismatches(pool, &entries, checkpoint).await?;
         let mismatches = mismatches.iter().map(|mismatch| mismatch.entry);
@@ -80,7 +79,7 @@ async fn remove_mismatches(
         if !wrong.is_empty() {
             let mut call = script.prepare_invoke();
             for entry in wrong {
-                call.key(key(entry.reader_id)).arg(&entry.version);
+                call.key(key(entry.reader_id)).arg(&entry.text);
             }
             let removed: u64 = cache
                 .call(COMMIT_DEADLINE, async |mut redis| {

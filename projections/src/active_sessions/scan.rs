@@ -1,22 +1,20 @@
 //! A scan of all cache entries, page by page.
 
 use domain::ReaderId;
-use redis::RedisResult;
+use redis::{AsyncCommands, RedisResult};
 use uuid::Uuid;
 
-use super::entry::{CacheLookup, FIELDS, Fields, lookup};
+use super::format::{self, Content};
 use super::{COMMIT_DEADLINE, SCAN_COUNT, key};
 use crate::cache::{Cache, CacheError};
 
 #[derive(Debug)]
 pub(super) struct ScannedEntry {
     pub(super) reader_id: ReaderId,
-    /// The version as stored, which may not be a number.
-    pub(super) version: String,
-    /// The entry has a version only.
-    pub(super) is_tombstone: bool,
-    /// The result that a query would get.
-    pub(super) lookup: CacheLookup,
+    pub(super) text: Vec<u8>,
+    /// `None` if the text does not begin with a version.
+    pub(super) version: Option<i64>,
+    pub(super) content: Content,
 }
 
 /// Returns a page of entries and the cursor of the next page, 0 at the end.
@@ -47,25 +45,20 @@ pub(super) async fn page(
     if readers.is_empty() {
         return Ok((next, Vec::new()));
     }
-    let mut reads = redis::pipe();
-    for reader_id in &readers {
-        reads.cmd("HMGET").arg(key(*reader_id)).arg(&FIELDS);
-    }
-    let rows: Vec<Fields> = cache
-        .call(COMMIT_DEADLINE, async |mut redis| {
-            reads.query_async(&mut redis).await
-        })
+    let keys: Vec<String> = readers.iter().copied().map(key).collect();
+    let texts: Vec<Option<Vec<u8>>> = cache
+        .call(COMMIT_DEADLINE, async |mut redis| redis.mget(&keys).await)
         .await?;
-    let entries = readers
-        .into_iter()
-        .zip(rows)
-        .filter_map(|(reader_id, fields)| {
-            Some(ScannedEntry {
-                reader_id,
-                version: fields.0.clone()?,
-                is_tombstone: fields.1.is_none() && fields.8.is_none(),
-                lookup: lookup(fields),
-            })
-        });
+    let entries = readers.into_iter().zip(texts);
+    let entries = entries.filter_map(|(reader_id, text)| {
+        let text = text?;
+        let (version, content) = format::decode(&text);
+        Some(ScannedEntry {
+            reader_id,
+            text,
+            version,
+            content,
+        })
+    });
     Ok((next, entries.collect()))
 }

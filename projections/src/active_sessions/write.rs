@@ -9,7 +9,7 @@ use domain::{SessionEvent, SessionId, SessionStarted};
 use eventlog::RecordedEvent;
 use redis::ScriptInvocation;
 
-use super::CachedSession;
+use super::{CachedSession, format};
 
 /// A write to one reader's entry.
 #[derive(Debug)]
@@ -155,46 +155,28 @@ impl EntryWrite {
         })
     }
 
-    /// Appends the nine arguments that the scripts expect for each key.
+    /// Appends the two arguments that the scripts expect for each key: the kind of the
+    /// write and its text.
     pub(super) fn push_args(&self, call: &mut ScriptInvocation<'_>) {
-        let (kind, id, sequence, start, progress) = match &self.change {
-            Change::Put(id, sequence, start, progress) => (
-                "put",
-                id.to_string(),
-                *sequence,
-                serde_json::to_string(start).expect("events are plain JSON"),
-                Some(progress),
-            ),
-            Change::Update(id, sequence, progress) => (
-                "update",
-                id.to_string(),
-                *sequence,
-                String::new(),
-                Some(progress),
-            ),
-            Change::End(id, NextActive::None) => ("end", id.to_string(), 0, String::new(), None),
-            Change::End(id, NextActive::Other) => {
-                ("supersede", id.to_string(), 0, String::new(), None)
+        let version = self.version;
+        let (kind, text) = match &self.change {
+            Change::Put(id, sequence, start, progress) => {
+                let text = format::entry(version, *id, *sequence, progress, start);
+                ("put", text)
             }
-            Change::Inactive => ("none", String::new(), 0, String::new(), None),
-            Change::Invalidate => ("invalidate", String::new(), 0, String::new(), None),
+            Change::Update(id, sequence, progress) => {
+                match format::update(version, *id, *sequence, progress) {
+                    Some(text) => ("update", text),
+                    None => ("merge", format::merge(version, *id, *sequence, progress)),
+                }
+            }
+            Change::End(id, NextActive::None) => ("end", format::version_and_id(version, *id)),
+            Change::End(id, NextActive::Other) => {
+                ("supersede", format::version_and_id(version, *id))
+            }
+            Change::Inactive => ("none", format::inactive(version)),
+            Change::Invalidate => ("invalidate", format::tombstone(version)),
         };
-        let latest = progress
-            .and_then(|progress| progress.latest.as_ref())
-            .map(|latest| serde_json::to_string(latest).expect("an observation is plain JSON"))
-            .unwrap_or_default();
-        let first = progress
-            .and_then(|progress| progress.first)
-            .map(|first| serde_json::to_string(&first).expect("an observation is plain JSON"))
-            .unwrap_or_default();
-        call.arg(kind)
-            .arg(self.version)
-            .arg(id)
-            .arg(sequence)
-            .arg(start)
-            .arg(latest);
-        call.arg(progress.map_or(0, |progress| progress.furthest_position.steps()));
-        call.arg(progress.map_or(0, |progress| progress.active_ms));
-        call.arg(first);
+        call.arg(kind).arg(text);
     }
 }

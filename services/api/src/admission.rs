@@ -7,13 +7,14 @@ use std::sync::Arc;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
+use domain::ReaderId;
 use ipnet::IpNet;
 
 use crate::auth::{Caller, TokenVerifier, VerifyError};
 use crate::in_flight::InFlightLimit;
 use crate::middleware::{InnerService, Middleware, Next};
 use crate::problem::{Problem, ProblemCode};
-use crate::rate_limit::{ClientKey, Limiter, Preset, RateLimitDecision};
+use crate::rate_limit::{ClientKey, Limiter, Preset, RateLimitDecision, ReaderCheck};
 
 /// The shared state of the middlewares in this module; clones are cheap.
 #[derive(Clone)]
@@ -52,6 +53,11 @@ pub struct RequireReader {
     pub admission: Admission,
     pub in_flight: InFlightLimit,
     pub preset: Preset,
+    /// The key in Redis that the handler of a GET request without parameters reads first.
+    /// It is read with the rate limit, and the handler finds it as [`Prefetched`].
+    ///
+    /// [`Prefetched`]: crate::rate_limit::Prefetched
+    pub prefetch: Option<fn(ReaderId) -> String>,
 }
 
 impl Middleware for RequireReader {
@@ -60,6 +66,7 @@ impl Middleware for RequireReader {
             admission,
             in_flight,
             preset,
+            prefetch,
         } = self;
         // Browsers send OPTIONS without a token, and the allowed methods are not
         // secret.
@@ -71,10 +78,13 @@ impl Middleware for RequireReader {
             .handle(request, next)
             .await;
         }
-        let is_command = is_command(request.method());
-        admission
-            .admit(&in_flight, preset, is_command, Ok, request, next)
-            .await
+        let is_plain_get = request.method() == Method::GET && request.uri().query().is_none();
+        let check = ReaderCheck {
+            preset,
+            is_command: is_command(request.method()),
+            prefetch: prefetch.filter(|_| is_plain_get),
+        };
+        admission.admit(&in_flight, check, Ok, request, next).await
     }
 }
 
@@ -97,10 +107,14 @@ impl Middleware for RequireAdmin {
                 ))
             }
         };
-        let (in_flight, preset) = (&self.in_flight, Preset::LowFrequency);
+        let check = ReaderCheck {
+            preset: Preset::LowFrequency,
+            is_command: false,
+            prefetch: None,
+        };
         let mut response = self
             .admission
-            .admit(in_flight, preset, false, authorize, request, next)
+            .admit(&self.in_flight, check, authorize, request, next)
             .await;
         Problem::explain_missing_right(&mut response);
         response
@@ -133,13 +147,11 @@ impl Middleware for Anonymous {
 }
 
 impl Admission {
-    /// `is_command` makes the request count against the reader's budget of stored bytes.
     /// `authorize` rejects callers whose token is valid but not sufficient.
     async fn admit<S: InnerService>(
         &self,
         in_flight: &InFlightLimit,
-        preset: Preset,
-        is_command: bool,
+        check: ReaderCheck,
         authorize: impl FnOnce(Caller) -> Result<Caller, Problem>,
         mut request: Request,
         next: Next<S>,
@@ -153,10 +165,7 @@ impl Admission {
             }
         };
         let reader_id = caller.reader_id;
-        let decision = self
-            .limiter
-            .check_reader(preset, reader_id, is_command)
-            .await;
+        let (decision, prefetched) = self.limiter.check_reader(reader_id, check).await;
         if decision.retry_after.is_some() {
             return rate_limited(&decision);
         }
@@ -165,8 +174,11 @@ impl Admission {
         }
         let mut response = match authorize(caller) {
             Ok(caller) => {
-                if is_command && let Some(meter) = self.limiter.meter(reader_id) {
+                if check.is_command && let Some(meter) = self.limiter.meter(reader_id) {
                     request.extensions_mut().insert(meter);
+                }
+                if let Some(prefetched) = prefetched {
+                    request.extensions_mut().insert(prefetched);
                 }
                 request.extensions_mut().insert(caller);
                 in_flight.run(next.run(request)).await

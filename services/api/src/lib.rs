@@ -11,6 +11,7 @@ use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
+use projections::active_sessions;
 use projections::cache::Cache;
 use projections::zones::Zones;
 use prometheus_client::registry::Registry;
@@ -131,8 +132,15 @@ pub fn router(
             admission: admission.clone(),
             in_flight: in_flight.clone(),
             preset,
+            prefetch: None,
         })
     };
+    let reads_active = MiddlewareLayer(RequireReader {
+        admission: admission.clone(),
+        in_flight: in_flight.clone(),
+        preset: Preset::Normal,
+        prefetch: Some(active_sessions::key),
+    });
     let idempotency = MiddlewareLayer(Idempotency::new(history.primary.clone()));
     let outer_layers = (
         MiddlewareLayer(RequestLog(HttpMetrics::for_clients(registry))),
@@ -189,9 +197,12 @@ pub fn router(
         .merge(correct)
         .with_state(service.clone())
         .merge(delete(privacy::delete::handle).with_state(erase.clone()));
-    let queries = Router::new()
+    let active = Router::new()
         .route(&path("/active"), get(queries::active::handle))
         .with_state(active)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer((outer_layers.clone(), reads_active, body));
+    let queries = Router::new()
         .route(&path("/history"), get(queries::history::handle))
         .with_state(history.clone())
         .route(&path("/stats/daily"), get(queries::daily::handle))
@@ -216,6 +227,7 @@ pub fn router(
         .merge(updates)
         .merge(commands)
         .merge(syncs)
+        .merge(active)
         .merge(queries)
         .merge(privacy)
 }

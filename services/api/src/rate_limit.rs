@@ -18,7 +18,8 @@ use projections::cache::Cache;
 
 mod shared_count;
 
-use shared_count::{SharedCount, StorageCheck};
+pub use shared_count::Prefetched;
+use shared_count::{Limits, SharedCount, StorageCheck};
 
 /// The number of requests that a window allows.
 pub const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -118,6 +119,16 @@ pub(crate) fn address_or_network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The check of a reader's request.
+#[derive(Clone, Copy)]
+pub struct ReaderCheck {
+    pub preset: Preset,
+    /// Whether the request is checked against the reader's budget of stored bytes.
+    pub is_command: bool,
+    /// The key in Redis that the request needs next. It is read in the same round trip.
+    pub prefetch: Option<fn(ReaderId) -> String>,
+}
+
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitDecision {
@@ -196,7 +207,15 @@ impl Limiter {
         });
         let stored = StoredBytes::default();
         Self {
-            shared: SharedCount::start(cache, window, deadline, stored.clone()),
+            shared: SharedCount::start(
+                cache,
+                Limits {
+                    window,
+                    daily_bytes,
+                    deadline,
+                },
+                stored.clone(),
+            ),
             stored,
             daily_bytes,
             window,
@@ -215,26 +234,31 @@ impl Limiter {
 
     /// Decides whether a request is allowed. Only allowed requests are counted.
     pub async fn check(&self, preset: Preset, client: ClientKey) -> RateLimitDecision {
-        self.decide(preset, client, None, None).await
+        self.decide(preset, client, None, None, None).await.0
     }
 
     /// Like [`Limiter::check`], and counts the bytes that the reader has stored since the
-    /// last call. A command is checked against the budget of stored bytes.
+    /// last call. Returns the value to prefetch too, or `None` if the request has to read
+    /// it itself.
     pub async fn check_reader(
         &self,
-        preset: Preset,
         reader_id: ReaderId,
-        is_command: bool,
-    ) -> RateLimitDecision {
+        check: ReaderCheck,
+    ) -> (RateLimitDecision, Option<Prefetched>) {
+        let ReaderCheck {
+            preset,
+            is_command,
+            prefetch,
+        } = check;
         let budget = self.daily_bytes.filter(|_| is_command);
         let taken = self.daily_bytes.and_then(|_| self.stored.take(reader_id));
         let storage = (budget.is_some() || taken.is_some()).then(|| StorageCheck {
             reader_id,
-            budget,
             taken,
         });
         let client = ClientKey::Reader(reader_id);
-        self.decide(preset, client, storage, budget).await
+        let prefetch = prefetch.map(|key| key(reader_id));
+        self.decide(preset, client, storage, budget, prefetch).await
     }
 
     async fn decide(
@@ -243,22 +267,25 @@ impl Limiter {
         client: ClientKey,
         storage: Option<StorageCheck>,
         budget: Option<NonZeroU64>,
-    ) -> RateLimitDecision {
+        prefetch: Option<String>,
+    ) -> (RateLimitDecision, Option<Prefetched>) {
         let limit = self.limits[preset as usize].get();
         let key = match client {
             ClientKey::Reader(id) => format!("rate_limit:{}:user:{id}", preset.as_str()),
             ClientKey::Address(ip) => format!("rate_limit:{}:ip:{ip}", preset.as_str()),
         };
-        match self.shared.count(key, limit, storage).await {
-            Some(count) => RateLimitDecision {
-                limit,
-                remaining: count.remaining,
-                reset: count.reset,
-                retry_after: (!count.allowed).then_some(count.reset),
-                budget_renews_in: count.budget_renews_in,
-            },
-            None => self.check_locally(preset, client, budget),
-        }
+        let counted = self.shared.count(key, limit, storage, prefetch).await;
+        let Some((count, prefetched)) = counted else {
+            return (self.check_locally(preset, client, budget), None);
+        };
+        let decision = RateLimitDecision {
+            limit,
+            remaining: count.remaining,
+            reset: count.reset,
+            retry_after: (!count.allowed).then_some(count.reset),
+            budget_renews_in: count.budget_renews_in.filter(|_| budget.is_some()),
+        };
+        (decision, prefetched)
     }
 
     /// A leaky bucket (GCRA): it approximates the sliding window with one timestamp

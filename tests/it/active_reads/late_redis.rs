@@ -1,6 +1,7 @@
 //! Redis is late on a saturated machine, or it hangs. A late one still serves reads. While
 //! it hangs, reads use the log without taking the connections of commands.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,34 @@ async fn late_redis_serves_most_reads() {
     let hits = reads(&metrics, "hit");
     assert!(hits > READS * 3 / 4, "{hits} of {READS}: {metrics:?}");
     assert_eq!(reads(&metrics, "redis_away"), 0);
+    invariants::check(&app).await;
+}
+
+/// Redis answers after the deadline of a read alone, which is 100 ms, and before that of a
+/// check of the rate limit. A read that needed a second round trip would time out.
+#[tokio::test]
+async fn limit_and_active_session_take_one_round_trip() {
+    const READS: u32 = 5;
+    let app = App::start().await;
+    let (reader, session) = active_reader(&app).await;
+    let delay = Duration::from_millis(200);
+    let proxy = Proxy::start_delayed(&app.env.redis_url, delay).await;
+    let env = TestEnv {
+        redis_url: proxy.url,
+        ..app.env.clone()
+    };
+    let mut settings = settings(&env, &[Role::Api]);
+    settings.rate_limit.deadline = Duration::from_secs(10);
+    // The start counts too.
+    settings.rate_limit.normal = NonZeroU32::new(READS + 1).unwrap();
+    let late = App::run(Arc::clone(&app.stack), env, &settings).await;
+    let reader = reader.at(&late.url);
+    for _ in 0..READS {
+        assert_eq!(id(&reader.active().await.ok()), session);
+    }
+    let _ = reader.active().await.problem(429);
+    let metrics = late.metrics().await;
+    assert_eq!(reads(&metrics, "hit"), u64::from(READS), "{metrics:?}");
     invariants::check(&app).await;
 }
 

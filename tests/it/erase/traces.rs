@@ -64,12 +64,8 @@ async fn in_redis(app: &App) -> Vec<(String, String)> {
         .unwrap();
     let mut all = Vec::new();
     for key in keys {
-        let fields: Vec<String> = redis::cmd("HGETALL")
-            .arg(&key)
-            .query_async(&mut redis)
-            .await
-            .unwrap();
-        all.push(("Redis".to_owned(), fields.join(" ")));
+        let entry: String = redis::AsyncCommands::get(&mut redis, &key).await.unwrap();
+        all.push(("Redis".to_owned(), entry));
     }
     all
 }

@@ -3,6 +3,9 @@
 //! One task sends the checks of all requests to Redis. Checks that arrive while a
 //! script runs wait for the next one. A batch therefore forms without a timer, and
 //! under load one script checks many requests.
+//!
+//! A check can carry a read of the key that its request needs next. The reads of a batch
+//! are one command next to the script, so such a request needs one round trip.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -12,7 +15,8 @@ use eventlog::availability::Availability;
 use eventlog::error::error_chain;
 use eventlog::stored_bytes::{BUDGET_PERIOD, StoredBytes, TakenBytes};
 use projections::cache::{Cache, CacheError};
-use redis::Script;
+use redis::aio::ConnectionManager;
+use redis::{AsyncCommands, RedisError, Script, ScriptInvocation};
 use tokio::sync::{mpsc, oneshot};
 
 /// Checks that may wait for the next script; this process counts any further ones
@@ -30,8 +34,8 @@ pub(super) struct WindowCount {
     pub(super) remaining: u32,
     /// The time until more requests are left.
     pub(super) reset: Duration,
-    /// The time until the budget renews, if the request is a command and the budget is
-    /// used up.
+    /// The time until the reader's budget renews, if it is used up. `None` also for a
+    /// check without a [`StorageCheck`].
     pub(super) budget_renews_in: Option<Duration>,
 }
 
@@ -48,6 +52,11 @@ impl WindowCount {
     }
 }
 
+/// The value of a key that was read with a check; `None` if the key is missing or has
+/// another type than a string.
+#[derive(Clone, Debug)]
+pub struct Prefetched(pub Option<Vec<u8>>);
+
 /// A handle to the counting task. The task ends when the handle is dropped.
 pub(super) struct SharedCount(mpsc::Sender<Check>);
 
@@ -56,15 +65,24 @@ struct Check {
     limit: u32,
     // Dropped before `result`: a caller that counts locally finds the bytes waiting.
     storage: Option<StorageCheck>,
-    result: oneshot::Sender<WindowCount>,
+    /// The key to read.
+    prefetch: Option<String>,
+    result: oneshot::Sender<(WindowCount, Option<Prefetched>)>,
+}
+
+/// What all checks have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) window: Duration,
+    pub(super) daily_bytes: Option<NonZeroU64>,
+    /// The time that one script may take.
+    pub(super) deadline: Duration,
 }
 
 /// The part of a check that concerns the bytes that a reader stores.
 #[derive(Debug)]
 pub(super) struct StorageCheck {
     pub(super) reader_id: ReaderId,
-    /// `None` if the request is no command.
-    pub(super) budget: Option<NonZeroU64>,
     /// The bytes to count first.
     pub(super) taken: Option<TakenBytes>,
 }
@@ -80,31 +98,28 @@ fn storage_key(reader_id: ReaderId) -> String {
 }
 
 impl SharedCount {
-    /// `deadline` limits the time that one script may take.
-    pub(super) fn start(
-        cache: Cache,
-        window: Duration,
-        deadline: Duration,
-        stored: StoredBytes,
-    ) -> Self {
+    pub(super) fn start(cache: Cache, limits: Limits, stored: StoredBytes) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(run(cache, window, deadline, stored, receiver));
+        tokio::spawn(run(cache, limits, stored, receiver));
         Self(sender)
     }
 
-    /// Checks a request, and counts it if it is allowed. Returns `None` if Redis is
-    /// unavailable or too many checks are waiting.
+    /// Checks a request, and counts it if it is allowed. Reads the key `prefetch` too; a
+    /// failed read does not affect the check. Returns `None` if Redis is unavailable or
+    /// too many checks are waiting.
     pub(super) async fn count(
         &self,
         key: String,
         limit: u32,
         storage: Option<StorageCheck>,
-    ) -> Option<WindowCount> {
+        prefetch: Option<String>,
+    ) -> Option<(WindowCount, Option<Prefetched>)> {
         let (result, receiver) = oneshot::channel();
         let check = Check {
             key,
             limit,
             storage,
+            prefetch,
             result,
         };
         self.0.try_send(check).ok()?;
@@ -114,8 +129,7 @@ impl SharedCount {
 
 async fn run(
     cache: Cache,
-    window: Duration,
-    deadline: Duration,
+    limits: Limits,
     stored: StoredBytes,
     mut receiver: mpsc::Receiver<Check>,
 ) {
@@ -127,17 +141,21 @@ async fn run(
     let mut checks = Vec::with_capacity(BATCH_SIZE);
     while receiver.recv_many(&mut checks, BATCH_SIZE).await > 0 {
         let excess = stored.take_excess(BATCH_SIZE);
-        match run_script(&cache, &script, window, deadline, &checks, &excess).await {
-            Ok(counts) => {
+        // The script expects the checks with a counter of bytes first.
+        checks.sort_by_key(|check| check.storage.is_none());
+        match run_script(&cache, &script, limits, &checks, &excess).await {
+            Ok((counts, prefetched)) => {
+                let mut prefetched = prefetched.into_iter();
                 availability.succeeded();
                 excess.into_iter().for_each(TakenBytes::counted);
                 for (check, count) in checks.drain(..).zip(counts) {
                     if let Some(taken) = check.storage.and_then(|storage| storage.taken) {
                         taken.counted();
                     }
+                    let prefetched = check.prefetch.and_then(|_| prefetched.next());
                     // Fails if the client has disconnected: its request counts
                     // all the same.
-                    let _ = check.result.send(count);
+                    let _ = check.result.send((count, prefetched.map(Prefetched)));
                 }
             }
             Err(error) => {
@@ -155,40 +173,57 @@ async fn run(
     }
 }
 
+/// Returns the count of each check, and the value of each key to read. There are no
+/// values if the read fails.
 async fn run_script(
     cache: &Cache,
     script: &Script,
-    window: Duration,
-    deadline: Duration,
+    limits: Limits,
     checks: &[Check],
     excess: &[TakenBytes],
-) -> Result<Vec<WindowCount>, CacheError> {
+) -> Result<(Vec<WindowCount>, Vec<Option<Vec<u8>>>), CacheError> {
     let mut invocation = script.prepare_invoke();
-    invocation.arg(u64::try_from(window.as_millis()).unwrap_or(u64::MAX));
-    invocation.arg(u64::try_from(BUDGET_PERIOD.as_millis()).unwrap_or(u64::MAX));
-    invocation.arg(checks.len());
+    let storages = || checks.iter().filter_map(|check| check.storage.as_ref());
+    invocation
+        .arg(u64::try_from(limits.window.as_millis()).unwrap_or(u64::MAX))
+        .arg(u64::try_from(BUDGET_PERIOD.as_millis()).unwrap_or(u64::MAX))
+        .arg(limits.daily_bytes.map_or(0, NonZeroU64::get))
+        .arg(checks.len())
+        .arg(storages().count());
     for check in checks {
-        let storage = check.storage.as_ref();
-        let budget = storage.and_then(|storage| storage.budget);
-        invocation
-            .key(&check.key)
-            .arg(check.limit)
-            .arg(storage.map_or(0, StorageCheck::bytes))
-            .arg(budget.map_or(0, NonZeroU64::get));
+        invocation.key(&check.key).arg(check.limit);
     }
-    for storage in checks.iter().filter_map(|check| check.storage.as_ref()) {
-        invocation.key(storage_key(storage.reader_id));
+    for storage in storages() {
+        invocation
+            .key(storage_key(storage.reader_id))
+            .arg(storage.bytes());
     }
     for taken in excess {
         invocation
             .key(storage_key(taken.reader_id()))
             .arg(taken.bytes());
     }
-    let counts: Vec<u8> = cache
-        .call_if_available(deadline, async |mut redis| {
-            invocation.invoke_async(&mut redis).await
+    let keys = checks.iter().filter_map(|check| check.prefetch.as_deref());
+    let keys: Vec<&str> = keys.collect();
+    let (counts, values) = cache
+        .call_if_available(limits.deadline, async |redis| {
+            count_and_read(&invocation, &keys, redis).await
         })
         .await?;
-    let counts = counts.as_chunks().0;
-    Ok(counts.iter().map(WindowCount::from_bytes).collect())
+    let counts = counts.as_chunks().0.iter();
+    Ok((counts.map(WindowCount::from_bytes).collect(), values))
+}
+
+/// Sends the script and the read together.
+async fn count_and_read(
+    invocation: &ScriptInvocation<'_>,
+    keys: &[&str],
+    mut redis: ConnectionManager,
+) -> Result<(Vec<u8>, Vec<Option<Vec<u8>>>), RedisError> {
+    if keys.is_empty() {
+        return Ok((invocation.invoke_async(&mut redis).await?, Vec::new()));
+    }
+    let mut reader = redis.clone();
+    let (counts, values) = tokio::join!(invocation.invoke_async(&mut redis), reader.mget(keys));
+    Ok((counts?, values.unwrap_or_default()))
 }

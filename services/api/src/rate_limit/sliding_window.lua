@@ -12,21 +12,22 @@
 --
 -- The bytes are one counter per reader, which expires one period after its first byte.
 --
+-- KEYS: the client of each request; the counter of each of the first requests, which
+-- store bytes or have a budget; the counters of other readers.
 -- ARGV: the width of the window and the period of the budget, both in milliseconds; the
--- number of requests; for each request its limit, the bytes to add and the budget to
--- check, 0 for none. Further arguments are bytes of other readers.
--- KEYS: the client of each request; the counter of each request with bytes or a budget;
--- the counters of the other readers.
+-- budget; the number of requests, and of those with a counter; then one number per key:
+-- the limit of a client, or the bytes to add to a counter.
 -- Returns one string with four big-endian 64-bit numbers per request: 1 if it is allowed,
 -- else 0; the remaining requests; the milliseconds until more requests are allowed; the
--- milliseconds until the budget renews, 0 if it is not used up or not checked.
+-- milliseconds until the budget renews, 0 if it is not used up or there is no counter.
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local ceil, max, sub = math.ceil, math.max, string.sub
 
 local STEPS = 60
 local ENTRY, SIZE = '>I6I6', 12
 local NONE = pack(ENTRY, 0, 0)
-local width, period, requests = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local width, period, budget = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local requests, counters = tonumber(ARGV[4]), tonumber(ARGV[5])
 local length = width / STEPS
 local expiry = width + ceil(length)
 
@@ -80,7 +81,7 @@ end
 
 -- Adds bytes to a counter. Returns the milliseconds until it expires if it has reached
 -- the budget, else 0.
-local function store(key, bytes, budget)
+local function store(key, bytes)
     local total
     if bytes > 0 then
         total = call('INCRBY', key, bytes)
@@ -90,25 +91,27 @@ local function store(key, bytes, budget)
     else
         total = tonumber(call('GET', key) or 0)
     end
-    if budget == 0 or total < budget then
+    if total < budget then
         return 0
     end
     return max(1, call('PTTL', key))
 end
 
-local counted, counter = {}, requests
+-- The argument of the key with this index.
+local function argument(i)
+    return tonumber(ARGV[5 + i])
+end
+
+local counted = {}
 for i = 1, requests do
-    local limit, bytes, budget = tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2]), tonumber(ARGV[3 * i + 3])
-    local allowed, remaining, reset = count(KEYS[i], limit)
+    local allowed, remaining, reset = count(KEYS[i], argument(i))
     local renews = 0
-    if bytes > 0 or budget > 0 then
-        counter = counter + 1
-        renews = store(KEYS[counter], bytes, budget)
+    if i <= counters then
+        renews = store(KEYS[requests + i], argument(requests + i))
     end
     counted[i] = pack('>I8I8I8I8', allowed, remaining, reset, renews)
 end
-for i = 3 * requests + 4, #ARGV do
-    counter = counter + 1
-    store(KEYS[counter], tonumber(ARGV[i]), 0)
+for i = requests + counters + 1, #KEYS do
+    store(KEYS[i], argument(i))
 end
 return table.concat(counted)

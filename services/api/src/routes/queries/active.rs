@@ -1,15 +1,16 @@
 //! `GET /reading-sessions/active`
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::extract::{MinPositionParams, Query};
 use crate::problem::Problem;
+use crate::rate_limit::Prefetched;
 use crate::read_your_writes;
 use crate::response::{IfNoneMatch, versioned};
 use crate::session::SessionResponse;
@@ -51,9 +52,12 @@ pub async fn handle(
     caller: Caller,
     Query(params): Query<MinPositionParams>,
     cached: IfNoneMatch,
+    prefetched: Option<Extension<Prefetched>>,
 ) -> Result<Response, Problem> {
     let min_position = read_your_writes::min_position(params.min_position)?;
-    let ActiveRead { active, stale } = reads.find(caller.reader_id, min_position).await?;
+    let prefetched = prefetched.map(|Extension(prefetched)| prefetched);
+    let found = reads.find(caller.reader_id, min_position, prefetched);
+    let ActiveRead { active, stale } = found.await?;
     let mut response = match active {
         Some(entry) => {
             // The next active session may have the same version number, so the id

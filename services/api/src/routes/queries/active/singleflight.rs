@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::metrics::{ActiveReadMetrics, FillOutcome, ReadOutcome};
 use crate::problem::Problem;
+use crate::rate_limit::Prefetched;
 
 /// How long a load waits for its turn. Then its requests fail with 503.
 const LOAD_WAIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -86,7 +87,8 @@ impl ActiveReads {
     }
 
     /// The result includes all events up to `min_position`, and every start and
-    /// end that this process recorded for the reader.
+    /// end that this process recorded for the reader. `prefetched` is the reader's entry,
+    /// if it was read already.
     ///
     /// # Errors
     /// `ReadModelBehind` if the log ends before `min_position`, `Unavailable` if
@@ -96,11 +98,19 @@ impl ActiveReads {
         &self,
         reader_id: ReaderId,
         min_position: Option<i64>,
+        prefetched: Option<Prefetched>,
     ) -> Result<ActiveRead, Problem> {
         let inner = &self.0;
+        // Read after the entry was prefetched, so that an entry from before a change is
+        // not used after it.
         let changed = inner.commands.recent_change(reader_id);
         let expected = min_position.max(changed);
-        let cached = active_sessions::get(&inner.cache, reader_id, expected).await;
+        let cached = match prefetched {
+            Some(Prefetched(entry)) if expected.is_none() => {
+                Ok(active_sessions::lookup(entry.as_deref()))
+            }
+            _ => active_sessions::get(&inner.cache, reader_id, expected).await,
+        };
         let active = match cached {
             Ok(CacheLookup::Active(entry)) => Some(entry),
             Ok(CacheLookup::Inactive) => None,
