@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::scan::{self, ScannedEntry};
 use super::format::Content;
+use super::scan::{self, ScannedEntry};
 use super::{CachedSession, checkpoint, key};
 use crate::OperationError;
 use crate::cache::Cache;

@@ -46,9 +46,8 @@ pub(super) fn decode(text: &[u8]) -> (Option<i64>, Content) {
     let content = match rest {
         "" => Content::Tombstone,
         " none" => Content::Inactive,
-        _ => decode_session(rest).map_or(Content::Invalid, |cached| {
-            Content::Active(Box::new(cached))
-        }),
+        _ => decode_session(rest)
+            .map_or(Content::Invalid, |cached| Content::Active(Box::new(cached))),
     };
     (Some(version), content)
 }
@@ -108,7 +107,10 @@ pub(super) fn update(
     sequence: i64,
     progress: &ProgressChange,
 ) -> Option<String> {
-    let latest = progress.latest.as_ref().filter(|_| progress.first.is_none())?;
+    let latest = progress
+        .latest
+        .as_ref()
+        .filter(|_| progress.first.is_none())?;
     let head = head(version, id, sequence, progress);
     Some(format!("{head}\n{}", json(latest)))
 }
@@ -157,7 +159,10 @@ mod tests {
 
     /// The start of a session, and its progress.
     fn start_and_progress() -> (SessionStarted, ProgressChange) {
-        let event = Story::starts(1, "Europe/Berlin", 0).events().remove(0).event;
+        let event = Story::starts(1, "Europe/Berlin", 0)
+            .events()
+            .remove(0)
+            .event;
         let progress = event.progress_change().unwrap();
         let domain::SessionEvent::SessionStarted(start) = event else {
             panic!("{event:?}")
@@ -206,7 +211,10 @@ mod tests {
     #[test]
     fn entries_without_a_session_contain_a_version() {
         assert_eq!(decode(inactive(5).as_bytes()), (Some(5), Content::Inactive));
-        assert_eq!(decode(tombstone(0).as_bytes()), (Some(0), Content::Tombstone));
+        assert_eq!(
+            decode(tombstone(0).as_bytes()),
+            (Some(0), Content::Tombstone)
+        );
     }
 
     #[test]

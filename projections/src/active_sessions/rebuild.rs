@@ -10,9 +10,9 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::format::Content;
 use super::scan::{self, ScannedEntry};
 use super::warm_up::fill_cache;
-use super::format::Content;
 use super::{ActiveSessions, COMMIT_DEADLINE, check, checkpoint, key, script};
 use crate::cache::Cache;
 use crate::{OperationError, Projection, rebuild};

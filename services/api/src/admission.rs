@@ -174,7 +174,9 @@ impl Admission {
         }
         let mut response = match authorize(caller) {
             Ok(caller) => {
-                if check.is_command && let Some(meter) = self.limiter.meter(reader_id) {
+                if check.is_command
+                    && let Some(meter) = self.limiter.meter(reader_id)
+                {
                     request.extensions_mut().insert(meter);
                 }
                 if let Some(prefetched) = prefetched {

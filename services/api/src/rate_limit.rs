@@ -252,10 +252,8 @@ impl Limiter {
         } = check;
         let budget = self.daily_bytes.filter(|_| is_command);
         let taken = self.daily_bytes.and_then(|_| self.stored.take(reader_id));
-        let storage = (budget.is_some() || taken.is_some()).then(|| StorageCheck {
-            reader_id,
-            taken,
-        });
+        let storage =
+            (budget.is_some() || taken.is_some()).then(|| StorageCheck { reader_id, taken });
         let client = ClientKey::Reader(reader_id);
         let prefetch = prefetch.map(|key| key(reader_id));
         self.decide(preset, client, storage, budget, prefetch).await
