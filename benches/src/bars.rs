@@ -91,6 +91,7 @@ enum Sign {
 }
 
 impl Bar {
+    #[expect(clippy::match_same_arms, reason = "an arm for each part of the run")]
     const fn limit(self) -> (Sign, f64, &'static str) {
         use Sign::{AtLeast, AtMost, Below};
         match self {

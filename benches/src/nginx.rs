@@ -42,8 +42,8 @@ impl Nginx {
         api: &[SocketAddr],
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let http = tests::process::free_address();
-        let admin = tests::process::free_address();
+        let http = ::tests::process::free_address();
+        let admin = ::tests::process::free_address();
         let file = folder.join("nginx.conf");
         std::fs::write(&file, configuration(folder, http, admin, api)?)?;
         let log = std::fs::File::create(folder.join("error.log"))?;

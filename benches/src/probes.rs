@@ -4,13 +4,13 @@
 
 use std::time::{Duration, Instant};
 
+use ::tests::reader::{ApiResponse, Reader};
 use anyhow::ensure;
 use domain::Timestamp;
 use eventlog::clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tests::reader::{ApiResponse, Reader};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -56,11 +56,11 @@ pub async fn run(pool: PgPool, url: String, stop: CancellationToken) -> anyhow::
 }
 
 async fn repeat(pool: PgPool, url: String, stop: CancellationToken) -> anyhow::Result<Probes> {
-    let client = tests::reader::client();
+    let client = ::tests::reader::client();
     let mut all = Probes::default();
     while !stop.is_cancelled() {
         let id = Uuid::new_v4();
-        let reader = Reader::new(client.clone(), url.clone(), id, tests::app::token(id));
+        let reader = Reader::new(client.clone(), url.clone(), id, ::tests::app::token(id));
         all.merge(probe(&pool, &reader).await?);
         tokio::time::sleep(PAUSE).await;
     }

@@ -1,6 +1,7 @@
 //! Several API processes: the CPU time of an update with four of them behind nginx,
 //! compared with one. Relay, projections and jobs have a process each in both.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -113,7 +114,8 @@ async fn run(
 fn cpu(measured: &Measured) -> f64 {
     let used = &measured.span.used;
     let left_out = used.of("nginx") + used.of("generator");
-    micros_each(used.total() - left_out, measured.load.successful)
+    let used = used.total().saturating_sub(left_out);
+    micros_each(used, measured.load.successful)
 }
 
 fn findings(bench: &Bench<'_>, [one, four]: &[Vec<Measured>; 2]) -> Findings {
@@ -133,13 +135,14 @@ fn findings(bench: &Bench<'_>, [one, four]: &[Vec<Measured>; 2]) -> Findings {
             let used = &measured.span.used;
             let cpu =
                 NAMES.map(|name| format!("{:.0} µs", used.micros_each(name, load.successful)));
-            text.push_str(&format!(
-                "| {count} | {:.0}/s | {:.1} ms | {:.1} ms | {} |\n",
+            let _ = writeln!(
+                text,
+                "| {count} | {:.0}/s | {:.1} ms | {:.1} ms | {} |",
                 load.rate(),
                 load.percentile(50),
                 load.percentile(99),
                 cpu.join(" | ")
-            ));
+            );
         }
     }
     Findings {

@@ -244,13 +244,14 @@ impl Rounds<'_> {
         let length = bench.plan.length;
         let new = |(figure, span)| Reference { figure, span };
         let reference = match (part, &self.empty_handler) {
-            (Part::Batch10 | Part::Batch25 | Part::Batch50, _) => match &self.many_rows {
-                Some(reference) => reference.clone(),
-                None => {
-                    let reference = new(bench.pgbench.many_rows(length).await?);
-                    self.many_rows.insert(reference).clone()
+            (Part::Batch10 | Part::Batch25 | Part::Batch50, _) => {
+                if self.many_rows.is_none() {
+                    self.many_rows = Some(new(bench.pgbench.many_rows(length).await?));
                 }
-            },
+                self.many_rows
+                    .clone()
+                    .context("no reference of the batches")?
+            }
             (Part::Late, _) => {
                 let in_time = one(self.service, pool, Part::Updates, length).await?;
                 new((in_time.cpu(), in_time.span))

@@ -38,9 +38,9 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     bench.print("pgbench, one row, WAL");
     let pgbench_wal = bench.pgbench.wal_per_row(bench.plan.length).await?;
     let service = RunningService::new(bench.servers, Part::Steady).await?;
-    let (probed, found) = probe(bench, &service).await?;
+    let (with_probes, probes) = probe(bench, &service).await?;
     let updates = update(bench, service).await?;
-    Ok(findings(&probed, found, &updates, pgbench_wal))
+    Ok(findings(&with_probes, probes, &updates, pgbench_wal))
 }
 
 /// Runs the load with probes.
@@ -198,7 +198,7 @@ impl Watchers {
     }
 }
 
-fn findings(probed: &Measured, probes: Probes, alone: &Alone, pgbench_wal: f64) -> Findings {
+fn findings(with_probes: &Measured, probes: Probes, alone: &Alone, pgbench_wal: f64) -> Findings {
     let measured = &alone.measured;
     let limit = measured.span.limit(OFFERED_LOAD);
     let [p50, p99] = [50, 99].map(|percent| measured.load.percentile(percent));
@@ -208,7 +208,7 @@ fn findings(probed: &Measured, probes: Probes, alone: &Alone, pgbench_wal: f64) 
     let longest = alone.history.max.max(alone.statistics.max) / 1_000.0;
     let wal_ratio = alone.wal / pgbench_wal;
     let window = format!("`COALESCE_WINDOW` of {COALESCE_WINDOW} s");
-    let probe_limit = probed.span.limit(OFFERED_LOAD);
+    let probe_limit = with_probes.span.limit(OFFERED_LOAD);
     Findings {
         rows: vec![
             Row::new(Part::Steady.title(), percentiles(p50, p99))
@@ -261,14 +261,14 @@ fn findings(probed: &Measured, probes: Probes, alone: &Alone, pgbench_wal: f64) 
             format!(
                 "{LOAD_TABLE_HEADER}{}{}",
                 load_row("1,000 readers", measured),
-                load_row("1,000 readers, and probes", probed)
+                load_row("1,000 readers, and probes", with_probes)
             ),
         )],
         spans: vec![
             ("steady: 1,000 readers".to_owned(), measured.span.clone()),
             (
                 "steady: 1,000 readers, and probes".to_owned(),
-                probed.span.clone(),
+                with_probes.span.clone(),
             ),
         ],
         conditions: vec![
@@ -297,7 +297,7 @@ fn findings(probed: &Measured, probes: Probes, alone: &Alone, pgbench_wal: f64) 
             format!(
                 "Starts, ends and `min_position`: measured by {count} probes of new readers, during \
                  another {:.0} s of the same load. A probe polls the history every {} ms.",
-                probed.span.length.as_secs_f64(),
+                with_probes.span.length.as_secs_f64(),
                 probes::POLL_INTERVAL.as_millis()
             ),
         ],
