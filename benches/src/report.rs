@@ -12,100 +12,17 @@ use crate::bars::Bar;
 use crate::service::Measured;
 use crate::usage::Span;
 
+mod figures;
+mod row;
+
+pub use figures::{median, megabytes, percent, thousands};
+pub use row::Row;
+
 /// The processes whose CPU time is reported in tables of loads.
 pub const PROCESSES: [&str; 5] = ["service", "Postgres", "NATS", "Redis", "generator"];
 
 /// The figures of peers, which are not measured in a run.
 const PEERS: &str = include_str!("report/peers.md");
-
-/// A row of the table.
-#[derive(Clone, Debug, Default)]
-pub struct Row {
-    what: String,
-    figure: String,
-    reference: String,
-    ratio: String,
-    target: String,
-    result: String,
-    limit: String,
-    /// The bar, and whether it is met.
-    bar: Option<(Bar, bool)>,
-}
-
-impl Row {
-    pub fn new(what: impl Into<String>, figure: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            figure: figure.into(),
-            ..Self::default()
-        }
-    }
-
-    /// A figure that could not be measured.
-    pub fn failed(what: impl Into<String>, error: &anyhow::Error) -> Self {
-        Self {
-            result: format!("failed: {}", format!("{error:#}").replace(['\n', '|'], " ")),
-            ..Self::new(what, "")
-        }
-    }
-
-    /// A figure that is not measured on this machine.
-    pub fn left_out(what: impl Into<String>, reason: &str) -> Self {
-        Self {
-            result: format!("left out: {reason}"),
-            ..Self::new(what, "")
-        }
-    }
-
-    /// Adds a reference and the ratio to it.
-    pub fn reference(mut self, reference: impl Into<String>, ratio: f64) -> Self {
-        self.reference = reference.into();
-        self.ratio = if ratio < 10.0 {
-            format!("{ratio:.2}")
-        } else {
-            format!("{ratio:.1}")
-        };
-        self
-    }
-
-    /// Adds a reference without a ratio.
-    pub fn reference_only(mut self, reference: impl Into<String>) -> Self {
-        self.reference = reference.into();
-        self
-    }
-
-    /// Adds the bar that a value must meet.
-    pub fn bar(mut self, bar: Bar, value: f64) -> Self {
-        let is_met = bar.is_met(value);
-        self.target = bar.text();
-        self.result = if is_met {
-            "met".to_owned()
-        } else {
-            format!("not met: [`{0}`](profile.md#{0})", bar.key())
-        };
-        self.bar = Some((bar, is_met));
-        self
-    }
-
-    /// Adds the resource that limits the figure.
-    pub fn limit(mut self, limit: impl Into<String>) -> Self {
-        self.limit = limit.into();
-        self
-    }
-
-    fn line(&self) -> String {
-        format!(
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            self.what,
-            self.figure,
-            self.reference,
-            self.ratio,
-            self.target,
-            self.result,
-            self.limit
-        )
-    }
-}
 
 /// The findings of one part of the run.
 #[derive(Debug, Default)]
@@ -269,46 +186,12 @@ pub fn load_row(what: &str, measured: &Measured) -> String {
     )
 }
 
-/// The median. For an even count, the upper of the two middle figures.
-pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.into_iter().collect();
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// A number with commas between groups of three digits.
-pub fn thousands(count: u32) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() + 3);
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn cpu_model() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("model name"))?;
     Some(line.trim_start_matches([':', ' ', '\t']).to_owned())
-}
-
-/// `part` in percent of `whole`.
-#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-pub fn percent(part: u64, whole: u64) -> f64 {
-    100.0 * part as f64 / whole.max(1) as f64
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "memory stays far below 2^52 bytes"
-)]
-pub fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1_048_576.0
 }
 
 #[cfg(test)]
@@ -359,12 +242,5 @@ mod tests {
         assert!(text.contains("## Peers\n"), "{text}");
         assert!(text.contains("| esrs 0.18.0 | 0.27 |"), "{text}");
         assert!(text.contains("| updates | 0.0 s |"), "{text}");
-    }
-
-    #[test]
-    fn medians_of_even_counts_are_the_upper_one() {
-        assert!((median([3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-        assert!((median([1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-        assert!(median([]).abs() < f64::EPSILON);
     }
 }

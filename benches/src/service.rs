@@ -2,35 +2,36 @@
 //! usually one with every role. It has its own database, stream and Redis database.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use dev_servers::Servers;
 use eventlog::read;
-use eventlog::roles::DatabaseRole;
 use messaging::Subjects;
 use reqwest::Method;
 use server::connect;
-use sqlx::{Connection, Executor, PgConnection, PgPool};
+use sqlx::PgPool;
 use tests::app;
-use tests::process::{self, Process};
+use tests::process::Process;
 use tests::reader::Reader;
-use tests::stack::{ROLE_PASSWORD, TestEnv, as_role};
+use tests::stack::TestEnv;
 use uuid::Uuid;
 
 use crate::Part;
 use crate::generator::Load;
 use crate::usage::{self, Meter, Span};
 
+mod env;
+mod log;
+
+pub use env::{create_env, delete_data};
+pub use log::{log_path, print_log_tail};
+
 /// Longest time until the projections have caught up. After that, the run fails.
 const CATCH_UP: Duration = Duration::from_mins(1);
 
 /// Time between two requests for the last event.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Lines of the service's log that are printed after a failure.
-const LOG_LINES: usize = 10;
 
 /// The running service.
 pub struct RunningService<'a> {
@@ -73,65 +74,6 @@ pub enum EventCount {
     /// At least one event per successful response. A command whose response comes too
     /// late appends events as well.
     AtLeast,
-}
-
-/// The database, stream prefix and Redis database of one part of the run.
-fn env_of(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
-    let (server, _) = servers
-        .database_url()
-        .rsplit_once('/')
-        .context("the database URL contains no database")?;
-    let redis = servers.redis_url().trim_end_matches("/0");
-    let admin_url = format!("{server}/{}", part.database());
-    Ok(TestEnv {
-        database_url: as_role(&admin_url, DatabaseRole::Service),
-        admin_url,
-        nats_url: servers.nats_url().to_owned(),
-        nats_prefix: part.database(),
-        redis_url: format!("{redis}/{}", part as u8),
-    })
-}
-
-/// Creates the environment of a part, with a migrated database.
-pub async fn create_env(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
-    let env = env_of(servers, part)?;
-    let mut admin = PgConnection::connect(servers.database_url()).await?;
-    admin
-        .execute(format!("create database {}", part.database()).as_str())
-        .await?;
-    admin.close().await?;
-    let migrated = process::plain_command(&crate::executable()?, &env)
-        .arg("migrate")
-        .env("DATABASE_URL", &env.admin_url)
-        .env("POSTGRES_SERVICE_PASSWORD", ROLE_PASSWORD)
-        .status()
-        .await?;
-    ensure!(migrated.success(), "`reading-sessions migrate` failed");
-    Ok(env)
-}
-
-/// Deletes the data of a part, so that their maintenance (vacuum, for example) does not
-/// slow the next part. After a failure, some data may not exist.
-pub async fn delete_data(servers: &Servers, part: Part) -> anyhow::Result<()> {
-    let env = env_of(servers, part)?;
-    let mut admin = PgConnection::connect(servers.database_url()).await?;
-    admin
-        .execute(format!("drop database if exists {} with (force)", part.database()).as_str())
-        .await?;
-    admin.close().await?;
-    let jetstream = connect::jetstream(&app::settings(&env, &[]).nats).await?;
-    let subjects = Subjects::new(&env.nats_prefix);
-    for stream in [
-        subjects.stream(),
-        subjects.cursor_stream(),
-        subjects.dead_letter_stream(),
-    ] {
-        let _ = jetstream.delete_stream(stream).await;
-    }
-    let redis = redis::Client::open(env.redis_url.as_str())?;
-    let mut redis = redis.get_multiplexed_async_connection().await?;
-    redis::cmd("FLUSHDB").exec_async(&mut redis).await?;
-    Ok(())
 }
 
 /// The processes of the servers.
@@ -406,21 +348,4 @@ pub async fn start_process(
 ) -> anyhow::Result<Process> {
     let (executable, log) = (crate::executable()?, log_path(servers)?);
     Ok(Process::start_with_defaults(&executable, env, &log, settings).await)
-}
-
-/// The file for the log of the service.
-pub fn log_path(servers: &Servers) -> anyhow::Result<PathBuf> {
-    let folder = servers.nats.dir().and_then(std::path::Path::parent);
-    let folder = folder.context("the servers have no data folder")?;
-    Ok(folder.join("service.log"))
-}
-
-/// Prints the last lines of the service's log, after a failure.
-#[expect(clippy::print_stdout, reason = "the program prints its progress")]
-pub fn print_log_tail(servers: &Servers) {
-    let log = log_path(servers).and_then(|log| Ok(std::fs::read_to_string(log)?));
-    let lines: Vec<&str> = log.iter().flat_map(|log| log.lines()).collect();
-    for line in lines.iter().skip(lines.len().saturating_sub(LOG_LINES)) {
-        println!("        {line}");
-    }
 }
