@@ -36,11 +36,11 @@ campaign: ## Late, repeated and reordered traffic with kill -9 of processes, the
 	cargo build --locked --workspace --bin reading-sessions
 	CAMPAIGN_SECONDS=$(or $(SECONDS),600) cargo test --locked --workspace --test it -- --nocapture campaign
 
-bench: ## Measure against references and write docs/benchmarks.md; ONLY="updates steady" measures parts
+bench: ## Measure against references and write docs/benchmarks.md, fail if a missed bar is not in docs/profile.md; ONLY="updates steady" measures parts
 	cargo build --release --locked --workspace --bin reading-sessions --bin bench
 	$(TARGET)/release/bench $(if $(ONLY),$(ONLY:%=--only %),--report docs/benchmarks.md)
 
-bench-quick: ## The same measurements in two minutes; ONLY selects parts
+bench-quick: ## Rough figures of most parts in two minutes; ONLY selects parts
 	cargo build --release --locked --workspace --bin reading-sessions --bin bench
 	$(TARGET)/release/bench --quick $(ONLY:%=--only %)
 

@@ -24,7 +24,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// The running process, which ends when this is dropped.
 pub struct EmptyHandler {
     address: SocketAddr,
-    _child: Child,
+    child: Child,
 }
 
 impl EmptyHandler {
@@ -43,8 +43,14 @@ impl EmptyHandler {
         tokio::time::timeout(START_TIMEOUT, stdout.read_line(&mut line)).await??;
         Ok(Self {
             address: line.trim().parse()?,
-            _child: child,
+            child,
         })
+    }
+
+    /// The process, for a [`Meter`](crate::usage::Meter).
+    pub fn pids(&self) -> Vec<(&'static str, u32)> {
+        let pid = self.child.id();
+        pid.map(|pid| ("empty handler", pid)).into_iter().collect()
     }
 
     /// Runs a closed loop of requests.

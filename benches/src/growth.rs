@@ -9,14 +9,14 @@ use anyhow::{Context, ensure};
 use sqlx::{Connection, Executor, PgConnection};
 use uuid::Uuid;
 
+use crate::bars::Bar;
 use crate::generator::reader_pool::{PooledReader, ReaderPool};
 use crate::generator::scripts::Updates;
-use crate::report::{Findings, LOAD_TABLE_HEADER, Row, load_row, median};
+use crate::limits::ROUND_TRIPS;
+use crate::report::{Findings, LOAD_TABLE_HEADER, Row, load_row, median, thousands};
 use crate::service::{EventCount, Measured, RunningService};
+use crate::usage::Span;
 use crate::{Bench, Part, fill};
-
-/// Limit of the ratio: CPU time of an update on the largest log over the smallest.
-const TARGET: f64 = 1.2;
 
 /// Events of the sessions that are measured on every log.
 const SHORT: u32 = 10;
@@ -76,6 +76,10 @@ impl Stage {
     fn cost(&self) -> f64 {
         let costs = self.measured.iter();
         median(costs.map(|(rows, measured)| measured.cpu() * rows / 1e6))
+    }
+
+    fn span(&self) -> Span {
+        Span::sum(self.measured.iter().map(|(_, measured)| &measured.span))
     }
 
     fn name(&self) -> String {
@@ -211,7 +215,7 @@ async fn updates(
                 Updates::per_reader(share, UPDATES)
             })
         };
-        let rows = bench.pgbench.one_row(extent.pgbench).await?;
+        let (rows, _) = bench.pgbench.one_row(extent.pgbench).await?;
         measured.push((
             rows,
             service.measure(EventCount::PerCommand(1), load).await?,
@@ -224,12 +228,13 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
     let [first, .., largest, long] = stages else {
         anyhow::bail!("fewer than two log sizes are configured");
     };
-    let row = |what: String, stage: &Stage, reference: &Stage, short: String| {
+    let row = |bar, what: String, stage: &Stage, reference: &Stage, short: String| {
         let ratio = stage.cost() / reference.cost();
         let cost = |stage: &Stage| format!("{:.2} rows ({:.0} µs)", stage.cost(), stage.cpu());
         Row::new(what, cost(stage))
             .reference(format!("{short} {}", cost(reference)), ratio)
-            .at_most(ratio, TARGET, "")
+            .bar(bar, ratio)
+            .limit(stage.span().limit(ROUND_TRIPS))
     };
     let mut text = String::from(LOAD_TABLE_HEADER);
     for stage in stages {
@@ -249,6 +254,7 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
     Ok(Findings {
         rows: vec![
             row(
+                Bar::GrowthLog,
                 format!(
                     "growth: CPU time of an update, {} events in the log",
                     thousands(largest.log)
@@ -258,6 +264,7 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
                 format!("{} events", thousands(first.log)),
             ),
             row(
+                Bar::GrowthSession,
                 format!("… with sessions of {} events", thousands(long.session)),
                 long,
                 largest,
@@ -265,6 +272,10 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
             ),
         ],
         sections: vec![("Growth".to_owned(), text)],
+        spans: stages
+            .iter()
+            .map(|stage| (format!("growth: {}", stage.name()), stage.span()))
+            .collect(),
         conditions: vec![format!(
             "Growth: {} readers send {UPDATES} updates each in a closed loop over {CONNECTIONS} \
              connections, repeated {} times with other readers. CPU time is the sum of the service \
@@ -278,17 +289,4 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
         )],
         ..Findings::default()
     })
-}
-
-/// A number with commas between groups of three digits.
-fn thousands(count: u32) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() + 3);
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

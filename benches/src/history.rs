@@ -10,14 +10,12 @@ use sqlx::{Connection, PgConnection};
 use tests::app::token;
 use uuid::Uuid;
 
+use crate::bars::Bar;
 use crate::generator::reader_pool::PooledReader;
 use crate::generator::{Response, Script, closed, percentile, scripts};
 use crate::report::{Findings, Row};
 use crate::service::RunningService;
 use crate::{Bench, Part, fill};
-
-/// Limit of the ratio: median of the deep page over the first page.
-const TARGET: f64 = 1.2;
 
 /// Sessions of each reader.
 const SESSIONS: i32 = 10_100;
@@ -52,6 +50,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     service.check_stream_and_history().await?;
 
     bench.print(&format!("reading pages 1 and {DEEP_PAGE}"));
+    let meter = service.meter()?;
     let (mut first, mut deep) = (Vec::new(), Vec::new());
     for id in readers {
         let cursor = cursor(&service, id).await?;
@@ -63,6 +62,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
             deep.extend(read(&service, &reader, &page)?);
         }
     }
+    let span = meter.stop();
     service.stop().await?;
     first.sort_unstable();
     deep.sort_unstable();
@@ -76,8 +76,10 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
                 format!("{deep50:.2} ms"),
             )
             .reference(format!("page 1 {first50:.2} ms"), ratio)
-            .at_most(ratio, TARGET, ""),
+            .bar(Bar::History, ratio)
+            .limit(span.limit("latency of one connection")),
         ],
+        spans: vec![("history: both pages".to_owned(), span)],
         conditions: vec![format!(
             "History: {} readers with {SESSIONS} sessions each, written into the log by SQL and \
              projected by the service. Pages have {PAGE_SIZE} sessions. Page {DEEP_PAGE} is requested \

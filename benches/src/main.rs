@@ -16,25 +16,37 @@ use futures::FutureExt;
 
 mod plan;
 
+mod build;
 mod growth;
 mod history;
 mod original;
 mod overload;
+mod processes;
+mod redis_memory;
 mod replay;
+mod responses;
 mod rounds;
 mod steady;
 
+mod connections;
 mod empty_handler;
 mod fill;
 mod generator;
 mod lag;
+mod nginx;
 mod pgbench;
+mod pool_wait;
+mod probes;
 mod service;
 mod users;
+mod writes;
 
+mod bars;
+mod limits;
 mod report;
 mod usage;
 
+use bars::Verdict;
 use plan::{Part, Plan};
 use report::{Findings, Report};
 
@@ -44,7 +56,7 @@ const CONNECTIONS: usize = 256;
 /// Measure the service and compare it with references.
 #[derive(Parser)]
 struct Arguments {
-    /// Run fewer and shorter rounds. The figures are rough.
+    /// Run fewer and shorter rounds, without some parts. The figures are rough.
     #[arg(long)]
     quick: bool,
     /// Run only this part. May be repeated.
@@ -53,6 +65,10 @@ struct Arguments {
     /// File for the report. Without it, the report is only printed.
     #[arg(long)]
     report: Option<PathBuf>,
+    /// File that explains the bars that are not met. The run fails if a missed bar has no
+    /// entry in it.
+    #[arg(long, default_value = "docs/profile.md")]
+    profile: PathBuf,
     /// Number of readers in the saturation and overload parts.
     #[arg(long, default_value_t = 20_000)]
     readers: usize,
@@ -80,7 +96,7 @@ enum Command {
 /// State that the parts of a run share.
 struct Bench<'a> {
     servers: &'a Servers,
-    pgbench: &'a pgbench::Pgbench,
+    pgbench: &'a pgbench::Pgbench<'a>,
     plan: Plan,
     /// Readers of the saturation and overload parts.
     readers: usize,
@@ -102,7 +118,7 @@ impl Bench<'_> {
     async fn one_row(&mut self) -> anyhow::Result<f64> {
         if self.one_row.is_empty() {
             self.print("pgbench, one row");
-            let rate = self.pgbench.one_row(self.plan.length).await?;
+            let (rate, _) = self.pgbench.one_row(self.plan.length).await?;
             self.one_row.push(rate);
         }
         Ok(report::median(self.one_row.iter().copied()))
@@ -121,6 +137,9 @@ async fn main() -> anyhow::Result<()> {
         }) => return Box::pin(users::run(address, users, Duration::from_secs(seconds))).await,
         None => {}
     }
+    let profile = std::fs::read_to_string(&arguments.profile)
+        .with_context(|| format!("reading {} failed", arguments.profile.display()))?;
+    let explained = bars::explained(&profile)?;
     let data = dev_servers::scratch_data_dir()?;
     let servers = Servers::start(Options {
         data: data.clone(),
@@ -140,12 +159,22 @@ async fn main() -> anyhow::Result<()> {
     std::fs::remove_dir_all(&data).context("deleting the data of the run failed")?;
 
     let report = report?;
-    println!("\n{}{}", report.table(), report.sections());
+    println!("\n{}{}{}", report.scope, report.table(), report.sections());
     if let Some(path) = &arguments.report {
         report.write(path)?;
         println!("report written to {}", path.display());
     }
+    let verdict = Verdict::new(report.bars(), &explained);
+    println!(
+        "\n{}",
+        verdict.text(&arguments.profile.display().to_string())
+    );
     ensure!(report.is_complete(), "some parts failed; see the report");
+    ensure!(
+        verdict.unexplained.is_empty(),
+        "some bars are not met; fix the cause, or explain it in {}",
+        arguments.profile.display()
+    );
     Ok(())
 }
 
@@ -165,7 +194,11 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
         capacity: None,
         started: Instant::now(),
     };
-    let is_selected = |part: &Part| arguments.only.is_empty() || arguments.only.contains(part);
+    let left_out = bench.plan.left_out;
+    let is_selected = |part: &Part| match arguments.only.as_slice() {
+        [] => !left_out.contains(part),
+        only => only.contains(part),
+    };
     let parts: Vec<Part> = Part::value_variants()
         .iter()
         .copied()
@@ -174,10 +207,10 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
     let (saturated, others): (Vec<Part>, Vec<Part>) =
         parts.into_iter().partition(|part| part.is_saturation());
     let mut findings = Vec::new();
-    if let Some(first) = saturated.first() {
+    if !saturated.is_empty() {
         let rounds = rounds::measure(&mut bench, &saturated);
         let found = AssertUnwindSafe(rounds).catch_unwind().await;
-        findings.push(finish_part(&bench, *first, found).await);
+        findings.push(finish_part(&bench, Part::Updates, found).await);
     }
     for part in others {
         let measured = async {
@@ -186,12 +219,19 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
                 Part::History => history::measure(&mut bench).await,
                 Part::Steady => steady::measure(&mut bench).await,
                 Part::Original => original::measure(&mut bench).await,
+                Part::Processes => processes::measure(&mut bench).await,
+                Part::Responses => responses::measure(&mut bench).await,
+                Part::RedisMemory => redis_memory::measure(&mut bench).await,
                 Part::Replay => replay::measure(&mut bench).await,
                 Part::Overload => overload::measure(&mut bench).await,
                 Part::Growth => growth::measure(&mut bench).await,
-                Part::Updates | Part::Late | Part::Batch | Part::Active => {
-                    unreachable!("measured in rounds")
-                }
+                Part::Build => build::measure(&mut bench).await,
+                Part::Updates
+                | Part::Late
+                | Part::Batch10
+                | Part::Batch25
+                | Part::Batch50
+                | Part::Active => unreachable!("measured in rounds"),
             }
         };
         let found = AssertUnwindSafe(measured).catch_unwind().await;
@@ -199,7 +239,7 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
     }
     Ok(Report {
         versions: report::versions(servers),
-        scope: scope(arguments),
+        scope: scope(arguments, left_out),
         findings,
     })
 }
@@ -240,11 +280,15 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> anyhow::Error {
 }
 
 /// A note for a report that does not contain a complete measurement.
-fn scope(arguments: &Arguments) -> String {
-    if arguments.quick {
-        "**A quick run with one short round; the figures are rough.**\n\n".to_owned()
-    } else if !arguments.only.is_empty() {
+fn scope(arguments: &Arguments, left_out: &[Part]) -> String {
+    if !arguments.only.is_empty() {
         "**Only some parts were measured.**\n\n".to_owned()
+    } else if arguments.quick {
+        let left_out: Vec<String> = left_out.iter().map(|part| part.name()).collect();
+        format!(
+            "**A quick run with one short round; the figures are rough. It leaves out {}.**\n\n",
+            left_out.join(", ")
+        )
     } else {
         String::new()
     }

@@ -4,10 +4,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::bars::Bar;
 use crate::generator::open::{self, Arrivals};
 use crate::generator::percentile;
 use crate::generator::reader_pool::{ReaderPool, ThreadShare};
 use crate::generator::scripts::Updates;
+use crate::limits::OFFERED_LOAD;
 use crate::report::{Findings, LOAD_TABLE_HEADER, Row, load_row, megabytes, percent};
 use crate::service::{EventCount, RunningService};
 use crate::{Bench, CONNECTIONS, Part, rounds};
@@ -21,19 +23,6 @@ const OPEN_CONNECTIONS: usize = 6_000;
 
 /// Longest wait of an update for a free connection. After that, it is not sent.
 const MAX_WAIT: Duration = Duration::from_millis(100);
-
-/// Target for the served updates over the capacity. Rejections and the generator use the
-/// same cores.
-const SERVED_TARGET: f64 = 0.5;
-
-/// Limit of the p99 latency of rejections, in milliseconds.
-const REJECTED_TARGET: f64 = 1_000.0;
-
-/// Limit of the resident memory in megabytes: twice the limit of the saturation parts.
-const MEMORY_TARGET: f64 = 400.0;
-
-/// Limit of the time until the service has recovered, in seconds.
-const RECOVERED_TARGET: f64 = 5.0;
 
 /// Updates per second of a probe, which detects the recovery.
 const PROBE_RATE: u32 = 200;
@@ -78,6 +67,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     service.stop().await?;
 
     let load = &measured.load;
+    let limit = measured.span.limit(OFFERED_LOAD);
     let offered = f64::from(overload.count) / length.as_secs_f64();
     let served = load.rate();
     let rejected = percentile(&load.rejection_latencies, 99);
@@ -108,28 +98,37 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
                 format!("{served:.0}/s"),
             )
             .reference(format!("capacity {capacity:.0}/s"), served / capacity)
-            .at_least(served / capacity, SERVED_TARGET, ""),
+            .bar(Bar::OverloadServed, served / capacity)
+            .limit(&limit),
             Row::new(
                 "… updates that found no free connection",
                 format!("{unsent:.0} %"),
-            ),
+            )
+            .limit(&limit),
             Row::new(
                 "… p99 of rejections (429, 503)",
                 format!("{rejected:.0} ms"),
             )
-            .at_most(rejected, REJECTED_TARGET, "ms"),
+            .bar(Bar::OverloadRejections, rejected)
+            .limit(&limit),
             Row::new(
                 "… peak resident memory of the service",
                 format!("{memory:.0} MB"),
             )
-            .at_most(memory, MEMORY_TARGET, "MB"),
+            .bar(Bar::OverloadMemory, memory)
+            .limit("memory"),
             Row::new(
                 "… until latency is normal after the overload",
                 format!("{recovered:.1} s"),
             )
-            .at_most(recovered, RECOVERED_TARGET, "s"),
+            .bar(Bar::OverloadRecovery, recovered)
+            .limit(&limit),
         ],
         sections: vec![("Overload".to_owned(), text)],
+        spans: vec![(
+            "overload, and its recovery".to_owned(),
+            measured.span.clone(),
+        )],
         conditions: vec![format!(
             "Overload: an open loop of {LOAD_FACTOR} times the updates per second of the closed loop, \
              over {OPEN_CONNECTIONS} connections, from one generator thread on the same cores. An \

@@ -14,8 +14,15 @@ pub enum Part {
     Updates,
     /// Single updates, of which one in ten arrives late.
     Late,
-    /// Batches of updates.
-    Batch,
+    /// Batches of 10 updates.
+    #[value(name = "batch-10")]
+    Batch10,
+    /// Batches of 25 updates.
+    #[value(name = "batch-25")]
+    Batch25,
+    /// Batches of 50 updates.
+    #[value(name = "batch-50")]
+    Batch50,
     /// Reads of active sessions.
     Active,
     /// Pages of a long history.
@@ -24,29 +31,32 @@ pub enum Part {
     Steady,
     /// The scenario of the original service's load test.
     Original,
+    /// Four API processes behind nginx, compared with one.
+    Processes,
+    /// Sizes of responses with and without compression.
+    Responses,
+    /// Memory of Redis with 1,000 to 100,000 active sessions.
+    RedisMemory,
     /// A replay, a cache warm-up, and the time until the service is ready.
     Replay,
     /// Five times as many updates as the service can process.
     Overload,
     /// Costs of an update with growing logs and sessions.
     Growth,
+    /// The first build of `make run`, and a build after a change of one line.
+    Build,
 }
 
 impl Part {
-    /// The name in `--only`, and of the database.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Updates => "updates",
-            Self::Late => "late",
-            Self::Batch => "batch",
-            Self::Active => "active",
-            Self::History => "history",
-            Self::Steady => "steady",
-            Self::Original => "original",
-            Self::Replay => "replay",
-            Self::Overload => "overload",
-            Self::Growth => "growth",
-        }
+    /// The name in `--only`.
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The name of the database, which is also the prefix in NATS.
+    pub fn database(self) -> String {
+        self.name().replace('-', "_")
     }
 
     /// The name in the table of the report.
@@ -54,29 +64,44 @@ impl Part {
         match self {
             Self::Updates => "single updates, 256 connections, closed loop",
             Self::Late => "CPU time of an update, one in ten arrives 30 s late",
-            Self::Batch => "batches of 50, 256 connections, closed loop",
+            Self::Batch10 => "batches of 10, 256 connections, closed loop",
+            Self::Batch25 => "batches of 25, 256 connections, closed loop",
+            Self::Batch50 => "batches of 50, 256 connections, closed loop",
             Self::Active => "active session, 256 connections, closed loop",
             Self::History => "history, page 500",
             Self::Steady => "1,000 readers, one update per second each, open loop",
             Self::Original => "scenario of the original",
+            Self::Processes => "CPU time of an update, four API processes behind nginx",
+            Self::Responses => "response size",
+            Self::RedisMemory => "Redis memory",
             Self::Replay => "replay of the history",
             Self::Overload => "overload, 5 times the capacity, open loop",
             Self::Growth => "growth",
+            Self::Build => "first build of `make run`",
         }
     }
 
     /// Whether the part is measured in rounds with the other saturation parts.
     pub const fn is_saturation(self) -> bool {
-        matches!(
-            self,
-            Self::Updates | Self::Late | Self::Batch | Self::Active
-        )
+        self.batch_size().is_some() || matches!(self, Self::Updates | Self::Late | Self::Active)
+    }
+
+    /// Positions in a batch. `None` for parts without batches.
+    pub const fn batch_size(self) -> Option<usize> {
+        match self {
+            Self::Batch10 => Some(10),
+            Self::Batch25 => Some(25),
+            Self::Batch50 => Some(50),
+            _ => None,
+        }
     }
 }
 
 /// The extent of a run.
 #[derive(Clone, Copy)]
 pub struct Plan {
+    /// Parts that are measured only with `--only`.
+    pub left_out: &'static [Part],
     /// Rounds of the saturation parts.
     pub rounds: usize,
     /// Length of each load in a round.
@@ -86,8 +111,12 @@ pub struct Plan {
     /// Length of the part with one update per second. Each reader must send fewer than
     /// 60 updates, because the rate limit allows 60 per minute.
     pub steady: Duration,
+    /// Length of the load during which starts, ends and queries are measured.
+    pub probes: Duration,
     /// Numbers of users in the scenario of the original, and the length of each run.
-    pub users: [(usize, Duration); 2],
+    pub users: [(usize, Duration); 3],
+    /// Numbers of active sessions for which the memory of Redis is measured, ascending.
+    pub cached: &'static [u32],
     /// Events in the log of the replay.
     pub replayed: u32,
     /// Length of the overload.
@@ -97,14 +126,18 @@ pub struct Plan {
 
 /// A full measurement.
 pub const FULL: Plan = Plan {
+    left_out: &[],
     rounds: 3,
-    length: Duration::from_secs(15),
+    length: Duration::from_secs(10),
     history_readers: 10,
-    steady: Duration::from_secs(51),
+    steady: Duration::from_secs(61),
+    probes: Duration::from_secs(30),
     users: [
         (100, Duration::from_mins(5)),
-        (1_000, Duration::from_secs(90)),
+        (120, Duration::from_mins(1)),
+        (1_000, Duration::from_mins(1)),
     ],
+    cached: &[1_000, 10_000, 100_000],
     replayed: 5_000_000,
     overload: Duration::from_secs(15),
     growth: Extent {
@@ -118,14 +151,18 @@ pub const FULL: Plan = Plan {
 
 /// A short run with rough figures.
 pub const QUICK: Plan = Plan {
+    left_out: &[Part::Batch10, Part::Batch25, Part::Growth, Part::Build],
     rounds: 1,
     length: Duration::from_secs(3),
     history_readers: 2,
     steady: Duration::from_secs(7),
+    probes: Duration::from_secs(5),
     users: [
         (100, Duration::from_secs(5)),
+        (120, Duration::from_secs(5)),
         (1_000, Duration::from_secs(5)),
     ],
+    cached: &[1_000, 10_000, 100_000],
     replayed: 300_000,
     overload: Duration::from_secs(4),
     growth: Extent {

@@ -5,30 +5,26 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use dev_servers::Servers;
 use sqlx::{Connection, PgConnection};
 use tests::process;
 use tests::stack::TestEnv;
 
+use crate::bars::Bar;
 use crate::generator::per_second;
 use crate::report::{Findings, Row, median, megabytes};
 use crate::service::{self, RunningService};
+use crate::usage::{Meter, Span};
 use crate::{Bench, Part, fill, usage};
 
 /// Events of each session. The events of 20,000 sessions alternate in the log.
 const EVENTS_PER_SESSION: u32 = 50;
 
-/// Targets of the replay: events per pgbench row, and resident memory in megabytes.
-const REPLAY_TARGET: f64 = 15.0;
-const MEMORY_TARGET: f64 = 300.0;
-
-/// Target of the warm-up in sessions per second: 100,000 in ten seconds.
-const WARM_UP_TARGET: f64 = 10_000.0;
-
-/// Limit of the time until the service is ready, in seconds.
-const READY_TARGET: f64 = 1.0;
-
 /// Measured starts of the service.
 const STARTS: usize = 3;
+
+/// The limit of a replay or a warm-up on idle cores: each step waits for the one before.
+const ONE_STREAM: &str = "one stream of batches";
 
 /// Longest time of a replay or a warm-up.
 const TIMEOUT: Duration = Duration::from_mins(5);
@@ -49,7 +45,9 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
         .await?;
 
     bench.print("replaying the history");
+    let meter = Meter::with_children(service::server_pids(bench.servers)?, "service");
     let (took, resident) = replay(&env).await?;
+    let replay_span = meter.stop();
     let replayed: i64 = sqlx::query_scalar("select sum(version)::bigint from read.history")
         .fetch_one(&mut connection)
         .await?;
@@ -58,16 +56,18 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
         "the history has {replayed} of {events} events"
     );
     bench.print("warming up an empty cache");
-    let warm_up = warm_up(&env, &mut connection, sessions).await?;
+    let (warm_up, warm_up_span) = warm_up(bench.servers, &env, &mut connection, sessions).await?;
     connection.close().await?;
     bench.print("starting the service");
     let mut ready = Vec::new();
+    let meter = Meter::with_children(service::server_pids(bench.servers)?, "service");
     for _ in 0..STARTS {
         let service = RunningService::start(bench.servers, env.clone()).await?;
         ready.push(service.ready_after().as_secs_f64());
         service.stop().await?;
     }
 
+    let ready_span = meter.stop();
     let rate = per_second(events as usize, took);
     let (memory, warmed) = (megabytes(resident), per_second(sessions as usize, warm_up));
     let ready = median(ready);
@@ -78,22 +78,31 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
                 format!("{rate:.0}/s"),
             )
             .reference(format!("pgbench, one row {one_row:.0}/s"), rate / one_row)
-            .at_least(rate / one_row, REPLAY_TARGET, ""),
+            .bar(Bar::Replay, rate / one_row)
+            .limit(replay_span.limit(ONE_STREAM)),
             Row::new(
                 "… peak resident memory of the replay",
                 format!("{memory:.0} MB"),
             )
-            .at_most(memory, MEMORY_TARGET, "MB"),
+            .bar(Bar::ReplayMemory, memory)
+            .limit("memory"),
             Row::new(
                 format!("warm-up of an empty cache, {sessions} active sessions"),
                 format!("{:.1} s, {warmed:.0}/s", warm_up.as_secs_f64()),
             )
-            .at_least(warmed, WARM_UP_TARGET, "/s"),
+            .bar(Bar::WarmUp, warmed)
+            .limit(warm_up_span.limit(ONE_STREAM)),
             Row::new(
                 format!("start until ready, {events} events in the log"),
                 format!("{ready:.2} s"),
             )
-            .at_most(ready, READY_TARGET, "s"),
+            .bar(Bar::Ready, ready)
+            .limit(ready_span.limit("connecting to the servers")),
+        ],
+        spans: vec![
+            ("replay".to_owned(), replay_span),
+            ("warm-up".to_owned(), warm_up_span),
+            ("start until ready, and stop".to_owned(), ready_span),
         ],
         conditions: vec![
             format!(
@@ -138,24 +147,19 @@ async fn replay(env: &TestEnv) -> anyhow::Result<(Duration, u64)> {
 
 /// Makes all sessions active and fills an empty cache with them.
 async fn warm_up(
+    servers: &Servers,
     env: &TestEnv,
     connection: &mut PgConnection,
     sessions: u32,
-) -> anyhow::Result<Duration> {
+) -> anyhow::Result<(Duration, Span)> {
     let active = fill::claim_sessions(connection, 0).await?.len();
     ensure!(
         active == sessions as usize,
         "{active} of {sessions} sessions are active"
     );
-    let started = Instant::now();
-    let warm_up = process::plain_command(&crate::executable()?, env)
-        .arg("warm-up")
-        .status();
-    let status = tokio::time::timeout(TIMEOUT, warm_up).await;
-    let status =
-        status.with_context(|| format!("the warm-up did not end within {TIMEOUT:?}"))??;
-    let took = started.elapsed();
-    ensure!(status.success(), "the warm-up failed");
+    let meter = Meter::with_children(service::server_pids(servers)?, "service");
+    let took = run_warm_up(env).await?;
+    let span = meter.stop();
     let redis = redis::Client::open(env.redis_url.as_str())?;
     let mut redis = redis.get_multiplexed_async_connection().await?;
     let entries: usize = redis::cmd("DBSIZE").query_async(&mut redis).await?;
@@ -164,5 +168,18 @@ async fn warm_up(
         entries == active + 1,
         "the cache has {entries} entries for {active} sessions"
     );
-    Ok(took)
+    Ok((took, span))
+}
+
+/// Runs `reading-sessions warm-up`. Returns its time.
+pub async fn run_warm_up(env: &TestEnv) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    let warm_up = process::plain_command(&crate::executable()?, env)
+        .arg("warm-up")
+        .status();
+    let status = tokio::time::timeout(TIMEOUT, warm_up).await;
+    let status =
+        status.with_context(|| format!("the warm-up did not end within {TIMEOUT:?}"))??;
+    ensure!(status.success(), "the warm-up failed");
+    Ok(started.elapsed())
 }

@@ -8,84 +8,21 @@ use anyhow::Context;
 use dev_servers::Servers;
 
 use crate::Part;
+use crate::bars::Bar;
 use crate::service::Measured;
+use crate::usage::Span;
 
-/// The processes whose CPU time is reported.
+mod figures;
+mod row;
+
+pub use figures::{median, megabytes, percent, thousands};
+pub use row::Row;
+
+/// The processes whose CPU time is reported in tables of loads.
 pub const PROCESSES: [&str; 5] = ["service", "Postgres", "NATS", "Redis", "generator"];
 
-/// A row of the table.
-#[derive(Clone, Debug, Default)]
-pub struct Row {
-    what: String,
-    figure: String,
-    reference: String,
-    ratio: String,
-    target: String,
-    result: String,
-}
-
-impl Row {
-    pub fn new(what: impl Into<String>, figure: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            figure: figure.into(),
-            ..Self::default()
-        }
-    }
-
-    /// A figure that could not be measured.
-    pub fn failed(what: impl Into<String>, error: &anyhow::Error) -> Self {
-        Self {
-            result: format!("failed: {}", format!("{error:#}").replace(['\n', '|'], " ")),
-            ..Self::new(what, "")
-        }
-    }
-
-    /// Adds a reference and the ratio to it.
-    pub fn reference(mut self, reference: impl Into<String>, ratio: f64) -> Self {
-        self.reference = reference.into();
-        self.ratio = if ratio < 10.0 {
-            format!("{ratio:.2}")
-        } else {
-            format!("{ratio:.1}")
-        };
-        self
-    }
-
-    /// Adds a reference without a ratio.
-    pub fn reference_only(mut self, reference: impl Into<String>) -> Self {
-        self.reference = reference.into();
-        self
-    }
-
-    /// Adds a lower limit for a value.
-    pub fn at_least(self, value: f64, target: f64, unit: &str) -> Self {
-        self.target("≥", target, unit, value >= target)
-    }
-
-    /// Adds an upper limit for a value.
-    pub fn at_most(self, value: f64, target: f64, unit: &str) -> Self {
-        self.target("≤", target, unit, value <= target)
-    }
-
-    fn target(mut self, sign: &str, target: f64, unit: &str, is_met: bool) -> Self {
-        let space = if unit.is_empty() || unit.starts_with('/') {
-            ""
-        } else {
-            " "
-        };
-        self.target = format!("{sign} {target}{space}{unit}");
-        self.result = String::from(if is_met { "met" } else { "not met" });
-        self
-    }
-
-    fn line(&self) -> String {
-        format!(
-            "| {} | {} | {} | {} | {} | {} |",
-            self.what, self.figure, self.reference, self.ratio, self.target, self.result
-        )
-    }
-}
+/// The figures of peers, which are not measured in a run.
+const PEERS: &str = include_str!("report/peers.md");
 
 /// The findings of one part of the run.
 #[derive(Debug, Default)]
@@ -93,6 +30,8 @@ pub struct Findings {
     pub rows: Vec<Row>,
     /// Titles and texts of the sections below the table.
     pub sections: Vec<(String, String)>,
+    /// The CPU time of each measurement.
+    pub spans: Vec<(String, Span)>,
     /// How the part was measured. Each becomes a list item.
     pub conditions: Vec<String>,
     /// Whether a figure could not be measured.
@@ -131,10 +70,17 @@ impl Report {
         self.findings.iter().all(|findings| !findings.has_failed)
     }
 
+    /// The measured bars, and whether they are met.
+    pub fn bars(&self) -> impl Iterator<Item = (Bar, bool)> {
+        let rows = self.findings.iter().flat_map(|findings| &findings.rows);
+        rows.filter_map(|row| row.bar)
+    }
+
     /// The table that is printed and written.
     pub fn table(&self) -> String {
         let mut table = String::from(
-            "| measurement | figure | reference | ratio | target | result |\n|---|---|---|---|---|---|\n",
+            "| measurement | figure | reference | ratio | bar | result | limited by |\n\
+             |---|---|---|---|---|---|---|\n",
         );
         for row in self.findings.iter().flat_map(|findings| &findings.rows) {
             let _ = writeln!(table, "{}", row.line());
@@ -148,6 +94,13 @@ impl Report {
         for (title, body) in self.findings.iter().flat_map(|findings| &findings.sections) {
             let _ = writeln!(text, "\n## {title}\n\n{}", body.trim_end());
         }
+        text.push_str(
+            "\n## CPU time by process\n\n\
+             | measurement | length | all cores | share of all cores by process |\n|---|---|---|---|\n",
+        );
+        for (what, span) in self.findings.iter().flat_map(|findings| &findings.spans) {
+            text.push_str(&span.row(what));
+        }
         text
     }
 
@@ -158,15 +111,17 @@ impl Report {
              `make bench` writes this page. Compare the ratios rather than the absolute figures: the \
              service, its servers and the load generator share one machine. Each reference was \
              measured in the same run, in rounds that alternate with the service. Figures are \
-             medians.\n\n",
+             medians. A row is limited by the processor if all programs together used at least 90 % \
+             of the cores; the row then names the one with the largest share.\n\n",
         );
         let _ = writeln!(
             text,
-            "{}{}\n[profile.md](profile.md) explains what limits the service.",
+            "{}{}\n[profile.md](profile.md) explains each bar that is not met.",
             self.scope,
             self.table()
         );
         text.push_str(&self.sections());
+        let _ = writeln!(text, "\n## Peers\n\n{}", PEERS.trim_end());
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         let _ = writeln!(
             text,
@@ -184,8 +139,12 @@ impl Report {
              event for each acknowledged command after the run. They may contain more where a start \
              can end another session (scenario of the original) or a response can come too late \
              (overload).\n\
-             - CPU time: the kernel's count for each process and its children, divided by the \
-             successful responses. The table includes the generator, because it uses the same cores.",
+             - CPU time: the kernel's count for each process and its children. Tables of loads divide \
+             it by the successful responses. They include the generator, because it uses the same \
+             cores. Other programs: what the kernel counts for the whole machine beyond these \
+             processes.\n\
+             - Catch-up: from the last response until history, statistics and Redis have applied the \
+             last event. A client requests it from history and statistics with `min_position`.",
             cpu_model()
                 .map(|model| format!(" ({model})"))
                 .unwrap_or_default(),
@@ -210,12 +169,13 @@ pub const LOAD_TABLE_HEADER: &str = "| load | rate | p50 | p95 | p99 | errors | 
 pub fn load_row(what: &str, measured: &Measured) -> String {
     let Measured {
         load,
-        used,
+        span,
         caught_up,
         resident,
     } = measured;
     let [p50, p95, p99] = [50, 95, 99].map(|percent| load.percentile(percent));
-    let cpu = PROCESSES.map(|name| format!("{:.0} µs", used.micros_each(name, load.successful)));
+    let cpu =
+        PROCESSES.map(|name| format!("{:.0} µs", span.used.micros_each(name, load.successful)));
     format!(
         "| {what} | {:.0}/s | {p50:.1} ms | {p95:.1} ms | {p99:.1} ms | {} | {:.2} s | {:.0} MB | {} |\n",
         load.rate(),
@@ -226,13 +186,6 @@ pub fn load_row(what: &str, measured: &Measured) -> String {
     )
 }
 
-/// The median. For an even count, the upper of the two middle figures.
-pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.into_iter().collect();
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(0.0)
-}
-
 fn cpu_model() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text
@@ -241,16 +194,53 @@ fn cpu_model() -> Option<String> {
     Some(line.trim_start_matches([':', ' ', '\t']).to_owned())
 }
 
-/// `part` in percent of `whole`.
-#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-pub fn percent(part: u64, whole: u64) -> f64 {
-    100.0 * part as f64 / whole.max(1) as f64
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "memory stays far below 2^52 bytes"
-)]
-pub fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1_048_576.0
+    fn report(rows: Vec<Row>) -> Report {
+        Report {
+            versions: "Postgres 15".to_owned(),
+            scope: String::new(),
+            findings: vec![Findings {
+                rows,
+                spans: vec![("updates".to_owned(), Span::default())],
+                ..Findings::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn a_missed_bar_names_its_key() {
+        let report = report(vec![
+            Row::new("updates", "900/s")
+                .reference("pgbench 1000/s", 0.9)
+                .bar(Bar::Updates, 0.9)
+                .limit("processor: Postgres 41 %"),
+            Row::new("page", "1 ms").bar(Bar::History, 1.0),
+        ]);
+        let table = report.table();
+        let lines: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "| updates | 900/s | pgbench 1000/s | 0.90 | ≥ 1.5 | not met: \
+                 [`updates`](profile.md#updates) | processor: Postgres 41 % |",
+                "| page | 1 ms |  |  | ≤ 1.2 | met |  |",
+            ]
+        );
+        let bars: Vec<_> = report.bars().collect();
+        assert_eq!(bars, [(Bar::Updates, false), (Bar::History, true)]);
+    }
+
+    #[test]
+    fn a_written_report_contains_the_figures_of_peers() {
+        let path = std::env::temp_dir().join(format!("{}.md", uuid::Uuid::new_v4()));
+        report(Vec::new()).write(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(text.contains("## Peers\n"), "{text}");
+        assert!(text.contains("| esrs 0.18.0 | 0.27 |"), "{text}");
+        assert!(text.contains("| updates | 0.0 s |"), "{text}");
+    }
 }

@@ -7,30 +7,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use crate::connections::{self, Connections};
 use crate::empty_handler::EmptyHandler;
-use crate::generator::Load;
 use crate::generator::reader_pool::{ReaderPool, THREADS};
-use crate::generator::scripts::{ActiveReads, BATCH_SIZE, Batches, Updates};
-use crate::report::{Findings, LOAD_TABLE_HEADER, Row, load_row, median, megabytes, percent};
+use crate::generator::scripts::{ActiveReads, Batches, Updates};
+use crate::report::{Findings, LOAD_TABLE_HEADER, load_row, percent};
 use crate::service::{EventCount, Measured, RunningService};
-use crate::usage::{self, Usage};
+use crate::usage::Meter;
 use crate::{Bench, CONNECTIONS, Part};
 
-/// Targets for the ratios to pgbench with one row, to pgbench with 100 rows, and to an
-/// empty handler.
-const UPDATES_TARGET: f64 = 1.5;
-const BATCH_TARGET: f64 = 0.75;
-const ACTIVE_TARGET: f64 = 0.35;
+mod part_rounds;
 
-/// Limit of the ratio: CPU time of an update with late ones over one without.
-const LATE_TARGET: f64 = 1.3;
-
-/// Limit of the service's resident memory, in megabytes.
-const MEMORY_TARGET: f64 = 200.0;
-
-/// Limit of the time until the projections have caught up, in seconds.
-const CAUGHT_UP_TARGET: f64 = 2.0;
+use part_rounds::{PartRounds, Reference};
 
 /// Longest time of a round of reads. The rate limit allows each of the 20,000 readers
 /// 30 calls per minute.
@@ -40,104 +30,6 @@ const MAX_READ_LENGTH: Duration = Duration::from_secs(10);
 /// all readers have reset.
 const READ_ROUND_INTERVAL: Duration = Duration::from_secs(62);
 
-/// One saturation part with its reference, over all rounds.
-struct PartRounds {
-    part: Part,
-    reference: &'static str,
-    /// Units that one successful response counts for.
-    units: usize,
-    unit: &'static str,
-    target: f64,
-    /// The figure of the reference and the load, for each round.
-    rounds: Vec<(f64, Measured)>,
-    failure: Option<anyhow::Error>,
-}
-
-impl PartRounds {
-    fn new(part: Part) -> Self {
-        let (reference, units, unit, target) = match part {
-            Part::Batch => (
-                "pgbench, 100 rows per statement",
-                BATCH_SIZE,
-                " positions/s",
-                BATCH_TARGET,
-            ),
-            Part::Active => ("empty axum handler", 1, "/s", ACTIVE_TARGET),
-            Part::Late => ("none late", 1, " µs", LATE_TARGET),
-            _ => ("pgbench, one row", 1, "/s", UPDATES_TARGET),
-        };
-        Self {
-            part,
-            reference,
-            units,
-            unit,
-            target,
-            rounds: Vec::new(),
-            failure: None,
-        }
-    }
-
-    /// The figure that is compared with the reference: units per second or, with late
-    /// updates, the CPU time of an update in microseconds.
-    #[expect(clippy::cast_precision_loss, reason = "at most 50")]
-    fn figure(&self, measured: &Measured) -> f64 {
-        match self.part {
-            Part::Late => measured.cpu(),
-            _ => measured.load.rate() * self.units as f64,
-        }
-    }
-
-    fn reference_unit(&self) -> &'static str {
-        match self.part {
-            Part::Late => self.unit,
-            _ => "/s",
-        }
-    }
-
-    fn median(&self, figure: impl Fn(&Measured) -> f64) -> f64 {
-        median(self.rounds.iter().map(|(_, measured)| figure(measured)))
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let what = self.part.title();
-        if let Some(error) = &self.failure {
-            return vec![Row::failed(what, error)];
-        }
-        let figure = self.median(|measured| self.figure(measured));
-        let reference = median(self.rounds.iter().map(|(reference, _)| *reference));
-        let ratios = self.rounds.iter();
-        let ratio = median(ratios.map(|(reference, measured)| self.figure(measured) / reference));
-        let row = Row::new(what, format!("{figure:.0}{}", self.unit)).reference(
-            format!("{} {reference:.0}{}", self.reference, self.reference_unit()),
-            ratio,
-        );
-        let row = match self.part {
-            Part::Late => row.at_most(ratio, self.target, ""),
-            _ => row.at_least(ratio, self.target, ""),
-        };
-        let mut rows = vec![row];
-        if self.part == Part::Updates {
-            let caught_up = self.median(|measured| measured.caught_up.as_secs_f64());
-            rows.push(
-                Row::new(
-                    "… until projections have caught up after the last update",
-                    format!("{caught_up:.2} s"),
-                )
-                .at_most(caught_up, CAUGHT_UP_TARGET, "s"),
-            );
-            let memory = self.median(|measured| megabytes(measured.resident));
-            rows.push(
-                Row::new(
-                    "… peak resident memory of the service",
-                    format!("{memory:.0} MB"),
-                )
-                .at_most(memory, MEMORY_TARGET, "MB"),
-            );
-        }
-        rows
-    }
-}
-
 /// Measures the selected parts. Stores the figures that later parts are compared with
 /// in `bench`.
 pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Findings> {
@@ -145,68 +37,107 @@ pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Fi
     bench.print(&format!("{} readers start a session each", bench.readers));
     let mut pool = ReaderPool::start(service.http, bench.readers, CONNECTIONS)?;
     service.wait_for_projections(Duration::from_mins(1)).await?;
-    let empty_handler = if parts.contains(&Part::Active) {
-        Some(EmptyHandler::start(&std::env::current_exe()?).await?)
-    } else {
-        None
+    let mut run = Rounds {
+        service: &service,
+        empty_handler: if parts.contains(&Part::Active) {
+            Some(EmptyHandler::start(&std::env::current_exe()?).await?)
+        } else {
+            None
+        },
+        many_rows: None,
+        next_reads: Instant::now(),
+        most: Connections::default(),
     };
     let reads = service.active_reads().await?;
     let mut all: Vec<PartRounds> = parts.iter().copied().map(PartRounds::new).collect();
-    let mut empty_loads = Vec::new();
-    let mut next_reads = Instant::now();
     let rounds = bench.plan.rounds;
     for n in 1..=rounds {
+        run.many_rows = None;
         for part_rounds in &mut all {
             if part_rounds.failure.is_some() {
                 continue;
             }
             let part = part_rounds.part;
             bench.print(&format!("round {n} of {rounds}: {}", part.title()));
-            let length = bench.plan.length;
-            let round = async {
-                let reference = match (part, &empty_handler) {
-                    (Part::Batch, _) => bench.pgbench.many_rows(length).await?,
-                    (Part::Late, _) => {
-                        let in_time = one(&service, &mut pool, Part::Updates, length).await?;
-                        in_time.cpu()
-                    }
-                    (Part::Active, Some(handler)) => {
-                        let before = usage::own_cpu(std::process::id());
-                        let load = handler.run(CONNECTIONS, length.min(MAX_READ_LENGTH))?;
-                        let used = usage::own_cpu(std::process::id()).saturating_sub(before);
-                        let rate = load.rate();
-                        empty_loads.push((load, Usage::of_generator(used)));
-                        rate
-                    }
-                    _ => bench.pgbench.one_row(length).await?,
-                };
-                if part == Part::Active {
-                    tokio::time::sleep_until(next_reads).await;
-                    next_reads = Instant::now() + READ_ROUND_INTERVAL;
-                }
-                let measured = one(&service, &mut pool, part, length).await?;
-                anyhow::Ok((reference, measured))
-            };
-            match round.await {
+            match run.round(bench, &mut pool, part).await {
                 Ok(round) => part_rounds.rounds.push(round),
                 Err(error) => part_rounds.failure = Some(error),
             }
         }
     }
+    let most = run.most;
     let hit_percent = {
         let (count, hits) = service.active_reads().await?;
         percent(hits - reads.1, count - reads.0)
     };
     service.stop().await?;
     for updates in all.iter().filter(|one| one.part == Part::Updates) {
+        let references = updates.rounds.iter();
         bench
             .one_row
-            .extend(updates.rounds.iter().map(|(reference, _)| *reference));
+            .extend(references.map(|(reference, _)| reference.figure));
         if updates.failure.is_none() {
             bench.capacity = Some(updates.median(|measured| measured.load.rate()));
         }
     }
-    Ok(findings(bench, &all, &empty_loads, hit_percent))
+    Ok(findings(bench, &all, most, hit_percent))
+}
+
+/// What the rounds share.
+struct Rounds<'a> {
+    service: &'a RunningService<'a>,
+    empty_handler: Option<EmptyHandler>,
+    /// The reference of all batches in a round.
+    many_rows: Option<Reference>,
+    next_reads: Instant,
+    most: Connections,
+}
+
+impl Rounds<'_> {
+    /// Measures the reference of a part, then the part.
+    async fn round(
+        &mut self,
+        bench: &Bench<'_>,
+        pool: &mut ReaderPool,
+        part: Part,
+    ) -> anyhow::Result<(Reference, Measured)> {
+        let length = bench.plan.length;
+        let new = |(figure, span)| Reference { figure, span };
+        let reference = match (part, &self.empty_handler) {
+            (Part::Batch10 | Part::Batch25 | Part::Batch50, _) => {
+                if self.many_rows.is_none() {
+                    self.many_rows = Some(new(bench.pgbench.many_rows(length).await?));
+                }
+                self.many_rows
+                    .clone()
+                    .context("no reference of the batches")?
+            }
+            (Part::Late, _) => {
+                let in_time = one(self.service, pool, Part::Updates, length).await?;
+                new((in_time.cpu(), in_time.span))
+            }
+            (Part::Active, Some(handler)) => {
+                let meter = Meter::start(handler.pids());
+                let load = handler.run(CONNECTIONS, length.min(MAX_READ_LENGTH))?;
+                new((load.rate(), meter.stop()))
+            }
+            _ => new(bench.pgbench.one_row(length).await?),
+        };
+        if part == Part::Active {
+            tokio::time::sleep_until(self.next_reads).await;
+            self.next_reads = Instant::now() + READ_ROUND_INTERVAL;
+        }
+        if part != Part::Updates {
+            return Ok((reference, one(self.service, pool, part, length).await?));
+        }
+        let stop = CancellationToken::new();
+        let watch = connections::watch(self.service.pool.clone(), stop.clone());
+        let watch = tokio::spawn(watch);
+        let measured = one(self.service, pool, part, length).await;
+        stop.cancel();
+        self.most = self.most.max(watch.await??);
+        Ok((reference, measured?))
+    }
 }
 
 async fn one(
@@ -216,13 +147,11 @@ async fn one(
     length: Duration,
 ) -> anyhow::Result<Measured> {
     let http = service.http;
+    if let Some(size) = part.batch_size() {
+        let load = async || pool.run(http, length, |share| Batches::new(share, size));
+        return service.measure(EventCount::PerCommand(size), load).await;
+    }
     match part {
-        Part::Batch => {
-            let load = async || pool.run(http, length, Batches::new);
-            service
-                .measure(EventCount::PerCommand(BATCH_SIZE), load)
-                .await
-        }
         Part::Late => {
             let load = async || pool.run(http, length, Updates::with_late);
             service.measure(EventCount::PerCommand(1), load).await
@@ -252,7 +181,7 @@ pub async fn capacity(
 fn findings(
     bench: &Bench<'_>,
     parts: &[PartRounds],
-    empty_loads: &[(Load, Usage)],
+    most: Connections,
     hit_percent: f64,
 ) -> Findings {
     let mut text = String::from(LOAD_TABLE_HEADER);
@@ -268,7 +197,7 @@ fn findings(
     );
     for one in parts {
         for (n, (reference, measured)) in (1..).zip(&one.rounds) {
-            let figure = one.figure(measured);
+            let (figure, reference) = (one.figure(measured), reference.figure);
             let _ = writeln!(
                 text,
                 "| {} | {n} | {figure:.0}{} | {reference:.0}{} | {:.2} |",
@@ -279,41 +208,40 @@ fn findings(
             );
         }
     }
-    if !empty_loads.is_empty() {
-        let micros = |(load, used): &(Load, Usage)| used.micros_each("generator", load.successful);
-        let _ = writeln!(
-            text,
-            "\nFor each request to the empty handler, the generator takes {:.1} µs of CPU time. {hit_percent:.1} % of \
-             the reads of active sessions were cache hits. The others read the log.",
-            median(empty_loads.iter().map(micros))
-        );
-    }
     let seconds = bench.plan.length.as_secs();
     Findings {
-        rows: parts.iter().flat_map(PartRounds::rows).collect(),
+        rows: parts
+            .iter()
+            .flat_map(|one| one.rows(most, hit_percent))
+            .collect(),
         sections: vec![("Rounds".to_owned(), text)],
+        spans: parts.iter().flat_map(PartRounds::spans).collect(),
         conditions: vec![
             format!(
                 "Saturation: a closed loop over {CONNECTIONS} connections with one request in \
                  flight each, from {THREADS} generator threads. {} readers with one active session \
-                 each take turns. Each round runs pgbench with one row, updates, pgbench with 100 \
-                 rows, batches, the empty handler and active sessions, for {seconds} s each ({} s \
-                 for reads).",
+                 each take turns. In each round, each part follows its reference, for {seconds} s \
+                 each ({} s for reads). Batches of 10, 25 and 50 share one reference.",
                 bench.readers,
                 bench.plan.length.min(MAX_READ_LENGTH).as_secs()
             ),
             "pgbench: `-M prepared -c 32 -j 2`. Each statement inserts one or 100 event rows into \
              the same table with the same payload, without the order lock."
                 .to_owned(),
-            format!(
-                "Batches: {BATCH_SIZE} observations of the reader's session, 20 ms apart, the last one \
-                 at the current time. A batch counts only if all of them were accepted."
-            ),
+            "Batches: observations of the reader's session, 20 ms apart, the last one at the \
+             current time. A batch counts only if all of them were accepted."
+                .to_owned(),
             "Late updates: the CPU time of the service and of Postgres, compared with updates \
              of the same readers in the seconds before."
                 .to_owned(),
+            "Connections to Postgres: the largest counts in `pg_stat_activity` of the service's \
+             connections, polled ten times a second during the updates. In use: not idle."
+                .to_owned(),
             "Empty handler: an axum server in its own process, called by the same generator over \
              as many connections."
+                .to_owned(),
+            "Reads served by Redis: cache hits divided by all reads of active sessions. The other \
+             reads read the log."
                 .to_owned(),
         ],
         has_failed: parts.iter().any(|one| one.failure.is_some()),

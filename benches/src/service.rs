@@ -1,30 +1,37 @@
-//! The measured service: a separate process with every role, token checks and
-//! default settings. It has its own database, stream and Redis database.
+//! The measured service: separate processes with token checks and default settings,
+//! usually one with every role. It has its own database, stream and Redis database.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use dev_servers::Servers;
 use eventlog::read;
-use eventlog::roles::DatabaseRole;
 use messaging::Subjects;
+use reqwest::Method;
 use server::connect;
-use sqlx::{Connection, Executor, PgConnection, PgPool};
+use sqlx::PgPool;
 use tests::app;
-use tests::process::{self, Process};
-use tests::stack::{ROLE_PASSWORD, TestEnv, as_role};
+use tests::process::Process;
+use tests::reader::Reader;
+use tests::stack::TestEnv;
+use uuid::Uuid;
 
 use crate::Part;
 use crate::generator::Load;
-use crate::usage::{self, Usage};
+use crate::usage::{self, Meter, Span};
+
+mod env;
+mod log;
+
+pub use env::{create_env, delete_data};
+pub use log::{log_path, print_log_tail};
 
 /// Longest time until the projections have caught up. After that, the run fails.
 const CATCH_UP: Duration = Duration::from_mins(1);
 
-/// Lines of the service's log that are printed after a failure.
-const LOG_LINES: usize = 10;
+/// Time between two requests for the last event.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The running service.
 pub struct RunningService<'a> {
@@ -33,7 +40,10 @@ pub struct RunningService<'a> {
     pub pool: PgPool,
     pub env: TestEnv,
     servers: &'a Servers,
-    process: Process,
+    /// Each with the name of its CPU time.
+    processes: Vec<(&'static str, Process)>,
+    /// Processes in front of the service, with the names of their CPU times.
+    front: Vec<(&'static str, u32)>,
 }
 
 /// A load, and what it cost the service.
@@ -41,7 +51,7 @@ pub struct RunningService<'a> {
 pub struct Measured {
     pub load: Load,
     /// CPU time of the processes during the load.
-    pub used: Usage,
+    pub span: Span,
     /// Time from the last response until the projections had caught up.
     pub caught_up: Duration,
     /// Peak resident memory of the service since its start, in bytes.
@@ -51,7 +61,7 @@ pub struct Measured {
 impl Measured {
     /// CPU time of the service and of Postgres for a successful response, in microseconds.
     pub fn cpu(&self) -> f64 {
-        let micros = |name| self.used.micros_each(name, self.load.successful);
+        let micros = |name| self.span.used.micros_each(name, self.load.successful);
         micros("service") + micros("Postgres")
     }
 }
@@ -66,77 +76,24 @@ pub enum EventCount {
     AtLeast,
 }
 
-/// The database, stream prefix and Redis database of one part of the run.
-fn env_of(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
-    let (server, _) = servers
-        .database_url()
-        .rsplit_once('/')
-        .context("the database URL contains no database")?;
-    let redis = servers.redis_url().trim_end_matches("/0");
-    let admin_url = format!("{server}/{}", part.name());
-    Ok(TestEnv {
-        database_url: as_role(&admin_url, DatabaseRole::Service),
-        admin_url,
-        nats_url: servers.nats_url().to_owned(),
-        nats_prefix: part.name().to_owned(),
-        redis_url: format!("{redis}/{}", part as u8),
-    })
-}
-
-/// Creates the environment of a part, with a migrated database.
-pub async fn create_env(servers: &Servers, part: Part) -> anyhow::Result<TestEnv> {
-    let env = env_of(servers, part)?;
-    let mut admin = PgConnection::connect(servers.database_url()).await?;
-    admin
-        .execute(format!("create database {}", part.name()).as_str())
-        .await?;
-    admin.close().await?;
-    let migrated = process::plain_command(&crate::executable()?, &env)
-        .arg("migrate")
-        .env("DATABASE_URL", &env.admin_url)
-        .env("POSTGRES_SERVICE_PASSWORD", ROLE_PASSWORD)
-        .status()
-        .await?;
-    ensure!(migrated.success(), "`reading-sessions migrate` failed");
-    Ok(env)
-}
-
-/// Deletes the data of a part, so that their maintenance (vacuum, for example) does not
-/// slow the next part. After a failure, some data may not exist.
-pub async fn delete_data(servers: &Servers, part: Part) -> anyhow::Result<()> {
-    let env = env_of(servers, part)?;
-    let mut admin = PgConnection::connect(servers.database_url()).await?;
-    admin
-        .execute(format!("drop database if exists {} with (force)", part.name()).as_str())
-        .await?;
-    admin.close().await?;
-    let jetstream = connect::jetstream(&app::settings(&env, &[]).nats).await?;
-    let subjects = Subjects::new(&env.nats_prefix);
-    for stream in [
-        subjects.stream(),
-        subjects.cursor_stream(),
-        subjects.dead_letter_stream(),
-    ] {
-        let _ = jetstream.delete_stream(stream).await;
-    }
-    let redis = redis::Client::open(env.redis_url.as_str())?;
-    let mut redis = redis.get_multiplexed_async_connection().await?;
-    redis::cmd("FLUSHDB").exec_async(&mut redis).await?;
-    Ok(())
+/// The processes of the servers.
+pub fn server_pids(servers: &Servers) -> anyhow::Result<Vec<(&'static str, u32)>> {
+    [
+        ("Postgres", servers.postgres.pid()),
+        ("NATS", servers.nats.pid()),
+        ("Redis", servers.redis.pid()),
+    ]
+    .into_iter()
+    .map(|(name, pid)| Ok((name, pid.with_context(|| format!("{name} is not running"))?)))
+    .collect()
 }
 
 impl<'a> RunningService<'a> {
     /// Starts the service in an existing environment.
     pub async fn start(servers: &'a Servers, env: TestEnv) -> anyhow::Result<Self> {
-        let executable = crate::executable()?;
-        let process = Process::start_with_defaults(&executable, &env, &log_path(servers)?).await;
-        Ok(Self {
-            http: process.http,
-            pool: app::pool(&env).await,
-            process,
-            env,
-            servers,
-        })
+        let process = start_process(servers, &env, &[]).await?;
+        let http = process.http;
+        Self::from_processes(servers, env, http, vec![("service", process)], Vec::new()).await
     }
 
     /// Starts the service in a new environment.
@@ -144,16 +101,40 @@ impl<'a> RunningService<'a> {
         Self::start(servers, create_env(servers, part).await?).await
     }
 
-    /// Time from the start of the process until `/readyz` succeeded.
+    /// A service of processes that run already, behind the address `http`.
+    pub async fn from_processes(
+        servers: &'a Servers,
+        env: TestEnv,
+        http: SocketAddr,
+        processes: Vec<(&'static str, Process)>,
+        front: Vec<(&'static str, u32)>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            http,
+            pool: app::pool(&env).await,
+            env,
+            servers,
+            processes,
+            front,
+        })
+    }
+
+    /// Time from the start of the slowest process until `/readyz` succeeded.
     pub fn ready_after(&self) -> Duration {
-        self.process.ready_after
+        let after = self
+            .processes
+            .iter()
+            .map(|(_, process)| process.ready_after);
+        after.max().unwrap_or_default()
     }
 
     /// Stops the service gracefully and keeps its data.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.pool.close().await;
-        let ended = self.process.terminate().await;
-        ensure!(ended.success(), "the service ended with {ended}");
+        for (name, process) in self.processes {
+            let ended = process.terminate().await;
+            ensure!(ended.success(), "{name} ended with {ended}");
+        }
         Ok(())
     }
 
@@ -166,9 +147,21 @@ impl<'a> RunningService<'a> {
         load: impl AsyncFnOnce() -> anyhow::Result<Load>,
     ) -> anyhow::Result<Measured> {
         let head = read::head(&self.pool).await?;
-        let before = self.usage()?;
+        let meter = self.meter()?;
         let load = load().await?;
-        let used = self.usage()?.since(&before);
+        let span = meter.stop();
+        self.check(head, events, load, span).await
+    }
+
+    /// Waits for the projections after a load, and checks the acknowledged commands. `head`
+    /// is the last global position before the load.
+    pub async fn check(
+        &self,
+        head: i64,
+        events: EventCount,
+        load: Load,
+        span: Span,
+    ) -> anyhow::Result<Measured> {
         let caught_up = self.wait_for_projections(CATCH_UP).await?;
         let written = self.written_after(head).await?;
         match events {
@@ -196,7 +189,7 @@ impl<'a> RunningService<'a> {
         self.check_stream_and_history().await?;
         Ok(Measured {
             load,
-            used,
+            span,
             caught_up,
             resident: self.resident()?,
         })
@@ -212,17 +205,53 @@ impl<'a> RunningService<'a> {
         Ok(usize::try_from(written)?)
     }
 
-    /// Waits until the projections have caught up, and returns the time that took.
+    /// Waits until the projections have caught up, and returns the time that took. The
+    /// reader of the last event requests it, because projections hold positions back.
     pub async fn wait_for_projections(&self, timeout: Duration) -> anyhow::Result<Duration> {
         let started = Instant::now();
+        let last: Option<(i64, Uuid)> = sqlx::query_as(
+            "select global_position, (payload ->> 'reader_id')::uuid from events
+            order by global_position desc limit 1",
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        let mut next_request = started;
         while let Err(behind) = app::caught_up(&self.pool, &self.env).await {
             ensure!(
                 started.elapsed() < timeout,
                 "the projections did not catch up within {timeout:?}: {behind}"
             );
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            match last {
+                Some((position, reader)) if Instant::now() >= next_request => {
+                    next_request = Instant::now() + REQUEST_INTERVAL;
+                    self.request_position(position, reader).await?;
+                }
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
         }
         Ok(started.elapsed())
+    }
+
+    /// Requests history and statistics that include a global position. The requests fail
+    /// if the projections are more than a few seconds behind.
+    async fn request_position(&self, position: i64, reader: Uuid) -> anyhow::Result<()> {
+        let reader = self.reader(reader);
+        let query = async |path: &str| {
+            let path = format!("{path}?min_position={position}");
+            reader.try_call(Method::GET, &path, None).await
+        };
+        tokio::try_join!(query("/history"), query("/stats/daily"))?;
+        Ok(())
+    }
+
+    /// The API, up to `/reading-sessions`.
+    pub fn url(&self) -> String {
+        format!("http://{}/api/v1/reading-sessions", self.http)
+    }
+
+    /// A reader that calls this service.
+    pub fn reader(&self, id: Uuid) -> Reader {
+        Reader::with_id(id).at(&self.url())
     }
 
     /// Checks that the stream and the history contain as many events as the log. Waits
@@ -264,11 +293,17 @@ impl<'a> RunningService<'a> {
         Ok(stream.cached_info().state.messages)
     }
 
+    /// The metrics of the first process.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let (_, process) = self.processes.first().context("no process is running")?;
+        let url = format!("http://{}/metrics", process.admin);
+        let response = tests::reader::client().get(url).send().await?;
+        Ok(response.error_for_status()?.text().await?)
+    }
+
     /// Reads of active sessions since the start: all of them, and cache hits.
     pub async fn active_reads(&self) -> anyhow::Result<(u64, u64)> {
-        let url = format!("http://{}/metrics", self.process.admin);
-        let response = tests::reader::client().get(url).send().await?;
-        let metrics = app::Metrics::parse(response.error_for_status()?.text().await?);
+        let metrics = app::Metrics::parse(self.metrics().await?);
         let count = |result: &str| {
             let name = format!("reading_sessions_active_reads_total{{result=\"{result}\"}}");
             metrics.count(&name)
@@ -278,45 +313,39 @@ impl<'a> RunningService<'a> {
         Ok((hits + others.map(count).iter().sum::<u64>(), hits))
     }
 
-    /// CPU time of each process since its start.
-    pub fn usage(&self) -> anyhow::Result<Usage> {
-        let pid =
-            |name: &str, pid: Option<u32>| pid.with_context(|| format!("{name} is not running"));
-        let pids = [
-            ("service", pid("the service", self.process.pid())?),
-            ("Postgres", pid("Postgres", self.servers.postgres.pid())?),
-            ("NATS", pid("NATS", self.servers.nats.pid())?),
-            ("Redis", pid("Redis", self.servers.redis.pid())?),
-        ];
-        let mut usage: std::collections::BTreeMap<_, _> = pids
-            .into_iter()
-            .map(|(name, pid)| (name, usage::cpu(pid)))
-            .collect();
-        // The generator is the parent of all other processes.
-        usage.insert("generator", usage::own_cpu(std::process::id()));
-        Ok(Usage(usage))
+    /// Starts to measure the CPU time of all processes.
+    pub fn meter(&self) -> anyhow::Result<Meter> {
+        Ok(Meter::start(self.pids()?))
     }
 
-    /// Peak resident memory of the service, in bytes.
+    /// The processes of the service, of the servers and in front of the service.
+    pub fn pids(&self) -> anyhow::Result<Vec<(&'static str, u32)>> {
+        let mut pids = server_pids(self.servers)?;
+        pids.extend(&self.front);
+        for (name, process) in &self.processes {
+            let pid = process.pid();
+            pids.push((name, pid.with_context(|| format!("{name} is not running"))?));
+        }
+        Ok(pids)
+    }
+
+    /// Peak resident memory of the largest process of the service, in bytes.
     pub fn resident(&self) -> anyhow::Result<u64> {
-        let pid = self.process.pid().context("the service is not running")?;
-        Ok(usage::peak_resident(pid).unwrap_or(0))
+        let pids = self.processes.iter().map(|(_, process)| process.pid());
+        let resident = pids.map(|pid| usage::peak_resident(pid?));
+        resident
+            .flatten()
+            .max()
+            .context("the service is not running")
     }
 }
 
-/// The file for the log of the service.
-pub fn log_path(servers: &Servers) -> anyhow::Result<PathBuf> {
-    let folder = servers.nats.dir().and_then(std::path::Path::parent);
-    let folder = folder.context("the servers have no data folder")?;
-    Ok(folder.join("service.log"))
-}
-
-/// Prints the last lines of the service's log, after a failure.
-#[expect(clippy::print_stdout, reason = "the program prints its progress")]
-pub fn print_log_tail(servers: &Servers) {
-    let log = log_path(servers).and_then(|log| Ok(std::fs::read_to_string(log)?));
-    let lines: Vec<&str> = log.iter().flat_map(|log| log.lines()).collect();
-    for line in lines.iter().skip(lines.len().saturating_sub(LOG_LINES)) {
-        println!("        {line}");
-    }
+/// Starts a process of the service with additional settings.
+pub async fn start_process(
+    servers: &Servers,
+    env: &TestEnv,
+    settings: &[(&str, &str)],
+) -> anyhow::Result<Process> {
+    let (executable, log) = (crate::executable()?, log_path(servers)?);
+    Ok(Process::start_with_defaults(&executable, env, &log, settings).await)
 }

@@ -40,8 +40,6 @@ pub struct UserOutput {
     /// Kind, latency in microseconds, and status of each request. The status is 0 if there
     /// was no response.
     pub requests: Vec<(Kind, u32, u16)>,
-    /// CPU time of the process, in microseconds.
-    pub cpu_us: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +116,6 @@ pub async fn run(address: SocketAddr, users: usize, length: Duration) -> anyhow:
     Box::pin(attack.execute()).await?;
     let output = UserOutput {
         requests: std::mem::take(&mut *record.lock().unwrap_or_else(PoisonError::into_inner)),
-        cpu_us: u64::try_from(crate::usage::own_cpu(std::process::id()).as_micros())?,
     };
     println!("{}", serde_json::to_string(&output)?);
     Ok(())

@@ -117,10 +117,16 @@ impl Process {
         Self::run(command).await
     }
 
-    /// Starts another executable with default settings and appends its log to a
-    /// file.
-    pub async fn start_with_defaults(executable: &Path, env: &TestEnv, log: &Path) -> Self {
+    /// Starts another executable and appends its log to a file. All settings but these
+    /// keep their defaults.
+    pub async fn start_with_defaults(
+        executable: &Path,
+        env: &TestEnv,
+        log: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let mut command = plain_command(executable, env);
+        command.envs(settings.iter().copied());
         let log = File::options().create(true).append(true).open(log);
         command.stderr(log.unwrap());
         Self::run(command).await

@@ -9,12 +9,13 @@ use eventlog::clock;
 use super::reader_pool::{PooledReader, ThreadShare};
 use super::{Response, Script};
 
-/// Observations in a batch: the maximum that the service accepts.
-pub const BATCH_SIZE: usize = 50;
-
 /// Milliseconds between the observations of a batch. The last one is at the current time.
 /// The interval is short, so that a batch does not overlap with the previous one.
 const OBSERVATION_INTERVAL: usize = 20;
+
+/// The time from the start of a session to its arrival, more than [`LATENESS`]: a late
+/// update must not move the start.
+const SESSION_AGE: TimeDelta = TimeDelta::seconds(60);
 
 /// Starts one session for each reader.
 pub struct Starts<'a> {
@@ -37,8 +38,11 @@ impl Script for Starts<'_> {
             return None;
         }
         // Each reader reads one book, with the reader's id as its id.
+        let started_at = clock::now() - SESSION_AGE;
+        let started_at = started_at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let body = format!(
-            "{{\"book_id\":\"{}\",\"session_id\":\"{}\",\"time_zone\":\"Europe/Berlin\"}}",
+            "{{\"book_id\":\"{}\",\"session_id\":\"{}\",\"time_zone\":\"Europe/Berlin\",\
+             \"occurred_at\":\"{started_at}\"}}",
             reader.id, reader.session
         );
         write(&mut self.request, "POST", reader, "start", body.as_bytes());
@@ -120,14 +124,21 @@ impl Script for Updates<'_> {
 /// Sends a batch of each reader in turn, like an app that was offline for a second.
 pub struct Batches<'a> {
     share: &'a mut ThreadShare,
+    /// Observations in a batch.
+    size: usize,
+    /// The start of the response if all observations were accepted.
+    accepted: Vec<u8>,
     body: Vec<u8>,
     request: Vec<u8>,
 }
 
 impl<'a> Batches<'a> {
-    pub fn new(share: &'a mut ThreadShare) -> Self {
+    /// The service accepts at most 50 observations in a batch.
+    pub fn new(share: &'a mut ThreadShare, size: usize) -> Self {
         Self {
             share,
+            size,
+            accepted: format!("{{\"success_count\":{size},").into_bytes(),
             body: Vec::new(),
             request: Vec::new(),
         }
@@ -144,15 +155,15 @@ impl Script for Batches<'_> {
         // Milliseconds since the start of the previous second. The batch spans less than a
         // second.
         let last = 1_000 + usize::try_from(now.timestamp_subsec_millis().min(999)).unwrap_or(0);
-        for n in 0..BATCH_SIZE {
-            let at = last - OBSERVATION_INTERVAL * (BATCH_SIZE - 1 - n);
+        for n in 0..self.size {
+            let at = last - OBSERVATION_INTERVAL * (self.size - 1 - n);
             let (second, millis) = if at >= 1_000 {
                 (&this, at - 1_000)
             } else {
                 (&before, at)
             };
             let comma = if n == 0 { "" } else { "," };
-            let tenths = (turn * BATCH_SIZE + n) % 900;
+            let tenths = (turn * self.size + n) % 900;
             let _ = write!(
                 self.body,
                 "{comma}{{\"session_id\":\"{}\",\"current_position\":{}.{},\
@@ -174,8 +185,7 @@ impl Script for Batches<'_> {
     }
 
     fn is_success(&self, response: &Response<'_>) -> bool {
-        // A batch counts only if all 50 observations were accepted.
-        response.body.starts_with(b"{\"success_count\":50,")
+        response.body.starts_with(&self.accepted)
     }
 }
 

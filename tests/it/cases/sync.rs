@@ -33,7 +33,7 @@ async fn sixty_finished_sessions_need_two_calls() {
     let env = Stack::shared().await.new_env().await;
     let pool = app::pool(&env).await;
     let log = log_file("holiday");
-    let process = Process::start_with_defaults(&executable(), &env, &log).await;
+    let process = Process::start_with_defaults(&executable(), &env, &log, &[]).await;
     let reader = Reader::with_id(Uuid::new_v4()).at(&process.url);
     let live = id(&reader.start(Uuid::new_v4()).await.ok());
     let _ = reader.update(live, 3.0).await.ok();

@@ -1,0 +1,171 @@
+//! Several API processes: the CPU time of an update with four of them behind nginx,
+//! compared with one. Relay, projections and jobs have a process each in both.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tests::stack::TestEnv;
+
+use crate::bars::Bar;
+use crate::generator::reader_pool::ReaderPool;
+use crate::generator::scripts::Updates;
+use crate::limits::ROUND_TRIPS;
+use crate::nginx::{self, Nginx};
+use crate::report::{Findings, Row, median};
+use crate::service::{self, EventCount, Measured, RunningService};
+use crate::usage::{Span, micros_each};
+use crate::{Bench, CONNECTIONS, Part};
+
+/// Numbers of API processes: the reference, and the compared one.
+const COUNTS: [usize; 2] = [1, 4];
+
+/// The processes whose CPU time the table shows.
+const NAMES: [&str; 9] = [
+    "API",
+    "relay",
+    "projections",
+    "jobs",
+    "Postgres",
+    "NATS",
+    "Redis",
+    "nginx",
+    "generator",
+];
+
+/// Addresses whose `X-Forwarded-For` the API trusts.
+const TRUSTED: (&str, &str) = ("TRUSTED_PROXIES", "127.0.0.0/8");
+
+pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
+    let Some(nginx) = nginx::executable() else {
+        bench.print("left out: nginx was not found");
+        return Ok(Findings {
+            rows: vec![Row::left_out(
+                Part::Processes.title(),
+                "nginx was not found on this machine",
+            )],
+            ..Findings::default()
+        });
+    };
+    let env = service::create_env(bench.servers, Part::Processes).await?;
+    let mut pool = None;
+    let mut measured: [Vec<Measured>; 2] = Default::default();
+    for n in 1..=bench.plan.rounds {
+        for (count, measured) in COUNTS.iter().zip(&mut measured) {
+            bench.print(&format!(
+                "round {n} of {}: {count} API processes behind nginx",
+                bench.plan.rounds
+            ));
+            measured.push(run(bench, &nginx, &env, &mut pool, *count).await?);
+        }
+    }
+    Ok(findings(bench, &measured))
+}
+
+/// Starts all processes, measures updates, and stops the processes.
+async fn run(
+    bench: &Bench<'_>,
+    nginx: &Path,
+    env: &TestEnv,
+    pool: &mut Option<ReaderPool>,
+    count: usize,
+) -> anyhow::Result<Measured> {
+    let mut processes = Vec::new();
+    for _ in 0..count {
+        let settings = [("ROLES", "api"), TRUSTED];
+        let process = service::start_process(bench.servers, env, &settings).await?;
+        processes.push(("API", process));
+    }
+    let api: Vec<_> = processes.iter().map(|(_, process)| process.http).collect();
+    for role in ["relay", "projections", "jobs"] {
+        let process = service::start_process(bench.servers, env, &[("ROLES", role)]).await?;
+        processes.push((role, process));
+    }
+    let log = service::log_path(bench.servers)?;
+    let folder = log.with_file_name("nginx");
+    let nginx = Nginx::start(nginx, &folder, &api).await?;
+    let front = vec![("nginx", nginx.pid)];
+    let service =
+        RunningService::from_processes(bench.servers, env.clone(), nginx.http, processes, front)
+            .await?;
+
+    if pool.is_none() {
+        bench.print(&format!("{} readers start a session each", bench.readers));
+        *pool = Some(ReaderPool::start(service.http, bench.readers, CONNECTIONS)?);
+    }
+    let pool = pool.as_mut().context("the readers have not started")?;
+    // Each process loads the sessions into its cache before the measurement.
+    let warm_up = pool.run(service.http, bench.plan.length / 2, Updates::new)?;
+    ensure!(
+        warm_up.errors() == 0,
+        "{} of {} requests failed before the measurement",
+        warm_up.errors(),
+        warm_up.offered
+    );
+    service.wait_for_projections(Duration::from_mins(1)).await?;
+    let load = async || pool.run(service.http, bench.plan.length, Updates::new);
+    let measured = service.measure(EventCount::PerCommand(1), load).await?;
+    service.stop().await?;
+    Ok(measured)
+}
+
+/// CPU time of all processes but nginx and the generator for an update, in microseconds.
+fn cpu(measured: &Measured) -> f64 {
+    let used = &measured.span.used;
+    let left_out = used.of("nginx") + used.of("generator");
+    let used = used.total().saturating_sub(left_out);
+    micros_each(used, measured.load.successful)
+}
+
+fn findings(bench: &Bench<'_>, [one, four]: &[Vec<Measured>; 2]) -> Findings {
+    let ratios = one.iter().zip(four);
+    let ratio = median(ratios.map(|(one, four)| cpu(four) / cpu(one)));
+    let [one_cpu, four_cpu] = [one, four].map(|all| median(all.iter().map(cpu)));
+    let [one_span, four_span] =
+        [one, four].map(|all| Span::sum(all.iter().map(|measured| &measured.span)));
+    let mut text = format!(
+        "| API processes | rate | p50 | p99 | CPU per response: {} |\n|---{}|\n",
+        NAMES.join(" | "),
+        "|---".repeat(3 + NAMES.len())
+    );
+    for (count, all) in COUNTS.iter().zip([one, four]) {
+        for measured in all {
+            let load = &measured.load;
+            let used = &measured.span.used;
+            let cpu =
+                NAMES.map(|name| format!("{:.0} µs", used.micros_each(name, load.successful)));
+            let _ = writeln!(
+                text,
+                "| {count} | {:.0}/s | {:.1} ms | {:.1} ms | {} |",
+                load.rate(),
+                load.percentile(50),
+                load.percentile(99),
+                cpu.join(" | ")
+            );
+        }
+    }
+    Findings {
+        rows: vec![
+            Row::new(Part::Processes.title(), format!("{four_cpu:.0} µs"))
+                .reference(format!("one API process {one_cpu:.0} µs"), ratio)
+                .bar(Bar::ApiProcesses, ratio)
+                .limit(four_span.limit(ROUND_TRIPS)),
+        ],
+        sections: vec![("API processes behind nginx".to_owned(), text)],
+        spans: vec![
+            ("one API process behind nginx".to_owned(), one_span),
+            ("four API processes behind nginx".to_owned(), four_span),
+        ],
+        conditions: vec![format!(
+            "API processes: one or four with the role `api` behind nginx with deploy/nginx.conf, and \
+             one process each with the roles `relay`, `projections` and `jobs`. nginx runs as one \
+             process in both. {} readers take turns over {CONNECTIONS} connections in a closed loop, \
+             after a load of {} s that fills the session caches. The CPU time of an update includes \
+             all processes but nginx and the generator.",
+            bench.readers,
+            (bench.plan.length / 2).as_secs_f64()
+        )],
+        ..Findings::default()
+    }
+}
