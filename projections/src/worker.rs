@@ -5,34 +5,42 @@
 //! which rows a commit writes. A replay writes all of them. A live worker lets the rows of
 //! position updates wait for more of them (decision 0026).
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use domain::SessionEvent;
-use eventlog::{LogEntry, LogError, RecordedEvent};
+use eventlog::{LogEntry, LogError};
 use messaging::LogSubscription;
 use sqlx::PgPool;
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letters::{
-    self, DeadLetterChanges, DeadLetterIndex, Disposition, NewDeadLetter, ParkReason, error_text,
-};
-use crate::{BatchRange, Checkpoint, CommitError, Projection};
+use crate::dead_letters::{DeadLetterIndex, error_text};
+use crate::{Checkpoint, CommitError, Projection};
+
+mod progress;
+
+mod pending;
+mod window;
 
 mod batch_interval;
 mod controls;
 mod decision;
-mod progress;
+
+mod commit;
+mod fold;
 mod retry;
-mod window;
+
+mod error;
 
 use batch_interval::BatchInterval;
 use controls::Controls;
 pub use controls::{ControlHandle, FlushRequest};
 use decision::{State, Step};
+use error::RunError;
+pub use error::TooManyDeadLetters;
+use pending::Pending;
 pub use progress::{Until, WorkerProgress, forward};
-use window::{Folded, Take, Window};
+use window::Take;
 
 /// The most events that are read at once. Bounds the memory of events that are not
 /// folded yet.
@@ -60,105 +68,6 @@ const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(3),
 ];
-
-/// Why a worker restarts from its checkpoint.
-#[derive(Debug, Error)]
-enum RunError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    #[error(transparent)]
-    TooManyDeadLetters(#[from] TooManyDeadLetters),
-}
-
-/// This many failures do not come from single bad events. Usually the process runs an
-/// older build that cannot decode the events of a newer one.
-#[derive(Debug, Error)]
-#[error(
-    "more than {} events cannot be applied; check that this process does not run an older build \
-     than the others",
-    dead_letters::MAX_DEAD_LETTERS
-)]
-pub struct TooManyDeadLetters;
-
-impl From<sqlx::Error> for RunError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Commit(error.into())
-    }
-}
-
-/// What is folded and not committed yet.
-struct Pending<P: Projection> {
-    window: Window<P::Key, P::Change>,
-    dead_letters: DeadLetterChanges,
-    from: Checkpoint,
-    /// The global position of the last event.
-    to: i64,
-    /// Events since the last commit.
-    events: usize,
-    /// When the first of them was folded.
-    started_at: Instant,
-    /// When the last event was read.
-    read_at: Instant,
-}
-
-impl<P: Projection> Pending<P> {
-    fn new(from: Checkpoint, window: Duration) -> Self {
-        let now = Instant::now();
-        Self {
-            window: Window::new(window),
-            dead_letters: DeadLetterChanges::default(),
-            from,
-            to: from.global_position,
-            events: 0,
-            started_at: now,
-            read_at: now,
-        }
-    }
-
-    /// Whether a commit would change nothing.
-    fn is_empty(&self) -> bool {
-        self.window.is_empty() && self.to == self.from.global_position
-    }
-
-    /// Whether a commit must not wait for the window: rows are urgent, the checkpoint can move
-    /// without a row, or an event was parked.
-    fn has_urgent(&self) -> bool {
-        self.window.has_urgent()
-            || !self.dead_letters.is_empty()
-            || (self.window.is_empty() && !self.is_empty())
-    }
-
-    fn fold(&mut self, event: &RecordedEvent) {
-        let is_update = matches!(event.event, SessionEvent::PositionUpdated(_));
-        self.change(
-            P::key(event),
-            event.event.reader_id(),
-            event.global_position,
-            !(P::COALESCES && is_update),
-            |before| P::fold(before, event),
-        );
-    }
-
-    fn change(
-        &mut self,
-        key: P::Key,
-        reader_id: domain::ReaderId,
-        global_position: i64,
-        is_urgent: bool,
-        fold: impl FnOnce(Option<P::Change>) -> Option<P::Change>,
-    ) {
-        let folded = Folded {
-            reader_id,
-            global_position,
-            previous: self.to,
-            at: self.read_at,
-            is_urgent,
-        };
-        self.window.fold(key, folded, P::weight, fold);
-    }
-}
 
 /// Applies the log to a projection.
 pub struct Worker<P> {
@@ -312,7 +221,7 @@ impl<P: Projection> Worker<P> {
             self.fold(&events, &mut pending, &mut dead_letters)?;
             let readers = match &mut self.controls {
                 Some(controls) => controls.readers_to_write(pending.to),
-                None => std::collections::BTreeSet::new(),
+                None => BTreeSet::new(),
             };
             let is_requested = !readers.is_empty() && pending.window.expedite(&readers);
             if !pending.is_empty() {
@@ -323,25 +232,14 @@ impl<P: Projection> Worker<P> {
             } else if caught_up {
                 self.check_idle(pending.from).await?;
             }
-            let is_window_over = interval.is_window_due()
-                && pending
-                    .window
-                    .ends_at()
-                    .is_some_and(|ends_at| ends_at <= Instant::now());
             let state = State {
-                to: pending.to,
-                events: pending.events,
-                max_events: self.event_limit,
-                weight: pending.window.weight(),
-                age: pending.started_at.elapsed(),
                 caught_up,
                 is_quiet,
-                is_silent: pending.read_at.elapsed() >= SILENCE,
                 is_due: interval.is_due() || is_requested,
-                has_urgent: pending.has_urgent(),
-                has_rows: !pending.window.is_empty(),
-                is_window_over,
+                is_window_over: interval.is_window_due() && pending.is_window_over(),
                 is_window_closed: self.is_window_closed(until),
+                max_events: self.event_limit,
+                ..pending.state()
             };
             match state.next_step(until) {
                 Step::CommitFull(take) => {
@@ -447,133 +345,6 @@ impl<P: Projection> Worker<P> {
         }
     }
 
-    /// Adds events to the rows in memory, or parks them.
-    fn fold(
-        &self,
-        events: &[LogEntry],
-        pending: &mut Pending<P>,
-        dead_letters: &mut DeadLetterIndex,
-    ) -> Result<(), RunError> {
-        if !events.is_empty() {
-            pending.read_at = Instant::now();
-        }
-        for event in events {
-            let global_position = event.global_position();
-            let disposition = match &self.refused {
-                Some((refused, error)) if *refused == global_position => {
-                    Disposition::Park(ParkReason::Failed(error.clone()))
-                }
-                _ => dead_letters.classify(event),
-            };
-            match (disposition, event) {
-                (Disposition::Apply, LogEntry::Event(event)) => {
-                    if let SessionEvent::SessionErased(_) = event.event {
-                        let session = event.session_id.to_string();
-                        if dead_letters.erase(&session) {
-                            pending.dead_letters.erase(session);
-                        }
-                    }
-                    pending.fold(event);
-                }
-                (Disposition::Park(reason), event) => {
-                    if dead_letters.is_full() {
-                        return Err(TooManyDeadLetters.into());
-                    }
-                    self.log_parked(&reason, global_position);
-                    let parked = NewDeadLetter::new(event, reason);
-                    pending.dead_letters.parked.push(parked);
-                    dead_letters.park(event);
-                    skip(pending, event);
-                }
-                (Disposition::Apply | Disposition::Skip, event) => skip(pending, event),
-            }
-            pending.to = global_position;
-            pending.events += 1;
-        }
-        Ok(())
-    }
-
-    /// Logs an event that cannot be applied, without the error, which may quote the reader's
-    /// data.
-    fn log_parked(&self, reason: &ParkReason, global_position: i64) {
-        if let ParkReason::Failed(_) = reason
-            && self.controls.is_some()
-        {
-            tracing::error!(
-                projection = P::NAME,
-                global_position,
-                "applying event {name}.{global_position} failed: it is parked; run \
-                 `reading-sessions dead-letters show {name}.{global_position}`",
-                name = P::NAME
-            );
-        }
-    }
-
-    /// Writes rows, and moves the checkpoint to the last event before the first one that is
-    /// still in memory. Changes of dead letters are written when none is.
-    async fn commit(&mut self, pending: &mut Pending<P>, take: Take) -> Result<(), RunError> {
-        let is_replay = self.controls.is_none();
-        // With changes of dead letters the checkpoint must reach the end of the batch: a parked
-        // event that is folded again would wait for itself.
-        let take = if pending.dead_letters.is_empty() {
-            take
-        } else {
-            Take::All
-        };
-        let max_rows = if is_replay {
-            usize::MAX
-        } else {
-            P::MAX_COMMIT_ROWS
-        };
-        let rows = pending.window.take(take, Instant::now(), max_rows);
-        let row_count = rows.len();
-        let complete_to = pending.window.complete_to();
-        let range = BatchRange {
-            from: pending.from,
-            to: complete_to.unwrap_or(pending.to),
-            written_to: pending.from.written_to.max(pending.to),
-        };
-        let dead_letters = match complete_to {
-            None => std::mem::take(&mut pending.dead_letters),
-            Some(_) => DeadLetterChanges::default(),
-        };
-        match self.projection.commit(rows, range, &dead_letters).await {
-            Ok(()) => {
-                self.event_limit = (self.event_limit * 2).min(self.max_events);
-                self.refused.take_if(|(refused, _)| *refused <= range.to);
-                self.progress.send_modify(|progress| {
-                    progress.checkpoint = range.to;
-                    progress.events += pending.events as u64;
-                    progress.folding = 0;
-                    progress.rows += row_count as u64;
-                    progress.error = None;
-                });
-                pending.from = range.checkpoint_after();
-                pending.events = 0;
-                Ok(())
-            }
-            // Halving the batches isolates the bad event, which is then parked.
-            Err(CommitError::Refused(error)) => {
-                let is_exact = is_replay || self.event_limit < self.max_events;
-                let events = if is_exact {
-                    pending.events
-                } else {
-                    self.max_events
-                };
-                self.event_limit = (events / 2).max(1);
-                if events == 1 {
-                    if !dead_letters.parked.is_empty() {
-                        // The event is parked already, so it did not cause the error.
-                        return Err(CommitError::Unavailable(error.into()).into());
-                    }
-                    self.refused = Some((range.to, error_text(&error)));
-                }
-                Err(CommitError::Refused(error).into())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Checks that no other worker has moved the checkpoint of this idle one. Clears the
     /// error of an earlier failure.
     async fn check_idle(&mut self, checkpoint: Checkpoint) -> Result<(), RunError> {
@@ -583,15 +354,5 @@ impl<P: Projection> Worker<P> {
         self.progress
             .send_if_modified(|progress| progress.error.take().is_some());
         Ok(())
-    }
-}
-
-/// Skips an event. Some projections then no longer trust their data of its reader.
-fn skip<P: Projection>(pending: &mut Pending<P>, event: &LogEntry) {
-    let global_position = event.global_position();
-    if let Some(reader_id) = event.reader_id()
-        && let Some((key, change)) = P::on_skipped(reader_id, global_position)
-    {
-        pending.change(key, reader_id, global_position, true, |_| Some(change));
     }
 }

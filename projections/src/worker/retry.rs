@@ -3,7 +3,8 @@
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
 use eventlog::{LogEntry, StoredEvent, read};
 
-use super::{RunError, Worker};
+use super::Worker;
+use super::error::RunError;
 use crate::dead_letters::{self, DeadLetterChanges, DeadLetterIndex, error_text};
 use crate::{BatchRange, Checkpoint, CommitError, Projection};
 

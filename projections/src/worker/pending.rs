@@ -1,0 +1,120 @@
+//! What a worker has folded and not committed yet.
+
+use std::time::{Duration, Instant};
+
+use domain::{ReaderId, SessionEvent};
+use eventlog::{LogEntry, RecordedEvent};
+
+use super::SILENCE;
+use super::decision::State;
+use super::window::{Folded, Window};
+use crate::dead_letters::DeadLetterChanges;
+use crate::{Checkpoint, Projection};
+
+/// What is folded and not committed yet.
+pub(super) struct Pending<P: Projection> {
+    pub(super) window: Window<P::Key, P::Change>,
+    pub(super) dead_letters: DeadLetterChanges,
+    pub(super) from: Checkpoint,
+    /// The global position of the last event.
+    pub(super) to: i64,
+    /// Events since the last commit.
+    pub(super) events: usize,
+    /// When the first of them was folded.
+    pub(super) started_at: Instant,
+    /// When the last event was read.
+    pub(super) read_at: Instant,
+}
+
+impl<P: Projection> Pending<P> {
+    pub(super) fn new(from: Checkpoint, window: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            window: Window::new(window),
+            dead_letters: DeadLetterChanges::default(),
+            from,
+            to: from.global_position,
+            events: 0,
+            started_at: now,
+            read_at: now,
+        }
+    }
+
+    /// Whether a commit would change nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.window.is_empty() && self.to == self.from.global_position
+    }
+
+    /// Whether a commit must not wait for the window: rows are urgent, the checkpoint can move
+    /// without a row, or an event was parked.
+    pub(super) fn has_urgent(&self) -> bool {
+        self.window.has_urgent()
+            || !self.dead_letters.is_empty()
+            || (self.window.is_empty() && !self.is_empty())
+    }
+
+    /// Whether the window of a row has ended.
+    pub(super) fn is_window_over(&mut self) -> bool {
+        let ends_at = self.window.ends_at();
+        ends_at.is_some_and(|ends_at| ends_at <= Instant::now())
+    }
+
+    /// The part of the worker's state that is known here. The rest is that of a worker
+    /// whose commit is not due.
+    pub(super) fn state(&self) -> State {
+        State {
+            to: self.to,
+            events: self.events,
+            max_events: usize::MAX,
+            weight: self.window.weight(),
+            age: self.started_at.elapsed(),
+            caught_up: false,
+            is_quiet: false,
+            is_silent: self.read_at.elapsed() >= SILENCE,
+            is_due: false,
+            has_urgent: self.has_urgent(),
+            has_rows: !self.window.is_empty(),
+            is_window_over: false,
+            is_window_closed: false,
+        }
+    }
+
+    pub(super) fn fold(&mut self, event: &RecordedEvent) {
+        let is_update = matches!(event.event, SessionEvent::PositionUpdated(_));
+        self.change(
+            P::key(event),
+            event.event.reader_id(),
+            event.global_position,
+            !(P::COALESCES && is_update),
+            |before| P::fold(before, event),
+        );
+    }
+
+    fn change(
+        &mut self,
+        key: P::Key,
+        reader_id: ReaderId,
+        global_position: i64,
+        is_urgent: bool,
+        fold: impl FnOnce(Option<P::Change>) -> Option<P::Change>,
+    ) {
+        let folded = Folded {
+            reader_id,
+            global_position,
+            previous: self.to,
+            at: self.read_at,
+            is_urgent,
+        };
+        self.window.fold(key, folded, P::weight, fold);
+    }
+
+    /// Skips an event. Some projections then no longer trust their data of its reader.
+    pub(super) fn skip(&mut self, event: &LogEntry) {
+        let global_position = event.global_position();
+        if let Some(reader_id) = event.reader_id()
+            && let Some((key, change)) = P::on_skipped(reader_id, global_position)
+        {
+            self.change(key, reader_id, global_position, true, |_| Some(change));
+        }
+    }
+}
