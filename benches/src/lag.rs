@@ -28,7 +28,7 @@ pub struct Watched {
     pub session: String,
 }
 
-/// What identifies an event in a table.
+/// The columns that identify an event in a table.
 #[derive(Clone, Copy)]
 pub enum Table {
     /// The sequence of the session's last event.
@@ -108,7 +108,7 @@ pub async fn watch_table(
     Ok(watch)
 }
 
-/// What a watcher has seen of each session: the last event and when it appeared, in
+/// The observations of a watcher for each session: the last event and when it appeared, in
 /// order. The first one may have appeared before the watcher started.
 #[derive(Debug, Default)]
 pub struct Watch(HashMap<String, Vec<(i64, Timestamp)>>);

@@ -13,7 +13,6 @@ use crate::{Bench, Part, fill};
 /// Sessions of the reader: three and a half days of five minutes each.
 const SESSIONS: i32 = 1_000;
 
-/// What is requested, and its path.
 const RESPONSES: [(&str, &str); 7] = [
     (
         "history, 20 sessions",

@@ -83,7 +83,7 @@ pub async fn measure(bench: &mut Bench<'_>, parts: &[Part]) -> anyhow::Result<Fi
     Ok(findings(bench, &all, most, hit_percent))
 }
 
-/// What the rounds share.
+/// The servers and settings of all rounds.
 struct Rounds<'a> {
     service: &'a RunningService<'a>,
     empty_handler: Option<EmptyHandler>,

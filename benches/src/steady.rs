@@ -66,7 +66,7 @@ async fn probe(
     Ok((measured, probes))
 }
 
-/// What updates alone do.
+/// The effects of updates without starts and ends.
 struct Alone {
     measured: Measured,
     redis: Lags,

@@ -13,7 +13,7 @@ use crate::CommitError;
 use crate::cache::{Cache, CacheError};
 
 /// The key of a string: the checkpoint and, after a space, the Redis time of the
-/// initialisation in microseconds. It was a hash in an earlier release, whose processes
+/// initialisation in microseconds. It was a hash in an earlier release. Processes of that release
 /// therefore fail to use a cache of this one.
 pub(super) const PROJECTION_KEY: &str = "reading_session:projection";
 

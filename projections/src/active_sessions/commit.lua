@@ -4,7 +4,7 @@
 -- Returns 1, or 0 if the checkpoint is not at the start of the batch. A missing
 -- checkpoint means that Redis lost its data; the cache is then initialised again.
 
--- The entry after an update, whose text replaces the first two lines. Returns nil if the
+-- The entry after an update. The text of the update replaces the first two lines. Returns nil if the
 -- entry is damaged.
 local function updated(entry, write)
     local first = find(entry, '\n', 57, true)
@@ -12,7 +12,7 @@ local function updated(entry, write)
     return second and write .. sub(entry, second)
 end
 
--- The entry after a merge, whose text has three lines. An empty line keeps the
+-- The entry after a merge. The text of the merge has three lines. An empty line keeps the
 -- observation of the entry.
 local function merged(entry, write)
     local latest, first, start = match(entry, '\n([^\n]*)\n([^\n]*)(\n.*)', 57)

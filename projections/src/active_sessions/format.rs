@@ -26,7 +26,6 @@ use super::CachedSession;
 /// The number of digits of a version: enough for every global position.
 const VERSION_WIDTH: usize = 19;
 
-/// What an entry contains.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
     Active(Box<CachedSession>),

@@ -4,7 +4,7 @@
 -- scan. Returns the next cursor, or 0 at the end. Returns false if another process
 -- has initialised the cache. Until the end there is no checkpoint, so no worker
 -- writes. A projection's key of another type than a string belongs to an earlier
--- release, whose processes cannot use the cache afterwards.
+-- release. Processes of that release cannot use the cache afterwards.
 if (read_projection(KEYS[1]) or '') ~= ARGV[1] then return false end
 call('UNLINK', KEYS[1])
 local page = call('SCAN', ARGV[3], 'MATCH', 'reading_session:active:*', 'COUNT', ARGV[4])

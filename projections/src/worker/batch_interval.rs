@@ -47,7 +47,7 @@ impl BatchInterval {
         Instant::now() >= self.window_at
     }
 
-    /// When a window that ends at `ends_at` is over.
+    /// The time from which rows may be written whose window ends at `ends_at`.
     pub(super) fn window_over_at(&self, ends_at: Instant) -> Instant {
         ends_at.max(self.window_at)
     }

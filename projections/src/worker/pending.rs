@@ -1,4 +1,4 @@
-//! What a worker has folded and not committed yet.
+//! The events that a worker has folded and not committed yet.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::window::{Folded, Window};
 use crate::dead_letters::DeadLetterChanges;
 use crate::{Checkpoint, Projection};
 
-/// What is folded and not committed yet.
+/// Folded events, as rows and changes of dead letters.
 pub(super) struct Pending<P: Projection> {
     pub(super) window: Window<P::Key, P::Change>,
     pub(super) dead_letters: DeadLetterChanges,
@@ -22,7 +22,6 @@ pub(super) struct Pending<P: Projection> {
     pub(super) events: usize,
     /// When the first of them was folded.
     pub(super) started_at: Instant,
-    /// When the last event was read.
     pub(super) read_at: Instant,
 }
 
@@ -60,7 +59,7 @@ impl<P: Projection> Pending<P> {
     }
 
     /// The part of the worker's state that is known here. The rest is that of a worker
-    /// whose commit is not due.
+    /// before its batch interval.
     pub(super) fn state(&self) -> State {
         State {
             to: self.to,

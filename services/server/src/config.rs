@@ -170,7 +170,7 @@ pub struct RuleArgs {
     pub active_gap: Duration,
 }
 
-/// How projections write.
+/// The freshness of read tables.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Projections")]
 pub struct ProjectionArgs {

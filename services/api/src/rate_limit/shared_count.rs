@@ -70,7 +70,7 @@ struct Check {
     result: oneshot::Sender<(WindowCount, Option<Prefetched>)>,
 }
 
-/// What all checks have in common.
+/// The parameters of all checks.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) window: Duration,
