@@ -4,8 +4,9 @@
 -- them. Other rows are written at once. Therefore a commit writes rows without moving the
 -- checkpoint beyond the first event whose row is still in memory.
 
--- The number of commits, replays and removals of old days. A commit must find the number
--- that its worker has read: two commits can have the same checkpoint. Workers of the
+-- A random number that every commit, replay and removal of old days replaces. A commit must
+-- find the number that its worker has read: two commits can have the same checkpoint, and a
+-- crash of Postgres can lose the last commits. Workers of the
 -- release before this one read the former name. They fail until their processes are
 -- replaced, and must: they insert a session again that is ahead of the checkpoint.
 alter table read.checkpoints rename column replays to revision;

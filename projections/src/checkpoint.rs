@@ -35,6 +35,17 @@ pub async fn read(database: impl PgExecutor<'_>, projection: &str) -> sqlx::Resu
     Ok(checkpoint.unwrap_or(0))
 }
 
+/// The global position of the newest event.
+async fn head(database: impl PgExecutor<'_>) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select coalesce(
+            (select global_position from events order by global_position desc limit 1), 0
+        ) as "head!""#
+    )
+    .fetch_one(database)
+    .await
+}
+
 /// Reads the checkpoint of a projection. Creates the row that its commits update.
 pub async fn read_or_create(pool: &PgPool, projection: &str) -> sqlx::Result<Checkpoint> {
     sqlx::query!(
@@ -104,11 +115,14 @@ impl CheckpointWaiter {
             if !inner.is_polling.swap(true, Ordering::SeqCst) {
                 tokio::spawn(Arc::clone(inner).poll_checkpoint());
             }
+            let reached = checkpoint.wait_for(|checkpoint| *checkpoint >= global_position);
+            // No worker can write events that do not exist.
+            if head(&inner.pool).await? < global_position {
+                return Ok(reached.await.is_ok());
+            }
             let flush = &inner.flush;
             tokio::select! {
-                reached = checkpoint.wait_for(|checkpoint| *checkpoint >= global_position) => {
-                    Ok(reached.is_ok())
-                }
+                reached = reached => Ok(reached.is_ok()),
                 () = flush.flush(&inner.pool, inner.projection, reader_id, global_position) => {
                     Ok(true)
                 }

@@ -136,6 +136,7 @@ impl DailyStats {
             self.zones.version(),
             range.written_to,
             &written.complete_to,
+            range.revision,
         )
         .fetch_one(commit.connection())
         .await?;

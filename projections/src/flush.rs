@@ -2,12 +2,14 @@
 //!
 //! A query that reads its own writes sends a request over core NATS, and the worker responds
 //! once the rows are written. The request or the response may be lost: the query repeats the
-//! request. If no worker responds, the query closes the window of the projection in Postgres
-//! for some seconds. The worker reads that within a second and then writes all rows.
+//! request. If no worker can be reached, the query closes the window of the projection in
+//! Postgres for some seconds. The worker reads that within a second and then writes all rows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::RequestErrorKind;
+use async_nats::connection::State;
 use domain::ReaderId;
 use eventlog::Pool;
 use futures::StreamExt;
@@ -21,11 +23,15 @@ use crate::worker::{ControlHandle, FlushRequest};
 /// How long a worker keeps a request. Queries do not wait longer.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a query waits for a response before it repeats the request, and before it closes
-/// the window.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a query waits for a response before it repeats the request. A worker that is
+/// behind responds when it has folded the events.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause before a request is repeated that no worker has received.
+/// How long a query waits for a worker before it closes the window. At once if no worker can
+/// be reached.
+const CLOSE_AFTER: Duration = Duration::from_secs(2);
+
+/// The pause before a request is repeated.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// How long a window stays closed. Longer than a worker needs to notice it.
@@ -71,32 +77,59 @@ impl FlushClient {
         };
         let payload = serde_json::to_vec(&message).expect("a message is plain JSON");
         let began = Instant::now();
-        let mut is_window_closed = false;
         loop {
-            let request = async_nats::Request::new()
-                .payload(payload.clone().into())
-                .timeout(Some(RESPONSE_TIMEOUT));
-            let subject = self.subjects.flush(projection);
-            if self.nats.send_request(subject, request).await.is_ok() {
-                return;
-            }
-            if !is_window_closed && began.elapsed() >= RESPONSE_TIMEOUT {
-                is_window_closed = true;
-                if let Err(error) = close_window(pool, projection, CLOSED_FOR).await {
-                    tracing::debug!(
-                        %error,
-                        projection,
-                        "closing the coalesce window failed: {error}; the query waits until it ends"
-                    );
-                }
+            let is_reachable = match self.request(projection, &payload).await {
+                Response::Written => return,
+                Response::None => true,
+                Response::Unreachable => false,
+            };
+            if (!is_reachable || began.elapsed() >= CLOSE_AFTER)
+                && let Err(error) = close_window(pool, projection, CLOSED_FOR).await
+            {
+                tracing::debug!(
+                    %error,
+                    projection,
+                    "closing the coalesce window failed: {error}; the query waits until it ends"
+                );
             }
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
+
+    async fn request(&self, projection: &str, payload: &[u8]) -> Response {
+        // The client queues requests while it is disconnected, and waits without a limit once
+        // its queue is full.
+        if self.nats.connection_state() != State::Connected {
+            return Response::Unreachable;
+        }
+        // An inbox of its own: the client forgets that of a request without a response. It
+        // would keep an entry in the inbox that requests share.
+        let request = async_nats::Request::new()
+            .payload(payload.to_vec().into())
+            .inbox(self.nats.new_inbox());
+        let subject = self.subjects.flush(projection);
+        let response = self.nats.send_request(subject, request);
+        match tokio::time::timeout(RESPONSE_TIMEOUT, response).await {
+            Ok(Ok(_)) => Response::Written,
+            Ok(Err(error)) if error.kind() == RequestErrorKind::TimedOut => Response::None,
+            Ok(Err(_)) => Response::Unreachable,
+            Err(_) => Response::None,
+        }
+    }
+}
+
+/// The response to a request.
+enum Response {
+    Written,
+    /// No worker has responded in time.
+    None,
+    /// NATS is unavailable, or no process with the role `projections` is connected.
+    Unreachable,
 }
 
 /// Makes the worker of a projection write every row at once, for a time. It notices this when
-/// it renews its lease.
+/// it renews its lease. Many callers change the row once in half of the time, and none shortens
+/// the time of another.
 pub(crate) async fn close_window(
     pool: &Pool,
     projection: &str,
@@ -105,7 +138,10 @@ pub(crate) async fn close_window(
     sqlx::query!(
         "update projections
         set window_closed_until = clock_timestamp() + $2::float8 * interval '1 s'
-        where projection = $1",
+        where projection = $1
+            and coalesce(
+                window_closed_until < clock_timestamp() + $2::float8 / 2 * interval '1 s', true
+            )",
         projection,
         duration.as_secs_f64()
     )

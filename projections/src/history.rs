@@ -182,6 +182,7 @@ impl History {
             changed.locators as _,
             range.from.revision,
             range.written_to,
+            range.revision,
         )
         .fetch_one(commit.connection())
         .await?;

@@ -36,7 +36,9 @@ pub use active_sessions::ActiveSessions;
 pub use daily_stats::DailyStats;
 pub use error::OperationError;
 pub use history::History;
-pub use projection::{BatchRange, Checkpoint, CommitError, Projection, TableProjection, fold_all};
+pub use projection::{
+    BatchRange, Checkpoint, CommitError, Projection, TableProjection, fold_all, new_revision,
+};
 
 #[cfg(test)]
 mod testing;

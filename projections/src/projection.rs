@@ -127,9 +127,10 @@ pub struct Checkpoint {
     /// No row contains an event after this global position. Rows between the two positions
     /// may lack events that are in the memory of a worker.
     pub written_to: i64,
-    /// The number of commits, of replays that have replaced the tables, and of removals of
-    /// old days. A worker that read its checkpoint before one of them cannot commit after
-    /// it, because its rows and its dead letters may be out of date.
+    /// A random number that each commit, each replay and each removal of old days replaces. A
+    /// worker that read its checkpoint before one of them cannot commit after it, because its
+    /// rows and its dead letters may be out of date. Not a counter: a crash of Postgres can
+    /// lose commits, and two commits would then have the same number.
     pub revision: i64,
 }
 
@@ -155,6 +156,14 @@ pub struct BatchRange {
     pub to: i64,
     /// The global position of the last folded event.
     pub written_to: i64,
+    /// The revision of the checkpoint after the commit.
+    pub revision: i64,
+}
+
+/// A revision that no earlier commit has.
+#[must_use]
+pub fn new_revision() -> i64 {
+    uuid::Uuid::new_v4().as_u64_pair().0.cast_signed()
 }
 
 impl BatchRange {
@@ -164,7 +173,7 @@ impl BatchRange {
         Checkpoint {
             global_position: self.to,
             written_to: self.written_to,
-            revision: self.from.revision + 1,
+            revision: self.revision,
         }
     }
 }

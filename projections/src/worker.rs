@@ -2,8 +2,8 @@
 //! writes rows together with the checkpoint.
 //!
 //! The live worker and a replay run the same code. They differ in when they stop and in
-//! which rows a commit writes. A replay writes all of them. A live worker lets the rows of
-//! position updates wait for more of them (decision 0026).
+//! which rows a commit writes. A replay writes all of them. A live worker keeps the rows of
+//! position updates in memory for a while (decision 0026).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ mod error;
 use batch_interval::BatchInterval;
 use controls::Controls;
 pub use controls::{ControlHandle, FlushRequest};
-use decision::{State, Step};
+use decision::{Step, WorkerState};
 use error::RunError;
 pub use error::TooManyDeadLetters;
 use pending::Pending;
@@ -82,7 +82,7 @@ pub struct Worker<P> {
     controls: Option<Controls>,
     /// The most events in a commit that writes all rows.
     max_events: usize,
-    /// Less than `max_events` after a batch was refused. Every commit then writes all rows.
+    /// Less than `max_events` after a batch was refused.
     event_limit: usize,
     /// The global position of an event that was refused as the only one of its batch,
     /// and the error.
@@ -101,14 +101,19 @@ impl<P: Projection> Worker<P> {
         window: Duration,
     ) -> (Self, ControlHandle) {
         let (handle, controls) = controls::controls();
+        let max_events = if P::COALESCES {
+            MAX_BATCH_EVENTS
+        } else {
+            P::MAX_COMMIT_ROWS
+        };
         let worker = Self {
             projection,
             subscription,
             pool,
             window,
             controls: Some(controls),
-            max_events: MAX_BATCH_EVENTS,
-            event_limit: MAX_BATCH_EVENTS,
+            max_events,
+            event_limit: max_events,
             refused: None,
             progress: watch::Sender::default(),
         };
@@ -232,15 +237,17 @@ impl<P: Projection> Worker<P> {
             } else if caught_up {
                 self.check_idle(pending.from).await?;
             }
-            let state = State {
+            let state = WorkerState {
                 caught_up,
                 is_quiet,
-                is_due: interval.is_due() || is_requested,
+                is_due: interval.is_due(),
+                is_requested,
                 is_window_over: interval.is_window_due() && pending.is_window_over(),
-                is_window_closed: self.is_window_closed(until),
+                is_window_closed: self.is_window_closed(&pending),
                 max_events: self.event_limit,
                 ..pending.state()
             };
+            let revision = pending.from.revision;
             match state.next_step(until) {
                 Step::CommitFull(take) => {
                     self.commit(&mut pending, take).await?;
@@ -258,10 +265,17 @@ impl<P: Projection> Worker<P> {
                 Step::Collect => interval.polled(),
                 Step::Read => {}
             }
-            if let Some(controls) = &mut self.controls
-                && !pending.window.has_urgent()
-            {
-                controls.written(&readers, pending.to);
+            if !readers.is_empty() && !pending.window.has_urgent() {
+                // Postgres may have lost the last commits in a crash.
+                if pending.from.revision == revision {
+                    self.check_idle(pending.from).await?;
+                }
+                if let Some(controls) = &mut self.controls {
+                    controls.written(&readers, pending.to);
+                }
+            }
+            if caught_up && pending.is_empty() {
+                pending.is_open = self.has_window();
             }
             if caught_up && !until.is_live() {
                 return Ok(());
@@ -270,29 +284,27 @@ impl<P: Projection> Worker<P> {
         Ok(())
     }
 
-    /// Whether every commit writes all rows: in a replay, while another process requests it,
-    /// and while the worker searches for an event that Postgres refuses.
-    fn is_window_closed(&self, until: Until) -> bool {
+    /// Whether rows can wait for the window at all.
+    fn has_window(&self) -> bool {
+        P::COALESCES && !self.window.is_zero() && self.controls.is_some()
+    }
+
+    /// Whether every commit writes all rows: before the worker has caught up, and while another
+    /// process requests it.
+    fn is_window_closed(&self, pending: &Pending<P>) -> bool {
         let is_requested = self
             .controls
             .as_ref()
             .is_none_or(Controls::is_window_closed);
-        !until.is_live()
-            || is_requested
-            || !P::COALESCES
-            || self.window.is_zero()
-            || self.event_limit < self.max_events
+        !pending.is_open || is_requested
     }
 
     fn read_limit(&self, pending: &Pending<P>) -> usize {
-        let is_bounded = self.controls.is_none() || self.event_limit < self.max_events;
-        if is_bounded {
-            self.event_limit
-                .saturating_sub(pending.events)
-                .clamp(1, READ_SIZE)
-        } else {
-            READ_SIZE
+        if pending.is_open {
+            return READ_SIZE;
         }
+        let rest = self.event_limit.saturating_sub(pending.events);
+        rest.clamp(1, READ_SIZE)
     }
 
     /// When a read of a worker that has caught up must end without events: at once if rows
@@ -301,7 +313,7 @@ impl<P: Projection> Worker<P> {
         if pending.is_empty() {
             return None;
         }
-        if pending.has_urgent() || self.is_window_closed(Until::Stopped) {
+        if pending.has_urgent() || self.is_window_closed(pending) {
             return Some(Instant::now());
         }
         let silent_at = pending.read_at + SILENCE;

@@ -19,13 +19,13 @@ const PARTS_PER_WEIGHT: usize = 16;
 /// The effect of events on the rows of one session.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StatsChange {
-    Session(SessionChange),
+    Session(SessionStatsChange),
     Erased,
 }
 
 /// The effect of events on the days of one session.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SessionChange {
+pub struct SessionStatsChange {
     reader_id: ReaderId,
     time_zone: ZoneName,
     /// `None` if no event of the change contains it.
@@ -67,7 +67,7 @@ impl StatsChange {
         let mut change = match before {
             Some(Self::Erased) => return Self::Erased,
             Some(Self::Session(change)) => change,
-            None => SessionChange::new(event.event.reader_id()),
+            None => SessionStatsChange::new(event.event.reader_id()),
         };
         change.add(&event.event);
         change.complete_to = event.global_position;
@@ -85,7 +85,7 @@ impl StatsChange {
     }
 }
 
-impl SessionChange {
+impl SessionStatsChange {
     fn new(reader_id: ReaderId) -> Self {
         Self {
             reader_id,
@@ -229,7 +229,7 @@ impl TouchedDays {
 }
 
 impl DaysChange {
-    fn new(change: &SessionChange, zone: &TimeZone) -> Self {
+    fn new(change: &SessionStatsChange, zone: &TimeZone) -> Self {
         // Most follow the previous one on the same day.
         let mut active: Vec<(NaiveDate, Vec<Interval>)> = Vec::new();
         for interval in &change.active {

@@ -4,7 +4,7 @@
 -- readers are differences.
 with moved as (
     update checkpoints
-    set global_position = $3, written_to = $29, revision = revision + 1,
+    set global_position = $3, written_to = $29, revision = $31,
         moved_at = clock_timestamp(),
         -- `least` ignores null.
         tzdata = least(tzdata, $28)

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::DailyStats;
-use crate::{OperationError, Projection, rebuild};
+use crate::{OperationError, Projection, new_revision, rebuild};
 
 /// The number of readers whose days one statement deletes.
 const BATCH_SIZE: i64 = 1_000;
@@ -28,8 +28,9 @@ pub async fn delete_days_before(
     // A commit that has read the old rows fails, and is repeated with the new low-water
     // mark, as after a replay.
     sqlx::query!(
-        "update read.checkpoints set revision = revision + 1 where projection = $1",
-        DailyStats::NAME
+        "update read.checkpoints set revision = $2 where projection = $1",
+        DailyStats::NAME,
+        new_revision()
     )
     .execute(&mut *transaction)
     .await?;

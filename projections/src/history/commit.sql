@@ -2,7 +2,7 @@
 -- unless the checkpoint ($2) and its revision ($36) are those that the worker has read.
 with moved as (
     update checkpoints
-    set global_position = $3, written_to = $37, revision = revision + 1,
+    set global_position = $3, written_to = $37, revision = $38,
         moved_at = clock_timestamp()
     where projection = $1 and global_position = $2 and revision = $36
     returning 1

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shadow::shadow_schema;
 use crate::worker::{Until, Worker};
-use crate::{OperationError, TableProjection};
+use crate::{OperationError, TableProjection, new_revision};
 
 /// The `lock_timeout` of the exclusive lock of the live tables and of the dead letters. New
 /// queries wait behind the request for the exclusive lock.
@@ -150,12 +150,14 @@ pub(super) async fn swap<P: TableProjection>(
         .execute(&mut *transaction)
         .await?;
     sqlx::query!(
-        "insert into read.checkpoints (projection, global_position, written_to) values ($1, $2, $2)
+        "insert into read.checkpoints (projection, global_position, written_to, revision)
+        values ($1, $2, $2, $3)
         on conflict (projection) do update
         set global_position = excluded.global_position, written_to = excluded.written_to,
-            moved_at = clock_timestamp(), revision = checkpoints.revision + 1",
+            moved_at = clock_timestamp(), revision = excluded.revision",
         P::NAME,
-        global_position
+        global_position,
+        new_revision()
     )
     .execute(&mut *transaction)
     .await?;

@@ -42,7 +42,8 @@ impl BatchInterval {
         Instant::now() >= self.commit_at
     }
 
-    /// Whether rows may be written whose window has ended. These wait for each other.
+    /// Whether rows may be written whose window has ended. They are written together, at most
+    /// once in the longest batch interval.
     pub(super) fn is_window_due(&self) -> bool {
         Instant::now() >= self.window_at
     }

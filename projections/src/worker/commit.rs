@@ -7,19 +7,20 @@ use super::error::RunError;
 use super::pending::Pending;
 use super::window::Take;
 use crate::dead_letters::{DeadLetterChanges, error_text};
+use crate::projection::new_revision;
 use crate::{BatchRange, CommitError, Projection};
 
 impl<P: Projection> Worker<P> {
     /// Writes rows, and moves the checkpoint to the last event before the first one that is
-    /// still in memory. Changes of dead letters are written when none is.
+    /// still in memory. Writes changes of dead letters once no row is in memory.
     pub(super) async fn commit(
         &mut self,
         pending: &mut Pending<P>,
         take: Take,
     ) -> Result<(), RunError> {
         let is_replay = self.controls.is_none();
-        // With changes of dead letters the checkpoint must reach the end of the batch: a parked
-        // event that is folded again would wait for itself.
+        // The checkpoint must pass a parked event in the commit that stores its dead letter.
+        // Otherwise the event would be parked again, behind itself.
         let take = if pending.dead_letters.is_empty() {
             take
         } else {
@@ -37,6 +38,7 @@ impl<P: Projection> Worker<P> {
             from: pending.from,
             to: complete_to.unwrap_or(pending.to),
             written_to: pending.from.written_to.max(pending.to),
+            revision: new_revision(),
         };
         let dead_letters = match complete_to {
             None => std::mem::take(&mut pending.dead_letters),
@@ -59,11 +61,12 @@ impl<P: Projection> Worker<P> {
             }
             // Halving the batches isolates the bad event, which is then parked.
             Err(CommitError::Refused(error)) => {
-                let is_exact = is_replay || self.event_limit < self.max_events;
-                let events = if is_exact {
-                    pending.events
-                } else {
+                // With an open window the commit contains other events than those since the
+                // last one.
+                let events = if pending.is_open {
                     self.max_events
+                } else {
+                    pending.events
                 };
                 self.event_limit = (events / 2).max(1);
                 if events == 1 {

@@ -62,7 +62,11 @@ impl Controls {
     /// Waits for a request, or until the window is closed or opened.
     pub(super) async fn changed(&mut self) {
         tokio::select! {
-            Some(request) = self.requests.recv() => self.waiting.push(request),
+            Some(request) = self.requests.recv() => {
+                if self.waiting.len() < MAX_REQUESTS {
+                    self.waiting.push(request);
+                }
+            }
             Ok(()) = self.window_closed.changed() => {}
             else => std::future::pending().await,
         }

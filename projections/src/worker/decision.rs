@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::Until;
 use super::window::Take;
 
-/// The most changes in memory, in units of [`crate::Projection::weight`]. With more readers
-/// than this, rows are written before their window ends.
-const MAX_WEIGHT: usize = 65_536;
+/// The most changes in a commit of all rows, in units of [`crate::Projection::weight`].
+const MAX_BATCH_WEIGHT: usize = 65_536;
+
+/// The most changes in the window. With more sessions than this, the oldest rows are written
+/// before their window ends. A change takes some 300 to 600 bytes.
+const MAX_WINDOW_WEIGHT: usize = 262_144;
 
 /// How long a worker that is behind folds before it writes what is due. Bounds what is folded
 /// again after a crash. Each commit of a replay writes the same rows again, so a shorter time
@@ -16,7 +19,7 @@ const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// The state of a worker after a read, and the result of the read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct State {
+pub(super) struct WorkerState {
     /// The global position of the last folded event.
     pub to: i64,
     /// Events since the last commit.
@@ -35,13 +38,15 @@ pub(super) struct State {
     pub is_silent: bool,
     /// The batch interval has passed.
     pub is_due: bool,
+    /// A query waits for urgent rows.
+    pub is_requested: bool,
     /// Rows must be written at once, or the checkpoint can move without any.
     pub has_urgent: bool,
     /// Rows are in memory.
     pub has_rows: bool,
     /// The window of a row has ended, and the last commit is long enough ago.
     pub is_window_over: bool,
-    /// Rows do not wait: every commit takes all of them. So it is in a replay.
+    /// Every commit takes all rows, as in a replay.
     pub is_window_closed: bool,
 }
 
@@ -57,7 +62,7 @@ pub(super) enum Step {
     CommitFull(Take),
 }
 
-impl State {
+impl WorkerState {
     pub(super) fn next_step(self, until: Until) -> Step {
         if self.is_window_closed {
             self.next_step_without_window(until)
@@ -70,8 +75,9 @@ impl State {
         if self.events == 0 && !self.has_rows {
             return Step::Read;
         }
-        let is_full =
-            self.events >= self.max_events || self.weight >= MAX_WEIGHT || self.age >= MAX_AGE;
+        let is_full = self.events >= self.max_events
+            || self.weight >= MAX_BATCH_WEIGHT
+            || self.age >= MAX_AGE;
         // A quiet log ends the batch early: there is nothing to collect. A replay never
         // waits, because it stops at the end of the log.
         let is_due = self.is_due || self.is_quiet || !until.is_live();
@@ -87,19 +93,19 @@ impl State {
     }
 
     fn next_step_with_window(self) -> Step {
-        if self.weight >= MAX_WEIGHT {
+        if self.weight >= MAX_WINDOW_WEIGHT {
             return Step::CommitFull(Take::All);
         }
         if !self.caught_up {
             let is_late = self.has_urgent && self.age >= MAX_AGE;
-            return if is_late || self.is_window_over {
+            return if is_late || self.is_window_over || self.is_requested {
                 Step::CommitFull(Take::Due)
             } else {
                 Step::Read
             };
         }
         if self.has_urgent {
-            return if self.is_due || self.is_quiet {
+            return if self.is_due || self.is_quiet || self.is_requested {
                 Step::Commit(Take::Due)
             } else {
                 Step::Collect
@@ -125,7 +131,7 @@ mod tests {
 
     /// A live worker without a window after ten events. It has more to read, and the batch
     /// interval has not passed.
-    const READING: State = State {
+    const READING: WorkerState = WorkerState {
         to: 10,
         events: 10,
         max_events: 100,
@@ -135,6 +141,7 @@ mod tests {
         is_quiet: false,
         is_silent: false,
         is_due: false,
+        is_requested: false,
         has_urgent: true,
         has_rows: true,
         is_window_over: false,
@@ -142,23 +149,23 @@ mod tests {
     };
 
     /// The same after a read that returned the last events.
-    const CAUGHT_UP: State = State {
+    const CAUGHT_UP: WorkerState = WorkerState {
         caught_up: true,
         ..READING
     };
 
     /// The same after a read that returned nothing.
-    const QUIET: State = State {
+    const QUIET: WorkerState = WorkerState {
         is_quiet: true,
         ..CAUGHT_UP
     };
 
-    const DUE: State = State {
+    const DUE: WorkerState = WorkerState {
         is_due: true,
         ..CAUGHT_UP
     };
 
-    const EMPTY: State = State {
+    const EMPTY: WorkerState = WorkerState {
         events: 0,
         weight: 0,
         is_due: true,
@@ -170,74 +177,91 @@ mod tests {
     #[rstest]
     #[case::empty(EMPTY, Step::Read)]
     #[case::more_to_read(READING, Step::Read)]
-    #[case::more_to_read_and_due(State { is_due: true, ..READING }, Step::Read)]
+    #[case::more_to_read_and_due(WorkerState { is_due: true, ..READING }, Step::Read)]
     #[case::caught_up_before_the_interval(CAUGHT_UP, Step::Collect)]
     #[case::caught_up_and_due(DUE, Step::Commit(Take::All))]
     #[case::caught_up_and_quiet(QUIET, Step::Commit(Take::All))]
-    #[case::rows_of_an_open_window(State { events: 0, ..DUE }, Step::Commit(Take::All))]
-    #[case::full_of_events(State { events: 100, ..READING }, Step::CommitFull(Take::All))]
-    #[case::full_of_rows(State { weight: MAX_WEIGHT, ..READING }, Step::CommitFull(Take::All))]
-    #[case::old(State { age: MAX_AGE, ..READING }, Step::CommitFull(Take::All))]
-    #[case::full_before_the_interval(State { events: 100, ..CAUGHT_UP }, Step::CommitFull(Take::All))]
-    #[case::full_and_due(State { events: 100, ..DUE }, Step::CommitFull(Take::All))]
-    #[case::empty_and_old(State { age: MAX_AGE, ..EMPTY }, Step::Read)]
+    #[case::rows_of_an_open_window(WorkerState { events: 0, ..DUE }, Step::Commit(Take::All))]
+    #[case::full_of_events(WorkerState { events: 100, ..READING }, Step::CommitFull(Take::All))]
+    #[case::full_of_rows(WorkerState { weight: MAX_BATCH_WEIGHT, ..READING }, Step::CommitFull(Take::All))]
+    #[case::old(WorkerState { age: MAX_AGE, ..READING }, Step::CommitFull(Take::All))]
+    #[case::full_before_the_interval(WorkerState { events: 100, ..CAUGHT_UP }, Step::CommitFull(Take::All))]
+    #[case::full_and_due(WorkerState { events: 100, ..DUE }, Step::CommitFull(Take::All))]
+    #[case::empty_and_old(WorkerState { age: MAX_AGE, ..EMPTY }, Step::Read)]
     fn live_worker_without_a_window_commits_when_due_quiet_or_full(
-        #[case] state: State,
+        #[case] state: WorkerState,
         #[case] expected: Step,
     ) {
         assert_eq!(state.next_step(Until::Stopped), expected);
     }
 
     /// A live worker whose rows can wait.
-    const WAITING: State = State {
+    const WAITING: WorkerState = WorkerState {
         has_urgent: false,
         is_window_closed: false,
         ..DUE
     };
 
-    const URGENT: State = State {
+    const URGENT: WorkerState = WorkerState {
         has_urgent: true,
         ..WAITING
     };
 
-    const BEHIND: State = State {
+    const BEHIND: WorkerState = WorkerState {
         caught_up: false,
         ..URGENT
     };
 
     #[rstest]
-    #[case::empty(State { is_window_closed: false, ..EMPTY }, Step::Read)]
+    #[case::empty(WorkerState { is_window_closed: false, ..EMPTY }, Step::Read)]
     #[case::rows_wait(WAITING, Step::Collect)]
-    #[case::rows_wait_after_many_events(State { events: 1_000, ..WAITING }, Step::Collect)]
-    #[case::rows_wait_in_a_quiet_log(State { is_quiet: true, ..WAITING }, Step::Collect)]
-    #[case::window_over(State { is_window_over: true, ..WAITING }, Step::Commit(Take::Due))]
-    #[case::silent(State { is_silent: true, ..WAITING }, Step::Commit(Take::All))]
+    #[case::rows_wait_after_many_events(WorkerState { events: 1_000, ..WAITING }, Step::Collect)]
+    #[case::rows_wait_in_a_quiet_log(WorkerState { is_quiet: true, ..WAITING }, Step::Collect)]
+    #[case::window_over(WorkerState { is_window_over: true, ..WAITING }, Step::Commit(Take::Due))]
+    #[case::silent(WorkerState { is_silent: true, ..WAITING }, Step::Commit(Take::All))]
     #[case::silent_without_rows(
-        State { is_silent: true, has_rows: false, ..WAITING },
+        WorkerState { is_silent: true, has_rows: false, ..WAITING },
         Step::Read
     )]
     #[case::urgent_and_due(URGENT, Step::Commit(Take::Due))]
     #[case::urgent_and_quiet(
-        State { is_due: false, is_quiet: true, ..URGENT },
+        WorkerState { is_due: false, is_quiet: true, ..URGENT },
         Step::Commit(Take::Due)
     )]
-    #[case::urgent_before_the_interval(State { is_due: false, ..URGENT }, Step::Collect)]
+    #[case::urgent_before_the_interval(WorkerState { is_due: false, ..URGENT }, Step::Collect)]
+    #[case::requested_before_the_interval(
+        WorkerState { is_due: false, is_requested: true, ..URGENT },
+        Step::Commit(Take::Due)
+    )]
+    #[case::behind_and_requested(
+        WorkerState { is_requested: true, ..BEHIND },
+        Step::CommitFull(Take::Due)
+    )]
     #[case::behind(BEHIND, Step::Read)]
-    #[case::behind_for_long(State { age: MAX_AGE, ..BEHIND }, Step::CommitFull(Take::Due))]
+    #[case::behind_for_long(WorkerState { age: MAX_AGE, ..BEHIND }, Step::CommitFull(Take::Due))]
     #[case::behind_without_urgent_rows(
-        State { age: MAX_AGE, has_urgent: false, ..BEHIND },
+        WorkerState { age: MAX_AGE, has_urgent: false, ..BEHIND },
         Step::Read
     )]
     #[case::behind_and_window_over(
-        State { is_window_over: true, has_urgent: false, ..BEHIND },
+        WorkerState { is_window_over: true, has_urgent: false, ..BEHIND },
         Step::CommitFull(Take::Due)
     )]
-    #[case::full(State { weight: MAX_WEIGHT, ..BEHIND }, Step::CommitFull(Take::All))]
+    #[case::full(WorkerState { weight: MAX_WINDOW_WEIGHT, ..BEHIND }, Step::CommitFull(Take::All))]
     fn live_worker_with_a_window_writes_urgent_and_due_rows(
-        #[case] state: State,
+        #[case] state: WorkerState,
         #[case] expected: Step,
     ) {
         assert_eq!(state.next_step(Until::Stopped), expected);
+    }
+
+    #[test]
+    fn window_of_200_000_sessions_is_not_full() {
+        let state = WorkerState {
+            weight: 200_000,
+            ..WAITING
+        };
+        assert_eq!(state.next_step(Until::Stopped), Step::Collect);
     }
 
     #[rstest]
@@ -245,9 +269,9 @@ mod tests {
     #[case::more_to_read(READING, Step::Read)]
     #[case::caught_up(CAUGHT_UP, Step::Commit(Take::All))]
     #[case::quiet(QUIET, Step::Commit(Take::All))]
-    #[case::full(State { events: 100, ..READING }, Step::CommitFull(Take::All))]
+    #[case::full(WorkerState { events: 100, ..READING }, Step::CommitFull(Take::All))]
     fn replay_commits_at_the_end_of_the_log_or_when_full(
-        #[case] state: State,
+        #[case] state: WorkerState,
         #[case] expected: Step,
     ) {
         assert_eq!(state.next_step(Until::CaughtUp), expected);
@@ -258,13 +282,13 @@ mod tests {
     #[case::before_the_end(READING, 11, Step::Read)]
     #[case::at_the_end(READING, 10, Step::Commit(Take::All))]
     #[case::at_the_end_and_full(
-        State { events: 100, ..READING },
+        WorkerState { events: 100, ..READING },
         10,
         Step::CommitFull(Take::All)
     )]
     #[case::end_of_the_log(CAUGHT_UP, 11, Step::Commit(Take::All))]
     fn bounded_worker_commits_at_its_end(
-        #[case] state: State,
+        #[case] state: WorkerState,
         #[case] end: i64,
         #[case] expected: Step,
     ) {

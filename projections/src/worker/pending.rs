@@ -6,7 +6,7 @@ use domain::{ReaderId, SessionEvent};
 use eventlog::{LogEntry, RecordedEvent};
 
 use super::SILENCE;
-use super::decision::State;
+use super::decision::WorkerState;
 use super::window::{Folded, Window};
 use crate::dead_letters::DeadLetterChanges;
 use crate::{Checkpoint, Projection};
@@ -23,6 +23,9 @@ pub(super) struct Pending<P: Projection> {
     /// When the first of them was folded.
     pub(super) started_at: Instant,
     pub(super) read_at: Instant,
+    /// Whether rows wait for the window. Not before the worker has caught up: after a restart
+    /// they have waited already.
+    pub(super) is_open: bool,
 }
 
 impl<P: Projection> Pending<P> {
@@ -36,6 +39,7 @@ impl<P: Projection> Pending<P> {
             events: 0,
             started_at: now,
             read_at: now,
+            is_open: false,
         }
     }
 
@@ -46,10 +50,10 @@ impl<P: Projection> Pending<P> {
 
     /// Whether a commit must not wait for the window: rows are urgent, the checkpoint can move
     /// without a row, or an event was parked.
-    pub(super) fn has_urgent(&self) -> bool {
-        self.window.has_urgent()
-            || !self.dead_letters.is_empty()
+    pub(super) fn has_urgent(&mut self) -> bool {
+        !self.dead_letters.is_empty()
             || (self.window.is_empty() && !self.is_empty())
+            || self.window.has_urgent()
     }
 
     /// Whether the window of a row has ended.
@@ -60,8 +64,8 @@ impl<P: Projection> Pending<P> {
 
     /// The part of the worker's state that is known here. The rest is that of a worker
     /// before its batch interval.
-    pub(super) fn state(&self) -> State {
-        State {
+    pub(super) fn state(&mut self) -> WorkerState {
+        WorkerState {
             to: self.to,
             events: self.events,
             max_events: usize::MAX,
@@ -71,6 +75,7 @@ impl<P: Projection> Pending<P> {
             is_quiet: false,
             is_silent: self.read_at.elapsed() >= SILENCE,
             is_due: false,
+            is_requested: false,
             has_urgent: self.has_urgent(),
             has_rows: !self.window.is_empty(),
             is_window_over: false,

@@ -6,6 +6,7 @@ use eventlog::{LogEntry, StoredEvent, read};
 use super::Worker;
 use super::error::RunError;
 use crate::dead_letters::{self, DeadLetterChanges, DeadLetterIndex, error_text};
+use crate::projection::new_revision;
 use crate::{BatchRange, Checkpoint, CommitError, Projection};
 
 impl<P: Projection> Worker<P> {
@@ -73,6 +74,7 @@ impl<P: Projection> Worker<P> {
             from: *checkpoint,
             to: checkpoint.global_position,
             written_to: checkpoint.written_to,
+            revision: new_revision(),
         };
         match self.projection.commit(rows, range, &changes).await {
             Ok(()) => {

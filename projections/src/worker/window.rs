@@ -35,7 +35,9 @@ pub(super) struct Window<K, C> {
     /// The rows in the order of their first events. An entry is stale if its row has been
     /// taken since.
     order: VecDeque<(i64, K)>,
-    urgent: Vec<K>,
+    /// The urgent rows in the order in which they became urgent. An entry is stale if its row
+    /// has been taken since.
+    urgent: VecDeque<K>,
     weight: usize,
 }
 
@@ -59,7 +61,7 @@ impl<K: Copy + Ord + Hash, C> Window<K, C> {
             length,
             rows: HashMap::new(),
             order: VecDeque::new(),
-            urgent: Vec::new(),
+            urgent: VecDeque::new(),
             weight: 0,
         }
     }
@@ -90,7 +92,7 @@ impl<K: Copy + Ord + Hash, C> Window<K, C> {
             (event.global_position, event.previous, event.at, false)
         });
         if event.is_urgent && !was_urgent {
-            self.urgent.push(key);
+            self.urgent.push_back(key);
         }
         let weight = weigh(&change);
         self.weight += weight;
@@ -120,7 +122,12 @@ impl<K: Copy + Ord + Hash, C> Window<K, C> {
         self.weight
     }
 
-    pub(super) fn has_urgent(&self) -> bool {
+    pub(super) fn has_urgent(&mut self) -> bool {
+        while let Some(key) = self.urgent.front()
+            && !self.rows.get(key).is_some_and(|row| row.is_urgent)
+        {
+            self.urgent.pop_front();
+        }
         !self.urgent.is_empty()
     }
 
@@ -132,7 +139,7 @@ impl<K: Copy + Ord + Hash, C> Window<K, C> {
                 found = true;
                 if !row.is_urgent {
                     row.is_urgent = true;
-                    self.urgent.push(*key);
+                    self.urgent.push_back(*key);
                 }
             }
         }
@@ -162,12 +169,14 @@ impl<K: Copy + Ord + Hash, C> Window<K, C> {
         self.rows.get(key)
     }
 
-    /// Removes at most `max` rows: urgent ones, and then the oldest. Returns them in the order
-    /// of their keys.
+    /// Removes at most `max` rows. With [`Take::Due`] these are urgent rows and then the oldest,
+    /// with [`Take::All`] the oldest. Returns them in the order of their keys.
     pub(super) fn take(&mut self, take: Take, now: Instant, max: usize) -> Vec<(K, C)> {
         let mut taken = Vec::new();
-        while taken.len() < max
-            && let Some(key) = self.urgent.pop()
+        while take == Take::Due
+            && taken.len() < max
+            && self.has_urgent()
+            && let Some(key) = self.urgent.pop_front()
         {
             taken.extend(self.remove(key));
         }
@@ -299,6 +308,28 @@ mod tests {
             [(2, vec![2]), (3, vec![1])]
         );
         assert_eq!(log.window.take(Take::All, now, 2), [(1, vec![3])]);
+    }
+
+    #[test]
+    fn checkpoint_advances_although_rows_become_urgent_faster_than_they_are_written() {
+        let mut log = Log::new();
+        for key in 0..4 {
+            log.event(key, true);
+        }
+        let now = log.at(0);
+        for (take, next) in [
+            (Take::Due, 4),
+            (Take::All, 5),
+            (Take::Due, 6),
+            (Take::All, 7),
+        ] {
+            let before = log.window.complete_to();
+            assert_eq!(log.window.take(take, now, 1).len(), 1);
+            assert!(log.window.complete_to() > before, "{take:?}");
+            log.event(next, true);
+        }
+        assert_eq!(log.window.take(Take::Due, now, usize::MAX).len(), 4);
+        assert!(!log.window.has_urgent());
     }
 
     #[test]
