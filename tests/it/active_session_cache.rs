@@ -14,7 +14,9 @@ use eventlog::RecordedEvent;
 use projections::active_sessions::{self, CacheLookup, CachedSession, FillResult, MissedAt};
 use projections::cache::{Cache, CacheError};
 use projections::dead_letters::DeadLetterChanges;
-use projections::{ActiveSessions, BatchRange, Checkpoint, CommitError, Projection, fold_all};
+use projections::{
+    ActiveSessions, BatchRange, Checkpoint, CommitError, Projection, fold_all, new_revision,
+};
 use redis::AsyncCommands;
 use server::connect;
 use tests::{Stack, app, eventually_ok, invariants, stack};
@@ -55,6 +57,7 @@ impl Harness {
             from: Checkpoint::at(self.reached),
             to,
             written_to: to,
+            revision: new_revision(),
         };
         let rows = fold_all::<ActiveSessions>(events);
         let none = DeadLetterChanges::default();

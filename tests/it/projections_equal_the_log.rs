@@ -1,15 +1,17 @@
 //! Promises I5 (Postgres projections) and I6 (Redis): after any traffic, queries
 //! return the fold of the event log.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use domain::SessionId;
 use eventlog::RecordedEvent;
 use futures::StreamExt;
 use futures::stream;
 use projections::dead_letters::DeadLetterChanges;
 use projections::projection::TableProjection;
 use projections::zones::Zones;
-use projections::{BatchRange, History, Projection, fold_all};
+use projections::{BatchRange, History, Projection, fold_all, new_revision};
 use serde_json::json;
 use server::config::Role;
 use tests::random_history::{Random, write_random_histories, write_random_history};
@@ -146,6 +148,7 @@ async fn history_of_random_logs_in_random_batches_equals_the_log() {
                 from,
                 to,
                 written_to: to,
+                revision: new_revision(),
             };
             let rows = fold_all::<History>(&all[first..]);
             history
@@ -157,4 +160,67 @@ async fn history_of_random_logs_in_random_batches_equals_the_log() {
             invariants::history_matches_the_log(&pool, &sessions).await;
         }
     }
+}
+
+/// A worker writes some rows earlier than others, and restarts from its checkpoint: the last
+/// event before the first one that is not written. At the end, the history is the fold of
+/// all events.
+#[tokio::test]
+async fn rows_ahead_of_the_checkpoint_are_not_changed_by_events_that_they_contain() {
+    let env = Stack::shared().await.new_env().await;
+    let pool = app::pool(&env).await;
+    let mut history = History::new(pool.clone(), &Zones::built_in());
+    let seed = eventlog::clock::now().timestamp_millis().unsigned_abs();
+    println!("seed {seed}");
+    let mut random = Random(seed | 1);
+    let mut log: Vec<RecordedEvent> = Vec::new();
+    for _ in 0..5 {
+        log.extend(ReaderLog::random(&mut random, 60).events);
+    }
+    for (event, global_position) in log.iter_mut().zip(1..) {
+        event.global_position = global_position;
+    }
+
+    let mut from = history.checkpoint().await.unwrap();
+    // The indices of the events of each session that are folded and not written.
+    let mut pending: BTreeMap<SessionId, Vec<usize>> = BTreeMap::new();
+    let (mut next, mut restarts) = (0, 0);
+    while next < log.len() || !pending.is_empty() {
+        match random.below(14) {
+            0..8 if next < log.len() => {
+                let folded = pending.entry(log[next].session_id).or_default();
+                folded.push(next);
+                next += 1;
+            }
+            13 if restarts < 12 => {
+                restarts += 1;
+                pending.clear();
+                from = history.checkpoint().await.unwrap();
+                next = usize::try_from(from.global_position).unwrap();
+            }
+            _ => {
+                let sessions: Vec<SessionId> = pending.keys().copied().collect();
+                let Some(most) = u64::try_from(sessions.len()).ok().filter(|most| *most > 0) else {
+                    continue;
+                };
+                let session = sessions[usize::try_from(random.below(most)).unwrap()];
+                let indices = pending.remove(&session).unwrap();
+                let events: Vec<_> = indices.iter().map(|index| log[*index].clone()).collect();
+                let first = pending.values().map(|indices| indices[0]).min();
+                let range = BatchRange {
+                    from,
+                    to: i64::try_from(first.unwrap_or(next)).unwrap(),
+                    written_to: from.written_to.max(i64::try_from(next).unwrap()),
+                    revision: new_revision(),
+                };
+                let rows = fold_all::<History>(&events);
+                let none = DeadLetterChanges::default();
+                history.commit(rows, range, &none).await.unwrap();
+                from = range.checkpoint_after();
+            }
+        }
+    }
+    assert_eq!(restarts, 12, "the log is long enough");
+    let sessions = invariants::fold_recorded(log);
+    invariants::history_matches_the_log(&pool, &sessions).await;
 }

@@ -104,8 +104,8 @@ impl SharedCount {
         Self(sender)
     }
 
-    /// Checks a request, and counts it if it is allowed. Reads the key `prefetch` too; a
-    /// failed read does not affect the check. Returns `None` if Redis is unavailable or
+    /// Checks a request, and counts it if it is allowed. Reads the key `prefetch` too. A
+    /// refused read does not affect the check; a late one delays it, within its deadline. Returns `None` if Redis is unavailable or
     /// too many checks are waiting.
     pub(super) async fn count(
         &self,
