@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use server::config::Role;
 use sqlx::PgPool;
 use tests::reader::id;
-use tests::{App, Reader, Stack, app, eventually, future_events, invariants, scaled, until};
+use tests::{App, Reader, Stack, app, eventually, invariants, until};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 

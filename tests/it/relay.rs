@@ -1,6 +1,7 @@
 //! One relay leads at a time, and every commit wakes it. If it stops, another relay
 //! takes over. No relay publishes an event twice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::stream::Stream;
@@ -10,9 +11,11 @@ use messaging::Subjects;
 use server::config::Role;
 use server::connect;
 use sqlx::PgPool;
+use tests::app::SETTLE;
+use tests::holding_proxy::HoldingProxy;
 use tests::process::Process;
 use tests::stack::TestEnv;
-use tests::{App, Reader, Stack, app, invariants, scaled, stream, until};
+use tests::{App, Reader, Stack, app, eventually, invariants, scaled, stream, until};
 use uuid::Uuid;
 
 /// Longest time until another relay replaces one that does not respond.
@@ -152,4 +155,76 @@ async fn hanging_relay_is_replaced_and_publishes_nothing_later() {
     let _ = reader.at(&next.url).start(Uuid::new_v4()).await.ok();
     app::settled(&pool, &env).await;
     invariants::check_env(&pool, &env).await;
+}
+
+/// Messages of a relay that has stopped are still on their way. They arrive after the next one
+/// has read the number of messages, and before it reads the last of them.
+#[tokio::test]
+async fn messages_that_arrive_while_a_relay_resumes_leave_no_gap() {
+    let stack = Stack::shared().await;
+    let env = stack.new_env().await;
+    let at = |proxy: &HoldingProxy| TestEnv {
+        nats_url: proxy.url.clone(),
+        ..env.clone()
+    };
+    let relay = async |env: TestEnv| {
+        let settings = app::settings(&env, &[Role::Relay]);
+        App::run(Arc::clone(&stack), env, &settings).await
+    };
+    let api = App::run(
+        Arc::clone(&stack),
+        env.clone(),
+        &app::settings(&env, &[Role::Api]),
+    )
+    .await;
+    let first_proxy = HoldingProxy::start(&env.nats_url, None).await;
+    let first = relay(at(&first_proxy)).await;
+    let reader = api.reader();
+    let session = tests::reader::id(&reader.start(Uuid::new_v4()).await.ok());
+    let jetstream = connect::jetstream(&app::settings(&env, &[]).nats).await;
+    let jetstream = jetstream.unwrap();
+    let name = Subjects::new(&env.nats_prefix).stream().to_owned();
+    let stream = eventually("the stream of one event", SETTLE, async || {
+        let stream = jetstream.get_stream(&name).await.ok()?;
+        (stream.cached_info().state.messages == 1).then_some(stream)
+    })
+    .await;
+
+    first_proxy.hold();
+    for page in 1..=40 {
+        let _ = reader.update(session, f64::from(page)).await.ok();
+    }
+    until("all updates on their way", SETTLE, async || {
+        first_proxy.held("Nats-Msg-Id") >= 40
+    })
+    .await;
+    first.stop().await;
+    // More than the next relay believes to follow, so that one of them takes a free place.
+    for page in 1..=100 {
+        let _ = reader.update(session, f64::from(page % 90)).await.ok();
+    }
+
+    let second_proxy = HoldingProxy::start(&env.nats_url, Some("STREAM.MSG.GET.")).await;
+    let second = relay(at(&second_proxy)).await;
+    until(
+        "the next relay has read the number of messages",
+        SETTLE,
+        async || second_proxy.held("STREAM.MSG.GET.") > 0,
+    )
+    .await;
+    first_proxy.release();
+    until("the messages have arrived", SETTLE, async || {
+        stream.get_info().await.unwrap().state.messages == 41
+    })
+    .await;
+    second_proxy.release();
+    let log = invariants::read_log(&api.pool).await;
+    assert_eq!(log.len(), 141);
+    until("all events are published", SETTLE, async || {
+        stream.get_info().await.unwrap().state.messages >= 141
+    })
+    .await;
+    invariants::stream_matches_the_log(&env, &log).await;
+    second.stop().await;
+    api.stop().await;
 }

@@ -11,6 +11,7 @@ pub mod encrypted;
 pub mod eventually;
 pub mod facts;
 pub mod future_events;
+pub mod holding_proxy;
 pub mod invariants;
 pub mod issuer;
 pub mod local_time;
