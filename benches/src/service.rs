@@ -232,6 +232,14 @@ impl<'a> RunningService<'a> {
         Ok(started.elapsed())
     }
 
+    /// Waits until the projections have caught up by themselves, at most for `timeout`.
+    pub async fn wait_without_request(&self, timeout: Duration) {
+        let started = Instant::now();
+        while started.elapsed() < timeout && app::caught_up(&self.pool, &self.env).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Requests history and statistics that include a global position. The requests fail
     /// if the projections are more than a few seconds behind.
     async fn request_position(&self, position: i64, reader: Uuid) -> anyhow::Result<()> {
