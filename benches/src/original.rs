@@ -56,7 +56,7 @@ impl Run {
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     let service = RunningService::new(bench.servers, Part::Original).await?;
     let mut runs = Vec::new();
-    for (users, length) in bench.plan.users {
+    for (users, length) in bench.plan.users.iter().copied() {
         bench.print(&format!(
             "{users} users of the original's scenario, {} s",
             length.as_secs()

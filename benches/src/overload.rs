@@ -11,7 +11,7 @@ use crate::generator::reader_pool::{ReaderPool, ThreadShare};
 use crate::generator::scripts::Updates;
 use crate::limits::OFFERED_LOAD;
 use crate::report::{Findings, LOAD_TABLE_HEADER, Row, load_row, megabytes, percent};
-use crate::service::{EventCount, RunningService};
+use crate::service::{self, EventCount, RunningService};
 use crate::{Bench, CONNECTIONS, Part, rounds};
 
 /// Offered load as a multiple of the capacity.
@@ -20,6 +20,10 @@ const LOAD_FACTOR: f64 = 5.0;
 /// More connections than requests that the service processes at the same time, so that
 /// it must reject some, but fewer than it accepts.
 const OPEN_CONNECTIONS: usize = 6_000;
+
+/// The service accepts the connections of the generator. By default, one address may have
+/// a quarter of all connections.
+const ONE_ADDRESS: (&str, &str) = ("HTTP_CONNECTIONS_PER_ADDRESS", "10000");
 
 /// Longest wait of an update for a free connection. After that, it is not sent.
 const MAX_WAIT: Duration = Duration::from_millis(100);
@@ -37,7 +41,8 @@ const NORMAL_MS: f64 = 50.0;
 const RECOVERY_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
-    let service = RunningService::new(bench.servers, Part::Overload).await?;
+    let env = service::create_env(bench.servers, Part::Overload).await?;
+    let service = RunningService::start_with(bench.servers, env, &[ONE_ADDRESS]).await?;
     bench.print(&format!("{} readers start one session each", bench.readers));
     let mut pool = ReaderPool::start(service.http, bench.readers, CONNECTIONS)?;
     service.wait_for_projections(Duration::from_mins(1)).await?;
@@ -131,9 +136,11 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
         )],
         conditions: vec![format!(
             "Overload: an open loop of {LOAD_FACTOR} times the updates per second of the closed loop, \
-             over {OPEN_CONNECTIONS} connections, from one generator thread on the same cores. An \
-             update that finds no free connection within {} ms is not sent. Latency is normal if \
+             over {OPEN_CONNECTIONS} connections, from one generator thread on the same cores. `{}` is \
+             {}, because all connections come from one address. An update that finds no free connection within {} ms is not sent. Latency is normal if \
              {PROBE_RATE} updates per second succeed for {:.1} s with p99 ≤ {NORMAL_MS} ms.",
+            ONE_ADDRESS.0,
+            ONE_ADDRESS.1,
             MAX_WAIT.as_millis(),
             PROBE_LENGTH.as_secs_f64()
         )],

@@ -162,6 +162,7 @@ fn parse(text: &str) -> anyhow::Result<(u64, f64)> {
         value.with_context(|| format!("the output of pgbench contains no `{name}`"))
     };
     let transactions = value("number of transactions actually processed: ")?.parse()?;
+    ensure!(transactions > 0, "pgbench ran no transaction in this time");
     Ok((transactions, value("tps = ")?.parse()?))
 }
 
@@ -196,6 +197,6 @@ mod tests {
         let (transactions, rate) = parse(text).unwrap();
         assert_eq!(transactions, 27_031);
         assert!((rate - 9_010.251).abs() < 1e-9);
-        assert!(parse("pgbench: error: connection refused").is_err());
+        assert!(parse("number of transactions actually processed: 0\n").is_err());
     }
 }

@@ -91,7 +91,16 @@ pub fn server_pids(servers: &Servers) -> anyhow::Result<Vec<(&'static str, u32)>
 impl<'a> RunningService<'a> {
     /// Starts the service in an existing environment.
     pub async fn start(servers: &'a Servers, env: TestEnv) -> anyhow::Result<Self> {
-        let process = start_process(servers, &env, &[]).await?;
+        Self::start_with(servers, env, &[]).await
+    }
+
+    /// Starts the service with settings that differ from their defaults.
+    pub async fn start_with(
+        servers: &'a Servers,
+        env: TestEnv,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let process = start_process(servers, &env, settings).await?;
         let http = process.http;
         Self::from_processes(servers, env, http, vec![("service", process)], Vec::new()).await
     }
@@ -230,6 +239,14 @@ impl<'a> RunningService<'a> {
             }
         }
         Ok(started.elapsed())
+    }
+
+    /// Waits until the projections have caught up by themselves, at most for `timeout`.
+    pub async fn wait_without_request(&self, timeout: Duration) {
+        let started = Instant::now();
+        while started.elapsed() < timeout && app::caught_up(&self.pool, &self.env).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Requests history and statistics that include a global position. The requests fail

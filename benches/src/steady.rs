@@ -31,8 +31,9 @@ const UPDATE_INTERVAL: Duration = Duration::from_millis(1_020);
 /// Readers whose sessions are watched for lags.
 const WATCHED: usize = 20;
 
-/// Time after the load until the last positions are in the tables.
-const LAST_POSITIONS: Duration = Duration::from_secs(17);
+/// Longest time after the load until the last positions are in the tables. More than the
+/// bar, so that a missed bar is measured too.
+const LAST_POSITIONS: Duration = Duration::from_secs(20);
 
 pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     bench.print("pgbench, one row, WAL");
@@ -95,7 +96,9 @@ async fn update(bench: &Bench<'_>, service: RunningService<'_>) -> anyhow::Resul
     let load = load();
     let span = meter.stop();
     bench.print("waiting until the last positions are in history and statistics");
-    tokio::time::sleep(LAST_POSITIONS).await;
+    service.wait_without_request(LAST_POSITIONS).await;
+    // The watchers must poll once more.
+    tokio::time::sleep(10 * lag::TABLE_POLL_INTERVAL).await;
     let watched = watchers.stop().await;
     let wal = writes::wal_position(&mut database).await? - wal;
     let measured = service

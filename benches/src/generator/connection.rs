@@ -79,10 +79,13 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
         return Ok(None);
     };
     let body = head + 4;
-    let name = b"\r\ncontent-length: ";
-    let length =
-        memmem::find(&bytes[..head], name).context("the response has no content-length")?;
-    let digits = bytes[length + name.len()..]
+    // The service and nginx write the header's name differently.
+    let names: [&[u8]; 2] = [b"\r\ncontent-length: ", b"\r\nContent-Length: "];
+    let length = names
+        .iter()
+        .find_map(|name| Some(memmem::find(&bytes[..head], name)? + name.len()))
+        .context("the response has no content-length")?;
+    let digits = bytes[length..]
         .iter()
         .take_while(|byte| byte.is_ascii_digit());
     let length = digits.fold(0, |length, digit| 10 * length + usize::from(digit - b'0'));
@@ -92,4 +95,27 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Option<(u16, usize, usize)>> {
     let status = bytes.get(9..12).context("the response has no status")?;
     let status = std::str::from_utf8(status)?.parse()?;
     Ok(Some((status, body, body + length)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_of_the_service_and_of_nginx_are_parsed() {
+        for name in ["content-length", "Content-Length"] {
+            let response = format!("HTTP/1.1 201 Created\r\n{name}: 4\r\n\r\nbody");
+            let (status, body, end) = parse(response.as_bytes()).unwrap().unwrap();
+            assert_eq!((status, &response[body..end]), (201, "body"));
+        }
+    }
+
+    #[test]
+    fn incomplete_responses_are_not_parsed() {
+        let response = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody";
+        for end in 0..response.len() {
+            assert!(parse(&response[..end]).unwrap().is_none(), "{end}");
+        }
+        assert!(parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
 }
