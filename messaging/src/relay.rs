@@ -3,8 +3,9 @@
 //! One relay leads at a time: it holds an advisory lock of its Postgres session.
 //! The lock only avoids contention. Exactness comes from two other rules:
 //!
-//! - The relay reads its cursor from the last message of the stream. If all messages have
-//!   left the stream, it counts from a saved copy of its cursor.
+//! - The relay reads its cursor from the last message of the stream: the sequence and the
+//!   event of the same message. If all messages have left the stream, it counts from a saved
+//!   copy of its cursor.
 //! - Every publish contains the stream sequence that it expects to follow.
 //!
 //! So the stream itself rejects a relay that was paused and resumes while another

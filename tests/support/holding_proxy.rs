@@ -19,12 +19,10 @@ impl HoldingProxy {
     /// Starts a proxy for the server in `url`. It runs until the test ends. With a `marker`,
     /// it holds what clients send from the first part on that contains it.
     pub async fn start(url: &str, marker: Option<&'static str>) -> Self {
-        let server = url
-            .strip_prefix("nats://")
-            .expect("a URL of NATS")
-            .to_owned();
+        let (front, server) = url.rsplit_once('@').expect("a URL with a user");
+        let server = server.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("nats://{}", listener.local_addr().unwrap());
+        let url = format!("{front}@{}", listener.local_addr().unwrap());
         let is_holding = watch::Sender::new(false);
         let held = Arc::new(Mutex::new(Vec::new()));
         let (holding, stored) = (is_holding.clone(), Arc::clone(&held));

@@ -96,8 +96,12 @@ pub async fn resume(
             global_position: event.globalposition,
         });
     }
+    // Messages of another relay, or of this one before a timeout, may arrive between the two
+    // reads. Sequence and position must be those of one message. Otherwise NATS refuses the
+    // first events of a window, and stores a later one in the place of the next event. The
+    // sequence is higher than that of the last message if the last messages were deleted.
     Ok(Cursor {
-        stream_sequence,
+        stream_sequence: stream_sequence.max(last.sequence),
         global_position: event.globalposition,
     })
 }
