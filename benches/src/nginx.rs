@@ -142,7 +142,7 @@ mod tests {
             "listen 127.0.0.1:5001;",
             "pid /data/nginx/nginx.pid;",
             "proxy_temp_path /data/nginx/proxy;",
-            "least_conn;",
+            "hash $http_authorization consistent;",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -106,8 +106,8 @@ impl Projection for ActiveSessions {
         event.event.reader_id()
     }
 
-    fn fold(before: Option<EntryWrite>, event: &RecordedEvent) -> Option<EntryWrite> {
-        EntryWrite::with_event(before, event)
+    fn fold(change: &mut Option<EntryWrite>, event: &RecordedEvent) {
+        *change = EntryWrite::with_event(change.take(), event);
     }
 
     /// Invalidates the entry: a later event may be in the cache already. The next

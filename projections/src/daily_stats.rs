@@ -32,7 +32,7 @@ mod queries;
 mod retention;
 
 pub use batch::StatsChange;
-use batch::TouchedDays;
+use batch::{SessionStatsChange, TouchedDays};
 use columns::{DifferenceColumns, RemovedColumns, WrittenColumns};
 pub use hours::ReaderHour;
 pub use queries::{AllReadersDay, ReaderDay, all_readers_days, days, days_with_hours};
@@ -64,8 +64,11 @@ impl Projection for DailyStats {
         event.session_id
     }
 
-    fn fold(before: Option<StatsChange>, event: &RecordedEvent) -> Option<StatsChange> {
-        Some(StatsChange::with_event(before, event))
+    fn fold(change: &mut Option<StatsChange>, event: &RecordedEvent) {
+        let reader_id = event.event.reader_id();
+        let change =
+            change.get_or_insert_with(|| StatsChange::Session(SessionStatsChange::new(reader_id)));
+        change.add(event);
     }
 
     fn weight(change: &StatsChange) -> usize {

@@ -65,27 +65,30 @@ impl Projection for History {
         event.session_id
     }
 
-    fn fold(before: Option<HistoryChange>, event: &RecordedEvent) -> Option<HistoryChange> {
+    fn fold(change: &mut Option<HistoryChange>, event: &RecordedEvent) {
         // Only an erasure has no progress.
         let Some(progress) = event.event.progress_change() else {
-            return Some(HistoryChange::Erased);
+            *change = Some(HistoryChange::Erased);
+            return;
         };
-        Some(match before {
-            Some(HistoryChange::Erased) => HistoryChange::Erased,
-            Some(HistoryChange::Session(mut change)) => {
+        match change {
+            Some(HistoryChange::Erased) => {}
+            Some(HistoryChange::Session(change)) => {
                 change.progress.merge(progress);
                 change.version = event.sequence;
-                HistoryChange::Session(change)
             }
-            None => HistoryChange::Session(SessionChange {
-                start: match &event.event {
+            None => {
+                let start = match &event.event {
                     SessionEvent::SessionStarted(start) => Some(Box::new(start.clone())),
                     _ => None,
-                },
-                progress,
-                version: event.sequence,
-            }),
-        })
+                };
+                *change = Some(HistoryChange::Session(SessionChange {
+                    start,
+                    progress,
+                    version: event.sequence,
+                }));
+            }
+        }
     }
 
     fn weight(change: &HistoryChange) -> usize {

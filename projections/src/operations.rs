@@ -254,7 +254,7 @@ impl ProjectionOps {
         let (live, scratch) = self.verification_pools(History::NAME)?;
         let worker = watch::Sender::default();
         let verify = verify::history(&live, scratch, &self.zones, &worker, stop);
-        verified(&live, &worker, progress, verify).await
+        Box::pin(verified(&live, &worker, progress, verify)).await
     }
 
     async fn verify_daily_stats(
@@ -265,7 +265,7 @@ impl ProjectionOps {
         let (live, scratch) = self.verification_pools(DailyStats::NAME)?;
         let worker = watch::Sender::default();
         let verify = verify::tables::<DailyStats>(&live, scratch, &self.zones, &worker, stop);
-        verified(&live, &worker, progress, verify).await
+        Box::pin(verified(&live, &worker, progress, verify)).await
     }
 
     async fn verify_cache(&self, stop: &CancellationToken) -> Result<VerifyResult, OperationError> {

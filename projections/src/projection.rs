@@ -46,21 +46,26 @@ pub trait Projection: Send {
     /// The row that an event changes.
     fn key(event: &RecordedEvent) -> Self::Key;
 
-    /// Adds an event to the change of its row. `None` if there is nothing to write. Pure:
-    /// reads no clock and does no I/O.
+    /// Adds an event to the change of its row; leaves `None` if there is nothing to write. In
+    /// place, because a change is large and events are many. Pure: reads no clock and does no
+    /// I/O.
     ///
     /// A worker that restarts folds events again that some rows contain already. A commit
     /// must leave such rows as they are.
-    fn fold(before: Option<Self::Change>, event: &RecordedEvent) -> Option<Self::Change>;
+    fn fold(change: &mut Option<Self::Change>, event: &RecordedEvent);
 
     /// Like [`Projection::fold`], for an event that was parked and is retried.
+    #[must_use]
     fn fold_retried(event: &RecordedEvent) -> Option<(Self::Key, Self::Change)> {
-        Some((Self::key(event), Self::fold(None, event)?))
+        let mut change = None;
+        Self::fold(&mut change, event);
+        Some((Self::key(event), change?))
     }
 
     /// The change if the projection skips the event of a reader at `global_position`: the
     /// data of this reader is incomplete from there on. It replaces an earlier change of the
     /// same row. Most projections do nothing.
+    #[must_use]
     fn on_skipped(
         _reader_id: ReaderId,
         _global_position: i64,
@@ -99,14 +104,16 @@ pub trait Projection: Send {
 }
 
 /// The changes of one commit that contains the events, in the order of their keys.
+#[must_use]
 pub fn fold_all<P: Projection>(events: &[RecordedEvent]) -> Vec<(P::Key, P::Change)> {
-    let mut changes = BTreeMap::new();
+    let mut changes: BTreeMap<P::Key, Option<P::Change>> = BTreeMap::new();
     for event in events {
-        let key = P::key(event);
-        let before = changes.remove(&key);
-        changes.extend(P::fold(before, event).map(|change| (key, change)));
+        P::fold(changes.entry(P::key(event)).or_default(), event);
     }
-    changes.into_iter().collect()
+    let changes = changes.into_iter();
+    changes
+        .filter_map(|(key, change)| Some((key, change?)))
+        .collect()
 }
 
 /// A projection whose rows are stored in Postgres. It can be built in another schema

@@ -57,7 +57,7 @@ const MAX_REPLAY_BATCH_EVENTS: usize = 1_048_576;
 /// How long the log must be silent until all rows are written before their window ends: the
 /// worker has nothing else to do. Longer than the second in which a reader turns a page, so
 /// that the updates of a single reader coalesce too.
-const SILENCE: Duration = Duration::from_millis(1_250);
+const SILENCE: Duration = Duration::from_millis(1_100);
 
 /// The pauses after one, two, three, and more consecutive failures. A server that
 /// fails is not overloaded with retries, and the worker resumes within seconds after

@@ -222,13 +222,13 @@ async fn messages_that_arrive_while_a_relay_resumes_leave_no_gap() {
     .await;
     second_proxy.release();
     let log = invariants::read_log(&api.pool).await;
-    let head = log.last().unwrap().global_position;
+    let head = log.last().unwrap().global_position.to_string();
     until(
         "the relay has published the last event",
         SETTLE,
         async || {
             let last = stream::read_all(&env).await.pop().unwrap();
-            last.event["globalposition"] == head.to_string()
+            last.event["globalposition"] == head.as_str()
         },
     )
     .await;

@@ -111,8 +111,8 @@ async fn forward(
                     held.extend_from_slice(part);
                 }
             }
-            changed = changes.changed() => {
-                if changed.is_err() {
+            next = changes.changed() => {
+                if next.is_err() {
                     return;
                 }
             }

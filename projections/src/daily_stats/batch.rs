@@ -59,19 +59,14 @@ struct ReaderEnd {
 }
 
 impl StatsChange {
-    /// The change after one more event.
-    pub(super) fn with_event(before: Option<Self>, event: &RecordedEvent) -> Self {
+    /// Adds an event.
+    pub(super) fn add(&mut self, event: &RecordedEvent) {
         if let SessionEvent::SessionErased(_) = event.event {
-            return Self::Erased;
+            *self = Self::Erased;
+        } else if let Self::Session(change) = self {
+            change.add(&event.event);
+            change.complete_to = event.global_position;
         }
-        let mut change = match before {
-            Some(Self::Erased) => return Self::Erased,
-            Some(Self::Session(change)) => change,
-            None => SessionStatsChange::new(event.event.reader_id()),
-        };
-        change.add(&event.event);
-        change.complete_to = event.global_position;
-        Self::Session(change)
     }
 
     /// The memory, in units of a usual change.
@@ -86,7 +81,7 @@ impl StatsChange {
 }
 
 impl SessionStatsChange {
-    fn new(reader_id: ReaderId) -> Self {
+    pub(super) fn new(reader_id: ReaderId) -> Self {
         Self {
             reader_id,
             time_zone: ZoneName::UTC,

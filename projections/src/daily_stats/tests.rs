@@ -13,7 +13,8 @@ use super::DailyStats;
 use super::batch::{StatsChange, TouchedDays};
 use super::merge::{DaySums, Merged, StoredDays, merge};
 use super::session_days::SessionDay;
-use crate::testing::{Story, at, folded, reader, session};
+use crate::fold_all;
+use crate::testing::{Story, at, reader, session};
 use crate::zones::Zones;
 
 mod properties;
@@ -40,11 +41,11 @@ impl Tables {
 
     /// Merges a batch, and returns the number of changed rows.
     fn commit(&mut self, events: &[RecordedEvent]) -> usize {
-        self.commit_changes(folded::<DailyStats>(events).into_iter().collect())
+        self.commit_changes(&fold_all::<DailyStats>(events))
     }
 
-    fn commit_changes(&mut self, changes: Vec<(SessionId, StatsChange)>) -> usize {
-        let touched = TouchedDays::new(&changes, &Zones::built_in());
+    fn commit_changes(&mut self, rows: &[(SessionId, StatsChange)]) -> usize {
+        let touched = TouchedDays::new(rows, &Zones::built_in());
         let merged = merge(&touched, &self.read(&touched));
         let changed = merged.written.len() + merged.removed.len() + merged.days.len();
         self.write(merged, &touched);

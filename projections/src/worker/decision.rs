@@ -19,6 +19,10 @@ const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// The state of a worker after a read, and the result of the read.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent conditions, of which each step names those that it needs"
+)]
 pub(super) struct WorkerState {
     /// The global position of the last folded event.
     pub to: i64,

@@ -90,7 +90,7 @@ impl<P: Projection> Pending<P> {
             event.event.reader_id(),
             event.global_position,
             !(P::COALESCES && is_update),
-            |before| P::fold(before, event),
+            |change| P::fold(change, event),
         );
     }
 
@@ -100,7 +100,7 @@ impl<P: Projection> Pending<P> {
         reader_id: ReaderId,
         global_position: i64,
         is_urgent: bool,
-        fold: impl FnOnce(Option<P::Change>) -> Option<P::Change>,
+        fold: impl FnOnce(&mut Option<P::Change>),
     ) {
         let folded = Folded {
             reader_id,
@@ -118,7 +118,9 @@ impl<P: Projection> Pending<P> {
         if let Some(reader_id) = event.reader_id()
             && let Some((key, change)) = P::on_skipped(reader_id, global_position)
         {
-            self.change(key, reader_id, global_position, true, |_| Some(change));
+            self.change(key, reader_id, global_position, true, |before| {
+                *before = Some(change);
+            });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The rows that a worker has changed in memory and not written yet (decision 0026). Pure:
 //! reads no clock and does no I/O.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
@@ -43,7 +44,8 @@ pub(super) struct Window<K, C> {
 
 #[derive(Debug)]
 struct Row<C> {
-    change: C,
+    /// `None` only during a fold.
+    change: Option<C>,
     weight: usize,
     reader_id: ReaderId,
     /// The global position of the first event that is not written.
@@ -52,6 +54,20 @@ struct Row<C> {
     previous: i64,
     since: Instant,
     is_urgent: bool,
+}
+
+impl<C> Row<C> {
+    fn new(first: Folded) -> Self {
+        Self {
+            change: None,
+            weight: 0,
+            reader_id: first.reader_id,
+            first: first.global_position,
+            previous: first.previous,
+            since: first.at,
+            is_urgent: false,
+        }
+    }
 }
 
 impl<K: Copy + Ord + Hash, C> Window<K, C> {
@@ -66,46 +82,34 @@ impl<K: Copy + Ord + Hash, C> Window<K, C> {
         }
     }
 
-    /// Replaces the change of a row by `fold` of it. `None` means that there is nothing to
-    /// write.
+    /// Changes a row by `fold`, which leaves `None` if there is nothing to write.
     pub(super) fn fold(
         &mut self,
         key: K,
         event: Folded,
         weigh: impl FnOnce(&C) -> usize,
-        fold: impl FnOnce(Option<C>) -> Option<C>,
+        fold: impl FnOnce(&mut Option<C>),
     ) {
-        let before = self.rows.remove(&key);
-        let (before, place) = match before {
-            Some(row) => {
-                self.weight -= row.weight;
-                let place = (row.first, row.previous, row.since, row.is_urgent);
-                (Some(row.change), Some(place))
+        let mut entry = match self.rows.entry(key) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => {
+                self.order.push_back((event.global_position, key));
+                entry.insert_entry(Row::new(event))
             }
-            None => (None, None),
         };
-        let Some(change) = fold(before) else {
+        let row = entry.get_mut();
+        fold(&mut row.change);
+        self.weight -= row.weight;
+        let Some(change) = &row.change else {
+            entry.remove();
             return;
         };
-        let (first, previous, since, was_urgent) = place.unwrap_or_else(|| {
-            self.order.push_back((event.global_position, key));
-            (event.global_position, event.previous, event.at, false)
-        });
-        if event.is_urgent && !was_urgent {
+        row.weight = weigh(change);
+        self.weight += row.weight;
+        if event.is_urgent && !row.is_urgent {
+            row.is_urgent = true;
             self.urgent.push_back(key);
         }
-        let weight = weigh(&change);
-        self.weight += weight;
-        let row = Row {
-            change,
-            weight,
-            reader_id: event.reader_id,
-            first,
-            previous,
-            since,
-            is_urgent: was_urgent || event.is_urgent,
-        };
-        self.rows.insert(key, row);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -195,7 +199,7 @@ impl<K: Copy + Ord + Hash, C> Window<K, C> {
     fn remove(&mut self, key: K) -> Option<(K, C)> {
         let row = self.rows.remove(&key)?;
         self.weight -= row.weight;
-        Some((key, row.change))
+        Some((key, row.change?))
     }
 }
 
@@ -240,10 +244,8 @@ mod tests {
                 at: self.at(previous.unsigned_abs()),
                 is_urgent,
             };
-            self.window.fold(key, event, Vec::len, |before| {
-                let mut change = before.unwrap_or_default();
-                change.push(event.global_position);
-                Some(change)
+            self.window.fold(key, event, Vec::len, |change| {
+                change.get_or_insert_default().push(event.global_position);
             });
         }
 
@@ -351,7 +353,7 @@ mod tests {
             at: log.at(2),
             is_urgent: true,
         };
-        log.window.fold(1, event, Vec::len, |_| None);
+        log.window.fold(1, event, Vec::len, |change| *change = None);
         assert_eq!(log.window.complete_to(), Some(1));
         assert_eq!(log.window.len(), 1);
         log.event(1, false);

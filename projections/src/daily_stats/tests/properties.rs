@@ -14,6 +14,7 @@ use proptest::sample::{Index, select};
 use uuid::Uuid;
 
 use super::*;
+use crate::Projection;
 use crate::testing::percent;
 
 /// A command to one of three sessions of the reader. Times are in seconds.
@@ -261,25 +262,21 @@ proptest! {
         let expected = Tables::of(&log).content();
         let mut tables = Tables::default();
         // Each session's first event that is not written, and the change from there on.
-        let mut pending: BTreeMap<SessionId, (usize, StatsChange)> = BTreeMap::new();
+        let mut pending: BTreeMap<SessionId, (usize, Option<StatsChange>)> = BTreeMap::new();
         let mut next = 0;
         for action in actions {
             match action {
                 Action::Fold if next < log.len() => {
                     let event = &log[next];
-                    let before = pending.remove(&event.session_id);
-                    let (first, before) = before.map_or((next, None), |(first, change)| {
-                        (first, Some(change))
-                    });
-                    let change = StatsChange::with_event(before, event);
-                    pending.insert(event.session_id, (first, change));
+                    let (_, change) = pending.entry(event.session_id).or_insert((next, None));
+                    DailyStats::fold(change, event);
                     next += 1;
                 }
                 Action::Fold => {}
                 Action::Commit(id) => {
                     let change = pending.remove(&session(id));
-                    let change = change.map(|(_, change)| (session(id), change));
-                    tables.commit_changes(change.into_iter().collect());
+                    let change = change.and_then(|(_, change)| Some((session(id), change?)));
+                    tables.commit_changes(&change.into_iter().collect::<Vec<_>>());
                 }
                 Action::Restart => {
                     let checkpoint = pending.values().map(|(first, _)| *first).min();
@@ -288,8 +285,9 @@ proptest! {
                 }
             }
         }
-        let rest = pending.into_iter().map(|(id, (_, change))| (id, change));
-        tables.commit_changes(rest.collect());
+        let rest = pending.into_iter();
+        let rest = rest.filter_map(|(id, (_, change))| Some((id, change?)));
+        tables.commit_changes(&rest.collect::<Vec<_>>());
         tables.commit(&log[next..]);
         prop_assert_eq!(tables.content(), expected);
     }
