@@ -45,7 +45,7 @@ export interface paths {
         /**
          * Retrieve the active session
          * @description Returns `null` if the reader has no active session. The response is usually a
-         *     few milliseconds behind; `min_position` makes it include the effect of a
+         *     few hundredths of a second behind; `min_position` makes it include the effect of a
          *     command. While the database is unavailable, the service returns the last known
          *     session, or `null`, with the header `Warning`.
          */
