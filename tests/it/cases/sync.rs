@@ -63,6 +63,7 @@ async fn sixty_finished_sessions_need_two_calls() {
         let _ = reader.sync(json!({ "sessions": chunk })).await.ok();
     }
     assert_eq!(invariants::read_log(&pool).await.len(), events);
+    app::settled(&pool, &env).await;
     invariants::check_env(&pool, &env).await;
     process.kill().await;
     std::fs::remove_file(log).unwrap();
