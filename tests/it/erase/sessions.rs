@@ -115,7 +115,7 @@ async fn erased_session_leaves_the_log_and_the_others_stay() {
         let response = respond(reader, key, sessions);
         appender.append(response).await.unwrap();
     }
-    // The release before 0012 stored the ids in the response only, as the client sent them.
+    // The release before 0014 stored the ids in the response only, as the client sent them.
     let ids = [kept, erased].map(|id| id.to_string());
     for (key, text) in [
         ("former", &ids[1]),
