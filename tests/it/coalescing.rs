@@ -86,6 +86,17 @@ async fn positions(pool: &PgPool) -> (i64, i64) {
         .unwrap_or_default()
 }
 
+/// Starts a session of a new reader, and waits until its row is written.
+async fn started(app: &App) -> (Reader, Uuid) {
+    let reader = app.reader();
+    let session = id(&reader.start(Uuid::new_v4()).await.ok());
+    until("the start is written", AT_ONCE, async || {
+        version(&app.pool, session).await == Some(1)
+    })
+    .await;
+    (reader, session)
+}
+
 /// Starts sessions until rows are ahead of the checkpoint: a start writes its own row only.
 async fn until_ahead(app: &App) {
     until("rows are ahead of the checkpoint", AT_ONCE, async || {
@@ -141,12 +152,8 @@ async fn updates_within_a_window_become_one_row() {
 async fn end_is_written_at_once_and_the_rows_of_others_wait() {
     let app = with_window(LONG_WINDOW).await;
     let busy = Busy::start(app.reader()).await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    until("the starts are written", AT_ONCE, async || {
-        version(&app.pool, session).await == Some(1) && busy.version(&app.pool).await > 0
-    })
-    .await;
+    // The session of `busy` has started before.
+    let (reader, session) = started(&app).await;
     let before = busy.version(&app.pool).await;
     let _ = reader.update(session, 40.0).await.ok();
     let _ = reader.end(session, json!({})).await.ok();
@@ -170,12 +177,8 @@ async fn end_is_written_at_once_and_the_rows_of_others_wait() {
 async fn min_position_writes_the_rows_of_its_reader_at_once() {
     let app = with_window(LONG_WINDOW).await;
     let busy = Busy::start(app.reader()).await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    until("the starts are written", AT_ONCE, async || {
-        version(&app.pool, session).await == Some(1) && busy.version(&app.pool).await > 0
-    })
-    .await;
+    // The session of `busy` has started before.
+    let (reader, session) = started(&app).await;
     let before = busy.version(&app.pool).await;
     for page in 1..=3 {
         let updated = reader.update(session, f64::from(page)).await;

@@ -11,7 +11,7 @@ use tests::{App, Stack, app, future_events, invariants, scaled, until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{AT_ONCE, Busy, LONG_WINDOW, positions, until_ahead, version, with_window};
+use super::{AT_ONCE, Busy, LONG_WINDOW, positions, started, until_ahead, version, with_window};
 use crate::replay::replayed;
 use crate::verify::{differing, verify_all};
 
@@ -58,12 +58,7 @@ async fn kill_in_the_middle_of_a_window_loses_nothing() {
 async fn erasure_removes_what_waits_in_memory() {
     let app = with_window(LONG_WINDOW).await;
     let busy = Busy::start(app.reader()).await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    until("the start is written", AT_ONCE, async || {
-        version(&app.pool, session).await == Some(1)
-    })
-    .await;
+    let (reader, session) = started(&app).await;
     let _ = reader.update(session, 40.0).await.ok();
     let erased = reader.erase().await;
     assert!(erased.status.is_success(), "{}", erased.body);
@@ -101,12 +96,7 @@ async fn replay_never_shows_a_session_without_its_end_again() {
 async fn verification_compares_tables_whose_rows_wait() {
     let app = with_window(LONG_WINDOW).await;
     let busy = Busy::start(app.reader()).await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    until("the start is written", AT_ONCE, async || {
-        version(&app.pool, session).await == Some(1)
-    })
-    .await;
+    let (reader, session) = started(&app).await;
     let _ = reader.update(session, 40.0).await.ok();
     until_ahead(&app).await;
     assert_eq!(differing(&verify_all(&app.env).await), []);
@@ -140,12 +130,7 @@ async fn frozen_worker_writes_nothing_that_is_out_of_date() {
     let app = App::start_roles(&[Role::Api, Role::Relay]).await;
     let frozen = Process::start_roles(&app.env, &["projections"], &[LONGEST_WINDOW]).await;
     let busy = Busy::start(app.reader()).await;
-    let reader = app.reader();
-    let session = id(&reader.start(Uuid::new_v4()).await.ok());
-    until("the start is written", AT_ONCE, async || {
-        version(&app.pool, session).await == Some(1)
-    })
-    .await;
+    let (reader, session) = started(&app).await;
     until_ahead(&app).await;
     let _ = reader.update(session, 10.0).await.ok();
     frozen.signal("-STOP").await;
