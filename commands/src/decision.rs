@@ -227,9 +227,12 @@ impl Deciding<'_> {
             self.timelines.entry(id).or_insert_with(|| known.clone());
         }
         let timeline = self.timelines.get_mut(&id);
-        let decided = before
-            .session
-            .decide(command, self.rules, timeline.as_deref());
+        let neighbours = match (&timeline, &before.recent) {
+            (None, Some(recent)) => recent.neighbours(&command),
+            _ => None,
+        };
+        let observations = timeline.as_deref().or(neighbours.as_ref());
+        let decided = before.session.decide(command, self.rules, observations);
         let events = match decided {
             Ok(events) => events,
             Err(DecideError::TimelineNeeded) => return Err(Missing::Timeline(id).into()),

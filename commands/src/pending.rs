@@ -1,7 +1,9 @@
 //! Loads from the log what the decision of a command needs, until it is decided. Writes
 //! nothing.
 
-use domain::{ReaderId, ZoneName};
+use std::sync::Arc;
+
+use domain::{ReaderId, RecentTimes, ZoneName};
 use eventlog::{active_claims, load_state};
 
 use crate::CommandError;
@@ -87,6 +89,9 @@ impl<'a> PendingCommand<'a> {
                     .get(&id)
                     .map_or(0, |known| known.sequence);
                 let timeline = load_state::timeline(pool, id, sequence).await?;
+                if let Some(known) = self.known.sessions.get_mut(&id) {
+                    Arc::make_mut(known).recent = RecentTimes::new(&timeline);
+                }
                 self.known.timelines.insert(id, timeline);
             }
             Missing::Activity => {

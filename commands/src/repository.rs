@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use domain::{ReaderId, ReadingSession, SessionEvent, SessionId};
+use domain::{ReaderId, ReadingSession, RecentTimes, SessionEvent, SessionId};
 use eventlog::append::Append;
 use eventlog::{AppendError, Appender, LogError, Pool, load_state, read};
 use quick_cache::Weighter;
@@ -38,6 +38,8 @@ pub struct VersionedSession {
     /// The global position of the last event; 0 before the first, and until the event is
     /// committed.
     pub global_position: i64,
+    /// The latest observation times, if a late observation has needed the timeline before.
+    pub recent: Option<RecentTimes>,
 }
 
 impl VersionedSession {
@@ -46,11 +48,16 @@ impl VersionedSession {
     pub fn then(&self, events: &[SessionEvent]) -> Self {
         let mut next = self.clone();
         for event in events {
-            next.session.apply(event);
+            next.apply(event);
             next.sequence += 1;
             next.global_position = 0;
         }
         next
+    }
+
+    fn apply(&mut self, event: &SessionEvent) {
+        self.session.apply(event);
+        self.recent = self.recent.take().and_then(|recent| recent.after(event));
     }
 
     /// `false` also for a session that was not started or was erased.
@@ -76,7 +83,8 @@ impl VersionedSession {
             .map(String::len)
             .sum()
         });
-        (SESSION_BYTES + texts) as u64
+        let times = self.recent.as_ref().map_or(0, RecentTimes::bytes);
+        (SESSION_BYTES + texts + times) as u64
     }
 }
 
@@ -143,6 +151,7 @@ impl Repository {
             session: loaded.session,
             sequence: loaded.sequence,
             global_position: loaded.global_position,
+            recent: None,
         });
         Ok(Arc::new(loaded))
     }
@@ -167,7 +176,7 @@ impl Repository {
         }
         let mut newest = VersionedSession::clone(&cached);
         for event in tail {
-            newest.session.apply(&event.decode()?.event);
+            newest.apply(&event.decode()?.event);
             newest.sequence = event.sequence;
             newest.global_position = event.global_position;
         }

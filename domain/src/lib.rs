@@ -25,7 +25,7 @@ pub use error::SessionError;
 pub use event::{PositionUpdated, SessionEnded, SessionErased, SessionEvent, SessionStarted};
 pub use ids::{BookId, ReaderId, SessionId};
 pub use intervals::{Interval, Intervals};
-pub use observation::{FirstObservation, Observation, Timeline, TimelineBuilder};
+pub use observation::{FirstObservation, Observation, RecentTimes, Timeline, TimelineBuilder};
 pub use position::Position;
 pub use session::ReadingSession;
 pub use standing::Standing;

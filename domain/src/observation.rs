@@ -1,11 +1,15 @@
 //! Observations, and the timeline of all observations of a session.
 
+mod recent;
+
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use crate::event::EndReason;
 use crate::intervals::{Interval, Intervals};
 use crate::{Position, SessionEvent, Timestamp};
+
+pub use recent::RecentTimes;
 
 /// The reader's position at a point in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
-use domain::{Position, ReadingSession, UpdatePosition, ZoneName};
+use domain::{Position, ReadingSession, RecentTimes, UpdatePosition, ZoneName};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -146,6 +146,7 @@ impl Log {
                     session: ReadingSession::fold(events),
                     sequence: i64::try_from(events.len()).unwrap(),
                     global_position: 0,
+                    recent: RecentTimes::new(&Timeline::fold(events)),
                 };
                 known.sessions.insert(id, Arc::new(session));
                 if missing == Missing::NewestSession(id) {

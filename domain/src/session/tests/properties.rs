@@ -1,6 +1,7 @@
 //! Properties of every sequence of commands, and of every order of arrival.
 
 mod order;
+mod recent;
 
 use std::collections::BTreeSet;
 
