@@ -1,4 +1,6 @@
--- Writes $3 sessions with $2 events each. Ids and readers are hashes of the name $1.
+-- Writes $3 sessions with $2 events each. Ids and readers are hashes of the name $1, with
+-- the version and variant of random UUIDs: the service maps a token's UUID of version 5 to
+-- another reader.
 -- Positions repeatedly run through the book.
 insert into events (
     aggregate_id, sequence, aggregate_type, event_type, event_version, payload, metadata
@@ -11,7 +13,8 @@ with steps as materialized (
     cross join (select now() at time zone 'UTC') as times (moment)
 ),
 sessions as materialized (
-    select s, hash::uuid as reader_id, md5(s::text)::uuid as book_id,
+    select s, overlay(overlay(hash placing '4' from 13) placing '8' from 17)::uuid as reader_id,
+        md5(s::text)::uuid as book_id,
         format('%s-%s-7%s-8%s-%s', left(time, 8), right(time, 4), left(hash, 3),
             substr(hash, 4, 3), substr(hash, 7, 12)) as id
     from (select s, md5($1 || '.' || s) as hash from generate_series(1, $3) as s) as hashes
