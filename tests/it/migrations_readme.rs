@@ -1,7 +1,8 @@
 //! The table in `migrations/README.md` names the migration that holds the current
-//! body of each SQL function.
+//! body of each SQL function, and released migrations never change.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -60,4 +61,24 @@ fn readme_names_the_current_body_of_each_function() {
     let defined = defined();
     assert!(defined.contains_key("append_events"), "{defined:?}");
     assert_eq!(documented(), defined);
+}
+
+#[test]
+fn released_migrations_are_unchanged() {
+    let list = fs::read_to_string(migrations().join("released.sha384")).unwrap();
+    let lines: Vec<&str> = list.lines().collect();
+    assert!(lines.len() >= 14, "{lines:?}");
+    for line in lines {
+        let (released, file) = line.split_once("  ").unwrap();
+        let text = fs::read(migrations().join(file)).unwrap();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA384, &text);
+        let current: String = digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        assert_eq!(
+            current, released,
+            "{file} is released: add a migration instead"
+        );
+    }
 }
