@@ -31,7 +31,7 @@ async fn get(app: &App, path: &str) -> Value {
 }
 
 /// Requests a run of a job, waits for it and returns its result.
-async fn run(app: &App, job: &str) -> String {
+pub async fn run(app: &App, job: &str) -> String {
     let status = async || {
         let jobs = get(app, "/jobs").await;
         let mut jobs = jobs["jobs"].as_array().unwrap().iter();

@@ -1,17 +1,21 @@
 //! Faults and operations in the middle of a coalesce window lose nothing and apply nothing
 //! twice.
 
+use chrono::Days;
+use domain::SessionId;
+use eventlog::clock;
 use projections::{History, dead_letters};
 use reqwest::StatusCode;
 use serde_json::json;
 use server::config::Role;
 use tests::process::Process;
 use tests::reader::id;
-use tests::{App, Stack, app, future_events, invariants, scaled, until};
+use tests::{App, Stack, app, backdate, future_events, invariants, scaled, until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{AT_ONCE, Busy, LONG_WINDOW, positions, started, until_ahead, version, with_window};
+use crate::jobs::run;
 use crate::replay::replayed;
 use crate::verify::{differing, verify_all};
 
@@ -101,6 +105,38 @@ async fn verification_compares_tables_whose_rows_wait() {
     until_ahead(&app).await;
     assert_eq!(differing(&verify_all(&app.env).await), []);
     busy.stop().await;
+}
+
+/// Retention removes rows of events behind the checkpoint. A worker that resumes there does
+/// not write them again.
+#[tokio::test]
+async fn retention_while_rows_are_ahead_of_the_checkpoint_is_permanent() {
+    let app = App::start_roles(&[Role::Api, Role::Relay, Role::Jobs]).await;
+    app.warmed_up().await;
+    let worker = Process::start_roles(&app.env, &["projections"], &[LONGEST_WINDOW]).await;
+    let busy = Busy::start(app.reader()).await;
+    let then = clock::now() - Days::new(200);
+    let session = SessionId::new(then);
+    backdate::create_month_partitions(&app.pool, then).await;
+    until_ahead(&app).await;
+    backdate::write_session(&app.pool, Uuid::new_v4(), session, then).await;
+    let old = session.uuid();
+    until("the old session is written", AT_ONCE, async || {
+        version(&app.pool, old).await == Some(2)
+    })
+    .await;
+    let head = eventlog::read::head(&app.pool).await.unwrap();
+    assert!(positions(&app.pool).await.0 < head);
+
+    let done = run(&app, "retention").await;
+    assert!(done.contains("removed from the history"), "{done}");
+    worker.kill().await;
+    busy.stop().await;
+    let worker = app.alongside(&[Role::Projections]).await;
+    app.settled().await;
+    assert_eq!(version(&app.pool, old).await, None);
+    assert_eq!(differing(&verify_all(&app.env).await), []);
+    worker.stop().await;
 }
 
 /// A restart does not begin the window again: the checkpoint advances however often the worker
