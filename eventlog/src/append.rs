@@ -8,6 +8,8 @@
 //! This module decides nothing. It never retries: after a conflict the caller
 //! decides again.
 
+use std::time::{Duration, Instant};
+
 use domain::{ReaderId, SessionEvent, SessionId, Timestamp};
 use futures::FutureExt;
 use sqlx::{PgConnection, PgPool};
@@ -97,6 +99,15 @@ pub struct KeyedResponse {
     pub response: String,
 }
 
+/// A batch that was sent to Postgres, whether it was committed or not.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendedBatch {
+    /// The number of its events.
+    pub events: usize,
+    /// From sending the batch until its result.
+    pub duration: Duration,
+}
+
 /// A handle to the appending task; cheap to clone. The task ends when the last
 /// handle is dropped and the queue is empty.
 #[derive(Clone, Debug)]
@@ -116,13 +127,14 @@ struct QueuedAppend {
 
 impl Appender {
     /// Returns the handle and the task, which the caller spawns. The task takes a
-    /// connection out of `pool` and keeps it.
+    /// connection out of `pool` and keeps it. It calls `on_batch` after each batch.
     pub fn new(
         pool: PgPool,
         commits: CommitFeed,
+        on_batch: impl Fn(AppendedBatch) + Send + 'static,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (sender, queue) = mpsc::channel(MAX_QUEUED);
-        (Self { queue: sender }, run(pool, queue, commits))
+        (Self { queue: sender }, run(pool, queue, commits, on_batch))
     }
 
     /// Appends the events of one command and returns their global positions.
@@ -144,7 +156,12 @@ impl Appender {
     }
 }
 
-async fn run(pool: PgPool, queue: mpsc::Receiver<QueuedAppend>, commits: CommitFeed) {
+async fn run(
+    pool: PgPool,
+    queue: mpsc::Receiver<QueuedAppend>,
+    commits: CommitFeed,
+    on_batch: impl Fn(AppendedBatch),
+) {
     let mut connection = None;
     let mut queue = BatchQueue::new(queue);
     while let Some(count) = queue.next_batch().await {
@@ -161,7 +178,12 @@ async fn run(pool: PgPool, queue: mpsc::Receiver<QueuedAppend>, commits: CommitF
                 (append.rows, (append.reply, metered))
             })
             .unzip();
+        let sent_at = Instant::now();
         let (results, failure) = write::write_batch(&mut connected, &batch).await;
+        on_batch(AppendedBatch {
+            events: batch.iter().map(|rows| rows.events.len()).sum(),
+            duration: sent_at.elapsed(),
+        });
         publish(&commits, batch, &results);
         connection = failure
             .is_none_or(Failure::keeps_connection)

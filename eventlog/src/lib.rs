@@ -36,7 +36,7 @@ pub mod cqrs_es;
 
 pub mod error;
 
-pub use append::Appender;
+pub use append::{AppendedBatch, Appender};
 pub use error::{AppendError, LogError};
 pub use pool::Pool;
 pub use recorded::{LogEntry, RecordedEvent, StoredEvent};

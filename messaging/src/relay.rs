@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::announce::announce_commits;
 use self::announce::announce_forever;
-pub use self::check::{Published, published, try_permissions};
+pub use self::check::{Published, oldest_unpublished, published, try_permissions};
 use self::cursor::Cursor;
 pub use self::error::RelayError;
 use self::outage_log::OutageLog;
@@ -105,9 +105,9 @@ pub struct Relay {
 pub struct RelayStatus {
     /// Whether this relay publishes. At most one relay does.
     pub is_leader: bool,
-    /// The global position up to which the stream contains the log, when this
-    /// relay last read or wrote it.
-    pub global_position: i64,
+    /// The global position up to which the stream contains the log, when this relay last
+    /// read or wrote it. `None` before, and while another relay leads.
+    pub published: Option<i64>,
 }
 
 impl Relay {
@@ -160,6 +160,7 @@ impl Relay {
         while !try_lock(&mut connection).await? {
             if outage.another_leads(waiting_since) {
                 self.stopped.clear();
+                self.status.send_modify(|status| status.published = None);
             }
             // The leader may run in another process and is not notified of the
             // commits of this one.
@@ -222,7 +223,7 @@ impl Relay {
             outage.published(cursor.global_position);
             self.status.send_replace(RelayStatus {
                 is_leader: true,
-                global_position: cursor.global_position,
+                published: Some(cursor.global_position),
             });
             // The read below includes everything that earlier wake-ups announced.
             self.commits.last_committed.mark_unchanged();

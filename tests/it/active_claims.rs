@@ -59,7 +59,7 @@ fn ids<const N: usize>() -> [SessionId; N] {
 #[tokio::test]
 async fn activity_contains_the_active_session_and_the_newest_observation_elsewhere() {
     let pool = pool().await;
-    let (appender, task) = Appender::new(pool.clone(), commit_feed::channel().0);
+    let (appender, task) = Appender::new(pool.clone(), commit_feed::channel().0, |_| {});
     tokio::spawn(task);
     let reader_id = ReaderId::from(Uuid::new_v4());
     let activity = async || {

@@ -26,7 +26,7 @@ use uuid::Uuid;
 async fn log() -> (PgPool, Appender) {
     let env = Stack::shared().await.new_env().await;
     let pool = app::pool(&env).await;
-    let (appender, task) = Appender::new(pool.clone(), commit_feed::channel().0);
+    let (appender, task) = Appender::new(pool.clone(), commit_feed::channel().0, |_| {});
     tokio::spawn(task);
     (pool, appender)
 }
@@ -150,7 +150,7 @@ async fn unreachable_postgres_fails_all_waiting_appends_together() {
         .acquire_timeout(connect_timeout)
         .connect_lazy(&format!("postgres://user@127.0.0.1:{port}/none"))
         .unwrap();
-    let (appender, task) = Appender::new(pool, commit_feed::channel().0);
+    let (appender, task) = Appender::new(pool, commit_feed::channel().0, |_| {});
     tokio::spawn(task);
     let started_at = Instant::now();
     // Far more than a batch holds.
@@ -178,7 +178,7 @@ async fn silent_connection_blocks_the_appender_only_for_seconds() {
     let pool = app::pool(&env).await;
     let wire = Proxy::start(&env.database_url).await;
     let through = sqlx::PgPool::connect(&wire.url).await.unwrap();
-    let (appender, task) = Appender::new(through, commit_feed::channel().0);
+    let (appender, task) = Appender::new(through, commit_feed::channel().0, |_| {});
     tokio::spawn(task);
     let append = || appender.append(events(vec![started(new_id(), 1, "x")]));
     assert!(append().await.is_ok());

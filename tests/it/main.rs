@@ -48,6 +48,7 @@ mod outages;
 mod partitions;
 mod pools;
 mod postgres_roles;
+mod process_metrics;
 mod projections_equal_the_log;
 mod queries;
 mod rate_limits;

@@ -124,7 +124,7 @@ async fn statistics_equal_a_slow_count_across_clock_changes() {
     println!("seed {seed}");
     let mut random = Random(seed | 1);
     let app = App::start().await;
-    let (appender, task) = Appender::new(app.pool.clone(), commit_feed::channel().0);
+    let (appender, task) = Appender::new(app.pool.clone(), commit_feed::channel().0, |_| {});
     tokio::spawn(task);
     let readers: Vec<ReaderId> = (0..5).map(|_| Uuid::new_v4().into()).collect();
     for (zone, year, month, day) in CLOCK_CHANGES {

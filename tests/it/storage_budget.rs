@@ -214,7 +214,7 @@ async fn stored_bytes_count_also_if_the_caller_has_gone() {
     let env = Stack::shared().await.new_env().await;
     let pool = app::pool(&env).await;
     let (feed, _commits) = commit_feed::channel();
-    let (appender, task) = Appender::new(pool.clone(), feed);
+    let (appender, task) = Appender::new(pool.clone(), feed, |_| {});
     tokio::spawn(task);
     let stored = StoredBytes::default();
     let reader_id = ReaderId::from(Uuid::new_v4());

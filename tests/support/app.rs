@@ -1,6 +1,7 @@
 //! A service that runs in the test process, with its own database, stream and
 //! Redis database.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,11 +126,7 @@ impl App {
     /// An operator with an admin token. Requests go to paths below `/api/v1/admin`.
     #[must_use]
     pub fn operator(&self) -> Reader {
-        let id = Uuid::new_v4();
-        let expires_at = eventlog::clock::now() + chrono::TimeDelta::hours(1);
-        let token = signed(id, true, expires_at);
-        let url = format!("{}/api/v1/admin", self.admin_url);
-        Reader::new(self.client.clone(), url, id, token)
+        operator(self.client.clone(), &self.admin_url)
     }
 
     /// Waits until the `warm_up` job, which starts with the service, has filled the
@@ -148,8 +145,7 @@ impl App {
     }
 
     pub async fn metrics(&self) -> Metrics {
-        let metrics = self.client.get(format!("{}/metrics", self.admin_url));
-        Metrics(metrics.send().await.unwrap().text().await.unwrap())
+        Metrics::read(&self.client, &self.admin_url).await
     }
 
     /// Shuts the service down gracefully.
@@ -173,16 +169,47 @@ impl Metrics {
         Self(text)
     }
 
+    pub(crate) async fn read(client: &reqwest::Client, admin_url: &str) -> Self {
+        let metrics = client.get(format!("{admin_url}/metrics"));
+        Self(metrics.send().await.unwrap().text().await.unwrap())
+    }
+
     /// The value of a series, by its name and labels as printed. 0 if the series is
     /// missing.
     #[must_use]
     pub fn count(&self, name: &str) -> u64 {
-        let mut values = self.0.lines().filter_map(|line| line.strip_prefix(name));
-        let value = values.find_map(|rest| rest.strip_prefix(' '));
-        value.map_or(0, |value| {
+        self.text(name).map_or(0, |value| {
             let whole = value.strip_suffix(".0").unwrap_or(value);
             whole.parse().unwrap()
         })
+    }
+
+    /// The value of a series, by its name and labels as printed. `None` if the series is
+    /// missing.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.text(name).map(|value| value.parse().unwrap())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        let mut values = self.0.lines().filter_map(|line| line.strip_prefix(name));
+        values.find_map(|rest| rest.strip_prefix(' '))
+    }
+
+    /// The names of all metrics. That of a counter ends with `_total`, and that of a
+    /// histogram has no suffix.
+    #[must_use]
+    pub fn families(&self) -> BTreeSet<String> {
+        let types = self
+            .0
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "));
+        let names = types.map(|line| match line.split_once(' ') {
+            Some((name, "counter")) => format!("{name}_total"),
+            Some((name, _)) => name.to_owned(),
+            None => panic!("a type line has a name and a type: {line}"),
+        });
+        names.collect()
     }
 
     /// Whether a metric of this name is present, with any labels.
@@ -191,6 +218,16 @@ impl Metrics {
         let mut rests = self.0.lines().filter_map(|line| line.strip_prefix(name));
         rests.any(|rest| rest.starts_with([' ', '{']))
     }
+}
+
+/// An operator with an admin token. Requests go to paths below `/api/v1/admin`.
+#[must_use]
+pub fn operator(client: reqwest::Client, admin_url: &str) -> Reader {
+    let id = Uuid::new_v4();
+    let expires_at = eventlog::clock::now() + chrono::TimeDelta::hours(1);
+    let token = signed(id, true, expires_at);
+    let url = format!("{admin_url}/api/v1/admin");
+    Reader::new(client, url, id, token)
 }
 
 /// The settings of a service in a test environment, listening on free ports.

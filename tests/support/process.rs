@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
-use crate::app::{COALESCE_WINDOW, SECRET};
+use crate::app::{self, COALESCE_WINDOW, Metrics, SECRET};
 use crate::eventually::until;
-use crate::reader::client;
+use crate::reader::{Reader, client};
 use crate::stack::TestEnv;
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -161,6 +161,15 @@ impl Process {
             ready_after: started.elapsed(),
             url: format!("http://{http}/api/v1/reading-sessions"),
         }
+    }
+
+    #[must_use]
+    pub fn operator(&self) -> Reader {
+        app::operator(client(), &format!("http://{}", self.admin))
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::read(&client(), &format!("http://{}", self.admin)).await
     }
 
     /// The process id; `None` once the process has ended.

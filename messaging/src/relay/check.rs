@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::header::{HeaderMap, NATS_EXPECTED_STREAM};
 use async_nats::jetstream;
 use bytes::Bytes;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 
 use super::{LEADER_LOCK, RelayError, cursor};
 use crate::{Subjects, stream};
@@ -40,32 +40,46 @@ pub async fn published(
         // A relay creates it.
         None => 0,
     };
-    let row = sqlx::query!(
-        r#"select
-            exists (
-                select from pg_locks
-                where locktype = 'advisory' and granted and objsubid = 1
-                    and classid::bigint = $1::bigint >> 32
-                    and objid::bigint = $1::bigint & 4294967295
-                    and database = (select oid from pg_database where datname = current_database())
-            ) as "is_led!",
-            (
-                select greatest(extract(epoch from clock_timestamp() - recorded_at), 0)::float8
-                from events
-                where global_position > $2
-                order by global_position
-                limit 1
-            ) as waiting_seconds"#,
-        LEADER_LOCK,
-        global_position
+    let is_led = sqlx::query_scalar!(
+        r#"select exists (
+            select from pg_locks
+            where locktype = 'advisory' and granted and objsubid = 1
+                and classid::bigint = $1::bigint >> 32
+                and objid::bigint = $1::bigint & 4294967295
+                and database = (select oid from pg_database where datname = current_database())
+        ) as "is_led!""#,
+        LEADER_LOCK
     )
-    .fetch_one(connection)
+    .fetch_one(&mut *connection)
     .await?;
     Ok(Published {
         global_position,
-        is_led: row.is_led,
-        waiting: row.waiting_seconds.map(Duration::from_secs_f64),
+        is_led,
+        waiting: oldest_unpublished(connection, global_position).await?,
     })
+}
+
+/// How long the first event after a global position has been in the log; `None` if there
+/// is none.
+///
+/// # Errors
+/// When Postgres refuses the query or is unavailable.
+pub async fn oldest_unpublished(
+    database: impl PgExecutor<'_>,
+    published: i64,
+) -> sqlx::Result<Option<Duration>> {
+    let seconds = sqlx::query_scalar!(
+        r#"select greatest(extract(epoch from clock_timestamp() - recorded_at), 0)::float8
+            as "seconds!"
+        from events
+        where global_position > $1
+        order by global_position
+        limit 1"#,
+        published
+    )
+    .fetch_optional(database)
+    .await?;
+    Ok(seconds.map(Duration::from_secs_f64))
 }
 
 /// Tries what a relay does besides calls of the API of JetStream: it subscribes to

@@ -13,14 +13,12 @@ mod pools;
 mod redis;
 
 pub(crate) mod encryption;
-mod pool_metrics;
 mod tls;
 
 pub use self::redis::cache;
 pub(crate) use self::redis::redis_info;
 pub(crate) use nats::check_nats;
 pub use nats::{jetstream, jetstream_with_health, service_jetstream};
-pub use pool_metrics::PoolMetrics;
 pub(crate) use pools::check_postgres;
 pub use pools::{
     admin_pool, api_pool, append_pool, health_pool, jobs_pool, migrations_pool, projections_pool,

@@ -6,9 +6,7 @@ pub mod app;
 
 pub mod config;
 pub mod connect;
-mod health_metrics;
-mod lag_metrics;
-mod stream_metrics;
+mod metrics;
 mod telemetry;
 
 pub mod cli;

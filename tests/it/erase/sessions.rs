@@ -33,7 +33,7 @@ async fn pool() -> PgPool {
 }
 
 fn appender(pool: &PgPool) -> Appender {
-    let (appender, task) = Appender::new(pool.clone(), commit_feed::channel().0);
+    let (appender, task) = Appender::new(pool.clone(), commit_feed::channel().0, |_| {});
     tokio::spawn(task);
     appender
 }

@@ -7,7 +7,9 @@ use utoipa::OpenApi;
 
 use super::common::{self, ProblemResponse, Problems};
 use crate::problem::{ProblemCode, ProblemDocument};
-use crate::routes::admin::{cleanup, daily, dead_letters, jobs, pause, projections, replay};
+use crate::routes::admin::{
+    cleanup, daily, dead_letters, heap_profile, jobs, pause, projections, replay,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,13 +33,15 @@ use crate::routes::admin::{cleanup, daily, dead_letters, jobs, pause, projection
         jobs::run,
         cleanup::stats,
         cleanup::run,
+        heap_profile::handle,
     ),
     components(schemas(ProblemDocument)),
     tags(
         (name = "projections", description = "Status, pauses and replays of the read models"),
         (name = "dead letters", description = "Events that a projection cannot apply"),
         (name = "statistics", description = "Statistics of all readers"),
-        (name = "jobs", description = "Background jobs")
+        (name = "jobs", description = "Background jobs"),
+        (name = "process", description = "The process that serves the call")
     )
 )]
 struct Api;
@@ -85,6 +89,7 @@ pub(super) const PROBLEMS: [ProblemResponse; 10] = [
             ProblemCode::ReplayRunning,
             ProblemCode::DeadLetterDiscarded,
             ProblemCode::DeadLetterWaiting,
+            ProblemCode::HeapProfilerOff,
         ],
         detail: "A replay of history is running, or ended a moment ago",
     },
@@ -115,6 +120,7 @@ fn statuses(operation: &str) -> &'static [u16] {
         "warmUp" | "cleanup" => &[400, 401, 403, 429, 500, 503],
         "dailyStatsOfAll" | "deadLetters" | "cleanupStats" => &[401, 403, 422, 429, 500, 503],
         "pause" | "resume" | "runJob" => &[400, 401, 403, 404, 429, 500, 503],
+        "heapProfile" => &[401, 403, 409, 429, 500, 503],
         "deadLetter" => &[401, 403, 404, 422, 429, 500, 503],
         _ => &[400, 401, 403, 404, 409, 422, 429, 500, 503],
     }

@@ -36,6 +36,7 @@ pub enum ProblemCode {
     ReplayRunning,
     DeadLetterDiscarded,
     DeadLetterWaiting,
+    HeapProfilerOff,
     BodyTooLarge,
     UnsupportedMediaType,
     UnsupportedContentEncoding,
@@ -82,7 +83,8 @@ impl ProblemCode {
             | Self::IdempotencyKeyInUse
             | Self::ReplayRunning
             | Self::DeadLetterDiscarded
-            | Self::DeadLetterWaiting => StatusCode::CONFLICT,
+            | Self::DeadLetterWaiting
+            | Self::HeapProfilerOff => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType | Self::UnsupportedContentEncoding => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE

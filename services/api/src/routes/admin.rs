@@ -19,6 +19,8 @@ pub mod jobs;
 
 pub mod daily;
 
+pub mod heap_profile;
+
 use crate::admission::{Admission, RequireAdmin};
 use crate::health::Readiness;
 use crate::http_metrics::HttpMetrics;
@@ -65,6 +67,7 @@ fn admin_api(handles: Handles) -> Router {
         .route("/projections/{name}/replay", post(replay::handle))
         .with_state((pool.clone(), replays))
         .route("/stats/daily", get(daily::handle))
+        .route("/heap-profile", get(heap_profile::handle))
         .route("/projections", get(projections::list))
         .route("/projections/{name}/pause", post(pause::pause))
         .route("/projections/{name}/resume", post(pause::resume))

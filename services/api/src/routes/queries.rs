@@ -9,6 +9,7 @@ pub mod session;
 pub mod streak;
 pub mod weekly;
 
+mod metrics;
 mod read_table;
 pub mod replica;
 
@@ -22,6 +23,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::problem::Problem;
+pub use metrics::QueryMetrics;
 pub use read_table::ReadTable;
 
 /// The first and the last of `days` reading days up to today. `newest`, the

@@ -8,9 +8,9 @@ use api::auth::TokenVerifier;
 use api::health::Readiness;
 use api::rate_limit::Limiter;
 use api::routes::admin::replay_queue::ReplayQueue;
-use api::routes::queries::ReadTable;
 use api::routes::queries::active::ActiveReads;
 use api::routes::queries::replica::Replica;
+use api::routes::queries::{QueryMetrics, ReadTable};
 use api::serve::{self, ConnectionLimits};
 use async_nats::jetstream;
 use chrono::TimeDelta;
@@ -35,17 +35,17 @@ use projections::tasks::TaskContext;
 use projections::zones::Zones;
 use projections::{DailyStats, History, Projection};
 use prometheus_client::registry::Registry;
-use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::descriptors;
 use super::{DRAIN_TIMEOUT, Service, bind};
 use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs};
-use crate::connect::{self, PoolMetrics};
-use crate::health_metrics::{HealthMetrics, LossMetrics};
-use crate::lag_metrics::{ProjectionGauges, RelayGauges};
-use crate::stream_metrics::StreamGauges;
+use crate::connect;
+use crate::metrics::{
+    AllocatorMetrics, AppendMetrics, BuildMetrics, HealthMetrics, LossMetrics, NatsMetrics,
+    PoolMetrics, ProjectionGauges, RelayGauges, StreamGauges,
+};
 
 /// Starts the roles of a service. All pools and metrics of a role are created in
 /// this type.
@@ -98,8 +98,11 @@ impl<'a> ServiceBuilder<'a> {
     /// Starts the appender, for the roles `api` and `jobs`.
     pub(super) fn start_commands(&mut self, feed: CommitFeed) -> anyhow::Result<CommandService> {
         let append = self.pools.track(connect::append_pool(&self.args.database)?);
-        let (commands, appender) = commands(append, &self.args.rules, self.pool.clone(), feed)?;
-        self.service.writers.spawn(appender);
+        let metrics = AppendMetrics::new(&mut self.registry);
+        let on_batch = move |batch| metrics.record(batch);
+        let (appender, task) = Appender::new(append, feed, on_batch);
+        let commands = commands(appender, &self.args.rules, self.pool.clone())?;
+        self.service.writers.spawn(task);
         LossMetrics::register(&mut self.registry, commands.losses());
         Ok(commands)
     }
@@ -117,11 +120,13 @@ impl<'a> ServiceBuilder<'a> {
         // All requests share one client and its circuit breaker.
         let cache = connect::cache(&args.redis)?;
         let admission = admission(args, cache.clone())?;
+        let queries = QueryMetrics::new(&mut self.registry);
         let active = ActiveReads::new(
             commands.clone(),
             cache.clone(),
             self.database_health.clone(),
             max_log_reads(&args.database),
+            queries.clone(),
             &mut self.registry,
         );
         let replica = connect::reads_pool(&args.database, &args.replica)?;
@@ -133,6 +138,7 @@ impl<'a> ServiceBuilder<'a> {
             checkpoint: CheckpointWaiter::new(self.pool.clone(), projection, flush.clone()),
             replica: replica.clone(),
             zones: self.zones.clone(),
+            metrics: queries.clone(),
         };
         let handles = api::Handles {
             commands,
@@ -175,7 +181,7 @@ impl<'a> ServiceBuilder<'a> {
             limits: self.args.stream.limits(),
             size,
         };
-        let gauges = RelayGauges::new(&mut self.registry);
+        let gauges = RelayGauges::new(&mut self.registry, relay.pool.clone());
         StreamGauges::register(&mut self.registry, size_receiver);
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
@@ -263,7 +269,7 @@ impl<'a> ServiceBuilder<'a> {
             }
             None => None,
         };
-        HealthMetrics::register(&mut self.registry, self.failures.clone());
+        self.register_process();
         let registry = std::mem::take(&mut self.registry);
         let readiness = Readiness {
             database: self.database_health.clone(),
@@ -281,6 +287,17 @@ impl<'a> ServiceBuilder<'a> {
         };
         self.serve(listener, router, connections);
         Ok(self.service)
+    }
+
+    /// The metrics that every process has.
+    fn register_process(&mut self) {
+        let registry = &mut self.registry;
+        HealthMetrics::register(registry, self.failures.clone());
+        BuildMetrics::register(registry, &self.args.roles);
+        NatsMetrics::register(registry, self.jetstream.client());
+        AllocatorMetrics::register(registry);
+        #[cfg(target_os = "linux")]
+        crate::metrics::ProcessMetrics::register(registry);
     }
 
     fn serve(
@@ -337,21 +354,11 @@ fn admission(args: &ServeArgs, cache: Cache) -> anyhow::Result<Admission> {
     ))
 }
 
-/// The command service, and the task that appends its events.
-fn commands(
-    append: PgPool,
-    rules: &RuleArgs,
-    pool: Pool,
-    feed: CommitFeed,
-) -> anyhow::Result<(CommandService, impl Future<Output = ()> + Send + use<>)> {
-    let (appender, task) = Appender::new(append, feed);
+fn commands(appender: Appender, rules: &RuleArgs, pool: Pool) -> anyhow::Result<CommandService> {
     let rules = Rules {
         active_gap: TimeDelta::from_std(rules.active_gap)?,
     };
-    Ok((
-        CommandService::new(Repository::new(pool, appender), rules),
-        task,
-    ))
+    Ok(CommandService::new(Repository::new(pool, appender), rules))
 }
 
 /// Jobs outside a running service.
@@ -375,7 +382,8 @@ pub fn jobs(
     let (feed, _) = commit_feed::channel();
     let pool = connect::jobs_pool(database)?;
     let append = connect::append_pool(database)?;
-    let (commands, appender) = commands(append, rules, pool.clone().into(), feed)?;
+    let (appender, task) = Appender::new(append, feed, |_| {});
+    let commands = commands(appender, rules, pool.clone().into())?;
     Ok(Jobs {
         context: JobContext {
             pool,
@@ -383,6 +391,6 @@ pub fn jobs(
             operations: connect::projection_ops(database, redis, Zones::load()),
             settings: jobs.settings(),
         },
-        appender: appender.boxed(),
+        appender: task.boxed(),
     })
 }

@@ -7,6 +7,7 @@ use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::metrics::QueryName;
 use super::{DaysParams, ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::Query;
@@ -57,6 +58,7 @@ pub async fn handle(
     let from = first_day_to_read(days);
     let rows = table
         .read(
+            QueryName::Daily,
             caller.reader_id,
             params.min_position,
             |mut database| async move {

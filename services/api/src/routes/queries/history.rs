@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::ReadTable;
+use super::metrics::QueryName;
 use crate::auth::Caller;
 use crate::extract::Query;
 use crate::problem::{Problem, ProblemCode};
@@ -93,6 +94,7 @@ pub async fn handle(
     } = request;
     let HistoryPage { entries, total } = table
         .read(
+            QueryName::History,
             caller.reader_id,
             params.min_position,
             |mut database| async move {

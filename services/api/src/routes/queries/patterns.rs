@@ -9,6 +9,7 @@ use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::metrics::QueryName;
 use super::{DaysParams, ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::Query;
@@ -77,12 +78,18 @@ pub async fn handle(
     let days = params.days()?;
     let from = first_day_to_read(days);
     let mut rows = table
-        .read(caller.reader_id, params.min_position, |mut database| {
-            let zones = &table.zones;
-            async move {
-                daily_stats::days_with_hours(&mut *database, caller.reader_id, from, zones).await
-            }
-        })
+        .read(
+            QueryName::Patterns,
+            caller.reader_id,
+            params.min_position,
+            |mut database| {
+                let zones = &table.zones;
+                async move {
+                    daily_stats::days_with_hours(&mut *database, caller.reader_id, from, zones)
+                        .await
+                }
+            },
+        )
         .await?;
     let range = reading_days(days, rows.first().map(|(day, _)| day), &table.zones);
     rows.retain(|(day, _)| day.day >= *range.start());

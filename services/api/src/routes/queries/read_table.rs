@@ -1,6 +1,8 @@
 //! Routes queries of read tables to the replica or the primary, after the
 //! projection has reached `min_position` there.
 
+use std::time::Instant;
+
 use domain::ReaderId;
 use eventlog::Pool;
 use projections::checkpoint::CheckpointWaiter;
@@ -8,6 +10,7 @@ use projections::zones::Zones;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 
+use super::metrics::{QueryMetrics, QueryName};
 use super::replica::Replica;
 use crate::problem::Problem;
 use crate::read_your_writes;
@@ -22,6 +25,7 @@ pub struct ReadTable {
     pub replica: Option<Replica>,
     /// Determines reading days and hours.
     pub zones: Zones,
+    pub metrics: QueryMetrics,
 }
 
 impl ReadTable {
@@ -29,6 +33,7 @@ impl ReadTable {
     /// `query` may run twice: on the replica, and then on the primary.
     pub(super) async fn read<T, Rows>(
         &self,
+        name: QueryName,
         reader_id: ReaderId,
         min_position: Option<i64>,
         query: impl Fn(PoolConnection<Postgres>) -> Rows,
@@ -46,11 +51,16 @@ impl ReadTable {
                 }
                 query(connection).await.map(Some)
             };
+            let started_at = Instant::now();
             if let Some(rows) = replica.read(read).await {
+                self.metrics.record(name, started_at.elapsed());
                 return Ok(rows);
             }
         }
         read_your_writes::wait_for_rows(&self.checkpoint, reader_id, min_position).await?;
-        Ok(query(self.primary.acquire().await?).await?)
+        let started_at = Instant::now();
+        let rows = query(self.primary.acquire().await?).await?;
+        self.metrics.record(name, started_at.elapsed());
+        Ok(rows)
     }
 }

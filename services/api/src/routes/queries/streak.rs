@@ -8,6 +8,7 @@ use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::metrics::QueryName;
 use super::{DaysParams, ReadTable, reading_days};
 use crate::auth::Caller;
 use crate::extract::Query;
@@ -51,6 +52,7 @@ pub async fn handle(
     let days = params.days()?;
     let rows = table
         .read(
+            QueryName::Streak,
             caller.reader_id,
             params.min_position,
             |mut database| async move {

@@ -9,6 +9,7 @@ use projections::daily_stats;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::metrics::QueryName;
 use super::{ReadTable, first_day_to_read, reading_days};
 use crate::auth::Caller;
 use crate::extract::{MinPositionParams, Query};
@@ -69,6 +70,7 @@ pub async fn handle(
     let from = first_day_to_read(WEEK);
     let rows = table
         .read(
+            QueryName::Weekly,
             caller.reader_id,
             params.min_position,
             |mut database| async move {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use commands::CommandService;
 use domain::ReaderId;
@@ -20,6 +20,7 @@ use projections::cache::{Cache, CacheError};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::super::metrics::{QueryMetrics, QueryName};
 use super::metrics::{ActiveReadMetrics, FillOutcome, ReadOutcome};
 use crate::problem::Problem;
 use crate::rate_limit::Prefetched;
@@ -39,6 +40,7 @@ struct Inner {
     /// Limits the loads that read the log at once.
     loads: Semaphore,
     metrics: ActiveReadMetrics,
+    queries: QueryMetrics,
 }
 
 /// A running read of the log.
@@ -74,6 +76,7 @@ impl ActiveReads {
         cache: Cache,
         database_health: DatabaseHealth,
         max_loads: usize,
+        queries: QueryMetrics,
         registry: &mut Registry,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -83,6 +86,7 @@ impl ActiveReads {
             in_flight: Mutex::default(),
             loads: Semaphore::new(max_loads),
             metrics: ActiveReadMetrics::new(registry),
+            queries,
         }))
     }
 
@@ -214,7 +218,11 @@ impl Inner {
                 let _ = sender.send(Err(LoadError::Overloaded));
                 return;
             };
+            let started_at = Instant::now();
             let result = inner.commands.active(reader_id).await;
+            inner
+                .queries
+                .record(QueryName::Active, started_at.elapsed());
             // Requests from now on must see later events, so they must not join.
             drop(guard);
             drop(turn);

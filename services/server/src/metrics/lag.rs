@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use eventlog::deadline::with_deadline;
-use messaging::relay::RelayStatus;
+use messaging::relay::{self, RelayStatus};
 use projections::status::{self, ProjectionStatus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -27,13 +27,16 @@ const MAX_AGE: Duration = Duration::from_secs(15);
 
 /// The gauges of this process's relay.
 pub struct RelayGauges {
+    pool: PgPool,
     leads: Gauge,
     global_position: Gauge,
+    unpublished: UnpublishedAge,
 }
 
 impl RelayGauges {
+    /// `pool` is for polls of the log.
     #[must_use]
-    pub fn new(registry: &mut Registry) -> Self {
+    pub fn new(registry: &mut Registry, pool: PgPool) -> Self {
         let leads = Gauge::default();
         registry.register(
             "reading_sessions_relay_leads",
@@ -46,28 +49,85 @@ impl RelayGauges {
             "Global position up to which the relay of this process has published",
             global_position.clone(),
         );
+        let unpublished = UnpublishedAge::default();
+        registry.register_collector(Box::new(unpublished.clone()));
         Self {
+            pool,
             leads,
             global_position,
+            unpublished,
         }
     }
 
-    /// Copies each new status to the gauges, until `stop`.
-    pub async fn follow(self, mut status: watch::Receiver<RelayStatus>, stop: CancellationToken) {
-        let follow = async {
-            loop {
-                let now = *status.borrow_and_update();
-                self.leads.set(now.is_leader.into());
-                self.global_position.set(now.global_position);
-                if status.changed().await.is_err() {
+    /// Copies each new status to the gauges and polls the log, until `stop`.
+    pub async fn follow(self, status: watch::Receiver<RelayStatus>, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.copy(status.clone()) => {}
+            () = self.poll(status) => {}
+        }
+    }
+
+    async fn copy(&self, mut status: watch::Receiver<RelayStatus>) {
+        loop {
+            let now = *status.borrow_and_update();
+            self.leads.set(now.is_leader.into());
+            self.global_position.set(now.published.unwrap_or(0));
+            if status.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Also while NATS is unavailable and no relay leads: then this age grows.
+    async fn poll(&self, mut status: watch::Receiver<RelayStatus>) {
+        loop {
+            let published = status.borrow_and_update().published;
+            let age = match published {
+                Some(published) => {
+                    let oldest = relay::oldest_unpublished(&self.pool, published);
+                    let oldest = with_deadline(POLL_INTERVAL, oldest).await;
+                    oldest.ok().map(Option::unwrap_or_default)
+                }
+                None => None,
+            };
+            self.unpublished.set(age);
+            if age.is_some() {
+                tokio::time::sleep(POLL_INTERVAL).await;
+            } else {
+                // Until the relay begins to lead. It ends only at shutdown.
+                let changed = tokio::time::timeout(POLL_INTERVAL, status.changed());
+                if let Ok(Err(_)) = changed.await {
                     std::future::pending::<()>().await;
                 }
             }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = follow => {}
         }
+    }
+}
+
+/// The age of the oldest event that is not published; `None` if this relay does not know
+/// the end of the stream, or Postgres is unavailable.
+#[derive(Clone, Debug, Default)]
+struct UnpublishedAge(Arc<Mutex<Option<Duration>>>);
+
+impl UnpublishedAge {
+    fn set(&self, age: Option<Duration>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = age;
+    }
+}
+
+impl Collector for UnpublishedAge {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let Some(age) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return Ok(());
+        };
+        let gauge = encoder.encode_descriptor(
+            "reading_sessions_relay_unpublished_age_seconds",
+            "Age of the oldest event that is not published, in seconds; 0 if all are",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(age.as_secs_f64()).encode(gauge)
     }
 }
 
