@@ -74,6 +74,7 @@ pub async fn refusals(contract: &Contract) {
         let response = operator.call(method, call, None).await;
         contract.check(operation, 422, &response);
     }
+    contract.check("heapProfile", 409, &get(&operator, "/heap-profile").await);
     let nothing = get(&operator, "/nothing").await;
     assert_eq!(nothing.problem_code(404), "not_found");
     let put = operator.call(Method::PUT, "/projections", None).await;
