@@ -21,6 +21,7 @@ mod roles;
 mod signal;
 mod task_group;
 
+pub(crate) use descriptors::raise_limit;
 use roles::ServiceBuilder;
 pub use roles::{Jobs, jobs};
 pub(crate) use signal::stop_signal;

@@ -22,6 +22,7 @@ mod dev;
 mod doctor;
 mod events;
 mod jobs;
+mod load;
 mod migrate;
 mod projections;
 mod reader;
@@ -225,6 +226,22 @@ Examples:
   reading-sessions events show 0193e5a0-6d1c-7c3a-9a51-0e6c5e1f7a10"
     )]
     Events(events::EventsCommand),
+    /// Load a deployment with simulated readers, and check errors and latencies.
+    #[command(
+        after_help = "Three in four users start, update and end sessions and read the history; one \
+in four requests the active session in bursts. The sessions are real. Without --erase they remain \
+in the service, ended: see docs/operations/load-test.md. A first Ctrl-C ends the run early, and a \
+second one does not wait; both print the report.
+
+Exit codes: 0 all criteria met, 1 a criterion not met, 2 wrong arguments, or the service was \
+unreachable at the start.
+
+Examples:
+  JWT_SECRET_FILE=jwt-secret reading-sessions load http://127.0.0.1:8080 --erase
+  reading-sessions load https://reading.example --tokens tokens.txt --users 500 --spawn-rate 20
+  reading-sessions load https://reading.example --tokens tokens.txt --max-p95 50 -o json"
+    )]
+    Load(Box<load::LoadArgs>),
     /// Print an HS256 token for development.
     #[command(
         after_help = "The secret comes from JWT_SECRET or JWT_SECRET_FILE. `dev` stores its \
@@ -292,6 +309,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Jobs(args) => jobs::run(&args).await?,
         Command::Reader(command) => reader::run(&command).await?,
         Command::Events(command) => events::run(&command).await?,
+        Command::Load(args) => return load::run(&args).await,
         Command::Token(args) => token::run(&args)?,
         Command::Openapi { admin } => {
             let document = if admin {

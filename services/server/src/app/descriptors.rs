@@ -22,7 +22,7 @@ const MIN_CLIENTS: u64 = 64;
 /// Raises the soft limit of open files, at most to the hard limit. Shells and systemd start
 /// processes with a soft limit of 1,024. `pools` is the maximum number of connections in
 /// the pools for requests. Returns the limit; `None` if there is none.
-pub(super) fn raise_limit(pools: u64) -> Option<u64> {
+pub(crate) fn raise_limit(pools: u64) -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // Not simply the hard limit: macOS refuses an unlimited soft limit.
     let needed = MAX_CLIENTS + reserve(pools);

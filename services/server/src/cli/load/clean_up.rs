@@ -1,0 +1,133 @@
+//! After a run: ends the sessions that are still active, or erases the new readers. Its
+//! requests are not part of the figures.
+//!
+//! Ctrl-C stops it; the report contains what is left.
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Load;
+use super::figures::Failure;
+use super::http::CallError;
+use super::readers::Readers;
+use super::report::{NewReadersReport, ReadersReport};
+use super::request::Request;
+use super::scenario::OpenSession;
+use crate::cli::format::counted;
+use crate::cli::output::report;
+use crate::cli::wait::until_stopped;
+
+/// Requests at a time.
+const CONCURRENCY: usize = 32;
+
+const MAX_ATTEMPTS: usize = 3;
+
+/// Pause before a request is sent again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// `open` is `None` if the sessions are not known, because a second signal stopped the run.
+pub async fn run(
+    load: &Load,
+    open: Option<Vec<OpenSession>>,
+    erases: bool,
+) -> anyhow::Result<ReadersReport> {
+    let mut readers = ReadersReport::default();
+    match open {
+        Some(open) if !erases => {
+            readers.sessions_not_ended = open.len() as u64;
+            if !open.is_empty() {
+                let sessions = counted(open.len(), "active session", "active sessions");
+                report(&format!("Ending {sessions}"));
+            }
+            readers.sessions_ended =
+                until_stopped(async |stop| Ok(end(load, open, stop).await)).await?;
+            readers.sessions_not_ended -= readers.sessions_ended;
+        }
+        Some(_) => {}
+        // A user has at most one.
+        None => readers.sessions_not_ended = load.users() as u64,
+    }
+    if let Readers::New(new) = &load.readers {
+        let count = new.count();
+        let mut erased = 0;
+        if erases && readers.sessions_not_ended == 0 {
+            report(&format!("Erasing {}", counted(count, "reader", "readers")));
+            erased = until_stopped(async |stop| Ok(erase(load, count, stop).await)).await?;
+        }
+        readers.new = Some(NewReadersReport {
+            count,
+            first: new.id(0).to_string(),
+            last: new.id(count.saturating_sub(1)).to_string(),
+            erased,
+            erase_command: new.erase_command(),
+        });
+    }
+    Ok(readers)
+}
+
+/// Returns how many sessions are not active any more.
+async fn end(load: &Load, open: Vec<OpenSession>, stop: &CancellationToken) -> u64 {
+    let ended = stream::iter(open)
+        .map(|session| retry(async move || end_session(load, &session).await))
+        .buffer_unordered(CONCURRENCY);
+    count_true(ended, stop).await
+}
+
+async fn end_session(load: &Load, session: &OpenSession) -> Result<(), CallError> {
+    let request = Request::End {
+        session: session.id,
+        position: session.position,
+    };
+    match load.api.send(&session.token, request).await.1 {
+        // The reader of a token from a file may have ended it.
+        Err(error)
+            if matches!(
+                error.failure,
+                Failure::Status {
+                    status: 400 | 404,
+                    ..
+                }
+            ) =>
+        {
+            Ok(())
+        }
+        result => result.map(|_| ()),
+    }
+}
+
+/// Returns how many readers are erased.
+async fn erase(load: &Load, count: u64, stop: &CancellationToken) -> u64 {
+    let Readers::New(new) = &load.readers else {
+        return 0;
+    };
+    let erased = stream::iter(0..count)
+        .map(|number| retry(async move || load.api.erase(&new.token(number), new.id(number)).await))
+        .buffer_unordered(CONCURRENCY);
+    count_true(erased, stop).await
+}
+
+/// Returns whether the request succeeded.
+async fn retry(request: impl AsyncFn() -> Result<(), CallError>) -> bool {
+    for attempt in 1..=MAX_ATTEMPTS {
+        if request().await.is_ok() {
+            return true;
+        }
+        if attempt < MAX_ATTEMPTS {
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+    false
+}
+
+/// Runs a stream until its end, or until `stop` is cancelled.
+async fn count_true(results: impl Stream<Item = bool>, stop: &CancellationToken) -> u64 {
+    let mut results = std::pin::pin!(results.take_until(stop.cancelled()));
+    let mut count = 0;
+    while let Some(succeeded) = results.next().await {
+        count += u64::from(succeeded);
+    }
+    count
+}
