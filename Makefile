@@ -28,7 +28,7 @@ test-api: ## Check a running service against docs/openapi.json; SEED=1 repeats a
 	cargo build --locked --workspace --bin reading-sessions
 	tests/with-service tests/schemathesis/run
 
-test-examples: ## Run the example clients and consumers against a running service
+test-examples: ## Run the example clients, consumers and load test against a running service
 	cargo build --locked --workspace --bin reading-sessions --bin example-consumer
 	tests/with-service examples/run
 
