@@ -34,6 +34,7 @@ async fn every_command_prints_help_with_an_example() {
         "verify",
         "dead-letters",
         "jobs",
+        "load",
         "events",
         "reader",
         "openapi",

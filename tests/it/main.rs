@@ -34,6 +34,7 @@ mod jobs;
 mod kill;
 mod leases;
 mod lifecycle;
+mod load;
 mod load_state;
 mod log_loss;
 mod migrations_readme;

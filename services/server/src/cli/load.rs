@@ -222,7 +222,7 @@ async fn run_users(
             let user = User::new(Arc::clone(load), number);
             users.spawn(user.run(is_over.clone()));
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = start_users => {}

@@ -32,11 +32,11 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(
     load: &Load,
     open: Option<Vec<OpenSession>>,
-    erases: bool,
+    erase_readers: bool,
 ) -> anyhow::Result<ReadersReport> {
     let mut readers = ReadersReport::default();
     match open {
-        Some(open) if !erases => {
+        Some(open) if !erase_readers => {
             readers.sessions_not_ended = open.len() as u64;
             if !open.is_empty() {
                 let sessions = counted(open.len(), "active session", "active sessions");
@@ -53,7 +53,7 @@ pub async fn run(
     if let Readers::New(new) = &load.readers {
         let count = new.count();
         let mut erased = 0;
-        if erases && readers.sessions_not_ended == 0 {
+        if erase_readers && readers.sessions_not_ended == 0 {
             report(&format!("Erasing {}", counted(count, "reader", "readers")));
             erased = until_stopped(async |stop| Ok(erase(load, count, stop).await)).await?;
         }

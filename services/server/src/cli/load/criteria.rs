@@ -8,14 +8,14 @@ use serde::Serialize;
 #[command(next_help_heading = "Criteria")]
 pub struct Criteria {
     /// Percent of requests that may fail; the errors must be fewer. 0 allows none.
-    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = non_negative)]
-    pub max_error_percent: f64,
+    #[arg(long = "max-error-percent", value_name = "PERCENT", default_value = "1", value_parser = non_negative)]
+    pub error_percent: f64,
     /// Milliseconds that the 95th percentile of all latencies must be below.
-    #[arg(long, value_name = "MS", default_value = "100", value_parser = non_negative)]
-    pub max_p95: f64,
+    #[arg(long = "max-p95", value_name = "MS", default_value = "100", value_parser = non_negative)]
+    pub p95: f64,
     /// Milliseconds that the 99th percentile of all latencies must be below.
-    #[arg(long, value_name = "MS", default_value = "200", value_parser = non_negative)]
-    pub max_p99: f64,
+    #[arg(long = "max-p99", value_name = "MS", default_value = "200", value_parser = non_negative)]
+    pub p99: f64,
 }
 
 /// Parses a limit.
@@ -46,16 +46,16 @@ impl Criteria {
         };
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52 requests")]
         let error_percent = 100.0 * errors as f64 / requests.max(1) as f64;
-        let few_errors = errors == 0 || error_percent < self.max_error_percent;
+        let few_errors = errors == 0 || error_percent < self.error_percent;
         vec![
             criterion(
                 "error_percent",
                 error_percent,
-                self.max_error_percent,
+                self.error_percent,
                 few_errors,
             ),
-            criterion("p95_ms", p95, self.max_p95, p95 < self.max_p95),
-            criterion("p99_ms", p99, self.max_p99, p99 < self.max_p99),
+            criterion("p95_ms", p95, self.p95, p95 < self.p95),
+            criterion("p99_ms", p99, self.p99, p99 < self.p99),
         ]
     }
 }
@@ -64,9 +64,9 @@ impl Criteria {
 impl Default for Criteria {
     fn default() -> Self {
         Self {
-            max_error_percent: 1.0,
-            max_p95: 100.0,
-            max_p99: 200.0,
+            error_percent: 1.0,
+            p95: 100.0,
+            p99: 200.0,
         }
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn zero_percent_allows_no_error() {
         let none = Criteria {
-            max_error_percent: 0.0,
+            error_percent: 0.0,
             ..Criteria::default()
         };
         assert_eq!(met(none, 10, 0, 1.0, 1.0), [true, true, true]);

@@ -111,6 +111,16 @@ impl Api {
                 error.failure,
                 error.example
             ),
+            Err(error)
+                if status == StatusCode::NOT_FOUND || error.failure == Failure::InvalidResponse =>
+            {
+                bail!(
+                    "{url} is not the API of Reading Sessions: GET /active failed with {}: {}; check \
+                     the address",
+                    error.failure,
+                    error.example
+                )
+            }
             Err(error) => bail!(
                 "{url} is not ready: GET /active failed with {}: {}",
                 error.failure,

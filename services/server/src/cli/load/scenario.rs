@@ -4,6 +4,7 @@
 //! Users wait for each response before they pause. So a slow service receives fewer
 //! requests, as it does from people.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ use super::request::Request;
 /// One of this many users sends bursts; the others read.
 pub const BURST_SHARE: usize = 4;
 
-/// Shortest and longest pause of a reading user between two requests.
-const READING_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+/// Pause of a reading user between two requests, in milliseconds.
+const READING_PAUSE: RangeInclusive<u64> = 5_000..=10_000;
 
-/// Shortest and longest pause of a burst user between two bursts.
-const BURST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+/// Pause of a burst user between two bursts, in milliseconds.
+const BURST_PAUSE: RangeInclusive<u64> = 1_000..=2_000;
 
 /// Requests in a burst.
 const BURST_SIZE: usize = 5;
@@ -93,7 +94,7 @@ impl User {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = sleep(random_between(pause)) => {}
+                () = sleep(random_pause(&pause)) => {}
             }
         }
         self.session.map(|id| OpenSession {
@@ -197,16 +198,16 @@ impl User {
 }
 
 /// A number from 0 to `bound - 1`.
-fn random_below(bound: u128) -> u128 {
-    // Only the fixed bits of the UUID are not random.
-    (Uuid::new_v4().as_u128() & u128::from(u32::MAX)) % bound
+fn random_below(bound: u64) -> u64 {
+    // The last four bytes of the UUID are random.
+    let (_, random) = Uuid::new_v4().as_u64_pair();
+    (random & u64::from(u32::MAX)) % bound
 }
 
-/// In whole milliseconds.
-fn random_between((shortest, longest): (Duration, Duration)) -> Duration {
-    let span = (longest - shortest).as_millis() + 1;
-    let millis = u64::try_from(random_below(span)).expect("the pauses are seconds");
-    shortest + Duration::from_millis(millis)
+/// A random pause from a range of milliseconds.
+fn random_pause(millis: &RangeInclusive<u64>) -> Duration {
+    let choices = millis.end() - millis.start() + 1;
+    Duration::from_millis(millis.start() + random_below(choices))
 }
 
 #[cfg(test)]
@@ -214,19 +215,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_are_within_their_bounds_and_differ() {
-        let pauses: Vec<Duration> = (0..1_000).map(|_| random_between(READING_PAUSE)).collect();
-        let (shortest, longest) = READING_PAUSE;
+    fn pauses_are_spread_over_their_range() {
+        let pauses: Vec<Duration> = (0..1_000).map(|_| random_pause(&READING_PAUSE)).collect();
+        let (shortest, longest) = (Duration::from_secs(5), Duration::from_secs(10));
         assert!(
             pauses
                 .iter()
                 .all(|pause| (shortest..=longest).contains(pause))
         );
-        let below_half = pauses
+        let short = pauses
             .iter()
-            .filter(|pause| **pause < Duration::from_millis(7_500))
-            .count();
-        assert!((350..650).contains(&below_half), "{below_half}");
+            .filter(|pause| **pause < Duration::from_millis(7_500));
+        let short = short.count();
+        assert!((350..650).contains(&short), "{short}");
     }
 
     #[test]
@@ -235,9 +236,7 @@ mod tests {
         let calls = BURSTS_PER_READER * BURST_SIZE + 2;
         assert!(calls <= 30, "{calls}");
         // A pause follows the start and each burst.
-        let (shortest, _) = BURST_PAUSE;
-        let in_use = shortest * u32::try_from(BURSTS_PER_READER + 1).unwrap();
-        let others = u32::try_from(READERS_PER_BURST_USER - 1).unwrap();
-        assert!(in_use * others >= Duration::from_mins(1));
+        let in_use = BURST_PAUSE.start() * (BURSTS_PER_READER as u64 + 1);
+        assert!(in_use * (READERS_PER_BURST_USER as u64 - 1) >= 60_000);
     }
 }

@@ -1,0 +1,454 @@
+//! The command `load`: its figures equal the log, its exit codes distinguish met and missed
+//! criteria, and it leaves no active session.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+use sqlx::PgPool;
+use tests::app::{SECRET, SETTLE, pool, token};
+use tests::process::{Process, executable, free_address};
+use tests::{App, Stack, scaled, until};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use uuid::Uuid;
+
+/// Criteria that a busy machine meets, without errors.
+const PATIENT: [&str; 6] = [
+    "--max-error-percent",
+    "0",
+    "--max-p95",
+    "10000",
+    "--max-p99",
+    "20000",
+];
+
+struct Finished {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Finished {
+    #[track_caller]
+    fn expect_code(&self, code: i32) -> &Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    fn report(&self, code: i32) -> Value {
+        serde_json::from_str(&self.expect_code(code).out).unwrap()
+    }
+}
+
+/// The command without settings of the calling shell.
+fn load(address: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(executable());
+    for variable in [
+        "JWT_SECRET_FILE",
+        "JWKS_URL",
+        "JWKS_FILE",
+        "JWT_ISSUER",
+        "JWT_AUDIENCE",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+        .env("JWT_SECRET", SECRET)
+        .arg("load")
+        .arg(address)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn finish(child: Child) -> Finished {
+    let output = child.wait_with_output().await.unwrap();
+    Finished {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+async fn run(address: &str, arguments: &[&str]) -> Finished {
+    finish(load(address, arguments).spawn().unwrap()).await
+}
+
+/// The address of a service in the test process.
+fn address(app: &App) -> &str {
+    app.url.strip_suffix("/api/v1/reading-sessions").unwrap()
+}
+
+async fn interrupt(child: &Child) {
+    let pid = child.id().expect("the command is running").to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status().await;
+    assert!(sent.unwrap().success());
+}
+
+/// Events of a type in the log, with a reason if one is given.
+async fn events(pool: &PgPool, name: &str, reason: Option<&str>) -> u64 {
+    let count: i64 = sqlx::query_scalar(
+        "select count(*) from events
+        where event_type = $1 and ($2::text is null or payload->>'reason' = $2)",
+    )
+    .bind(name)
+    .bind(reason)
+    .fetch_one(pool)
+    .await
+    .unwrap();
+    count.unsigned_abs()
+}
+
+async fn active_sessions(pool: &PgPool) -> u64 {
+    let count: i64 = sqlx::query_scalar("select count(*) from claims")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    count.unsigned_abs()
+}
+
+/// The requests of a call, or of all calls with `total`.
+fn figure(report: &Value, call: &str, member: &str) -> u64 {
+    let calls = report["calls"].as_array().unwrap().iter();
+    let mut calls = calls.chain([&report["total"]]);
+    let call = calls.find(|other| other["call"] == call).unwrap();
+    call[member].as_u64().unwrap()
+}
+
+/// Waits until the users have started sessions.
+async fn sessions_started(pool: &PgPool, count: u64) {
+    until("users have started sessions", SETTLE, async || {
+        events(pool, "SessionStarted", None).await >= count
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn report_equals_the_log_and_no_session_remains_active() {
+    let app = App::start().await;
+    let mut arguments = vec!["--users", "24", "--spawn-rate", "100", "--seconds", "12"];
+    arguments.extend(["-o", "json"]);
+    arguments.extend(PATIENT);
+    let report = run(address(&app), &arguments).await.report(0);
+
+    assert_eq!(report["users"], 24);
+    assert_eq!(report["met"], true);
+    assert_eq!(report["stopped_early"], false);
+    let seconds = report["seconds"].as_f64().unwrap();
+    assert!((12.0..15.0).contains(&seconds), "{seconds}");
+    assert_eq!(figure(&report, "total", "errors"), 0);
+
+    let requests = |call| figure(&report, call, "requests");
+    let ended = report["readers"]["sessions_ended"].as_u64().unwrap();
+    assert!(ended > 0 && report["readers"]["sessions_not_ended"] == 0);
+    assert_eq!(
+        events(&app.pool, "SessionStarted", None).await,
+        requests("start")
+    );
+    assert_eq!(
+        events(&app.pool, "PositionUpdated", None).await,
+        requests("update")
+    );
+    assert_eq!(
+        events(&app.pool, "SessionEnded", Some("finished")).await,
+        requests("end") + ended
+    );
+    let calls = ["start", "update", "end", "history", "active"];
+    let sum: u64 = calls.into_iter().map(requests).sum();
+    assert_eq!(requests("total"), sum);
+    // Six burst users send five requests every one to two seconds.
+    assert!(requests("active") >= 100, "{report:#}");
+    assert!(requests("start") >= 24, "{report:#}");
+
+    // The service counted the same requests, and one before the run.
+    let metrics = app.metrics().await;
+    let counted = |method: &str, path: &str| {
+        metrics.count(&format!(
+            "reading_sessions_http_requests_total{{method=\"{method}\",route=\"/api/v1/\
+             reading-sessions/{path}\",status=\"200\"}}"
+        ))
+    };
+    assert_eq!(counted("GET", "active"), requests("active") + 1);
+    assert_eq!(counted("GET", "history"), requests("history"));
+
+    assert_eq!(active_sessions(&app.pool).await, 0);
+    let readers: i64 =
+        sqlx::query_scalar("select count(distinct payload->>'reader_id') from events")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap();
+    assert_eq!(report["readers"]["new"]["count"], readers);
+}
+
+#[tokio::test]
+async fn missed_criterion_gives_exit_code_1_and_a_readable_report() {
+    let app = App::start().await;
+    let arguments = [
+        "--users",
+        "4",
+        "--spawn-rate",
+        "100",
+        "--seconds",
+        "3",
+        "--max-p95",
+        "0",
+    ];
+    let finished = run(address(&app), &arguments).await;
+    let out = &finished.expect_code(1).out;
+    for part in ["CALL", "total", "p95", "not met", "Ended", "seq 0 "] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    assert!(
+        !finished.err.contains("eyJ") && !out.contains("eyJ"),
+        "a token"
+    );
+}
+
+#[tokio::test]
+async fn run_that_cannot_start_gives_exit_code_2_with_the_reason() {
+    let app = App::start().await;
+    let good = address(&app).to_owned();
+    let nowhere = format!("http://{}", free_address());
+    let missing = std::env::temp_dir().join(format!("tokens-{}", Uuid::new_v4()));
+    let missing = missing.to_str().unwrap();
+    for (address, arguments, reason) in [
+        (&nowhere, vec![], nowhere.as_str()),
+        (&nowhere, vec![], "is unreachable"),
+        (&good, vec!["--tokens", missing], missing),
+        (
+            &good,
+            vec!["--tokens", missing, "--erase"],
+            "cannot be used with",
+        ),
+        (&good, vec!["--users", "10001"], "10001"),
+        (&good, vec!["--max-p99=-1"], "at least 0"),
+        (&format!("{good}/elsewhere"), vec![], "is not the API"),
+        (
+            &"ftp://reading.example".to_owned(),
+            vec![],
+            "expected for example",
+        ),
+    ] {
+        let finished = run(address, &arguments).await;
+        let error = &finished.expect_code(2).err;
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
+
+    let mut other = load(&good, &[]);
+    other.env("JWT_SECRET", "another secret of the tests, 32 bytes");
+    let finished = finish(other.spawn().unwrap()).await;
+    let error = &finished.expect_code(2).err;
+    assert!(error.contains("refuses the token with 401"), "{error}");
+
+    let mut none = load(&good, &[]);
+    none.env_remove("JWT_SECRET");
+    let finished = finish(none.spawn().unwrap()).await;
+    let error = &finished.expect_code(2).err;
+    assert!(
+        error.contains("--tokens") && error.contains("JWT_SECRET_FILE"),
+        "{error}"
+    );
+    assert_eq!(events(&app.pool, "SessionStarted", None).await, 0);
+}
+
+#[tokio::test]
+async fn users_are_the_readers_of_the_token_file() {
+    let app = App::start().await;
+    let ids: Vec<Uuid> = (0..9).map(|_| Uuid::new_v4()).collect();
+    let tokens: Vec<String> = ids.iter().map(|id| token(*id)).collect();
+    let file = std::env::temp_dir().join(format!("tokens-{}", Uuid::new_v4()));
+    std::fs::write(&file, format!("# readers\n{}\n", tokens.join("\n"))).unwrap();
+    let path = file.to_str().unwrap();
+    let unsigned = |arguments: &[&str]| {
+        let mut command = load(address(&app), arguments);
+        command.env_remove("JWT_SECRET");
+        command.spawn().unwrap()
+    };
+    let too_few = finish(unsigned(&["--tokens", path, "--users", "10"])).await;
+    assert!(
+        too_few.expect_code(2).err.contains("9 tokens for 10 users"),
+        "{}",
+        too_few.err
+    );
+
+    let mut arguments = vec!["--tokens", path, "--users", "4", "--spawn-rate", "100"];
+    // Long enough for a second reader of the burst user.
+    arguments.extend(["--seconds", "14", "-o", "json"]);
+    arguments.extend(PATIENT);
+    let finished = finish(unsigned(&arguments)).await;
+    std::fs::remove_file(&file).unwrap();
+    let report = finished.report(0);
+    assert!(report["readers"]["new"].is_null());
+    assert!(
+        finished.err.contains("14 tokens are enough"),
+        "{}",
+        finished.err
+    );
+    assert_eq!(active_sessions(&app.pool).await, 0);
+    let readers: Vec<String> =
+        sqlx::query_scalar("select distinct payload->>'reader_id' from events")
+            .fetch_all(&app.pool)
+            .await
+            .unwrap();
+    assert!(readers.len() >= 5, "{readers:?}");
+    for reader in readers {
+        assert!(ids.contains(&reader.parse().unwrap()), "{reader}");
+    }
+}
+
+#[tokio::test]
+async fn erase_removes_all_data_of_the_new_readers() {
+    let app = App::start().await;
+    let mut arguments = vec!["--users", "8", "--spawn-rate", "100", "--seconds", "4"];
+    arguments.extend(["--erase", "-o", "json"]);
+    arguments.extend(PATIENT);
+    let report = run(address(&app), &arguments).await.report(0);
+    let new = &report["readers"]["new"];
+    assert_eq!(new["count"], 8);
+    assert_eq!(new["erased"], 8);
+    assert_eq!(active_sessions(&app.pool).await, 0);
+    let first: Uuid = new["first"].as_str().unwrap().parse().unwrap();
+    let page = app.reader_with_id(first).history("").await.ok();
+    assert_eq!(page["total"], 0);
+    until("all events are overwritten", SETTLE, async || {
+        let erased = events(&app.pool, "SessionErased", None).await;
+        let all: i64 = sqlx::query_scalar("select count(*) from events")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap();
+        erased == all.unsigned_abs() && erased > 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn rate_limits_are_errors_and_are_reported_with_a_hint() {
+    let app = App::with_settings(|settings| {
+        settings.rate_limit.normal = 4.try_into().unwrap();
+    })
+    .await;
+    let arguments = [
+        "--users",
+        "4",
+        "--spawn-rate",
+        "100",
+        "--seconds",
+        "6",
+        "-o",
+        "json",
+    ];
+    let report = run(address(&app), &arguments).await.report(1);
+    let limited = report["rate_limited"].as_u64().unwrap();
+    assert!(limited > 0, "{report:#}");
+    assert_eq!(figure(&report, "total", "errors"), limited);
+    assert_eq!(report["total"]["failures"]["429"], limited);
+    let errors = report["errors"].as_array().unwrap();
+    assert!(
+        errors
+            .iter()
+            .all(|error| error["error"] == "429 rate_limited")
+    );
+    assert!(
+        errors[0]["example"]
+            .as_str()
+            .unwrap()
+            .starts_with("Rate limit exceeded")
+    );
+
+    let text = run(address(&app), &arguments[..6]).await;
+    assert!(
+        text.expect_code(1).out.contains("http.md#rate-limits"),
+        "{}",
+        text.out
+    );
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_the_run_early_and_prints_the_report() {
+    let app = App::start().await;
+    let mut arguments = vec!["--users", "8", "--spawn-rate", "100", "--seconds", "600"];
+    arguments.extend(["-o", "json"]);
+    arguments.extend(PATIENT);
+    let child = load(address(&app), &arguments).spawn().unwrap();
+    sessions_started(&app.pool, 2).await;
+    interrupt(&child).await;
+    let report = finish(child).await.report(0);
+    assert_eq!(report["stopped_early"], true);
+    assert!(report["seconds"].as_f64().unwrap() < 60.0);
+    assert_eq!(report["readers"]["sessions_not_ended"], 0);
+    let started = events(&app.pool, "SessionStarted", None).await;
+    assert_eq!(figure(&report, "start", "requests"), started);
+    assert_eq!(active_sessions(&app.pool).await, 0);
+}
+
+#[tokio::test]
+async fn second_ctrl_c_does_not_wait_for_a_service_that_hangs() {
+    let env = Stack::shared().await.new_env().await;
+    let service = Process::start(&env).await;
+    let pool = pool(&env).await;
+    let arguments = [
+        "--users",
+        "8",
+        "--spawn-rate",
+        "100",
+        "--seconds",
+        "600",
+        "-o",
+        "json",
+    ];
+    let mut child = load(&format!("http://{}", service.http), &arguments)
+        .spawn()
+        .unwrap();
+    sessions_started(&pool, 2).await;
+    service.signal("-STOP").await;
+    interrupt(&child).await;
+    // The command waits for requests in progress, or to end the sessions.
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    let waits = async {
+        while let Some(line) = err.next_line().await.unwrap() {
+            if line.starts_with("Stopping") || line.starts_with("Ending") {
+                return;
+            }
+        }
+        panic!("the command did not wait");
+    };
+    tokio::time::timeout(scaled(SETTLE), waits).await.unwrap();
+    interrupt(&child).await;
+    let finished = tokio::time::timeout(scaled(SETTLE), finish(child));
+    let finished = finished.await.unwrap();
+    service.kill().await;
+    let report: Value = serde_json::from_str(&finished.out).unwrap();
+    assert_eq!(report["stopped_early"], true);
+    assert!(report["readers"]["sessions_not_ended"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn service_that_stops_during_the_run_is_reported_as_errors() {
+    let env = Stack::shared().await.new_env().await;
+    let service = Process::start(&env).await;
+    let pool = pool(&env).await;
+    let arguments = [
+        "--users",
+        "8",
+        "--spawn-rate",
+        "100",
+        "--seconds",
+        "8",
+        "-o",
+        "json",
+    ];
+    let child = load(&format!("http://{}", service.http), &arguments)
+        .spawn()
+        .unwrap();
+    sessions_started(&pool, 4).await;
+    service.kill().await;
+    let report = finish(child).await.report(1);
+    let failed = report["total"]["failures"]["connection"].as_u64().unwrap();
+    assert!(failed > 0, "{report:#}");
+    assert_eq!(figure(&report, "total", "errors"), failed);
+    assert!(report["readers"]["sessions_not_ended"].as_u64().unwrap() > 0);
+}
