@@ -30,10 +30,10 @@ mod live;
 mod readers;
 mod report;
 mod request;
+mod stop_signals;
 
 use super::format::{count, counted};
 use super::output::{OutputArgs, report};
-use super::wait::until_stopped;
 use crate::app;
 use crate::config::AuthArgs;
 use criteria::Criteria;
@@ -42,6 +42,7 @@ use http::{Api, parse_address};
 use readers::{ListedReaders, NewReaders, Readers};
 use report::{Conditions, Report};
 use scenario::{BURST_SHARE, OpenSession, READERS_PER_BURST_USER, User};
+use stop_signals::StopSignals;
 
 /// The exit code if a criterion is not met.
 const NOT_MET: u8 = 1;
@@ -174,20 +175,14 @@ async fn measure(args: &LoadArgs, load: &Arc<Load>) -> anyhow::Result<Report> {
         counted(args.users, "user", "users"),
         args.seconds
     ));
+    let signals = StopSignals::listen()?;
     let started = Instant::now();
-    let run = until_stopped(async |stop| {
-        let users = run_users(args, load, stop);
-        Ok(live::show(load, args.seconds, stop, users).await)
-    });
-    let (open, length) = match run.await {
-        Ok((open, length)) => (Some(open), length),
-        // The second signal: the report still contains the requests so far.
-        Err(error) => {
-            report(&format!("{error:#}"));
-            (None, started.elapsed())
-        }
+    let users = run_users(args, load, &signals.first);
+    let (open, length) = tokio::select! {
+        (open, length) = live::show(load, args.seconds, &signals.first, users) => (Some(open), length),
+        () = signals.second.cancelled() => (None, started.elapsed()),
     };
-    let readers = clean_up::run(load, open, args.erase).await?;
+    let readers = clean_up::run(load, open, args.erase, signals.next()).await;
     let conditions = Conditions {
         users: load.users(),
         length,

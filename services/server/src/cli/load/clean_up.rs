@@ -1,7 +1,7 @@
 //! After a run: ends the sessions that are still active, or erases the new readers. Its
 //! requests are not part of the figures.
 //!
-//! Ctrl-C stops it; the report contains what is left.
+//! A signal stops it; the report contains the number of sessions that are left.
 
 use std::time::Duration;
 
@@ -18,7 +18,6 @@ use super::request::Request;
 use super::scenario::OpenSession;
 use crate::cli::format::counted;
 use crate::cli::output::report;
-use crate::cli::wait::until_stopped;
 
 /// Requests at a time.
 const CONCURRENCY: usize = 32;
@@ -28,12 +27,13 @@ const MAX_ATTEMPTS: usize = 3;
 /// Pause before a request is sent again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// `open` is `None` if the sessions are not known, because a second signal stopped the run.
+/// `open` is `None` if the sessions are not known, because a second signal ended the run.
 pub async fn run(
     load: &Load,
     open: Option<Vec<OpenSession>>,
     erase_readers: bool,
-) -> anyhow::Result<ReadersReport> {
+    stop: &CancellationToken,
+) -> ReadersReport {
     let mut readers = ReadersReport::default();
     match open {
         Some(open) if !erase_readers => {
@@ -42,8 +42,7 @@ pub async fn run(
                 let sessions = counted(open.len(), "active session", "active sessions");
                 report(&format!("Ending {sessions}"));
             }
-            readers.sessions_ended =
-                until_stopped(async |stop| Ok(end(load, open, stop).await)).await?;
+            readers.sessions_ended = end(load, open, stop).await;
             readers.sessions_not_ended -= readers.sessions_ended;
         }
         Some(_) => {}
@@ -55,7 +54,7 @@ pub async fn run(
         let mut erased = 0;
         if erase_readers && readers.sessions_not_ended == 0 {
             report(&format!("Erasing {}", counted(count, "reader", "readers")));
-            erased = until_stopped(async |stop| Ok(erase(load, count, stop).await)).await?;
+            erased = erase(load, count, stop).await;
         }
         readers.new = Some(NewReadersReport {
             count,
@@ -65,7 +64,7 @@ pub async fn run(
             erase_command: new.erase_command(),
         });
     }
-    Ok(readers)
+    readers
 }
 
 /// Returns how many sessions are not active any more.
