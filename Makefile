@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run check test test-unit test-it test-api test-examples campaign bench bench-quick lint fmt audit pin sqlx openapi schemas help
+.PHONY: run check test test-unit test-it test-api test-examples test-kubernetes campaign bench bench-quick lint fmt audit pin sqlx openapi schemas help
 
 # Where cargo builds. Builds select the whole workspace where tests follow: with
 # fewer packages, dependencies get other features and are compiled again.
@@ -15,7 +15,7 @@ check: ## Type-check the workspace with its tests; the quickest answer to a chan
 test: ## Everything that proves the project; needs nothing running
 	cargo build --locked --workspace --bin reading-sessions
 	cargo test --locked --workspace
-	$(MAKE) --no-print-directory test-api test-examples
+	$(MAKE) --no-print-directory test-kubernetes test-api test-examples
 
 test-unit: ## The unit tests, without servers
 	cargo test --locked --workspace --lib --bins
@@ -31,6 +31,9 @@ test-api: ## Check a running service against docs/openapi.json; SEED=1 repeats a
 test-examples: ## Run the example clients, consumers and load test against a running service
 	cargo build --locked --workspace --bin reading-sessions --bin example-consumer
 	tests/with-service examples/run
+
+test-kubernetes: ## Check the manifests in deploy/kubernetes against the API schemas of Kubernetes
+	tests/kubernetes/run
 
 campaign: ## Late, repeated and reordered traffic with kill -9 of processes, then verify; SECONDS=600
 	cargo build --locked --workspace --bin reading-sessions
@@ -71,4 +74,4 @@ schemas: ## Write nats/schemas, the JSON Schemas of the published events
 	cargo run --locked -p tests --bin schemas
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
