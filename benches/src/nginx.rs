@@ -44,8 +44,9 @@ impl Nginx {
         std::fs::create_dir_all(folder)?;
         let http = ::tests::process::free_address();
         let admin = ::tests::process::free_address();
+        let health = ::tests::process::free_address();
         let file = folder.join("nginx.conf");
-        std::fs::write(&file, configuration(folder, http, admin, api)?)?;
+        std::fs::write(&file, configuration(folder, [http, admin, health], api)?)?;
         let log = std::fs::File::create(folder.join("error.log"))?;
         let child = Command::new(executable)
             .arg("-p")
@@ -81,8 +82,7 @@ impl Nginx {
 /// The deployed configuration with other addresses and folders.
 fn configuration(
     folder: &Path,
-    http: SocketAddr,
-    admin: SocketAddr,
+    [http, admin, health]: [SocketAddr; 3],
     api: &[SocketAddr],
 ) -> anyhow::Result<String> {
     let server = |suffix: &str| {
@@ -108,6 +108,7 @@ fn configuration(
         ("server jobs:8081 resolve;", server("")),
         ("listen 8080 ", format!("listen {http} ")),
         ("listen 8081;", format!("listen {admin};")),
+        ("listen 127.0.0.1:8082;", format!("listen {health};")),
     ];
     let mut text = DEPLOYED.to_owned();
     for (from, to) in replacements {
@@ -130,8 +131,7 @@ mod tests {
         let api = [address("127.0.0.1:4001"), address("127.0.0.1:4002")];
         let text = configuration(
             Path::new("/data/nginx"),
-            address("127.0.0.1:5000"),
-            address("127.0.0.1:5001"),
+            ["127.0.0.1:5000", "127.0.0.1:5001", "127.0.0.1:5002"].map(address),
             &api,
         )
         .unwrap();
@@ -140,6 +140,7 @@ mod tests {
             "server 127.0.0.1:4002 max_fails=2 fail_timeout=5s;",
             "listen 127.0.0.1:5000 backlog=4096;",
             "listen 127.0.0.1:5001;",
+            "listen 127.0.0.1:5002;",
             "pid /data/nginx/nginx.pid;",
             "proxy_temp_path /data/nginx/proxy;",
             "hash $http_authorization consistent;",
