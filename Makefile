@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run check test test-unit test-it test-api test-examples test-kubernetes campaign bench bench-quick lint fmt audit pin sqlx openapi schemas help
+.PHONY: run check test test-unit test-it test-api test-examples test-kubernetes try-compose campaign bench bench-quick lint fmt audit pin sqlx openapi schemas help
 
 # Where cargo builds. Builds select the whole workspace where tests follow: with
 # fewer packages, dependencies get other features and are compiled again.
@@ -34,6 +34,9 @@ test-examples: ## Run the example clients, consumers and load test against a run
 
 test-kubernetes: ## Check the manifests in deploy/kubernetes against the API schemas of Kubernetes
 	tests/kubernetes/run
+
+try-compose: ## Try compose.yaml with faults and an upgrade (needs docker); IMAGE and PREVIOUS name images, OVERRIDE a compose file, ONLY faults
+	python3 -B tests/compose/main.py $(IMAGE:%=--image %) $(PREVIOUS:%=--previous %) $(OVERRIDE:%=--override %) $(if $(ONLY),--only $(ONLY))
 
 campaign: ## Late, repeated and reordered traffic with kill -9 of processes, then verify; SECONDS=600
 	cargo build --locked --workspace --bin reading-sessions

@@ -1,0 +1,103 @@
+"""Tries the composition: first start, checks, faults with traffic, and a rolling upgrade.
+
+Run it with `make try-compose`. It needs Docker with Compose 2.24 or newer and nothing
+else. It uses its own project, ports, volumes and image tags, and removes them at the end.
+Exit code 1: a check failed.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+
+import checks
+import faults
+from readers import COUNT, Reader
+from report import Report
+from stack import Failed, Stack, docker_or_exit, run
+
+# The bound of everything after the image is built.
+LIMIT_SECONDS = 14 * 60
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--image", help="use this image of the service instead of building it")
+    arguments.add_argument("--previous", help="image of the last release, from which to upgrade")
+    arguments.add_argument("--override", help="a compose file with settings of this machine")
+    arguments.add_argument("--only", nargs="*", help="words of the names of the faults to try")
+    arguments = arguments.parse_args()
+    docker_or_exit()
+    report = Report()
+    stack = Stack(arguments.override)
+    # Also a program that is stopped removes what it made.
+    signal.signal(signal.SIGTERM, stopped)
+    try:
+        prepare(stack, report, arguments)
+        signal.signal(signal.SIGALRM, expired)
+        signal.alarm(LIMIT_SECONDS)
+        attempt(stack, report, arguments.only)
+    except (Failed, OSError, subprocess.TimeoutExpired, RuntimeError) as error:
+        report.check("the trial runs to its end", str(error))
+        report.line(f"containers: {tail(stack)}")
+    finally:
+        signal.alarm(0)
+        report.section("cleaning")
+        stack.remove()
+    return report.finish()
+
+
+def expired(*_):
+    raise RuntimeError(f"not finished within {LIMIT_SECONDS} s")
+
+
+def stopped(*_):
+    raise SystemExit(143)
+
+
+def tail(stack):
+    try:
+        return stack.statuses()
+    except (Failed, OSError, subprocess.TimeoutExpired) as error:
+        return error
+
+
+def prepare(stack, report, arguments):
+    report.section("images")
+    for line in stack.choose_images():
+        report.line(line)
+    new = f"{stack.image}-new"
+    if arguments.image:
+        stack.tag(arguments.image, new)
+    else:
+        stack.build()
+        stack.tag(stack.image, new)
+    previous = f"{stack.image}-previous"
+    if arguments.previous:
+        stack.tag(arguments.previous, previous)
+    else:
+        report.line("no --previous: the upgrade replaces the processes by another image of the same build")
+        layer = f"FROM {new}\nLABEL trial=previous\n"
+        run("docker", "build", "--quiet", "--tag", previous, "-", input=layer)
+    stack.tag(previous, stack.image)
+
+
+def attempt(stack, report, only):
+    report.section("first start")
+    started = time.monotonic()
+    stack.up()
+    stack.until_healthy()
+    report.check("every container is healthy", figure=f"after {time.monotonic() - started:.1f} s")
+    checks.all_checks(stack, report)
+    readers = [Reader(number, stack.http, stack.variables["JWT_SECRET"]) for number in range(COUNT)]
+    for name, fault in faults.ALL:
+        if only and not any(word in name for word in only):
+            continue
+        faults.with_traffic(stack, readers, report, name, fault)
+    report.section("at the end")
+    checks.after_everything(stack, report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
