@@ -50,15 +50,13 @@ def calls(stack, report):
     stranger = Client(stack.http, token(secret, other), "198.51.100.2")
     book = new_id()
     now = datetime.now(timezone.utc)
-    seen = {}
+    # What later paths name: ids, and the global position of the last command.
+    seen = {"position": "", "reader": reader, "offline": uuid7(now - timedelta(hours=3))}
 
     def call(status, method, path, body=None, by=client, key=None, prefix=READING):
-        path = path.format(**seen)
-        response = by.call(method, prefix + path, body, key)
-        seen.setdefault("position", response.headers.get("x-global-position", ""))
-        if "x-global-position" in response.headers:
-            seen["position"] = response.headers["x-global-position"]
-        report.expect(f"{method} {path.partition('?')[0]} returns {status}", response.status == status,
+        response = by.call(method, prefix + path.format(**seen), body, key)
+        seen["position"] = response.headers.get("x-global-position", seen["position"])
+        report.expect(f"{method} {path.partition('min_')[0]} returns {status}", response.status == status,
                       f"{response.status} {response.text[:300]}")
         return response.body
 
@@ -82,13 +80,13 @@ def calls(stack, report):
     for name in ("daily?days=7&", "weekly?", "streak?days=7&", "patterns?days=7&"):
         call(200, "GET", f"/stats/{name}min_position={{position}}")
     earlier = (now - timedelta(hours=3)).isoformat()
-    offline = {"session_id": uuid7(now - timedelta(hours=3)), "book_id": new_id(), "started_at": earlier,
+    offline = {"session_id": seen["offline"], "book_id": new_id(), "started_at": earlier,
                "observations": [{"current_position": 5, "occurred_at": earlier}]}
-    call(200, "POST", "/sync", {"sessions": [offline]})
-    call(204, "DELETE", f"/{offline['session_id']}")
-    call(404, "GET", f"/{offline['session_id']}")
+    call(200, "POST", "/sync", {"sent_at": now.isoformat(), "sessions": [offline]})
+    call(204, "DELETE", "/{offline}")
+    call(404, "GET", "/{offline}")
     call(200, "GET", "/export")
-    call(202, "DELETE", f"?confirm={reader}")
+    call(202, "DELETE", "?confirm={reader}")
     call(200, "GET", "/history")
     call(401, "GET", "/active", by=Client(stack.http, None, "198.51.100.3"))
     call(422, "POST", "/start", {"book_id": 1})

@@ -15,10 +15,12 @@ import checks
 import faults
 from readers import COUNT, Reader
 from report import Report
-from stack import Failed, Stack, docker_or_exit, run
+from stack import Failed, Stack, docker_or_exit, is_well, run
 
 # The bound of everything after the image is built.
 LIMIT_SECONDS = 14 * 60
+# Lines of the log of a container that is not well.
+LOG_LINES = 20
 
 
 def main():
@@ -40,7 +42,7 @@ def main():
         attempt(stack, report, arguments.only)
     except (Failed, OSError, subprocess.TimeoutExpired, RuntimeError) as error:
         report.check("the trial runs to its end", str(error))
-        report.line(f"containers: {tail(stack)}")
+        explain(stack, report)
     finally:
         signal.alarm(0)
         report.section("cleaning")
@@ -56,11 +58,14 @@ def stopped(*_):
     raise SystemExit(143)
 
 
-def tail(stack):
+def explain(stack, report):
+    """Prints the containers that do not run as they should, with the end of their logs."""
     try:
-        return stack.statuses()
+        for service, *status in (s for s in stack.statuses() if not is_well(s)):
+            log = "\n    ".join(stack.logs(service).splitlines()[-LOG_LINES:])
+            report.line(f"{service}: {status}\n    {log}")
     except (Failed, OSError, subprocess.TimeoutExpired) as error:
-        return error
+        report.line(f"the containers cannot be listed: {error}")
 
 
 def prepare(stack, report, arguments):

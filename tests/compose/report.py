@@ -21,7 +21,7 @@ class Report:
         self.count += 1
         if failure:
             self.failed.append(name)
-        text = f"FAILED: {failure}" if failure else figure
+        text = failure or figure
         print(f"  {'FAILED' if failure else 'ok':6}  {name}{': ' if text else ''}{text}", flush=True)
 
     def equal(self, name, found, expected, figure=""):
@@ -40,7 +40,7 @@ class Report:
         served = [a.seconds for a in attempts if 0 < a.status < 300]
         self.faults.append((
             name, len(attempts), len(refused), len(lost), f"{span:.1f} s" if failures else "",
-            f"{max(served, default=0):.1f} s", f"{max((a.seconds for a in refused), default=0):.1f} s" if refused else "",
+            f"{max(served, default=0):.2f} s", f"{max((a.seconds for a in refused), default=0):.2f} s" if refused else "",
             f"{recovered:.0f} s"))
 
     def finish(self):

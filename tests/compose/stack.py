@@ -140,7 +140,8 @@ class Stack:
             time.sleep(0.5)
 
     def logs(self, service):
-        return self.compose("logs", "--no-log-prefix", "--no-color", service).stdout
+        result = self.compose("logs", "--no-log-prefix", "--no-color", service)
+        return result.stdout + result.stderr
 
     def remove(self):
         """Removes containers, volumes, networks, images and files of this trial."""
