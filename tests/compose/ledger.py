@@ -77,14 +77,31 @@ def describe(event):
 
 def stream_fault(stack, log):
     try:
-        found = [(event["id"], event["globalposition"]) for event in nats.stream(stack)]
+        return difference(nats.stream(stack), log)
     except ConnectionError as error:
         return f"the stream cannot be read: {error}"
+
+
+def difference(stream, log):
+    found = [(event["id"], event["globalposition"]) for event in stream]
     expected = [(event["id"], event["globalposition"]) for event in log]
     if found == expected:
         return ""
     first = next((n for n, pair in enumerate(zip(found, expected)) if pair[0] != pair[1]), "the end")
     return f"{len(found)} events in the stream, {len(expected)} in the log; they differ at {first}"
+
+
+def planted_faults(stack, readers, report):
+    """Changes the log in memory, and checks that the comparisons notice each change."""
+    log = log_events(stack)
+    ours = {session.id for reader in readers for session in reader.sessions}
+    last = max(n for n, event in enumerate(log) if event["subject"] in ours)
+    doubled = {**log[last], "sequence": str(int(log[last]["sequence"]) + 1)}
+    other = {**log[last], "subject": "unknown", "sequence": "1"}
+    for name, changed in (("loss", log[:last] + log[last + 1:]), ("repetition", [*log, doubled]),
+                          ("foreign session", [*log, other])):
+        report.expect(f"the ledger notices a {name}", log_faults(readers, changed))
+        report.expect(f"the stream notices a {name}", difference(log, changed))
 
 
 def operator_fault(stack, command):

@@ -13,6 +13,7 @@ import time
 
 import checks
 import faults
+import ledger
 from readers import COUNT, Reader
 from report import Report
 from stack import Failed, Stack, docker_or_exit, is_well, run
@@ -101,6 +102,7 @@ def attempt(stack, report, only):
             continue
         faults.with_traffic(stack, readers, report, name, fault)
     report.section("at the end")
+    ledger.planted_faults(stack, readers, report)
     checks.after_everything(stack, report)
 
 
