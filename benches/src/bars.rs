@@ -54,6 +54,8 @@ pub enum Bar {
     PoolWait,
     /// CPU time of an update with four API processes ÷ with one.
     ApiProcesses,
+    /// CPU time of an update with the default sampling of traces ÷ without traces.
+    Traces,
     /// Events per second of a replay ÷ rows per second of pgbench.
     Replay,
     ReplayMemory,
@@ -109,6 +111,7 @@ impl Bar {
             Self::OriginalErrors => (AtMost, 0.0, ""),
             Self::PoolWait => (Below, 10.0, "ms"),
             Self::ApiProcesses => (AtMost, 1.2, ""),
+            Self::Traces => (AtMost, 1.05, ""),
             Self::Replay => (AtLeast, 15.0, ""),
             Self::ReplayMemory => (AtMost, 300.0, "MB"),
             // 100,000 sessions in ten seconds.

@@ -1,5 +1,6 @@
 //! The reference for reads: an axum handler that does nothing. It runs in its own
-//! process and is called by the same generator.
+//! process and is called by the same generator. It also discards the spans that the service
+//! exports.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::routing::get;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
@@ -23,7 +26,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The running process, which ends when this is dropped.
 pub struct EmptyHandler {
-    address: SocketAddr,
+    pub address: SocketAddr,
     child: Child,
 }
 
@@ -70,6 +73,10 @@ pub async fn serve() -> anyhow::Result<()> {
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    axum::serve(listener, Router::new().route("/", get(async || ()))).await?;
+    let router = Router::new()
+        .route("/", get(async || ()))
+        .route("/v1/traces", post(async |_: Bytes| ()))
+        .layer(DefaultBodyLimit::disable());
+    axum::serve(listener, router).await?;
     Ok(())
 }

@@ -27,6 +27,7 @@ mod replay;
 mod responses;
 mod rounds;
 mod steady;
+mod traces;
 
 mod connections;
 mod empty_handler;
@@ -220,6 +221,7 @@ async fn run(servers: &Servers, arguments: &Arguments) -> anyhow::Result<Report>
                 Part::Steady => steady::measure(&mut bench).await,
                 Part::Original => original::measure(&mut bench).await,
                 Part::Processes => processes::measure(&mut bench).await,
+                Part::Traces => traces::measure(&mut bench).await,
                 Part::Responses => responses::measure(&mut bench).await,
                 Part::RedisMemory => redis_memory::measure(&mut bench).await,
                 Part::Replay => replay::measure(&mut bench).await,

@@ -33,6 +33,8 @@ pub enum Part {
     Original,
     /// Four API processes behind nginx, compared with one.
     Processes,
+    /// Updates with traces, compared with none.
+    Traces,
     /// Sizes of responses with and without compression.
     Responses,
     /// Memory of Redis with 1,000 to 100,000 active sessions.
@@ -72,6 +74,7 @@ impl Part {
             Self::Steady => "1,000 readers, one update per second each, open loop",
             Self::Original => "scenario of the original",
             Self::Processes => "CPU time of an update, four API processes behind nginx",
+            Self::Traces => "CPU time of an update, default sampling of traces",
             Self::Responses => "response size",
             Self::RedisMemory => "Redis memory",
             Self::Replay => "replay of the history",
@@ -155,6 +158,7 @@ pub const QUICK: Plan = Plan {
         Part::Batch10,
         Part::Batch25,
         Part::Processes,
+        Part::Traces,
         Part::RedisMemory,
         Part::Growth,
         Part::Build,

@@ -4,6 +4,7 @@ use domain::{CorrectSession, EndSession, Position, SessionId, StartSession, Upda
 use eventlog::active_claims::IdleSession;
 use eventlog::idempotency::IdempotencyKey;
 use eventlog::stored_bytes::StorageMeter;
+use eventlog::trace::{ParentSpan, Span, TraceParent};
 
 /// A command of one reader. It can be decided several times, so deciding only
 /// borrows it.
@@ -73,8 +74,11 @@ pub struct SyncSession {
 /// The context of a command's request.
 #[derive(Clone, Debug, Default)]
 pub struct CommandContext {
-    /// The W3C trace context, stored in the metadata of the events.
-    pub traceparent: Option<String>,
+    /// The trace context of the request. It is stored in the metadata of the events.
+    pub traceparent: Option<TraceParent>,
+    /// The span of the request, if its trace is sampled. It is the parent of the append,
+    /// and the events then contain the trace context of the append.
+    pub span: Option<ParentSpan>,
     /// Makes the command repeatable: its response is stored under this key.
     pub key: Option<IdempotencyKey>,
     /// Records what the command stores. `None` if the reader has no budget.
@@ -82,11 +86,10 @@ pub struct CommandContext {
 }
 
 impl CommandContext {
-    /// The metadata of the command's events, as a JSON object.
-    pub(crate) fn metadata(&self) -> String {
-        match &self.traceparent {
-            Some(traceparent) => serde_json::json!({ "traceparent": traceparent }).to_string(),
-            None => "{}".to_owned(),
-        }
+    /// The metadata of the command's events, as a JSON object. `append` is the span of their
+    /// append.
+    pub(crate) fn metadata(&self, append: Option<&Span>) -> String {
+        let traceparent = append.map(Span::traceparent).or(self.traceparent);
+        traceparent.map_or_else(|| "{}".to_owned(), TraceParent::to_metadata)
     }
 }

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use domain::{ReaderId, SessionId};
+use eventlog::AppendError;
 use eventlog::append::{Append, KeyedResponse, NewEvent};
+use eventlog::clock;
+use eventlog::trace::{Span, SpanKind};
 
 use crate::CommandError;
 use crate::command::CommandContext;
@@ -28,7 +31,8 @@ impl Executor {
         context: &CommandContext,
         response: Option<KeyedResponse>,
     ) -> Result<Option<i64>, CommandError> {
-        let metadata = context.metadata();
+        let span = start_span(context, decision.events.len());
+        let metadata = context.metadata(span.as_ref());
         let (claim, changes_activity) = (decision.claim(), decision.changes_activity());
         let has_event = |id| decision.events.iter().any(|(other, ..)| other == id);
         let seen = decision.sessions.iter().filter(|(id, _)| !has_event(*id));
@@ -54,7 +58,9 @@ impl Executor {
         let appended: Vec<SessionId> = append.events.iter().map(|new| new.session_id).collect();
         let has_events = !appended.is_empty();
         let global_positions = if has_events || append.response.is_some() {
-            repository.append(append).await?
+            let appended = repository.append(append).await;
+            end_span(span, appended.as_ref().err());
+            appended?
         } else {
             Vec::new()
         };
@@ -75,5 +81,29 @@ impl Executor {
             repository.recent_changes.record(reader_id, last);
         }
         Ok(last)
+    }
+}
+
+/// Starts the span of an append, from its queueing to its commit. `None` if the command has no
+/// event, or if its request is not sampled.
+fn start_span(context: &CommandContext, events: usize) -> Option<Span> {
+    let parent = context.span.as_ref().filter(|_| events > 0)?;
+    let mut span = parent.start(SpanKind::Client, "append events", clock::now())?;
+    span.set("db.system.name", "postgresql");
+    span.set("db.operation.name", "append");
+    span.set("db.collection.name", "events");
+    span.set(
+        "db.operation.batch.size",
+        i64::try_from(events).unwrap_or(i64::MAX),
+    );
+    Some(span)
+}
+
+fn end_span(span: Option<Span>, error: Option<&AppendError>) {
+    if let Some(mut span) = span {
+        if let Some(error) = error {
+            span.fail(error.as_str());
+        }
+        span.end(clock::now());
     }
 }

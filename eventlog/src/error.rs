@@ -73,6 +73,19 @@ pub enum AppendError {
     Unknown,
 }
 
+impl AppendError {
+    /// A short name, for traces.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// An error with its causes, outermost first, separated by colons. Leaves out a
 /// cause whose message the text already contains.
 #[must_use]

@@ -15,6 +15,7 @@ pub mod pool;
 pub mod postgres_info;
 pub mod roles;
 pub mod sqlstate;
+pub mod trace;
 
 pub mod recorded;
 pub mod upcast;

@@ -10,6 +10,7 @@ use domain::{ReaderId, SessionEvent, SessionId, Timestamp};
 use serde::Deserialize;
 
 use crate::LogError;
+use crate::trace::TraceParent;
 use crate::upcast::{self, DecodeError};
 
 /// An event as a row of the log.
@@ -26,7 +27,7 @@ pub struct StoredEvent {
     pub event_version: String,
     /// JSON.
     pub payload: String,
-    /// A JSON object, with the member `traceparent` if the request had one.
+    /// A JSON object, with the member `traceparent` if the request had one or was sampled.
     pub metadata: String,
     pub recorded_at: Timestamp,
 }
@@ -43,7 +44,8 @@ pub struct RecordedEvent {
 /// An event of the log, decoded if possible.
 #[derive(Clone, Debug)]
 pub enum LogEntry {
-    Event(Arc<RecordedEvent>),
+    /// With the trace context of the request that caused the event, if it had one.
+    Event(Arc<RecordedEvent>, Option<TraceParent>),
     Undecodable(Arc<Undecodable>),
 }
 
@@ -63,7 +65,7 @@ impl LogEntry {
     #[must_use]
     pub fn global_position(&self) -> i64 {
         match self {
-            Self::Event(event) => event.global_position,
+            Self::Event(event, _) => event.global_position,
             Self::Undecodable(event) => event.global_position,
         }
     }
@@ -72,7 +74,7 @@ impl LogEntry {
     #[must_use]
     pub fn session_id(&self) -> String {
         match self {
-            Self::Event(event) => event.session_id.to_string(),
+            Self::Event(event, _) => event.session_id.to_string(),
             Self::Undecodable(event) => event.session_id.clone(),
         }
     }
@@ -80,7 +82,7 @@ impl LogEntry {
     #[must_use]
     pub fn sequence(&self) -> i64 {
         match self {
-            Self::Event(event) => event.sequence,
+            Self::Event(event, _) => event.sequence,
             Self::Undecodable(event) => event.sequence,
         }
     }
@@ -90,7 +92,7 @@ impl LogEntry {
     #[must_use]
     pub fn reader_id(&self) -> Option<ReaderId> {
         match self {
-            Self::Event(event) => Some(event.event.reader_id()),
+            Self::Event(event, _) => Some(event.event.reader_id()),
             Self::Undecodable(event) => event.reader_id,
         }
     }
@@ -133,7 +135,10 @@ impl StoredEvent {
     #[must_use]
     pub fn into_log_entry(self) -> LogEntry {
         match self.try_decode() {
-            Ok(event) => LogEntry::Event(Arc::new(event)),
+            Ok(event) => {
+                let traceparent = TraceParent::from_metadata(&self.metadata);
+                LogEntry::Event(Arc::new(event), traceparent)
+            }
             Err(error) => LogEntry::Undecodable(Arc::new(Undecodable {
                 global_position: self.global_position,
                 sequence: self.sequence,

@@ -64,7 +64,7 @@ pub struct CloudEvent<'a> {
     /// events of a reader are in one partition.
     pub partitionkey: ReaderId,
     /// The W3C trace context of the request that caused the event. Absent if the
-    /// request had none.
+    /// request had none and was not sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Cow<'a, str>>,
     /// The event. Its JSON Schema is the one that `type` names.

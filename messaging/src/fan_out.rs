@@ -13,6 +13,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use eventlog::RecordedEvent;
+use eventlog::trace::TraceParent;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sqlx::PgPool;
@@ -49,6 +50,7 @@ pub(crate) struct LiveEvent {
     /// The global position of the previous event.
     pub(crate) previous: i64,
     pub(crate) event: Arc<RecordedEvent>,
+    pub(crate) traceparent: Option<TraceParent>,
 }
 
 pub(crate) type Chunk = Arc<[LiveEvent]>;
@@ -169,8 +171,10 @@ fn is_stream_not_found(error: &ConsumerError) -> bool {
 /// event from the log, where its error is handled.
 fn decode(payload: &[u8]) -> Option<LiveEvent> {
     let event: CloudEvent = serde_json::from_slice(payload).ok()?;
+    let traceparent = event.traceparent.as_deref();
     Some(LiveEvent {
         previous: event.previousposition,
+        traceparent: traceparent.and_then(TraceParent::parse),
         event: Arc::new(event.decode().ok()?),
     })
 }

@@ -139,7 +139,7 @@ impl LogSubscription {
                 break;
             }
             global_position = live.event.global_position;
-            events.push(LogEntry::Event(live.event));
+            events.push(LogEntry::Event(live.event, live.traceparent));
         }
         events
     }

@@ -17,6 +17,7 @@ mod cursor;
 mod error;
 mod outage_log;
 mod saved_cursor;
+mod spans;
 mod stream_watch;
 
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use eventlog::error::error_chain;
 use eventlog::health::HealthFlag;
 use eventlog::outgoing::OutgoingEvent;
 use eventlog::read;
+use eventlog::trace::Traces;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use sqlx::{PgConnection, PgPool};
@@ -98,6 +100,7 @@ pub struct Relay {
     pub limits: StreamLimits,
     /// Receives the size of the stream; `None` while this relay does not lead.
     pub size: watch::Sender<Option<StreamSize>>,
+    pub traces: Traces,
 }
 
 /// Whether a relay publishes, and how far.
@@ -246,7 +249,10 @@ impl Relay {
             }
             let read_at = Instant::now();
             let caught_up = events.len() < PUBLISH_WINDOW;
-            cursor = self.publish(&events, cursor).await?;
+            let spans = spans::start(&self.traces, &events, &self.subjects);
+            let sent = self.publish(&events, cursor).await;
+            spans::end(spans, sent.as_ref().err());
+            cursor = sent?;
             published.send_replace(cursor);
             outage.end();
             self.stopped.clear();

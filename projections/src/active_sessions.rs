@@ -88,6 +88,7 @@ impl ActiveSessions {
 
 impl Projection for ActiveSessions {
     const NAME: &'static str = "active_sessions";
+    const STORE: &'static str = "redis";
 
     // A read must not be older than some milliseconds.
     const COALESCES: bool = false;

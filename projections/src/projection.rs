@@ -19,6 +19,9 @@ pub trait Projection: Send {
     /// The name of the projection and of its checkpoint.
     const NAME: &'static str;
 
+    /// The system that stores the rows, as the semantic conventions of OpenTelemetry name it.
+    const STORE: &'static str = "postgresql";
+
     /// Whether the worker keeps position updates in memory for the coalesce window, and
     /// writes a row once for many of them (decision 0026). Otherwise it writes every row
     /// within the batch interval.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use eventlog::health::{Failure, HealthRegistry};
+use eventlog::trace::Traces;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use messaging::{FanOut, Subjects};
@@ -33,6 +34,7 @@ pub struct TaskContext {
     pub health: HealthRegistry,
     /// Identifies this process as the holder of leases.
     pub holder: Arc<str>,
+    pub traces: Traces,
 }
 
 /// Returns all tasks. The caller spawns each of them; they run until `shutdown`.
@@ -94,13 +96,14 @@ impl Tasks<'_> {
             health,
             holder,
             coalesce_window,
+            traces,
             ..
         } = &self.context;
         let subscription = self.fan_out.subscribe(pool.clone());
         let (worker, controls) =
             Worker::live(projection, subscription, pool.clone(), *coalesce_window);
         let run = lease::run(
-            worker,
+            worker.with_traces(traces.clone()),
             pool.clone(),
             Arc::clone(holder),
             controls.window_closed.clone(),

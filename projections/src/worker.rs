@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use eventlog::trace::Traces;
 use eventlog::{LogEntry, LogError};
 use messaging::LogSubscription;
 use sqlx::PgPool;
@@ -20,6 +21,7 @@ use crate::{Checkpoint, CommitError, Projection};
 mod progress;
 
 mod pending;
+mod traced;
 mod window;
 
 mod batch_interval;
@@ -88,6 +90,7 @@ pub struct Worker<P> {
     /// and the error.
     refused: Option<(i64, String)>,
     progress: watch::Sender<WorkerProgress>,
+    traces: Traces,
 }
 
 impl<P: Projection> Worker<P> {
@@ -116,8 +119,16 @@ impl<P: Projection> Worker<P> {
             event_limit: max_events,
             refused: None,
             progress: watch::Sender::default(),
+            traces: Traces::default(),
         };
         (worker, handle)
+    }
+
+    /// Creates spans of sampled events. Without it, and in a replay, none are created.
+    #[must_use]
+    pub fn with_traces(mut self, traces: Traces) -> Self {
+        self.traces = traces;
+        self
     }
 
     /// A worker that applies the whole log with large batches.
@@ -133,6 +144,7 @@ impl<P: Projection> Worker<P> {
             event_limit: MAX_REPLAY_BATCH_EVENTS,
             refused: None,
             progress: watch::Sender::default(),
+            traces: Traces::default(),
         }
     }
 

@@ -13,6 +13,7 @@ use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::middleware::{self, Next};
 use axum::routing::get;
+use eventlog::trace::Traces;
 use prometheus_client::registry::Registry;
 use reqwest::{Method, Response};
 use serde_json::json;
@@ -33,7 +34,10 @@ async fn behind_the_middleware(router: Router, limit: in_flight::InFlightLimit) 
         async move { limit.run(next.run(request)).await }
     };
     let router = router.layer(middleware::from_fn(work));
-    let edge = RequestLog(HttpMetrics::for_clients(&mut Registry::default()));
+    let edge = RequestLog {
+        metrics: HttpMetrics::for_clients(&mut Registry::default()),
+        traces: Traces::default(),
+    };
     let router = router.layer(MiddlewareLayer(edge));
     let stop = CancellationToken::new();
     tokio::spawn(serve::run(

@@ -66,4 +66,5 @@ mod storage_budget;
 mod stream_limits;
 mod strict_calls;
 mod supply_chain;
+mod traces;
 mod verify;

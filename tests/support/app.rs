@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use server::app::{self, Service};
 use server::config::{
     AuthArgs, DatabaseArgs, HttpArgs, JobArgs, NatsArgs, ProjectionArgs, RateLimitArgs, RedisArgs,
-    ReplicaArgs, Role, RuleArgs, ServeArgs, StreamArgs, StreamCompression,
+    ReplicaArgs, Role, RuleArgs, ServeArgs, StreamArgs, StreamCompression, TraceArgs,
 };
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -284,6 +284,7 @@ pub fn settings(env: &TestEnv, roles: &[Role]) -> ServeArgs {
             statistics_days: 0,
             idempotency_keys_days: 7,
         },
+        traces: TraceArgs::default(),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod app;
 pub mod asyncapi;
 pub mod backdate;
 pub mod certificates;
+pub mod collector;
 pub mod contract;
 pub mod encrypted;
 pub mod eventually;

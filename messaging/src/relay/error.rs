@@ -54,6 +54,18 @@ pub enum RelayError {
 }
 
 impl RelayError {
+    /// A short name, for traces.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Log(_) => "log",
+            Self::Stream(_) => "stream",
+            Self::Publish(_) => "not_acknowledged",
+            Self::UnexpectedSequence { .. } | Self::StreamChanged { .. } => "stream_changed",
+            Self::LogLostItsEnd { .. } => "log_lost_its_end",
+            Self::StreamLostItsEnd { .. } => "stream_lost_its_end",
+        }
+    }
+
     /// Whether only an operator can fix it.
     pub(super) fn needs_operator(&self) -> bool {
         matches!(

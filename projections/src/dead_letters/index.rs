@@ -106,7 +106,7 @@ impl DeadLetterIndex {
 
     /// Decides what happens to an event. An erasure is always applied.
     pub(crate) fn classify(&self, event: &LogEntry) -> Disposition {
-        if let LogEntry::Event(event) = event
+        if let LogEntry::Event(event, _) = event
             && let SessionEvent::SessionErased(_) = event.event
         {
             return Disposition::Apply;
@@ -120,7 +120,7 @@ impl DeadLetterIndex {
             return Disposition::Park(ParkReason::BlockedBy(first));
         }
         match event {
-            LogEntry::Event(_) => Disposition::Apply,
+            LogEntry::Event(..) => Disposition::Apply,
             LogEntry::Undecodable(event) => {
                 Disposition::Park(ParkReason::Failed(error_text(&event.error)))
             }

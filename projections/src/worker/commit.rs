@@ -33,6 +33,7 @@ impl<P: Projection> Worker<P> {
         };
         let rows = pending.window.take(take, Instant::now(), max_rows);
         let row_count = rows.len();
+        let traced = pending.traced.take(rows.iter().map(|(key, _)| *key));
         let complete_to = pending.window.complete_to();
         let range = BatchRange {
             from: pending.from,
@@ -46,6 +47,7 @@ impl<P: Projection> Worker<P> {
         };
         match self.projection.commit(rows, range, &dead_letters).await {
             Ok(()) => {
+                traced.written::<P>(&self.traces, row_count);
                 self.event_limit = (self.event_limit * 2).min(self.max_events);
                 self.refused.take_if(|(refused, _)| *refused <= range.to);
                 self.progress.send_modify(|progress| {

@@ -31,7 +31,7 @@ impl<P: Projection> Worker<P> {
                 _ => dead_letters.classify(event),
             };
             match (disposition, event) {
-                (Disposition::Apply, LogEntry::Event(event)) => {
+                (Disposition::Apply, LogEntry::Event(event, traceparent)) => {
                     if let SessionEvent::SessionErased(_) = event.event {
                         let session = event.session_id.to_string();
                         if dead_letters.erase(&session) {
@@ -39,6 +39,9 @@ impl<P: Projection> Worker<P> {
                         }
                     }
                     pending.fold(event);
+                    if self.traces.is_on() {
+                        pending.trace(event, *traceparent);
+                    }
                 }
                 (Disposition::Park(reason), event) => {
                     if dead_letters.is_full() {

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use domain::{ReaderId, SessionEvent};
+use eventlog::trace::TraceParent;
 use eventlog::{LogEntry, RecordedEvent};
 
 use super::SILENCE;
 use super::decision::WorkerState;
+use super::traced::Traced;
 use super::window::{Folded, Window};
 use crate::dead_letters::DeadLetterChanges;
 use crate::{Checkpoint, Projection};
@@ -14,6 +16,7 @@ use crate::{Checkpoint, Projection};
 /// Folded events, as rows and changes of dead letters.
 pub(super) struct Pending<P: Projection> {
     pub(super) window: Window<P::Key, P::Change>,
+    pub(super) traced: Traced<P::Key>,
     pub(super) dead_letters: DeadLetterChanges,
     pub(super) from: Checkpoint,
     /// The global position of the last event.
@@ -33,6 +36,7 @@ impl<P: Projection> Pending<P> {
         let now = Instant::now();
         Self {
             window: Window::new(window),
+            traced: Traced::default(),
             dead_letters: DeadLetterChanges::default(),
             from,
             to: from.global_position,
@@ -92,6 +96,20 @@ impl<P: Projection> Pending<P> {
             !(P::COALESCES && is_update),
             |change| P::fold(change, event),
         );
+    }
+
+    /// Remembers a folded event whose trace is sampled, until its row is written.
+    pub(super) fn trace(&mut self, event: &RecordedEvent, traceparent: Option<TraceParent>) {
+        let sampled = traceparent.filter(|traceparent| traceparent.is_sampled());
+        if sampled.is_none() && self.traced.is_empty() {
+            return;
+        }
+        let key = P::key(event);
+        if !self.window.contains(key) {
+            self.traced.remove(key);
+        } else if let Some(traceparent) = sampled {
+            self.traced.add(key, traceparent, event.global_position);
+        }
     }
 
     fn change(

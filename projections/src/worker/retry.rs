@@ -61,7 +61,7 @@ impl<P: Projection> Worker<P> {
         checkpoint: &mut Checkpoint,
     ) -> Result<Result<(), String>, RunError> {
         let event = match event.map(StoredEvent::into_log_entry) {
-            Some(LogEntry::Event(event)) => event,
+            Some(LogEntry::Event(event, _)) => event,
             Some(LogEntry::Undecodable(event)) => return Ok(Err(error_text(&event.error))),
             None => return Ok(Err("the log does not contain the event any more".to_owned())),
         };

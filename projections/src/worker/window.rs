@@ -116,6 +116,10 @@ impl<K: Copy + Ord + Hash, C> Window<K, C> {
         self.rows.is_empty()
     }
 
+    pub(super) fn contains(&self, key: K) -> bool {
+        self.rows.contains_key(&key)
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.rows.len()

@@ -11,6 +11,7 @@ use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
+use eventlog::trace::Traces;
 use projections::active_sessions;
 use projections::cache::Cache;
 use projections::zones::Zones;
@@ -31,6 +32,7 @@ pub mod in_flight;
 pub mod middleware;
 pub mod rate_limit;
 pub mod request_log;
+mod request_span;
 
 pub mod auth;
 pub mod secret;
@@ -83,6 +85,7 @@ pub struct Handles {
     pub daily_stats: ReadTable,
     /// For the time zones of commands.
     pub zones: Zones,
+    pub traces: Traces,
 }
 
 /// The dependencies of commands with a time zone.
@@ -121,6 +124,7 @@ pub fn router(
         history,
         daily_stats,
         zones,
+        traces,
     } = handles;
     let in_flight = InFlightLimit::default();
     let anyone = MiddlewareLayer(Anonymous {
@@ -143,7 +147,10 @@ pub fn router(
     });
     let idempotency = MiddlewareLayer(Idempotency::new(history.primary.clone()));
     let outer_layers = (
-        MiddlewareLayer(RequestLog(HttpMetrics::for_clients(registry))),
+        MiddlewareLayer(RequestLog {
+            metrics: HttpMetrics::for_clients(registry),
+            traces,
+        }),
         cors::CorsForBrowsers::new(origins),
         CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)),
     );

@@ -8,6 +8,7 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use eventlog::trace::{Span, Traces};
 use futures::FutureExt;
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ use crate::headers;
 use crate::http_metrics::HttpMetrics;
 use crate::middleware::{InnerService, Middleware, Next};
 use crate::problem::Problem;
+use crate::request_span;
 
 /// Identifies a request in its response, in a problem and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -22,14 +24,22 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id that is accepted from a client, in bytes.
 const MAX_REQUEST_ID_LENGTH: usize = 128;
 
+/// The route of a request that matches none, in the log and in metrics.
+const NO_ROUTE: &str = "none";
+
 #[derive(Clone)]
-pub struct RequestLog(pub HttpMetrics);
+pub struct RequestLog {
+    pub metrics: HttpMetrics,
+    pub traces: Traces,
+}
 
 impl Middleware for RequestLog {
-    async fn handle<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
+    async fn handle<S: InnerService>(self, mut request: Request, next: Next<S>) -> Response {
         let entry = RequestLogEntry::new(&request);
+        let span = entry.start_span(&self.traces, &mut request);
         let response = catch_panic(next.run(request)).await;
-        entry.finish(response, &self.0)
+        request_span::end(span, response.status());
+        entry.finish(response, &self.metrics)
     }
 }
 
@@ -56,9 +66,14 @@ impl RequestLogEntry {
         Self {
             request_id: request_id(request),
             method: request.method().clone(),
-            route: route.map_or("none", MatchedPath::as_str).into(),
+            route: route.map_or(NO_ROUTE, MatchedPath::as_str).into(),
             started_at: Instant::now(),
         }
+    }
+
+    fn start_span(&self, traces: &Traces, request: &mut Request) -> Option<Span> {
+        let route = Some(&*self.route).filter(|route| *route != NO_ROUTE);
+        request_span::start(traces, request, route, &self.request_id)
     }
 
     fn finish(self, mut response: Response, metrics: &HttpMetrics) -> Response {

@@ -48,8 +48,10 @@ pub struct Service {
     listeners: TaskGroup,
     /// The appender; it ends when its last handle is dropped.
     writers: TaskGroup,
-    /// The relay and the projections; they stop last.
+    /// The relay and the projections.
     workers: TaskGroup,
+    /// The export of traces; it stops last.
+    exporters: TaskGroup,
 }
 
 /// Starts the roles of this process.
@@ -164,6 +166,7 @@ impl Service {
             listeners: TaskGroup::default(),
             writers: TaskGroup::default(),
             workers: TaskGroup::default(),
+            exporters: TaskGroup::default(),
         }
     }
 
@@ -175,6 +178,7 @@ impl Service {
                 error = self.listeners.failed() => error,
                 error = self.writers.failed() => error,
                 error = self.workers.failed() => error,
+                error = self.exporters.failed() => error,
             }
         }
         .boxed()
@@ -184,6 +188,7 @@ impl Service {
     /// 1. The listeners refuse new requests, and the open ones finish.
     /// 2. The appender commits the events that it accepted.
     /// 3. The relay and the projections stop. They resume at the next start.
+    /// 4. The exporter of traces sends the last spans.
     #[must_use]
     pub fn stop(self) -> BoxFuture<'static, ()> {
         async {
@@ -193,6 +198,7 @@ impl Service {
             // No request or job holds the appender any more.
             self.writers.stop(SHUTDOWN_TIMEOUT).await;
             self.workers.stop(SHUTDOWN_TIMEOUT).await;
+            self.exporters.stop(SHUTDOWN_TIMEOUT).await;
         }
         .boxed()
     }

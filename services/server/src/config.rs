@@ -19,6 +19,7 @@ mod auth;
 mod jobs;
 mod rate_limit;
 mod role_passwords;
+mod traces;
 
 pub use auth::{AuthArgs, SubjectForm};
 pub use jobs::JobArgs;
@@ -27,6 +28,7 @@ pub use role_passwords::RolePasswords;
 use servers::read_secret;
 pub use servers::{DatabaseArgs, NatsArgs, RedisArgs, ReplicaArgs};
 pub use stream::{StreamArgs, StreamCompression};
+pub use traces::{OtlpProtocol, TraceArgs, TracesSampler};
 
 /// The settings of `serve`.
 #[derive(Args, Clone, Debug)]
@@ -62,6 +64,8 @@ pub struct ServeArgs {
     pub projections: ProjectionArgs,
     #[command(flatten)]
     pub jobs: JobArgs,
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 impl ServeArgs {

@@ -24,6 +24,7 @@ pub use pools::{
     admin_pool, api_pool, append_pool, health_pool, jobs_pool, migrations_pool, projections_pool,
     reads_pool, relay_pool, replay_pool,
 };
+pub(crate) use tls::read_certificates;
 
 /// Opens the connections of replays, verifications and warm-ups when they start.
 #[must_use]

@@ -1,10 +1,15 @@
-//! Logs on standard error: text for people, or JSON for programs.
+//! Logs on standard error, text for people or JSON for programs; and traces.
 
 use std::io::IsTerminal;
 
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+
+pub mod traces;
+
+mod export;
+mod otlp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {

@@ -3,6 +3,7 @@
 
 use axum::Router;
 use axum::routing::{get, post};
+use eventlog::trace::Traces;
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 
@@ -54,7 +55,9 @@ pub fn router(readiness: Readiness, handles: Option<Handles>, mut registry: Regi
             .merge(openapi::admin::router())
             .nest("/api/v1/admin", admin_api(handles));
     }
-    router.layer(MiddlewareLayer(RequestLog(metrics)))
+    // Probes and scrapes would be most of the traces.
+    let traces = Traces::default();
+    router.layer(MiddlewareLayer(RequestLog { metrics, traces }))
 }
 
 fn admin_api(handles: Handles) -> Router {

@@ -20,6 +20,7 @@ use domain::session::Rules;
 use eventlog::commit_feed::{self, CommitFeed, CommitSubscription};
 use eventlog::database_health::DatabaseHealth;
 use eventlog::health::{Failure, HealthRegistry};
+use eventlog::trace::Traces;
 use eventlog::{Appender, Pool};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -46,6 +47,7 @@ use crate::metrics::{
     AllocatorMetrics, AppendMetrics, BuildMetrics, HealthMetrics, LossMetrics, NatsMetrics,
     PoolMetrics, ProjectionGauges, RelayGauges, StreamGauges,
 };
+use crate::telemetry;
 
 /// Starts the roles of a service. All pools and metrics of a role are created in
 /// this type.
@@ -62,6 +64,7 @@ pub(super) struct ServiceBuilder<'a> {
     jetstream: jetstream::Context,
     subjects: Subjects,
     zones: Zones,
+    traces: Traces,
 }
 
 impl<'a> ServiceBuilder<'a> {
@@ -80,10 +83,19 @@ impl<'a> ServiceBuilder<'a> {
         let failures = HealthRegistry::default();
         let health_pool = pools.track(connect::health_pool(&args.database)?);
         let database_health = DatabaseHealth::new(health_pool, &failures);
+        let mut service = Service::new(admin);
+        let traces = match telemetry::traces::start(args, &service.holder, &mut registry)? {
+            Some((traces, exporter)) => {
+                let stop = service.exporters.token.clone();
+                service.exporters.spawn(exporter.run(stop));
+                traces
+            }
+            None => Traces::default(),
+        };
         let nats_refused = failures.register(Failure::NatsPermissionRefused);
         Ok(Self {
             args,
-            service: Service::new(admin),
+            service,
             registry,
             pools,
             pool,
@@ -92,6 +104,7 @@ impl<'a> ServiceBuilder<'a> {
             jetstream: connect::service_jetstream(args, nats_refused).await?,
             subjects: Subjects::new(&args.nats.nats_prefix),
             zones,
+            traces,
         })
     }
 
@@ -147,6 +160,7 @@ impl<'a> ServiceBuilder<'a> {
             history: table(History::NAME),
             daily_stats: table(DailyStats::NAME),
             zones: self.zones.clone(),
+            traces: self.traces.clone(),
         };
         let origins = &args.http.cors_origins;
         let router = api::router(handles, &admission, origins, &mut self.registry);
@@ -180,6 +194,7 @@ impl<'a> ServiceBuilder<'a> {
             stopped: self.failures.register(Failure::RelayStopped),
             limits: self.args.stream.limits(),
             size,
+            traces: self.traces.clone(),
         };
         let gauges = RelayGauges::new(&mut self.registry, relay.pool.clone());
         StreamGauges::register(&mut self.registry, size_receiver);
@@ -205,6 +220,7 @@ impl<'a> ServiceBuilder<'a> {
             coalesce_window: self.args.projections.coalesce_window,
             health: self.failures.clone(),
             holder: self.service.holder.clone(),
+            traces: self.traces.clone(),
         };
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();

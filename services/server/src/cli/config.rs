@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::output::OutputArgs;
-use crate::config::{Role, ServeArgs};
+use crate::config::{Role, ServeArgs, TraceArgs};
 
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
@@ -50,6 +50,7 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
         rules,
         projections,
         jobs,
+        traces,
     } = args;
     let roles = if roles.is_empty() {
         &Role::ALL[..]
@@ -140,6 +141,25 @@ fn settings(args: &ServeArgs) -> Vec<(&'static str, String)> {
             "IDEMPOTENCY_KEYS_DAYS",
             jobs.idempotency_keys_days.to_string(),
         ),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            address(Ok(traces.otlp_endpoint.clone())),
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            traces.otlp_protocol.to_string(),
+        ),
+        ("OTEL_EXPORTER_OTLP_HEADERS", hidden_headers(traces)),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            path(traces.otlp_certificate.as_ref()),
+        ),
+        ("OTEL_TRACES_SAMPLER", traces.traces_sampler.to_string()),
+        (
+            "OTEL_TRACES_SAMPLER_ARG",
+            traces.traces_sampler_arg.to_string(),
+        ),
+        ("OTEL_SERVICE_NAME", traces.otel_service_name.clone()),
     ]
 }
 
@@ -165,6 +185,15 @@ fn hidden_secret(source: anyhow::Result<KeySource>) -> String {
         Ok(KeySource::Secret(secret)) => format!("{secret:?}"),
         Ok(KeySource::File(_) | KeySource::Url(_)) => String::new(),
         Err(error) => format!("({error})"),
+    }
+}
+
+/// `(hidden)` if there are headers for the collector, or the error in parentheses.
+fn hidden_headers(traces: &TraceArgs) -> String {
+    match traces.headers() {
+        Ok(headers) if headers.is_empty() => String::new(),
+        Ok(_) => "(hidden)".to_owned(),
+        Err(error) => format!("({error:#})"),
     }
 }
 

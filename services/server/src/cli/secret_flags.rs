@@ -6,12 +6,13 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 /// The arguments with an address, and their environment variables.
-const ADDRESSES: [(&str, &str); 5] = [
+const ADDRESSES: [(&str, &str); 6] = [
     ("database_url", "DATABASE_URL"),
     ("database_read_url", "DATABASE_READ_URL"),
     ("nats_url", "NATS_URL"),
     ("redis_url", "REDIS_URL"),
     ("jwks_url", "JWKS_URL"),
+    ("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
 ];
 
 /// Returns an error text if an address on the command line contains a password.

@@ -10,7 +10,7 @@ use redis::ConnectionAddr;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::{nats, redis as redis_client};
-use crate::config::{DatabaseArgs, NatsArgs, RedisArgs, ServeArgs};
+use crate::config::{DatabaseArgs, NatsArgs, RedisArgs, ServeArgs, TraceArgs};
 
 /// How the connection to one server is protected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub(crate) fn log_weak(args: &ServeArgs) {
         if let Ok(Protection::Weak(problem)) = protection {
             tracing::warn!(server, "{problem}");
         }
+    }
+    if let Some(problem) = weak_headers(&args.traces) {
+        tracing::warn!("{problem}");
     }
 }
 
@@ -112,6 +115,18 @@ fn redis_server(args: &RedisArgs) -> anyhow::Result<Protection> {
         )),
         _ => Protection::Local,
     })
+}
+
+/// The headers for the collector of traces are secret. Its spans need no encryption, because
+/// they contain no data of readers.
+fn weak_headers(args: &TraceArgs) -> Option<&'static str> {
+    // The error of a wrong setting ends the process later.
+    let (url, headers) = (args.endpoint().ok()??, args.headers().ok()?);
+    let is_encrypted = url.scheme() == "https" || url.host_str().is_some_and(is_loopback);
+    (!is_encrypted && !headers.is_empty()).then_some(
+        "the headers for the collector of traces are not encrypted; begin \
+         OTEL_EXPORTER_OTLP_ENDPOINT with https://",
+    )
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -27,7 +27,7 @@ pub(super) struct TlsSettings {
 /// # Errors
 /// When the file cannot be read or contains no certificate. The clients would ignore
 /// an empty file, and then trust no authority.
-pub(super) fn read_certificates(file: &Path, setting: &str) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn read_certificates(file: &Path, setting: &str) -> anyhow::Result<Vec<u8>> {
     let pem = read(file, setting)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
