@@ -99,8 +99,7 @@ fn count(log: &str, words: &str) -> usize {
 #[tokio::test]
 async fn outage_is_logged_once_and_its_spans_arrive_after_it() {
     let env = Stack::shared().await.new_env().await;
-    let folder = dev_servers::scratch_data_dir().unwrap();
-    let log = folder.join("log");
+    let log = std::env::temp_dir().join(format!("traces-{}.log", Uuid::new_v4()));
     let address = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
@@ -137,7 +136,7 @@ async fn outage_is_logged_once_and_its_spans_arrive_after_it() {
     })
     .await;
     assert!(process.terminate().await.success());
-    let log = read().await;
-    assert_eq!(count(&log, unavailable), 1, "{log}");
-    std::fs::remove_dir_all(&folder).unwrap();
+    let logged = read().await;
+    assert_eq!(count(&logged, unavailable), 1, "{logged}");
+    tokio::fs::remove_file(&log).await.unwrap();
 }
