@@ -2,6 +2,8 @@
 -- each time, in one transaction and as the owner. It removes every other right of these
 -- roles, so a right that was granted by hand does not last.
 --
+-- `reading_monitor` has none here: it reads the statistics of the server (pg_monitor).
+--
 -- No role may change the schema, and none may update, delete or truncate `events`, or
 -- insert into it: only functions of the owner append and erase.
 
@@ -17,7 +19,7 @@ begin
     loop
         execute format(
             'revoke all on %s from public, reading_api, reading_relay, reading_projections,
-                reading_operator, reading_jobs, reading_service', relation
+                reading_operator, reading_jobs, reading_service, reading_monitor', relation
         );
     end loop;
     for routine in
@@ -26,7 +28,8 @@ begin
     loop
         execute format(
             'revoke all on function %s from public, reading_api, reading_relay,
-                reading_projections, reading_operator, reading_jobs, reading_service', routine
+                reading_projections, reading_operator, reading_jobs, reading_service,
+                reading_monitor', routine
         );
     end loop;
 end $$;

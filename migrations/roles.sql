@@ -11,7 +11,7 @@ declare
 begin
     foreach name in array array[
         'reading_owner', 'reading_api', 'reading_relay', 'reading_projections', 'reading_operator',
-        'reading_jobs', 'reading_service'
+        'reading_jobs', 'reading_service', 'reading_monitor'
     ] loop
         if to_regrole(name) is null then
             begin
@@ -55,6 +55,27 @@ begin
             grant pg_read_all_stats to reading_operator;
         exception when insufficient_privilege then
             raise notice 'pg_read_all_stats was not granted to reading_operator';
+        end;
+    end if;
+
+    -- An exporter of metrics reads the statistics and settings of the server.
+    if not pg_has_role('reading_monitor', 'pg_monitor', 'usage') then
+        begin
+            grant pg_monitor to reading_monitor;
+        exception when insufficient_privilege then
+            raise notice 'pg_monitor was not granted to reading_monitor';
+        end;
+    end if;
+
+    -- The setting exists in a server that loads the library at its start. Without that the
+    -- extension counts nothing.
+    if current_setting('pg_stat_statements.max', true) is not null
+        and exists (select from pg_available_extensions as e where e.name = 'pg_stat_statements')
+    then
+        begin
+            create extension if not exists pg_stat_statements;
+        exception when insufficient_privilege then
+            raise notice 'the extension pg_stat_statements was not created';
         end;
     end if;
 

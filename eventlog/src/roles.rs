@@ -1,4 +1,5 @@
-//! The roles of Postgres with which processes connect. None of them owns anything.
+//! The roles of Postgres with which processes and exporters connect. None of them owns
+//! anything.
 //!
 //! [`crate::migrations::migrate`] creates them. `migrations/grants.sql` lists what each of
 //! them may do.
@@ -9,7 +10,7 @@ use sqlx::{Executor, PgConnection, PgExecutor};
 /// The role that owns the schema. It cannot log in.
 pub(crate) const OWNER: &str = "reading_owner";
 
-/// A role that processes and operators log in with.
+/// A role that processes, operators and exporters log in with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatabaseRole {
     Api,
@@ -20,16 +21,19 @@ pub enum DatabaseRole {
     Operator,
     /// For one process with all roles: it may do what the others may do together.
     Service,
+    /// For an exporter of metrics: it reads the statistics of the server, and no table.
+    Monitor,
 }
 
 impl DatabaseRole {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Api,
         Self::Relay,
         Self::Projections,
         Self::Jobs,
         Self::Operator,
         Self::Service,
+        Self::Monitor,
     ];
 
     /// The name of the role in Postgres.
@@ -42,6 +46,7 @@ impl DatabaseRole {
             Self::Jobs => "reading_jobs",
             Self::Operator => "reading_operator",
             Self::Service => "reading_service",
+            Self::Monitor => "reading_monitor",
         }
     }
 }

@@ -105,6 +105,7 @@ service connects with the roles that this command creates:
   reading_jobs         jobs, admin API        POSTGRES_JOBS_PASSWORD
   reading_operator     other commands         POSTGRES_OPERATOR_PASSWORD
   reading_service      all of these           POSTGRES_SERVICE_PASSWORD
+  reading_monitor      exporter of metrics    POSTGRES_MONITOR_PASSWORD
 
 If the variable in the last column is set, or its variant with _FILE, the role may log in with \
 that password.
