@@ -34,7 +34,6 @@ mod empty_handler;
 mod fill;
 mod generator;
 mod lag;
-mod nginx;
 mod pgbench;
 mod pool_wait;
 mod probes;

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sqlx::{Connection, Executor, PgConnection};
+use tests::nginx::{self, Nginx};
 use tests::stack::TestEnv;
 
 use crate::bars::Bar;
 use crate::generator::reader_pool::ReaderPool;
 use crate::generator::scripts::Updates;
 use crate::limits::ROUND_TRIPS;
-use crate::nginx::{self, Nginx};
 use crate::report::{Findings, Row, median};
 use crate::service::{self, EventCount, Measured, RunningService};
 use crate::usage::{Span, micros_each};

@@ -98,6 +98,20 @@ impl Process {
         Self::run(command).await
     }
 
+    /// Like [`Process::start_roles`], listening on these addresses: for client apps, and for
+    /// probes, metrics and the admin API.
+    pub async fn start_roles_at(
+        env: &TestEnv,
+        roles: &[&str],
+        settings: &[(&str, &str)],
+        addresses: [SocketAddr; 2],
+    ) -> Self {
+        let mut command = command(env);
+        command.env("ROLES", roles.join(","));
+        command.envs(settings.iter().copied());
+        Self::run_at(command, addresses).await
+    }
+
     /// Starts all roles with this hard limit of open files. The soft limit is 1,024, as in
     /// shells and under systemd.
     pub async fn start_with_open_files(
@@ -139,8 +153,11 @@ impl Process {
         Self::run(command).await
     }
 
-    async fn run(mut command: Command) -> Self {
-        let (http, admin) = (free_address(), free_address());
+    async fn run(command: Command) -> Self {
+        Self::run_at(command, [free_address(), free_address()]).await
+    }
+
+    async fn run_at(mut command: Command, [http, admin]: [SocketAddr; 2]) -> Self {
         let client = client();
         let started = Instant::now();
         let child = command

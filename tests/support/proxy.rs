@@ -61,7 +61,10 @@ async fn forward(
         let mut cut = cut.clone();
         let server = server.clone();
         tokio::spawn(async move {
-            let server = TcpStream::connect(server).await.unwrap();
+            // If the server is down, dropping the client's connection closes it.
+            let Ok(server) = TcpStream::connect(server).await else {
+                return;
+            };
             let (mut from_client, mut to_client) = client.into_split();
             let (mut from_server, mut to_server) = server.into_split();
             let cut = async { drop(cut.wait_for(|cut| *cut).await) };

@@ -9,6 +9,8 @@ use anyhow::{Context, ensure};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::process::free_address;
+
 const DEPLOYED: &str = include_str!("../../deploy/nginx.conf");
 
 /// Folders in which packages install nginx. They are not in every user's `PATH`.
@@ -21,11 +23,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The running process, which ends when this is dropped.
 pub struct Nginx {
     pub http: SocketAddr,
+    /// The listener of the counters.
+    pub status: SocketAddr,
     pub pid: u32,
     _child: Child,
 }
 
 /// The executable, if it is installed.
+#[must_use]
 pub fn executable() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
@@ -36,17 +41,24 @@ pub fn executable() -> Option<PathBuf> {
 
 impl Nginx {
     /// Starts nginx in front of these processes, with its files in `folder`.
+    ///
+    /// # Errors
+    /// If nginx does not accept connections.
     pub async fn start(
         executable: &Path,
         folder: &Path,
         api: &[SocketAddr],
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let http = ::tests::process::free_address();
-        let admin = ::tests::process::free_address();
-        let health = ::tests::process::free_address();
+        let http = free_address();
+        let admin = free_address();
+        let health = free_address();
+        let status = free_address();
         let file = folder.join("nginx.conf");
-        std::fs::write(&file, configuration(folder, [http, admin, health], api)?)?;
+        std::fs::write(
+            &file,
+            configuration(folder, [http, admin, health, status], api)?,
+        )?;
         let log = std::fs::File::create(folder.join("error.log"))?;
         let child = Command::new(executable)
             .arg("-p")
@@ -73,6 +85,7 @@ impl Nginx {
         })?;
         Ok(Self {
             http,
+            status,
             pid: child.id().context("nginx has ended")?,
             _child: child,
         })
@@ -82,7 +95,7 @@ impl Nginx {
 /// The deployed configuration with other addresses and folders.
 fn configuration(
     folder: &Path,
-    [http, admin, health]: [SocketAddr; 3],
+    [http, admin, health, status]: [SocketAddr; 4],
     api: &[SocketAddr],
 ) -> anyhow::Result<String> {
     let server = |suffix: &str| {
@@ -109,6 +122,7 @@ fn configuration(
         ("listen 8080 ", format!("listen {http} ")),
         ("listen 8081;", format!("listen {admin};")),
         ("listen 127.0.0.1:8082;", format!("listen {health};")),
+        ("listen nginx-status:8082;", format!("listen {status};")),
     ];
     let mut text = DEPLOYED.to_owned();
     for (from, to) in replacements {
@@ -127,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_deployed_configuration_gets_other_addresses() {
-        let address = |text: &str| text.parse().unwrap();
+        let address = |text: &str| -> SocketAddr { text.parse().unwrap() };
         let api = [address("127.0.0.1:4001"), address("127.0.0.1:4002")];
         let text = configuration(
             Path::new("/data/nginx"),
