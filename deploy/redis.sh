@@ -13,6 +13,10 @@ cache="~reading_session:* +ping +client|setinfo +evalsha +script|load +time \
 # The counters of calls, for processes that serve the API or the admin API.
 limits="(~rate_limit:* +evalsha +get +set +incrby +pexpire +pttl)"
 
+# The exporter reads counters and latencies. It may not read the slow log, because that
+# contains keys of readers.
+monitor="+ping +info +slowlog|len +latency|latest +latency|histogram"
+
 # volatile-lru evicts only keys with a TTL, which keeps the checkpoint. The user
 # `default` is a client that names no user.
 exec "${REDIS_SERVER:-valkey-server}" - "$@" <<CONFIG
@@ -26,4 +30,5 @@ user api on >${REDIS_API_PASSWORD:?} $cache $limits
 user projections on >${REDIS_PROJECTIONS_PASSWORD:?} $cache
 user jobs on >${REDIS_JOBS_PASSWORD:?} $cache $limits
 user operator on >${REDIS_OPERATOR_PASSWORD:?} $cache +info
+user monitor on >${REDIS_MONITOR_PASSWORD:?} $monitor
 CONFIG

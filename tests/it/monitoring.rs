@@ -1,4 +1,14 @@
-//! Metrics, and the alerts that `deploy/alerts.yaml` defines on them.
+//! Metrics, and the alerts and dashboards of `deploy` that use them.
+
+mod definitions;
+mod files;
+
+mod exporters;
+mod faults;
+mod live;
+mod prometheus;
+mod site;
+mod traffic;
 
 use std::collections::BTreeSet;
 
@@ -6,8 +16,6 @@ use api::secret::Secret;
 use tests::app::{Metrics, SETTLE};
 use tests::{App, eventually_ok};
 use uuid::Uuid;
-
-const ALERTS: &str = include_str!("../../deploy/alerts.yaml");
 
 /// Polls the metrics until `check` accepts them.
 async fn until_metrics(app: &App, what: &str, check: impl Fn(&Metrics) -> bool) {
@@ -39,10 +47,9 @@ async fn every_metric_in_alerts_is_exported() {
     let _ = reader.active().await.ok();
     let _ = reader.history("").await.ok();
     app.settled().await;
-    let named: BTreeSet<&str> = ALERTS
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|word| word.starts_with("reading_sessions_"))
-        .collect();
+    let alerts = files::alerts();
+    let expressions = alerts.iter().map(|alert| alert.expression.as_str());
+    let named: BTreeSet<&str> = expressions.flat_map(files::own_metrics).collect();
     assert!(named.len() >= 15, "{named:?}");
     until_metrics(&app, "every metric is exported", |metrics| {
         named.iter().all(|name| metrics.has(name))

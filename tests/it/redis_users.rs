@@ -146,12 +146,15 @@ const FORBIDDEN: [&str; 17] = [
 ];
 
 /// Commands that only the listed users may run.
-const RESTRICTED: [(&str, &[&str]); 5] = [
+const RESTRICTED: [(&str, &[&str]); 8] = [
     ("GET rate_limit:auth:ip:192.0.2.1", &["api", "jobs"]),
     ("SET rate_limit:auth:ip:192.0.2.1 0", &["api", "jobs"]),
     ("DEL rate_limit:auth:ip:192.0.2.1", &[]),
     ("DEL reading_session:projection", &[]),
-    ("INFO", &["operator"]),
+    ("INFO", &["operator", "monitor"]),
+    ("SLOWLOG GET 1", &[]),
+    ("SLOWLOG LEN", &["monitor"]),
+    ("GET reading_session:projection", &["api", "projections", "jobs", "operator"]),
 ];
 
 #[tokio::test]

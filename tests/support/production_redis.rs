@@ -14,11 +14,12 @@ use crate::process::free_address;
 use crate::stack::{Stack, TestEnv};
 
 /// The users of the script, and the environment variables of their passwords.
-pub const USERS: [(&str, &str); 4] = [
+pub const USERS: [(&str, &str); 5] = [
     ("api", "REDIS_API_PASSWORD"),
     ("projections", "REDIS_PROJECTIONS_PASSWORD"),
     ("jobs", "REDIS_JOBS_PASSWORD"),
     ("operator", "REDIS_OPERATOR_PASSWORD"),
+    ("monitor", "REDIS_MONITOR_PASSWORD"),
 ];
 
 /// A user with all permissions, which only the tests add.
