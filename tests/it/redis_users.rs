@@ -154,7 +154,10 @@ const RESTRICTED: [(&str, &[&str]); 8] = [
     ("INFO", &["operator", "monitor"]),
     ("SLOWLOG GET 1", &[]),
     ("SLOWLOG LEN", &["monitor"]),
-    ("GET reading_session:projection", &["api", "projections", "jobs", "operator"]),
+    (
+        "GET reading_session:projection",
+        &["api", "projections", "jobs", "operator"],
+    ),
 ];
 
 #[tokio::test]

@@ -57,8 +57,16 @@ mod tests {
     fn each_role_has_a_setting_for_its_password() {
         assert_eq!(
             DatabaseRole::ALL.map(setting),
-            ["API", "RELAY", "PROJECTIONS", "JOBS", "OPERATOR", "SERVICE", "MONITOR"]
-                .map(|role| format!("POSTGRES_{role}_PASSWORD"))
+            [
+                "API",
+                "RELAY",
+                "PROJECTIONS",
+                "JOBS",
+                "OPERATOR",
+                "SERVICE",
+                "MONITOR"
+            ]
+            .map(|role| format!("POSTGRES_{role}_PASSWORD"))
         );
     }
 }
