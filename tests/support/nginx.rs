@@ -145,7 +145,13 @@ mod tests {
         let api = [address("127.0.0.1:4001"), address("127.0.0.1:4002")];
         let text = configuration(
             Path::new("/data/nginx"),
-            ["127.0.0.1:5000", "127.0.0.1:5001", "127.0.0.1:5002"].map(address),
+            [
+                "127.0.0.1:5000",
+                "127.0.0.1:5001",
+                "127.0.0.1:5002",
+                "127.0.0.1:5003",
+            ]
+            .map(address),
             &api,
         )
         .unwrap();
