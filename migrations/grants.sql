@@ -61,7 +61,7 @@ grant update on projections to reading_projections;
 grant select, update (asked) on jobs to reading_projections;
 
 -- Replays, verifies, exports and erases. It may do what projections may do.
-grant select on newest_observations, idempotency_keys, erasures, erased_sessions, job_runs
+grant select on newest_observations, idempotency_keys, erasures, erased_sessions, job_runs, audit
     to reading_operator;
 grant delete on idempotency_keys to reading_operator;
 
@@ -78,6 +78,8 @@ begin
     for grantee, routine in
         select role, oid
         from (values
+            ('audit_begin', 'reading_api'), ('audit_begin', 'reading_projections'),
+            ('audit_end', 'reading_api'), ('audit_end', 'reading_projections'),
             ('append_events', 'reading_api'), ('append_events', 'reading_jobs'),
             ('erase_reader_part', 'reading_api'), ('erase_reader_part', 'reading_operator'),
             ('erase_sessions', 'reading_api'), ('erase_sessions', 'reading_operator'),

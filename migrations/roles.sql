@@ -94,7 +94,7 @@ begin
                 nspname ~ '^(read|(replay|verify|retired)_[a-z_]+)$'
                 or nspname = 'public' and relname ~ (
                     '^(events(_\d{4}_\d{2})?|claims|newest_observations|idempotency_keys|erasures'
-                    '|erased_sessions|projections|jobs|job_runs|retention|_sqlx_migrations)$'
+                    '|erased_sessions|projections|jobs|job_runs|retention|audit|_sqlx_migrations)$'
                 )
             )
         union all
@@ -102,7 +102,8 @@ begin
         from pg_proc as p
         where pronamespace = 'public'::regnamespace and proowner <> 'reading_owner'::regrole
             and proname in (
-                'analyze_shadow', 'append_events', 'append_tombstones', 'check_copy',
+                'analyze_shadow', 'append_events', 'append_tombstones', 'audit_begin', 'audit_end',
+                'check_copy',
                 'compare_shadow', 'create_month_partitions', 'create_shadow', 'drop_history_month',
                 'drop_retired', 'drop_shadow', 'erase_reader', 'erase_reader_part', 'erase_sessions',
                 'events_refuse_change', 'events_take_order_lock', 'month_bound', 'overwrite_events',

@@ -6,6 +6,7 @@
 
 pub mod availability;
 pub mod clock;
+pub mod connections;
 pub mod database_health;
 pub mod deadline;
 pub mod health;
@@ -32,6 +33,8 @@ pub mod read;
 
 pub mod erase;
 pub mod export;
+
+pub mod audit;
 
 pub mod cqrs_es;
 

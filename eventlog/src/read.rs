@@ -49,6 +49,25 @@ pub async fn session(
     Ok(events)
 }
 
+/// At most `limit` events of one session after a sequence, in order.
+pub async fn session_page(
+    database: impl PgExecutor<'_>,
+    session_id: SessionId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<StoredEvent>, LogError> {
+    let events = sqlx::query_file_as!(
+        StoredEvent,
+        "src/read/session_page.sql",
+        session_id.to_string(),
+        after,
+        limit
+    )
+    .fetch_all(database)
+    .await?;
+    Ok(events)
+}
+
 /// The global position of a session's event.
 ///
 /// # Errors

@@ -342,6 +342,31 @@ impl Relay {
     }
 }
 
+/// The connection of the relay that publishes.
+#[derive(Clone, Debug)]
+pub struct Leader {
+    /// The address of the client; `None` for a socket, and for a caller that may not see
+    /// the connections of other roles.
+    pub address: Option<String>,
+}
+
+/// The relay that publishes now; `None` if there is none.
+pub async fn leader(pool: &PgPool) -> sqlx::Result<Option<Leader>> {
+    sqlx::query_as!(
+        Leader,
+        "select host(client_addr) as address
+        from pg_locks left join pg_stat_activity using (pid)
+        where locktype = 'advisory' and granted and objsubid = 1
+            and classid::bigint = $1::bigint >> 32
+            and objid::bigint = $1::bigint & 4294967295
+            and database = (select oid from pg_database where datname = current_database())
+        limit 1",
+        LEADER_LOCK
+    )
+    .fetch_optional(pool)
+    .await
+}
+
 async fn try_lock(connection: &mut PgConnection) -> Result<bool, RelayError> {
     let locked = sqlx::query_scalar!(
         r#"select pg_try_advisory_lock($1) as "locked!""#,

@@ -1,7 +1,11 @@
 //! The admin API accepts operators only and matches its OpenAPI document. Long
 //! operations run in the background and stop with the service.
 
+mod console;
+mod live;
+mod readers;
 mod refusals;
+mod scopes;
 
 use api::openapi;
 use reqwest::Method;
@@ -13,10 +17,12 @@ use tests::reader::id;
 use tests::{ApiResponse, App, Reader, Stack, future_events, invariants, scaled, until};
 use uuid::Uuid;
 
+use live::live;
+use readers::readers;
 use refusals::{rate_limits, refusals};
 
 /// The operations, with a request for each.
-const CALLS: [(&str, Method, &str); 15] = [
+const CALLS: [(&str, Method, &str); 25] = [
     ("heapProfile", Method::GET, "/heap-profile"),
     ("projections", Method::GET, "/projections"),
     ("pause", Method::POST, "/projections/history/pause"),
@@ -36,6 +42,32 @@ const CALLS: [(&str, Method, &str); 15] = [
         "/reading-sessions/cleanup-stats",
     ),
     ("cleanup", Method::POST, "/reading-sessions/cleanup"),
+    ("verify", Method::POST, "/projections/history/verify"),
+    (
+        "timeline",
+        Method::GET,
+        "/sessions/0193e5a0-0000-7000-8000-000000000001",
+    ),
+    (
+        "reader",
+        Method::GET,
+        "/readers/0193e5a0-0000-7000-8000-000000000001",
+    ),
+    (
+        "exportReader",
+        Method::POST,
+        "/readers/0193e5a0-0000-7000-8000-000000000001/export",
+    ),
+    (
+        "eraseReader",
+        Method::DELETE,
+        "/readers/0193e5a0-0000-7000-8000-000000000001",
+    ),
+    ("access", Method::GET, "/access"),
+    ("processes", Method::GET, "/processes"),
+    ("live", Method::GET, "/live"),
+    ("audit", Method::GET, "/audit"),
+    ("auditEntry", Method::GET, "/audit/1"),
 ];
 
 async fn get(operator: &Reader, path: &str) -> ApiResponse {
@@ -97,11 +129,25 @@ async fn replays(contract: &Contract) {
     })
     .await;
     contract.check("replay", 409, &post(&operator, replay).await);
+    let verify = "/projections/history/verify";
+    contract.check("verify", 409, &post(&operator, verify).await);
     reading.rollback().await.unwrap();
     until("the replay ends", 2 * SETTLE, async || {
         projection_status(&operator, "history").await["replay"].is_null()
     })
     .await;
+    let verification = post(&operator, verify).await;
+    contract.check("verify", 202, &verification);
+    let entry = format!("/audit/{}", verification.body["audit_id"].as_str().unwrap());
+    until("the verification ends", 2 * SETTLE, async || {
+        get(&operator, &entry).await.ok()["outcome"] == "succeeded"
+    })
+    .await;
+    let verified = get(&operator, &entry).await;
+    contract.check("auditEntry", 200, &verified);
+    assert_eq!(verified.body["details"]["equal"], true);
+    assert_eq!(verified.body["details"]["compared"][0]["differing"], 0);
+    contract.check("audit", 200, &get(&operator, "/audit?limit=1").await);
     contract.check("warmUp", 202, &post(&operator, "/cache/warmup").await);
     app.warmed_up().await;
     invariants::check(&app).await;
@@ -186,6 +232,18 @@ async fn jobs(contract: &Contract) {
     let app = App::start().await;
     let operator = app.operator();
     contract.check("jobs", 200, &get(&operator, "/jobs").await);
+    contract.check("access", 200, &get(&operator, "/access").await);
+    let processes = get(&operator, "/processes").await;
+    contract.check("processes", 200, &processes);
+    let name = &processes.body["this"]["name"];
+    let mut leases = processes.body["leases"].as_array().unwrap().iter();
+    let relay = leases.next().unwrap();
+    assert_eq!(relay["kind"], "relay");
+    let holders = leases.filter(|lease| !lease["holder"].is_null());
+    assert!(holders.clone().count() > 0, "{}", processes.body);
+    for lease in holders {
+        assert_eq!(lease["holder"], *name);
+    }
     let run = post(&operator, "/jobs/partitions/run").await;
     contract.check("runJob", 202, &run);
     assert_eq!(run.body["name"], "partitions");
@@ -255,6 +313,8 @@ async fn admin_api_matches_its_openapi_document() {
         dead_letters(&contract),
         daily_stats(&contract),
         jobs(&contract),
+        readers(&contract),
+        live(&contract),
     );
     let mut missing = contract.described();
     missing.retain(|documented| !contract.seen().contains(documented));

@@ -274,7 +274,7 @@ async fn missing_or_invalid_token_returns_401() {
         api::auth::issue_token(
             &auth.secret().unwrap(),
             &user.to_string(),
-            false,
+            api::auth::AdminAccess::None,
             &auth.claims(),
             until,
         )

@@ -35,6 +35,7 @@ async fn every_command_prints_help_with_an_example() {
         "dead-letters",
         "jobs",
         "load",
+        "audit",
         "events",
         "reader",
         "openapi",

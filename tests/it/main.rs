@@ -10,6 +10,7 @@ mod any_order;
 mod append_batch;
 mod append_log;
 mod architecture;
+mod audit;
 mod authentication;
 mod bad_input;
 mod batch_update;

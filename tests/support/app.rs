@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::auth::AdminAccess;
 use api::secret::Secret;
 use api::serve::ClientTimeouts;
 use chrono::{DateTime, Utc};
@@ -129,6 +130,21 @@ impl App {
         operator(self.client.clone(), &self.admin_url)
     }
 
+    /// Like [`App::operator`], with a token for the calls that change nothing.
+    #[must_use]
+    pub fn viewer(&self) -> Reader {
+        let expires_at = eventlog::clock::now() + chrono::TimeDelta::hours(1);
+        self.operator_until(AdminAccess::Read, expires_at)
+    }
+
+    #[must_use]
+    pub fn operator_until(&self, access: AdminAccess, expires_at: DateTime<Utc>) -> Reader {
+        let id = Uuid::new_v4();
+        let token = signed(id, access, expires_at);
+        let url = format!("{}/api/v1/admin", self.admin_url);
+        Reader::new(self.client.clone(), url, id, token)
+    }
+
     /// Waits until the `warm_up` job, which starts with the service, has filled the
     /// cache.
     pub async fn warmed_up(&self) {
@@ -225,7 +241,7 @@ impl Metrics {
 pub fn operator(client: reqwest::Client, admin_url: &str) -> Reader {
     let id = Uuid::new_v4();
     let expires_at = eventlog::clock::now() + chrono::TimeDelta::hours(1);
-    let token = signed(id, true, expires_at);
+    let token = signed(id, AdminAccess::Act, expires_at);
     let url = format!("{admin_url}/api/v1/admin");
     Reader::new(client, url, id, token)
 }
@@ -321,10 +337,10 @@ pub fn token(user: Uuid) -> String {
 
 #[must_use]
 pub fn token_until(user: Uuid, expires_at: DateTime<Utc>) -> String {
-    signed(user, false, expires_at)
+    signed(user, AdminAccess::None, expires_at)
 }
 
-fn signed(user: Uuid, admin: bool, expires_at: DateTime<Utc>) -> String {
+fn signed(user: Uuid, admin: AdminAccess, expires_at: DateTime<Utc>) -> String {
     let auth = auth();
     api::auth::issue_token(
         &auth.secret().unwrap(),

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use domain::ReaderId;
 use ipnet::IpNet;
 
-use crate::auth::{Caller, TokenVerifier, VerifyError};
+use crate::auth::{AdminAccess, Caller, TokenVerifier, VerifyError};
 use crate::in_flight::InFlightLimit;
 use crate::middleware::{InnerService, Middleware, Next};
 use crate::problem::{Problem, ProblemCode};
@@ -36,7 +36,7 @@ impl Admission {
 }
 
 /// The bearer token of a request.
-fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str, Problem> {
     headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -88,7 +88,8 @@ impl Middleware for RequireReader {
     }
 }
 
-/// Requires a valid admin token.
+/// Requires a token for the admin API. Requests that change nothing need less access than
+/// others, and have the rate limit of readers: the pages of the console send many.
 #[derive(Clone)]
 pub struct RequireAdmin {
     pub admission: Admission,
@@ -97,18 +98,20 @@ pub struct RequireAdmin {
 
 impl Middleware for RequireAdmin {
     async fn handle<S: InnerService>(self, request: Request, next: Next<S>) -> Response {
+        let (required, preset) = if request.method().is_safe() {
+            (AdminAccess::Read, Preset::Normal)
+        } else {
+            (AdminAccess::Act, Preset::LowFrequency)
+        };
         let authorize = |caller: Caller| {
-            if caller.admin {
+            if caller.admin >= required {
                 Ok(caller)
             } else {
-                Err(Problem::new(
-                    ProblemCode::Forbidden,
-                    "This call requires an admin token",
-                ))
+                Err(Problem::insufficient_scope(required))
             }
         };
         let check = ReaderCheck {
-            preset: Preset::LowFrequency,
+            preset,
             is_command: false,
             prefetch: None,
         };

@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 
 use crate::problem::{Problem, ProblemCode};
 
+pub mod operator;
 pub mod settings;
 
 mod verifier;
@@ -21,7 +22,7 @@ mod key_set;
 mod token_cache;
 mod verifying_key;
 
-pub use claims::{Caller, issue_token};
+pub use claims::{AdminAccess, Caller, issue_token};
 pub use jwks_source::JwksUrlError;
 pub use settings::{AuthSettings, ExpectedClaims, KeySource, SubjectMapping};
 pub use verifier::{TokenVerifier, VerifyError};

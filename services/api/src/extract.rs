@@ -14,7 +14,7 @@ mod values;
 pub use context::RequestContext;
 pub use hints::Hint;
 pub use json::{Json, JsonObject, body_problem};
-pub use path::{Named, PathName, SessionPath};
+pub use path::{Named, PathName, ReaderPath, SessionPath};
 pub use query::{MinPositionParams, Query};
 pub use strict::{NoBody, NoInput, StrictQuery};
 pub use values::{Percent, WholeSeconds};

@@ -33,8 +33,7 @@ pub struct Readiness {
     pub serves_requests: bool,
 }
 
-pub fn router(readiness: Readiness, registry: Registry) -> Router {
-    let registry = Arc::new(registry);
+pub fn router(readiness: Readiness, registry: Arc<Registry>) -> Router {
     Router::new()
         .route("/livez", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(ready))

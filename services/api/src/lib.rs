@@ -45,6 +45,7 @@ pub mod response;
 pub mod session;
 pub mod warnings;
 
+pub mod console;
 pub mod export;
 pub mod health;
 pub mod openapi;

@@ -10,6 +10,8 @@ use eventlog::error::error_chain;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::AdminAccess;
+
 mod code;
 mod echo;
 mod from;
@@ -33,6 +35,8 @@ struct Parts {
     cause: Option<String>,
     /// Whether the cause is that the role of this process in Postgres lacks a right.
     lacks_right: bool,
+    /// The access to the admin API that the token lacks.
+    required: AdminAccess,
 }
 
 /// An error in one field of the request.
@@ -74,6 +78,7 @@ impl Problem {
             errors: Vec::new(),
             cause: None,
             lacks_right: false,
+            required: AdminAccess::None,
         }))
     }
 
@@ -81,6 +86,22 @@ impl Problem {
     #[must_use]
     pub fn missing_token() -> Self {
         Self::new(ProblemCode::MissingToken, "Not authenticated")
+    }
+
+    /// The token is valid, and its scope does not allow the call.
+    #[must_use]
+    pub fn insufficient_scope(required: AdminAccess) -> Self {
+        let detail = match required {
+            AdminAccess::None | AdminAccess::Read => {
+                "This call requires a token with the scope reading:admin:read or reading:admin"
+            }
+            AdminAccess::Act => {
+                "This call changes something and requires a token with the scope reading:admin"
+            }
+        };
+        let mut problem = Self::new(ProblemCode::Forbidden, detail);
+        problem.0.required = required;
+        problem
     }
 
     /// Returns 400 and not 422 because the original service did.
@@ -278,6 +299,10 @@ impl Problem {
     /// not concern the token.
     #[must_use]
     pub fn challenge(&self) -> Option<HeaderValue> {
+        if let Some(scope) = self.0.required.scope() {
+            let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+            return HeaderValue::try_from(challenge).ok();
+        }
         let challenge = match self.0.code {
             ProblemCode::MissingToken => "Bearer",
             ProblemCode::InvalidToken | ProblemCode::TokenExpired => {

@@ -15,6 +15,7 @@ use crate::config::{DatabaseArgs, ServeArgs};
 use crate::telemetry::{self, LogFormat};
 use crate::{app, connect};
 
+mod audit;
 mod config;
 mod dead_letters;
 #[cfg(feature = "dev")]
@@ -211,6 +212,18 @@ Examples:
         list.about("List background jobs (the same as without a subcommand)")
     }))]
     Jobs(jobs::JobsArgs),
+    /// List what operators did, over HTTP and on the command line, newest first.
+    #[command(
+        after_help = "An entry with the outcome `started` belongs to an action that runs, or \
+whose process ended before it stored the outcome.
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments.
+
+Examples:
+  reading-sessions audit
+  reading-sessions audit --limit 10 -o json"
+    )]
+    Audit(audit::AuditArgs),
     /// Export or erase all data of a reader.
     #[command(
         subcommand,
@@ -308,6 +321,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => return Ok(verify::run(&args).await),
         Command::DeadLetters(args) => dead_letters::run(&args).await?,
         Command::Jobs(args) => jobs::run(&args).await?,
+        Command::Audit(args) => audit::run(&args).await?,
         Command::Reader(command) => reader::run(&command).await?,
         Command::Events(command) => events::run(&command).await?,
         Command::Load(args) => return load::run(&args).await,

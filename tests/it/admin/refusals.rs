@@ -33,17 +33,34 @@ pub async fn refusals(contract: &Contract) {
         ("retry", "/dead-letters/history.1/retry"),
         ("discard", "/dead-letters/history.1/discard"),
         ("runJob", "/jobs/unknown/run"),
+        ("verify", "/projections/unknown/verify"),
+        (
+            "exportReader",
+            "/readers/0193e5a0-0000-7000-8000-000000000001/export",
+        ),
     ] {
         contract.check(operation, 404, &post(&operator, call).await);
     }
     for (operation, method, call) in CALLS {
-        if method == Method::POST {
+        if !method.is_safe() {
             let call = format!("{call}?unknown=1");
-            contract.check(operation, 400, &post(&operator, &call).await);
+            let response = operator.call(method, &call, None).await;
+            contract.check(operation, 400, &response);
         }
     }
-    let response = get(&operator, "/dead-letters/history.1").await;
-    contract.check("deadLetter", 404, &response);
+    for (operation, call) in [
+        ("deadLetter", "/dead-letters/history.1"),
+        ("timeline", "/sessions/0193e5a0-0000-7000-8000-000000000001"),
+        ("reader", "/readers/0193e5a0-0000-7000-8000-000000000001"),
+        ("auditEntry", "/audit/9000000000000000000"),
+    ] {
+        contract.check(operation, 404, &get(&operator, call).await);
+    }
+    let id = Uuid::new_v4();
+    let erase = format!("/readers/{id}?confirm={id}");
+    let response = operator.call(Method::DELETE, &erase, None).await;
+    contract.check("eraseReader", 404, &response);
+    assert_eq!(response.problem_code(404), "reader_not_found");
     for (operation, method, call) in [
         ("dailyStatsOfAll", Method::GET, "/stats/daily?days=0"),
         ("dailyStatsOfAll", Method::GET, "/stats/daily?days=367"),
@@ -70,6 +87,37 @@ pub async fn refusals(contract: &Contract) {
             Method::POST,
             "/projections/history/replay?restart=maybe",
         ),
+        ("timeline", Method::GET, "/sessions/nonsense"),
+        (
+            "timeline",
+            Method::GET,
+            "/sessions/0193e5a0-0000-7000-8000-000000000001?limit=201",
+        ),
+        (
+            "timeline",
+            Method::GET,
+            "/sessions/0193e5a0-0000-7000-8000-000000000001?after=-1",
+        ),
+        ("reader", Method::GET, "/readers/nonsense"),
+        ("exportReader", Method::POST, "/readers/nonsense/export"),
+        (
+            "exportReader",
+            Method::POST,
+            "/readers/0193e5a0-0000-7000-8000-000000000001/export?format=xml",
+        ),
+        (
+            "eraseReader",
+            Method::DELETE,
+            "/readers/0193e5a0-0000-7000-8000-000000000001",
+        ),
+        (
+            "eraseReader",
+            Method::DELETE,
+            "/readers/0193e5a0-0000-7000-8000-000000000001?confirm=0193e5a0-0000-7000-8000-000000000002",
+        ),
+        ("audit", Method::GET, "/audit?limit=101"),
+        ("audit", Method::GET, "/audit?cursor=nonsense"),
+        ("auditEntry", Method::GET, "/audit/nonsense"),
     ] {
         let response = operator.call(method, call, None).await;
         contract.check(operation, 422, &response);
@@ -85,12 +133,19 @@ pub async fn refusals(contract: &Contract) {
 pub async fn rate_limits(contract: &Contract) {
     let app = App::with_settings(|settings| {
         settings.rate_limit.low_frequency = NonZeroU32::MIN;
+        settings.rate_limit.normal = NonZeroU32::MIN;
         settings.rate_limit.auth = NonZeroU32::MIN;
     })
     .await;
     for (operation, method, call) in CALLS {
         let operator = app.operator();
-        let first = operator.call(method.clone(), call, None).await;
+        // The body of a stream would not end.
+        let once = if operation == "live" {
+            Method::HEAD
+        } else {
+            method.clone()
+        };
+        let first = operator.call(once, call, None).await;
         assert_eq!(first.header("x-ratelimit-limit"), "1");
         let response = operator.call(method, call, None).await;
         contract.check(operation, 429, &response);

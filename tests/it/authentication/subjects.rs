@@ -1,6 +1,6 @@
 //! The subject of a token identifies the reader, and no other subject does.
 
-use api::auth::TokenVerifier;
+use api::auth::{AdminAccess, TokenVerifier};
 use serde_json::{Value, json};
 use server::config::{AuthArgs, SubjectForm};
 use tests::App;
@@ -22,13 +22,17 @@ async fn subject_identifies_the_reader_and_scope_the_operator() {
     let user = Uuid::new_v4();
     let reader = caller(json!({ "sub": user })).await;
     assert_eq!(reader.reader_id.to_string(), user.to_string());
-    assert!(!reader.admin);
+    assert_eq!(reader.admin, AdminAccess::None);
     let jo = caller(json!({ "sub": "auth0|jo", "iss": "a" })).await;
     let again = caller(json!({ "sub": "auth0|jo", "iss": "a", "scope": "reading:admin" })).await;
     let other = caller(json!({ "sub": "auth0|jo", "iss": "b", "scp": ["x"] })).await;
     assert_eq!(jo.reader_id, again.reader_id);
     assert_ne!(jo.reader_id, other.reader_id);
-    assert!(!jo.admin && again.admin && !other.admin);
+    let access = [jo, again, other].map(|caller| caller.admin);
+    assert_eq!(
+        access,
+        [AdminAccess::None, AdminAccess::Act, AdminAccess::None]
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::*;
 
 /// Statements of an attacker with any role of the service, against the log, the schema
 /// and the server.
-const FORBIDDEN: [&str; 24] = [
+const FORBIDDEN: [&str; 28] = [
     "insert into events select * from events",
     "update events set payload = '{}'",
     "delete from events",
@@ -29,6 +29,10 @@ const FORBIDDEN: [&str; 24] = [
     "select setval('events_global_position', 1)",
     "insert into claims select * from claims",
     "delete from erasures",
+    "insert into audit (actor, origin, action) values ('anna', 'http', 'pause')",
+    "update audit set actor = 'anna'",
+    "delete from audit",
+    "truncate audit",
     "select append_tombstones('{}', '', '', '{}')",
     "copy (select 1) to program 'true'",
 ];
@@ -64,6 +68,8 @@ async fn no_role_can_do_the_work_of_another() {
     let retain = "update retention set history_from = ''";
     let partitions = "select create_month_partitions('events', 3)";
     let month = "select drop_history_month('history_2026_01')";
+    let record = "select audit_end(audit_begin('a', 'cli', 'b', null, '{}'), 'failed', 'c', '{}')";
+    let audit = "select * from audit";
     let (api, relay, projections, operator) = (
         DatabaseRole::Api,
         DatabaseRole::Relay,
@@ -73,7 +79,9 @@ async fn no_role_can_do_the_work_of_another() {
     for (role, statements) in [
         (
             api,
-            &[overwrite, write, pause, shadow, retain, partitions, month][..],
+            &[
+                overwrite, write, pause, shadow, retain, partitions, month, audit,
+            ][..],
         ),
         (
             relay,
@@ -87,6 +95,8 @@ async fn no_role_can_do_the_work_of_another() {
                 retain,
                 partitions,
                 month,
+                record,
+                audit,
                 "select * from claims",
                 "select * from read.history",
                 "select * from idempotency_keys",
@@ -94,7 +104,9 @@ async fn no_role_can_do_the_work_of_another() {
         ),
         (
             projections,
-            &[append, erase, overwrite, shadow, retain, partitions, month],
+            &[
+                append, erase, overwrite, shadow, retain, partitions, month, audit,
+            ],
         ),
         (operator, &[append, retain, partitions, month]),
     ] {
@@ -111,7 +123,7 @@ async fn no_role_can_do_the_work_of_another() {
     // Another role may, so the statements are correct.
     let jobs = pool_of(&env, DatabaseRole::Service).await;
     for statement in [
-        append, erase, overwrite, write, pause, shadow, retain, partitions,
+        append, erase, overwrite, write, pause, shadow, retain, partitions, record, audit,
     ] {
         assert_eq!(refusal(&jobs, statement).await, None, "{statement}");
     }

@@ -19,15 +19,40 @@ const LEEWAY_SECONDS: u32 = 10;
 /// The longest subject, in bytes (the limit of `OpenID` Connect).
 const MAX_SUBJECT_BYTES: usize = 255;
 
-/// The scope that allows the admin API.
-const ADMIN_SCOPE: &str = "reading:admin";
+/// The scope that allows every call of the admin API.
+pub const ADMIN_SCOPE: &str = "reading:admin";
+
+/// The scope that allows the calls of the admin API that change nothing.
+pub const ADMIN_READ_SCOPE: &str = "reading:admin:read";
 
 /// The authenticated caller of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub reader_id: ReaderId,
-    /// Whether the caller may use the admin API.
-    pub admin: bool,
+    pub admin: AdminAccess,
+}
+
+/// The access of a caller to the admin API. A greater value includes the smaller ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdminAccess {
+    #[default]
+    None,
+    /// Calls that change nothing.
+    Read,
+    /// Also calls that change something.
+    Act,
+}
+
+impl AdminAccess {
+    /// The scope that grants this access; `None` if it needs none.
+    #[must_use]
+    pub const fn scope(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Read => Some(ADMIN_READ_SCOPE),
+            Self::Act => Some(ADMIN_SCOPE),
+        }
+    }
 }
 
 /// The claims that the service reads. [`TokenRules`] check `nbf`, issuer and audience.
@@ -80,14 +105,28 @@ impl Claims {
         {
             return None;
         }
-        let has_admin_scope = [&self.scope, &self.scp]
-            .into_iter()
-            .flatten()
-            .any(|scopes| scopes.contains(ADMIN_SCOPE));
         Some(Caller {
             reader_id: reader_id(self.iss.as_deref(), subject, subjects),
-            admin: has_admin_scope || self.is_admin == Some(true),
+            admin: self.admin_access(),
         })
+    }
+
+    fn admin_access(&self) -> AdminAccess {
+        let has = |scope| {
+            let mut claims = [&self.scope, &self.scp].into_iter().flatten();
+            claims.any(|scopes| scopes.contains(scope))
+        };
+        if self.is_admin == Some(true) || has(ADMIN_SCOPE) {
+            AdminAccess::Act
+        } else if has(ADMIN_READ_SCOPE) {
+            AdminAccess::Read
+        } else {
+            AdminAccess::None
+        }
+    }
+
+    pub(super) fn subject(&self) -> &str {
+        &self.sub
     }
 
     /// Whether the token has expired at `now`, by more than the leeway.
@@ -171,6 +210,8 @@ struct NewClaims<'a> {
     token_type: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     is_admin: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
 }
 
 /// Signs a token with HS256, for development and tests. `expires_at` is a Unix time
@@ -181,7 +222,7 @@ struct NewClaims<'a> {
 pub fn issue_token(
     secret: &Secret,
     subject: &str,
-    admin: bool,
+    admin: AdminAccess,
     expected: &ExpectedClaims,
     expires_at: i64,
 ) -> Result<String, jsonwebtoken::errors::Error> {
@@ -191,7 +232,8 @@ pub fn issue_token(
         aud: expected.audience.as_deref(),
         exp: expires_at,
         token_type: "access",
-        is_admin: admin,
+        is_admin: admin == AdminAccess::Act,
+        scope: (admin == AdminAccess::Read).then_some(ADMIN_READ_SCOPE),
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
@@ -251,8 +293,17 @@ mod tests {
             json!({ "scp": "reading:admin" }),
             json!({ "scp": ["reading:admin"] }),
             json!({ "is_admin": false, "scope": "reading:admin" }),
+            json!({ "scope": "reading:admin:read reading:admin" }),
+            json!({ "is_admin": true, "scp": ["reading:admin:read"] }),
         ] {
-            assert_eq!(admin(granted.clone()), Some(true), "{granted}");
+            assert_eq!(admin(granted.clone()), Some(AdminAccess::Act), "{granted}");
+        }
+        for granted in [
+            json!({ "scope": "openid reading:admin:read" }),
+            json!({ "scp": ["reading:admin:read"] }),
+            json!({ "is_admin": false, "scope": "reading:admin:read" }),
+        ] {
+            assert_eq!(admin(granted.clone()), Some(AdminAccess::Read), "{granted}");
         }
         for ordinary in [
             json!({}),
@@ -262,8 +313,13 @@ mod tests {
             json!({ "scope": "READING:ADMIN" }),
             json!({ "scope": ["reading:admin x"] }),
             json!({ "roles": ["reading:admin"] }),
+            json!({ "scope": "reading:admin:readers reading:admin:" }),
         ] {
-            assert_eq!(admin(ordinary.clone()), Some(false), "{ordinary}");
+            assert_eq!(
+                admin(ordinary.clone()),
+                Some(AdminAccess::None),
+                "{ordinary}"
+            );
         }
         for rejected in [json!({ "is_admin": "true" }), json!({ "scope": 7 })] {
             assert_eq!(admin(rejected.clone()), None, "{rejected}");

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
-use domain::SessionId;
+use domain::{ReaderId, SessionId};
 use jobs::Job;
 use projections::operations::ProjectionName;
 use uuid::Uuid;
@@ -19,12 +19,29 @@ impl<S: Send + Sync> FromRequestParts<S> for SessionPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        path.ok()
-            .and_then(|path| Uuid::try_parse(&path).ok())
-            .map(|uuid| Self(SessionId::from_uuid(uuid)))
-            .ok_or_else(|| Problem::invalid("id", "not a UUID"))
+        let uuid = uuid(parts, state).await?;
+        Ok(Self(SessionId::from_uuid(uuid)))
     }
+}
+
+/// The reader id in the path of an admin call.
+#[derive(Debug)]
+pub struct ReaderPath(pub ReaderId);
+
+impl<S: Send + Sync> FromRequestParts<S> for ReaderPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let uuid = uuid(parts, state).await?;
+        Ok(Self(uuid.into()))
+    }
+}
+
+async fn uuid<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<Uuid, Problem> {
+    let path = Path::<String>::from_request_parts(parts, state).await;
+    path.ok()
+        .and_then(|path| Uuid::try_parse(&path).ok())
+        .ok_or_else(|| Problem::invalid("id", "not a UUID"))
 }
 
 /// The name of a projection or a job in the path.

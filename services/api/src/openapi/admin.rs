@@ -8,7 +8,8 @@ use utoipa::OpenApi;
 use super::common::{self, ProblemResponse, Problems};
 use crate::problem::{ProblemCode, ProblemDocument};
 use crate::routes::admin::{
-    cleanup, daily, dead_letters, heap_profile, jobs, pause, projections, replay,
+    access, audit, cleanup, daily, dead_letters, heap_profile, jobs, live, pause, processes,
+    projections, readers, replay, sessions, verify,
 };
 
 #[derive(OpenApi)]
@@ -23,6 +24,7 @@ use crate::routes::admin::{
         pause::pause,
         pause::resume,
         replay::handle,
+        verify::handle,
         jobs::warm_up,
         dead_letters::list,
         dead_letters::show,
@@ -34,6 +36,15 @@ use crate::routes::admin::{
         cleanup::stats,
         cleanup::run,
         heap_profile::handle,
+        sessions::handle,
+        readers::show,
+        readers::export,
+        readers::erase,
+        access::handle,
+        processes::list,
+        live::handle,
+        audit::list,
+        audit::show,
     ),
     components(schemas(ProblemDocument)),
     tags(
@@ -41,7 +52,9 @@ use crate::routes::admin::{
         (name = "dead letters", description = "Events that a projection cannot apply"),
         (name = "statistics", description = "Statistics of all readers"),
         (name = "jobs", description = "Background jobs"),
-        (name = "process", description = "The process that serves the call")
+        (name = "readers", description = "The data of one reader or session"),
+        (name = "processes", description = "Processes, leases and live figures"),
+        (name = "audit", description = "What operators did")
     )
 )]
 struct Api;
@@ -70,7 +83,7 @@ pub(super) const PROBLEMS: [ProblemResponse; 10] = [
     ProblemResponse {
         name: "Forbidden",
         codes: &[ProblemCode::Forbidden],
-        detail: "This call requires an admin token",
+        detail: "This call changes something and requires a token with the scope reading:admin",
     },
     ProblemResponse {
         name: "NotFound",
@@ -78,6 +91,9 @@ pub(super) const PROBLEMS: [ProblemResponse; 10] = [
             ProblemCode::DeadLetterNotFound,
             ProblemCode::ProjectionNotFound,
             ProblemCode::JobNotFound,
+            ProblemCode::SessionNotFound,
+            ProblemCode::ReaderNotFound,
+            ProblemCode::AuditEntryNotFound,
             ProblemCode::NotFound,
         ],
         detail: "There is no dead letter history.1234",
@@ -91,7 +107,7 @@ pub(super) const PROBLEMS: [ProblemResponse; 10] = [
             ProblemCode::DeadLetterWaiting,
             ProblemCode::HeapProfilerOff,
         ],
-        detail: "A replay of history is running, or ended a moment ago",
+        detail: "A replay or verification of history is running, or ended a moment ago",
     },
     ProblemResponse {
         name: "Invalid",
@@ -116,12 +132,16 @@ pub(super) const PROBLEMS: [ProblemResponse; 10] = [
 /// The statuses of the problems that an operation returns.
 fn statuses(operation: &str) -> &'static [u16] {
     match operation {
-        "projections" | "jobs" => &[401, 403, 429, 500, 503],
+        "projections" | "jobs" | "access" | "processes" | "live" => &[401, 403, 429, 500, 503],
         "warmUp" | "cleanup" => &[400, 401, 403, 429, 500, 503],
-        "dailyStatsOfAll" | "deadLetters" | "cleanupStats" => &[401, 403, 422, 429, 500, 503],
+        "dailyStatsOfAll" | "deadLetters" | "cleanupStats" | "audit" => {
+            &[401, 403, 422, 429, 500, 503]
+        }
         "pause" | "resume" | "runJob" => &[400, 401, 403, 404, 429, 500, 503],
         "heapProfile" => &[401, 403, 409, 429, 500, 503],
-        "deadLetter" => &[401, 403, 404, 422, 429, 500, 503],
+        "verify" => &[400, 401, 403, 404, 409, 429, 500, 503],
+        "exportReader" | "eraseReader" => &[400, 401, 403, 404, 422, 429, 500, 503],
+        "deadLetter" | "timeline" | "reader" | "auditEntry" => &[401, 403, 404, 422, 429, 500, 503],
         _ => &[400, 401, 403, 404, 409, 422, 429, 500, 503],
     }
 }

@@ -121,7 +121,7 @@ fn complete_operation(operation: &mut Value, problems: Problems) {
     if matches!(id.as_str(), "erase" | "delete") {
         headers[response::GLOBAL_POSITION.as_str()] = header_ref("GlobalPosition");
     }
-    if id == "export" {
+    if matches!(id.as_str(), "export" | "exportReader") {
         headers[header::CONTENT_DISPOSITION.as_str()] = header_ref("ContentDisposition");
     }
     if is_command {

@@ -28,6 +28,8 @@ pub enum ProblemCode {
     ProjectionNotFound,
     JobNotFound,
     DeadLetterNotFound,
+    ReaderNotFound,
+    AuditEntryNotFound,
     MethodNotAllowed,
     RequestTimeout,
     Conflict,
@@ -75,7 +77,9 @@ impl ProblemCode {
             | Self::SessionNotFound
             | Self::ProjectionNotFound
             | Self::JobNotFound
-            | Self::DeadLetterNotFound => StatusCode::NOT_FOUND,
+            | Self::DeadLetterNotFound
+            | Self::ReaderNotFound
+            | Self::AuditEntryNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict

@@ -7,7 +7,8 @@ use api::admission::Admission;
 use api::auth::TokenVerifier;
 use api::health::Readiness;
 use api::rate_limit::Limiter;
-use api::routes::admin::replay_queue::ReplayQueue;
+use api::routes::admin::access::Process;
+use api::routes::admin::operation_queue::OperationQueue;
 use api::routes::queries::active::ActiveReads;
 use api::routes::queries::replica::Replica;
 use api::routes::queries::{QueryMetrics, ReadTable};
@@ -21,7 +22,7 @@ use eventlog::commit_feed::{self, CommitFeed, CommitSubscription};
 use eventlog::database_health::DatabaseHealth;
 use eventlog::health::{Failure, HealthRegistry};
 use eventlog::trace::Traces;
-use eventlog::{Appender, Pool};
+use eventlog::{Appender, Pool, clock};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jobs::metrics::JobMetrics;
@@ -275,12 +276,19 @@ impl<'a> ServiceBuilder<'a> {
                 let zones = self.zones.clone();
                 let operations = connect::projection_ops(&args.database, &args.redis, zones);
                 let stop = self.service.workers.token.clone();
-                let (replays, task) = ReplayQueue::new(operations, stop);
+                let (operations, task) = OperationQueue::new(operations, stop);
                 self.service.workers.spawn(task);
                 Some(api::routes::admin::Handles {
                     pool: self.pools.track(connect::admin_pool(&args.database)?),
-                    replays,
+                    cache: connect::cache(&args.redis)?,
+                    operations,
                     admission,
+                    process: Process {
+                        name: self.service.holder.clone(),
+                        roles: args.roles.iter().map(|role| role.as_str()).collect(),
+                        started_at: domain::clock::normalize(clock::now()),
+                    },
+                    stop: self.service.listeners.token.clone(),
                 })
             }
             None => None,

@@ -6,9 +6,13 @@ use std::time::Duration;
 use anyhow::bail;
 use api::routes::admin::dead_letters::{DeadLetterDetails, DeadLetterPage, DeadLetterResponse};
 use clap::{Args, Subcommand};
+use eventlog::audit::Action as AuditAction;
 use projections::dead_letters::{self, DeadLetterId, RetryStatus, State};
 use projections::operations::ProjectionName;
+use serde_json::json;
+use sqlx::PgPool;
 
+use super::audit::{CliAction, recorded};
 use super::connect_database;
 use super::format::{count, span};
 use super::list::ListOr;
@@ -87,8 +91,8 @@ pub struct IdArgs {
 pub async fn run(args: &DeadLettersArgs) -> anyhow::Result<()> {
     let other = async |action: &Action| match action {
         Action::Show(args) => show(args).await,
-        Action::Retry(args) => retry(args).await,
-        Action::Discard(args) => discard(args).await,
+        Action::Retry(args) => act(args, AuditAction::Retry, retry).await,
+        Action::Discard(args) => act(args, AuditAction::Discard, discard).await,
     };
     args.run(list, other).await
 }
@@ -161,12 +165,26 @@ async fn show(args: &ShowArgs) -> anyhow::Result<()> {
     })
 }
 
-async fn retry(args: &IdArgs) -> anyhow::Result<()> {
-    let id = &args.id;
+/// Records an action on a dead letter in the audit.
+async fn act(
+    args: &IdArgs,
+    action: AuditAction,
+    work: impl AsyncFnOnce(&PgPool, &DeadLetterId) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
-    dead_letters::retry(&pool, id).await?;
+    let id = args.id.to_string();
+    let action = CliAction {
+        action,
+        target: Some(&id),
+        details: json!({}),
+    };
+    recorded(&pool, action, async || work(&pool, &args.id).await).await
+}
+
+async fn retry(pool: &PgPool, id: &DeadLetterId) -> anyhow::Result<()> {
+    dead_letters::retry(pool, id).await?;
     let finished = poll(RETRY_TIMEOUT, async || {
-        Ok(match dead_letters::retry_status(&pool, id).await? {
+        Ok(match dead_letters::retry_status(pool, id).await? {
             RetryStatus::Pending => None,
             status => Some(status),
         })
@@ -187,11 +205,9 @@ async fn retry(args: &IdArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn discard(args: &IdArgs) -> anyhow::Result<()> {
-    let pool = connect_database(&args.database).await?;
-    dead_letters::discard(&pool, &args.id).await?;
+async fn discard(pool: &PgPool, id: &DeadLetterId) -> anyhow::Result<()> {
+    dead_letters::discard(pool, id).await?;
     print(&format!(
-        "Discarded {}. The projection skips this event and applies the later events of its session.",
-        args.id
+        "Discarded {id}. The projection skips this event and applies the later events of its session."
     ))
 }

@@ -161,8 +161,9 @@ fn banner(
         KeySource::Secret(secret) => {
             let expires_at = clock::now().timestamp() + TOKEN_LIFETIME;
             let user = DEVELOPER.to_string();
-            let token =
-                auth::issue_token(&secret, &user, true, &settings.auth.claims(), expires_at)?;
+            let claims = settings.auth.claims();
+            let access = auth::AdminAccess::Act;
+            let token = auth::issue_token(&secret, &user, access, &claims, expires_at)?;
             format!("Set a token that is valid for 12 hours:\n\n  export TOKEN={token}")
         }
         KeySource::File(_) | KeySource::Url(_) => "Set TOKEN to a token of your issuer.".to_owned(),
@@ -178,6 +179,7 @@ fn banner(
         "\nReading Sessions, for development only.\n\n{origins}\n  data in {0}\n  \
          to run commands against these servers: . {0}/env\n\n\
          operators:   http://{1}/readyz\n\
+         console:     http://{1}/\n\
          admin API:   http://{1}/api/v1/admin\n",
         data.display(),
         service.admin

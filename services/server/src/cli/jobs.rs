@@ -3,11 +3,14 @@
 use anyhow::bail;
 use api::routes::admin::jobs::{JobResponse, JobState};
 use clap::{Args, Subcommand};
+use eventlog::audit::Action as AuditAction;
 use eventlog::clock;
 use jobs::store::{self, JobLease};
 use jobs::{Job, JobError, scheduler};
+use serde_json::json;
 use tokio::sync::watch;
 
+use super::audit::{CliAction, recorded};
 use super::connect_database;
 use super::format::{count, span};
 use super::list::ListOr;
@@ -111,7 +114,16 @@ fn row(job: &JobResponse) -> [String; 6] {
 }
 
 async fn run_now(args: &RunArgs) -> anyhow::Result<()> {
-    connect_database(&args.database).await?.close().await;
+    let pool = connect_database(&args.database).await?;
+    let action = CliAction {
+        action: AuditAction::RunJob,
+        target: Some(args.job.as_str()),
+        details: json!({}),
+    };
+    recorded(&pool, action, async || run_job(args).await).await
+}
+
+async fn run_job(args: &RunArgs) -> anyhow::Result<()> {
     let job = args.job;
     let app::Jobs { context, appender } =
         app::jobs(&args.database, &args.redis, &args.rules, &args.jobs)?;

@@ -6,11 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use api::routes::admin::projections::{ProjectionResponse, ProjectionState};
 use clap::{Args, Subcommand};
+use eventlog::audit::Action as AuditAction;
 use eventlog::clock;
 use projections::operations::ProjectionName;
 use projections::status;
+use serde_json::json;
 use sqlx::PgPool;
 
+use super::audit::{CliAction, recorded};
 use super::connect_database;
 use super::format::{count, span};
 use super::list::ListOr;
@@ -164,9 +167,21 @@ async fn resume(args: &NameArgs) -> anyhow::Result<()> {
 }
 
 async fn set_paused(pool: &PgPool, name: ProjectionName, paused: bool) -> anyhow::Result<()> {
-    let is_known = status::pause(pool, name.as_str(), paused).await?;
-    ensure!(is_known, "the database has no projection {name}");
-    Ok(())
+    let action = CliAction {
+        action: if paused {
+            AuditAction::Pause
+        } else {
+            AuditAction::Resume
+        },
+        target: Some(name.as_str()),
+        details: json!({}),
+    };
+    recorded(pool, action, async || {
+        let is_known = status::pause(pool, name.as_str(), paused).await?;
+        ensure!(is_known, "the database has no projection {name}");
+        Ok(())
+    })
+    .await
 }
 
 /// The holder of the projection's lease.

@@ -11,17 +11,20 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use commands::erasure;
 use domain::ReaderId;
+use eventlog::audit::Action;
 use eventlog::erase::{self, Extent};
 use eventlog::error::error_chain;
 use eventlog::{LogError, clock, read};
 use futures::{Stream, TryStreamExt};
 use projections::active_sessions;
 use projections::operations::OperationProgress;
+use serde_json::json;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::audit::{CliAction, recorded};
 use super::connect_database;
 use super::format::counted;
 use super::names::{one_of, uuid};
@@ -110,9 +113,19 @@ pub async fn run(command: &ReaderCommand) -> anyhow::Result<()> {
 
 async fn export(args: &ExportArgs) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
+    let id = args.reader.to_string();
+    let action = CliAction {
+        action: Action::ExportReader,
+        target: Some(&id),
+        details: json!({ "format": args.output.as_str() }),
+    };
+    recorded(&pool, action, async || write_export(args, &pool).await).await
+}
+
+async fn write_export(args: &ExportArgs, pool: &PgPool) -> anyhow::Result<()> {
     let reader_id = ReaderId::from(args.reader);
-    if erase::extent(&pool, reader_id).await?.sessions == 0 {
-        return Err(no_sessions(&pool, reader_id).await);
+    if erase::extent(pool, reader_id).await?.sessions == 0 {
+        return Err(no_sessions(pool, reader_id).await);
     }
     let written = until_stopped(async |stop| {
         let chunks = Exporter::new(pool.clone()).stream(reader_id, args.output);
@@ -162,12 +175,30 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
     let reader_id = ReaderId::from(args.reader);
     let extent = erase::extent(&pool, reader_id).await?;
-    let earlier = erase::find(&pool, reader_id).await?;
+    if extent.sessions > 0 && !args.yes {
+        confirm(reader_id, extent)?;
+    }
+    let id = args.reader.to_string();
+    let action = CliAction {
+        action: Action::EraseReader,
+        target: Some(&id),
+        details: json!({}),
+    };
+    recorded(&pool, action, async || {
+        erase_confirmed(args, &pool, reader_id, extent).await
+    })
+    .await
+}
+
+async fn erase_confirmed(
+    args: &EraseArgs,
+    pool: &PgPool,
+    reader_id: ReaderId,
+    extent: Extent,
+) -> anyhow::Result<()> {
+    let earlier = erase::find(pool, reader_id).await?;
     if extent.sessions > 0 {
-        if !args.yes {
-            confirm(reader_id, extent)?;
-        }
-        let erased = erase::reader(&pool, reader_id, clock::now()).await?;
+        let erased = erase::reader(pool, reader_id, clock::now()).await?;
         print(&format!(
             "Erased {} of reader {reader_id}. History and statistics follow within \
              moments.",
@@ -175,17 +206,17 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
         ))?;
     } else {
         match earlier {
-            None => return Err(no_sessions(&pool, reader_id).await),
+            None => return Err(no_sessions(pool, reader_id).await),
             Some(erasure) if erasure.done_at.is_some() => {
-                return print(&no_sessions(&pool, reader_id).await.to_string());
+                return print(&no_sessions(pool, reader_id).await.to_string());
             }
             // Only the overwriting of an earlier erasure remains to be done.
             Some(_) => {}
         }
     }
-    erasure::delete_responses(&pool, reader_id).await?;
+    erasure::delete_responses(pool, reader_id).await?;
     // The erasure is done when its last event is overwritten, so Redis comes first.
-    let head = read::head(&pool).await?;
+    let head = read::head(pool).await?;
     if let Err(error) = forget(&args.redis, reader_id, head).await {
         return print(&format!(
             "Redis did not confirm that the sessions are removed: {}. The job `erasures` tries \
@@ -194,11 +225,11 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
         ));
     }
     let was_stopped = until_stopped(async |stop| {
-        overwrite(&pool, reader_id, stop).await?;
+        overwrite(pool, reader_id, stop).await?;
         Ok(stop.is_cancelled())
     })
     .await?;
-    let erasure = erase::find(&pool, reader_id).await?;
+    let erasure = erase::find(pool, reader_id).await?;
     let erasure = erasure.context("the table `erasures` has no row for this reader")?;
     if was_stopped && erasure.done_at.is_none() {
         let text = "erasure stopped; the job `erasures` overwrites the remaining events, or run \

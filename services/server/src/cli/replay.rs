@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use eventlog::audit::Action;
 use projections::active_sessions::RebuildProgress;
 use projections::operations::{ProjectionName, ReplayResult};
 use projections::rebuild::Replayed;
 use projections::zones::Zones;
+use serde_json::json;
 use tokio::sync::watch;
 
+use super::audit::{CliAction, recorded};
 use super::connect_database;
 use super::format::{count, counted, rate};
 use super::names::one_of;
@@ -33,8 +36,17 @@ pub struct ReplayArgs {
 }
 
 pub async fn run(args: &ReplayArgs) -> anyhow::Result<()> {
+    let pool = connect_database(&args.database).await?;
+    let action = CliAction {
+        action: Action::Replay,
+        target: Some(args.name.as_str()),
+        details: json!({ "restart": args.restart }),
+    };
+    recorded(&pool, action, async || replay(args).await).await
+}
+
+async fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     let name = args.name;
-    connect_database(&args.database).await?.close().await;
     let operations = connect::projection_ops(&args.database, &args.redis, Zones::load());
     let unit = if name == ProjectionName::ActiveSessions {
         "sessions"

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use api::auth;
+use api::auth::{self, AdminAccess};
 use chrono::TimeDelta;
 use clap::Args;
 use eventlog::clock;
@@ -19,9 +19,12 @@ pub struct TokenArgs {
     /// Id of the reader or operator.
     #[arg(long, value_name = "UUID", value_parser = uuid::<Uuid>)]
     user: Uuid,
-    /// Allow admin calls too.
+    /// Allow all admin calls too.
     #[arg(long)]
     admin: bool,
+    /// Allow the admin calls too that change nothing.
+    #[arg(long, conflicts_with = "admin")]
+    admin_read: bool,
     /// Time until the token expires: a number and s, m, h or d, at most 365d.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     ttl: Duration,
@@ -31,10 +34,15 @@ pub struct TokenArgs {
 
 pub fn run(args: &TokenArgs) -> anyhow::Result<()> {
     let expires_at = clock::now() + TimeDelta::from_std(args.ttl)?;
+    let admin = match (args.admin, args.admin_read) {
+        (true, _) => AdminAccess::Act,
+        (false, true) => AdminAccess::Read,
+        (false, false) => AdminAccess::None,
+    };
     let token = auth::issue_token(
         &args.auth.secret()?,
         &args.user.to_string(),
-        args.admin,
+        admin,
         &args.auth.claims(),
         expires_at.timestamp(),
     )?;

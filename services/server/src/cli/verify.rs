@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use api::routes::admin::operation_queue::verify_details;
 use clap::Args;
+use eventlog::audit::Action;
 use eventlog::deadline::with_deadline;
 use eventlog::error::error_chain;
 use projections::operations::{ProjectionName, ProjectionOps, VerifyResult};
@@ -12,9 +14,11 @@ use projections::status;
 use projections::verify::{Compared, Difference, MAX_DIFFERENCES_SHOWN};
 use projections::zones::Zones;
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::{CliAction, recorded_with};
 use super::connect_database;
 use super::format::count;
 use super::names::one_of;
@@ -85,8 +89,9 @@ async fn verify(args: &VerifyArgs) -> anyhow::Result<Report> {
     let zones = Zones::load();
     let operations = connect::projection_ops(&args.database, &args.redis, zones.clone());
     let mut result = Report::default();
-    let compared =
-        until_stopped(async |stop| compare(&operations, &names, &mut result.finished, stop).await);
+    let compared = until_stopped(async |stop| {
+        compare(&pool, &operations, &names, &mut result.finished, stop).await
+    });
     if let Err(error) = compared.await {
         let name = names[result.finished.len()];
         let error = if is_stopped(&error) {
@@ -130,6 +135,7 @@ async fn verify(args: &VerifyArgs) -> anyhow::Result<Report> {
 }
 
 async fn compare(
+    pool: &PgPool,
     operations: &ProjectionOps,
     names: &[ProjectionName],
     finished: &mut Vec<Comparison>,
@@ -138,8 +144,16 @@ async fn compare(
     for &name in names {
         let progress = watch::Sender::default();
         let shown = progress.subscribe();
-        let verify = operations.verify(name, &progress, stop);
-        let verified = progress_bar::show(name.as_str(), "events", shown, verify).await?;
+        let action = CliAction {
+            action: Action::Verify,
+            target: Some(name.as_str()),
+            details: json!({}),
+        };
+        let verify = async || {
+            let verify = operations.verify(name, &progress, stop);
+            Ok(progress_bar::show(name.as_str(), "events", shown, verify).await?)
+        };
+        let verified = recorded_with(pool, action, verify, verify_details).await?;
         report(&format!("{name}: compared with the log"));
         finished.push((name, verified));
     }

@@ -3,9 +3,12 @@
 use std::time::Instant;
 
 use clap::Args;
+use eventlog::audit::Action;
 use projections::zones::Zones;
+use serde_json::json;
 use tokio::sync::watch;
 
+use super::audit::{CliAction, recorded};
 use super::connect_database;
 use super::format::{count, counted, rate};
 use super::output::print;
@@ -23,7 +26,16 @@ pub struct WarmUpArgs {
 }
 
 pub async fn run(args: &WarmUpArgs) -> anyhow::Result<()> {
-    connect_database(&args.database).await?.close().await;
+    let pool = connect_database(&args.database).await?;
+    let action = CliAction {
+        action: Action::WarmUp,
+        target: None,
+        details: json!({}),
+    };
+    recorded(&pool, action, async || warm_up(args).await).await
+}
+
+async fn warm_up(args: &WarmUpArgs) -> anyhow::Result<()> {
     let operations = connect::projection_ops(&args.database, &args.redis, Zones::load());
     let progress = watch::Sender::default();
     let started = Instant::now();

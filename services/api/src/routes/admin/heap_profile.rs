@@ -21,7 +21,7 @@ const PPROF: &str = "application/octet-stream";
     get,
     path = "/api/v1/admin/heap-profile",
     operation_id = "heapProfile",
-    tag = "process",
+    tag = "processes",
     responses((
         status = 200,
         description = "A profile for pprof",

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use sqlx::PgPool;
 use utoipa::IntoParams;
 
+use super::operation_queue::{Operation, OperationQueue, already_running};
 use super::projections::{ProjectionResponse, ReplayStatus, find};
-use super::replay_queue::{ReplayQueue, StartResult};
+use super::recorded::RecordedAction;
 use crate::extract::{NoBody, PathName, StrictQuery};
-use crate::problem::{Problem, ProblemCode};
+use crate::problem::Problem;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -35,18 +36,13 @@ pub struct Params {
     responses((status = 202, description = "The replay has started", body = ProjectionResponse))
 )]
 pub async fn handle(
-    State((pool, replays)): State<(PgPool, ReplayQueue)>,
+    State((pool, operations)): State<(PgPool, OperationQueue)>,
+    recorded: RecordedAction,
     PathName(name): PathName<ProjectionName>,
     StrictQuery(params): StrictQuery<Params>,
     NoBody: NoBody,
 ) -> Result<(StatusCode, Json<ProjectionResponse>), Problem> {
     let restart = params.restart.unwrap_or(false);
-    let running = || {
-        Problem::new(
-            ProblemCode::ReplayRunning,
-            format!("A replay of {name} is running, or ended a moment ago"),
-        )
-    };
     let mut projection = find(&pool, name).await?;
     // The replay may run in another process.
     if projection
@@ -54,22 +50,16 @@ pub async fn handle(
         .as_ref()
         .is_some_and(|replay| replay.running)
     {
-        return Err(running());
+        return Err(already_running(name));
     }
-    match replays.start(name, restart) {
-        StartResult::Started => {
-            let before = projection.replay.take().filter(|_| !restart);
-            let replay = before.unwrap_or_default();
-            projection.replay = Some(ReplayStatus {
-                running: true,
-                ..replay
-            });
-            Ok((StatusCode::ACCEPTED, Json(projection)))
-        }
-        StartResult::AlreadyRunning => Err(running()),
-        StartResult::ShuttingDown => Err(Problem::new(
-            ProblemCode::ShuttingDown,
-            "The service is shutting down; retry shortly",
-        )),
-    }
+    let operation = Operation::Replay { restart };
+    let started = operations.start(name, operation, Some(recorded));
+    started.into_result(name)?;
+    let before = projection.replay.take().filter(|_| !restart);
+    let replay = before.unwrap_or_default();
+    projection.replay = Some(ReplayStatus {
+        running: true,
+        ..replay
+    });
+    Ok((StatusCode::ACCEPTED, Json(projection)))
 }

@@ -36,9 +36,9 @@ pub struct Params {
 pub struct EraseResponse {
     /// The number of erased sessions. 0 if the reader has none, for example
     /// because they were erased before.
-    sessions: i64,
+    pub sessions: i64,
     #[schema(value_type = DateTime)]
-    erased_at: Timestamp,
+    pub erased_at: Timestamp,
 }
 
 /// Erase all of the reader's data, or the sessions with one book
@@ -138,23 +138,28 @@ impl EraseHandles {
             Scope::Session(id) => commands.erase_sessions(reader_id, &[id], at).await?,
         };
         if let Some(global_position) = erased.global_position {
-            let forgotten = active_sessions::erase(&self.cache, reader_id, global_position).await;
-            if let Err(error) = forgotten {
-                tracing::warn!(
-                    %error,
-                    "removing an erased session from Redis failed: {error}; the job erasures tries \
-                     again"
-                );
-            }
-            tokio::spawn(async move {
-                if let Err(error) = store::request(&self.pool, Job::Erasures).await {
-                    tracing::debug!(
-                        %error,
-                        "requesting the job erasures failed: {error}; it runs within a minute"
-                    );
-                }
-            });
+            forget(&self.cache, self.pool, reader_id, global_position).await;
         }
         Ok(erased)
     }
+}
+
+/// Removes erased sessions from Redis, and requests the job that overwrites their events.
+/// If either fails, the job does both within a minute.
+pub async fn forget(cache: &Cache, pool: Pool, reader_id: ReaderId, global_position: i64) {
+    let forgotten = active_sessions::erase(cache, reader_id, global_position).await;
+    if let Err(error) = forgotten {
+        tracing::warn!(
+            %error,
+            "removing an erased session from Redis failed: {error}; the job erasures tries again"
+        );
+    }
+    tokio::spawn(async move {
+        if let Err(error) = store::request(&pool, Job::Erasures).await {
+            tracing::debug!(
+                %error,
+                "requesting the job erasures failed: {error}; it runs within a minute"
+            );
+        }
+    });
 }

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use domain::ReaderId;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -21,7 +22,7 @@ pub struct Params {
     /// gets an apostrophe; `json` contains it unchanged.
     #[param(inline)]
     #[serde(default)]
-    format: ExportFormat,
+    pub format: ExportFormat,
 }
 
 /// Export all of the reader's data
@@ -46,16 +47,25 @@ pub async fn handle(
     caller: Caller,
     StrictQuery(params): StrictQuery<Params>,
 ) -> Result<Response, Problem> {
-    let mut chunks = exporter.stream(caller.reader_id, params.format);
+    stream(&exporter, caller.reader_id, params.format).await
+}
+
+/// The response with the export of a reader.
+pub async fn stream(
+    exporter: &Exporter,
+    reader_id: ReaderId,
+    format: ExportFormat,
+) -> Result<Response, Problem> {
+    let mut chunks = exporter.stream(reader_id, format);
     // Read the first page before sending the status, so that the request fails with
     // 503 if Postgres is unavailable, and does not return a truncated export.
     let first = chunks.try_next().await?;
     let chunks = stream::iter(first.map(Ok)).chain(chunks);
-    let file = format!("attachment; filename=\"{}\"", params.format.file_name());
+    let file = format!("attachment; filename=\"{}\"", format.file_name());
     let headers: [(HeaderName, HeaderValue); 2] = [
         (
             header::CONTENT_TYPE,
-            HeaderValue::from_static(params.format.media_type()),
+            HeaderValue::from_static(format.media_type()),
         ),
         (
             header::CONTENT_DISPOSITION,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
-use api::auth::{self, ExpectedClaims};
+use api::auth::{self, AdminAccess, ExpectedClaims};
 use api::secret::Secret;
 use uuid::{Builder, Uuid};
 
@@ -165,7 +165,13 @@ impl NewReaders {
 
     fn try_token(&self, number: u64) -> anyhow::Result<Token> {
         let id = self.id(number).to_string();
-        let token = auth::issue_token(&self.secret, &id, false, &self.claims, self.expires_at)?;
+        let token = auth::issue_token(
+            &self.secret,
+            &id,
+            AdminAccess::None,
+            &self.claims,
+            self.expires_at,
+        )?;
         Ok(Token::from(token))
     }
 }
