@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run check test test-unit test-it test-api test-examples test-kubernetes try-compose campaign bench bench-quick lint fmt audit pin sqlx openapi schemas help
+.PHONY: run check test test-unit test-it test-api test-browser test-examples test-kubernetes try-compose campaign bench bench-quick lint fmt audit pin sqlx openapi schemas help
 
 # Where cargo builds. Builds select the whole workspace where tests follow: with
 # fewer packages, dependencies get other features and are compiled again.
@@ -15,7 +15,7 @@ check: ## Type-check the workspace with its tests; the quickest answer to a chan
 test: ## Everything that proves the project; needs nothing running
 	cargo build --locked --workspace --bin reading-sessions
 	cargo test --locked --workspace
-	$(MAKE) --no-print-directory test-kubernetes test-api test-examples
+	$(MAKE) --no-print-directory test-kubernetes test-api test-browser test-examples
 
 test-unit: ## The unit tests, without servers
 	cargo test --locked --workspace --lib --bins
@@ -27,6 +27,10 @@ test-it: ## The integration tests; ONLY=relay runs one module, ONLY=relay::name 
 test-api: ## Check a running service against docs/openapi.json; SEED=1 repeats a run
 	cargo build --locked --workspace --bin reading-sessions
 	tests/with-service tests/schemathesis/run
+
+test-browser: ## Test the console in Chromium, which Debian's root installs if it is missing; SCREENSHOTS=docs/console writes its pictures
+	cargo build --locked --workspace --bin reading-sessions
+	SCREENSHOTS=$(abspath $(SCREENSHOTS)) tests/with-service tests/browser/run
 
 test-examples: ## Run the example clients, consumers and load test against a running service
 	cargo build --locked --workspace --bin reading-sessions --bin example-consumer
