@@ -69,7 +69,8 @@ async fn refresh(load: &Load, seconds: u32, line: Option<&ProgressBar>) -> ! {
         (shown_at, shown) = (Instant::now(), requests);
         let text = format!(
             "{} of {seconds} s, {}",
-            started.elapsed().as_secs(),
+            // A tick can be a moment early.
+            (started.elapsed() + REFRESH_INTERVAL / 2).as_secs(),
             text(load, per_second)
         );
         match line {
