@@ -190,3 +190,47 @@ fn failure(cause: String, is_temporary: bool) -> SendError {
 fn unavailable(error: reqwest::Error) -> SendError {
     SendError::Unavailable(error_chain(&error.without_url()))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    fn check(status: Option<&'static str>) -> Result<(), SendError> {
+        let status = status.map(|status| {
+            let name = HeaderName::from_static("grpc-status");
+            (name, HeaderValue::from_static(status))
+        });
+        check_grpc_status(&status.into_iter().collect())
+    }
+
+    #[test]
+    fn batch_is_repeated_unless_the_collector_rejects_it() {
+        assert!(check(Some("0")).is_ok());
+        // Unavailable, resource exhausted, and a response without a status.
+        for temporary in [Some("14"), Some("8"), None] {
+            let error = check(temporary).unwrap_err();
+            assert!(matches!(error, SendError::Unavailable(_)), "{error}");
+        }
+        // Invalid argument, unauthenticated, unimplemented.
+        for permanent in [Some("3"), Some("16"), Some("12")] {
+            let error = check(permanent).unwrap_err();
+            assert!(matches!(error, SendError::Refused(_)), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn address_is_shown_and_logged_without_its_password() {
+        // Nothing listens on the discard port.
+        let endpoint = Url::parse("http://me:s3cr3t@127.0.0.1:9").unwrap();
+        let collector = Collector::new(&TraceArgs::default(), &endpoint).unwrap();
+        let shown = collector.to_string();
+        assert!(shown.contains("/v1/traces (http/protobuf)"), "{shown}");
+        let error = collector.send(&ExportTraceServiceRequest::default());
+        let error = error.await.unwrap_err().to_string();
+        for text in [shown, error] {
+            assert!(!text.contains("s3cr3t"), "{text}");
+        }
+    }
+}
