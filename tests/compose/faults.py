@@ -4,7 +4,9 @@ After each one nothing that was acknowledged is lost or doubled, and clients rec
 error but 503 with `Retry-After`.
 """
 
+import json
 import time
+from collections import Counter
 
 import ledger
 from readers import Traffic
@@ -15,6 +17,8 @@ AFTER_SECONDS = 5
 # How long a killed API process stays away.
 DOWN_SECONDS = 10
 FROZEN_SECONDS = 8
+# After that time nginx sends requests to a new process; see docs/operations/upgrade.md.
+NGINX_SECONDS = 10
 
 
 def kill(stack, service, down=0.0):
@@ -87,6 +91,7 @@ def upgrade(stack):
     stack.compose("run", "--rm", "-T", "migrate")
     for old in stack.containers("api"):
         stack.compose("up", "-d", "--no-deps", "--no-recreate", "--scale", "api=3", "--wait", "api")
+        time.sleep(NGINX_SECONDS)
         run("docker", "stop", old)
         run("docker", "rm", old)
     stack.up()
@@ -109,6 +114,18 @@ ALL = [
 WITHOUT_NGINX = stop_and_start
 
 
+def refusals(stack, seconds):
+    """Where nginx got its 503 responses from: the status of each API process that it
+    tried. 502 and 504 are its own: it could not connect, or the process closed the
+    connection or did not respond."""
+    found = Counter()
+    for line in stack.logs("nginx", seconds).splitlines():
+        if '"status":503' in line:
+            entry = json.loads(line)
+            found[f"{entry['method']}, processes returned {entry['upstream_status']}"] += 1
+    return found
+
+
 def with_traffic(stack, readers, report, name, fault):
     """Runs one fault beside readers, and compares everything with their ledger."""
     report.section(name)
@@ -125,5 +142,7 @@ def with_traffic(stack, readers, report, name, fault):
     report.check(f"{name}: no error but 503 with Retry-After",
                  "; ".join(sorted({f"{a.status or 'no response'} {a.code}" for a in others})),
                  f"{sum(a.status == 503 for a in attempts)} of {len(attempts)} requests")
+    for line, count in refusals(stack, time.monotonic() - since).items():
+        report.line(f"{count} × 503: {line}")
     report.fault(name, attempts, recovered)
     ledger.compare(stack, readers, report, name)

@@ -25,12 +25,16 @@ LOG_LINES = 20
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--image", help="use this image of the service instead of building it")
-    arguments.add_argument("--previous", help="image of the last release, from which to upgrade")
-    arguments.add_argument("--override", help="a compose file with settings of this machine")
-    arguments.add_argument("--only", nargs="*", help="words of the names of the faults to try")
-    arguments = arguments.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image", help="use this image of the service instead of building it")
+    parser.add_argument("--previous", help="image of the last release, from which to upgrade")
+    parser.add_argument("--override", help="a compose file with settings of this machine")
+    parser.add_argument("--only", nargs="*", help="words of the names of the faults to try")
+    arguments = parser.parse_args()
+    chosen = [(name, fault) for name, fault in faults.ALL
+              if not arguments.only or any(word in name for word in arguments.only)]
+    if not chosen:
+        parser.error("no fault has such a name: " + ", ".join(name for name, _ in faults.ALL))
     docker_or_exit()
     report = Report()
     stack = Stack(arguments.override)
@@ -40,7 +44,7 @@ def main():
         prepare(stack, report, arguments)
         signal.signal(signal.SIGALRM, expired)
         signal.alarm(LIMIT_SECONDS)
-        attempt(stack, report, arguments.only)
+        attempt(stack, report, chosen)
     except (Failed, OSError, subprocess.TimeoutExpired, RuntimeError) as error:
         report.check("the trial runs to its end", str(error))
         explain(stack, report)
@@ -89,7 +93,7 @@ def prepare(stack, report, arguments):
     stack.tag(previous, stack.image)
 
 
-def attempt(stack, report, only):
+def attempt(stack, report, chosen):
     report.section("first start")
     started = time.monotonic()
     stack.up()
@@ -97,9 +101,7 @@ def attempt(stack, report, only):
     report.check("every container is healthy", figure=f"after {time.monotonic() - started:.1f} s")
     checks.all_checks(stack, report)
     readers = [Reader(number, stack.http, stack.variables["JWT_SECRET"]) for number in range(COUNT)]
-    for name, fault in faults.ALL:
-        if only and not any(word in name for word in only):
-            continue
+    for name, fault in chosen:
         faults.with_traffic(stack, readers, report, name, fault)
     report.section("at the end")
     ledger.planted_faults(stack, readers, report)

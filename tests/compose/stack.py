@@ -81,21 +81,24 @@ class Stack:
     def choose_images(self):
         """Replaces images that cannot be had. Returns lines that describe it."""
         config = json.loads(self.compose("--profile", "*", "config", "--format", "json").stdout)
-        lines, override = [], {}
-        for name, service in sorted(config["services"].items()):
-            image = service["image"]
+        services = dict(sorted(config["services"].items()))
+        missing, lines, override = {}, [], {}
+        for name, image in ((name, service["image"]) for name, service in services.items()):
             if image == OWN_IMAGE:
                 override[name] = {"image": self.image}
             elif (found := available(image)) is None:
-                if name in NEEDED:
-                    raise Failed(f"the image {image} of {name} cannot be had")
-                lines.append(f"{name} is left out: its image {image} cannot be had")
-                continue
+                missing[name] = f"its image {image} cannot be had"
             elif found != image:
                 override[name] = {"image": found}
                 lines.append(f"{name} runs {found} instead of {image}")
-            if "profiles" not in service:
-                self.services.append(name)
+        # Compose would start what a service depends on.
+        while dependent := [(n, d) for n, s in services.items() for d in s.get("depends_on", {})
+                            if d in missing and n not in missing]:
+            missing.update((name, f"it depends on {needed}") for name, needed in dependent)
+        if unavoidable := NEEDED & missing.keys():
+            raise Failed("; ".join(f"{name} cannot run: {missing[name]}" for name in unavoidable))
+        lines += [f"{name} is left out: {reason}" for name, reason in missing.items()]
+        self.services = [n for n, s in services.items() if n not in missing and "profiles" not in s]
         override["migrate"]["build"] = {"context": str(ROOT)}
         (self.folder / "trial.json").write_text(json.dumps({"services": override}))
         return lines
@@ -139,8 +142,10 @@ class Stack:
                 raise Failed(f"after {seconds} s not healthy: {unhealthy}")
             time.sleep(0.5)
 
-    def logs(self, service):
-        result = self.compose("logs", "--no-log-prefix", "--no-color", service)
+    def logs(self, service, seconds=None):
+        """All lines, or those of the last seconds."""
+        since = [] if seconds is None else ["--since", f"{seconds:.0f}s"]
+        result = self.compose("logs", "--no-log-prefix", "--no-color", *since, service)
         return result.stdout + result.stderr
 
     def remove(self):
