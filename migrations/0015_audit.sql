@@ -40,3 +40,6 @@ as $$
         details = audit.details || audit_end.details
     where id = entry and audit.outcome = 'started' and role = session_user
 $$;
+
+-- `migrate` removes this right too, but only if it may create roles.
+revoke execute on function audit_begin, audit_end from public;

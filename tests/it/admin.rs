@@ -14,7 +14,9 @@ use server::config::{AuthArgs, Role};
 use tests::app::SETTLE;
 use tests::contract::Contract;
 use tests::reader::id;
-use tests::{ApiResponse, App, Reader, Stack, future_events, invariants, scaled, until};
+use tests::{
+    ApiResponse, App, Reader, Stack, eventually, future_events, invariants, scaled, until,
+};
 use uuid::Uuid;
 
 use live::live;
@@ -136,7 +138,11 @@ async fn replays(contract: &Contract) {
         projection_status(&operator, "history").await["replay"].is_null()
     })
     .await;
-    let verification = post(&operator, verify).await;
+    let verification = eventually("the verification starts", 2 * SETTLE, async || {
+        let response = post(&operator, verify).await;
+        (response.status == 202).then_some(response)
+    })
+    .await;
     contract.check("verify", 202, &verification);
     let entry = format!("/audit/{}", verification.body["audit_id"].as_str().unwrap());
     until("the verification ends", 2 * SETTLE, async || {

@@ -339,7 +339,7 @@ async fn action_without_an_entry_is_refused() {
         .await
         .unwrap();
     let pause = operator.call(Method::POST, "/projections/history/pause", None);
-    let _ = pause.await.problem(500);
+    let _ = pause.await.problem(503);
     let output = command(&app.env)
         .args(["projections", "pause", "history"])
         .output()

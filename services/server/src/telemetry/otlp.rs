@@ -227,8 +227,8 @@ mod tests {
         let collector = Collector::new(&TraceArgs::default(), &endpoint).unwrap();
         let shown = collector.to_string();
         assert!(shown.contains("/v1/traces (http/protobuf)"), "{shown}");
-        let error = collector.send(&ExportTraceServiceRequest::default());
-        let error = error.await.unwrap_err().to_string();
+        let request = ExportTraceServiceRequest::default();
+        let error = collector.send(&request).await.unwrap_err().to_string();
         for text in [shown, error] {
             assert!(!text.contains("s3cr3t"), "{text}");
         }

@@ -207,13 +207,13 @@ async fn execute(ops: ProjectionOps, request: Request, stop: CancellationToken) 
     if let Ok(details) = &result {
         tracing::info!(projection = %name, ?details, "{operation} of {name} completed");
     }
+    drop(guard);
     if let Some(recorded) = recorded {
         match result {
             Ok(details) => recorded.end(Ok(()), details).await,
             Err(error) => recorded.end(Err(&error), Map::new()).await,
         }
     }
-    drop(guard);
 }
 
 fn replay_details(result: &ReplayResult) -> Map<String, Value> {

@@ -115,7 +115,10 @@ impl Report {
                 [
                     name.to_owned(),
                     format!("{:.2} {unit}", criterion.value),
-                    format!("< {} {unit}", criterion.limit),
+                    match criterion.criterion {
+                        "error_percent" if criterion.limit == 0.0 => "none".to_owned(),
+                        _ => format!("< {} {unit}", criterion.limit),
+                    },
                     if criterion.met { "met" } else { "not met" }.to_owned(),
                 ]
             })
