@@ -246,6 +246,9 @@ pub async fn redis_is_unavailable(site: &mut Site) {
 
 pub async fn postgres_is_unavailable(site: &mut Site) {
     let names = ["PostgresDown", "StaleReads", "RoleFailing"];
+    // Stale reads come from Redis, which has been empty.
+    let hits = r#"sum(rate(reading_sessions_active_reads_total{result="hit"}[5s])) > 1"#;
+    site.until_returned(hits).await;
     site.stack.servers.lock().await.postgres.kill().unwrap();
     site.until_firing(&names).await;
     let mut servers = site.stack.servers.lock().await;

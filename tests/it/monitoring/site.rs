@@ -118,12 +118,7 @@ impl Site {
         self.second = Some(start_second(&self.env, self.second_addresses).await);
         let address = self.second_addresses[1];
         let up = format!(r#"up{{job="{JOB}", instance="{address}"}} == 1"#);
-        until(
-            "a scrape of the second process",
-            ALERT_TIMEOUT,
-            async || !self.prometheus.query(&up).await.is_empty(),
-        )
-        .await;
+        self.until_returned(&up).await;
     }
 
     /// The URLs of the processes, and that of nginx in front of them.
@@ -143,11 +138,16 @@ impl Site {
         let up = format!("count(up == 1) == {targets}");
         let requests = "sum(rate(reading_sessions_http_requests_total[5s])) > 0";
         for expression in [&up, requests] {
-            until(expression, ALERT_TIMEOUT, async || {
-                !self.prometheus.query(expression).await.is_empty()
-            })
-            .await;
+            self.until_returned(expression).await;
         }
+    }
+
+    /// Waits until an expression returns a series.
+    pub async fn until_returned(&self, expression: &str) {
+        until(expression, ALERT_TIMEOUT, async || {
+            !self.prometheus.query(expression).await.is_empty()
+        })
+        .await;
     }
 
     /// Waits until these alerts fire.
