@@ -50,7 +50,7 @@ def calls(stack, report):
     stranger = Client(stack.http, token(secret, other), "198.51.100.2")
     book = new_id()
     now = datetime.now(timezone.utc)
-    # What later paths name: ids, and the global position of the last command.
+    # Ids for later paths, and the global position of the last command.
     seen = {"position": "", "reader": reader, "offline": uuid7(now - timedelta(hours=3))}
 
     def call(status, method, path, body=None, by=client, key=None, prefix=READING):
@@ -149,7 +149,7 @@ def log_without_queries(stack, report):
     report.expect("nginx logs no query string", reader not in logs, "the log contains the reader's id")
 
 
-# Of each user: what it may and may not publish and subscribe to.
+# The messages and subscriptions that each user may, and may not, send.
 PERMISSIONS = {
     "api": (
         ["PUB reading.wake", "PUB reading.flush.trial", "SUB _INBOX_api.trial"],
