@@ -30,10 +30,10 @@ fn snapshots(text: &str) -> Vec<Value> {
 
 pub async fn live(contract: &Contract) {
     let app = App::start().await;
-    let expires_at = eventlog::clock::now() + chrono::TimeDelta::seconds(4);
-    let viewer = app.operator_until(AdminAccess::Read, expires_at);
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
     app.settled().await;
+    let expires_at = eventlog::clock::now() + chrono::TimeDelta::seconds(5);
+    let viewer = app.operator_until(AdminAccess::Read, expires_at);
     let stream = open(&app, &viewer).await;
     let (status, headers) = (stream.status(), stream.headers().clone());
     // The stream ends with the token.
