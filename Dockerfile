@@ -31,6 +31,8 @@ RUN apt-get update \
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
     --shell /usr/sbin/nologin reading
 COPY --from=build /usr/local/bin/reading-sessions /usr/local/bin/
+# Memory, because the root file system may be read-only. A heap profile needs a file.
+ENV TMPDIR=/dev/shm
 # Other containers connect to this one's own address, so loopback is not enough.
 ENV HTTP_ADDR=0.0.0.0:8080 ADMIN_ADDR=0.0.0.0:8081 LOG_FORMAT=json
 EXPOSE 8080 8081

@@ -33,7 +33,7 @@ ALL = [
     (checks.resources, lambda m: container(m, "api")["resources"]["limits"].pop("memory")),
     (checks.resources, lambda m: m.memory.update(relay=64)),
     (checks.probes, lambda m: container(m, "projections").pop("startupProbe")),
-    (checks.probes, lambda m: replace(container(m, "api")["readinessProbe"]["httpGet"], path="/livez")),
+    (checks.probes, lambda m: replace(container(m, "api")["readinessProbe"]["httpGet"], path="/readyz")),
     (checks.availability, lambda m: replace(deployment(m, "relay"), replicas=1)),
     (checks.availability, lambda m: replace(deployment(m, "api"), replicas=2)),
     (checks.availability, lambda m: remove(m, "PodDisruptionBudget", "projections")),

@@ -44,14 +44,16 @@ impl RecentTimes {
     }
 
     fn insert(&mut self, at: Timestamp) {
-        let index = self.times.partition_point(|other| *other <= at);
+        let mut index = self.times.partition_point(|other| *other <= at);
         // An observation before all known ones has unknown neighbours.
-        if index > 0 {
-            self.times.insert(index, at);
+        if index == 0 {
+            return;
         }
-        if self.times.len() > MAX_TIMES {
+        if self.times.len() == MAX_TIMES {
             self.times.remove(0);
+            index -= 1;
         }
+        self.times.insert(index, at);
     }
 
     /// A timeline of the two neighbours of the command's observation: it decides the command

@@ -31,12 +31,17 @@ export function signOut(reason) {
 export async function signIn(pasted) {
   token.set(pasted);
   try {
-    access.set(await get("/access"));
-    signedOutBecause.set(null);
+    await restore();
   } catch (problem) {
     token.clear();
     throw problem;
   }
+}
+
+/** Signs in with the token of the tab. An outage does not remove the token. */
+export async function restore() {
+  access.set(await get("/access"));
+  signedOutBecause.set(null);
 }
 
 /** Sends a request with the token. Returns the response if its status is a success. */

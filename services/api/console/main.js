@@ -1,6 +1,6 @@
 // The console: sign-in, navigation and the page of the current address.
 
-import { access, signIn, signOut, signedOutBecause } from "./api.js";
+import { access, restore, signIn, signOut, signedOutBecause } from "./api.js";
 import { Failure, Loading, Messages, READ_ONLY_NOTE, Badge, clearMessage } from "./components.js";
 import { time } from "./format.js";
 import { connection, follow } from "./live.js";
@@ -158,19 +158,30 @@ function Console() {
   `;
 }
 
+/** The pause before another attempt to sign in after a reload. */
+const RESTORE_RETRY_MS = 3000;
+
 function App() {
   const [isRestoring, setRestoring] = useState(token.get() !== null);
   const signedIn = useStore(access) !== null;
   useEffect(() => {
     if (!isRestoring) return;
-    // The tab has a token from before a reload.
-    signIn(token.get()).then(
-      () => setRestoring(false),
-      (problem) => {
-        signOut(problem.message);
-        setRestoring(false);
-      },
-    );
+    // The tab has a token from before a reload. An outage must not remove it.
+    let timer;
+    const attempt = () =>
+      restore().then(
+        () => setRestoring(false),
+        (problem) => {
+          if (problem.status === 401 || problem.status === 403) {
+            signOut(problem.message);
+            setRestoring(false);
+          } else {
+            timer = setTimeout(attempt, RESTORE_RETRY_MS);
+          }
+        },
+      );
+    attempt();
+    return () => clearTimeout(timer);
   }, []);
   if (signedIn) return html`<${Console} />`;
   return isRestoring ? html`<${Loading} />` : html`<${SignIn} />`;

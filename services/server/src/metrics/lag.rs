@@ -92,7 +92,7 @@ impl RelayGauges {
                 None => None,
             };
             self.unpublished.set(age);
-            if age.is_some() {
+            if published.is_some() {
                 tokio::time::sleep(POLL_INTERVAL).await;
             } else {
                 // Until the relay begins to lead. It ends only at shutdown.

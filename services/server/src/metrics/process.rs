@@ -13,7 +13,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 #[derive(Debug)]
-pub(crate) struct ProcessMetrics;
+pub(crate) struct ProcessMetrics {
+    /// Unix time in seconds. Read once: the boot time changes when the clock is set.
+    started_at: Option<f64>,
+}
 
 struct Resources {
     cpu_seconds: f64,
@@ -23,13 +26,12 @@ struct Resources {
     open_fds: usize,
     /// `None` if there is no limit.
     max_fds: Option<u64>,
-    /// Unix time.
-    started_at: f64,
 }
 
 impl ProcessMetrics {
     pub(crate) fn register(registry: &mut Registry) {
-        registry.register_collector(Box::new(Self));
+        let started_at = started_at().ok();
+        registry.register_collector(Box::new(Self { started_at }));
     }
 }
 
@@ -43,7 +45,6 @@ impl Resources {
             LimitValue::Value(limit) => Some(limit),
             LimitValue::Unlimited => None,
         };
-        let started_at = procfs::boot_time_secs()? as f64 + stat.starttime as f64 / ticks;
         Ok(Self {
             cpu_seconds: (stat.utime + stat.stime) as f64 / ticks,
             resident_bytes: stat.rss_bytes().get(),
@@ -51,9 +52,14 @@ impl Resources {
             threads: stat.num_threads,
             open_fds: process.fd_count()?,
             max_fds,
-            started_at,
         })
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn started_at() -> ProcResult<f64> {
+    let started = Process::myself()?.stat()?.starttime as f64;
+    Ok(procfs::boot_time_secs()? as f64 + started / procfs::ticks_per_second() as f64)
 }
 
 impl Collector for ProcessMetrics {
@@ -99,7 +105,7 @@ impl Collector for ProcessMetrics {
             (
                 "process_start_time_seconds",
                 "Unix time at which this process started",
-                Some(resources.started_at),
+                self.started_at,
             ),
         ];
         for (name, help, value) in gauges {

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request};
 use axum::http::Method;
@@ -28,6 +29,9 @@ const DETAILS: [&str; 2] = ["restart", "format"];
 
 /// The longest value of such a parameter, in bytes. The valid ones are shorter.
 const MAX_DETAIL_LENGTH: usize = 16;
+
+/// How long an action may wait for its entry. Shorter than the deadline of a request.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The action of a route; `None` for routes that do not exist.
 fn action(method: &Method, path: &str) -> Option<Action> {
@@ -105,7 +109,10 @@ impl RecordedAction {
         let query = parts.uri.query().unwrap_or_default().as_bytes();
         let details = form_urlencoded::parse(query)
             .filter(|(name, value)| {
-                DETAILS.contains(&name.as_ref()) && value.len() <= MAX_DETAIL_LENGTH
+                DETAILS.contains(&name.as_ref())
+                    && value.len() <= MAX_DETAIL_LENGTH
+                    // Postgres stores no NUL.
+                    && !value.contains('\0')
             })
             .map(|(name, value)| (name.into_owned(), value.into()))
             .collect::<Map<String, Value>>();
@@ -116,7 +123,10 @@ impl RecordedAction {
             target: target.as_deref(),
             details: details.into(),
         };
-        let id = audit::begin(&pool, &entry).await?;
+        // The operator waits longer than this, so no action begins after its request failed.
+        let id = tokio::time::timeout(BEGIN_TIMEOUT, audit::begin(&pool, &entry))
+            .await
+            .map_err(|_| Problem::overloaded())??;
         Ok(Self {
             pool,
             id,

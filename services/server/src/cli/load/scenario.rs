@@ -61,6 +61,8 @@ pub struct User {
     position: u32,
     /// Bursts of the current reader.
     bursts: usize,
+    /// Sessions of earlier readers whose end failed.
+    open: Vec<OpenSession>,
 }
 
 impl User {
@@ -75,12 +77,13 @@ impl User {
             session: None,
             position: 0,
             bursts: 0,
+            open: Vec::new(),
         }
     }
 
     /// Sends requests until `stop` is cancelled. A request in progress completes first.
-    /// Returns the session that is still active.
-    pub async fn run(mut self, stop: CancellationToken) -> Option<OpenSession> {
+    /// Returns the sessions that are still active.
+    pub async fn run(mut self, stop: CancellationToken) -> Vec<OpenSession> {
         while !stop.is_cancelled() {
             let pause = match self.kind {
                 Kind::Reading => {
@@ -97,8 +100,13 @@ impl User {
                 () = sleep(random_pause(&pause)) => {}
             }
         }
+        self.open.extend(self.open_session());
+        self.open
+    }
+
+    fn open_session(&self) -> Option<OpenSession> {
         self.session.map(|id| OpenSession {
-            token: self.token,
+            token: self.token.clone(),
             id,
             position: self.position,
         })
@@ -136,6 +144,7 @@ impl User {
         if let Some(session) = self.session {
             self.end(session).await;
         }
+        self.open.extend(self.open_session());
         let next = self.load.readers.exchange(&self.token);
         self.token = next;
         self.session = None;
