@@ -111,7 +111,7 @@ impl Bar {
             Self::OriginalErrors => (AtMost, 0.0, ""),
             Self::PoolWait => (Below, 10.0, "ms"),
             Self::ApiProcesses => (AtMost, 1.2, ""),
-            Self::Traces => (AtMost, 1.05, ""),
+            Self::Traces => (AtMost, 1.1, ""),
             Self::Replay => (AtLeast, 15.0, ""),
             Self::ReplayMemory => (AtMost, 300.0, "MB"),
             // 100,000 sessions in ten seconds.

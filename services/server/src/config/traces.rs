@@ -14,7 +14,8 @@ use super::read_secret;
 
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
-/// One trace in a hundred: enough to see the usual case, at a cost that no benchmark notices.
+/// One trace in a hundred: enough to see the usual case, at a cost below the noise of a
+/// benchmark.
 const DEFAULT_RATIO: f64 = 0.01;
 
 /// Traces of requests, exported to an OpenTelemetry collector.
