@@ -119,11 +119,7 @@ async fn replays(contract: &Contract) {
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
     app.settled().await;
     // A replay cannot swap in its table while a query reads the old one, and retries.
-    let mut reading = app.pool.begin().await.unwrap();
-    sqlx::query("select from history limit 1")
-        .execute(&mut *reading)
-        .await
-        .unwrap();
+    let reading = app.read_history().await;
     let replay = "/projections/history/replay?restart=true";
     contract.check("replay", 202, &post(&operator, replay).await);
     until("the replay is listed", 2 * SETTLE, async || {
@@ -385,11 +381,7 @@ async fn replay_stops_with_the_service_and_resumes_after_restart() {
     let operator = app.operator();
     let _ = app.reader().start(Uuid::new_v4()).await.ok();
     app.settled().await;
-    let mut reading = app.pool.begin().await.unwrap();
-    sqlx::query("select from history limit 1")
-        .execute(&mut *reading)
-        .await
-        .unwrap();
+    let reading = app.read_history().await;
     let _ = post(&operator, "/projections/history/replay").await.ok();
     until("the replay runs", 2 * SETTLE, async || {
         projection_status(&operator, "history").await["replay"]["position"] == 1

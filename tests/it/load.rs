@@ -1,16 +1,18 @@
 //! The command `load`: its figures equal the log, its exit codes distinguish met and missed
 //! criteria, and it leaves no active session.
 
+mod interruptions;
+mod readers;
+mod refusals;
+
 use std::process::Stdio;
 
 use serde_json::Value;
 use sqlx::PgPool;
-use tests::app::{SECRET, SETTLE, pool, token};
-use tests::process::{Process, executable, free_address};
-use tests::{App, Stack, scaled, until};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tests::app::{SECRET, SETTLE};
+use tests::process::executable;
+use tests::{App, until};
 use tokio::process::{Child, Command};
-use uuid::Uuid;
 
 /// Criteria that a busy machine meets, without errors.
 const PATIENT: [&str; 6] = [
@@ -81,12 +83,6 @@ async fn run(address: &str, arguments: &[&str]) -> Finished {
 /// The address of a service in the test process.
 fn address(app: &App) -> &str {
     app.url.strip_suffix("/api/v1/reading-sessions").unwrap()
-}
-
-async fn interrupt(child: &Child) {
-    let pid = child.id().expect("the command is running").to_string();
-    let sent = Command::new("kill").args(["-INT", &pid]).status().await;
-    assert!(sent.unwrap().success());
 }
 
 /// Events of a type in the log, with a reason if one is given.
@@ -212,127 +208,6 @@ async fn missed_criterion_gives_exit_code_1_and_a_readable_report() {
 }
 
 #[tokio::test]
-async fn run_that_cannot_start_gives_exit_code_2_with_the_reason() {
-    let app = App::start().await;
-    let good = address(&app).to_owned();
-    let nowhere = format!("http://{}", free_address());
-    let missing = std::env::temp_dir().join(format!("tokens-{}", Uuid::new_v4()));
-    let missing = missing.to_str().unwrap();
-    for (address, arguments, reason) in [
-        (&nowhere, vec![], nowhere.as_str()),
-        (&nowhere, vec![], "is unreachable"),
-        (&good, vec!["--tokens", missing], missing),
-        (
-            &good,
-            vec!["--tokens", missing, "--erase"],
-            "cannot be used with",
-        ),
-        (&good, vec!["--users", "10001"], "10001"),
-        (&good, vec!["--max-p99=-1"], "at least 0"),
-        (&format!("{good}/elsewhere"), vec![], "is not the API"),
-        (
-            &"ftp://reading.example".to_owned(),
-            vec![],
-            "expected for example",
-        ),
-    ] {
-        let finished = run(address, &arguments).await;
-        let error = &finished.expect_code(2).err;
-        assert!(error.contains(reason), "{reason}: {error}");
-    }
-
-    let mut other = load(&good, &[]);
-    other.env("JWT_SECRET", "another secret of the tests, 32 bytes");
-    let finished = finish(other.spawn().unwrap()).await;
-    let error = &finished.expect_code(2).err;
-    assert!(error.contains("refuses the token with 401"), "{error}");
-
-    let mut none = load(&good, &[]);
-    none.env_remove("JWT_SECRET");
-    let finished = finish(none.spawn().unwrap()).await;
-    let error = &finished.expect_code(2).err;
-    assert!(
-        error.contains("--tokens") && error.contains("JWT_SECRET_FILE"),
-        "{error}"
-    );
-    assert_eq!(events(&app.pool, "SessionStarted", None).await, 0);
-}
-
-#[tokio::test]
-async fn users_are_the_readers_of_the_token_file() {
-    let app = App::start().await;
-    let ids: Vec<Uuid> = (0..9).map(|_| Uuid::new_v4()).collect();
-    let tokens: Vec<String> = ids.iter().map(|id| token(*id)).collect();
-    let file = std::env::temp_dir().join(format!("tokens-{}", Uuid::new_v4()));
-    std::fs::write(&file, format!("# readers\n{}\n", tokens.join("\n"))).unwrap();
-    let path = file.to_str().unwrap();
-    let unsigned = |arguments: &[&str]| {
-        let mut command = load(address(&app), arguments);
-        command.env_remove("JWT_SECRET");
-        command.spawn().unwrap()
-    };
-    let too_few = finish(unsigned(&["--tokens", path, "--users", "10"])).await;
-    assert!(
-        too_few.expect_code(2).err.contains("9 tokens for 10 users"),
-        "{}",
-        too_few.err
-    );
-
-    let mut arguments = vec!["--tokens", path, "--users", "4", "--spawn-rate", "100"];
-    // Long enough for a second reader of the burst user.
-    arguments.extend(["--seconds", "14", "-o", "json"]);
-    arguments.extend(PATIENT);
-    let finished = finish(unsigned(&arguments)).await;
-    std::fs::remove_file(&file).unwrap();
-    let report = finished.report(0);
-    assert!(report["readers"]["new"].is_null());
-    assert!(
-        finished.err.contains("14 tokens are enough"),
-        "{}",
-        finished.err
-    );
-    assert_eq!(active_sessions(&app.pool).await, 0);
-    let readers: Vec<String> =
-        sqlx::query_scalar("select distinct payload->>'reader_id' from events")
-            .fetch_all(&app.pool)
-            .await
-            .unwrap();
-    // A reading user may have requested only the history.
-    assert!(readers.len() >= 3, "{readers:?}");
-    for reader in readers {
-        assert!(ids.contains(&reader.parse().unwrap()), "{reader}");
-    }
-}
-
-#[tokio::test]
-async fn erase_removes_all_data_of_the_new_readers() {
-    let app = App::start().await;
-    let mut arguments = vec!["--users", "8", "--spawn-rate", "100", "--seconds", "4"];
-    arguments.extend(["--erase", "-o", "json"]);
-    arguments.extend(PATIENT);
-    let report = run(address(&app), &arguments).await.report(0);
-    let new = &report["readers"]["new"];
-    assert_eq!(new["count"], 8);
-    assert_eq!(new["erased"], 8);
-    assert_eq!(active_sessions(&app.pool).await, 0);
-    let first: Uuid = new["first"].as_str().unwrap().parse().unwrap();
-    let reader = app.reader_with_id(first);
-    until("the history is empty", SETTLE, async || {
-        reader.history("").await.ok()["total"] == 0
-    })
-    .await;
-    until("all events are overwritten", SETTLE, async || {
-        let erased = events(&app.pool, "SessionErased", None).await;
-        let all: i64 = sqlx::query_scalar("select count(*) from events")
-            .fetch_one(&app.pool)
-            .await
-            .unwrap();
-        erased == all.unsigned_abs() && erased > 0
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn rate_limits_are_errors_and_are_reported_with_a_hint() {
     let app = App::with_settings(|settings| {
         settings.rate_limit.normal = 4.try_into().unwrap();
@@ -372,90 +247,4 @@ async fn rate_limits_are_errors_and_are_reported_with_a_hint() {
         "{}",
         text.out
     );
-}
-
-#[tokio::test]
-async fn ctrl_c_ends_the_run_early_and_prints_the_report() {
-    let app = App::start().await;
-    let mut arguments = vec!["--users", "8", "--spawn-rate", "100", "--seconds", "600"];
-    arguments.extend(["-o", "json"]);
-    arguments.extend(PATIENT);
-    let child = load(address(&app), &arguments).spawn().unwrap();
-    sessions_started(&app.pool, 2).await;
-    interrupt(&child).await;
-    let report = finish(child).await.report(0);
-    assert_eq!(report["stopped_early"], true);
-    assert!(report["seconds"].as_f64().unwrap() < 60.0);
-    assert_eq!(report["readers"]["sessions_not_ended"], 0);
-    let started = events(&app.pool, "SessionStarted", None).await;
-    assert_eq!(figure(&report, "start", "requests"), started);
-    assert_eq!(active_sessions(&app.pool).await, 0);
-}
-
-#[tokio::test]
-async fn second_ctrl_c_does_not_wait_for_a_service_that_hangs() {
-    let env = Stack::shared().await.new_env().await;
-    let service = Process::start(&env).await;
-    let pool = pool(&env).await;
-    let arguments = [
-        "--users",
-        "8",
-        "--spawn-rate",
-        "100",
-        "--seconds",
-        "600",
-        "-o",
-        "json",
-    ];
-    let mut child = load(&format!("http://{}", service.http), &arguments)
-        .spawn()
-        .unwrap();
-    sessions_started(&pool, 2).await;
-    service.signal("-STOP").await;
-    interrupt(&child).await;
-    // The command waits for requests in progress, or to end the sessions.
-    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
-    let waits = async {
-        while let Some(line) = err.next_line().await.unwrap() {
-            if line.starts_with("Stopping") || line.starts_with("Ending") {
-                return;
-            }
-        }
-        panic!("the command did not wait");
-    };
-    tokio::time::timeout(scaled(SETTLE), waits).await.unwrap();
-    interrupt(&child).await;
-    let finished = tokio::time::timeout(scaled(SETTLE), finish(child));
-    let finished = finished.await.unwrap();
-    service.kill().await;
-    let report: Value = serde_json::from_str(&finished.out).unwrap();
-    assert_eq!(report["stopped_early"], true);
-    assert!(report["readers"]["sessions_not_ended"].as_u64().unwrap() > 0);
-}
-
-#[tokio::test]
-async fn service_that_stops_during_the_run_is_reported_as_errors() {
-    let env = Stack::shared().await.new_env().await;
-    let service = Process::start(&env).await;
-    let pool = pool(&env).await;
-    let arguments = [
-        "--users",
-        "8",
-        "--spawn-rate",
-        "100",
-        "--seconds",
-        "8",
-        "-o",
-        "json",
-    ];
-    let child = load(&format!("http://{}", service.http), &arguments)
-        .spawn()
-        .unwrap();
-    sessions_started(&pool, 4).await;
-    service.kill().await;
-    let report = finish(child).await.report(1);
-    let failed = report["total"]["failures"]["connection"].as_u64().unwrap();
-    assert!(failed > 0, "{report:#}");
-    assert_eq!(figure(&report, "total", "errors"), failed);
-    assert!(report["readers"]["sessions_not_ended"].as_u64().unwrap() > 0);
 }

@@ -284,11 +284,7 @@ async fn interrupted_replay_reports_where_the_next_one_resumes() {
     let app = after_reading().await;
     let head = eventlog::read::head(&app.pool).await.unwrap();
     // The open transaction blocks the swap of the tables, so the replay retries.
-    let mut reading = app.pool.begin().await.unwrap();
-    sqlx::query("select from history limit 1")
-        .execute(&mut *reading)
-        .await
-        .unwrap();
+    let reading = app.read_history().await;
     let blocked = spawn(&app.env, &["replay", "history"]);
     until(
         "the replay reaches the end of the log",

@@ -15,7 +15,7 @@ use server::config::{
     AuthArgs, DatabaseArgs, HttpArgs, JobArgs, NatsArgs, ProjectionArgs, RateLimitArgs, RedisArgs,
     ReplicaArgs, Role, RuleArgs, ServeArgs, StreamArgs, StreamCompression, TraceArgs,
 };
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::eventually::{eventually_ok, scaled, until};
@@ -164,6 +164,17 @@ impl App {
         Metrics::read(&self.client, &self.admin_url).await
     }
 
+    /// A transaction that has read the history. While it is open, a replay of the history
+    /// cannot swap in its table.
+    pub async fn read_history(&self) -> Transaction<'static, Postgres> {
+        let mut reading = self.pool.begin().await.unwrap();
+        sqlx::query("select from history limit 1")
+            .execute(&mut *reading)
+            .await
+            .unwrap();
+        reading
+    }
+
     /// Shuts the service down gracefully.
     pub async fn stop(mut self) {
         self.service.take().expect("it runs").stop().await;
@@ -212,7 +223,7 @@ impl Metrics {
         values.find_map(|rest| rest.strip_prefix(' '))
     }
 
-    /// The names of all metrics. That of a counter ends with `_total`, and that of a
+    /// The names of all metrics. The name of a counter ends with `_total`; the name of a
     /// histogram has no suffix.
     #[must_use]
     pub fn families(&self) -> BTreeSet<String> {
