@@ -37,7 +37,7 @@ use eventlog::read;
 use eventlog::trace::Traces;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -351,7 +351,7 @@ pub struct Leader {
 }
 
 /// The relay that publishes now; `None` if there is none.
-pub async fn leader(pool: &PgPool) -> sqlx::Result<Option<Leader>> {
+pub async fn leader(database: impl PgExecutor<'_>) -> sqlx::Result<Option<Leader>> {
     sqlx::query_as!(
         Leader,
         "select host(client_addr) as address
@@ -363,7 +363,7 @@ pub async fn leader(pool: &PgPool) -> sqlx::Result<Option<Leader>> {
         limit 1",
         LEADER_LOCK
     )
-    .fetch_optional(pool)
+    .fetch_optional(database)
     .await
 }
 

@@ -7,7 +7,7 @@ use async_nats::jetstream;
 use bytes::Bytes;
 use sqlx::{PgConnection, PgExecutor};
 
-use super::{LEADER_LOCK, RelayError, cursor};
+use super::{RelayError, cursor, leader};
 use crate::{Subjects, stream};
 
 /// How far the stream contains the log, and whether a relay publishes the rest.
@@ -40,18 +40,7 @@ pub async fn published(
         // A relay creates it.
         None => 0,
     };
-    let is_led = sqlx::query_scalar!(
-        r#"select exists (
-            select from pg_locks
-            where locktype = 'advisory' and granted and objsubid = 1
-                and classid::bigint = $1::bigint >> 32
-                and objid::bigint = $1::bigint & 4294967295
-                and database = (select oid from pg_database where datname = current_database())
-        ) as "is_led!""#,
-        LEADER_LOCK
-    )
-    .fetch_one(&mut *connection)
-    .await?;
+    let is_led = leader(&mut *connection).await?.is_some();
     Ok(Published {
         global_position,
         is_led,

@@ -106,8 +106,9 @@ fn admin_api(handles: Handles, registry: Arc<Registry>) -> Router {
     };
     Router::new()
         .route("/projections/{name}/replay", post(replay::handle))
+        .with_state((pool.clone(), operations.clone()))
         .route("/projections/{name}/verify", post(verify::handle))
-        .with_state((pool.clone(), operations))
+        .with_state(operations)
         .route("/readers/{id}", get(readers::show).delete(readers::erase))
         .route("/readers/{id}/export", post(readers::export))
         .with_state(readers)

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use projections::operations::ProjectionName;
 use serde::Serialize;
-use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use super::operation_queue::{Operation, OperationQueue};
@@ -37,7 +36,7 @@ pub struct VerifyResponse {
     responses((status = 202, description = "The verification has started", body = VerifyResponse))
 )]
 pub async fn handle(
-    State((_, operations)): State<(PgPool, OperationQueue)>,
+    State(operations): State<OperationQueue>,
     recorded: RecordedAction,
     PathName(name): PathName<ProjectionName>,
     NoInput: NoInput,
