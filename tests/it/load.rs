@@ -1,5 +1,5 @@
-//! The command `load`: its figures equal the log, its exit codes distinguish met and missed
-//! criteria, and it leaves no active session.
+//! The command `load`: its figures equal the log, its exit codes distinguish missed criteria
+//! from failures, and it leaves no active session.
 
 mod interruptions;
 mod readers;

@@ -44,6 +44,9 @@ mod wait;
 use output::{print, report};
 use wait::Interrupted;
 
+/// The exit code of clap for wrong arguments and settings.
+const WRONG_ARGUMENTS: u8 = 2;
+
 /// Event-sourced back end for e-readers: reading sessions, history and
 /// statistics.
 ///
@@ -247,8 +250,8 @@ in four requests the active session in bursts. The sessions are real. Without --
 in the service, ended: see docs/operations/load-test.md. A first Ctrl-C ends the run early, and a \
 second one does not wait; both print the report.
 
-Exit codes: 0 all criteria met, 1 a criterion not met, 2 wrong arguments, or the service was \
-unreachable at the start.
+Exit codes: 0 all criteria met, 1 a criterion not met, 2 wrong arguments, or the run did not start \
+or could not print its report, 3 --erase left data.
 
 Examples:
   JWT_SECRET_FILE=jwt-secret reading-sessions load http://127.0.0.1:8080 --erase
@@ -307,7 +310,10 @@ fn parse() -> Arguments {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    telemetry::init(arguments.log_format, arguments.command.log_filter())?;
+    if let Err(error) = telemetry::init(arguments.log_format, arguments.command.log_filter()) {
+        report(&format!("Error: {}", error_chain(error.as_ref())));
+        return Ok(ExitCode::from(WRONG_ARGUMENTS));
+    }
     match arguments.command {
         Command::Serve(args) => app::serve(&args).await?,
         #[cfg(feature = "dev")]
@@ -324,7 +330,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => audit::run(&args).await?,
         Command::Reader(command) => reader::run(&command).await?,
         Command::Events(command) => events::run(&command).await?,
-        Command::Load(args) => return load::run(&args).await,
+        Command::Load(args) => return Ok(load::run(&args).await),
         Command::Token(args) => token::run(&args)?,
         Command::Openapi { admin } => {
             let document = if admin {

@@ -63,6 +63,7 @@ async fn erase_removes_all_data_of_the_new_readers() {
     let new = &report["readers"]["new"];
     assert_eq!(new["count"], 8);
     assert_eq!(new["erased"], 8);
+    assert!(new["erase_error"].is_null());
     assert_eq!(active_sessions(&app.pool).await, 0);
     let first: Uuid = new["first"].as_str().unwrap().parse().unwrap();
     let reader = app.reader_with_id(first);
@@ -79,4 +80,25 @@ async fn erase_removes_all_data_of_the_new_readers() {
         erased == all.unsigned_abs() && erased > 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn readers_that_are_not_erased_give_exit_code_3_even_if_all_criteria_are_met() {
+    let app = App::start().await;
+    sqlx::query("alter function erase_reader_part rename to gone")
+        .execute(&app.pool)
+        .await
+        .unwrap();
+    let mut arguments = vec!["--users", "4", "--spawn-rate", "100", "--seconds", "2"];
+    arguments.extend(["--erase", "-o", "json"]);
+    arguments.extend(PATIENT);
+    let finished = run(address(&app), &arguments).await;
+    let report = finished.report(3);
+    assert_eq!(report["met"], true);
+    let new = &report["readers"]["new"];
+    assert_eq!(new["count"], 4);
+    assert_eq!(new["erased"], 0);
+    let cause = new["erase_error"].as_str().unwrap();
+    let message = format!("Error: erasing 4 readers failed: {cause}; ");
+    assert!(finished.err.contains(&message), "{}", finished.err);
 }

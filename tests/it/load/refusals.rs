@@ -1,4 +1,7 @@
-//! A run that cannot start gives exit code 2 and writes nothing.
+//! A run that cannot start gives exit code 2 and writes nothing. So does one whose report is
+//! lost, which has no result either.
+
+use std::fs::OpenOptions;
 
 use tests::App;
 use tests::process::free_address;
@@ -42,6 +45,12 @@ async fn run_that_cannot_start_gives_exit_code_2_with_the_reason() {
     let error = &finished.expect_code(2).err;
     assert!(error.contains("refuses the token with 401"), "{error}");
 
+    let mut filtered = load(&good, &[]);
+    filtered.env("RUST_LOG", "info=loud");
+    let finished = finish(filtered.spawn().unwrap()).await;
+    let error = &finished.expect_code(2).err;
+    assert!(error.contains("RUST_LOG is not a log filter"), "{error}");
+
     let mut none = load(&good, &[]);
     none.env_remove("JWT_SECRET");
     let finished = finish(none.spawn().unwrap()).await;
@@ -51,4 +60,15 @@ async fn run_that_cannot_start_gives_exit_code_2_with_the_reason() {
         "{error}"
     );
     assert_eq!(events(&app.pool, "SessionStarted", None).await, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn run_that_cannot_print_its_report_gives_exit_code_2() {
+    let app = App::start().await;
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = load(address(&app), &["--users", "1", "--seconds", "1"]);
+    let finished = finish(command.stdout(full).spawn().unwrap()).await;
+    let error = &finished.expect_code(2).err;
+    assert!(error.contains("Error: "), "{error}");
 }

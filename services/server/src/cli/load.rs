@@ -47,8 +47,11 @@ use stop_signals::StopSignals;
 /// The exit code if a criterion is not met.
 const NOT_MET: u8 = 1;
 
-/// The exit code if the run did not start.
-const NOT_STARTED: u8 = 2;
+/// The exit code if the run did not start, or its report could not be written.
+const NOT_RUN: u8 = 2;
+
+/// The exit code if `--erase` left data, whether or not the criteria are met.
+const NOT_ERASED: u8 = 3;
 
 /// How long signed tokens are valid after the run, for the requests that end or erase.
 const TOKEN_RESERVE: TimeDelta = TimeDelta::hours(1);
@@ -108,22 +111,34 @@ impl Load {
     }
 }
 
-/// The exit code distinguishes a run that missed a criterion from one that did not start.
-pub async fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
-    let load = match prepare(args).await {
-        Ok(load) => Arc::new(load),
+/// The exit code distinguishes a run that missed a criterion from one that failed.
+pub async fn run(args: &LoadArgs) -> ExitCode {
+    let finished = match run_and_print(args).await {
+        Ok(finished) => finished,
         Err(error) => {
             report(&format!("Error: {}", error_chain(error.as_ref())));
-            return Ok(ExitCode::from(NOT_STARTED));
+            return ExitCode::from(NOT_RUN);
         }
     };
-    let finished = measure(args, &load).await?;
-    args.output.print(&finished, || finished.text())?;
-    Ok(if finished.is_met() {
+    if let Some((count, error)) = finished.not_erased() {
+        let readers = counted(count, "reader", "readers");
+        report(&format!(
+            "Error: erasing {readers} failed: {error}; the report contains a command that erases \
+             their data"
+        ));
+        ExitCode::from(NOT_ERASED)
+    } else if finished.is_met() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(NOT_MET)
-    })
+    }
+}
+
+async fn run_and_print(args: &LoadArgs) -> anyhow::Result<Report> {
+    let load = Arc::new(prepare(args).await?);
+    let finished = measure(args, &load).await?;
+    args.output.print(&finished, || finished.text())?;
+    Ok(finished)
 }
 
 /// Finds the readers, and checks that the service accepts their tokens.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Load;
 use super::figures::Failure;
 use super::http::CallError;
-use super::readers::Readers;
+use super::readers::{NewReaders, Readers};
 use super::report::{NewReadersReport, ReadersReport};
 use super::request::Request;
 use super::scenario::OpenSession;
@@ -26,6 +26,16 @@ const MAX_ATTEMPTS: usize = 3;
 
 /// Pause before a request is sent again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why readers are not erased although no request failed.
+const STOPPED: &str = "stopped by a signal";
+
+/// Requests that succeeded, and the last error of the first one that failed.
+#[derive(Default)]
+struct Completed {
+    count: u64,
+    error: Option<String>,
+}
 
 /// `open` is `None` if the sessions are not known, because a second signal ended the run.
 pub async fn run(
@@ -51,16 +61,18 @@ pub async fn run(
     }
     if let Readers::New(new) = &load.readers {
         let count = new.count();
-        let mut erased = 0;
+        let mut erased = Completed::default();
         if erase_readers && readers.sessions_not_ended == 0 {
             report(&format!("Erasing {}", counted(count, "reader", "readers")));
-            erased = erase(load, count, stop).await;
+            erased = erase(load, new, count, stop).await;
         }
         readers.new = Some(NewReadersReport {
             count,
             first: new.id(0).to_string(),
             last: new.id(count.saturating_sub(1)).to_string(),
-            erased,
+            erased: erased.count,
+            erase_error: (erase_readers && erased.count < count)
+                .then(|| erased.error.unwrap_or_else(|| STOPPED.to_owned())),
             erase_command: new.erase_command(),
         });
     }
@@ -72,7 +84,7 @@ async fn end(load: &Load, open: Vec<OpenSession>, stop: &CancellationToken) -> u
     let ended = stream::iter(open)
         .map(|session| retry(async move || end_session(load, &session).await))
         .buffer_unordered(CONCURRENCY);
-    count_true(ended, stop).await
+    completed(ended, stop).await.count
 }
 
 async fn end_session(load: &Load, session: &OpenSession) -> Result<(), CallError> {
@@ -97,36 +109,40 @@ async fn end_session(load: &Load, session: &OpenSession) -> Result<(), CallError
     }
 }
 
-/// Returns how many readers are erased.
-async fn erase(load: &Load, count: u64, stop: &CancellationToken) -> u64 {
-    let Readers::New(new) = &load.readers else {
-        return 0;
-    };
+async fn erase(load: &Load, new: &NewReaders, count: u64, stop: &CancellationToken) -> Completed {
     let erased = stream::iter(0..count)
         .map(|number| retry(async move || load.api.erase(&new.token(number), new.id(number)).await))
         .buffer_unordered(CONCURRENCY);
-    count_true(erased, stop).await
+    completed(erased, stop).await
 }
 
-/// Returns whether the request succeeded.
-async fn retry(request: impl AsyncFn() -> Result<(), CallError>) -> bool {
-    for attempt in 1..=MAX_ATTEMPTS {
+/// Returns the error of the last attempt.
+async fn retry(request: impl AsyncFn() -> Result<(), CallError>) -> Result<(), CallError> {
+    for _ in 1..MAX_ATTEMPTS {
         if request().await.is_ok() {
-            return true;
+            return Ok(());
         }
-        if attempt < MAX_ATTEMPTS {
-            sleep(RETRY_PAUSE).await;
-        }
+        sleep(RETRY_PAUSE).await;
     }
-    false
+    request().await
 }
 
 /// Runs a stream until its end, or until `stop` is cancelled.
-async fn count_true(results: impl Stream<Item = bool>, stop: &CancellationToken) -> u64 {
+async fn completed(
+    results: impl Stream<Item = Result<(), CallError>>,
+    stop: &CancellationToken,
+) -> Completed {
     let mut results = std::pin::pin!(results.take_until(stop.cancelled()));
-    let mut count = 0;
-    while let Some(succeeded) = results.next().await {
-        count += u64::from(succeeded);
+    let mut completed = Completed::default();
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(()) => completed.count += 1,
+            Err(error) => {
+                completed
+                    .error
+                    .get_or_insert_with(|| format!("{}: {}", error.failure, error.example));
+            }
+        }
     }
-    count
+    completed
 }

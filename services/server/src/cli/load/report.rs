@@ -77,6 +77,8 @@ pub struct NewReadersReport {
     pub first: String,
     pub last: String,
     pub erased: u64,
+    /// Why `--erase` has not erased all of them; null if it has, or without it.
+    pub erase_error: Option<String>,
     /// A shell command that erases all of them.
     pub erase_command: String,
 }
@@ -131,9 +133,15 @@ impl Report {
         }
     }
 
-    /// Whether all criteria are met.
     pub const fn is_met(&self) -> bool {
         self.met
+    }
+
+    /// How many new readers `--erase` has not erased, and why.
+    pub fn not_erased(&self) -> Option<(u64, &str)> {
+        let new = self.readers.new.as_ref()?;
+        let error = new.erase_error.as_deref()?;
+        Some((new.count - new.erased, error))
     }
 }
 

@@ -155,11 +155,16 @@ impl ReadersReport {
 impl NewReadersReport {
     fn text(&self) -> String {
         let readers = counted(self.count, "new reader", "new readers");
-        match self.count - self.erased {
-            0 => format!("Erased all data of {readers}."),
-            left => format!(
-                "The data of {} of {readers} remains. Run with --erase, or erase it with\n  {}",
-                count(left),
+        let left = count(self.count - self.erased);
+        match &self.erase_error {
+            None if self.erased == self.count => format!("Erased all data of {readers}."),
+            None => format!(
+                "The data of {left} of {readers} remains. Run with --erase, or erase it with\n  {}",
+                self.erase_command
+            ),
+            Some(error) => format!(
+                "Erasing failed: {error}; the data of {left} of {readers} remains. Erase it \
+                 with\n  {}",
                 self.erase_command
             ),
         }
@@ -202,17 +207,25 @@ mod tests {
         assert!(text.contains("Ended 1 session after"), "{text}");
         assert!(text.contains("Up to 2 sessions may remain"), "{text}");
         assert!(text.contains("reader erase"), "{text}");
-        let new = |erased| NewReadersReport {
+        let new = |erased, erase_error: Option<&str>| NewReadersReport {
             count: 3,
             first: "first".to_owned(),
             last: "last".to_owned(),
             erased,
+            erase_error: erase_error.map(str::to_owned),
             erase_command: "erase all".to_owned(),
         };
-        readers.new = Some(new(1));
-        assert!(readers.text().contains("2 of 3 new readers remains"));
+        readers.new = Some(new(0, None));
+        assert!(readers.text().contains("3 of 3 new readers remains. Run"));
         assert!(readers.text().ends_with("\n  erase all"));
-        readers.new = Some(new(3));
+        readers.new = Some(new(1, Some("timeout")));
+        assert!(
+            readers
+                .text()
+                .contains("Erasing failed: timeout; the data of 2 of 3 new readers remains. Erase")
+        );
+        assert!(readers.text().ends_with("\n  erase all"));
+        readers.new = Some(new(3, None));
         assert!(
             readers
                 .text()
