@@ -58,7 +58,7 @@ function Figures({ now, newest }) {
 /** The relay of the process that sends the stream. Others are on the page of processes. */
 function Relay({ relay, head }) {
   if (relay === null) return html`<a href="#/processes">in another process</a>`;
-  if (!relay.leads) return html`<${Badge} state="standby" />`;
+  if (!relay.leads || relay.position === null) return html`<${Badge} state="standby" />`;
   const behind = Math.max((head ?? relay.position) - relay.position, 0);
   return behind === 0 ? "has published everything" : `${count(behind)} positions behind`;
 }

@@ -197,11 +197,11 @@ impl<'a> ServiceBuilder<'a> {
             size,
             traces: self.traces.clone(),
         };
-        let gauges = RelayGauges::new(&mut self.registry, relay.pool.clone());
+        let gauges = RelayGauges::new(&mut self.registry, relay.pool.clone(), status_receiver);
         StreamGauges::register(&mut self.registry, size_receiver);
         let workers = &mut self.service.workers;
         let stop = workers.token.clone();
-        workers.spawn(gauges.follow(status_receiver, stop.clone()));
+        workers.spawn(gauges.follow(stop.clone()));
         workers.spawn(relay.run(stop));
         Ok(())
     }

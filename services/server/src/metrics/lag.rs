@@ -1,6 +1,6 @@
 //! Metrics of how far the relay and the projections are behind the log.
 //!
-//! The relay of this process publishes its own status. The status of all
+//! The relay of this process reports its own status. The status of all
 //! projections is polled from Postgres, whichever process runs their workers.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use projections::status::{self, ProjectionStatus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -28,59 +28,39 @@ const MAX_AGE: Duration = Duration::from_secs(15);
 /// The gauges of this process's relay.
 pub struct RelayGauges {
     pool: PgPool,
-    leads: Gauge,
-    global_position: Gauge,
+    status: watch::Receiver<RelayStatus>,
     unpublished: UnpublishedAge,
 }
 
 impl RelayGauges {
     /// `pool` is for polls of the log.
     #[must_use]
-    pub fn new(registry: &mut Registry, pool: PgPool) -> Self {
-        let leads = Gauge::default();
-        registry.register(
-            "reading_sessions_relay_leads",
-            "1 if the relay of this process publishes; 0 if another process leads or none can",
-            leads.clone(),
-        );
-        let global_position = Gauge::default();
-        registry.register(
-            "reading_sessions_relay_position",
-            "Global position up to which the relay of this process has published",
-            global_position.clone(),
-        );
+    pub fn new(
+        registry: &mut Registry,
+        pool: PgPool,
+        status: watch::Receiver<RelayStatus>,
+    ) -> Self {
+        registry.register_collector(Box::new(RelayProgress(status.clone())));
         let unpublished = UnpublishedAge::default();
         registry.register_collector(Box::new(unpublished.clone()));
         Self {
             pool,
-            leads,
-            global_position,
+            status,
             unpublished,
         }
     }
 
-    /// Copies each new status to the gauges and polls the log, until `stop`.
-    pub async fn follow(self, status: watch::Receiver<RelayStatus>, stop: CancellationToken) {
+    /// Polls the log until `stop`.
+    pub async fn follow(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.copy(status.clone()) => {}
-            () = self.poll(status) => {}
-        }
-    }
-
-    async fn copy(&self, mut status: watch::Receiver<RelayStatus>) {
-        loop {
-            let now = *status.borrow_and_update();
-            self.leads.set(now.is_leader.into());
-            self.global_position.set(now.published.unwrap_or(0));
-            if status.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            () = self.poll() => {}
         }
     }
 
     /// Also while NATS is unavailable and no relay leads: then this age grows.
-    async fn poll(&self, mut status: watch::Receiver<RelayStatus>) {
+    async fn poll(self) {
+        let mut status = self.status;
         loop {
             let published = status.borrow_and_update().published;
             let age = match published {
@@ -102,6 +82,34 @@ impl RelayGauges {
                 }
             }
         }
+    }
+}
+
+/// Whether this relay leads, and its global position unless that is unknown: 0 would be the
+/// whole log behind.
+#[derive(Debug)]
+struct RelayProgress(watch::Receiver<RelayStatus>);
+
+impl Collector for RelayProgress {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let status = *self.0.borrow();
+        let leads = encoder.encode_descriptor(
+            "reading_sessions_relay_leads",
+            "1 if the relay of this process publishes; 0 if another process leads or none can",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::from(status.is_leader)).encode(leads)?;
+        let Some(published) = status.published else {
+            return Ok(());
+        };
+        let position = encoder.encode_descriptor(
+            "reading_sessions_relay_position",
+            "Global position up to which the relay of this process has published",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(published).encode(position)
     }
 }
 
@@ -239,5 +247,35 @@ impl Collector for LatestStatus {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn position_of_the_relay_is_absent_while_it_is_unknown() {
+        let (status, receiver) = watch::channel(RelayStatus::default());
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(RelayProgress(receiver)));
+        let text = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            text
+        };
+        let has = |line: &str| text().lines().any(|other| other == line);
+        assert!(has("reading_sessions_relay_leads 0"), "{}", text());
+        assert!(!text().contains("relay_position"), "{}", text());
+        status.send_replace(RelayStatus {
+            is_leader: true,
+            published: Some(77),
+        });
+        assert!(has("reading_sessions_relay_leads 1"), "{}", text());
+        assert!(has("reading_sessions_relay_position 77"), "{}", text());
+        status.send_replace(RelayStatus::default());
+        assert!(!text().contains("relay_position"), "{}", text());
     }
 }

@@ -49,8 +49,10 @@ pub struct PoolFigures {
 pub struct RelayFigures {
     /// Whether it publishes. A relay on standby does not.
     leads: bool,
-    /// The global position up to which it has published.
-    position: i64,
+    /// The global position up to which it has published. Null until it leads for the first
+    /// time, and while another relay leads.
+    #[schema(required)]
+    position: Option<i64>,
 }
 
 impl ProcessFigures {
@@ -109,7 +111,7 @@ impl ProcessFigures {
                 }
                 "reading_sessions_relay_position" => {
                     let position = i64::try_from(sample.count()).unwrap_or(i64::MAX);
-                    figures.relay.get_or_insert_default().position = position;
+                    figures.relay.get_or_insert_default().position = Some(position);
                 }
                 _ => {}
             }
@@ -246,8 +248,11 @@ mod tests {
         assert_eq!(figures.pools, [pool]);
         let relay = RelayFigures {
             leads: true,
-            position: 77,
+            position: Some(77),
         };
         assert_eq!(figures.relay, Some(relay));
+
+        let figures = ProcessFigures::from_text("reading_sessions_relay_leads 0\n");
+        assert_eq!(figures.relay, Some(RelayFigures::default()));
     }
 }
