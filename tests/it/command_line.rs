@@ -105,6 +105,39 @@ async fn old_role_name_in_the_environment_is_accepted() {
 }
 
 #[tokio::test]
+async fn empty_variable_counts_as_unset() {
+    let mut unset = Command::new(executable());
+    let mut empty = Command::new(executable());
+    let help = text(
+        &run(&mut Command::new(executable()), &["serve", "--help"])
+            .await
+            .stdout,
+    );
+    let names = help.split("[env: ").skip(1);
+    let names = names.map(|rest| rest.split(['=', ']']).next().unwrap());
+    for name in names.chain(["JWT_SECRET", "OTEL_EXPORTER_OTLP_HEADERS", "RUST_LOG"]) {
+        unset.env_remove(name);
+        empty.env(name, "");
+    }
+    let unset = run(&mut unset, &["config", "-o", "json"]).await;
+    let empty = run(&mut empty, &["config", "-o", "json"]).await;
+    assert!(empty.status.success(), "{}", text(&empty.stderr));
+    assert_eq!(text(&empty.stdout), text(&unset.stdout));
+    let settings: serde_json::Value = serde_json::from_slice(&empty.stdout).unwrap();
+    assert_eq!(settings["DATABASE_POOL_SIZE"], "20");
+
+    // Only the other source of keys counts.
+    let mut command = Command::new(executable());
+    command.env("JWT_SECRET", "").env("JWKS_FILE", "keys.json");
+    command.env("JWT_SECRET_FILE", "").env("JWKS_URL", "");
+    let shown = text(&run(&mut command, &["config"]).await.stdout);
+    assert!(
+        shown.contains("JWT_SECRET=\nJWKS_FILE=keys.json\nJWKS_URL=\n"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
 async fn printed_token_is_accepted() {
     let app = App::start().await;
     let user = uuid::Uuid::new_v4().to_string();

@@ -127,6 +127,24 @@ fn each_password_has_its_own_required_variable() {
     }
 }
 
+/// Compose ignores such a variable in settings.env.
+#[test]
+fn each_variable_without_a_value_is_in_the_template() {
+    let names = COMPOSE
+        .lines()
+        .filter_map(|line| line.trim_start().strip_suffix(':'))
+        .filter(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+    let names: Vec<&str> = names.collect();
+    assert!(names.contains(&"JWT_SECRET"), "{names:?}");
+    for name in names {
+        let is_listed = EXAMPLE_ENV.lines().any(|line| {
+            line.trim_start_matches('#')
+                .starts_with(&format!("{name}="))
+        });
+        assert!(is_listed, "{name}");
+    }
+}
+
 /// A copy of the files that `dev/pin` changes, and a registry that returns `digest`.
 fn copy(digest: &str) -> PathBuf {
     let copy = std::env::temp_dir().join(format!("pin-{}", Uuid::new_v4().simple()));

@@ -1,6 +1,7 @@
 //! The command line: one executable, with a command for each task of an operator
 //! or developer.
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -301,12 +302,27 @@ pub async fn main() -> ExitCode {
 
 /// Parses the arguments of this process. Exits if they are wrong.
 fn parse() -> Arguments {
-    let matches = Arguments::command().get_matches();
+    let matches = without_empty_variables(Arguments::command()).get_matches();
     let parsed = match secret_flags::check(&matches) {
         Ok(()) => Arguments::from_arg_matches(&matches),
         Err(text) => Err(Arguments::command().error(ErrorKind::ValueValidation, text)),
     };
     parsed.unwrap_or_else(|error| error.exit())
+}
+
+/// An empty environment variable counts as unset. A line such as `JWKS_URL=` in a file with
+/// variables would be an invalid value otherwise.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| {
+            if arg.get_env().is_some_and(is_empty) {
+                arg.env(None::<&'static str>)
+            } else {
+                arg
+            }
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {

@@ -30,6 +30,12 @@ pub use servers::{DatabaseArgs, NatsArgs, RedisArgs, ReplicaArgs};
 pub use stream::{StreamArgs, StreamCompression};
 pub use traces::{OtlpProtocol, TraceArgs, TracesSampler};
 
+/// A setting that is an environment variable only. An empty one counts as unset, as for the
+/// others.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The settings of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {

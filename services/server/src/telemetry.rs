@@ -6,6 +6,8 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
+use crate::config::variable;
+
 pub mod traces;
 
 mod export;
@@ -32,9 +34,9 @@ pub const COMMAND_FILTER: &str = "warn,async_nats=error,sqlx=error";
 /// # Errors
 /// When `RUST_LOG` is invalid, or logging was started before.
 pub fn init(format: LogFormat, default_filter: &str) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) => EnvFilter::try_new(filter).context("RUST_LOG is not a log filter")?,
-        Err(_) => EnvFilter::new(default_filter),
+    let filter = match variable("RUST_LOG") {
+        Some(filter) => EnvFilter::try_new(filter).context("RUST_LOG is not a log filter")?,
+        None => EnvFilter::new(default_filter),
     };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

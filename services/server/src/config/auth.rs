@@ -7,7 +7,7 @@ use api::auth::{AuthSettings, ExpectedClaims, KeySource, SubjectMapping};
 use api::secret::Secret;
 use clap::{Args, ValueEnum};
 
-use super::read_secret;
+use super::{read_secret, variable};
 
 /// HS256 secrets shorter than the hash can be guessed (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
@@ -194,7 +194,7 @@ fn check_length(secret: &Secret) -> anyhow::Result<()> {
 }
 
 fn secret_from_environment() -> Option<Secret> {
-    std::env::var("JWT_SECRET").ok().map(Secret::from)
+    variable("JWT_SECRET").map(Secret::from)
 }
 
 #[cfg(test)]

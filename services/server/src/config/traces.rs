@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use super::read_secret;
+use super::{read_secret, variable};
 
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
@@ -143,8 +143,7 @@ fn fmt_value(value: &impl ValueEnum, f: &mut fmt::Formatter<'_>) -> fmt::Result 
 }
 
 impl TraceArgs {
-    /// The address of the collector. `None` without one, and if the variable is empty, as
-    /// OpenTelemetry's specification requires.
+    /// The address of the collector; `None` without one.
     ///
     /// # Errors
     /// When it is not an address with `http://` or `https://`.
@@ -196,8 +195,7 @@ fn header(pair: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
 }
 
 fn headers_from_environment() -> Option<Secret> {
-    let text = std::env::var(HEADERS).ok()?;
-    (!text.is_empty()).then(|| Secret::from(text))
+    variable(HEADERS).map(Secret::from)
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
