@@ -19,8 +19,19 @@ use crate::problem::Problem;
 const INDEX: &str = include_str!("../console/index.html");
 
 /// The files that the page loads, by their path.
-const FILES: [(&str, &str); 21] = [
-    ("style.css", include_str!("../console/style.css")),
+const FILES: [(&str, &str); 23] = [
+    (
+        "styles/page.css",
+        include_str!("../console/styles/page.css"),
+    ),
+    (
+        "styles/controls.css",
+        include_str!("../console/styles/controls.css"),
+    ),
+    (
+        "styles/parts.css",
+        include_str!("../console/styles/parts.css"),
+    ),
     ("main.js", include_str!("../console/main.js")),
     ("token.js", include_str!("../console/token.js")),
     ("store.js", include_str!("../console/store.js")),
