@@ -7,8 +7,8 @@ use serde_json::Value;
 use tests::debian;
 
 use super::files::{
-    alerts, dashboards, own_metrics, panel_expressions, panels, path, rule_files, rules,
-    runbook_sections, string, text, yaml,
+    alert_tests, alerts, dashboards, own_metrics, panel_expressions, panels, path, rule_files,
+    rules, runbook_sections, string, text, yaml,
 };
 
 const RUNBOOK: &str = "docs/operations/runbook.md#";
@@ -164,12 +164,13 @@ fn promtool_accepts_the_configuration() {
 
 #[test]
 fn each_alert_is_quiet_fires_and_resolves_with_its_real_durations() {
-    let file = yaml("deploy/prometheus/alerts.test.yaml");
-    let tests = file["tests"].as_array().unwrap();
+    let files = alert_tests();
+    let tests = files
+        .iter()
+        .flat_map(|(_, file)| file["tests"].as_array().unwrap());
     for alert in alerts() {
-        let test = tests
-            .iter()
-            .find(|test| test["name"] == alert.name.as_str());
+        let mut tests = tests.clone();
+        let test = tests.find(|test| test["name"] == alert.name.as_str());
         let test = test.unwrap_or_else(|| panic!("{} has no test", alert.name));
         let checks = test["promql_expr_test"].as_array().unwrap().iter();
         let fires: Vec<bool> = checks
@@ -182,5 +183,7 @@ fn each_alert_is_quiet_fires_and_resolves_with_its_real_durations() {
             .collect();
         assert_eq!(fires, [false, true, false], "{}", alert.name);
     }
-    promtool(&["test", "rules", "alerts.test.yaml"]);
+    for (name, _) in &files {
+        promtool(&["test", "rules", &format!("tests/{name}")]);
+    }
 }

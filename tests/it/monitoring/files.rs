@@ -43,7 +43,15 @@ fn names(folder: &str) -> Vec<String> {
 
 /// The files with rules: name and content.
 pub fn rule_files() -> Vec<(String, Value)> {
-    let folder = "deploy/prometheus/rules";
+    yaml_files("deploy/prometheus/rules")
+}
+
+/// The files with tests of alerts: name and content.
+pub fn alert_tests() -> Vec<(String, Value)> {
+    yaml_files("deploy/prometheus/tests")
+}
+
+fn yaml_files(folder: &str) -> Vec<(String, Value)> {
     let files = names(folder).into_iter().map(|name| {
         let content = yaml(&format!("{folder}/{name}"));
         (name, content)

@@ -8,8 +8,8 @@ use super::files::{alerts, panel_expressions};
 use super::site::Site;
 use super::traffic::Traffic;
 
-/// Alerts whose fault a test cannot make, each with the reason. `alerts.test.yaml` covers
-/// them with series of its own.
+/// Alerts whose fault a test cannot make, each with the reason. `deploy/prometheus/tests`
+/// covers them with series of its own.
 const WITHOUT_FAULT: [(&str, &str); 4] = [
     (
         "HostCpuBusy",
