@@ -7,6 +7,7 @@
 //! An operator requests a retry for a session, or discards an event. Both only
 //! update the table: the projection's worker alone applies events.
 
+use domain::ReaderId;
 use eventlog::LogEntry;
 use eventlog::error::error_chain;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,8 @@ pub struct NewDeadLetter {
     pub global_position: i64,
     pub session_id: String,
     pub sequence: i64,
+    /// The owner of the session; `None` if the event does not contain it.
+    pub reader_id: Option<ReaderId>,
     pub reason: ParkReason,
 }
 
@@ -91,6 +94,7 @@ impl NewDeadLetter {
             global_position: event.global_position(),
             session_id: event.session_id(),
             sequence: event.sequence(),
+            reader_id: event.reader_id(),
             reason,
         }
     }

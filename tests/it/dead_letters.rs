@@ -137,6 +137,21 @@ async fn event_of_unknown_version_is_parked_and_later_ones_wait() {
     assert_eq!(version_in_history(&app, next).await, 1);
 }
 
+/// The reader is found by the first event of the session.
+#[tokio::test]
+async fn unreadable_event_without_a_reader_invalidates_the_active_session() {
+    let app = started().await;
+    let (reader, session) = reading(&app).await;
+    app.settled().await;
+    assert_eq!(reader.active().await.ok()["version"], 2);
+    let payload = json!({ "mood": "cheerful" });
+    future_events::write(&app.pool, session, "PositionUpdated", "99", &payload).await;
+    app.settled().await;
+    let letters = letters(&app.pool, "active_sessions").await;
+    assert_eq!(states(&letters), [(3, "parked")]);
+    let _ = reader.active().await.problem(500);
+}
+
 #[tokio::test]
 async fn event_rejected_by_the_store_is_parked_alone() {
     let app = started().await;
