@@ -161,6 +161,14 @@ pub async fn end(
     Ok(())
 }
 
+/// Whether the role of this process may read the audit.
+pub async fn is_readable(database: impl PgExecutor<'_>) -> Result<bool, LogError> {
+    let readable =
+        sqlx::query_scalar!(r#"select has_table_privilege('audit', 'select') as "is_readable!""#)
+            .fetch_one(database);
+    Ok(with_deadline(STATEMENT_DEADLINE, readable).await?)
+}
+
 /// At most `limit` entries with an id below `before`, newest first; from the newest one if
 /// `before` is `None`.
 pub async fn list(

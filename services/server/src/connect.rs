@@ -21,8 +21,8 @@ pub(crate) use nats::check_nats;
 pub use nats::{jetstream, jetstream_with_health, service_jetstream};
 pub(crate) use pools::check_postgres;
 pub use pools::{
-    admin_pool, api_pool, append_pool, health_pool, jobs_pool, migrations_pool, projections_pool,
-    reads_pool, relay_pool, replay_pool,
+    admin_pool, api_pool, append_pool, health_pool, jobs_pool, live_pool, migrations_pool,
+    projections_pool, reads_pool, relay_pool, replay_pool,
 };
 pub(crate) use tls::read_certificates;
 

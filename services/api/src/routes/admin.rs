@@ -62,6 +62,8 @@ const MAX_IN_FLIGHT: usize = 16;
 /// The dependencies of the handlers.
 pub struct Handles {
     pub pool: PgPool,
+    /// For the streams of `live`.
+    pub live_pool: PgPool,
     pub cache: Cache,
     pub operations: OperationQueue,
     pub admission: Admission,
@@ -93,12 +95,14 @@ pub fn router(readiness: Readiness, handles: Option<Handles>, mut registry: Regi
 fn admin_api(handles: Handles, registry: Arc<Registry>) -> Router {
     let Handles {
         pool,
+        live_pool,
         cache,
         operations,
         admission,
         process,
         stop,
     } = handles;
+    let live = LiveHandles::new(live_pool, &process, registry, stop);
     let readers = ReaderHandles {
         pool: pool.clone(),
         cache,
@@ -117,7 +121,7 @@ fn admin_api(handles: Handles, registry: Arc<Registry>) -> Router {
         .route("/processes", get(processes::list))
         .with_state((pool.clone(), process))
         .route("/live", get(live::handle))
-        .with_state(LiveHandles::new(pool.clone(), registry, stop))
+        .with_state(live)
         .route("/stats/daily", get(daily::handle))
         .route("/heap-profile", get(heap_profile::handle))
         .route("/projections", get(projections::list))

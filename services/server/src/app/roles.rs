@@ -280,6 +280,7 @@ impl<'a> ServiceBuilder<'a> {
                 self.service.workers.spawn(task);
                 Some(api::routes::admin::Handles {
                     pool: self.pools.track(connect::admin_pool(&args.database)?),
+                    live_pool: self.pools.track(connect::live_pool(&args.database)?),
                     cache: connect::cache(&args.redis)?,
                     operations,
                     admission,

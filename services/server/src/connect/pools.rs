@@ -126,6 +126,15 @@ const ADMIN: PoolSpec = PoolSpec {
     parameters: &[],
 };
 
+/// The poller of the live streams, which must not delay admin calls.
+const LIVE: PoolSpec = PoolSpec {
+    name: "live",
+    max_connections: 1,
+    acquire_timeout: Duration::from_secs(5),
+    statement_timeout: Some(Duration::from_secs(2)),
+    parameters: &[],
+};
+
 /// The health check has a deadline of its own.
 const HEALTH: PoolSpec = PoolSpec {
     name: "health",
@@ -247,6 +256,11 @@ pub fn replay_pool(args: &DatabaseArgs, schema: &str) -> anyhow::Result<PgPool> 
 /// The pool of admin calls and of commands.
 pub fn admin_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
     primary(args, &ADMIN)
+}
+
+/// The pool of the live streams of the admin API.
+pub fn live_pool(args: &DatabaseArgs) -> anyhow::Result<PgPool> {
+    primary(args, &LIVE)
 }
 
 /// The pool of the health check.

@@ -12,6 +12,8 @@ use crate::health;
 /// The figures of one process. Counts begin at its start.
 #[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct ProcessFigures {
+    /// Machine, process id and a random part. Leases have the same name.
+    name: String,
     /// Requests of client apps.
     requests: u64,
     /// Those with a response of 400 to 499.
@@ -56,8 +58,12 @@ pub struct RelayFigures {
 }
 
 impl ProcessFigures {
-    pub(super) fn from_registry(registry: &Registry) -> Self {
-        Self::from_text(&health::text(registry))
+    /// `name` is the name of this process.
+    pub(super) fn from_registry(name: &str, registry: &Registry) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::from_text(&health::text(registry))
+        }
     }
 
     fn from_text(text: &str) -> Self {
@@ -203,7 +209,7 @@ mod tests {
             metrics.record(&Method::GET, route, status, duration);
             admin.record(&Method::GET, route, status, duration);
         }
-        let figures = ProcessFigures::from_registry(&registry);
+        let figures = ProcessFigures::from_registry("machine/1/abcd", &registry);
         assert_eq!(
             (
                 figures.requests,
