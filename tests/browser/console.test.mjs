@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { ADMIN_URL, checkAccessibility, launch, open, signIn, until, visit } from "./browser.mjs";
-import { appendUnreadable, readerWithSession, withTableInUse } from "./service.mjs";
+import { appendUnreadable, liveSnapshot, readerWithSession, withTableInUse } from "./service.mjs";
 
 const { ADMIN_TOKEN, VIEWER_TOKEN, SCREENSHOTS } = process.env;
 
@@ -166,6 +166,53 @@ inConsole("a reload keeps the token, and signing out removes it", async (page) =
   await page.getByLabel("Token of an operator").waitFor();
   await page.reload();
   await page.getByLabel("Token of an operator").waitFor();
+});
+
+inConsole("signing out ends the live updates, also before an immediate sign-in", async (page) => {
+  const streams = new Set();
+  let most = 0;
+  page.on("request", (request) => {
+    if (request.url().endsWith("/admin/live")) streams.add(request);
+    most = Math.max(most, streams.size);
+  });
+  for (const end of ["requestfinished", "requestfailed"]) page.on(end, (request) => streams.delete(request));
+  await page.reload();
+  const updated = page.getByText("Last update");
+  await updated.waitFor();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await until("the stream ends", () => streams.size === 0);
+  await page.getByLabel("Token of an operator").fill(ADMIN_TOKEN);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  const seen = new Set();
+  await until("four updates", async () => seen.add(await updated.textContent()).size >= 4);
+  assert.equal(most, 1);
+});
+
+inConsole("charts never draw the values of two processes in one line", async (page) => {
+  const snapshot = await liveSnapshot();
+  const began = Date.parse(snapshot.at);
+  const events = ["first/1/aaaa", "first/1/aaaa", "second/1/bbbb", "second/1/bbbb"].map((name, index) => {
+    const at = new Date(began + 1000 * index).toISOString();
+    const figures = { ...snapshot.process, name, requests: 100 * index };
+    return `event: snapshot\ndata: ${JSON.stringify({ ...snapshot, at, process: figures })}\n\n`;
+  });
+  let isServed = false;
+  await page.route("**/admin/live", async (route) => {
+    // The stream after this one never begins.
+    if (isServed) return;
+    isServed = true;
+    await route.fulfill({ contentType: "text/event-stream", body: events.join("") });
+  });
+  await page.reload();
+  await page.getByRole("heading", { name: "Requests of client apps, process second/1/bbbb" }).waitFor();
+  const points = await page.evaluate(async () => {
+    const live = document.querySelector("script[type=module]").src.replace("main.js", "live.js");
+    return (await import(live)).points.get();
+  });
+  assert.deepEqual(
+    points.map(({ process, requests }) => [process, requests]),
+    [["first/1/aaaa", 100], ["second/1/bbbb", null], ["second/1/bbbb", 100]],
+  );
 });
 
 inConsole("the overview shows live figures, and can be paused", async (page) => {

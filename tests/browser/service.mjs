@@ -24,6 +24,21 @@ export async function readerWithSession() {
   return { reader, session: id };
 }
 
+/** The newest snapshot of the live updates. */
+export async function liveSnapshot() {
+  const { ADMIN_URL, ADMIN_TOKEN } = process.env;
+  const stop = new AbortController();
+  const response = await fetch(`${ADMIN_URL}/api/v1/admin/live`, {
+    headers: { authorization: `Bearer ${ADMIN_TOKEN}` },
+    signal: stop.signal,
+  });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  while (!text.includes("\n\n")) text += (await reader.read()).value;
+  stop.abort();
+  return JSON.parse(text.split("\n\n")[0].split("\ndata: ")[1]);
+}
+
 /** Runs statements as the superuser. */
 export async function database(work) {
   const client = new pg.Client({ connectionString: process.env.SUPERUSER_DATABASE_URL });

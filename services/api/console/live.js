@@ -4,7 +4,7 @@
 // stream ends after a minute, and the next one begins a second later. Hidden tabs follow
 // nothing: browsers open at most six connections to a host, and each stream takes one.
 
-import { Problem, access, send } from "./api.js";
+import { access, send } from "./api.js";
 import { store } from "./store.js";
 
 /** Points of the charts: five minutes. */
@@ -22,25 +22,38 @@ export const points = store([]);
 /** "connecting", "connected" or "interrupted". */
 export const connection = store("connecting");
 
-/** Follows the stream until the operator signs out. */
+/** Follows the stream until the operator signs out, which ends it at once. */
 export async function follow() {
+  const signedOut = new AbortController();
+  const unsubscribe = access.subscribe((value) => {
+    if (value !== null) return;
+    unsubscribe();
+    signedOut.abort();
+    clear();
+  });
+  const { signal } = signedOut;
   let retry = MIN_RETRY_MS;
-  snapshot.set(null);
-  points.set([]);
-  while (access.get() !== null) {
+  clear();
+  while (!signal.aborted) {
     await visible();
     try {
-      await readStream(() => {
+      await readStream(signal, () => {
         retry = MIN_RETRY_MS;
         connection.set("connected");
       });
-    } catch (error) {
-      if (error instanceof Problem && error.status === 401) return;
+    } catch {
+      if (signal.aborted) return;
       if (!document.hidden) connection.set("interrupted");
     }
     await new Promise((resolve) => setTimeout(resolve, retry));
     retry = connection.get() === "connected" ? MIN_RETRY_MS : Math.min(2 * retry, MAX_RETRY_MS);
   }
+}
+
+function clear() {
+  snapshot.set(null);
+  points.set([]);
+  connection.set("connecting");
 }
 
 /** Waits until the tab is visible. */
@@ -52,17 +65,18 @@ async function visible() {
   }
 }
 
-async function readStream(onSnapshot) {
-  const stop = new AbortController();
-  const unsubscribe = access.subscribe((value) => value === null && stop.abort());
-  const onVisibility = () => document.hidden && stop.abort();
+async function readStream(signedOut, onSnapshot) {
+  const hidden = new AbortController();
+  const signal = AbortSignal.any([signedOut, hidden.signal]);
+  const onVisibility = () => document.hidden && hidden.abort();
   document.addEventListener("visibilitychange", onVisibility);
   try {
-    const response = await send("GET", "/live", { signal: stop.signal });
+    const response = await send("GET", "/live", { signal });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (;;) {
       const { done, value } = await reader.read();
+      signal.throwIfAborted();
       if (done) return;
       text += value;
       const events = text.split("\n\n");
@@ -75,35 +89,39 @@ async function readStream(onSnapshot) {
       }
     }
   } finally {
-    unsubscribe();
     document.removeEventListener("visibilitychange", onVisibility);
-    stop.abort();
+    hidden.abort();
   }
 }
 
 function add(next) {
   const previous = snapshot.get();
   snapshot.set(next);
-  if (previous !== null) {
-    points.set([...points.get(), point(previous, next)].slice(-MAX_POINTS));
-  }
+  if (previous === null) return;
+  const added = point(previous, next);
+  // The clock of another process can be behind, and the axis of a chart only ascends.
+  if (added.time <= (points.get().at(-1)?.time ?? 0)) return;
+  points.set([...points.get(), added].slice(-MAX_POINTS));
 }
 
 /** The rates between two snapshots, and the values of the second one. */
 function point(previous, next) {
+  // Behind a load balancer the stream may come from another process than before. The counts
+  // of two processes have no difference, and their clocks differ.
+  const isSameProcess = previous.process.name === next.process.name;
   const seconds = Math.max((Date.parse(next.at) - Date.parse(previous.at)) / 1000, 0.001);
-  // The stream may come from another process than before: counts then begin again.
   const rate = (read) => {
     const [before, after] = [read(previous), read(next)];
-    if (before === undefined || after === undefined || after < before) return null;
+    if (!isSameProcess || before === undefined || after === undefined || after < before) return null;
     return (after - before) / seconds;
   };
   const lag = Object.fromEntries(
     (next.log?.projections ?? []).map(({ name, lag_seconds }) => [name, lag_seconds]),
   );
-  const buckets = bucketsBetween(previous.process.durations, next.process.durations);
+  const buckets = isSameProcess ? bucketsBetween(previous.process.durations, next.process.durations) : [];
   return {
     time: Date.parse(next.at) / 1000,
+    process: next.process.name,
     events: rate((one) => one.log?.head),
     requests: rate((one) => one.process.requests),
     errors: rate((one) => one.process.server_errors),

@@ -49,6 +49,7 @@ function Figures({ now, newest }) {
   ];
   return html`<section aria-label="Figures">
     <h2>Now</h2>
+    <p class="help">Relay and pools: process <code>${process.name}</code>. The other figures: the whole service.</p>
     <dl class="figures">
       ${figures.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
     </dl>
@@ -65,7 +66,10 @@ function Relay({ relay, head }) {
 
 function Charts({ now, series }) {
   const times = series.map(({ time }) => time);
+  const { name: process } = now.process;
   const values = (read) => series.map(read);
+  // A line must not continue with the values of another process.
+  const ownValues = (read) => series.map((point) => (point.process === process ? read(point) : null));
   const names = (now.log?.projections ?? []).map(({ name }) => name);
   const hasRequests = now.process.durations.length > 0;
   return html`<section aria-label="Charts">
@@ -85,21 +89,21 @@ function Charts({ now, series }) {
       />
       ${hasRequests &&
       html`<${Chart}
-          title="Requests of client apps, this process"
+          title=${`Requests of client apps, process ${process}`}
           times=${times}
           format=${perSecond}
           series=${[
-            { label: "all", values: values(({ requests }) => requests) },
-            { label: "with 5xx", values: values(({ errors }) => errors) },
+            { label: "all", values: ownValues(({ requests }) => requests) },
+            { label: "with 5xx", values: ownValues(({ errors }) => errors) },
           ]}
         />
         <${Chart}
-          title="Duration of requests, this process"
+          title=${`Duration of requests, process ${process}`}
           times=${times}
           format=${milliseconds}
           series=${[
-            { label: "p50", values: values(({ p50 }) => p50) },
-            { label: "p99", values: values(({ p99 }) => p99) },
+            { label: "p50", values: ownValues(({ p50 }) => p50) },
+            { label: "p99", values: ownValues(({ p99 }) => p99) },
           ]}
         />`}
     </div>
