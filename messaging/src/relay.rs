@@ -345,8 +345,8 @@ impl Relay {
 /// The connection of the relay that publishes.
 #[derive(Clone, Debug)]
 pub struct Leader {
-    /// The address of the client; `None` for a socket, and for a caller that may not see
-    /// the connections of other roles.
+    /// The address of the client, or `local` for a socket; `None` for a caller that may not
+    /// see the connections of other roles.
     pub address: Option<String>,
 }
 
@@ -354,7 +354,9 @@ pub struct Leader {
 pub async fn leader(database: impl PgExecutor<'_>) -> sqlx::Result<Option<Leader>> {
     sqlx::query_as!(
         Leader,
-        "select host(client_addr) as address
+        // Postgres hides the port from such a caller. For a socket it is -1.
+        "select case when client_port is not null then coalesce(host(client_addr), 'local') end
+            as address
         from pg_locks left join pg_stat_activity using (pid)
         where locktype = 'advisory' and granted and objsubid = 1
             and classid::bigint = $1::bigint >> 32

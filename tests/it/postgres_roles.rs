@@ -81,7 +81,16 @@ async fn each_process_works_with_its_own_role() {
     let operator = jobs.operator();
     let rebuild = operator.call(reqwest::Method::POST, "/projections/history/replay", None);
     assert_eq!(rebuild.await.status, 202);
-    // The admin API of the role `api` may not.
+    let relay_lease = async |app: &App| {
+        let operator = app.operator();
+        let processes = operator.call(reqwest::Method::GET, "/processes", None);
+        processes.await.ok()["leases"][0].clone()
+    };
+    let lease = relay_lease(&jobs).await;
+    assert_eq!(lease["kind"], "relay");
+    assert_eq!(lease["holder"], "127.0.0.1");
+    // The admin API of the role `api` may not, and sees no connections of other roles.
+    assert_eq!(relay_lease(&api).await["holder"], "unknown");
     let operator = api.operator();
     let pause = operator.call(reqwest::Method::POST, "/projections/history/pause", None);
     assert_eq!(pause.await.problem_code(403), "forbidden");

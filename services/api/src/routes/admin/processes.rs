@@ -33,7 +33,8 @@ pub struct LeaseResponse {
     /// The name of the projection or job; `relay` for the relay.
     name: String,
     /// The process: machine, process id and a random part. For the relay the address of its
-    /// connection to Postgres, or `local` for a socket. Null if no process holds the lease.
+    /// connection to Postgres, `local` for a socket, or `unknown` if this process may not see
+    /// the connections of other roles. Null if no process holds the lease.
     #[schema(required)]
     holder: Option<String>,
 }
@@ -80,7 +81,7 @@ pub async fn list(
     let relay = LeaseResponse {
         kind: LeaseKind::Relay,
         name: "relay".to_owned(),
-        holder: relay.map(|leader| leader.address.unwrap_or_else(|| LOCAL.to_owned())),
+        holder: relay.map(|leader| leader.address.unwrap_or_else(|| UNKNOWN.to_owned())),
     };
     let projections = status::list(&pool).await?;
     let projections = projections.into_iter().map(|status| LeaseResponse {
@@ -108,12 +109,12 @@ pub async fn list(
     }))
 }
 
-const LOCAL: &str = "local";
+const UNKNOWN: &str = "unknown";
 
 impl From<ConnectionGroup> for ConnectionsResponse {
     fn from(group: ConnectionGroup) -> Self {
         Self {
-            address: group.address.unwrap_or_else(|| LOCAL.to_owned()),
+            address: group.address.unwrap_or_else(|| "local".to_owned()),
             role: group.role,
             pool: group.pool,
             connections: group.connections,
