@@ -82,7 +82,7 @@ pub enum Origin {
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Outcome {
-    /// The action runs, or its process ended before it stored the outcome.
+    /// The action runs, or its process was killed or could not store the outcome.
     Started,
     Succeeded,
     Failed,

@@ -9,10 +9,11 @@ use eventlog::export::PageLimit;
 use futures::TryStreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tests::app::SETTLE;
 use tests::process::command;
 use tests::random_history::write_random_histories;
 use tests::reader::id;
-use tests::{App, Reader, invariants};
+use tests::{App, Reader, invariants, until};
 use uuid::Uuid;
 
 async fn text(app: &App, reader: &Reader, query: &str) -> (reqwest::header::HeaderMap, String) {
@@ -308,4 +309,30 @@ async fn slow_export_is_complete_and_holds_no_connection() {
     let _ = other.session(session).await.ok();
     let (_, export) = text(&app, &other, "").await;
     assert!(export.contains(&session.to_string()));
+}
+
+#[tokio::test]
+async fn export_of_an_operator_who_does_not_read_it_to_its_end_is_recorded_as_failed() {
+    let app = App::start().await;
+    let reader = app.reader();
+    many_sessions(&app, &reader, 6_000).await;
+    let outcome = async || -> String {
+        sqlx::query_scalar("select outcome from audit order by id desc limit 1")
+            .fetch_one(&app.pool)
+            .await
+            .unwrap()
+    };
+    let url = format!(
+        "{}/api/v1/admin/readers/{}/export",
+        app.admin_url, reader.id
+    );
+    let request = app.client.post(url).bearer_auth(app.operator().token);
+    let mut response = request.send().await.unwrap();
+    assert!(response.chunk().await.unwrap().is_some());
+    assert_eq!(outcome().await, "started");
+    drop(response);
+    until("the action ends", SETTLE, async || {
+        outcome().await == "failed"
+    })
+    .await;
 }

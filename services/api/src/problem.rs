@@ -245,6 +245,14 @@ impl Problem {
     }
 
     #[must_use]
+    pub fn shutting_down() -> Self {
+        Self::new(
+            ProblemCode::ShuttingDown,
+            "The service is shutting down; retry shortly",
+        )
+    }
+
+    #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.0.code.status()
     }

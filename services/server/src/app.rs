@@ -50,8 +50,8 @@ pub struct Service {
     writers: TaskGroup,
     /// The relay and the projections.
     workers: TaskGroup,
-    /// The export of traces; it stops last.
-    exporters: TaskGroup,
+    /// The outcomes of the audit and the export of traces; they stop last.
+    finishers: TaskGroup,
 }
 
 /// Starts the roles of this process.
@@ -166,7 +166,7 @@ impl Service {
             listeners: TaskGroup::default(),
             writers: TaskGroup::default(),
             workers: TaskGroup::default(),
-            exporters: TaskGroup::default(),
+            finishers: TaskGroup::default(),
         }
     }
 
@@ -178,7 +178,7 @@ impl Service {
                 error = self.listeners.failed() => error,
                 error = self.writers.failed() => error,
                 error = self.workers.failed() => error,
-                error = self.exporters.failed() => error,
+                error = self.finishers.failed() => error,
             }
         }
         .boxed()
@@ -188,7 +188,7 @@ impl Service {
     /// 1. The listeners refuse new requests, and the open ones finish.
     /// 2. The appender commits the events that it accepted.
     /// 3. The relay and the projections stop. They resume at the next start.
-    /// 4. The exporter of traces sends the last spans.
+    /// 4. The audit gets its last outcomes, and the exporter of traces sends the last spans.
     #[must_use]
     pub fn stop(self) -> BoxFuture<'static, ()> {
         async {
@@ -198,7 +198,7 @@ impl Service {
             // No request or job holds the appender any more.
             self.writers.stop(SHUTDOWN_TIMEOUT).await;
             self.workers.stop(SHUTDOWN_TIMEOUT).await;
-            self.exporters.stop(SHUTDOWN_TIMEOUT).await;
+            self.finishers.stop(SHUTDOWN_TIMEOUT).await;
         }
         .boxed()
     }

@@ -37,7 +37,8 @@ export function Audit() {
   }));
   return html`
     <p class="help">
-      An action that is still <em>started</em> runs, or its process ended before it stored the outcome.
+      A <em>started</em> action runs. If it is older than the action can take, its process was killed or could not
+      write to Postgres: the action may have taken effect.
     </p>
     <${Table} caption="Actions of operators" columns=${COLUMNS} rows=${rows} empty="No actions yet." />
     <p class="buttons">

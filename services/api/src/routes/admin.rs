@@ -66,6 +66,7 @@ pub struct Handles {
     pub live_pool: PgPool,
     pub cache: Cache,
     pub operations: OperationQueue,
+    pub actions: RecordActions,
     pub admission: Admission,
     /// This process.
     pub process: Process,
@@ -98,6 +99,7 @@ fn admin_api(handles: Handles, registry: Arc<Registry>) -> Router {
         live_pool,
         cache,
         operations,
+        actions,
         admission,
         process,
         stop,
@@ -139,7 +141,7 @@ fn admin_api(handles: Handles, registry: Arc<Registry>) -> Router {
         .route("/sessions/{id}", get(sessions::handle))
         .route("/audit", get(audit::list))
         .route("/audit/{id}", get(audit::show))
-        .with_state(pool.clone())
+        .with_state(pool)
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer((
@@ -147,6 +149,6 @@ fn admin_api(handles: Handles, registry: Arc<Registry>) -> Router {
                 admission,
                 in_flight: InFlightLimit::new(MAX_IN_FLIGHT),
             }),
-            MiddlewareLayer(RecordActions(pool)),
+            MiddlewareLayer(actions),
         ))
 }

@@ -9,6 +9,7 @@ use api::health::Readiness;
 use api::rate_limit::Limiter;
 use api::routes::admin::access::Process;
 use api::routes::admin::operation_queue::OperationQueue;
+use api::routes::admin::recorded::RecordActions;
 use api::routes::queries::active::ActiveReads;
 use api::routes::queries::replica::Replica;
 use api::routes::queries::{QueryMetrics, ReadTable};
@@ -87,8 +88,8 @@ impl<'a> ServiceBuilder<'a> {
         let mut service = Service::new(admin);
         let traces = match telemetry::traces::start(args, &service.holder, &mut registry)? {
             Some((traces, exporter)) => {
-                let stop = service.exporters.token.clone();
-                service.exporters.spawn(exporter.run(stop));
+                let stop = service.finishers.token.clone();
+                service.finishers.spawn(exporter.run(stop));
                 traces
             }
             None => Traces::default(),
@@ -278,11 +279,17 @@ impl<'a> ServiceBuilder<'a> {
                 let stop = self.service.workers.token.clone();
                 let (operations, task) = OperationQueue::new(operations, stop);
                 self.service.workers.spawn(task);
+                let pool = self.pools.track(connect::admin_pool(&args.database)?);
+                let actions = RecordActions::new(pool.clone());
+                let finishers = &mut self.service.finishers;
+                let stop = finishers.token.clone();
+                finishers.spawn(actions.clone().finish(stop));
                 Some(api::routes::admin::Handles {
-                    pool: self.pools.track(connect::admin_pool(&args.database)?),
+                    pool,
                     live_pool: self.pools.track(connect::live_pool(&args.database)?),
                     cache: connect::cache(&args.redis)?,
                     operations,
+                    actions,
                     admission,
                     process: Process {
                         name: self.service.holder.clone(),

@@ -3,13 +3,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use anyhow::Context;
 use api::routes::admin::audit::{AuditEntryResponse, AuditPage};
 use clap::Args;
 use eventlog::audit::{self, Action, NewEntry, Origin, Outcome};
 use eventlog::error::error_chain;
-use serde_json::{Map, Value};
+use futures::FutureExt;
+use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 
 use super::connect_database;
@@ -89,6 +91,21 @@ pub struct CliAction<'a> {
     pub details: Value,
 }
 
+impl<'a> CliAction<'a> {
+    /// An action without options.
+    pub fn new(action: Action, target: Option<&'a str>) -> Self {
+        Self {
+            action,
+            target,
+            details: json!({}),
+        }
+    }
+
+    pub fn with_details(self, details: Value) -> Self {
+        Self { details, ..self }
+    }
+}
+
 /// Performs an action between the two writes of its audit entry.
 pub async fn recorded<T>(
     pool: &PgPool,
@@ -114,13 +131,14 @@ pub async fn recorded_with<T>(
     };
     let begun = audit::begin(pool, &entry).await;
     let id = begun.context("recording the action in the audit failed; nothing was done")?;
-    let result = work().await;
+    let result = AssertUnwindSafe(work()).catch_unwind().await;
     let ended = match &result {
-        Ok(value) => audit::end(pool, id, Ok(()), &details(value).into()).await,
-        Err(error) => {
+        Ok(Ok(value)) => audit::end(pool, id, Ok(()), &details(value).into()).await,
+        Ok(Err(error)) => {
             let error = error_chain(error.as_ref());
             audit::end(pool, id, Err(&error), &Map::new().into()).await
         }
+        Err(_) => audit::end(pool, id, Err("the command panicked"), &Map::new().into()).await,
     };
     if let Err(error) = ended {
         report(&format!(
@@ -128,7 +146,7 @@ pub async fn recorded_with<T>(
             error_chain(&error)
         ));
     }
-    result
+    result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// The user of this process and the machine, for example `anna@db1`.

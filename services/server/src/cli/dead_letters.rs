@@ -9,7 +9,6 @@ use clap::{Args, Subcommand};
 use eventlog::audit::Action as AuditAction;
 use projections::dead_letters::{self, DeadLetterId, RetryStatus, State};
 use projections::operations::ProjectionName;
-use serde_json::json;
 use sqlx::PgPool;
 
 use super::audit::{CliAction, recorded};
@@ -19,7 +18,7 @@ use super::list::ListOr;
 use super::names::one_of;
 use super::output::{OutputArgs, print};
 use super::table::{Column, table};
-use super::wait::poll;
+use super::wait::{Interrupted, poll, until_stopped};
 use crate::config::DatabaseArgs;
 
 /// How long `retry` waits for a worker to process the dead letter.
@@ -39,7 +38,8 @@ Example:
     Show(ShowArgs),
     /// Apply the event of a dead letter again, then the events that wait for it.
     #[command(
-        after_help = "Exit codes: 0 event applied, 1 not applied or not found, 2 wrong arguments.
+        after_help = "Exit codes: 0 event applied, 1 not applied or not found, 2 wrong arguments, 130 stopped by
+Ctrl-C or SIGTERM.
 
 Example:
   reading-sessions dead-letters retry history.1234"
@@ -173,11 +173,7 @@ async fn act(
 ) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
     let id = args.id.to_string();
-    let action = CliAction {
-        action,
-        target: Some(&id),
-        details: json!({}),
-    };
+    let action = CliAction::new(action, Some(&id));
     recorded(&pool, action, async || work(&pool, &args.id).await).await
 }
 
@@ -188,6 +184,15 @@ async fn retry(pool: &PgPool, id: &DeadLetterId) -> anyhow::Result<()> {
             RetryStatus::Pending => None,
             status => Some(status),
         })
+    });
+    let finished = until_stopped(async |stop| {
+        tokio::select! {
+            finished = finished => finished,
+            () = stop.cancelled() => {
+                let text = format!("stopped waiting for the retry of {id}, which stays requested");
+                Err(Interrupted(text).into())
+            }
+        }
     });
     match finished.await? {
         Some(RetryStatus::Applied) => print(&format!("Applied {id}.")),

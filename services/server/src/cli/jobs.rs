@@ -7,7 +7,6 @@ use eventlog::audit::Action as AuditAction;
 use eventlog::clock;
 use jobs::store::{self, JobLease};
 use jobs::{Job, JobError, scheduler};
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::audit::{CliAction, recorded};
@@ -115,11 +114,7 @@ fn row(job: &JobResponse) -> [String; 6] {
 
 async fn run_now(args: &RunArgs) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
-    let action = CliAction {
-        action: AuditAction::RunJob,
-        target: Some(args.job.as_str()),
-        details: json!({}),
-    };
+    let action = CliAction::new(AuditAction::RunJob, Some(args.job.as_str()));
     recorded(&pool, action, async || run_job(args).await).await
 }
 

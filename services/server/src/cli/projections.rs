@@ -10,7 +10,6 @@ use eventlog::audit::Action as AuditAction;
 use eventlog::clock;
 use projections::operations::ProjectionName;
 use projections::status;
-use serde_json::json;
 use sqlx::PgPool;
 
 use super::audit::{CliAction, recorded};
@@ -167,15 +166,12 @@ async fn resume(args: &NameArgs) -> anyhow::Result<()> {
 }
 
 async fn set_paused(pool: &PgPool, name: ProjectionName, paused: bool) -> anyhow::Result<()> {
-    let action = CliAction {
-        action: if paused {
-            AuditAction::Pause
-        } else {
-            AuditAction::Resume
-        },
-        target: Some(name.as_str()),
-        details: json!({}),
+    let action = if paused {
+        AuditAction::Pause
+    } else {
+        AuditAction::Resume
     };
+    let action = CliAction::new(action, Some(name.as_str()));
     recorded(pool, action, async || {
         let is_known = status::pause(pool, name.as_str(), paused).await?;
         ensure!(is_known, "the database has no projection {name}");

@@ -114,11 +114,8 @@ pub async fn run(command: &ReaderCommand) -> anyhow::Result<()> {
 async fn export(args: &ExportArgs) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
     let id = args.reader.to_string();
-    let action = CliAction {
-        action: Action::ExportReader,
-        target: Some(&id),
-        details: json!({ "format": args.output.as_str() }),
-    };
+    let action = CliAction::new(Action::ExportReader, Some(&id))
+        .with_details(json!({ "format": args.output.as_str() }));
     recorded(&pool, action, async || write_export(args, &pool).await).await
 }
 
@@ -179,11 +176,7 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
         confirm(reader_id, extent)?;
     }
     let id = args.reader.to_string();
-    let action = CliAction {
-        action: Action::EraseReader,
-        target: Some(&id),
-        details: json!({}),
-    };
+    let action = CliAction::new(Action::EraseReader, Some(&id));
     recorded(&pool, action, async || {
         erase_confirmed(args, &pool, reader_id, extent).await
     })

@@ -37,11 +37,8 @@ pub struct ReplayArgs {
 
 pub async fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
-    let action = CliAction {
-        action: Action::Replay,
-        target: Some(args.name.as_str()),
-        details: json!({ "restart": args.restart }),
-    };
+    let action = CliAction::new(Action::Replay, Some(args.name.as_str()))
+        .with_details(json!({ "restart": args.restart }));
     recorded(&pool, action, async || replay(args).await).await
 }
 

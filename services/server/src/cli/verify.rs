@@ -144,11 +144,7 @@ async fn compare(
     for &name in names {
         let progress = watch::Sender::default();
         let shown = progress.subscribe();
-        let action = CliAction {
-            action: Action::Verify,
-            target: Some(name.as_str()),
-            details: json!({}),
-        };
+        let action = CliAction::new(Action::Verify, Some(name.as_str()));
         let verify = async || {
             let verify = operations.verify(name, &progress, stop);
             Ok(progress_bar::show(name.as_str(), "events", shown, verify).await?)

@@ -5,7 +5,6 @@ use std::time::Instant;
 use clap::Args;
 use eventlog::audit::Action;
 use projections::zones::Zones;
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::audit::{CliAction, recorded};
@@ -27,11 +26,7 @@ pub struct WarmUpArgs {
 
 pub async fn run(args: &WarmUpArgs) -> anyhow::Result<()> {
     let pool = connect_database(&args.database).await?;
-    let action = CliAction {
-        action: Action::WarmUp,
-        target: None,
-        details: json!({}),
-    };
+    let action = CliAction::new(Action::WarmUp, None);
     recorded(&pool, action, async || warm_up(args).await).await
 }
 

@@ -82,7 +82,8 @@ enum AuditOrigin {
     Cli,
 }
 
-/// `started`: the action runs, or its process ended before it stored the outcome.
+/// `started`: the action runs. An entry that stays `started` belongs to a process that was
+/// killed or could not write to Postgres; its action may have taken effect.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(

@@ -132,10 +132,7 @@ impl StartResult {
         match self {
             Self::Started => Ok(()),
             Self::AlreadyRunning => Err(already_running(name)),
-            Self::ShuttingDown => Err(Problem::new(
-                ProblemCode::ShuttingDown,
-                "The service is shutting down; retry shortly",
-            )),
+            Self::ShuttingDown => Err(Problem::shutting_down()),
         }
     }
 }

@@ -12,6 +12,7 @@ use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::recorded::RecordedAction;
 use crate::export::{ExportDocument, Exporter};
 use crate::extract::{NoBody, ReaderPath, StrictQuery};
 use crate::problem::{Problem, ProblemCode};
@@ -118,6 +119,7 @@ pub async fn show(
 )]
 pub async fn export(
     State(handles): State<ReaderHandles>,
+    recorded: RecordedAction,
     ReaderPath(id): ReaderPath,
     StrictQuery(params): StrictQuery<privacy::export::Params>,
     NoBody: NoBody,
@@ -125,7 +127,8 @@ pub async fn export(
     if erase::extent(&handles.pool, id).await?.sessions == 0 {
         return Err(not_found(id));
     }
-    privacy::export::stream(&handles.exporter, id, params.format).await
+    let response = privacy::export::stream(&handles.exporter, id, params.format).await?;
+    Ok(recorded.end_with_body(response))
 }
 
 /// Erase all data of a reader
