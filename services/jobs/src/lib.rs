@@ -10,6 +10,8 @@ pub mod scheduler;
 pub mod silence;
 pub mod tasks;
 
+pub mod erasure;
+
 pub mod error;
 pub mod metrics;
 pub mod settings;

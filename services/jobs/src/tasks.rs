@@ -1,17 +1,15 @@
 //! The task of each job.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::Days;
-use commands::{CommandError, CommandService, erasure};
+use commands::{CommandError, CommandService};
 use domain::ReaderId;
 use eventlog::active_claims::{self, IdleSession};
-use eventlog::{clock, erase, idempotency, migrations, read};
+use eventlog::{clock, erase, idempotency, migrations};
 use futures::StreamExt;
 use futures::stream;
-use projections::active_sessions;
-use projections::cache::Cache;
 use projections::operations::ProjectionOps;
 use projections::worker::forward;
 use projections::{daily_stats, history};
@@ -20,6 +18,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::erasure;
 use crate::error::JobError;
 use crate::schedule::Job;
 use crate::settings::JobSettings;
@@ -40,7 +39,6 @@ const ERASURE_PAGE_SIZE: i64 = 100;
 /// How long a run of `erasures` waits for Redis. The run then fails, and is repeated
 /// within a minute.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(20);
-const FORGET_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long the records of runs are kept.
 const RUN_MAX_AGE: Days = Days::new(90);
@@ -264,10 +262,7 @@ async fn finish_erasures(
             break;
         }
         for reader_id in readers {
-            erasure::delete_responses(pool, reader_id).await?;
-            // Redis first: the erasure is done when its last event is overwritten.
-            forget(&cache, pool, reader_id, stop).await?;
-            erasure::finish(pool, reader_id, stop, on_batch).await?;
+            erasure::finish(pool, &cache, reader_id, FORGET_TIMEOUT, stop, on_batch).await?;
         }
         if stop.is_cancelled() {
             return Err(JobError::Stopped);
@@ -277,31 +272,6 @@ async fn finish_erasures(
     // Without the ids of the readers: the log must not identify erased readers.
     let summary = format!("{events} events of erased sessions overwritten");
     Ok(JobOutcome::new(events, summary))
-}
-
-/// Removes an erased reader from Redis. Retries until Redis confirms it, at most for
-/// [`FORGET_TIMEOUT`].
-async fn forget(
-    cache: &Cache,
-    pool: &PgPool,
-    reader_id: ReaderId,
-    stop: &CancellationToken,
-) -> Result<(), JobError> {
-    let head = read::head(pool).await?;
-    let began = Instant::now();
-    loop {
-        match active_sessions::erase(cache, reader_id, head).await {
-            Ok(()) => return Ok(()),
-            Err(error) if began.elapsed() > FORGET_TIMEOUT => return Err(JobError::Cache(error)),
-            Err(_) => {}
-        }
-        if tokio::time::timeout(FORGET_RETRY_INTERVAL, stop.cancelled())
-            .await
-            .is_ok()
-        {
-            return Err(JobError::Stopped);
-        }
-    }
 }
 
 async fn delete_old_keys(

@@ -4,19 +4,20 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use api::export::{ExportFormat, Exporter};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use commands::erasure;
 use domain::ReaderId;
 use eventlog::audit::Action;
 use eventlog::erase::{self, Extent};
 use eventlog::error::error_chain;
-use eventlog::{LogError, clock, read};
+use eventlog::{LogError, clock};
 use futures::{Stream, TryStreamExt};
-use projections::active_sessions;
+use jobs::{JobError, erasure};
+use projections::cache::Cache;
 use projections::operations::OperationProgress;
 use serde_json::json;
 use sqlx::PgPool;
@@ -178,7 +179,8 @@ async fn erase(args: &EraseArgs) -> anyhow::Result<()> {
     let id = args.reader.to_string();
     let action = CliAction::new(Action::EraseReader, Some(&id));
     recorded(&pool, action, async || {
-        erase_confirmed(args, &pool, reader_id, extent).await
+        until_stopped(async |stop| erase_confirmed(args, &pool, reader_id, extent, stop).await)
+            .await
     })
     .await
 }
@@ -188,10 +190,17 @@ async fn erase_confirmed(
     pool: &PgPool,
     reader_id: ReaderId,
     extent: Extent,
+    stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let earlier = erase::find(pool, reader_id).await?;
     if extent.sessions > 0 {
-        let erased = erase::reader(pool, reader_id, clock::now()).await?;
+        let erased = tokio::select! {
+            erased = erase::reader(pool, reader_id, clock::now()) => erased?,
+            () = stop.cancelled() => {
+                let text = "erasure stopped; some sessions may be erased, run the command again";
+                return Err(Interrupted(text.to_owned()).into());
+            }
+        };
         print(&format!(
             "Erased {} of reader {reader_id}. History and statistics follow within \
              moments.",
@@ -203,28 +212,29 @@ async fn erase_confirmed(
             Some(erasure) if erasure.done_at.is_some() => {
                 return print(&no_sessions(pool, reader_id).await.to_string());
             }
-            // Only the overwriting of an earlier erasure remains to be done.
+            // Only the last steps of an earlier erasure remain to be done.
             Some(_) => {}
         }
     }
-    erasure::delete_responses(pool, reader_id).await?;
-    // The erasure is done when its last event is overwritten, so Redis comes first.
-    let head = read::head(pool).await?;
-    if let Err(error) = forget(&args.redis, reader_id, head).await {
+    let unconfirmed = match connect::cache(&args.redis) {
+        Ok(cache) => match finish(pool, &cache, reader_id, stop).await {
+            Err(JobError::Cache(error)) => Some(error_chain(&error)),
+            finished => {
+                finished?;
+                None
+            }
+        },
+        Err(error) => Some(error_chain(error.as_ref())),
+    };
+    if let Some(error) = unconfirmed {
         return print(&format!(
-            "Redis did not confirm that the sessions are removed: {}. The job `erasures` tries \
-             again, and then overwrites the events in the log.",
-            error_chain(error.as_ref())
+            "Redis did not confirm that the sessions are removed: {error}. The job `erasures` \
+             tries again, and then overwrites the events in the log."
         ));
     }
-    let was_stopped = until_stopped(async |stop| {
-        overwrite(pool, reader_id, stop).await?;
-        Ok(stop.is_cancelled())
-    })
-    .await?;
     let erasure = erase::find(pool, reader_id).await?;
     let erasure = erasure.context("the table `erasures` has no row for this reader")?;
-    if was_stopped && erasure.done_at.is_none() {
+    if stop.is_cancelled() && erasure.done_at.is_none() {
         let text = "erasure stopped; the job `erasures` overwrites the remaining events, or run \
                     the command again";
         return Err(Interrupted(text.to_owned()).into());
@@ -237,18 +247,14 @@ async fn erase_confirmed(
     ))
 }
 
-/// Removes the reader from Redis.
-async fn forget(args: &RedisArgs, reader_id: ReaderId, head: i64) -> anyhow::Result<()> {
-    let cache = connect::cache(args)?;
-    Ok(active_sessions::erase(&cache, reader_id, head).await?)
-}
-
-/// Overwrites the reader's events in the log, with a progress bar.
-async fn overwrite(
+/// The last steps of the erasure, with a progress bar. Tries Redis once: the job `erasures`
+/// retries.
+async fn finish(
     pool: &PgPool,
+    cache: &Cache,
     reader_id: ReaderId,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
+) -> Result<(), JobError> {
     let total = erase::remaining_events(pool, reader_id)
         .await?
         .unsigned_abs();
@@ -264,8 +270,8 @@ async fn overwrite(
             progress.total = progress.total.max(progress.reached);
         });
     };
-    let finish = erasure::finish(pool, reader_id, stop, on_batch);
-    Ok(progress_bar::show("erase", "events", shown, finish).await?)
+    let finish = erasure::finish(pool, cache, reader_id, Duration::ZERO, stop, on_batch);
+    progress_bar::show("erase", "events", shown, finish).await
 }
 
 /// The error for a reader without sessions, with the time of an earlier erasure.

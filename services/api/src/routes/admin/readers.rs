@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use domain::{ReaderId, Timestamp};
 use eventlog::{clock, erase};
+use jobs::erasure;
 use projections::cache::Cache;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -159,9 +160,7 @@ pub async fn erase(
     }
     let erased_at = domain::clock::normalize(clock::now());
     let erased = erase::reader(&pool, id, erased_at).await?;
-    if let Some(global_position) = erased.global_position {
-        privacy::erase::forget(&cache, pool.into(), id, global_position).await;
-    }
+    erasure::request(&cache, pool.into(), id, erased).await;
     let response = EraseResponse {
         sessions: erased.sessions,
         erased_at,

@@ -8,8 +8,7 @@ use commands::CommandService;
 use domain::{BookId, ReaderId, SessionId, Timestamp};
 use eventlog::erase::Erased;
 use eventlog::{LogError, Pool, clock};
-use jobs::{Job, store};
-use projections::active_sessions;
+use jobs::erasure;
 use projections::cache::Cache;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -137,29 +136,7 @@ impl EraseHandles {
             }
             Scope::Session(id) => commands.erase_sessions(reader_id, &[id], at).await?,
         };
-        if let Some(global_position) = erased.global_position {
-            forget(&self.cache, self.pool, reader_id, global_position).await;
-        }
+        erasure::request(&self.cache, self.pool, reader_id, erased).await;
         Ok(erased)
     }
-}
-
-/// Removes erased sessions from Redis, and requests the job that overwrites their events.
-/// If either fails, the job does both within a minute.
-pub async fn forget(cache: &Cache, pool: Pool, reader_id: ReaderId, global_position: i64) {
-    let forgotten = active_sessions::erase(cache, reader_id, global_position).await;
-    if let Err(error) = forgotten {
-        tracing::warn!(
-            %error,
-            "removing an erased session from Redis failed: {error}; the job erasures tries again"
-        );
-    }
-    tokio::spawn(async move {
-        if let Err(error) = store::request(&pool, Job::Erasures).await {
-            tracing::debug!(
-                %error,
-                "requesting the job erasures failed: {error}; it runs within a minute"
-            );
-        }
-    });
 }
