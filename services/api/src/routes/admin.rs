@@ -28,6 +28,8 @@ pub mod jobs;
 
 pub mod daily;
 
+mod page;
+
 pub mod heap_profile;
 pub mod readers;
 pub mod sessions;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
+use super::page;
 use crate::extract::Query;
 use crate::problem::{Problem, ProblemCode};
 
@@ -123,14 +124,9 @@ impl AuditPage {
         limit: i64,
     ) -> BoxFuture<'_, Result<Self, eventlog::LogError>> {
         async move {
-            // One more than the page has shows whether there is a next page.
             let mut found = audit::list(pool, before, limit + 1).await?;
-            let size = usize::try_from(limit).unwrap_or(usize::MAX);
-            let has_next = found.len() > size;
-            found.truncate(size);
-            let next = found.last().filter(|_| has_next);
             Ok(Self {
-                next: next.map(|last| last.id.to_string()),
+                next: page::cut(&mut found, limit, |last| last.id.to_string()),
                 entries: found.into_iter().map(AuditEntryResponse::from).collect(),
             })
         }

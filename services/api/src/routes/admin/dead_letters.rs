@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
+use super::page;
 use crate::extract::{NoInput, Query};
 use crate::openapi::types;
 use crate::problem::Problem;
@@ -132,14 +133,9 @@ impl DeadLetterPage {
     ) -> BoxFuture<'a, sqlx::Result<Self>> {
         async move {
             let projection = projection.map(ProjectionName::as_str);
-            // One more than the page has shows whether there is a next page.
             let mut found = dead_letters::list(pool, projection, state, after, limit + 1).await?;
-            let size = usize::try_from(limit).unwrap_or(usize::MAX);
-            let has_next = found.len() > size;
-            found.truncate(size);
-            let next = found.last().filter(|_| has_next);
             Ok(Self {
-                next: next.map(|last| last.id().to_string()),
+                next: page::cut(&mut found, limit, |last| last.id().to_string()),
                 dead_letters: found.into_iter().map(DeadLetterResponse::from).collect(),
             })
         }

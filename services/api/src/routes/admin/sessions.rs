@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 
+use super::page;
 use crate::extract::{Query, SessionPath};
 use crate::problem::Problem;
 use crate::session::SessionResponse;
@@ -84,17 +85,12 @@ pub async fn handle(
     let after @ 0.. = params.after.unwrap_or(0) else {
         return Err(Problem::invalid("after", "must not be negative"));
     };
-    // One more than the page has shows whether there is a next page.
     let events = read::session_page(&pool, id, after, limit + 1);
     let mut events = with_deadline(STATEMENT_DEADLINE, events).await?;
     if events.is_empty() && after == 0 {
         return Err(SessionError::NotFound.into());
     }
-    let size = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_next = events.len() > size;
-    events.truncate(size);
-    let next = events.last().filter(|_| has_next);
-    let next = next.map(|last| last.sequence);
+    let next = page::cut(&mut events, limit, |last| last.sequence);
     let mut session = before(&pool, id, after).await?;
     let events = events
         .into_iter()
