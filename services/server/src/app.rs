@@ -16,14 +16,15 @@ use uuid::Uuid;
 use crate::config::{Role, ServeArgs};
 use crate::connect;
 
+mod command_jobs;
 mod descriptors;
 mod roles;
 mod signal;
 mod task_group;
 
+pub use command_jobs::{Jobs, jobs};
 pub(crate) use descriptors::raise_limit;
 use roles::ServiceBuilder;
-pub use roles::{Jobs, jobs};
 pub(crate) use signal::stop_signal;
 use task_group::TaskGroup;
 

@@ -1,15 +1,12 @@
-//! The tasks of each role, with its pools, its clients and its metrics.
+//! The tasks of each role, with its pools, its clients and its metrics. The submodule
+//! `admin` starts the listener that every process has.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::admission::Admission;
 use api::auth::TokenVerifier;
-use api::health::Readiness;
 use api::rate_limit::Limiter;
-use api::routes::admin::access::Process;
-use api::routes::admin::operation_queue::OperationQueue;
-use api::routes::admin::recorded::RecordActions;
 use api::routes::queries::active::ActiveReads;
 use api::routes::queries::replica::Replica;
 use api::routes::queries::{QueryMetrics, ReadTable};
@@ -19,13 +16,11 @@ use chrono::TimeDelta;
 use commands::CommandService;
 use commands::repository::Repository;
 use domain::session::Rules;
-use eventlog::commit_feed::{self, CommitFeed, CommitSubscription};
+use eventlog::commit_feed::{CommitFeed, CommitSubscription};
 use eventlog::database_health::DatabaseHealth;
 use eventlog::health::{Failure, HealthRegistry};
 use eventlog::trace::Traces;
-use eventlog::{Appender, Pool, clock};
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use eventlog::{Appender, Pool};
 use jobs::metrics::JobMetrics;
 use jobs::scheduler;
 use jobs::tasks::JobContext;
@@ -43,13 +38,14 @@ use tokio::sync::watch;
 
 use super::descriptors;
 use super::{DRAIN_TIMEOUT, Service, bind};
-use crate::config::{DatabaseArgs, JobArgs, RedisArgs, Role, RuleArgs, ServeArgs};
+use crate::config::{DatabaseArgs, RuleArgs, ServeArgs};
 use crate::connect;
 use crate::metrics::{
-    AllocatorMetrics, AppendMetrics, BuildMetrics, HealthMetrics, LossMetrics, NatsMetrics,
-    PoolMetrics, ProjectionGauges, RelayGauges, StreamGauges,
+    AppendMetrics, LossMetrics, PoolMetrics, ProjectionGauges, RelayGauges, StreamGauges,
 };
 use crate::telemetry;
+
+mod admin;
 
 /// Starts the roles of a service. All pools and metrics of a role are created in
 /// this type.
@@ -252,86 +248,6 @@ impl<'a> ServiceBuilder<'a> {
         Ok(())
     }
 
-    /// Authentication for the admin API of a process without the role `api`.
-    /// `None` if the process has the role `api`, no keys to verify tokens, or no
-    /// Redis to count calls.
-    pub(super) fn admission_without_api(&self) -> anyhow::Result<Option<Admission>> {
-        let args = self.args;
-        if args.has(Role::Api) || !args.auth.is_set() || !args.redis.is_set() {
-            return Ok(None);
-        }
-        Ok(Some(admission(args, connect::cache(&args.redis)?)?))
-    }
-
-    /// Starts the admin listener, in every process. It serves probes and metrics,
-    /// and with `admission` the admin API. It starts last, because it takes the
-    /// registry with the metrics of all roles.
-    pub(super) fn start_admin(
-        mut self,
-        listener: TcpListener,
-        admission: Option<Admission>,
-    ) -> anyhow::Result<Service> {
-        let args = self.args;
-        let handles = match admission {
-            Some(admission) => {
-                let zones = self.zones.clone();
-                let operations = connect::projection_ops(&args.database, &args.redis, zones);
-                let stop = self.service.workers.token.clone();
-                let (operations, task) = OperationQueue::new(operations, stop);
-                self.service.workers.spawn(task);
-                let pool = self.pools.track(connect::admin_pool(&args.database)?);
-                let actions = RecordActions::new(pool.clone());
-                let finishers = &mut self.service.finishers;
-                let stop = finishers.token.clone();
-                finishers.spawn(actions.clone().finish(stop));
-                Some(api::routes::admin::Handles {
-                    pool,
-                    live_pool: self.pools.track(connect::live_pool(&args.database)?),
-                    cache: connect::cache(&args.redis)?,
-                    operations,
-                    actions,
-                    admission,
-                    process: Process {
-                        name: self.service.holder.clone(),
-                        roles: args.roles.iter().map(|role| role.as_str()).collect(),
-                        started_at: domain::clock::normalize(clock::now()),
-                    },
-                    stop: self.service.listeners.token.clone(),
-                })
-            }
-            None => None,
-        };
-        self.register_process();
-        let registry = std::mem::take(&mut self.registry);
-        let readiness = Readiness {
-            database: self.database_health.clone(),
-            failures: self.failures.clone(),
-            serves_requests: args.has(Role::Api),
-        };
-        let router = api::routes::admin::router(readiness, handles, registry);
-        let stop = self.service.listeners.token.clone();
-        let health = self.database_health.clone();
-        self.service.listeners.spawn(health.run(stop));
-        let connections = ConnectionLimits {
-            total: descriptors::MAX_ADMIN_CONNECTIONS,
-            per_address: descriptors::MAX_ADMIN_CONNECTIONS,
-            proxies: Arc::default(),
-        };
-        self.serve(listener, router, connections);
-        Ok(self.service)
-    }
-
-    /// The metrics that every process has.
-    fn register_process(&mut self) {
-        let registry = &mut self.registry;
-        HealthMetrics::register(registry, self.failures.clone());
-        BuildMetrics::register(registry, &self.args.roles);
-        NatsMetrics::register(registry, self.jetstream.client());
-        AllocatorMetrics::register(registry);
-        #[cfg(target_os = "linux")]
-        crate::metrics::ProcessMetrics::register(registry);
-    }
-
     fn serve(
         &mut self,
         listener: TcpListener,
@@ -386,43 +302,13 @@ fn admission(args: &ServeArgs, cache: Cache) -> anyhow::Result<Admission> {
     ))
 }
 
-fn commands(appender: Appender, rules: &RuleArgs, pool: Pool) -> anyhow::Result<CommandService> {
+pub(super) fn commands(
+    appender: Appender,
+    rules: &RuleArgs,
+    pool: Pool,
+) -> anyhow::Result<CommandService> {
     let rules = Rules {
         active_gap: TimeDelta::from_std(rules.active_gap)?,
     };
     Ok(CommandService::new(Repository::new(pool, appender), rules))
-}
-
-/// Jobs outside a running service.
-pub struct Jobs {
-    pub context: JobContext,
-    /// Appends the events of the jobs. Completes when `context` is dropped.
-    pub appender: BoxFuture<'static, ()>,
-}
-
-/// Connects jobs that run outside a running service.
-///
-/// # Errors
-/// When an address is missing or invalid.
-pub fn jobs(
-    database: &DatabaseArgs,
-    redis: &RedisArgs,
-    rules: &RuleArgs,
-    jobs: &JobArgs,
-) -> anyhow::Result<Jobs> {
-    // Relays also poll the log, so the commits need no announcement.
-    let (feed, _) = commit_feed::channel();
-    let pool = connect::jobs_pool(database)?;
-    let append = connect::append_pool(database)?;
-    let (appender, task) = Appender::new(append, feed, |_| {});
-    let commands = commands(appender, rules, pool.clone().into())?;
-    Ok(Jobs {
-        context: JobContext {
-            pool,
-            commands,
-            operations: connect::projection_ops(database, redis, Zones::load()),
-            settings: jobs.settings(),
-        },
-        appender: task.boxed(),
-    })
 }
