@@ -41,7 +41,7 @@ async fn pages_have_a_strict_policy_and_immutable_files() {
 
     let html = page.text().await.unwrap();
     let addresses = addresses(&html);
-    assert_eq!(addresses.len(), 4, "{html}");
+    assert_eq!(addresses.len(), 6, "{html}");
     for address in addresses {
         let file = fetch(&app, &address).await;
         assert_eq!(file.status(), 200, "{address}");

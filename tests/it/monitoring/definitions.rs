@@ -165,12 +165,11 @@ fn promtool_accepts_the_configuration() {
 #[test]
 fn each_alert_is_quiet_fires_and_resolves_with_its_real_durations() {
     let files = alert_tests();
-    let tests = files
+    let all = files
         .iter()
         .flat_map(|(_, file)| file["tests"].as_array().unwrap());
     for alert in alerts() {
-        let mut tests = tests.clone();
-        let test = tests.find(|test| test["name"] == alert.name.as_str());
+        let test = all.clone().find(|test| test["name"] == alert.name.as_str());
         let test = test.unwrap_or_else(|| panic!("{} has no test", alert.name));
         let checks = test["promql_expr_test"].as_array().unwrap().iter();
         let fires: Vec<bool> = checks
