@@ -1,6 +1,6 @@
 # The only list of commands; `make help` shows it.
 .DEFAULT_GOAL := help
-.PHONY: run check test test-unit test-it test-api test-browser test-examples test-kubernetes try-compose campaign bench bench-quick lint fmt audit pin sqlx openapi schemas help
+.PHONY: run check test test-unit test-it test-api test-browser test-examples test-kubernetes try-compose campaign bench bench-quick profile lint fmt audit pin sqlx openapi schemas help
 
 # Where cargo builds. Builds select the whole workspace where tests follow: with
 # fewer packages, dependencies get other features and are compiled again.
@@ -53,6 +53,9 @@ bench: ## Measure against references and write docs/benchmarks.md, fail if a mis
 bench-quick: ## Rough figures of most parts in two minutes; ONLY selects parts
 	cargo build --release --locked --workspace --bin reading-sessions --bin bench
 	$(TARGET)/release/bench --quick $(ONLY:%=--only %)
+
+profile: ## Measure what the service runs under load, for a faster image (`docker compose build`); needs llvm-profdata
+	dev/profile
 
 lint: ## What CI denies: formatting and clippy warnings
 	cargo fmt --check

@@ -69,6 +69,9 @@ struct Arguments {
     /// entry in it.
     #[arg(long, default_value = "docs/profile.md")]
     profile: PathBuf,
+    /// Do not fail if a bar is missed without an entry.
+    #[arg(long)]
+    no_bars: bool,
     /// Number of readers in the saturation and overload parts.
     #[arg(long, default_value_t = 20_000)]
     readers: usize,
@@ -171,7 +174,7 @@ async fn main() -> anyhow::Result<()> {
     );
     ensure!(report.is_complete(), "some parts failed; see the report");
     ensure!(
-        verdict.unexplained.is_empty(),
+        arguments.no_bars || verdict.unexplained.is_empty(),
         "some bars are not met; fix the cause, or explain it in {}",
         arguments.profile.display()
     );
