@@ -1,5 +1,5 @@
-//! Several API processes: the CPU time of an update with four of them behind nginx,
-//! compared with one. Relay, projections and jobs have a process each in both.
+//! Several API processes: capacity and CPU time of an update with one, two and four of
+//! them behind nginx. Relay, projections and jobs have a process each.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,8 +19,8 @@ use crate::service::{self, EventCount, Measured, RunningService};
 use crate::usage::{Span, micros_each};
 use crate::{Bench, CONNECTIONS, Part};
 
-/// Numbers of API processes: the reference, and the compared one.
-const COUNTS: [usize; 2] = [1, 4];
+/// Numbers of API processes. The others are compared with the first.
+const COUNTS: [usize; 3] = [1, 2, 4];
 
 /// The processes whose CPU time the table shows.
 const NAMES: [&str; 9] = [
@@ -55,7 +55,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     };
     let env = service::create_env(bench.servers, Part::Processes).await?;
     let mut pool = None;
-    let mut measured: [Vec<Measured>; 2] = Default::default();
+    let mut measured: [Vec<Run>; COUNTS.len()] = Default::default();
     for n in 1..=bench.plan.rounds {
         for (count, measured) in COUNTS.iter().zip(&mut measured) {
             bench.print(&format!(
@@ -68,6 +68,13 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     Ok(findings(bench, &measured))
 }
 
+/// A load on some number of API processes.
+struct Run {
+    measured: Measured,
+    /// Events that one append wrote, on average.
+    batch: f64,
+}
+
 /// Starts all processes, measures updates, and stops the processes.
 async fn run(
     bench: &Bench<'_>,
@@ -75,7 +82,7 @@ async fn run(
     env: &TestEnv,
     pool: &mut Option<ReaderPool>,
     count: usize,
-) -> anyhow::Result<Measured> {
+) -> anyhow::Result<Run> {
     let mut processes = Vec::new();
     for _ in 0..count {
         let settings = [("ROLES", "api"), TRUSTED];
@@ -114,40 +121,70 @@ async fn run(
         warm_up.offered
     );
     service.wait_for_projections(Duration::from_mins(1)).await?;
+    let before = service.appends().await?;
     let load = async || pool.run(service.http, bench.plan.length, Updates::new);
     let measured = service.measure(EventCount::PerCommand(1), load).await?;
+    let appends = service.appends().await?;
     service.stop().await?;
-    Ok(measured)
+    Ok(Run {
+        batch: (appends.events - before.events) / (appends.count - before.count),
+        measured,
+    })
 }
 
 /// CPU time of all processes but nginx and the generator for an update, in microseconds.
-fn cpu(measured: &Measured) -> f64 {
+fn cpu(Run { measured, .. }: &Run) -> f64 {
     let used = &measured.span.used;
     let left_out = used.of("nginx") + used.of("generator");
     let used = used.total().saturating_sub(left_out);
     micros_each(used, measured.load.successful)
 }
 
-fn findings(bench: &Bench<'_>, [one, four]: &[Vec<Measured>; 2]) -> Findings {
-    let ratios = one.iter().zip(four);
-    let ratio = median(ratios.map(|(one, four)| cpu(four) / cpu(one)));
-    let [one_cpu, four_cpu] = [one, four].map(|all| median(all.iter().map(cpu)));
-    let [one_span, four_span] =
-        [one, four].map(|all| Span::sum(all.iter().map(|measured| &measured.span)));
+fn rate(Run { measured, .. }: &Run) -> f64 {
+    measured.load.rate()
+}
+
+fn findings(bench: &Bench<'_>, runs: &[Vec<Run>; COUNTS.len()]) -> Findings {
+    let spans = runs
+        .each_ref()
+        .map(|all| Span::sum(all.iter().map(|run| &run.measured.span)));
+    // A row that compares `runs[n]` with one process.
+    let row = |title: &str, n: usize, of: fn(&Run) -> f64, unit: &str| {
+        let [one, more]: [Vec<f64>; 2] = [0, n].map(|n: usize| runs[n].iter().map(of).collect());
+        let ratio = median(one.iter().zip(&more).map(|(one, more)| more / one));
+        let [one, more] = [one, more].map(median);
+        let row = Row::new(title, format!("{more:.0}{unit}"))
+            .reference(format!("one API process {one:.0}{unit}"), ratio)
+            .limit(spans[n].limit(ROUND_TRIPS));
+        (row, ratio)
+    };
+    let (four_cpu, ratio) = row(Part::Processes.title(), 2, cpu, " µs");
+    let rows = vec![
+        row("updates, two API processes behind nginx", 1, rate, "/s").0,
+        row("updates, four API processes behind nginx", 2, rate, "/s").0,
+        row(
+            "CPU time of an update, two API processes behind nginx",
+            1,
+            cpu,
+            " µs",
+        )
+        .0,
+        four_cpu.bar(Bar::ApiProcesses, ratio),
+    ];
     let mut text = format!(
-        "| API processes | rate | p50 | p99 | CPU per response: {} |\n|---{}|\n",
+        "| API processes | rate | p50 | p99 | events per append | CPU per response: {} |\n|---{}|\n",
         NAMES.join(" | "),
-        "|---".repeat(3 + NAMES.len())
+        "|---".repeat(4 + NAMES.len())
     );
-    for (count, all) in COUNTS.iter().zip([one, four]) {
-        for measured in all {
+    for (count, all) in COUNTS.iter().zip(runs) {
+        for Run { measured, batch } in all {
             let load = &measured.load;
             let used = &measured.span.used;
             let cpu =
                 NAMES.map(|name| format!("{:.0} µs", used.micros_each(name, load.successful)));
             let _ = writeln!(
                 text,
-                "| {count} | {:.0}/s | {:.1} ms | {:.1} ms | {} |",
+                "| {count} | {:.0}/s | {:.1} ms | {:.1} ms | {batch:.1} | {} |",
                 load.rate(),
                 load.percentile(50),
                 load.percentile(99),
@@ -156,21 +193,17 @@ fn findings(bench: &Bench<'_>, [one, four]: &[Vec<Measured>; 2]) -> Findings {
         }
     }
     Findings {
-        rows: vec![
-            Row::new(Part::Processes.title(), format!("{four_cpu:.0} µs"))
-                .reference(format!("one API process {one_cpu:.0} µs"), ratio)
-                .bar(Bar::ApiProcesses, ratio)
-                .limit(four_span.limit(ROUND_TRIPS)),
-        ],
+        rows,
         sections: vec![("API processes behind nginx".to_owned(), text)],
-        spans: vec![
-            ("one API process behind nginx".to_owned(), one_span),
-            ("four API processes behind nginx".to_owned(), four_span),
-        ],
+        spans: ["one API process", "two API processes", "four API processes"]
+            .map(|count| format!("{count} behind nginx"))
+            .into_iter()
+            .zip(spans)
+            .collect(),
         conditions: vec![format!(
-            "API processes: one or four with the role `api` behind nginx with deploy/nginx.conf, and \
+            "API processes: one, two or four with the role `api` behind nginx with deploy/nginx.conf, and \
              one process each with the roles `relay`, `projections` and `jobs`. nginx runs as one \
-             process in both. {} readers take turns over {CONNECTIONS} connections in a closed loop, \
+             process. {} readers take turns over {CONNECTIONS} connections in a closed loop, \
              after a load of {} s that fills the session caches. The CPU time of an update includes \
              all processes but nginx and the generator.",
             bench.readers.min(MAX_READERS),

@@ -11,7 +11,7 @@ use messaging::Subjects;
 use reqwest::Method;
 use server::connect;
 use sqlx::PgPool;
-use tests::app;
+use tests::app::{self, Metrics};
 use tests::process::Process;
 use tests::reader::Reader;
 use tests::stack::TestEnv;
@@ -64,6 +64,13 @@ impl Measured {
         let micros = |name| self.span.used.micros_each(name, self.load.successful);
         micros("service") + micros("Postgres")
     }
+}
+
+/// Appends to the log, and the events in them.
+#[derive(Clone, Copy, Default)]
+pub struct Appends {
+    pub count: f64,
+    pub events: f64,
 }
 
 /// The number of events that a load must append.
@@ -313,14 +320,25 @@ impl<'a> RunningService<'a> {
     /// The metrics of the first process.
     pub async fn metrics(&self) -> anyhow::Result<String> {
         let (_, process) = self.processes.first().context("no process is running")?;
-        let url = format!("http://{}/metrics", process.admin);
-        let response = tests::reader::client().get(url).send().await?;
-        Ok(response.error_for_status()?.text().await?)
+        metrics(process).await
+    }
+
+    /// Appends of all processes since their start.
+    pub async fn appends(&self) -> anyhow::Result<Appends> {
+        let mut appends = Appends::default();
+        for (_, process) in &self.processes {
+            let metrics = Metrics::parse(metrics(process).await?);
+            let sum =
+                |of: &str| metrics.number(&format!("reading_sessions_append_batch_events_{of}"));
+            appends.count += sum("count").unwrap_or(0.0);
+            appends.events += sum("sum").unwrap_or(0.0);
+        }
+        Ok(appends)
     }
 
     /// Reads of active sessions since the start: all of them, and cache hits.
     pub async fn active_reads(&self) -> anyhow::Result<(u64, u64)> {
-        let metrics = app::Metrics::parse(self.metrics().await?);
+        let metrics = Metrics::parse(self.metrics().await?);
         let count = |result: &str| {
             let name = format!("reading_sessions_active_reads_total{{result=\"{result}\"}}");
             metrics.count(&name)
@@ -355,6 +373,12 @@ impl<'a> RunningService<'a> {
             .max()
             .context("the service is not running")
     }
+}
+
+async fn metrics(process: &Process) -> anyhow::Result<String> {
+    let url = format!("http://{}/metrics", process.admin);
+    let response = tests::reader::client().get(url).send().await?;
+    Ok(response.error_for_status()?.text().await?)
 }
 
 /// Starts a process of the service with additional settings.
