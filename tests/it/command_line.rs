@@ -138,6 +138,34 @@ async fn empty_variable_counts_as_unset() {
 }
 
 #[tokio::test]
+async fn empty_password_of_a_role_counts_as_unset() {
+    let env = Stack::shared().await.new_env().await;
+    let migrate = || {
+        let mut migrate = command(&env);
+        migrate.env("DATABASE_URL", &env.admin_url);
+        migrate.env("RUST_LOG", "info");
+        migrate
+    };
+    let mut unset = migrate();
+    unset.env("POSTGRES_API_PASSWORD", "");
+    unset.env("POSTGRES_JOBS_PASSWORD_FILE", "");
+    let output = run(&mut unset, &["migrate"]).await;
+    let log = text(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    assert!(log.contains("passwords set for: none"), "{log}");
+
+    let mut empty_file = migrate();
+    empty_file.env("POSTGRES_API_PASSWORD_FILE", "/dev/null");
+    let output = run(&mut empty_file, &["migrate"]).await;
+    let error = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        error.contains("POSTGRES_API_PASSWORD_FILE is empty"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn printed_token_is_accepted() {
     let app = App::start().await;
     let user = uuid::Uuid::new_v4().to_string();

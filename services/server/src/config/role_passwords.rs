@@ -6,7 +6,7 @@ use anyhow::ensure;
 use api::secret::Secret;
 use eventlog::roles::DatabaseRole;
 
-use super::read_secret;
+use super::{read_secret, variable};
 
 /// The roles that may log in, each with its password. The others keep what they have.
 #[derive(Clone, Debug, Default)]
@@ -18,13 +18,14 @@ impl RolePasswords {
     /// the machine.
     ///
     /// # Errors
-    /// When a file cannot be read, a password is empty, or both variables are set.
+    /// When a file cannot be read or is empty, or both variables are set.
     pub fn from_environment() -> anyhow::Result<Self> {
         let mut passwords = Vec::new();
         for role in DatabaseRole::ALL {
             let name = setting(role);
-            let value = std::env::var(&name).ok().map(Secret::from);
-            let file = std::env::var_os(format!("{name}_FILE")).map(PathBuf::from);
+            let value = variable(&name).map(Secret::from);
+            let file = std::env::var_os(format!("{name}_FILE")).filter(|file| !file.is_empty());
+            let file = file.map(PathBuf::from);
             ensure!(
                 value.is_none() || file.is_none(),
                 "{name} and {name}_FILE are both set; unset one"
@@ -34,7 +35,8 @@ impl RolePasswords {
                 // Postgres would remove the password and still let the role log in.
                 ensure!(
                     !password.expose().is_empty(),
-                    "{name} is empty; set it, or unset it"
+                    "the file in {name}_FILE is empty; write the password into it, or unset \
+                     {name}_FILE"
                 );
                 passwords.push((role, password));
             }
