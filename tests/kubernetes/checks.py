@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 COMPONENT = "app.kubernetes.io/component"
 ROLES = {"api", "relay", "projections", "jobs"}
 # The signal, the wait of `preStop` and all stages of the shutdown fit into it.
-GRACE_SECONDS = 45
+GRACE_SECONDS = 60
 SECRET = re.compile(r"PASSWORD|SECRET|_CREDS|DATABASE_URL|DATABASE_READ_URL|NATS_URL|REDIS_URL")
 ISSUER_PORT = 443
 

@@ -31,10 +31,9 @@ use task_group::TaskGroup;
 /// How long open requests may take to finish at a shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the appender may take to write the events that it accepted, and how
-/// long the relay and the projections may take to stop. Longer than an append.
-/// A server that hangs must not keep the process alive; aborting a task loses
-/// nothing.
+/// How long each stage after the listeners may take. Longer than an append. A server that
+/// hangs must not keep the process alive. Aborting a task loses no event. It can lose
+/// outcomes of the audit, and spans.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running service.
@@ -190,6 +189,9 @@ impl Service {
     /// 2. The appender commits the events that it accepted.
     /// 3. The relay and the projections stop. They resume at the next start.
     /// 4. The audit gets its last outcomes, and the exporter of traces sends the last spans.
+    ///
+    /// The stages take at most 50 s. The grace periods of compose.yaml and deploy/kubernetes
+    /// are longer.
     #[must_use]
     pub fn stop(self) -> BoxFuture<'static, ()> {
         async {
