@@ -1,7 +1,7 @@
 //! The status of the projections, and pausing them, for operators.
 
 use domain::Timestamp;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 
 use crate::rebuild::shadow_schema;
 
@@ -49,9 +49,9 @@ pub struct ProjectionStatus {
 }
 
 /// The status of all projections, ordered by name.
-pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<ProjectionStatus>> {
+pub async fn list(database: impl PgExecutor<'_>) -> sqlx::Result<Vec<ProjectionStatus>> {
     sqlx::query_file_as!(ProjectionStatus, "src/status/list.sql", MAX_LAG_EVENTS)
-        .fetch_all(pool)
+        .fetch_all(database)
         .await
 }
 

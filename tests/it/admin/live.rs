@@ -80,7 +80,7 @@ async fn streams_are_bounded_and_end_at_a_shutdown() {
     }
     let refused = ApiResponse::read(open(&app, &viewer).await).await.unwrap();
     assert_eq!(refused.problem_code(503), "overloaded");
-    // A client that leaves frees its place.
+    // A stream that its client closes releases its permit.
     drop(streams.pop());
     until("another stream opens", 2 * SETTLE, async || {
         let stream = open(&app, &viewer).await;

@@ -126,11 +126,12 @@ const ADMIN: PoolSpec = PoolSpec {
     parameters: &[],
 };
 
-/// The poller of the live streams, which must not delay admin calls.
+/// The poller of the live streams, which must not delay admin calls. Its time limit for a
+/// snapshot is 5 s.
 const LIVE: PoolSpec = PoolSpec {
     name: "live",
     max_connections: 1,
-    acquire_timeout: Duration::from_secs(5),
+    acquire_timeout: Duration::from_secs(2),
     statement_timeout: Some(Duration::from_secs(2)),
     parameters: &[],
 };

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use utoipa::{IntoParams, ToSchema};
 
 use super::page;
@@ -118,13 +118,13 @@ impl From<Entry> for AuditEntryResponse {
 impl AuditPage {
     /// Loads the page with at most `limit` entries before the entry `before`.
     #[must_use]
-    pub fn load(
-        pool: &PgPool,
+    pub fn load<'a>(
+        database: impl PgExecutor<'a> + 'a,
         before: Option<i64>,
         limit: i64,
-    ) -> BoxFuture<'_, Result<Self, eventlog::LogError>> {
+    ) -> BoxFuture<'a, Result<Self, eventlog::LogError>> {
         async move {
-            let mut found = audit::list(pool, before, limit + 1).await?;
+            let mut found = audit::list(database, before, limit + 1).await?;
             Ok(Self {
                 next: page::cut(&mut found, limit, |last| last.id.to_string()),
                 entries: found.into_iter().map(AuditEntryResponse::from).collect(),

@@ -40,7 +40,7 @@ impl SharedPoller {
         }
     }
 
-    /// The snapshots from now on. The first one is up to a second old.
+    /// The snapshots from now on. The first one is the newest of the poller.
     pub(super) fn subscribe(&self) -> Snapshots {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let poller = running.upgrade().unwrap_or_else(|| {

@@ -82,17 +82,18 @@ impl SnapshotSource {
 }
 
 async fn log(pool: &PgPool) -> Result<LogSnapshot, LogError> {
-    let projections = status::list(pool).await?;
-    let jobs = store::list(pool).await?;
+    let mut connection = pool.acquire().await?;
+    let projections = status::list(&mut *connection).await?;
+    let jobs = store::list(&mut *connection).await?;
     // Postgres would log an error for a statement without the right.
-    let actions = if audit::is_readable(pool).await? {
-        let page = AuditPage::load(pool, None, RECENT_ACTIONS).await?;
+    let actions = if audit::is_readable(&mut *connection).await? {
+        let page = AuditPage::load(&mut *connection, None, RECENT_ACTIONS).await?;
         Some(page.entries)
     } else {
         None
     };
     Ok(LogSnapshot {
-        head: read::head(pool).await?,
+        head: read::head(&mut *connection).await?,
         projections: projections
             .into_iter()
             .map(ProjectionResponse::from)
