@@ -1,5 +1,6 @@
-//! The last steps of an erasure, after its events are in the log. A request does the first
-//! of them and requests the job `erasures`. The job and the command `reader erase` do all.
+//! The last steps of an erasure, after its events are in the log. A request starts them: it
+//! removes the sessions from Redis and requests the job `erasures`. The job and the command
+//! `reader erase` do all of them.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ const FORGET_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Removes erased sessions from Redis, and requests the job that overwrites their events.
 /// If either fails, the job does both within a minute.
-pub async fn request(cache: &Cache, pool: Pool, reader_id: ReaderId, erased: Erased) {
+pub async fn start(cache: &Cache, pool: Pool, reader_id: ReaderId, erased: Erased) {
     let Some(global_position) = erased.global_position else {
         return;
     };

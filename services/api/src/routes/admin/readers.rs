@@ -160,7 +160,7 @@ pub async fn erase(
     }
     let erased_at = domain::clock::normalize(clock::now());
     let erased = erase::reader(&pool, id, erased_at).await?;
-    erasure::request(&cache, pool.into(), id, erased).await;
+    erasure::start(&cache, pool.into(), id, erased).await;
     let response = EraseResponse {
         sessions: erased.sessions,
         erased_at,

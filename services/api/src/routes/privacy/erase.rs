@@ -136,7 +136,7 @@ impl EraseHandles {
             }
             Scope::Session(id) => commands.erase_sessions(reader_id, &[id], at).await?,
         };
-        erasure::request(&self.cache, self.pool, reader_id, erased).await;
+        erasure::start(&self.cache, self.pool, reader_id, erased).await;
         Ok(erased)
     }
 }
