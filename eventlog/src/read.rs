@@ -68,6 +68,17 @@ pub async fn session_page(
     Ok(events)
 }
 
+/// The first event of each session, in order. Leaves out sessions without an event.
+pub async fn first(
+    database: impl PgExecutor<'_>,
+    session_ids: &[String],
+) -> Result<Vec<StoredEvent>, LogError> {
+    let events = sqlx::query_file_as!(StoredEvent, "src/read/first.sql", session_ids)
+        .fetch_all(database)
+        .await?;
+    Ok(events)
+}
+
 /// The global position of a session's event.
 ///
 /// # Errors

@@ -11,12 +11,11 @@
 //! Sessions that are not active have events too: late observations, ends by the reader
 //! and erasures. They never change the entry of another session, which is the active one.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use domain::{ReaderId, SessionId};
+use domain::ReaderId;
+use eventlog::RecordedEvent;
 use eventlog::deadline::{STATEMENT_DEADLINE, with_deadline};
-use eventlog::{RecordedEvent, StoredEvent, read};
 use redis::Script;
 use sqlx::PgPool;
 
@@ -25,6 +24,8 @@ use crate::dead_letters::DeadLetterChanges;
 use crate::{BatchRange, Checkpoint, CommitError, Projection};
 
 mod write;
+
+mod unreadable;
 
 mod checkpoint;
 mod entry;
@@ -146,7 +147,7 @@ impl Projection for ActiveSessions {
     ) -> Result<(), CommitError> {
         let (pool, name) = (&self.pool, Self::NAME);
         with_deadline(STATEMENT_DEADLINE, dead_letters.park(pool, name)).await?;
-        rows.extend(self.invalidations(dead_letters, range.to).await?);
+        rows.extend(unreadable::invalidations(pool, &dead_letters.parked, range.to).await?);
         self.write(&rows, range).await?;
         with_deadline(STATEMENT_DEADLINE, dead_letters.resolve(pool, name)).await?;
         with_deadline(STATEMENT_DEADLINE, dead_letters.delete_erased(pool, name)).await
@@ -154,35 +155,6 @@ impl Projection for ActiveSessions {
 }
 
 impl ActiveSessions {
-    /// Tombstones for readers whom the parked event of their session does not name. The first
-    /// event of the session does, or no entry can contain the session. `to` is the end of the
-    /// batch, so that no other write of the batch is newer.
-    async fn invalidations(
-        &self,
-        dead_letters: &DeadLetterChanges,
-        to: i64,
-    ) -> Result<Vec<(ReaderId, EntryWrite)>, CommitError> {
-        let parked = dead_letters.parked.iter();
-        let sessions: BTreeSet<&str> = parked
-            .filter(|event| event.reader_id.is_none())
-            .map(|event| event.session_id.as_str())
-            .collect();
-        let mut rows = Vec::new();
-        for session in sessions {
-            let Ok(session_id) = session.parse::<SessionId>() else {
-                continue;
-            };
-            let first = read::session_page(&self.pool, session_id, 0, 1);
-            let first = with_deadline(STATEMENT_DEADLINE, first)
-                .await
-                .map_err(|error| CommitError::Unavailable(Box::new(error)))?;
-            if let Some(reader_id) = first.first().and_then(StoredEvent::reader_id) {
-                rows.push((reader_id, EntryWrite::invalidate(to)));
-            }
-        }
-        Ok(rows)
-    }
-
     async fn write(
         &self,
         rows: &[(ReaderId, EntryWrite)],
@@ -217,8 +189,8 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use domain::Standing;
     use domain::event::EndReason;
+    use domain::{SessionId, Standing};
 
     use super::write::{Change, NextActive};
     use super::*;
