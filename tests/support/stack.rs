@@ -2,6 +2,7 @@
 //! and each test has its own database, stream and Redis database. Tests that kill
 //! servers or delete their data start a set of their own.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +17,9 @@ const REDIS_DATABASES: u32 = 4_096;
 
 /// The migrated database from which the test databases are copied.
 const TEMPLATE: &str = "migrated";
+
+/// Free disk space that a run of all tests needs.
+const MIN_FREE_MB: u64 = 3_000;
 
 /// The password of each role of Postgres.
 pub const ROLE_PASSWORD: &str = "password-of-the-tests";
@@ -54,10 +58,12 @@ impl Stack {
         // The servers outlive the runtime of the test that starts them.
         let started = tokio::task::spawn_blocking(|| {
             Arc::clone(SHARED.get_or_init(|| {
+                let data = dev_servers::scratch_data_dir().unwrap();
+                check_free_space(data.parent().expect("the folder of all runs"));
                 let (sender, receiver) = std::sync::mpsc::channel();
                 std::thread::spawn(move || {
                     let runtime = tokio::runtime::Runtime::new().unwrap();
-                    let stack = runtime.block_on(Self::start());
+                    let stack = runtime.block_on(Self::start(data));
                     sender.send(Arc::new(stack)).unwrap();
                     runtime.block_on(std::future::pending::<()>());
                 });
@@ -69,12 +75,12 @@ impl Stack {
 
     /// Starts servers for one test alone.
     pub async fn dedicated() -> Arc<Self> {
-        Arc::new(Self::start().await)
+        Arc::new(Self::start(dev_servers::scratch_data_dir().unwrap()).await)
     }
 
-    async fn start() -> Self {
+    async fn start(data: PathBuf) -> Self {
         let servers = Servers::start(Options {
-            data: dev_servers::scratch_data_dir().unwrap(),
+            data,
             fsync: false,
             offline: false,
             postgres: None,
@@ -162,6 +168,17 @@ impl TestEnv {
             ..self.clone()
         }
     }
+}
+
+/// Without this check, every test fails with another error of a full disk.
+fn check_free_space(folder: &Path) {
+    let disk = rustix::fs::statvfs(folder).unwrap();
+    let free = disk.f_bavail * disk.f_frsize / 1_000_000;
+    assert!(
+        free >= MIN_FREE_MB,
+        "the tests need {MIN_FREE_MB} MB in {}, {free} MB are free",
+        folder.display()
+    );
 }
 
 /// The URL of the same database for a role.
