@@ -22,6 +22,7 @@ mod command_line;
 mod contract;
 mod dead_letters;
 mod dev;
+mod docs;
 mod edge;
 mod encryption;
 mod erase;
