@@ -20,6 +20,7 @@ use tests::reader::id;
 use tests::{ApiResponse, App, Reader, Stack, app, eventually_ok, invariants, until};
 use uuid::Uuid;
 
+mod nginx;
 mod outages;
 
 const PREFIX: &str = "/api/v1/reading-sessions";
