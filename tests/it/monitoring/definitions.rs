@@ -164,8 +164,8 @@ fn promtool_accepts_the_configuration() {
 
 #[test]
 fn each_alert_is_quiet_fires_and_resolves_with_its_real_durations() {
-    let files = alert_tests();
-    let all = files
+    let topics = alert_tests();
+    let all = topics
         .iter()
         .flat_map(|(_, file)| file["tests"].as_array().unwrap());
     for alert in alerts() {
@@ -182,7 +182,7 @@ fn each_alert_is_quiet_fires_and_resolves_with_its_real_durations() {
             .collect();
         assert_eq!(fires, [false, true, false], "{}", alert.name);
     }
-    for (name, _) in &files {
+    for (name, _) in &topics {
         promtool(&["test", "rules", &format!("tests/{name}")]);
     }
 }
