@@ -18,6 +18,10 @@ use crate::service::{EventCount, Measured, RunningService};
 use crate::usage::Span;
 use crate::{Bench, Part, fill};
 
+mod disk;
+
+use disk::Disk;
+
 /// Events of the sessions that are measured on every log.
 const SHORT: u32 = 10;
 
@@ -130,6 +134,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
             measured: updates(bench, &service, short, extent).await?,
         });
     }
+    let disk = Disk::measure(&mut database, &service).await?;
     let size = last.context("no log size is configured")?;
     bench.print(&format!("updates of sessions of {} events", extent.long));
     stages.push(Stage {
@@ -139,7 +144,7 @@ pub async fn measure(bench: &mut Bench<'_>) -> anyhow::Result<Findings> {
     });
     database.close().await?;
     service.stop().await?;
-    findings(&stages, extent)
+    findings(&stages, &disk, extent)
 }
 
 /// Writes the sessions that will be updated. Returns their readers and ids.
@@ -224,7 +229,7 @@ async fn updates(
     Ok(measured)
 }
 
-fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
+fn findings(stages: &[Stage], disk: &Disk, extent: Extent) -> anyhow::Result<Findings> {
     let [first, .., largest, long] = stages else {
         anyhow::bail!("fewer than two log sizes are configured");
     };
@@ -251,26 +256,28 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
         let rows: Vec<String> = rows.collect();
         let _ = writeln!(text, "| {} | {} |", stage.name(), rows.join(", "));
     }
+    let mut rows = vec![
+        row(
+            Bar::GrowthLog,
+            format!(
+                "growth: CPU time of an update, {} events in the log",
+                thousands(largest.log)
+            ),
+            largest,
+            first,
+            format!("{} events", thousands(first.log)),
+        ),
+        row(
+            Bar::GrowthSession,
+            format!("… with sessions of {} events", thousands(long.session)),
+            long,
+            largest,
+            format!("sessions of {SHORT}"),
+        ),
+    ];
+    rows.extend(disk.rows());
     Ok(Findings {
-        rows: vec![
-            row(
-                Bar::GrowthLog,
-                format!(
-                    "growth: CPU time of an update, {} events in the log",
-                    thousands(largest.log)
-                ),
-                largest,
-                first,
-                format!("{} events", thousands(first.log)),
-            ),
-            row(
-                Bar::GrowthSession,
-                format!("… with sessions of {} events", thousands(long.session)),
-                long,
-                largest,
-                format!("sessions of {SHORT}"),
-            ),
-        ],
+        rows,
         sections: vec![("Growth".to_owned(), text)],
         spans: stages
             .iter()
@@ -282,7 +289,8 @@ fn findings(stages: &[Stage], extent: Extent) -> anyhow::Result<Findings> {
              and Postgres, including the first load of each session. It is also given in pgbench rows \
              that take as long, measured in the {} s before, because the speed of the machine changes \
              within minutes. SQL fills the log while the service runs. Each measurement starts after \
-             relay and projections have processed the whole log.",
+             relay and projections have processed the whole log. Sessions have {BULK} events, \
+             and the disk space is that after the fill, with the events of long sessions.",
             extent.readers,
             extent.groups,
             extent.pgbench.as_secs()

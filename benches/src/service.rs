@@ -311,10 +311,16 @@ impl<'a> RunningService<'a> {
 
     /// The number of events in the stream.
     pub async fn published(&self) -> anyhow::Result<u64> {
+        Ok(self.stream().await?.0)
+    }
+
+    /// The number of events in the stream, and their size in bytes.
+    pub async fn stream(&self) -> anyhow::Result<(u64, u64)> {
         let jetstream = connect::jetstream(&app::settings(&self.env, &[]).nats).await?;
         let name = Subjects::new(&self.env.nats_prefix).stream().to_owned();
         let stream = jetstream.get_stream(name).await?;
-        Ok(stream.cached_info().state.messages)
+        let state = &stream.cached_info().state;
+        Ok((state.messages, state.bytes))
     }
 
     /// The metrics of the first process.
