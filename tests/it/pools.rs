@@ -144,12 +144,7 @@ async fn normal_traffic_causes_no_postgres_warning() {
     let _ = reader.start(Uuid::new_v4()).await.ok();
     let _ = reader.history("").await.ok();
     app.settled().await;
-    let servers = app.stack.servers.lock().await;
-    let dir = servers.postgres.dir().unwrap().to_owned();
-    drop(servers);
-    app.stop().await;
-    let log = std::fs::read_to_string(dir.join("log")).unwrap();
-    assert!(log.contains("ready to accept"), "{log}");
+    let log = app.stop_with_postgres_log().await;
     let warning = log.lines().find(|line| line.contains("WARNING"));
     assert_eq!(warning, None);
 }

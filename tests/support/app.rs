@@ -180,6 +180,18 @@ impl App {
         self.service.take().expect("it runs").stop().await;
     }
 
+    /// Shuts the service down gracefully, and returns the log of Postgres. For dedicated
+    /// servers: others write their log for all tests.
+    pub async fn stop_with_postgres_log(self) -> String {
+        let servers = self.stack.servers.lock().await;
+        let dir = servers.postgres.dir().unwrap().to_owned();
+        drop(servers);
+        self.stop().await;
+        let log = std::fs::read_to_string(dir.join("log")).unwrap();
+        assert!(log.contains("ready to accept"), "{log}");
+        log
+    }
+
     /// Waits until every projection has reached the end of the log.
     pub async fn settled(&self) {
         settled(&self.pool, &self.env).await;

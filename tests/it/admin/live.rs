@@ -146,12 +146,7 @@ async fn stream_without_the_right_to_read_the_audit_causes_no_error_in_postgres(
     );
     assert_eq!(log["actions"], Value::Null);
     drop(stream);
-    let servers = app.stack.servers.lock().await;
-    let dir = servers.postgres.dir().unwrap().to_owned();
-    drop(servers);
-    app.stop().await;
-    let log = std::fs::read_to_string(dir.join("log")).unwrap();
-    assert!(log.contains("ready to accept"), "{log}");
+    let log = app.stop_with_postgres_log().await;
     let refused = log.lines().find(|line| line.contains("permission denied"));
     assert_eq!(refused, None);
 }

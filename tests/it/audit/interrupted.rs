@@ -148,3 +148,62 @@ async fn killed_action_has_an_entry_without_an_outcome() {
     assert_eq!(entry["outcome"], "started");
     assert_eq!(entry["ended_at"], Value::Null);
 }
+
+/// The process is killed between the entry and the first erased session.
+#[tokio::test]
+async fn erasure_killed_after_its_entry_can_be_repeated() {
+    let app = App::start().await;
+    let operator = app.operator();
+    let reader = app.reader();
+    let _ = reader.start(Uuid::new_v4()).await.ok();
+    app.settled().await;
+    let id = reader.id.to_string();
+    let erase = || {
+        let mut erase = command(&app.env);
+        erase.args(["reader", "erase", &id, "--yes"]);
+        erase
+    };
+    // An erasure needs this lock, as every append does.
+    let mut lock = app.pool.begin().await.unwrap();
+    sqlx::query("select pg_advisory_xact_lock(7340001)")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let mut killed = erase().spawn().unwrap();
+    until("the erasure waits", 2 * SETTLE, async || {
+        is_erasing(&app.pool).await
+    })
+    .await;
+    killed.kill().await.unwrap();
+    until("Postgres has cancelled it", 2 * SETTLE, async || {
+        !is_erasing(&app.pool).await
+    })
+    .await;
+    lock.rollback().await.unwrap();
+    assert!(reader.active().await.ok().is_object());
+    assert!(is_started(&app.pool).await);
+
+    let repeated = erase().output().await.unwrap();
+    assert!(repeated.status.success(), "{repeated:?}");
+    assert_eq!(reader.active().await.ok(), Value::Null);
+    let outcomes: Vec<Value> = entries(&operator)
+        .await
+        .into_iter()
+        .map(|entry| entry["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["succeeded", "started"]);
+}
+
+/// Whether a transaction of an erasure is in progress.
+async fn is_erasing(pool: &PgPool) -> bool {
+    sqlx::query_scalar(
+        "select exists (
+            select from pg_stat_activity
+            where datname = current_database() and query like '%erase_reader_part%'
+                and state = 'active' and pid <> pg_backend_pid()
+        )",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
